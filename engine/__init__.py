@@ -1,0 +1,1 @@
+"""Everything between poll and commit."""

@@ -1,0 +1,1 @@
+"""The C++ kernels: Avro columns (`_avro`) and tree ensembles (`_trees`)."""

@@ -1,0 +1,44 @@
+"""Errors, named by what the one who catches them does."""
+
+from schemas.reasons import Reason, Stage
+
+
+class PenstockError(Exception):
+    """Whatever Penstock raises on purpose; its text is one sentence for a person."""
+
+
+class ConfigError(PenstockError):
+    """Stop before the first poll: a setting, a file, a model or a topic is wrong. Exit code 2."""
+
+
+class NotReadyError(PenstockError):
+    """Something needed did not become ready in the time allowed. Exit code 4."""
+
+
+class FencedError(PenstockError):
+    """A twin with the same identity took over; go, and do not come back. Exit code 3."""
+
+
+class UnavailableError(PenstockError):
+    """Something remote did not answer: wait and repeat."""
+
+
+class AbortedError(PenstockError):
+    """The delivery did not happen, certainly: rewind every partition of it and process again."""
+
+
+class InvariantError(PenstockError):
+    """The program contradicts itself: stop now, commit nothing more."""
+
+
+class RecordError(PenstockError):
+    """One record is to be set aside; its neighbours are not touched.
+
+    `detail` says where and what, and never quotes a value of the payload.
+    """
+
+    def __init__(self, *, stage: Stage, reason: Reason, detail: str) -> None:
+        super().__init__(f"{stage}: {reason}: {detail}")
+        self.stage = stage
+        self.reason = reason
+        self.detail = detail

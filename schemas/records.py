@@ -1,0 +1,75 @@
+"""Records as they arrive: columns, so that no stage handles them one by one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.reasons import Reason, Stage
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+def no_headers(_: int) -> Headers:
+    """The headers of a record that has none."""
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Records:
+    """N records of one topic in the order they were polled; within a partition the offsets ascend.
+
+    `timestamps_ms` is -1 where a record has none. `headers(i)` is asked only for records that are set aside.
+    """
+
+    topic: str
+    partitions: NDArray[np.int32]  # (N,)
+    offsets: NDArray[np.int64]  # (N,)
+    timestamps_ms: NDArray[np.int64]  # (N,)
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: Callable[[int], Headers] = field(default=no_headers)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def slice(self, start: int, stop: int) -> "Records":
+        """Records start to stop, in the same order."""
+        headers = self.headers
+        return Records(
+            topic=self.topic,
+            partitions=self.partitions[start:stop],
+            offsets=self.offsets[start:stop],
+            timestamps_ms=self.timestamps_ms[start:stop],
+            keys=self.keys[start:stop],
+            values=self.values[start:stop],
+            headers=lambda index: headers(start + index),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejection:
+    """One record set aside: `index` is its place in the Records it came in; `detail` quotes no payload value."""
+
+    index: int
+    stage: Stage
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outgoing:
+    """Messages for one output topic, as columns: equal-length lists.
+
+    `partitions[i]` is the input partition the record came from: a sink sends it to the same number when both topics
+    have equally many partitions, and by the key (murmur2, as the Java clients do) when they have not.
+    """
+
+    topic: str
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    partitions: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.values)
