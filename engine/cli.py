@@ -72,7 +72,9 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         if name != chosen:
             subparsers.add_parser(name, help=summary, add_help=False)
             continue
-        module = importlib.import_module(f"engine.commands.{name}")  # only the one that is asked for: start-up counts
+        module = importlib.import_module(
+            f"engine.commands.{name}"
+        )  # only the one that is asked for: start-up counts
         subparser = subparsers.add_parser(
             name,
             help=summary,

@@ -103,10 +103,13 @@ class Sink(Protocol):
 class Decoded:
     """The rows of a batch that could be read.
 
-    `matrix[r]` is the record `rows[r]` of the Records given; rejected records have no row.
+    `matrix[r]` is the record `rows[r]` of the Records given. A record with neither a row nor a rejection was skipped, as the
+    settings declare for records without a value.
     """
 
-    matrix: NDArray[np.generic]  # (R, F) float32 or float64 (Signature.dtype), C order; a category is its code, missing is NaN
+    matrix: NDArray[
+        np.generic
+    ]  # (R, F) float32 or float64 (Signature.dtype), C order; a category is its code, missing is NaN
     rows: NDArray[np.int64]  # (R,) ascending indices into the Records
     rejections: Sequence[Rejection]
 
@@ -134,7 +137,7 @@ class Model(Protocol):
     """A prewarmed model on one device. Called on the compute thread."""
 
     def predict(self, matrix: NDArray[np.generic]) -> Predictions:
-        """Predictions of every row. Raises ModelError (engine.models.session) when the batch as a whole cannot be run."""
+        """Predictions of every row. Raises ModelError when the batch as a whole cannot be run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,5 +161,5 @@ class Explainer(Protocol):
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """Attributions of every given row, for the output that the settings ask for (the predicted class, or a fixed one).
 
-        `predictions` are of the same rows. Raises RecordError only through a batch of one row.
+        `predictions` are of the same rows. Raises ModelError when some row cannot be explained: the caller then asks for one at a time.
         """

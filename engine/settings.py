@@ -71,15 +71,24 @@ class KafkaSettings(Section):
     """The cluster, the group and the promise."""
 
     bootstrap_servers: str = Field(min_length=1, description="host:port, several parted by commas")
-    group: str = Field(min_length=1, max_length=200, description="consumer group; also the prefix of the transactional ids")
+    group: str = Field(
+        min_length=1, max_length=200, description="consumer group; also the prefix of the transactional ids"
+    )
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
     protocol: Literal["classic", "consumer"] = Field(
-        "classic", description="group protocol: classic (cooperative rebalancing) or consumer (KIP-848, Kafka 4)"
+        "classic",
+        description="group protocol: classic (cooperative rebalancing) or consumer (KIP-848, Kafka 4)",
     )
-    start: Literal["earliest", "latest", "error"] = Field("earliest", description="where a group without commits begins")
+    start: Literal["earliest", "latest", "error"] = Field(
+        "earliest", description="where a group without commits begins"
+    )
     security: SecuritySettings = SecuritySettings()
-    client: Annotated[dict[str, str | int | float | bool], AfterValidator(_allowed)] = Field(default_factory=dict)
-    drain_budget_s: float = Field(10.0, gt=0, le=300, description="time to finish work in flight on a rebalance or SIGTERM")
+    client: Annotated[dict[str, str | int | float | bool], AfterValidator(_allowed)] = Field(
+        default_factory=dict
+    )
+    drain_budget_s: float = Field(
+        10.0, gt=0, le=300, description="time to finish work in flight on a rebalance or SIGTERM"
+    )
 
 
 class RegistrySettings(Section):
@@ -98,12 +107,16 @@ class InputSettings(Section):
 
     topic: str = Field(min_length=1, max_length=249, pattern=r"^[a-zA-Z0-9._-]+$")
     format: Literal["avro", "json"] = "avro"
-    record_schema: Path | None = Field(None, alias="schema", description="the reader's .avsc; default: the bundle's input schema")
+    record_schema: Path | None = Field(
+        None, alias="schema", description="the reader's .avsc; default: the bundle's input schema"
+    )
     framing: Literal["confluent", "single_object", "none"] | None = Field(
         None, description="default: confluent with a registry, single_object without"
     )
     record_bytes_max: int = Field(1 << 20, ge=16, le=64 << 20)
-    null_value: Literal["dead_letter", "skip"] = Field("dead_letter", description="what a record without a value becomes")
+    null_value: Literal["dead_letter", "skip"] = Field(
+        "dead_letter", description="what a record without a value becomes"
+    )
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True)
 
@@ -124,7 +137,9 @@ class DeadLetterSettings(Section):
     """When so much is bad that the fault is not the records'."""
 
     run_max: int = Field(1000, ge=1, description="stop after this many bad records in a row")
-    share_max: float = Field(0.5, gt=0, le=1, description="stop when more than this share of the last `window` records is bad")
+    share_max: float = Field(
+        0.5, gt=0, le=1, description="stop when more than this share of the last `window` records is bad"
+    )
     window: int = Field(10_000, ge=100, le=10_000_000)
 
 
@@ -134,7 +149,9 @@ class ModelSettings(Section):
     path: Path
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     runtime: Literal["auto", "onnxruntime", "native"] = Field("auto", description="native: our tree kernel")
-    threads: int = Field(1, ge=1, le=64, description="threads inside one session; 1 keeps scores the same to the bit")
+    threads: int = Field(
+        1, ge=1, le=64, description="threads inside one session; 1 keeps scores the same to the bit"
+    )
 
 
 class ObjectiveSettings(Section):
@@ -145,7 +162,7 @@ class ObjectiveSettings(Section):
 
 
 def _policy(text: str) -> str:
-    from engine.explain.policy import parse_policy  # the grammar stands there; imported late because it reads settings' errors
+    from engine.explain.policy import parse_policy  # late: the grammar needs numpy, which --help does not
 
     parse_policy(text)
     return text
@@ -154,11 +171,17 @@ def _policy(text: str) -> str:
 class ExplainSettings(Section):
     """Which records are explained, how, and how much of it is sent."""
 
-    policy: Annotated[str, AfterValidator(_policy)] = Field("every", description="every, none, sample:0.1, score>=0.8, header:NAME")
-    method: Literal["auto", "tree_path_dependent", "tree_interventional", "exact_enumeration", "sampled"] = "auto"
+    policy: Annotated[str, AfterValidator(_policy)] = Field(
+        "every", description="every, none, sample:0.1, score>=0.8, header:NAME"
+    )
+    method: Literal["auto", "tree_path_dependent", "tree_interventional", "exact_enumeration", "sampled"] = (
+        "auto"
+    )
     top: int = Field(0, ge=0, description="only the strongest this many features; 0 means all")
     output: str = Field("predicted", description="predicted, all, or the name of a class or output")
-    budget_ms: float | None = Field(None, gt=0, description="time per batch for sampled methods; what does not fit is counted")
+    budget_ms: float | None = Field(
+        None, gt=0, description="time per batch for sampled methods; what does not fit is counted"
+    )
     samples: int = Field(1024, ge=16, le=1 << 16, description="coalitions per record of sampled methods")
 
 
@@ -202,7 +225,12 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
-        names = [self.input.topic, self.output.predictions, self.output.explanations, self.output.dead_letters]
+        names = [
+            self.input.topic,
+            self.output.predictions,
+            self.output.explanations,
+            self.output.dead_letters,
+        ]
         named = [name for name in names if name]
         if len(set(named)) != len(named):
             raise ValueError("input and output topics must differ from each other")
@@ -242,12 +270,15 @@ def parse_settings(tree: Mapping[str, Any], *, origin: str, folder: Path) -> Set
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_one_sentence(error)}") from error
-    return _rooted(settings, folder)
+    rooted: Settings = _rooted(settings, folder)
+    return rooted
 
 
 def _overridden(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     for name in sorted(environ):
-        if not name.startswith(environment_prefix) or "__" not in name and name.removeprefix(environment_prefix).lower() not in Settings.model_fields:
+        if not name.startswith(environment_prefix) or (
+            "__" not in name and name.removeprefix(environment_prefix).lower() not in Settings.model_fields
+        ):
             continue
         *parents, leaf = name.removeprefix(environment_prefix).lower().split("__")
         place = tree

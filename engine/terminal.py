@@ -34,7 +34,9 @@ class Terminal:
     def result(self, value: dict[str, Any]) -> None:
         """The command's one machine-readable object; nothing without --json."""
         if self.json:
-            sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
+            sys.stdout.write(
+                orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode() + "\n"
+            )
             sys.stdout.flush()
 
     def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:

@@ -31,6 +31,14 @@ class InvariantError(PenstockError):
     """The program contradicts itself: stop now, commit nothing more."""
 
 
+class ModelError(PenstockError):
+    """The model cannot be run on these rows: try fewer, until the one at fault stands alone."""
+
+
+class TooManyRejectedError(PenstockError):
+    """So many records are bad that the fault is not theirs: stop, and let a person look. Exit code 1."""
+
+
 class RecordError(PenstockError):
     """One record is to be set aside; its neighbours are not touched.
 

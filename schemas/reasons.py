@@ -27,7 +27,9 @@ class Reason(StrEnum):
     LIMIT_EXCEEDED = "limit_exceeded"  # depth, items or bytes past the decoder's bounds
     MISSING_VALUE = "missing_value"  # null, absent or NaN where the feature's policy is to reject
     NOT_FINITE = "not_finite"  # an infinity where the feature's policy is to reject
-    UNSEEN_CATEGORY = "unseen_category"  # a category the model was not trained on, where the policy is to reject
+    UNSEEN_CATEGORY = (
+        "unseen_category"  # a category the model was not trained on, where the policy is to reject
+    )
     WRONG_TYPE = "wrong_type"  # a JSON value of another type than the feature
     MODEL_FAILED = "model_failed"  # the model throws on this record, alone
     OUTPUT_NOT_FINITE = "output_not_finite"  # the model answers NaN or an infinity

@@ -47,6 +47,40 @@ class Records:
             headers=lambda index: headers(start + index),
         )
 
+    def take(self, indices: NDArray[np.int64]) -> "Records":
+        """The records at these places, in this order."""
+        headers, places = self.headers, indices.tolist()
+        return Records(
+            topic=self.topic,
+            partitions=self.partitions[indices],
+            offsets=self.offsets[indices],
+            timestamps_ms=self.timestamps_ms[indices],
+            keys=[self.keys[place] for place in places],
+            values=[self.values[place] for place in places],
+            headers=lambda index: headers(places[index]),
+        )
+
+    @staticmethod
+    def join(parts: "Sequence[Records]") -> "Records":
+        """Records of one topic behind each other; one part is returned as it is."""
+        if len(parts) == 1:
+            return parts[0]
+        ends = np.cumsum([len(part) for part in parts])
+
+        def headers(index: int) -> Headers:
+            part = int(np.searchsorted(ends, index, side="right"))
+            return parts[part].headers(index - int(ends[part] - len(parts[part])))
+
+        return Records(
+            topic=parts[0].topic,
+            partitions=np.concatenate([part.partitions for part in parts]),
+            offsets=np.concatenate([part.offsets for part in parts]),
+            timestamps_ms=np.concatenate([part.timestamps_ms for part in parts]),
+            keys=[key for part in parts for key in part.keys],
+            values=[value for part in parts for value in part.values],
+            headers=headers,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:

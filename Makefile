@@ -1,0 +1,77 @@
+# The commands of a clone. `make setup` is implied by the others and takes seconds when there is nothing to do.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+NATIVE := $(shell find engine/native -name '*.cpp' -o -name '*.h' -o -name 'CMakeLists.txt') CMakeLists.txt
+PYTEST := $(BIN)/pytest --junit-xml=reports/junit.xml
+
+.PHONY: help setup demo test test-fast check format bench docs wheel clean
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.native ## .venv with everything, the native code, Kafka's jars
+	@$(BIN)/python -m connectors.embedded --fetch
+
+demo: setup ## everything on one machine: real flights, predicted and explained as they take off
+	@$(BIN)/penstock demo $(ARGS)
+
+test: setup ## every test, against a real Apache Kafka
+	@mkdir -p reports
+	$(PYTEST) $(ARGS)
+
+test-fast: setup ## the tests that need no broker and no minutes
+	@mkdir -p reports
+	$(PYTEST) -m "not kafka and not slow" $(ARGS)
+
+check: $(VENV)/.native ## format, lint, types, import contracts
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+format: $(VENV)/.native ## rewrite the code as the formatter wants it
+	ruff format .
+	ruff check --fix .
+
+bench: setup ## the figures of the README, measured here
+	@$(BIN)/penstock bench codec
+	@$(BIN)/penstock bench explain
+	@$(BIN)/penstock bench pipeline
+
+docs: $(VENV)/.native ## regenerate the references under docs/
+	@$(BIN)/python -m engine.reference docs
+
+wheel: $(VENV)/.native ## one wheel into dist/
+	@uv build --wheel --no-build-isolation --out-dir dist
+
+clean: ## remove what was built; the jars' cache stays
+	rm -rf $(VENV) build dist reports engine/native/*.so
+
+$(VENV)/.tools:
+	@command -v $(PYTHON) >/dev/null || { echo "penstock needs Python 3.11 or newer: apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "penstock needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version); name another with make PYTHON=python3.12" >&2; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || { echo "penstock needs a C++17 compiler: apt-get install g++" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python cannot make environments here: apt-get install python3-venv" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.packages: requirements.txt pyproject.toml | $(VENV)/.tools
+	@echo "installing the packages of requirements.txt into $(VENV) ..."
+	@grep -A 100 '^uv==' requirements.txt | awk 'NR == 1 || /^ /; NR > 1 && !/^ / {exit}' > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -C wheel.cmake=false -e .
+	@touch $@
+
+$(VENV)/.native: $(VENV)/.packages $(NATIVE)
+	@echo "building the native code ..."
+	@cmake -S . -B build/native -G Ninja -DPython_EXECUTABLE=$(BIN)/python >/dev/null
+	@cmake --build build/native -- --quiet
+	@touch $@

@@ -1,0 +1,338 @@
+"""The polling thread: poll, open, batch, hand over, collect, send, settle, commit; it never waits for work."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from engine.batcher import Batch, Batcher, Poll
+from engine.clock import Clock
+from engine.compute import Compute, Finished
+from engine.ledger import Ledger, Span
+from engine.ports import AssignmentListener, Delivery, Sink, Source
+from engine.predict import Outcome
+from schemas.errors import AbortedError, UnavailableError
+from schemas.records import Outgoing, Records
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineLimits:
+    """Bounds of the loop; none of them is reached in a healthy worker."""
+
+    drain_budget_s: float = 10.0
+    idle_poll_s: float = 0.1
+    busy_wait_s: float = (
+        0.002  # how long one turn waits for the compute side or the broker when there is work in flight
+    )
+    stall_before_pause_s: float = 0.25  # pausing throws fetched records away, so a short stall is sat out
+    delivery_records_max: int = 16_384
+    aborts_in_a_row_max: int = 20
+    abort_backoff_first_s: float = 0.05
+    abort_backoff_max_s: float = 5.0
+
+
+class Watcher(Protocol):
+    """Told what happens, on the polling thread; counts it and shows it."""
+
+    def turn(self, *, assigned: Sequence[int], in_flight: int) -> None:
+        """The loop is alive."""
+
+    def batch_closed(self, batch: Batch) -> None:
+        """A batch was handed to the compute side."""
+
+    def delivered(self, finished: Sequence[Finished], *, ledger: Ledger) -> None:
+        """These batches are acknowledged and their offsets are committed, or about to be."""
+
+    def rewound(self, *, cause: str) -> None:
+        """Everything in flight was dropped and will be read again; the cause is abort, revoke or lost."""
+
+    def rebalanced(self, *, assigned: Sequence[int]) -> None:
+        """The assignment changed."""
+
+
+class Breaker(Protocol):
+    """Stops a worker that sets too much aside."""
+
+    def observe(self, outcome: Outcome) -> None:
+        """Raises TooManyRejectedError."""
+
+    def reset(self) -> None:
+        """What was observed will be observed again."""
+
+
+class Pipeline:
+    """One worker's loop. All methods but `request_stop` belong to the polling thread.
+
+    Promises: what is committed was delivered; after a revocation, a lost partition or an aborted delivery, every
+    partition of the work that was dropped is read again from its first unfinished record.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Callable[[AssignmentListener], Source],
+        sink: Sink,
+        compute: Compute,
+        batcher: Batcher,
+        breaker: Breaker,
+        watcher: Watcher,
+        clock: Clock,
+        commits_by_source: bool,
+        limits: PipelineLimits | None = None,
+    ) -> None:
+        """`commits_by_source`: at-least-once, where the consumer commits; exactly-once commits inside the sink."""
+        self._sink = sink
+        self._compute = compute
+        self._batcher = batcher
+        self._breaker = breaker
+        self._watcher = watcher
+        self._clock = clock
+        self._commits_by_source = commits_by_source
+        self._limits = limits or PipelineLimits()
+        self._ledger = Ledger()
+        self._generation = 0
+        self._finished: deque[Finished] = deque()
+        self._deliveries: deque[list[Finished]] = deque()
+        self._seek_due: dict[int, int] = {}
+        self._stalled_since_s: float | None = None
+        self._aborts_in_a_row = 0
+        self._resume_at_s = 0.0
+        self._stops = 0
+        self._source = source(self)
+
+    def request_stop(self) -> None:
+        """Drain and leave; asked a second time, leave without draining. Safe in a signal handler."""
+        self._stops += 1
+
+    def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Work until stopped or `until()`, then drain within the budget and leave the group.
+
+        Raises FencedError, ConfigError, TooManyRejectedError, UnavailableError (too many aborts), InvariantError; what was not
+        delivered then is not committed either.
+        """
+        try:
+            while not self._stops and not until():
+                self.turn()
+            self._drain()
+        finally:
+            self._forget()
+            self._sink.abort()
+
+    def close(self, timeout_s: float) -> None:
+        """Leave the group and release the clients."""
+        self._source.close(timeout_s)
+        self._sink.close(timeout_s)
+
+    def turn(self) -> None:
+        """One round; waits at most `idle_poll_s`, and only when there is nothing to do."""
+        self._watcher.turn(assigned=self._ledger.assigned(), in_flight=self._ledger.unfinished())
+        polled = self._poll()
+        self._feed()
+        self._collect(wait=not polled and not self._deliveries)
+        self._deliver(wait=not polled)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing polled is unfinished."""
+        return self._ledger.unfinished() == 0
+
+    def _poll(self) -> bool:
+        """Take what is there; whether there was anything."""
+        now_s = self._clock.monotonic_s()
+        room = self._batcher.room if now_s >= self._resume_at_s else 0
+        if room <= 0:
+            self._hold_back(now_s)
+            return False
+        self._stalled_since_s = None
+        self._source.resume()
+        idle = self.quiet and not self._deliveries
+        records = self._source.poll(room, self._limits.idle_poll_s if idle else 0.0)
+        self._seek_if_due(records)
+        return records is not None and len(records) > 0
+
+    def _hold_back(self, now_s: float) -> None:
+        if self._stalled_since_s is None:
+            self._stalled_since_s = now_s
+        if now_s - self._stalled_since_s < self._limits.stall_before_pause_s and now_s >= self._resume_at_s:
+            return
+        self._source.pause()
+        # Keep polling: a consumer that stops polling loses its partitions. What arrives all the same is kept.
+        self._seek_if_due(self._source.poll(1, self._limits.busy_wait_s))
+
+    def _seek_if_due(self, records: Records | None) -> None:
+        """Open what was polled, unless a rebalance inside the poll dropped what came before it."""
+        if not self._seek_due:
+            if records is not None and len(records):
+                self._open(records)
+            return
+        again, self._seek_due = self._seek_due, {}
+        for partition, span in _bounds(records) if records is not None else ():
+            if partition in self._ledger.assigned():
+                again.setdefault(partition, span[0])
+        self._source.seek(again)
+
+    def _open(self, records: Records) -> None:
+        spans: list[Span] = []
+        for partition, (first, last, oldest_ms) in _bounds(records):
+            spans.append(
+                self._ledger.open(
+                    partition=partition, first=first, next=last + 1, oldest_timestamp_ms=oldest_ms
+                )
+            )
+        self._batcher.add(Poll(records=records, spans=tuple(spans), polled_at_s=self._clock.monotonic_s()))
+
+    def _feed(self) -> None:
+        while self._compute.has_room():
+            batch = self._batcher.take(
+                now_s=self._clock.monotonic_s(),
+                queued_rows=self._compute.queued_rows,
+                generation=self._generation,
+            )
+            if batch is None:
+                return
+            self._compute.submit(batch)
+            self._watcher.batch_closed(batch)
+
+    def _collect(self, *, wait: bool) -> None:
+        timeout_s = (
+            self._limits.busy_wait_s if wait and self._compute.queued_rows and not self._finished else 0.0
+        )
+        while (finished := self._compute.collect(timeout_s)) is not None:
+            timeout_s = 0.0
+            self._accept(finished)
+            self._feed()
+
+    def _accept(self, finished: Finished) -> None:
+        if finished.error is not None:
+            raise finished.error
+        if finished.batch.generation != self._generation:
+            return
+        assert finished.outcome is not None
+        self._breaker.observe(finished.outcome)
+        self._finished.append(finished)
+
+    def _deliver(self, *, wait: bool) -> None:
+        try:
+            self._advance(self._limits.busy_wait_s if wait else 0.0)
+            while self._finished and self._sink.has_room():
+                group = self._group()
+                try:
+                    membership = self._source.membership()
+                except UnavailableError:  # not joined, or between generations: the next turn asks again
+                    self._finished.extendleft(reversed(group))
+                    self._clock.sleep(self._limits.busy_wait_s)
+                    return
+                self._deliveries.append(group)
+                self._sink.submit(_delivery(group), membership)
+                self._advance(self._limits.busy_wait_s)
+        except AbortedError:
+            self._after_abort()
+
+    def _advance(self, timeout_s: float) -> None:
+        if not self._deliveries:
+            return
+        for _ in range(self._sink.advance(timeout_s)):
+            group = self._deliveries.popleft()
+            for finished in group:
+                self._ledger.settle(finished.batch.spans)
+            self._aborts_in_a_row = 0
+            if self._commits_by_source:
+                self._source.commit(self._ledger.positions())
+            self._watcher.delivered(group, ledger=self._ledger)
+
+    def _group(self) -> list[Finished]:
+        """Finished batches that share the next transaction."""
+        group = [self._finished.popleft()]
+        rows = group[0].batch.rows
+        while self._finished and rows + self._finished[0].batch.rows <= self._limits.delivery_records_max:
+            group.append(self._finished.popleft())
+            rows += group[-1].batch.rows
+        return group
+
+    def _after_abort(self) -> None:
+        self._aborts_in_a_row += 1
+        if self._aborts_in_a_row > self._limits.aborts_in_a_row_max:
+            raise UnavailableError(f"{self._aborts_in_a_row} deliveries in a row were aborted by the broker")
+        wait_s = self._limits.abort_backoff_first_s * 2 ** (self._aborts_in_a_row - 1)
+        self._resume_at_s = self._clock.monotonic_s() + min(wait_s, self._limits.abort_backoff_max_s)
+        self._forget()
+        self._watcher.rewound(cause="abort")
+        self._source.seek(self._ledger.rewind())
+
+    def _forget(self) -> None:
+        """Nothing in flight is wanted any more."""
+        self._generation += 1
+        self._compute.forget()
+        self._batcher.clear()
+        self._finished.clear()
+        self._deliveries.clear()
+        self._breaker.reset()
+
+    def _drain(self) -> None:
+        """Finish what the compute side has, deliver it, within the budget; a second stop request cuts it short."""
+        deadline_s = self._clock.monotonic_s() + self._limits.drain_budget_s
+        while self._compute.queued_rows or self._finished or self._deliveries:
+            if self._clock.monotonic_s() >= deadline_s or self._stops > 1:
+                return
+            self._watcher.turn(assigned=self._ledger.assigned(), in_flight=self._ledger.unfinished())
+            timeout_s = self._limits.busy_wait_s if not self._finished and not self._deliveries else 0.0
+            if (finished := self._compute.collect(timeout_s)) is not None:
+                self._accept(finished)
+            generation = self._generation
+            self._deliver(wait=True)
+            if generation != self._generation:  # aborted: whoever owns the partitions next reads them again
+                return
+
+    def on_assigned(self, partitions: Sequence[int]) -> None:
+        """As AssignmentListener asks."""
+        self._ledger.assign(partitions)
+        self._watcher.rebalanced(assigned=self._ledger.assigned())
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """As AssignmentListener asks: drain within the budget, then let go."""
+        self._drain()
+        self._give_up(partitions, cause="revoke")
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """As AssignmentListener asks."""
+        self._give_up(partitions, cause="lost")
+
+    def _give_up(self, partitions: Sequence[int], *, cause: str) -> None:
+        """Drop what is not delivered yet, of the partitions that stay as well: a transaction is all or nothing."""
+        if self._deliveries:
+            self._sink.abort()
+        dropped = not self.quiet
+        self._forget()
+        self._ledger.revoke(partitions)
+        again = self._ledger.rewind()
+        for partition in partitions:
+            self._seek_due.pop(partition, None)
+        for partition, offset in again.items():
+            self._seek_due[partition] = min(offset, self._seek_due.get(partition, offset))
+        if dropped:
+            self._watcher.rewound(cause=cause)
+        self._watcher.rebalanced(assigned=self._ledger.assigned())
+
+
+def _bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
+    """Per partition: its first and last offset and its oldest timestamp."""
+    partitions, offsets, timestamps = records.partitions, records.offsets, records.timestamps_ms
+    bounds = []
+    for partition in np.unique(partitions).tolist():
+        own = partitions == partition
+        theirs = offsets[own]
+        bounds.append((partition, (int(theirs[0]), int(theirs[-1]), int(timestamps[own].min()))))
+    return bounds
+
+
+def _delivery(group: Sequence[Finished]) -> Delivery:
+    outgoing: list[Outgoing] = []
+    positions: dict[int, int] = {}
+    for finished in group:
+        assert finished.outcome is not None
+        outgoing += finished.outcome.outgoing
+        for span in finished.batch.spans:
+            positions[span.partition] = max(span.next, positions.get(span.partition, 0))
+    return Delivery(outgoing=outgoing, positions=positions)

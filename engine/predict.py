@@ -1,0 +1,374 @@
+"""A batch becomes messages: decode, infer, explain, encode; each record ends in exactly one outcome."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.clock import Clock
+from engine.explain.policy import Policy
+from engine.ports import Attributions, Decoder, Explainer, Model, Predictions
+from schemas.errors import ModelError
+from schemas.reasons import Reason, Stage
+from schemas.records import Outgoing, Records, Rejection
+
+
+class EncodePredictions(Protocol):
+    """Columns to the payloads of the prediction topic."""
+
+    def __call__(self, source: Records, predictions: Predictions, predicted_at_ms: int) -> list[bytes]:
+        """One payload for each record of `source`, in order."""
+
+
+class EncodeExplanations(Protocol):
+    """Columns to the payloads of the explanation topic."""
+
+    def __call__(
+        self, source: Records, matrix: NDArray[np.generic], attributions: Attributions
+    ) -> list[bytes]:
+        """One payload for each record of `source`, in order."""
+
+
+class EncodeDeadLetters(Protocol):
+    """Rejections to the payloads of the dead-letter topic."""
+
+    def __call__(self, records: Records, rejections: Sequence[Rejection], at_ms: int) -> list[bytes]:
+        """One payload for each rejection, in order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Topics:
+    """Where the outcomes go."""
+
+    predictions: str
+    explanations: str | None
+    dead_letters: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explaining:
+    """What it takes to explain: who is chosen, by which explainer, encoded how."""
+
+    policy: Policy
+    explainer: Explainer
+    encode: EncodeExplanations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of the records of one batch; predicted + rejected + skipped is all of them."""
+
+    outgoing: tuple[Outgoing, ...]
+    predicted: int
+    explained: int
+    skipped: int
+    rejections: tuple[Rejection, ...]
+    bad: NDArray[np.bool_]  # (N,) the rejected ones, in record order
+    stage_s: Mapping[str, float]
+
+
+class Scorer:
+    """Runs the stages. One thread at a time; holds nothing between batches.
+
+    May raise UnavailableError (a schema cannot be fetched now): the same batch is to be given again.
+    """
+
+    def __init__(
+        self,
+        *,
+        decoder: Decoder,
+        model: Model,
+        topics: Topics,
+        encode_predictions: EncodePredictions,
+        encode_dead_letters: EncodeDeadLetters,
+        explaining: Explaining | None,
+        message_bytes_max: int,
+        condemned: Callable[[Records], Sequence[int]],
+        clock: Clock,
+    ) -> None:
+        self._decoder = decoder
+        self._model = model
+        self._topics = topics
+        self._encode_predictions = encode_predictions
+        self._encode_dead_letters = encode_dead_letters
+        self._explaining = explaining
+        self._message_bytes_max = message_bytes_max
+        self._condemned = condemned
+        self._clock = clock
+
+    def score(self, records: Records) -> Outcome:
+        """Every record's outcome."""
+        watch = _Watch(self._clock)
+        rejections: list[Rejection] = []
+        living, living_at = self._without_condemned(records, rejections)
+
+        decoded = self._decoder.decode(living)
+        rejections += [_moved(rejection, living_at) for rejection in decoded.rejections]
+        rows = living_at[decoded.rows] if living_at is not None else decoded.rows
+        skipped = len(living) - len(decoded.rows) - len(decoded.rejections)
+        watch.lap("decode")
+
+        matrix, rows, predictions = self._infer(decoded.matrix, rows, rejections)
+        watch.lap("infer")
+        explained = self._explain(records, matrix, rows, predictions, rejections)
+        watch.lap("explain")
+
+        outgoing, failed_rows = self._encode(records, matrix, rows, predictions, explained, rejections)
+        watch.lap("encode")
+        bad = np.zeros(len(records), dtype=np.bool_)
+        bad[[rejection.index for rejection in rejections]] = True
+        return Outcome(
+            outgoing=tuple(outgoing),
+            predicted=len(rows) - len(failed_rows),
+            explained=sum(len(out) for out in outgoing if out.topic == self._topics.explanations),
+            skipped=skipped,
+            rejections=tuple(sorted(rejections, key=lambda rejection: rejection.index)),
+            bad=bad,
+            stage_s=watch.laps,
+        )
+
+    def _without_condemned(
+        self, records: Records, rejections: list[Rejection]
+    ) -> tuple[Records, NDArray[np.int64] | None]:
+        condemned = self._condemned(records)
+        if not condemned:
+            return records, None
+        for index in condemned:
+            detail = "a worker process died on this record twice"
+            rejections.append(
+                Rejection(index=index, stage=Stage.INFER, reason=Reason.KILLED_WORKER, detail=detail)
+            )
+        kept = np.setdiff1d(np.arange(len(records), dtype=np.int64), np.asarray(condemned, dtype=np.int64))
+        return records.take(kept), kept
+
+    def _infer(
+        self, matrix: NDArray[np.generic], rows: NDArray[np.int64], rejections: list[Rejection]
+    ) -> tuple[NDArray[np.generic], NDArray[np.int64], Predictions | None]:
+        if len(rows) == 0:
+            return matrix, rows, None
+        predictions, failed = infer_around_failures(self._model, matrix)
+        for row in failed:
+            detail = "the model raises an error on this record alone"
+            rejections.append(
+                Rejection(index=int(rows[row]), stage=Stage.INFER, reason=Reason.MODEL_FAILED, detail=detail)
+            )
+        if failed:
+            kept = np.setdiff1d(np.arange(len(rows)), failed)
+            matrix, rows = matrix[kept], rows[kept]
+        if predictions is None:
+            return matrix, rows, None
+        finite = np.ones(len(rows), dtype=np.bool_)
+        for output in predictions.outputs.values():
+            finite &= np.isfinite(output).all(axis=1)
+        if finite.all():
+            return matrix, rows, predictions
+        for row in np.flatnonzero(~finite).tolist():
+            detail = "an output of the model is NaN or infinite"
+            rejections.append(
+                Rejection(
+                    index=int(rows[row]), stage=Stage.INFER, reason=Reason.OUTPUT_NOT_FINITE, detail=detail
+                )
+            )
+        return matrix[finite], rows[finite], select_predictions(predictions, np.flatnonzero(finite))
+
+    def _explain(
+        self,
+        records: Records,
+        matrix: NDArray[np.generic],
+        rows: NDArray[np.int64],
+        predictions: Predictions | None,
+        rejections: list[Rejection],
+    ) -> list[tuple[NDArray[np.int64], Attributions]]:
+        """Attributions with the places (into `rows`) they belong to; a row that cannot be explained is rejected whole."""
+        if self._explaining is None or predictions is None or len(rows) == 0:
+            return []
+        chosen = np.flatnonzero(self._explaining.policy.select(records, rows, predictions))
+        if len(chosen) == 0:
+            return []
+        explainer = self._explaining.explainer
+        everything = len(chosen) == len(rows)
+        try:
+            if everything:
+                return [(chosen, explainer.explain(matrix, predictions))]
+            return [(chosen, explainer.explain(matrix[chosen], select_predictions(predictions, chosen)))]
+        except ModelError:
+            pass  # some row fails: find out which, one at a time; rare enough to be slow
+        explained = []
+        for place in chosen:
+            one = np.array([place])
+            try:
+                explained.append((one, explainer.explain(matrix[one], select_predictions(predictions, one))))
+            except ModelError:
+                detail = "no explanation could be computed for this record"
+                rejections.append(
+                    Rejection(
+                        index=int(rows[place]),
+                        stage=Stage.EXPLAIN,
+                        reason=Reason.EXPLAINER_FAILED,
+                        detail=detail,
+                    )
+                )
+        return explained
+
+    def _encode(
+        self,
+        records: Records,
+        matrix: NDArray[np.generic],
+        rows: NDArray[np.int64],
+        predictions: Predictions | None,
+        explained: Sequence[tuple[NDArray[np.int64], Attributions]],
+        rejections: list[Rejection],
+    ) -> tuple[list[Outgoing], set[int]]:
+        """The messages, and which places of `rows` were rejected after the model ran."""
+        now_ms = self._clock.wall_ms()
+        predicted: list[bytes] = []
+        explanations: list[tuple[int, bytes]] = []
+        if predictions is not None and len(rows):
+            source = records if len(rows) == len(records) else records.take(rows)
+            predicted = self._encode_predictions(source, predictions, now_ms)
+            for places, attributions in explained:
+                assert self._explaining is not None
+                of = source if len(places) == len(rows) else source.take(places)
+                explanations += zip(
+                    places.tolist(), self._explaining.encode(of, matrix[places] if of is not source else matrix, attributions),
+                    strict=True,
+                )  # fmt: skip
+        unexplained = {rejection.index for rejection in rejections if rejection.stage is Stage.EXPLAIN}
+        failed = (
+            {place for place, row in enumerate(rows.tolist()) if row in unexplained} if unexplained else set()
+        )
+        failed |= self._reject_too_long(rows, predicted, explanations, rejections)
+
+        outgoing = []
+        if predicted:
+            outgoing.append(
+                _outgoing(self._topics.predictions, records, rows, range(len(rows)), predicted, failed)
+            )
+        if explanations and self._topics.explanations:
+            explained_places, payloads = zip(*explanations, strict=True)
+            outgoing.append(
+                _outgoing(self._topics.explanations, records, rows, explained_places, payloads, failed)
+            )
+        if rejections:
+            rejections.sort(key=lambda rejection: rejection.index)
+            indices = np.array([rejection.index for rejection in rejections], dtype=np.int64)
+            dead = self._encode_dead_letters(records, rejections, now_ms)
+            outgoing.append(
+                _outgoing(self._topics.dead_letters, records, indices, range(len(dead)), dead, set())
+            )
+        return outgoing, failed
+
+    def _reject_too_long(
+        self,
+        rows: NDArray[np.int64],
+        predicted: Sequence[bytes],
+        explanations: Sequence[tuple[int, bytes]],
+        rejections: list[Rejection],
+    ) -> set[int]:
+        longest = max(map(len, predicted), default=0)
+        longest = max(longest, max((len(payload) for _, payload in explanations), default=0))
+        if longest <= self._message_bytes_max:
+            return set()
+        failed = {place for place, payload in enumerate(predicted) if len(payload) > self._message_bytes_max}
+        failed |= {place for place, payload in explanations if len(payload) > self._message_bytes_max}
+        for place in failed:
+            detail = f"a result is longer than the producer's limit of {self._message_bytes_max} bytes"
+            rejections.append(
+                Rejection(
+                    index=int(rows[place]), stage=Stage.ENCODE, reason=Reason.OUTPUT_TOO_LONG, detail=detail
+                )
+            )
+        return failed
+
+
+def infer_around_failures(model: Model, matrix: NDArray[np.generic]) -> tuple[Predictions | None, list[int]]:
+    """Predictions of the rows the model can do, in order, and the rows it throws on.
+
+    A batch that throws is halved until the rows at fault stand alone: one bad row among n costs at most 2 log2(n) + 1
+    further runs.
+    """
+    failed: list[int] = []
+    parts: list[Predictions] = []
+
+    def run(start: int, stop: int) -> None:
+        try:
+            parts.append(model.predict(matrix[start:stop]))
+        except ModelError:
+            if stop - start == 1:
+                failed.append(start)
+                return
+            middle = (start + stop) // 2
+            run(start, middle)
+            run(middle, stop)
+
+    run(0, len(matrix))
+    if not parts:
+        return None, failed
+    if len(parts) == 1:
+        return parts[0], failed
+    names = parts[0].outputs.keys()
+    labels = [part.labels for part in parts if part.labels is not None]
+    joined = Predictions(
+        outputs={name: np.concatenate([part.outputs[name] for part in parts]) for name in names},
+        labels=np.concatenate(labels) if labels else None,
+        classes=parts[0].classes,
+    )
+    return joined, failed
+
+
+def select_predictions(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
+    """The predictions of some rows."""
+    return Predictions(
+        outputs={name: output[rows] for name, output in predictions.outputs.items()},
+        labels=None if predictions.labels is None else predictions.labels[rows],
+        classes=predictions.classes,
+    )
+
+
+def _moved(rejection: Rejection, places: NDArray[np.int64] | None) -> Rejection:
+    if places is None:
+        return rejection
+    return Rejection(
+        index=int(places[rejection.index]),
+        stage=rejection.stage,
+        reason=rejection.reason,
+        detail=rejection.detail,
+    )
+
+
+def _outgoing(
+    topic: str,
+    records: Records,
+    rows: NDArray[np.int64],
+    places: Sequence[int],
+    payloads: Sequence[bytes],
+    failed: set[int],
+) -> Outgoing:
+    """Messages for the records `rows[places]`, less those at the failed places, under the records' own keys."""
+    if failed:
+        kept = [i for i, place in enumerate(places) if place not in failed]
+        places, payloads = [places[i] for i in kept], [payloads[i] for i in kept]
+    if len(places) == len(records):  # nothing was set aside: the usual case, without a copy per record
+        return Outgoing(topic=topic, keys=records.keys, values=list(payloads), partitions=records.partitions)
+    indices = rows[np.asarray(places, dtype=np.int64)]
+    keys = records.keys
+    return Outgoing(
+        topic=topic,
+        keys=[keys[i] for i in indices],
+        values=list(payloads),
+        partitions=records.partitions[indices],
+    )
+
+
+class _Watch:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last_s = clock.monotonic_s()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now_s = self._clock.monotonic_s()
+        self.laps[stage] = now_s - self._last_s
+        self._last_s = now_s

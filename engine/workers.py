@@ -1,0 +1,168 @@
+"""The supervisor: N worker processes, each replaced when it dies, all drained when asked to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from engine.clock import Clock
+from engine.quarantine import Quarantine, read_note
+
+exit_retry = 75  # a worker's way to say: start me again (EX_TEMPFAIL)
+_restart_first_s, _restart_max_s, _healthy_after_s = 0.1, 5.0, 60.0
+_look_every_s = 0.05
+_kill_grace_s = 5.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    slot: int
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    restart_at_s: float = 0.0
+    restart_wait_s: float = _restart_first_s
+    restarts: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """How to start the worker of a slot: by spawn, never fork, since client threads do not survive a fork."""
+
+    argv: Sequence[str] = field(default_factory=lambda: (sys.executable, "-m", "engine.worker"))
+    arguments: Sequence[str] = ()
+
+    def of(self, slot: int, run_folder: Path) -> list[str]:
+        """The command line of one slot."""
+        return [*self.argv, *self.arguments, "--slot", str(slot), "--run-folder", str(run_folder)]
+
+
+class Supervisor:
+    """Keeps N workers running until told to stop, or until one says that starting it again would not help."""
+
+    def __init__(
+        self,
+        command: Command,
+        *,
+        workers: int,
+        run_folder: Path,
+        drain_budget_s: float,
+        clock: Clock,
+        say: Callable[[str], None],
+    ) -> None:
+        self._command = command
+        self._run_folder = run_folder
+        self._drain_budget_s = drain_budget_s
+        self._clock = clock
+        self._say = say
+        self._quarantine = Quarantine(run_folder / "verdicts.json")
+        self._workers = [_Worker(slot=slot) for slot in range(workers)]
+        self._stops = 0
+        self._stops_passed_on = 0
+
+    def request_stop(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Drain all workers; asked again, stop without draining. Safe in a signal handler."""
+        self._stops += 1
+
+    @property
+    def restarts(self) -> int:
+        """How often a worker was replaced."""
+        return sum(worker.restarts for worker in self._workers)
+
+    def pids(self) -> dict[int, int]:
+        """Process id by slot, of the workers that run now."""
+        return {
+            w.slot: w.process.pid for w in self._workers if w.process is not None and w.process.poll() is None
+        }
+
+    def run(self, *, each_turn: Callable[[], None] = lambda: None) -> int:
+        """Supervise until stopped; the exit code of the process."""
+        for worker in self._workers:
+            self._start(worker)
+        code = 0
+        try:
+            while not self._stops:
+                for worker in self._workers:
+                    verdict = self._look_after(worker)
+                    if verdict is not None:
+                        code = verdict
+                        self._stops += 1
+                        break
+                each_turn()
+                self._clock.sleep(_look_every_s)
+        finally:
+            stopped = self._stop_all()
+        return code or stopped
+
+    def _start(self, worker: _Worker) -> None:
+        # The worker holds the other end of its standard input: it drains when we are gone, however we went.
+        worker.process = subprocess.Popen(
+            self._command.of(worker.slot, self._run_folder), stdin=subprocess.PIPE, env=os.environ.copy()
+        )
+        worker.started_s = self._clock.monotonic_s()
+
+    def _look_after(self, worker: _Worker) -> int | None:
+        """Replace the worker if it died and that may help; otherwise the exit code to end with."""
+        now_s = self._clock.monotonic_s()
+        if worker.process is None:
+            if now_s >= worker.restart_at_s:
+                worker.restarts += 1
+                self._start(worker)
+            return None
+        code = worker.process.poll()
+        if code is None:
+            return None
+        _close_stdin(worker.process)
+        if code >= 0 and code != exit_retry:
+            return code or 1  # nobody asked it to end: even a zero is a failure of ours
+        self._learn_from(worker, code)
+        if now_s - worker.started_s > _healthy_after_s:
+            worker.restart_wait_s = _restart_first_s
+        worker.process = None
+        worker.restart_at_s = now_s + worker.restart_wait_s
+        worker.restart_wait_s = min(worker.restart_wait_s * 2, _restart_max_s)
+        return None
+
+    def _learn_from(self, worker: _Worker, code: int) -> None:
+        if code >= 0:
+            self._say(f"worker {worker.slot} asked to be started again")
+            return
+        name = signal.Signals(-code).name
+        in_hand = read_note(self._run_folder / f"note-{worker.slot}")
+        condemned = self._quarantine.worker_died(in_hand, by_signal=-code)
+        self._say(f"worker {worker.slot} died of {name}; starting another")
+        for r in condemned:
+            self._say(
+                f"partition {r.partition} offset {r.first} killed its worker twice: it goes to the dead letters"
+            )
+
+    def _stop_all(self) -> int:
+        """Ask, wait for the drain, then insist; the first exit code that is not 0."""
+        deadline_s = self._clock.monotonic_s() + self._drain_budget_s + _kill_grace_s
+        running = [worker.process for worker in self._workers if worker.process is not None]
+        self._pass_on_stops(running)
+        while any(process.poll() is None for process in running):
+            if self._clock.monotonic_s() > deadline_s:
+                for process in running:
+                    process.kill()
+            self._pass_on_stops(running)
+            self._clock.sleep(_look_every_s)
+        for process in running:
+            _close_stdin(process)
+        codes = [process.returncode for process in running]
+        return next((abs(code) for code in codes if code not in (0, exit_retry)), 0)
+
+    def _pass_on_stops(self, running: Sequence[subprocess.Popen[bytes]]) -> None:
+        while self._stops_passed_on < min(self._stops, 2):
+            self._stops_passed_on += 1
+            for process in running:
+                if process.poll() is None:
+                    process.terminate()
+
+
+def _close_stdin(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
