@@ -1,0 +1,202 @@
+"""Plain Kafka clients for demos, tools and tests: write fast, read what is committed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+
+from connectors.kafka_client import ClientConfig, base_config
+from connectors.kafka_errors import cause_of, consumer_error, said
+from connectors.transactions import Clock
+from schemas.errors import ConfigError, UnavailableError
+from schemas.records import Headers, Records
+
+call_timeout_s = 10.0
+
+
+class KafkaWriter:
+    """Writes records to one topic, idempotently; by key (murmur2) unless told a partition."""
+
+    def __init__(self, config: ClientConfig, topic: str, *, linger_s: float = 0.005) -> None:
+        self._topic = topic
+        self._failed: KafkaError | None = None
+        try:
+            self._producer = Producer(
+                {
+                    **base_config(config),
+                    "enable.idempotence": True,
+                    "acks": "all",
+                    "partitioner": "murmur2_random",
+                    "linger.ms": int(linger_s * 1000),
+                    "delivery.report.only.error": True,
+                    "on_delivery": self._report,
+                }
+            )
+        except KafkaException as error:
+            raise ConfigError(f"no producer can be made: {said(cause_of(error))}") from error
+
+    def write(
+        self,
+        values: Sequence[bytes | None],
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Headers | None = None,
+    ) -> None:
+        """Queue records, waiting for room. `headers` go with every record. Raises UnavailableError, ConfigError."""
+        target = -1 if partition is None else partition
+        keys = keys if keys is not None else [None] * len(values)
+        if timestamp_ms is None and headers is None:
+            self._write_batch(values, keys, target)
+            return
+        extra = {} if timestamp_ms is None else {"timestamp": timestamp_ms}
+        for value, key in zip(values, keys, strict=True):
+            while True:
+                try:
+                    self._producer.produce(
+                        self._topic, value, key, target, headers=list(headers or ()), **extra
+                    )
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+                    self._check()
+        self._producer.poll(0)
+        self._check()
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until every record is acknowledged. Raises UnavailableError, ConfigError."""
+        left = self._producer.flush(timeout_s)
+        self._check()
+        if left:
+            raise UnavailableError(
+                f"{left} records for {self._topic} were not acknowledged in {timeout_s:g} s"
+            )
+
+    def close(self) -> None:
+        """Drop what is not acknowledged."""
+        self._producer.purge()
+        self._producer.poll(0)
+
+    def _write_batch(self, values: Sequence[bytes | None], keys: Sequence[bytes | None], target: int) -> None:
+        for start in range(0, len(values), 4096):
+            while (
+                len(self._producer) > 90_000
+            ):  # below queue.buffering.max.messages: produce_batch does not wait
+                self._producer.flush(0.05)
+                self._check()
+            messages = [
+                {"value": value, "key": key, "partition": target}
+                for value, key in zip(values[start : start + 4096], keys[start : start + 4096], strict=True)
+            ]
+            if self._producer.produce_batch(self._topic, messages) != len(messages):
+                error = next(message["_error"] for message in messages if "_error" in message)
+                raise consumer_error(error, f"topic {self._topic}")  # type: ignore[arg-type]
+        self._producer.poll(0)
+        self._check()
+
+    def _report(self, error: KafkaError | None, _: Message) -> None:
+        self._failed = error or self._failed
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise consumer_error(self._failed, f"topic {self._topic}")
+
+
+class KafkaReader:
+    """Reads a whole topic without a group: only what is committed, every partition from its beginning."""
+
+    def __init__(self, config: ClientConfig, topic: str, clock: Clock, *, from_end: bool = False) -> None:
+        """`from_end`: only what is written from now on. Raises UnavailableError, ConfigError."""
+        self._topic = topic
+        self._clock = clock
+        self._consumer = Consumer(
+            {
+                **base_config(config),
+                "group.id": "penstock-reader",  # never joined and never committed to
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "check.crcs": True,
+                "fetch.queue.backoff.ms": 2,
+            }
+        )
+        try:
+            metadata = self._consumer.list_topics(topic, timeout=call_timeout_s).topics[topic]
+        except KafkaException as error:
+            raise consumer_error(cause_of(error), f"topic {topic}") from error
+        if metadata.error is not None:
+            raise consumer_error(metadata.error, f"topic {topic}")
+        self._positions = {
+            partition: self._bounds(partition)[1 if from_end else 0] for partition in metadata.partitions
+        }
+        self._consumer.assign(
+            [
+                TopicPartition(topic, partition, offset if from_end else OFFSET_BEGINNING)
+                for partition, offset in self._positions.items()
+            ]
+        )
+
+    def read(self, records_max: int, timeout_s: float) -> Records | None:
+        """The next records, waiting for the first at most so long. Raises UnavailableError, ConfigError."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return None
+        messages = [first, *(self._consumer.consume(records_max - 1, 0) if records_max > 1 else ())]
+        for message in messages:
+            if (error := message.error()) is not None:
+                raise consumer_error(error, f"topic {self._topic}")
+        return Records(
+            topic=self._topic,
+            partitions=np.array(list(map(Message.partition, messages)), np.int32),
+            offsets=np.array(list(map(Message.offset, messages)), np.int64),
+            timestamps_ms=np.array([stamp[1] for stamp in map(Message.timestamp, messages)], np.int64),
+            keys=list(map(Message.key, messages)),
+            values=list(map(Message.value, messages)),
+            headers=lambda index: [
+                (n, v.encode() if isinstance(v, str) else v) for n, v in messages[index].headers() or ()
+            ],
+        )
+
+    def read_to_end(self, timeout_s: float) -> list[Records]:
+        """Everything up to the last stable offset at the time of the call. Raises UnavailableError after `timeout_s`."""
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        ends = {partition: self._bounds(partition)[1] for partition in self._positions}
+        found = []
+        while not self._reached(ends):
+            left_s = deadline_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                raise UnavailableError(f"topic {self._topic} was not read to its end in {timeout_s:g} s")
+            if (records := self.read(10_000, min(left_s, 0.1))) is not None:
+                found.append(records)
+        return found
+
+    def close(self) -> None:
+        """Let go of the client."""
+        self._consumer.close()
+
+    def _reached(self, ends: dict[int, int]) -> bool:
+        """By position, which passes over aborted records and markers as well."""
+        for place in self._consumer.position([TopicPartition(self._topic, partition) for partition in ends]):
+            if place.offset >= 0:
+                self._positions[place.partition] = place.offset
+        return all(self._positions[partition] >= end for partition, end in ends.items())
+
+    def _bounds(self, partition: int) -> tuple[int, int]:
+        """Earliest and last stable offset."""
+        try:
+            earliest, end = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, partition), timeout=call_timeout_s
+            )
+        except KafkaException as error:
+            raise consumer_error(cause_of(error), f"topic {self._topic}, partition {partition}") from error
+        return earliest, end

@@ -1,0 +1,281 @@
+"""Kafka producers as the sinks want them: one with transactions, one with acknowledgements."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from connectors.at_least_once import Tally
+from connectors.kafka_client import ClientConfig, base_config
+from connectors.kafka_errors import cause_of, is_refusal, said, transaction_error
+from connectors.transactions import (
+    AbortableError,
+    BrokenError,
+    RefusedError,
+    TransactionError,
+    UnfinishedError,
+)
+from schemas.errors import ConfigError, InvariantError
+from schemas.records import Outgoing
+
+call_min_s = 0.005
+"""A transactional call is not given less: one that times out in its first, local, phase has to begin anew."""
+messages_per_call = 8192
+queue_messages_max = 2_000_000
+_defaults: Mapping[str, str | int | float | bool] = {"linger.ms": 0, "message.max.bytes": 1 << 20}
+_required: Mapping[str, str | int | float | bool] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "partitioner": "murmur2_random",
+    "queue.buffering.max.messages": queue_messages_max,
+}
+
+
+class _Queue:
+    """A client and its bounded queue of messages."""
+
+    def __init__(self, config: ClientConfig, properties: Mapping[str, Any], *, memory_bytes_max: int) -> None:
+        self._memory_bytes_max = memory_bytes_max
+        self._queued_bytes = 0  # since the queue was last empty
+        self._fatal: KafkaError | None = None
+        self.disturbances = 0
+        settings = {
+            **_defaults,
+            **base_config(config),
+            **_required,
+            **properties,
+            # twice our own bound: it holds the overhead of short messages, and must never be what says no
+            "queue.buffering.max.kbytes": max(2 * memory_bytes_max // 1024, 1024),
+            "error_cb": self._on_error,
+        }
+        try:
+            self._client: Producer | None = Producer(settings)
+        except KafkaException as error:
+            raise ConfigError(f"no producer can be made: {said(cause_of(error))}") from error
+
+    @property
+    def client(self) -> Producer:
+        if self._client is None:
+            raise InvariantError("a closed producer was used")
+        return self._client
+
+    def enqueue(
+        self,
+        outgoing: Outgoing,
+        start: int,
+        timeout_s: float,
+        input_partitions: int,
+        partitions: int,
+        callback: Any,
+    ) -> int:
+        """Queue messages from `start` on, as many as the bounds allow; the index to go on from."""
+        while start < len(outgoing):
+            stop = min(start + messages_per_call, len(outgoing))
+            values, keys = outgoing.values[start:stop], outgoing.keys[start:stop]
+            stored_bytes = sum(len(v) for v in values if v is not None) + sum(
+                len(k) for k in keys if k is not None
+            )
+            if not self._make_room(stored_bytes, stop - start, timeout_s):
+                return start
+            targets = outgoing.partitions[start:stop].tolist()
+            if input_partitions != partitions:
+                targets = [-1] * len(targets)
+            elif max(targets) >= partitions:  # the input grew after the start
+                targets = [target if target < partitions else -1 for target in targets]
+            messages: list[Any] = [
+                {"value": value, "key": key, "partition": target}
+                for value, key, target in zip(values, keys, targets, strict=True)
+            ]
+            self._queued_bytes += stored_bytes
+            if self.client.produce_batch(outgoing.topic, messages, on_delivery=callback) != len(messages):
+                raise _refused(messages, outgoing.topic)
+            start = stop
+        return start
+
+    def check(self) -> None:
+        """Raises BrokenError after a fatal error."""
+        if self._fatal is not None:
+            raise BrokenError(said(self._fatal))
+
+    def close(self) -> None:
+        """Drop what is queued and let go of the client."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.purge()
+            client.poll(0)  # Producer.close would wait for the broker, for ever; the destructor does not
+
+    def _make_room(self, stored_bytes: int, messages: int, timeout_s: float) -> bool:
+        if len(self.client) == 0:
+            self._queued_bytes = 0
+        full = self._queued_bytes and self._queued_bytes + stored_bytes > self._memory_bytes_max
+        if not full and len(self.client) + messages <= queue_messages_max:
+            return True
+        if self.client.flush(max(timeout_s, call_min_s)) == 0:
+            self._queued_bytes = 0
+            return True
+        return False
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.disturbances += 1
+        if error.fatal():
+            self._fatal = error
+
+
+def _refused(messages: list[dict[str, Any]], topic: str) -> TransactionError:
+    """Why messages were not even queued. The bounds are ours, so a full queue is not among the reasons."""
+    error: KafkaError = next(message["_error"] for message in messages if "_error" in message)
+    text = f"topic {topic}: {said(error)}"
+    if is_refusal(error):
+        return RefusedError(text)
+    return BrokenError(text) if error.fatal() else AbortableError(text)
+
+
+class KafkaTransactionalProducer:
+    """connectors.transactions.TransactionalProducer on librdkafka.
+
+    No message has a delivery callback: each would take the interpreter lock from the compute thread. It is not needed
+    for the verdict either. librdkafka counts every message of the transaction that failed before it hands its report
+    on, and commit_transaction refuses (requires abort) while that count is not zero; `flush` returned with nothing
+    outstanding, so every message that did not fail was acknowledged by all in-sync replicas.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        transactional_id: str,
+        topic: str,
+        partition_counts: Mapping[str, int],
+        transaction_timeout_s: float,
+        memory_bytes_max: int,
+    ) -> None:
+        self._topic = topic
+        self._counts = partition_counts
+        self._commit_calls = 0
+        self._disturbed_before = 0
+        self._queue = _Queue(
+            config,
+            {
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": int(transaction_timeout_s * 1000),
+                "message.timeout.ms": int(transaction_timeout_s * 1000 * 2 / 3),
+                "retry.backoff.ms": 1,  # 100 by default, and paid by every transaction that follows another closely
+                "retry.backoff.max.ms": 10,
+            },
+            memory_bytes_max=memory_bytes_max,
+        )
+
+    def initialise(self, timeout_s: float) -> None:
+        """As TransactionalProducer asks; likewise below."""
+        self._call(self._queue.client.init_transactions, timeout_s)
+
+    def begin(self) -> None:
+        try:
+            self._queue.client.begin_transaction()
+        except KafkaException as error:
+            raise transaction_error(error) from error
+        self._commit_calls = 0
+        self._mark()
+
+    def produce(self, outgoing: Outgoing, start: int, timeout_s: float) -> int:
+        counts = self._counts
+        return self._queue.enqueue(
+            outgoing, start, timeout_s, counts[self._topic], counts[outgoing.topic], None
+        )
+
+    def send_offsets(self, positions: Mapping[int, int], membership: object, timeout_s: float) -> None:
+        offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in positions.items()]
+        try:
+            self._queue.client.send_offsets_to_transaction(offsets, membership, max(timeout_s, call_min_s))
+        except KafkaException as error:
+            raise transaction_error(error) from error
+
+    def flush(self, timeout_s: float) -> None:
+        left = self._queue.client.flush(max(timeout_s, call_min_s))
+        self._queue.check()
+        if left:
+            raise UnfinishedError(f"{left} messages are not acknowledged yet")
+
+    def commit(self, timeout_s: float) -> None:
+        if self._commit_calls == 0:
+            self._mark()
+        self._commit_calls += 1
+        try:
+            self._call(self._queue.client.commit_transaction, timeout_s)
+        except (AbortableError, RefusedError) as error:
+            # Certain only when no commit request can be under way: it fails before the request is sent.
+            if self._commit_calls > 1 or self.suspect():
+                raise BrokenError(f"outcome unknown: {error}") from error
+            raise
+
+    def abort(self, timeout_s: float) -> None:
+        self._call(self._queue.client.abort_transaction, timeout_s)
+
+    def suspect(self) -> bool:
+        self._queue.client.poll(0)  # error events are handed over here
+        return self._queue.disturbances != self._disturbed_before
+
+    def close(self) -> None:
+        self._queue.close()
+
+    def _mark(self) -> None:
+        self._queue.client.poll(0)
+        self._disturbed_before = self._queue.disturbances
+
+    def _call(self, call: Any, timeout_s: float) -> None:
+        try:
+            call(max(timeout_s, call_min_s))
+        except KafkaException as error:
+            cause = cause_of(error)
+            if cause.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT) and "EndTxn" in cause.str():
+                raise BrokenError(f"outcome unknown: {said(cause)}") from error  # the request itself was lost
+            raise transaction_error(error) from error
+
+
+class KafkaAcknowledger:
+    """connectors.at_least_once.AcknowledgingProducer on librdkafka: idempotent, so retries neither repeat nor reorder."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        topic: str,
+        partition_counts: Mapping[str, int],
+        message_timeout_s: float,
+        memory_bytes_max: int,
+    ) -> None:
+        self._topic = topic
+        self._counts = partition_counts
+        self._queue = _Queue(
+            config, {"message.timeout.ms": int(message_timeout_s * 1000)}, memory_bytes_max=memory_bytes_max
+        )
+
+    def produce(self, outgoing: Outgoing, start: int, tally: Tally, timeout_s: float) -> int:
+        """As AcknowledgingProducer asks; likewise below."""
+
+        def reported(error: KafkaError | None, _: Message) -> None:
+            tally.reported += 1
+            if error is not None:
+                tally.failed += 1
+                if is_refusal(error):
+                    tally.refusal = f"topic {outgoing.topic}: {said(error)}"
+
+        counts = self._counts
+        stop = self._queue.enqueue(
+            outgoing, start, timeout_s, counts[self._topic], counts[outgoing.topic], reported
+        )
+        tally.queued += stop - start
+        return stop
+
+    def serve(self, timeout_s: float) -> None:
+        self._queue.client.poll(timeout_s)
+        self._queue.check()
+
+    def drop(self, timeout_s: float) -> bool:
+        self._queue.client.purge()
+        left = self._queue.client.flush(timeout_s)
+        self._queue.check()
+        return left == 0
+
+    def close(self) -> None:
+        self._queue.close()

@@ -1,0 +1,160 @@
+"""The demo's book-keeping: every input offset once, and how good the predictions were."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+latencies_max = 200_000
+"""How many of the newest latencies the percentiles are of."""
+
+
+class Tally:
+    """How often each offset of each partition was seen."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, bytearray] = {}
+        self.total = 0
+
+    def add(self, partition: int, offset: int) -> None:
+        """One more message for this input record."""
+        counts = self._counts.setdefault(partition, bytearray())
+        if offset >= len(counts):
+            counts.extend(bytes(max(offset + 1 - len(counts), 4096)))
+        counts[offset] = min(counts[offset] + 1, 255)
+        self.total += 1
+
+    def counts(self, partition: int, end: int) -> NDArray[np.int64]:
+        """Times seen, for offsets 0 to before `end`."""
+        seen = np.frombuffer(bytes(self._counts.get(partition, b"")[:end]), dtype=np.uint8).astype(np.int64)
+        return np.concatenate([seen, np.zeros(end - len(seen), np.int64)])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """What became of the input."""
+
+    records: int
+    predicted: int
+    explained: int
+    rejected: int
+    lost: int  # input records with neither prediction nor dead letter
+    duplicated: int  # surplus outcomes or explanations
+    unexplained: int  # predicted records without an explanation
+
+    @property
+    def balanced(self) -> bool:
+        """Every record has exactly one outcome, and every prediction its explanation."""
+        return self.lost == self.duplicated == self.unexplained == 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quality:
+    """How good the predictions were, over records whose truth is known."""
+
+    known: int
+    auc: float  # area under the ROC curve
+    flagged: int  # predicted late
+    precision: float  # of those flagged, the share that was late
+    recall: float  # of those late, the share that was flagged
+
+
+class Audit:
+    """Takes in what a reader of the output topics sees."""
+
+    def __init__(self, truth: Mapping[str, float]) -> None:
+        """`truth`: 1, 0 or NaN (not known) by record key."""
+        self._truth = truth
+        self._predictions, self._explanations, self._letters = Tally(), Tally(), Tally()
+        self._scores: list[float] = []
+        self._known: list[float] = []
+        self._latencies_s: deque[float] = deque(maxlen=latencies_max)
+
+    def prediction(self, partition: int, offset: int, *, key: str, score: float, latency_s: float) -> None:
+        """One prediction was read."""
+        self._predictions.add(partition, offset)
+        self._latencies_s.append(latency_s)
+        self._scores.append(score)
+        self._known.append(self._truth.get(key, float("nan")))
+
+    def explanation(self, partition: int, offset: int) -> None:
+        """One explanation was read."""
+        self._explanations.add(partition, offset)
+
+    def dead_letter(self, partition: int, offset: int) -> None:
+        """One dead letter was read."""
+        self._letters.add(partition, offset)
+
+    @property
+    def outcomes(self) -> int:
+        """Predictions and dead letters read so far."""
+        return self._predictions.total + self._letters.total
+
+    @property
+    def explained(self) -> int:
+        """Explanations read so far."""
+        return self._explanations.total
+
+    @property
+    def rejected(self) -> int:
+        """Dead letters read so far."""
+        return self._letters.total
+
+    def latency_ms(self, percentile: float) -> float:
+        """Input record's timestamp to being read from the output topic; 0 while nothing was read."""
+        if not self._latencies_s:
+            return 0.0
+        return float(np.percentile(np.fromiter(self._latencies_s, np.float64), percentile)) * 1000
+
+    def account(self, ends: Mapping[int, int]) -> Account:
+        """The books, given the end offset of each input partition."""
+        lost = duplicated = unexplained = predicted = rejected = explained = 0
+        for partition, end in ends.items():
+            p, e, d = (
+                tally.counts(partition, end)
+                for tally in (self._predictions, self._explanations, self._letters)
+            )
+            predicted, explained, rejected = (
+                predicted + int((p > 0).sum()),
+                explained + int((e > 0).sum()),
+                rejected + int((d > 0).sum()),
+            )
+            lost += int((p + d == 0).sum())
+            duplicated += int(np.maximum(p + d - 1, 0).sum() + np.maximum(e - 1, 0).sum())
+            unexplained += int(((p > 0) & (e == 0)).sum())
+        return Account(
+            records=sum(ends.values()),
+            predicted=predicted,
+            explained=explained,
+            rejected=rejected,
+            lost=lost,
+            duplicated=duplicated,
+            unexplained=unexplained,
+        )
+
+    def quality(self, threshold: float = 0.5) -> Quality | None:
+        """None while too little is known."""
+        known = np.array(self._known)
+        scores = np.array(self._scores)[~np.isnan(known)]
+        late = known[~np.isnan(known)] > 0.5
+        if not late.any() or late.all():
+            return None
+        flagged = scores >= threshold
+        return Quality(
+            known=len(late),
+            auc=area_under_roc(scores, late),
+            flagged=int(flagged.sum()),
+            precision=float(late[flagged].mean()) if flagged.any() else 0.0,
+            recall=float(flagged[late].mean()),
+        )
+
+
+def area_under_roc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    """The chance that a positive scores above a negative (Mann and Whitney's U, ties count half)."""
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    positives = int(positive.sum())
+    u = ranks[positive].sum() - positives * (positives + 1) / 2
+    return float(u / (positives * (len(scores) - positives)))

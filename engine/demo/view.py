@@ -1,0 +1,145 @@
+"""What the demo shows: counts, rate, latency and lag, and the newest predictions with their reasons."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from engine.demo.audit import Account, Quality
+from engine.demo.flights import phrase
+from engine.explain.reasons import Reason, draw, in_words, strongest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """One prediction as it is shown."""
+
+    flight: str
+    route: str
+    due: str
+    probability: float
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numbers:
+    """The counters of one moment."""
+
+    produced: int
+    predicted: int
+    explained: int
+    rejected: int
+    rate_per_s: float
+    p50_ms: float
+    p99_ms: float
+    elapsed_s: float
+    total_s: float | None
+    simulated: str  # the date that the stream has come to
+
+
+def gauge_of(probability: float, cells: int = 20) -> Text:
+    """A bar for a probability, calm to alarming."""
+    style = "green3" if probability < 0.3 else "yellow3" if probability < 0.6 else "red3"
+    filled = round(probability * cells)
+    text = Text("━" * filled, style=f"bold {style}")
+    text.append("━" * (cells - filled), style="grey27")
+    text.append(f" {probability:4.0%}", style=f"bold {style}")
+    return text
+
+
+def screen(numbers: Numbers, newest: Sequence[Shown], quality: Quality | None) -> RenderableType:
+    """The whole live view."""
+    counts = Table.grid(padding=(0, 3))
+    for _ in range(6):
+        counts.add_column(justify="left")
+    lag = max(numbers.produced - numbers.predicted - numbers.rejected, 0)
+    cells = [
+        ("departures in", f"{numbers.produced:,}", "bold"),
+        ("predicted", f"{numbers.predicted:,}", "bold green3"),
+        ("explained", f"{numbers.explained:,}", "bold dark_orange"),
+        ("rate", f"{numbers.rate_per_s:,.0f}/s", "bold"),
+        ("latency p50 / p99", f"{numbers.p50_ms:.0f} / {numbers.p99_ms:.0f} ms", "bold"),
+        ("lag", f"{lag:,}", "bold"),
+    ]
+    counts.add_row(*(Text(name, style="grey62") for name, _, _ in cells))
+    counts.add_row(*(Text(value, style=style) for _, value, style in cells))
+    clock = f"{numbers.simulated}   {numbers.elapsed_s:.0f} s" + (
+        f" of {numbers.total_s:.0f} s" if numbers.total_s else ""
+    )
+    parts: list[RenderableType] = [
+        Panel(counts, title="penstock · will the flight arrive more than 15 minutes late?", subtitle=clock)
+    ]
+    for shown in newest:
+        title = Text(f"{shown.flight:<7}", style="bold")
+        title.append(f" {shown.route}  due {shown.due}   late? ", style="grey70")
+        title.append_text(gauge_of(shown.probability))
+        parts.append(Group(title, draw(shown.reasons, top=4, cells=12, phrase=phrase), Text()))
+    if quality is not None:
+        parts.append(_quality_line(quality))
+    return Group(*parts)
+
+
+def plain_line(numbers: Numbers, newest: Sequence[Shown]) -> str:
+    """One line for a log, where nobody watches."""
+    line = (
+        f"{numbers.elapsed_s:4.0f} s  {numbers.simulated}  in {numbers.produced:,}  predicted {numbers.predicted:,}  "
+        f"explained {numbers.explained:,}  {numbers.rate_per_s:,.0f}/s  p50 {numbers.p50_ms:.0f} ms  p99 {numbers.p99_ms:.0f} ms"
+    )
+    if newest:
+        shown = newest[0]
+        kept, _ = strongest(shown.reasons, 2)
+        why = ", ".join(in_words(reason, phrase) for reason in kept)
+        line += f"  |  {shown.flight} {shown.route}: {shown.probability:.0%} late ({why})"
+    return line
+
+
+def summary(
+    account: Account,
+    quality: Quality | None,
+    *,
+    p50_ms: float,
+    p99_ms: float,
+    rate_per_s: float,
+    guarantee: str,
+) -> RenderableType:
+    """What the demo ends with."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="grey70")
+    table.add_column(justify="right", style="bold")
+    table.add_column(style="grey62")
+    good, bad = "bold green3", "bold red3"
+    rows = [
+        ("records in", f"{account.records:,}", "", "bold"),
+        ("predicted", f"{account.predicted:,}", "", "bold"),
+        ("explained", f"{account.explained:,}", "with all their features", "bold"),
+        ("rejected", f"{account.rejected:,}", "to the dead letters", "bold"),
+        ("lost", f"{account.lost:,}", guarantee, good if account.lost == 0 else bad),
+        ("duplicated", f"{account.duplicated:,}", "", good if account.duplicated == 0 else bad),
+        ("throughput", f"{rate_per_s:,.0f}/s", "as offered by the producer", "bold"),
+        (
+            "latency p50 / p99",
+            f"{p50_ms:.0f} / {p99_ms:.0f} ms",
+            "record's timestamp to read from the output topic",
+            "bold",
+        ),
+    ]
+    for name, value, note, style in rows:
+        table.add_row(name, Text(value, style=style), note)
+    parts: list[RenderableType] = [table]
+    if quality is not None:
+        parts.append(_quality_line(quality))
+    return Panel(
+        Group(*parts),
+        title="every departure accounted for" if account.balanced else "the books do not balance",
+    )
+
+
+def _quality_line(quality: Quality) -> Text:
+    return Text(
+        f"so far right: {quality.precision:.0%} of the {quality.flagged:,} flights flagged were late; "
+        f"{quality.recall:.0%} of the late ones were flagged; AUC {quality.auc:.3f} over {quality.known:,} arrivals",
+        style="grey70",
+    )

@@ -1,0 +1,99 @@
+"""A worker process: `python -m engine.worker SETTINGS --slot K --run-folder DIR`, started by the supervisor."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from engine.clock import SystemClock
+from engine.workers import exit_retry
+from schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
+
+logger = logging.getLogger("penstock.worker")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one worker until it is asked to stop; the exit code tells the supervisor what to do next."""
+    parser = argparse.ArgumentParser(prog="penstock worker")
+    parser.add_argument("settings", type=Path)
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--run-folder", type=Path, required=True)
+    parser.add_argument("--http-port", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format=f"%(asctime)s worker {arguments.slot} %(levelname)s %(message)s",
+    )
+    try:
+        return _run(arguments.settings, arguments.slot, arguments.run_folder, arguments.http_port)
+    except ConfigError as error:
+        logger.error("%s", error)
+        return 2
+    except FencedError as error:
+        logger.error("%s", error)
+        return 3
+    except UnavailableError as error:
+        logger.warning("%s", error)
+        return exit_retry
+    except PenstockError as error:
+        logger.error("%s", error)
+        return 1
+
+
+def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int) -> int:
+    from engine.kafka_app import (
+        open_kafka_worker,
+    )  # late: a wrong argument is answered before the libraries load
+    from engine.settings import load_settings
+
+    signals = _Signals()
+    signal.signal(signal.SIGTERM, signals)
+    signal.signal(signal.SIGINT, signals)
+    _follow_parent()
+    settings = load_settings(settings_path)
+    with open_kafka_worker(
+        settings, slot=slot, run_folder=run_folder, http_port=http_port, clock=SystemClock()
+    ) as worker:
+        signals.pass_on_to(worker.pipeline.request_stop)
+        worker.run()
+    return 0
+
+
+class _Signals:
+    """Remembers stop signals until there is somebody to tell: a worker that is still warming up must not miss one."""
+
+    def __init__(self) -> None:
+        self._early = 0
+        self._tell: Callable[[], None] | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._tell is None:
+            self._early += 1
+        else:
+            self._tell()
+
+    def pass_on_to(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+        for _ in range(self._early):
+            tell()
+
+
+def _follow_parent() -> None:
+    """Drain when the supervisor is gone: it holds the other end of our standard input."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
