@@ -1,55 +1,53 @@
-"""A real Apache Kafka as a child process: KRaft, one node or several, free ports, nothing left behind."""
+"""A real Apache Kafka on this machine, for the demo, the tests and the benchmarks.
 
-import base64
-import shutil
+`python -m connectors.embedded --fetch` gets its jars and does nothing more.
+"""
+
+import argparse
+import contextlib
+import logging
+import secrets
+import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from uuid import uuid4
+from typing import Final
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from connectors.embedded_jars import find_java, kafka_jars
+from connectors.embedded_nodes import (
+    ClusterPlan,
+    Jvm,
+    Node,
+    format_command,
+    host,
+    node_properties,
+    plan_cluster,
+    require_free,
+    serve_command,
+)
+from connectors.embedded_process import KeptProcesses
+from connectors.kafka_admin import KafkaAdmin
+from connectors.kafka_client import ClientConfig
+from schemas.errors import ConfigError, InvariantError, NotReadyError, UnavailableError
 
-from connectors.kafka_jars import find_java, kafka_jars
-from schemas.errors import ConfigError, NotReadyError
+logger = logging.getLogger("penstock.embedded")
 
-start_tries = 3
-ready_timeout_s = 60.0
-_internal_partitions = 4
-
-_log4j = """\
-status = error
-appenders = console
-appender.console.type = Console
-appender.console.name = console
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d %p %c{1} %m%n
-rootLogger.level = warn
-rootLogger.appenderRef.console.ref = console
-"""
-
-
-@dataclass(slots=True)
-class _Node:
-    number: int
-    folder: Path
-    client_port: int
-    controller_port: int
-    watcher: subprocess.Popen[bytes] | None = None
+start_timeout_s: Final = 120.0
+stop_timeout_s: Final = 30.0
+attempts_max: Final = 4
+poll_s: Final = 0.02
 
 
 class EmbeddedKafka:
-    """A Kafka cluster of this process's own; a context manager.
+    """Apache Kafka 4 nodes (KRaft, broker and controller in one), each in a JVM of its own, on 127.0.0.1.
 
-    Promises: it ends with this process, also when that is killed; a temporary data folder is removed then too; it takes no
-    port that is in use. Nodes can be stopped, killed and started again on their data, for tests of trouble.
+    They end with this process however it ends, and without `data` nothing of them stays on the disk. With `data` the
+    cluster is there again, on the same ports, when it is opened next. `users` (name to password) adds a second listener
+    that asks for them (SASL_PLAINTEXT, PLAIN) and where nobody may do anything that an ACL does not allow.
     """
 
     def __init__(
@@ -58,267 +56,244 @@ class EmbeddedKafka:
         nodes: int = 1,
         data: Path | None = None,
         port: int | None = None,
-        tuned: bool = False,
-        heap_mb: int = 512,
-        say: Callable[[str], None] = lambda _: None,
+        jvm: Jvm = "quick",
+        settings: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | None = None,
+        announce: Callable[[str], None] = logger.info,
     ) -> None:
-        """`data`: kept between runs (one node); a temporary folder when None. `tuned`: the full compiler, for benchmarks.
-
-        Raises ConfigError: Java or Maven is missing, the port is taken, data of several nodes was asked to be kept.
-        """
-        if nodes < 1:
-            raise ConfigError("a cluster has at least one node")
-        if nodes > 1 and (port is not None or data is not None):
-            raise ConfigError(
-                "--port and --data are for one node; several take free ports and temporary data"
-            )
-        self._count = nodes
-        self._keep = data
+        """`settings` are Kafka's own, over ours; `announce` is told when jars must be fetched. Nothing starts yet."""
+        if not 1 <= nodes <= 9:
+            raise ConfigError(f"an embedded Kafka has 1 to 9 nodes, not {nodes}")
+        self._nodes = nodes
+        self._data = data
         self._port = port
-        self._tuned = tuned
-        self._heap_mb = heap_mb
-        self._say = say
-        self._nodes: list[_Node] = []
-        self._folder = Path()
-        self._trash = ""
+        self._jvm = jvm
+        self._settings = dict(settings or {})
+        self._users = dict(users or {})
+        self._announce = announce
+        self._plan: ClusterPlan | None = None
+        self._root = Path()
+        self._processes: KeptProcesses | None = None
 
     def __enter__(self) -> "EmbeddedKafka":
-        java, jars = find_java(), kafka_jars(self._say)
-        self._command = [java, *self._flags(), "-cp", f"{jars}/*"]
-        for attempt in range(start_tries):
-            try:
-                self._start_all()
-                return self
-            except _PortTakenError:
-                self.close()  # somebody was quicker between our look and the broker's bind
-                if self._port is not None or attempt + 1 == start_tries:
-                    raise
-            except BaseException:
-                self.close()
-                raise
-        raise AssertionError("unreachable")
+        self.start()
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
     def bootstrap_servers(self) -> str:
-        """What a client is given."""
-        return ",".join(f"127.0.0.1:{node.client_port}" for node in self._nodes)
+        """Where clients connect, without a password."""
+        return self._running()[0].bootstrap_servers
+
+    @property
+    def users_bootstrap_servers(self) -> str:
+        """Where the users connect."""
+        return self._running()[0].users_bootstrap_servers
+
+    @property
+    def folder(self) -> Path:
+        """Where the data are."""
+        self._running()
+        return self._root
+
+    @property
+    def node_numbers(self) -> tuple[int, ...]:
+        """What `stop_node` and its like take: 1 to the number of nodes."""
+        return tuple(range(1, self._nodes + 1))
+
+    def start(self) -> None:
+        """Start all nodes, and wait until every one answers: 2 s for one, 6 s for three.
+
+        Raises ConfigError (no Java, no jars, a port or the folder is taken) or NotReadyError with Kafka's own reason.
+        """
+        if self._processes is not None:
+            raise InvariantError("the embedded Kafka runs already")
+        java, jars = find_java(), kafka_jars(self._announce)
+        for attempt in range(1, attempts_max + 1):
+            try:
+                self._open(java, jars)
+                return
+            except _PortTakenError as error:
+                # Somebody took a port between our look and Kafka's: look again. A port that was asked for is then refused.
+                self.close()
+                if attempt == attempts_max:
+                    raise NotReadyError(f"Kafka did not start: {error}") from error
+            except BaseException:
+                self.close()
+                raise
 
     def stop_node(self, number: int) -> None:
-        """Stop one node in order; nodes count from 1."""
-        self._end(self._node(number), b"s")
+        """Stop a node as an operator would, and wait until it has ended."""
+        self._end_node(number, signal.SIGTERM)
 
     def kill_node(self, number: int) -> None:
-        """End one node as kill -9 does."""
-        self._end(self._node(number), b"k")
+        """kill -9 a node, and wait until it is gone."""
+        self._end_node(number, signal.SIGKILL)
 
     def start_node(self, number: int) -> None:
-        """Start a node again, on its old data and port, and wait until it answers."""
-        node = self._node(number)
-        self._launch(node)
-        self._wait_until_ready([node])
+        """Start a stopped or killed node on its data and port, and wait until it answers."""
+        processes, node = self._running()[1], self._node(number)
+        if processes.pid(node.name) is not None:
+            raise InvariantError(f"node {number} runs already")
+        self._serve(node, find_java(), kafka_jars(self._announce))
+        self._await_ready([node])
+
+    def pid(self, number: int) -> int | None:
+        """The process id of a node's JVM while it runs."""
+        return self._running()[1].pid(self._node(number).name)
+
+    def log(self, number: int) -> str:
+        """What a node has logged."""
+        folder = self._folder(self._node(number))
+        return "".join(
+            path.read_text(encoding="utf-8", errors="replace")
+            for name in ("console.log", "server.log")
+            if (path := folder / name).is_file()
+        )
 
     def close(self) -> None:
-        """Stop all nodes and remove a temporary data folder. Idempotent."""
-        for node in self._nodes:
-            if node.watcher is not None and node.watcher.stdin is not None:
-                if self._trash:
-                    node.watcher.stdin.write(
-                        b"k"
-                    )  # its data goes as well, so there is nothing to stop in order for
-                node.watcher.stdin.close()  # all at once: they end side by side
-        for node in self._nodes:
-            if node.watcher is not None:
-                node.watcher.wait()
-                node.watcher = None
-        self._nodes = []
-        if self._trash:
-            shutil.rmtree(self._trash, ignore_errors=True)
-            self._trash = ""
+        """End all nodes; without `data` all that they wrote goes, too. Idempotent."""
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
 
-    def _flags(self) -> list[str]:
-        flags = [f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
-        if self._tuned:
-            flags = [f"-Xmx{max(self._heap_mb, 1024)}m", "-XX:+UseG1GC"]
-        return [*flags, "-Djava.awt.headless=true"]
-
-    def _start_all(self) -> None:
-        if self._keep is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="penstock-kafka-"))
-            self._trash = str(self._folder)
+    def _open(self, java: Path, jars: Path) -> None:
+        if self._data is None:
+            self._root = Path(tempfile.gettempdir(), f"penstock-kafka-{secrets.token_hex(8)}")
+            plan, fresh = plan_cluster(nodes=self._nodes, port=self._port), True
         else:
-            self._folder = self._keep.absolute()
-            self._folder.mkdir(parents=True, exist_ok=True)
-        ports = _free_ports(2 * self._count, first=self._port)
-        self._nodes = [
-            _Node(number=n + 1, folder=self._folder / f"node-{n + 1}", client_port=ports[n], controller_port=ports[self._count + n])
-            for n in range(self._count)
-        ]  # fmt: skip
-        self._format()
-        for node in self._nodes:
-            self._launch(node)
-        self._wait_until_ready(self._nodes)
-
-    def _format(self) -> None:
-        """Give each node its configuration and, when its data is new, the cluster's identity."""
-        controllers = ",".join(
-            f"{n.number}@127.0.0.1:{n.controller_port}:{_directory_id()}" for n in self._nodes
-        )
-        cluster = _directory_id()
-        voters = ["--standalone"] if self._count == 1 else ["--initial-controllers", controllers]
-        running = []
-        for node in self._nodes:
-            node.folder.mkdir(exist_ok=True)
-            (node.folder / "log4j2.properties").write_text(_log4j)
-            config = node.folder / "server.properties"
-            config.write_text(self._config(node))
-            if (node.folder / "data" / "meta.properties").exists():
-                continue
-            command = [
-                *self._command,
-                "kafka.tools.StorageTool",
-                "format",
-                "-t",
-                cluster,
-                "-c",
-                str(config),
-                *voters,
-            ]
-            running.append(
-                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            self._root = self._data.absolute()
+            plan, fresh = self._kept_plan(self._root / "cluster.json")
+        self._plan = plan
+        files = {"cluster.json": plan.write()}
+        for node in plan.nodes:
+            files[f"{node.name}/server.properties"] = node_properties(
+                plan, node, folder=self._folder(node), users=self._users, settings=self._settings
             )
-        for process in running:
-            said, _ = process.communicate(timeout=ready_timeout_s)
-            if process.returncode != 0:
-                raise ConfigError(f"Kafka's storage could not be formatted: {_useful(said.splitlines())}")
+        self._processes = KeptProcesses(root=self._root, temporary=self._data is None, files=files)
+        if fresh:
+            self._format(plan, java, jars)
+        for node in plan.nodes:
+            self._serve(node, java, jars)
+        self._await_ready(plan.nodes)
 
-    def _config(self, node: _Node) -> str:
-        voters = ",".join(f"127.0.0.1:{n.controller_port}" for n in self._nodes)
-        copies = min(self._count, 3)
-        settings = {
-            "process.roles": "broker,controller",
-            "node.id": node.number,
-            "controller.quorum.bootstrap.servers": voters,
-            "listeners": f"PLAINTEXT://127.0.0.1:{node.client_port},CONTROLLER://127.0.0.1:{node.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.client_port},CONTROLLER://127.0.0.1:{node.controller_port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "controller.listener.names": "CONTROLLER",
-            "log.dirs": node.folder / "data",
-            "default.replication.factor": copies,
-            "min.insync.replicas": max(copies - 1, 1),
-            "offsets.topic.replication.factor": copies,
-            "offsets.topic.num.partitions": _internal_partitions,
-            "transaction.state.log.replication.factor": copies,
-            "transaction.state.log.min.isr": max(copies - 1, 1),
-            "transaction.state.log.num.partitions": _internal_partitions,
-            "share.coordinator.state.topic.replication.factor": copies,
-            "share.coordinator.state.topic.min.isr": max(copies - 1, 1),
-            "share.coordinator.state.topic.num.partitions": _internal_partitions,
-            "group.initial.rebalance.delay.ms": 0,
-            "auto.create.topics.enable": "false",
-            "broker.session.timeout.ms": 3000,
-            "controlled.shutdown.enable": "true" if self._count > 1 else "false",
-        }
-        return "".join(f"{name}={value}\n" for name, value in settings.items())
+    def _kept_plan(self, path: Path) -> tuple[ClusterPlan, bool]:
+        if not path.exists():
+            return plan_cluster(nodes=self._nodes, port=self._port), True
+        kept = ClusterPlan.read(path)
+        if len(kept.nodes) != self._nodes:
+            raise ConfigError(f"the cluster in {path.parent} has {len(kept.nodes)} nodes, not {self._nodes}")
+        if self._port is not None:
+            moved = [replace(node, port=self._port + index) for index, node in enumerate(kept.nodes)]
+            kept = replace(kept, nodes=tuple(moved))
+        require_free([port for node in kept.nodes for port in (node.port, node.controller_port)])
+        return kept, False
 
-    def _launch(self, node: _Node) -> None:
-        log4j = f"-Dlog4j2.configurationFile={node.folder / 'log4j2.properties'}"
-        java, *rest = self._command
-        broker = [java, log4j, *rest, "kafka.Kafka", str(node.folder / "server.properties")]
-        watcher = [
-            sys.executable,
-            "-m",
-            "connectors.embedded_watch",
-            str(node.folder / "broker.log"),
-            self._trash,
-            "--",
-        ]
-        node.watcher = subprocess.Popen([*watcher, *broker], stdin=subprocess.PIPE)
+    def _format(self, plan: ClusterPlan, java: Path, jars: Path) -> None:
+        _, processes = self._running()
+        for node in plan.nodes:
+            folder = self._folder(node)
+            command = format_command(plan, java=java, jars=jars, folder=folder)
+            processes.start(f"format-{node.number}", command, output=folder / "console.log")
+        for node in plan.nodes:
+            code = processes.wait(f"format-{node.number}", start_timeout_s)
+            if code != 0:
+                raise NotReadyError(f"Kafka could not make its storage: {self._reason(node)}")
 
-    def _wait_until_ready(self, nodes: Sequence[_Node]) -> None:
-        deadline_s = time.monotonic() + ready_timeout_s
+    def _serve(self, node: Node, java: Path, jars: Path) -> None:
+        folder = self._folder(node)
+        command = serve_command(java=java, jars=jars, folder=folder, jvm=self._jvm)
+        self._running()[1].start(node.name, command, output=folder / "console.log")
+
+    def _end_node(self, number: int, how: signal.Signals) -> None:
+        processes, node = self._running()[1], self._node(number)
+        processes.signal(node.name, how)
+        if processes.wait(node.name, stop_timeout_s) is None:
+            raise NotReadyError(f"node {number} did not stop in {stop_timeout_s:g} s")
+
+    def _await_ready(self, nodes: Sequence[Node]) -> None:
+        """Wait until each of these nodes accepts connections and knows that all of them are up."""
+        deadline_s = time.monotonic() + start_timeout_s
+        wanted = {node.number for node in nodes}
         for node in nodes:
-            client = AdminClient(
-                {
-                    "bootstrap.servers": f"127.0.0.1:{node.client_port}",
-                    "reconnect.backoff.ms": 20,
-                    "reconnect.backoff.max.ms": 100,
-                    "log_level": 0,
-                }
+            while not _accepts(node.port):
+                self._require_alive(node, deadline_s)
+                time.sleep(poll_s)
+            admin = KafkaAdmin(
+                ClientConfig(
+                    bootstrap_servers=f"{host}:{node.port}", properties={"reconnect.backoff.max.ms": 100}
+                ),
+                timeout_s=5.0,
             )
-            while not self._answers(client):
-                self._fail_if_gone(node)
-                if time.monotonic() > deadline_s:
-                    raise NotReadyError(f"Kafka was not ready within {ready_timeout_s:.0f} s")
+            while not wanted <= _up(admin):
+                self._require_alive(node, deadline_s)
+                time.sleep(poll_s)
 
-    def _answers(self, client: AdminClient) -> bool:
-        try:
-            return len(client.list_topics(timeout=0.5).brokers) >= self._running()
-        except KafkaException:
-            return False
+    def _require_alive(self, node: Node, deadline_s: float) -> None:
+        if self._running()[1].wait(node.name, 0.0) is not None:
+            if "Address already in use" in self.log(node.number):
+                raise _PortTakenError(self._reason(node))
+            raise NotReadyError(f"Kafka did not start: {self._reason(node)}")
+        if time.monotonic() > deadline_s:
+            raise NotReadyError(f"Kafka is not ready after {start_timeout_s:g} s: {self._reason(node)}")
 
-    def _running(self) -> int:
-        return sum(node.watcher is not None and node.watcher.poll() is None for node in self._nodes)
+    def _reason(self, node: Node) -> str:
+        """The last line of a node's log that names a fault."""
+        lines = [line.strip() for line in self.log(node.number).splitlines() if line.strip()]
+        faults = [line for line in lines if "Exception" in line or "ERROR" in line or "rror:" in line]
+        spoken = [line for line in faults if not line.startswith("at ")]
+        return (spoken or lines or ["it wrote no log"])[-1][:400]
 
-    def _fail_if_gone(self, node: _Node) -> None:
-        if node.watcher is None or node.watcher.poll() is None:
-            return
-        log = (node.folder / "broker.log").read_text(errors="replace").splitlines()
-        if any("Address already in use" in line for line in log):
-            raise _PortTakenError(f"port {node.client_port} was taken while Kafka started")
-        raise ConfigError(f"Kafka did not start: {_useful(log)}")
+    def _folder(self, node: Node) -> Path:
+        return self._root / node.name
 
-    def _node(self, number: int) -> _Node:
-        return self._nodes[number - 1]
+    def _node(self, number: int) -> Node:
+        if number not in self.node_numbers:
+            raise ConfigError(f"there is no node {number}; there are {self._nodes}")
+        return self._running()[0].nodes[number - 1]
 
-    @staticmethod
-    def _end(node: _Node, word: bytes) -> None:
-        if node.watcher is None or node.watcher.stdin is None:
-            return
-        node.watcher.stdin.write(word)
-        node.watcher.stdin.close()
-        node.watcher.wait()
-        node.watcher = None
+    def _running(self) -> tuple[ClusterPlan, KeptProcesses]:
+        if self._plan is None or self._processes is None:
+            raise InvariantError("the embedded Kafka is not running")
+        return self._plan, self._processes
 
 
-class _PortTakenError(ConfigError):
-    pass
+class _PortTakenError(Exception):
+    """Somebody listens where a node was going to."""
 
 
-def _free_ports(count: int, *, first: int | None) -> list[int]:
-    """Ports nobody listens on; the first is the one asked for. All are held until all are chosen."""
-    with ExitStack() as held:
-        ports = []
-        for place in range(count):
-            wanted = first if place == 0 and first is not None else 0
-            listener = held.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(("127.0.0.1", wanted))
-            except OSError as error:
-                raise _PortTakenError(f"port {wanted} is taken; choose another with --port") from error
-            ports.append(listener.getsockname()[1])
-        return ports
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1.0):
+        return True
+    return False
 
 
-def _directory_id() -> str:
-    """A Kafka Uuid: 16 random bytes in URL-safe base64 without padding, not beginning with a dash."""
-    while True:
-        text = base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
-        if not text.startswith("-"):
-            return text
+def _up(admin: KafkaAdmin) -> frozenset[int]:
+    try:
+        return admin.broker_ids()
+    except UnavailableError:
+        return frozenset()
 
 
-def _useful(log: Sequence[str]) -> str:
-    """The line of a log that says most."""
-    marked = [line for line in log if "ERROR" in line or "Exception" in line or "FATAL" in line]
-    return (marked or list(log) or ["it said nothing"])[-1 if not marked else 0].strip()[:300]
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def main() -> int:
+    """Fetch the jars, and say what is missing."""
+    parser = argparse.ArgumentParser(prog="python -m connectors.embedded", description=main.__doc__)
+    parser.add_argument("--fetch", action="store_true", required=True, help="get Kafka's jars")
+    parser.parse_args()
+    try:
+        find_java()
+        kafka_jars(announce=_say)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    find_java()
-    kafka_jars(lambda text: print(text, flush=True))  # noqa: T201
+    sys.exit(main())

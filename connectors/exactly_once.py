@@ -234,7 +234,8 @@ class TransactionalSink:
     def _move_all(self, deadline_s: float) -> None:
         for slot in tuple(self._pending):
             while self._move(slot, deadline_s):
-                pass
+                if slot.phase is _Phase.COMMIT:
+                    self._hand_over(slot)
         oldest = self._pending[0] if self._pending else None
         if oldest is not None and (
             oldest.verdict is _Verdict.ABORTED or oldest.phase in (_Phase.RENEW, _Phase.LEARN)
@@ -243,6 +244,13 @@ class TransactionalSink:
                 if slot is not oldest and slot.verdict is _Verdict.OPEN and slot.phase is not _Phase.ABORT:
                     self._begin_abort(slot)
                     self._move(slot, deadline_s)
+
+    def _hand_over(self, oldest: _Slot) -> None:
+        """Let the next delivery's records travel while the commit of this one is waited for."""
+        for slot in self._pending:
+            if slot is not oldest and slot.phase is _Phase.PRODUCE:
+                self._move(slot, self._clock.monotonic_s())
+                return
 
     def _move(self, slot: _Slot, deadline_s: float) -> bool:
         """One step of one slot; whether the next step may be taken at once."""

@@ -20,9 +20,7 @@ from connectors.kafka_client import (
 from schemas.errors import ConfigError, PenstockError, UnavailableError
 
 leader_poll_s: Final = 0.05
-grace_s: Final = (
-    2.0  # what a future is given beyond the client's own time-out, which should always end it first
-)
+grace_s: Final = 2.0  # beyond the client's own time-out, which should always end a call first
 
 _absent: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 _forbidden: Final = frozenset({
@@ -35,7 +33,7 @@ _unheard: Final = frozenset({
 
 
 class KafkaAdmin:
-    """Asks and changes a cluster. Every call on the wire ends within `timeout_s`, by default the one given here.
+    """Asks and changes a cluster. Every call on the wire ends within `timeout_s`.
 
     Any method may raise UnavailableError (no answer in time) or ConfigError (refused; the sentence says why).
     """
@@ -48,11 +46,11 @@ class KafkaAdmin:
 
     def cluster_id(self) -> str:
         """Kafka's own id of the cluster."""
-        return str(self._cluster(self._timeout_s).cluster_id)
+        return str(self._cluster().cluster_id)
 
-    def brokers(self, *, timeout_s: float | None = None) -> int:
-        """How many brokers are up."""
-        return len(self._cluster(self._timeout_s if timeout_s is None else timeout_s).nodes)
+    def broker_ids(self) -> frozenset[int]:
+        """The ids of the brokers that are up."""
+        return frozenset(node.id for node in self._cluster().nodes)
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has. Raises ConfigError when there is no such topic."""
@@ -167,9 +165,9 @@ class KafkaAdmin:
             raise translate(fault, f"begin a transaction as {transactional_id}") from error
         return []
 
-    def _cluster(self, timeout_s: float) -> Any:
-        future = self._client.describe_cluster(request_timeout=timeout_s)
-        return self._answer(future, f"reach Kafka at {self._config.bootstrap_servers}", timeout_s=timeout_s)
+    def _cluster(self) -> Any:
+        future = self._client.describe_cluster(request_timeout=self._timeout_s)
+        return self._answer(future, f"reach Kafka at {self._config.bootstrap_servers}")
 
     def _topics(self, topics: Iterable[str]) -> dict[str, Any]:
         """Each topic's description, or the KafkaError that stands in its place."""
@@ -194,17 +192,10 @@ class KafkaAdmin:
             f"partitions of {', '.join(partitions)} have no leader after {self._timeout_s:g} s"
         )
 
-    def _answer(
-        self,
-        future: "Future[Any]",
-        doing: str,
-        *,
-        expected: frozenset[int] = frozenset(),
-        timeout_s: float | None = None,
-    ) -> Any:
+    def _answer(self, future: "Future[Any]", doing: str, *, expected: frozenset[int] = frozenset()) -> Any:
         """The result, or the KafkaError when its code is an expected one."""
         try:
-            return future.result((self._timeout_s if timeout_s is None else timeout_s) + grace_s)
+            return future.result(self._timeout_s + grace_s)
         except FutureTimeoutError as error:
             raise self._silence(doing) from error
         except KafkaException as error:

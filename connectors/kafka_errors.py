@@ -2,6 +2,7 @@
 
 from confluent_kafka import KafkaError, KafkaException
 
+from connectors.kafka_client import fences, refusals
 from connectors.transactions import (
     AbortableError,
     BrokenError,
@@ -12,7 +13,7 @@ from connectors.transactions import (
 )
 from schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
 
-_refusals = {
+_meanings = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "permission for a topic is missing",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "permission Read for the consumer group is missing",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "permission Write for the transactional id is missing",
@@ -22,22 +23,10 @@ _refusals = {
     KafkaError._UNKNOWN_PARTITION: "a partition does not exist (any more)",
     KafkaError.MSG_SIZE_TOO_LARGE: "a message is longer than message.max.bytes allows",
     KafkaError.INVALID_TRANSACTION_TIMEOUT: "transaction.timeout.ms is more than the broker allows",
-    KafkaError.INVALID_CONFIG: "the broker refuses a setting",
     KafkaError.INVALID_RECORD: "the broker refuses a record; does a compacted topic get records without a key?",
-    KafkaError.UNSUPPORTED_VERSION: "the broker is too old for what is asked of it",
-    KafkaError._UNSUPPORTED_FEATURE: "the broker is too old for what is asked of it",
     KafkaError.INCONSISTENT_GROUP_PROTOCOL: "members of the group use another group protocol",
-    KafkaError.INVALID_GROUP_ID: "the group's name is not allowed",
-    KafkaError.INVALID_SESSION_TIMEOUT: "session.timeout.ms is outside of what the broker allows",
     KafkaError._AUTO_OFFSET_RESET: "the committed offset is not on the broker any more",
     KafkaError.OFFSET_OUT_OF_RANGE: "the committed offset is not on the broker any more",
-    KafkaError._INVALID_ARG: "the client refuses a setting",
-}
-_fenced = {
-    KafkaError._FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.FENCED_INSTANCE_ID,
 }
 
 
@@ -49,21 +38,21 @@ def cause_of(exception: KafkaException) -> KafkaError:
 
 def said(error: KafkaError) -> str:
     """The error as part of a sentence: our words where we have some, then the library's."""
-    ours = _refusals.get(error.code())
+    ours = _meanings.get(error.code())
     theirs = f"{error.name()}: {error.str()}"
     return f"{ours} ({theirs})" if ours else theirs
 
 
 def is_refusal(error: KafkaError) -> bool:
     """Whether repeating cannot help."""
-    return error.code() in _refusals
+    return error.code() in refusals or error.code() == KafkaError.INVALID_RECORD
 
 
 def transaction_error(exception: KafkaException) -> TransactionError:
     """Fatal, abortable, retriable, in this order; what is none of them is as good as fatal."""
     error = cause_of(exception)
     text = said(error)
-    if error.fatal() and error.code() in _fenced:
+    if error.fatal() and error.code() in fences:
         return FencedProducerError(text)
     if is_refusal(error):
         return RefusedError(text)
@@ -79,7 +68,7 @@ def transaction_error(exception: KafkaException) -> TransactionError:
 def consumer_error(error: KafkaError, what: str) -> PenstockError:
     """For a consumer: FencedError, ConfigError, or UnavailableError for whatever may pass."""
     text = f"{what}: {said(error)}"
-    if error.code() in _fenced:
+    if error.code() in fences:
         return FencedError(text)
     if is_refusal(error):
         return ConfigError(text)

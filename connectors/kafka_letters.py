@@ -1,6 +1,7 @@
 """Dead letters on Kafka: a topic read through without a group, and records put back together with the note of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -14,8 +15,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from connectors.kafka_client import ClientConfig, base_config
-from connectors.kafka_errors import cause_of, consumer_error
+from connectors.kafka_client import ClientConfig, consumer_config, open_client, producer_config, translate
 from schemas.errors import UnavailableError
 
 call_s: Final = 15.0
@@ -59,16 +59,16 @@ class KafkaLog:
     def __init__(self, config: ClientConfig, *, topic: str, group: str) -> None:
         """`group` is only a name that the client asks for, of a group that may be read."""
         self._topic = topic
-        self._consumer = Consumer({
-            **base_config(config),
-            "group.id": group,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest",
-            "enable.partition.eof": True,
-            "check.crcs": True,
-        })  # fmt: skip
+        self._consumer = open_client(
+            Consumer,
+            {
+                **consumer_config(config),
+                "group.id": group,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 20,  # the end is known: waiting there for news is time lost, once per partition
+            },
+        )
         self._ranges: dict[int, tuple[int, int]] | None = None
 
     def read(self) -> Iterator[StoredMessage]:
@@ -103,16 +103,14 @@ class KafkaLog:
                     for partition in metadata.partitions
                 }
             except KafkaException as error:
-                raise consumer_error(cause_of(error), f"topic {self._topic} cannot be read") from error
+                raise translate(error, f"read topic {self._topic}") from error
         return self._ranges
 
     def _range(self, partition: int, start: int, end: int) -> Iterator[StoredMessage]:
         try:
             self._consumer.assign([TopicPartition(self._topic, partition, start)])
-            idle_s = 0.0
-            while idle_s < idle_max_s:
-                messages = self._consumer.consume(500, 0.5)
-                idle_s = 0.0 if messages else idle_s + 0.5
+            while (first := self._consumer.poll(idle_max_s)) is not None:
+                messages: Sequence[Any] = [first, *self._consumer.consume(500, 0)]
                 for message in messages:
                     fault = message.error()
                     if fault is not None and fault.code() == KafkaError._PARTITION_EOF:
@@ -127,7 +125,7 @@ class KafkaLog:
                     if message.offset() == end - 1:
                         return
         except KafkaException as error:
-            raise consumer_error(cause_of(error), f"topic {self._topic} cannot be read") from error
+            raise translate(error, f"read topic {self._topic}") from error
         raise UnavailableError(f"nothing came from {self._topic} partition {partition} for {idle_max_s:g} s")
 
 
@@ -140,25 +138,27 @@ class KafkaReturns:
     def __init__(self, config: ClientConfig, *, group: str, letters_topic: str, topic: str) -> None:
         self._letters_topic = letters_topic
         self._topic = topic
-        self._consumer = Consumer({**base_config(config), "group.id": group, "enable.auto.commit": False})
-        self._producer = Producer({
-            **base_config(config),
-            "transactional.id": group,
-            "acks": "all",
-            "compression.type": "zstd",
-            "message.max.bytes": message_bytes_max,
-            "retry.backoff.ms": 10,
-            "retry.backoff.max.ms": 200,
-            "transaction.timeout.ms": 60_000,
-        })  # fmt: skip
-        self._ready = False
+        self._consumer = open_client(Consumer, {**consumer_config(config), "group.id": group})
+        self._producer = open_client(
+            Producer,
+            {
+                **producer_config(config),
+                "transactional.id": group,
+                "message.max.bytes": message_bytes_max,
+                "transaction.timeout.ms": 60_000,
+            },
+        )
+
+    def claim(self) -> None:
+        """Fence whoever puts back under the same name, and undo what it left half done. Before the first `put`."""
+        try:
+            self._producer.init_transactions(call_s)
+        except KafkaException as error:
+            raise translate(error, f"begin to put records back on {self._topic}") from error
 
     def notes(self) -> Mapping[int, tuple[int, str]]:
         """Per partition of the dead-letter topic that has one: the committed offset and the note beside it."""
         try:
-            if not self._ready:
-                self._producer.init_transactions(call_s)
-                self._ready = True
             metadata = self._consumer.list_topics(self._letters_topic, timeout=call_s).topics[
                 self._letters_topic
             ]
@@ -170,7 +170,7 @@ class KafkaReturns:
                 if place.error is not None:
                     raise KafkaException(place.error)
         except KafkaException as error:
-            raise consumer_error(cause_of(error), "what was replayed before cannot be read") from error
+            raise translate(error, "read what was replayed before") from error
         return {
             place.partition: (place.offset, place.metadata or "")
             for place in found
@@ -201,9 +201,7 @@ class KafkaReturns:
             self._producer.commit_transaction(call_s)
         except KafkaException as error:
             self._abort()
-            raise consumer_error(
-                cause_of(error), f"nothing more could be put back on {self._topic}"
-            ) from error
+            raise translate(error, f"put more records back on {self._topic}") from error
 
     def close(self) -> None:
         """Release the clients."""
@@ -227,14 +225,12 @@ class KafkaReturns:
         self._producer.poll(0)
 
     def _abort(self) -> None:
-        """The transaction is over for us in any case: what stays open the next one to come under our name ends."""
-        try:
+        """What stays open after this, the broker ends in a minute, or the next one that claims our name."""
+        with suppress(KafkaException):
             self._producer.abort_transaction(call_s)
-        except KafkaException:
-            self._ready = False
 
 
-def _stored(message: Message) -> StoredMessage:
+def _stored(message: Any) -> StoredMessage:
     return StoredMessage(
         partition=message.partition(),
         offset=message.offset(),

@@ -1,10 +1,11 @@
 """How far a group is in a topic, read from the broker without being a member."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final
 
 from confluent_kafka import (
     Consumer,
@@ -12,16 +13,26 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from connectors.kafka_client import ClientConfig, base_config, request_timeout_s
-from connectors.kafka_errors import consumer_error
-from schemas.errors import ConfigError, UnavailableError
+from connectors.kafka_client import (
+    ClientConfig,
+    ClientErrors,
+    base_config,
+    consumer_config,
+    open_client,
+    translate,
+)
+from schemas.errors import ConfigError, PenstockError, UnavailableError
 
-T = TypeVar("T")
-peek_timeout_s = 2.0
+peek_timeout_s: Final = 5.0
+grace_s: Final = 2.0  # beyond the client's own time-out, which should always end a call first
+
+_unheard: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT})
+_nobody: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +40,8 @@ class PartitionOffsets:
     """Where one partition stands.
 
     `end` is the last stable offset: what a read_committed reader may see. `oldest_unfinished_timestamp_ms` is of the first
-    readable record at or after the committed offset (-1: it has none), None when there is no such record, be it that all
-    is done or that only commit markers are left.
+    readable record at or after the committed offset (-1: it has none); None when there is no such record: all is done, or only
+    commit markers and aborted records are left.
     """
 
     partition: int
@@ -41,41 +52,67 @@ class PartitionOffsets:
     owner: str | None
 
 
-class KafkaOffsets:
-    """Reads committed offsets, log ends, owners and the age of what waits. One thread at a time."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Glimpse:
+    """What was found when looking from `position` on: the first readable record, or none before `end`."""
 
-    def __init__(self, config: ClientConfig, group: str, *, timeout_s: float = request_timeout_s) -> None:
-        shared = base_config(config) | {"log_level": 2}
+    position: int
+    end: int
+    offset: int | None
+    timestamp_ms: int
+
+    def answers(self, position: int, end: int) -> bool:
+        """Whether it still tells what looking from `position` to `end` would find."""
+        if self.offset is None:
+            return self.position <= position and end <= self.end
+        return self.position <= position <= self.offset
+
+
+class KafkaOffsets:
+    """Reads committed offsets, log ends, owners and the age of what waits, and commits nothing. One thread at a time.
+
+    What is known already is not read again: a group that stands still, or has nothing to do, costs three small requests.
+    """
+
+    def __init__(self, config: ClientConfig, group: str, *, timeout_s: float = 10.0) -> None:
+        """Raises ConfigError for settings that the client refuses; connects to nothing yet."""
         self._group = group
         self._timeout_s = timeout_s
-        self._admin = AdminClient(shared)
-        self._peek = Consumer(
-            shared
+        self._errors = ClientErrors()
+        self._admin = open_client(AdminClient, base_config(config) | {"error_cb": self._errors})
+        self._reader = open_client(
+            Consumer,
+            consumer_config(config)
             | {
-                "group.id": f"{group}-lag",  # never joined and never committed: the client wants some name
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,  # how the end of the readable records shows
-                "isolation.level": "read_committed",
+                "group.id": group,  # the client wants one; it joins only when it subscribes, and this one never does
                 "auto.offset.reset": "earliest",
-                "fetch.message.max.bytes": 16_384,
+                "enable.partition.eof": True,  # tells that no readable record is left
+                "fetch.wait.max.ms": 50,
+                "max.partition.fetch.bytes": 16_384,
                 "queued.min.messages": 1,
-                "fetch.queue.backoff.ms": 2,
-            }
+            },
         )
+        self._glimpses: dict[tuple[str, int], _Glimpse] = {}
 
     def read(self, topic: str) -> list[PartitionOffsets]:
-        """Every partition of a topic, ascending. Raises ConfigError (no such topic) or UnavailableError."""
+        """Every partition of a topic, ascending.
+
+        Raises ConfigError: there is no such topic, or a permission is missing (Read on the topic, for the time stamps of
+        what waits; Describe on the group). Raises UnavailableError when the brokers do not answer in time.
+        """
         partitions = self._partitions(topic)
-        earliest = self._ends(topic, partitions, OffsetSpec.earliest())
-        ends = self._ends(topic, partitions, OffsetSpec.latest())
         committed = self._committed(topic, partitions)
         owners = self._owners(topic)
-        behind = {}
-        for partition in partitions:
-            position = max(committed.get(partition, 0), earliest[partition])
-            if position < ends[partition]:
-                behind[partition] = position
-        oldest = self._oldest(topic, behind)
+        earliest = self._bounds(topic, partitions, OffsetSpec.earliest())
+        ends = self._bounds(
+            topic, partitions, OffsetSpec.latest()
+        )  # last, so that no commit is beyond its end
+        unfinished = {
+            partition: (position, ends[partition])
+            for partition in partitions
+            if (position := max(committed.get(partition, 0), earliest[partition])) < ends[partition]
+        }
+        oldest = self._oldest(topic, unfinished)
         return [
             PartitionOffsets(
                 partition=partition,
@@ -89,86 +126,116 @@ class KafkaOffsets:
         ]
 
     def close(self) -> None:
-        """Release the clients."""
-        self._peek.close()
+        """Release the clients. Idempotent."""
+        self._reader.close()
 
     def _partitions(self, topic: str) -> list[int]:
-        try:
-            found = self._admin.list_topics(topic, timeout=self._timeout_s).topics[topic]
-        except KafkaException as error:
-            raise consumer_error(error.args[0], f"topic {topic}") from error
-        if found.error:
-            if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise ConfigError(f"there is no topic {topic}")
-            raise consumer_error(found.error, f"topic {topic}")
-        return sorted(found.partitions)
-
-    def _ends(self, topic: str, partitions: Sequence[int], spec: Any) -> dict[int, int]:
-        asked = {TopicPartition(topic, partition): spec for partition in partitions}
-        futures = self._admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._timeout_s
-        )
-        return {
-            place.partition: self._answer(future, f"topic {topic}").offset
-            for place, future in futures.items()
-        }
+        futures = self._admin.describe_topics(TopicCollection([topic]), request_timeout=self._timeout_s)
+        found = self._answer(futures[topic], f"look up topic {topic}")
+        return sorted(partition.id for partition in found.partitions)
 
     def _committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
-        places = [TopicPartition(topic, partition) for partition in partitions]
+        """Offsets pending in an open transaction do not count, and waiting for them would never end in a busy group."""
+        wanted = [TopicPartition(topic, partition) for partition in partitions]
         futures = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(self._group, places)],
-            require_stable=True,
+            [ConsumerGroupTopicPartitions(self._group, wanted)],
+            require_stable=False,
             request_timeout=self._timeout_s,
         )
-        answer = self._answer(futures[self._group], f"group {self._group}")
+        doing = f"look up the offsets of group {self._group}"
+        answer = self._answer(futures[self._group], doing)
+        for place in answer.topic_partitions:
+            if place.error is not None:
+                raise translate(place.error, doing)
         return {place.partition: place.offset for place in answer.topic_partitions if place.offset >= 0}
 
     def _owners(self, topic: str) -> dict[int, str]:
         futures = self._admin.describe_consumer_groups([self._group], request_timeout=self._timeout_s)
-        try:
-            description = self._answer(futures[self._group], f"group {self._group}")
-        except (ConfigError, UnavailableError):  # a group nobody ever joined, for some brokers
+        group = self._answer(futures[self._group], f"look up group {self._group}", expected=_nobody)
+        if isinstance(group, KafkaError):
             return {}
-        owners = {}
-        for member in description.members:
-            assignment = member.assignment
-            for place in assignment.topic_partitions if assignment else ():
-                if place.topic == topic:
-                    owners[place.partition] = f"{member.client_id}@{member.host.lstrip('/')}"
-        return owners
+        return {
+            place.partition: f"{member.client_id}@{member.host.lstrip('/')}"
+            for member in group.members
+            if member.assignment is not None
+            for place in member.assignment.topic_partitions
+            if place.topic == topic
+        }
 
-    def _oldest(self, topic: str, positions: dict[int, int]) -> dict[int, int]:
-        """Timestamp of the first readable record at or after each position; partitions without one are left out."""
-        if not positions:
-            return {}
-        oldest: dict[int, int] = {}
-        waiting = set(positions)
+    def _bounds(self, topic: str, partitions: Sequence[int], spec: OffsetSpec) -> dict[int, int]:
+        futures = self._admin.list_offsets(
+            {TopicPartition(topic, partition): spec for partition in partitions},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=self._timeout_s,
+        )
+        doing = f"look up the offsets of topic {topic}"
+        return {place.partition: self._answer(future, doing).offset for place, future in futures.items()}
+
+    def _oldest(self, topic: str, unfinished: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+        """Time stamps of the first readable records from a position to an end; partitions without one are left out."""
+        unknown = {}
+        for partition, (position, end) in unfinished.items():
+            known = self._glimpses.get((topic, partition))
+            if known is None or not known.answers(position, end):
+                unknown[partition] = position, end
+        if unknown:
+            self._look(topic, unknown)
+        return {
+            partition: glimpse.timestamp_ms
+            for partition in unfinished
+            if (glimpse := self._glimpses[topic, partition]).offset is not None
+        }
+
+    def _look(self, topic: str, unknown: Mapping[int, tuple[int, int]]) -> None:
+        waiting = set(unknown)
         deadline_s = time.monotonic() + peek_timeout_s
         try:
-            self._peek.assign([TopicPartition(topic, p, offset) for p, offset in positions.items()])
-            while waiting and time.monotonic() < deadline_s:
-                message = self._peek.poll(0.1)
-                if message is None or message.partition() not in waiting:
+            self._reader.assign([TopicPartition(topic, p, position) for p, (position, _) in unknown.items()])
+            while waiting:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    raise UnavailableError(
+                        f"partitions {sorted(waiting)} of topic {topic} gave no record in time"
+                    )
+                message = self._reader.poll(left_s)
+                if message is None:
                     continue
-                error = message.error()
-                if error is None:
-                    oldest[message.partition()] = message.timestamp()[1]
-                elif error.code() != KafkaError._PARTITION_EOF:
-                    raise consumer_error(error, f"topic {topic}")
-                waiting.discard(message.partition())
-                self._peek.incremental_unassign([TopicPartition(topic, message.partition())])
+                error, partition = message.error(), message.partition()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    if error.code() in _unheard or error.retriable():
+                        continue
+                    raise translate(error, f"read topic {topic}")
+                if partition in waiting:
+                    waiting.remove(partition)
+                    position, end = unknown[partition]
+                    self._glimpses[topic, partition] = _Glimpse(
+                        position=position,
+                        end=end,
+                        offset=None if error is not None else message.offset(),
+                        timestamp_ms=-1 if error is not None else message.timestamp()[1],
+                    )
+                    self._reader.incremental_unassign([TopicPartition(topic, partition)])
         except KafkaException as error:
-            raise consumer_error(error.args[0], f"topic {topic}") from error
+            raise translate(error, f"read topic {topic}") from error
         finally:
-            self._peek.unassign()
-        if waiting:
-            raise UnavailableError(f"topic {topic}: no record came from partitions {sorted(waiting)} in time")
-        return oldest
+            self._reader.unassign()
 
-    def _answer(self, future: "Future[T]", what: str) -> T:
+    def _answer(self, future: "Future[Any]", doing: str, *, expected: frozenset[int] = frozenset()) -> Any:
+        """The result, or the KafkaError when its code is an expected one."""
         try:
-            return future.result(self._timeout_s + 1)
+            return future.result(self._timeout_s + grace_s)
+        except FutureTimeoutError as error:
+            raise self._silence(doing) from error
         except KafkaException as error:
-            raise consumer_error(error.args[0], what) from error
-        except TimeoutError as error:
-            raise UnavailableError(f"{what}: no answer in time") from error
+            fault = error.args[0]
+            if fault.code() in expected:
+                return fault
+            if fault.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise ConfigError(f"cannot {doing}: it does not exist") from error
+            if fault.code() in _unheard:
+                raise self._silence(doing) from error
+            raise translate(fault, doing) from error
+
+    def _silence(self, doing: str) -> PenstockError:
+        self._admin.poll(0)
+        return self._errors.explain(doing)

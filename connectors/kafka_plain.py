@@ -1,6 +1,7 @@
 """Plain Kafka clients for demos, tools and tests: write fast, read what is committed."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from confluent_kafka import (
@@ -13,9 +14,10 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from connectors.kafka_client import ClientConfig, base_config
-from connectors.kafka_errors import cause_of, consumer_error, said
-from connectors.transactions import Clock
+from connectors.kafka_client import ClientConfig, consumer_config, open_client, producer_config
+from connectors.kafka_errors import cause_of, consumer_error
+from connectors.kafka_producer import learn_topic
+from connectors.transactions import Clock, RefusedError, UnfinishedError
 from schemas.errors import ConfigError, UnavailableError
 from schemas.records import Headers, Records
 
@@ -28,20 +30,17 @@ class KafkaWriter:
     def __init__(self, config: ClientConfig, topic: str, *, linger_s: float = 0.005) -> None:
         self._topic = topic
         self._failed: KafkaError | None = None
-        try:
-            self._producer = Producer(
-                {
-                    **base_config(config),
-                    "enable.idempotence": True,
-                    "acks": "all",
-                    "partitioner": "murmur2_random",
-                    "linger.ms": int(linger_s * 1000),
-                    "delivery.report.only.error": True,
-                    "on_delivery": self._report,
-                }
-            )
-        except KafkaException as error:
-            raise ConfigError(f"no producer can be made: {said(cause_of(error))}") from error
+        self._learnt = False
+        self._producer = open_client(
+            Producer,
+            {
+                "linger.ms": int(linger_s * 1000),
+                **producer_config(config),
+                "partitioner": "murmur2_random",
+                "delivery.report.only.error": True,
+                "on_delivery": self._report,
+            },
+        )
 
     def write(
         self,
@@ -53,18 +52,20 @@ class KafkaWriter:
         headers: Headers | None = None,
     ) -> None:
         """Queue records, waiting for room. `headers` go with every record. Raises UnavailableError, ConfigError."""
+        if not self._learnt:
+            self._learn()
         target = -1 if partition is None else partition
         keys = keys if keys is not None else [None] * len(values)
         if timestamp_ms is None and headers is None:
             self._write_batch(values, keys, target)
             return
-        extra = {} if timestamp_ms is None else {"timestamp": timestamp_ms}
+        extra: dict[str, Any] = {"headers": list(headers or ())}
+        if timestamp_ms is not None:
+            extra["timestamp"] = timestamp_ms
         for value, key in zip(values, keys, strict=True):
             while True:
                 try:
-                    self._producer.produce(
-                        self._topic, value, key, target, headers=list(headers or ()), **extra
-                    )
+                    self._producer.produce(self._topic, value, key, target, **extra)
                     break
                 except BufferError:
                     self._producer.poll(0.1)
@@ -85,6 +86,17 @@ class KafkaWriter:
         """Drop what is not acknowledged."""
         self._producer.purge()
         self._producer.poll(0)
+
+    def _learn(self) -> None:
+        try:
+            learn_topic(self._producer, self._topic, call_timeout_s)
+        except KafkaException as error:
+            raise consumer_error(cause_of(error), f"topic {self._topic}") from error
+        except RefusedError as error:
+            raise ConfigError(str(error)) from error
+        except UnfinishedError as error:
+            raise UnavailableError(str(error)) from error
+        self._learnt = True
 
     def _write_batch(self, values: Sequence[bytes | None], keys: Sequence[bytes | None], target: int) -> None:
         for start in range(0, len(values), 4096):
@@ -118,17 +130,14 @@ class KafkaReader:
         """`from_end`: only what is written from now on. Raises UnavailableError, ConfigError."""
         self._topic = topic
         self._clock = clock
-        self._consumer = Consumer(
+        self._consumer = open_client(
+            Consumer,
             {
-                **base_config(config),
+                **consumer_config(config),
                 "group.id": "penstock-reader",  # never joined and never committed to
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
+                "enable.partition.eof": True,
                 "auto.offset.reset": "error",
-                "check.crcs": True,
-                "fetch.queue.backoff.ms": 2,
-            }
+            },
         )
         try:
             metadata = self._consumer.list_topics(topic, timeout=call_timeout_s).topics[topic]
@@ -136,7 +145,7 @@ class KafkaReader:
             raise consumer_error(cause_of(error), f"topic {topic}") from error
         if metadata.error is not None:
             raise consumer_error(metadata.error, f"topic {topic}")
-        self._positions = {
+        self._positions = {  # where each partition ended when that was last heard
             partition: self._bounds(partition)[1 if from_end else 0] for partition in metadata.partitions
         }
         self._consumer.assign(
@@ -151,20 +160,23 @@ class KafkaReader:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return None
-        messages = [first, *(self._consumer.consume(records_max - 1, 0) if records_max > 1 else ())]
-        for message in messages:
-            if (error := message.error()) is not None:
-                raise consumer_error(error, f"topic {self._topic}")
+        polled = [first, *(self._consumer.consume(records_max - 1, 0) if records_max > 1 else ())]
+        messages = [message for message in polled if not self._is_report(message)]
+        if not messages:
+            return None
+
+        def headers(index: int) -> Headers:
+            found = cast("list[tuple[str, str | bytes | None]]", messages[index].headers() or ())
+            return [(name, value.encode() if isinstance(value, str) else value) for name, value in found]
+
         return Records(
             topic=self._topic,
-            partitions=np.array(list(map(Message.partition, messages)), np.int32),
-            offsets=np.array(list(map(Message.offset, messages)), np.int64),
-            timestamps_ms=np.array([stamp[1] for stamp in map(Message.timestamp, messages)], np.int64),
-            keys=list(map(Message.key, messages)),
-            values=list(map(Message.value, messages)),
-            headers=lambda index: [
-                (n, v.encode() if isinstance(v, str) else v) for n, v in messages[index].headers() or ()
-            ],
+            partitions=np.array([message.partition() for message in messages], np.int32),
+            offsets=np.array([message.offset() for message in messages], np.int64),
+            timestamps_ms=np.array([message.timestamp()[1] for message in messages], np.int64),
+            keys=[message.key() for message in messages],
+            values=[message.value() for message in messages],
+            headers=headers,
         )
 
     def read_to_end(self, timeout_s: float) -> list[Records]:
@@ -172,7 +184,7 @@ class KafkaReader:
         deadline_s = self._clock.monotonic_s() + timeout_s
         ends = {partition: self._bounds(partition)[1] for partition in self._positions}
         found = []
-        while not self._reached(ends):
+        while any(self._positions[partition] < end for partition, end in ends.items()):
             left_s = deadline_s - self._clock.monotonic_s()
             if left_s <= 0:
                 raise UnavailableError(f"topic {self._topic} was not read to its end in {timeout_s:g} s")
@@ -184,12 +196,15 @@ class KafkaReader:
         """Let go of the client."""
         self._consumer.close()
 
-    def _reached(self, ends: dict[int, int]) -> bool:
-        """By position, which passes over aborted records and markers as well."""
-        for place in self._consumer.position([TopicPartition(self._topic, partition) for partition in ends]):
-            if place.offset >= 0:
-                self._positions[place.partition] = place.offset
-        return all(self._positions[partition] >= end for partition, end in ends.items())
+    def _is_report(self, message: Message) -> bool:
+        """Whether it is news of an end rather than a record; an end passes over aborted records and markers."""
+        error = message.error()
+        if error is None:
+            return False
+        if error.code() != KafkaError._PARTITION_EOF:
+            raise consumer_error(error, f"topic {self._topic}")
+        self._positions[cast(int, message.partition())] = cast(int, message.offset())
+        return True
 
     def _bounds(self, partition: int) -> tuple[int, int]:
         """Earliest and last stable offset."""

@@ -6,7 +6,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from connectors.at_least_once import Tally
-from connectors.kafka_client import ClientConfig, base_config
+from connectors.kafka_client import ClientConfig, open_client, producer_config
 from connectors.kafka_errors import cause_of, is_refusal, said, transaction_error
 from connectors.transactions import (
     AbortableError,
@@ -15,20 +15,25 @@ from connectors.transactions import (
     TransactionError,
     UnfinishedError,
 )
-from schemas.errors import ConfigError, InvariantError
+from schemas.errors import InvariantError
 from schemas.records import Outgoing
 
 call_min_s = 0.005
 """A transactional call is not given less: one that times out in its first, local, phase has to begin anew."""
 messages_per_call = 8192
 queue_messages_max = 2_000_000
-_defaults: Mapping[str, str | int | float | bool] = {"linger.ms": 0, "message.max.bytes": 1 << 20}
-_required: Mapping[str, str | int | float | bool] = {
-    "acks": "all",
-    "enable.idempotence": True,
-    "partitioner": "murmur2_random",
-    "queue.buffering.max.messages": queue_messages_max,
-}
+
+
+def learn_topic(client: Producer, topic: str, timeout_s: float) -> None:
+    """Make the client know a topic's partitions; to be called right before its first message to the topic.
+
+    A batch that is produced while they are unknown ends up in another order, idempotence or not (librdkafka 2.16: twelve
+    times out of twelve). What list_topics puts in the cache, the first produce finds there.
+    Raises KafkaException, RefusedError or UnfinishedError.
+    """
+    error = client.list_topics(topic, timeout=max(timeout_s, call_min_s)).topics[topic].error
+    if error is not None:
+        raise (RefusedError if is_refusal(error) else UnfinishedError)(f"topic {topic}: {said(error)}")
 
 
 class _Queue:
@@ -37,21 +42,22 @@ class _Queue:
     def __init__(self, config: ClientConfig, properties: Mapping[str, Any], *, memory_bytes_max: int) -> None:
         self._memory_bytes_max = memory_bytes_max
         self._queued_bytes = 0  # since the queue was last empty
+        self._learnt: set[str] = set()
         self._fatal: KafkaError | None = None
         self.disturbances = 0
-        settings = {
-            **_defaults,
-            **base_config(config),
-            **_required,
-            **properties,
-            # twice our own bound: it holds the overhead of short messages, and must never be what says no
-            "queue.buffering.max.kbytes": max(2 * memory_bytes_max // 1024, 1024),
-            "error_cb": self._on_error,
-        }
-        try:
-            self._client: Producer | None = Producer(settings)
-        except KafkaException as error:
-            raise ConfigError(f"no producer can be made: {said(cause_of(error))}") from error
+        self._client: Producer | None = open_client(
+            Producer,
+            {
+                "linger.ms": 0,  # deliveries are batches already
+                **producer_config(config),
+                **properties,
+                "partitioner": "murmur2_random",
+                "queue.buffering.max.messages": queue_messages_max,
+                # twice our own bound: it holds the overhead of short messages, and must never be what says no
+                "queue.buffering.max.kbytes": max(2 * memory_bytes_max // 1024, 1024),
+                "error_cb": self._on_error,
+            },
+        )
 
     @property
     def client(self) -> Producer:
@@ -69,6 +75,13 @@ class _Queue:
         callback: Any,
     ) -> int:
         """Queue messages from `start` on, as many as the bounds allow; the index to go on from."""
+        if outgoing.topic not in self._learnt:
+            try:
+                learn_topic(self.client, outgoing.topic, timeout_s)
+            except KafkaException as error:
+                fault = cause_of(error)
+                raise (RefusedError if is_refusal(fault) else UnfinishedError)(said(fault)) from error
+            self._learnt.add(outgoing.topic)
         while start < len(outgoing):
             stop = min(start + messages_per_call, len(outgoing))
             values, keys = outgoing.values[start:stop], outgoing.keys[start:stop]
@@ -159,8 +172,6 @@ class KafkaTransactionalProducer:
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": int(transaction_timeout_s * 1000),
                 "message.timeout.ms": int(transaction_timeout_s * 1000 * 2 / 3),
-                "retry.backoff.ms": 1,  # 100 by default, and paid by every transaction that follows another closely
-                "retry.backoff.max.ms": 10,
             },
             memory_bytes_max=memory_bytes_max,
         )

@@ -37,7 +37,7 @@ class ExactlyOnceSink(TransactionalSink):
         timeout_s = (
             float(config.properties.get("transaction.timeout.ms", transaction_timeout_s * 1000)) / 1000
         )
-        self._offsets = _GroupOffsets(config, group, topic)
+        self._offsets = GroupOffsets(config, group, topic)
 
         def maker(transactional_id: str) -> MakeProducer:
             return lambda: KafkaTransactionalProducer(
@@ -89,7 +89,7 @@ class KafkaAtLeastOnceSink(AtLeastOnceSink):
         )
 
 
-class _GroupOffsets:
+class GroupOffsets:
     """Reads a group's committed offsets without joining it; the client is made when first needed, which is rarely."""
 
     def __init__(self, config: ClientConfig, group: str, topic: str) -> None:

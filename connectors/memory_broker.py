@@ -95,6 +95,11 @@ class Broker:
                 self.group(group).leave(name)
             self._changed.notify_all()
 
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        """Forget the records of a partition before this offset, as retention does in its own time."""
+        with self._changed:
+            self._logs(topic)[partition].forget(before)
+
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """A group's committed offsets."""
         with self._changed:

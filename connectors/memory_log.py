@@ -163,6 +163,15 @@ class PartitionLog:
             position=position,
         )
 
+    def forget(self, before: int) -> None:
+        """Nothing before this offset can be read any more; whole chunks of it are freed."""
+        self.earliest = max(self.earliest, min(before, self.end))
+        gone = 0
+        while gone < len(self._chunks) - 1 and self._firsts[gone + 1] <= self.earliest:
+            self._stored_bytes -= self._chunks[gone].stored_bytes
+            gone += 1
+        del self._chunks[:gone], self._firsts[:gone]
+
     def _add(self, chunk: _Chunk) -> None:
         self._chunks.append(chunk)
         self._firsts.append(chunk.first)
@@ -174,7 +183,7 @@ class PartitionLog:
             gone += 1
         if gone:
             del self._chunks[:gone], self._firsts[:gone]
-            self.earliest = self._firsts[0]
+            self.earliest = max(self.earliest, self._firsts[0])
 
 
 def finish(transaction: Transaction, state: State) -> None:

@@ -24,11 +24,8 @@ class Finished:
     busy_s: float
 
 
-class Score(Protocol):
-    """What is done with a batch's records."""
-
-    def __call__(self, records: Records) -> Outcome:
-        """Every record's outcome; UnavailableError to be given the same records again later."""
+Score = Callable[[Records], Outcome]
+"""Every record's outcome; raises UnavailableError to be given the same records again later."""
 
 
 class Compute(Protocol):

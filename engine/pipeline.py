@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.batcher import Batch, Batcher, Poll
 from engine.clock import Clock
 from engine.compute import Compute, Finished
 from engine.ledger import Ledger, Span
 from engine.ports import AssignmentListener, Delivery, Sink, Source
-from engine.predict import Outcome
 from schemas.errors import AbortedError, UnavailableError
-from schemas.records import Outgoing, Records
+from schemas.records import Outgoing, Records, Rejection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,14 +36,17 @@ class PipelineLimits:
 class Watcher(Protocol):
     """Told what happens, on the polling thread; counts it and shows it."""
 
-    def turn(self, *, assigned: Sequence[int], in_flight: int) -> None:
+    def turn(self, *, ledger: Ledger) -> None:
         """The loop is alive."""
+
+    def draining(self) -> None:
+        """The loop was asked to stop; what is in flight is being finished."""
 
     def batch_closed(self, batch: Batch) -> None:
         """A batch was handed to the compute side."""
 
-    def delivered(self, finished: Sequence[Finished], *, ledger: Ledger) -> None:
-        """These batches are acknowledged and their offsets are committed, or about to be."""
+    def delivered(self, finished: Sequence[Finished], *, took_s: float) -> None:
+        """These batches are acknowledged, and their offsets are committed or about to be; `took_s` since submitted."""
 
     def rewound(self, *, cause: str) -> None:
         """Everything in flight was dropped and will be read again; the cause is abort, revoke or lost."""
@@ -55,11 +58,8 @@ class Watcher(Protocol):
 class Breaker(Protocol):
     """Stops a worker that sets too much aside."""
 
-    def observe(self, outcome: Outcome) -> None:
-        """Raises TooManyRejectedError."""
-
-    def reset(self) -> None:
-        """What was observed will be observed again."""
+    def observe(self, bad: NDArray[np.bool_], rejections: Sequence[Rejection]) -> None:
+        """Take in the next batch. Raises TooManyRejectedError."""
 
 
 class Pipeline:
@@ -76,17 +76,20 @@ class Pipeline:
         sink: Sink,
         compute: Compute,
         batcher: Batcher,
-        breaker: Breaker,
+        breaker: Callable[[], Breaker],
         watcher: Watcher,
         clock: Clock,
         commits_by_source: bool,
         limits: PipelineLimits | None = None,
     ) -> None:
-        """`commits_by_source`: at-least-once, where the consumer commits; exactly-once commits inside the sink."""
+        """`breaker`: makes a fresh one, for the start and after each rewind, when what was observed comes again.
+
+        `commits_by_source`: at-least-once, where the consumer commits; exactly-once commits inside the sink."""
         self._sink = sink
         self._compute = compute
         self._batcher = batcher
-        self._breaker = breaker
+        self._new_breaker = breaker
+        self._breaker = breaker()
         self._watcher = watcher
         self._clock = clock
         self._commits_by_source = commits_by_source
@@ -94,7 +97,7 @@ class Pipeline:
         self._ledger = Ledger()
         self._generation = 0
         self._finished: deque[Finished] = deque()
-        self._deliveries: deque[list[Finished]] = deque()
+        self._deliveries: deque[tuple[float, list[Finished]]] = deque()  # submitted at, oldest first
         self._seek_due: dict[int, int] = {}
         self._stalled_since_s: float | None = None
         self._aborts_in_a_row = 0
@@ -115,6 +118,7 @@ class Pipeline:
         try:
             while not self._stops and not until():
                 self.turn()
+            self._watcher.draining()
             self._drain()
         finally:
             self._forget()
@@ -127,7 +131,7 @@ class Pipeline:
 
     def turn(self) -> None:
         """One round; waits at most `idle_poll_s`, and only when there is nothing to do."""
-        self._watcher.turn(assigned=self._ledger.assigned(), in_flight=self._ledger.unfinished())
+        self._watcher.turn(ledger=self._ledger)
         polled = self._poll()
         self._feed()
         self._collect(wait=not polled and not self._deliveries)
@@ -210,7 +214,7 @@ class Pipeline:
         if finished.batch.generation != self._generation:
             return
         assert finished.outcome is not None
-        self._breaker.observe(finished.outcome)
+        self._breaker.observe(finished.outcome.bad, finished.outcome.rejections)
         self._finished.append(finished)
 
     def _deliver(self, *, wait: bool) -> None:
@@ -224,7 +228,7 @@ class Pipeline:
                     self._finished.extendleft(reversed(group))
                     self._clock.sleep(self._limits.busy_wait_s)
                     return
-                self._deliveries.append(group)
+                self._deliveries.append((self._clock.monotonic_s(), group))
                 self._sink.submit(_delivery(group), membership)
                 self._advance(self._limits.busy_wait_s)
         except AbortedError:
@@ -233,14 +237,17 @@ class Pipeline:
     def _advance(self, timeout_s: float) -> None:
         if not self._deliveries:
             return
-        for _ in range(self._sink.advance(timeout_s)):
-            group = self._deliveries.popleft()
+        self._settle(self._sink.advance(timeout_s))
+
+    def _settle(self, deliveries: int) -> None:
+        for _ in range(deliveries):
+            submitted_at_s, group = self._deliveries.popleft()
             for finished in group:
                 self._ledger.settle(finished.batch.spans)
             self._aborts_in_a_row = 0
             if self._commits_by_source:
                 self._source.commit(self._ledger.positions())
-            self._watcher.delivered(group, ledger=self._ledger)
+            self._watcher.delivered(group, took_s=self._clock.monotonic_s() - submitted_at_s)
 
     def _group(self) -> list[Finished]:
         """Finished batches that share the next transaction."""
@@ -268,7 +275,7 @@ class Pipeline:
         self._batcher.clear()
         self._finished.clear()
         self._deliveries.clear()
-        self._breaker.reset()
+        self._breaker = self._new_breaker()
 
     def _drain(self) -> None:
         """Finish what the compute side has, deliver it, within the budget; a second stop request cuts it short."""
@@ -276,7 +283,7 @@ class Pipeline:
         while self._compute.queued_rows or self._finished or self._deliveries:
             if self._clock.monotonic_s() >= deadline_s or self._stops > 1:
                 return
-            self._watcher.turn(assigned=self._ledger.assigned(), in_flight=self._ledger.unfinished())
+            self._watcher.turn(ledger=self._ledger)
             timeout_s = self._limits.busy_wait_s if not self._finished and not self._deliveries else 0.0
             if (finished := self._compute.collect(timeout_s)) is not None:
                 self._accept(finished)
@@ -302,7 +309,7 @@ class Pipeline:
     def _give_up(self, partitions: Sequence[int], *, cause: str) -> None:
         """Drop what is not delivered yet, of the partitions that stay as well: a transaction is all or nothing."""
         if self._deliveries:
-            self._sink.abort()
+            self._settle(self._sink.abort())
         dropped = not self.quiet
         self._forget()
         self._ledger.revoke(partitions)

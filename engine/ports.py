@@ -92,8 +92,12 @@ class Sink(Protocol):
         committed offsets read back) before it is reported as one or the other. Raises FencedError, ConfigError, InvariantError.
         """
 
-    def abort(self) -> None:
-        """Give up everything submitted and not completed; the sink is empty afterwards. Waits at most a few seconds."""
+    def abort(self) -> int:
+        """Give up everything submitted and not completed; the sink is empty afterwards. Waits at most a few seconds.
+
+        How many deliveries, oldest first, turn out delivered all the same (a commit was on its way): settle them before
+        rewinding. Raises UnavailableError when that cannot be learnt in time: then only a new process may go on.
+        """
 
     def close(self, timeout_s: float) -> None:
         """Abort what is open, release the clients. Idempotent."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +14,14 @@ from schemas.reasons import Reason, Stage
 from schemas.records import Outgoing, Records, Rejection
 
 
-class EncodePredictions(Protocol):
-    """Columns to the payloads of the prediction topic."""
+EncodePredictions = Callable[[Records, Predictions, int], list[bytes]]
+"""Source records, their predictions and the time in milliseconds to the payloads of the prediction topic, in order."""
 
-    def __call__(self, source: Records, predictions: Predictions, predicted_at_ms: int) -> list[bytes]:
-        """One payload for each record of `source`, in order."""
+EncodeExplanations = Callable[[Records, NDArray[np.generic], Attributions], list[bytes]]
+"""Source records, their rows and attributions to the payloads of the explanation topic, in order."""
 
-
-class EncodeExplanations(Protocol):
-    """Columns to the payloads of the explanation topic."""
-
-    def __call__(
-        self, source: Records, matrix: NDArray[np.generic], attributions: Attributions
-    ) -> list[bytes]:
-        """One payload for each record of `source`, in order."""
-
-
-class EncodeDeadLetters(Protocol):
-    """Rejections to the payloads of the dead-letter topic."""
-
-    def __call__(self, records: Records, rejections: Sequence[Rejection], at_ms: int) -> list[bytes]:
-        """One payload for each rejection, in order."""
+EncodeDeadLetters = Callable[[Records, Sequence[Rejection], int], list[bytes]]
+"""All records of the batch, the rejections and the time in milliseconds to the payloads of the dead-letter topic."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -110,6 +110,10 @@ class InputSettings(Section):
     record_schema: Path | None = Field(
         None, alias="schema", description="the reader's .avsc; default: the bundle's input schema"
     )
+    writer_schemas: Path | None = Field(
+        None,
+        description="folder of further .avsc files that records of single_object framing are written with",
+    )
     framing: Literal["confluent", "single_object", "none"] | None = Field(
         None, description="default: confluent with a registry, single_object without"
     )
@@ -200,11 +204,18 @@ class ScalingSettings(Section):
     max_replicas: int = Field(16, ge=1, le=10_000)
     host: str = "127.0.0.1"
     port: int = Field(9090, ge=0, le=65_535, description="KEDA external-push gRPC port")
+    certificate_file: Path | None = Field(None, description="PEM; with key_file, the gRPC port speaks TLS")
+    key_file: Path | None = None
+    client_ca_file: Path | None = Field(None, description="PEM; clients must show a certificate it signed")
 
     @model_validator(mode="after")
     def _ordered(self) -> "ScalingSettings":
         if self.min_replicas > self.max_replicas:
             raise ValueError("min_replicas is more than max_replicas")
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        if self.client_ca_file is not None and self.certificate_file is None:
+            raise ValueError("client_ca_file needs certificate_file and key_file")
         return self
 
 

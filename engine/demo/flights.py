@@ -69,13 +69,14 @@ class Departures:
         """The columns the model sees: numbers, then categories."""
         return self.frame[list(feature_names)]
 
-    def events(self) -> Iterator[tuple[bytes, bytes]]:
-        """Key and Avro body (no framing) of each departure, in order of time."""
+    def events(self, total: int) -> Iterator[tuple[bytes, bytes]]:
+        """Key and Avro body (no framing) of the first `total` departures, in order of time."""
         schema = fastavro.parse_schema(departure_schema())
         weather = [name for name in numeric if name.startswith("weather.")]
         rest = [name for name in feature_names if name not in weather]
-        columns = {name: self.frame[name].tolist() for name in ("key", "flight", *feature_names)}
-        scheduled_ms = (self.frame["scheduled_at"].astype("datetime64[ms]").astype(np.int64)).tolist()
+        first = self.frame.head(total)
+        columns = {name: first[name].tolist() for name in ("key", "flight", *feature_names)}
+        scheduled_ms = (first["scheduled_at"].astype("datetime64[ms]").astype(np.int64)).tolist()
         for row, key in enumerate(columns["key"]):
             record = {name: _known(columns[name][row]) for name in rest}
             record |= {"flight": columns["flight"][row], "scheduled_at": scheduled_ms[row]}

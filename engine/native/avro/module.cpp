@@ -1,3 +1,232 @@
+// The Python face of the Avro kernels: checks shapes, holds references, lets go of the interpreter lock.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
-NB_MODULE(_avro, m) { m.doc() = "placeholder until the kernel lands"; }
+#include <cstring>
+#include <optional>
+#include <stdexcept>
+#include <tuple>
+
+#include "encode.h"
+#include "program.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace penstock;
+
+namespace {
+
+template <typename T>
+using Column = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Matrix = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+using NodeTuple = std::tuple<int, int, int, int, int, int, int, int>;
+
+void require(bool ok, const char* what) {
+  if (!ok) throw std::invalid_argument(what);
+}
+
+template <typename T>
+nb::object owned(std::vector<T>&& values, std::vector<size_t> shape) {
+  auto* kept = new std::vector<T>(std::move(values));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, T>(kept->data(), shape.size(), shape.data(), owner));
+}
+
+Program make_program(const std::vector<NodeTuple>& nodes, std::vector<int32_t> children,
+                     const std::vector<std::tuple<int, double>>& defaults,
+                     const std::vector<std::vector<nb::bytes>>& tables, std::vector<std::vector<double>> enums,
+                     int columns, int64_t items_max) {
+  Program program;
+  for (const auto& [kind, column, size, table, first_child, child_count, first_default, default_count] : nodes) {
+    require(kind >= 0 && kind <= static_cast<int>(Kind::refuse), "Avro program: unknown kind");
+    program.nodes.push_back({static_cast<Kind>(kind), column, size, table, first_child, child_count, first_default, default_count});
+  }
+  program.children = std::move(children);
+  for (const auto& [column, value] : defaults) program.defaults.push_back({column, value});
+  for (const auto& table : tables) {
+    std::vector<std::string> names;
+    for (const nb::bytes& name : table) names.emplace_back(name.c_str(), name.size());
+    program.tables.emplace_back(names);
+  }
+  program.enums = std::move(enums);
+  program.columns = columns;
+  program.items_max = items_max;
+  program.check();
+  return program;
+}
+
+template <typename T>
+nb::tuple read_as(const Program& program, nb::sequence payloads, int64_t skip) {
+  // A list or tuple keeps its items alive; we hold it for the duration of the call.
+  nb::object fast = nb::steal(PySequence_Fast(payloads.ptr(), "payloads must be a sequence"));
+  if (!fast.is_valid()) throw nb::python_error();
+  const size_t count = static_cast<size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
+  std::vector<Payload> found(count);
+  std::vector<nb::object> held(count);  // another thread may change the list while the lock is let go
+  for (size_t i = 0; i < count; ++i) {
+    PyObject* item = PySequence_Fast_GET_ITEM(fast.ptr(), static_cast<Py_ssize_t>(i));
+    if (!PyBytes_Check(item)) throw nb::type_error("every payload must be bytes");
+    held[i] = nb::borrow(item);
+    found[i] = {reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(item)), PyBytes_GET_SIZE(item)};
+  }
+  std::vector<T> matrix(count * program.columns);
+  std::vector<uint8_t> status(count);
+  std::vector<int32_t> place(count);
+  bool clean = true;
+  {
+    nb::gil_scoped_release release;
+    for (size_t i = 0; i < count; ++i) {
+      const Verdict verdict = read_payload(program, found[i], skip, matrix.data() + i * program.columns);
+      status[i] = static_cast<uint8_t>(verdict.status);
+      place[i] = verdict.at;
+      clean &= verdict.status == Status::ok;
+    }
+  }
+  return nb::make_tuple(owned(std::move(matrix), {count, static_cast<size_t>(program.columns)}),
+                        owned(std::move(status), {count}), owned(std::move(place), {count}), clean);
+}
+
+// Whether every payload is bytes, none longer than bytes_max, and all begin with the same header_bytes bytes.
+bool alike(nb::list payloads, size_t header_bytes, size_t bytes_max) {
+  const char* first = nullptr;
+  for (size_t i = 0; i < payloads.size(); ++i) {
+    PyObject* item = PyList_GET_ITEM(payloads.ptr(), static_cast<Py_ssize_t>(i));
+    if (!PyBytes_Check(item)) return false;
+    const size_t length = static_cast<size_t>(PyBytes_GET_SIZE(item));
+    if (length > bytes_max || length < header_bytes) return false;
+    if (first == nullptr) first = PyBytes_AS_STRING(item);
+    if (std::memcmp(first, PyBytes_AS_STRING(item), header_bytes) != 0) return false;
+  }
+  return true;
+}
+
+nb::list messages_of(const Buffer& buffer) {
+  nb::list messages;
+  size_t begin = 0;
+  for (size_t end : buffer.ends()) {
+    PyObject* message = PyBytes_FromStringAndSize(buffer.bytes().data() + begin, static_cast<Py_ssize_t>(end - begin));
+    if (message == nullptr) throw nb::python_error();
+    messages.append(nb::steal(message));
+    begin = end;
+  }
+  return messages;
+}
+
+Sources sources_of(const Column<int32_t>& partitions, const Column<int64_t>& offsets, const Column<int64_t>& timestamps) {
+  require(partitions.shape(0) == offsets.shape(0) && offsets.shape(0) == timestamps.shape(0), "source columns differ in length");
+  return {partitions.data(), offsets.data(), timestamps.data(), static_cast<int64_t>(offsets.shape(0))};
+}
+
+std::string model_piece(const std::string& name, const std::string& version, const std::string& digest) {
+  return avro_string(name) + avro_string(version) + avro_string(digest);
+}
+
+std::string text_of(const nb::bytes& bytes) { return {bytes.c_str(), bytes.size()}; }
+
+}  // namespace
+
+NB_MODULE(_avro, m) {
+  m.doc() = "Avro columns: payloads to matrices, and results to payloads.";
+
+  m.def("alike", &alike, "payloads"_a, "header_bytes"_a, "bytes_max"_a);
+
+  nb::class_<Program>(m, "Program")
+      .def("__init__",
+           [](Program* self, const std::vector<NodeTuple>& nodes, std::vector<int32_t> children,
+              const std::vector<std::tuple<int, double>>& defaults, const std::vector<std::vector<nb::bytes>>& tables,
+              std::vector<std::vector<double>> enums, int columns, int64_t items_max) {
+             new (self) Program(make_program(nodes, std::move(children), defaults, tables, std::move(enums), columns, items_max));
+           },
+           "nodes"_a, "children"_a, "defaults"_a, "tables"_a, "enums"_a, "columns"_a, "items_max"_a)
+      .def("read", [](const Program& self, nb::sequence payloads, int64_t skip, bool as_double) {
+             require(skip >= 0, "skip is negative");
+             return as_double ? read_as<double>(self, payloads, skip) : read_as<float>(self, payloads, skip);
+           }, "payloads"_a, "skip"_a, "as_double"_a);
+
+  nb::class_<PredictionPieces>(m, "PredictionEncoder")
+      .def("__init__",
+           [](PredictionPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
+              const std::string& model_name, const std::string& model_version, const std::string& model_digest,
+              const std::vector<std::string>& output_names, const std::vector<std::string>& classes) {
+             new (self) PredictionPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
+                                         model_piece(model_name, model_version, model_digest), {}, {}};
+             for (const auto& name : output_names) self->outputs.push_back(avro_string(name));
+             for (const auto& name : classes) self->labels.push_back(avro_string(name));
+           },
+           "prefix"_a, "topic"_a, "cluster"_a, "model_name"_a, "model_version"_a, "model_digest"_a, "output_names"_a, "classes"_a)
+      .def("encode",
+           [](const PredictionPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,
+              const std::vector<Matrix<double>>& outputs, std::optional<Column<int64_t>> labels, int64_t predicted_at_ms) {
+             const Sources sources = sources_of(partitions, offsets, timestamps);
+             require(outputs.size() == self.outputs.size(), "not every output is given");
+             std::vector<Output> columns;
+             for (const auto& output : outputs) {
+               require(static_cast<int64_t>(output.shape(0)) == sources.count, "an output has another number of rows");
+               columns.push_back({output.data(), static_cast<int64_t>(output.shape(1))});
+             }
+             if (labels) {
+               require(static_cast<int64_t>(labels->shape(0)) == sources.count, "labels have another number of rows");
+               for (int64_t i = 0; i < sources.count; ++i)
+                 require(labels->data()[i] >= 0 && labels->data()[i] < static_cast<int64_t>(self.labels.size()), "a label is no class");
+             }
+             Buffer buffer;
+             {
+               nb::gil_scoped_release release;
+               buffer = encode_predictions(self, sources, columns, labels ? labels->data() : nullptr, predicted_at_ms);
+             }
+             return messages_of(buffer);
+           },
+           "partitions"_a, "offsets"_a, "timestamps_ms"_a, "outputs"_a, "labels"_a.none(), "predicted_at_ms"_a);
+
+  nb::class_<ExplanationPieces>(m, "ExplanationEncoder")
+      .def("__init__",
+           [](ExplanationPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
+              const std::string& model_name, const std::string& model_version, const std::string& model_digest,
+              const std::vector<std::string>& columns, const std::vector<std::optional<std::vector<std::string>>>& tables,
+              const std::string& method, const std::optional<std::string>& background, const std::string& output_name,
+              const std::string& space) {
+             require(columns.size() == tables.size(), "a table, or None, for every column");
+             const std::string back = background ? avro_long(1) + avro_string(*background) : avro_long(0);
+             new (self) ExplanationPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
+                                          model_piece(model_name, model_version, model_digest) + avro_string(method) + back +
+                                              avro_string(output_name),
+                                          avro_string(space), {}, {}};
+             for (size_t i = 0; i < columns.size(); ++i) {
+               self->features.push_back(avro_string(columns[i]));
+               self->tables.emplace_back();
+               if (tables[i])
+                 for (const auto& name : *tables[i]) self->tables.back().push_back(avro_string(name));
+             }
+           },
+           "prefix"_a, "topic"_a, "cluster"_a, "model_name"_a, "model_version"_a, "model_digest"_a, "columns"_a, "tables"_a,
+           "method"_a, "background"_a.none(), "output_name"_a, "space"_a)
+      .def("encode",
+           [](const ExplanationPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,
+              Matrix<double> matrix, Matrix<double> values, Column<double> base, Column<int64_t> output_index,
+              Column<double> additivity_error, std::optional<Column<double>> sampling_error, int64_t top) {
+             const Sources sources = sources_of(partitions, offsets, timestamps);
+             const auto rows = static_cast<size_t>(sources.count);
+             for (const auto& part : {matrix, values})
+               require(part.shape(0) == rows && part.shape(1) == self.features.size(), "a matrix has another shape");
+             require(base.shape(0) == rows && output_index.shape(0) == rows && additivity_error.shape(0) == rows, "a column has another length");
+             require(!sampling_error || sampling_error->shape(0) == rows, "a column has another length");
+             require(top >= 0, "top is negative");
+             Buffer buffer;
+             {
+               nb::gil_scoped_release release;
+               buffer = encode_explanations(self, sources,
+                                            {matrix.data(), values.data(), base.data(), output_index.data(),
+                                             additivity_error.data(), sampling_error ? sampling_error->data() : nullptr},
+                                            top);
+             }
+             return messages_of(buffer);
+           },
+           "partitions"_a, "offsets"_a, "timestamps_ms"_a, "matrix"_a, "values"_a, "base"_a, "output_index"_a,
+           "additivity_error"_a, "sampling_error"_a.none(), "top"_a);
+}

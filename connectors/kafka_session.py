@@ -1,0 +1,50 @@
+"""An AdminClient whose answers come in time, or as an error of ours."""
+
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from connectors.kafka_client import ClientConfig, ClientErrors, base_config, open_client, translate
+from schemas.errors import ConfigError, PenstockError
+
+grace_s: Final = 2.0  # beyond the client's own time-out, which should always end a call first
+absent: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+unheard: Final = frozenset({
+    KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT,
+})  # fmt: skip
+
+
+class AdminSession:
+    """The client, and what becomes of its futures. `timeout_s` is for each call."""
+
+    def __init__(self, config: ClientConfig, *, timeout_s: float) -> None:
+        """Raises ConfigError for settings that the client refuses; connects to nothing yet."""
+        self._errors = ClientErrors()
+        self.timeout_s = timeout_s
+        self.client = open_client(AdminClient, base_config(config) | {"error_cb": self._errors})
+
+    def answer(self, future: "Future[Any]", doing: str, *, expected: frozenset[int] = frozenset()) -> Any:
+        """The result, or the KafkaError when its code is an expected one; `doing` completes "cannot ...".
+
+        Raises UnavailableError (no answer in time), ConfigError, or whatever else `translate` makes of the error.
+        """
+        try:
+            return future.result(self.timeout_s + grace_s)
+        except FutureTimeoutError as error:
+            raise self._silence(doing) from error
+        except KafkaException as error:
+            fault = error.args[0]
+            if fault.code() in expected:
+                return fault
+            if fault.code() in unheard:
+                raise self._silence(doing) from error
+            if fault.code() in absent:
+                raise ConfigError(f"cannot {doing}: it does not exist") from error
+            raise translate(fault, doing) from error
+
+    def _silence(self, doing: str) -> PenstockError:
+        self.client.poll(0)  # hands over what the client has to say, a refused password for one
+        return self._errors.explain(doing)

@@ -1,0 +1,75 @@
+"""The published contracts: the schemas in `schemas/`, and what their messages begin with."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+
+from engine.codec.framing import confluent_prefix, single_object_prefix
+from schemas.errors import ConfigError
+
+schema_bytes_max = 1 << 20
+
+
+class Registrar(Protocol):
+    """Where contracts are published at start."""
+
+    def ensure(self, subject: str, schema: dict[str, Any]) -> int:
+        """The id of `schema` under `subject`, registered with BACKWARD compatibility when it is not there yet.
+
+        Raises ConfigError (not compatible, not allowed) or UnavailableError.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputPrefixes:
+    """The bytes that every message of an output topic begins with."""
+
+    predictions: bytes
+    explanations: bytes
+    dead_letters: bytes
+
+
+def contract(name: str) -> dict[str, Any]:
+    """A published schema by file name: `prediction`, `explanation`, `dead_letter` or `worker_status`."""
+    schema: dict[str, Any] = orjson.loads(files("schemas").joinpath(f"{name}.avsc").read_bytes())
+    return schema
+
+
+def output_prefixes(
+    *, predictions: str, explanations: str | None, dead_letters: str, registrar: Registrar | None
+) -> OutputPrefixes:
+    """Register the contracts of these topics (TopicNameStrategy) and say what their messages begin with.
+
+    Without a registrar messages carry Avro's single-object header. Called at start, before the first poll. Raises
+    ConfigError or UnavailableError from the registrar.
+    """
+
+    def prefix(topic: str | None, name: str) -> bytes:
+        schema = contract(name)
+        if registrar is None or topic is None:
+            return single_object_prefix(schema)
+        return confluent_prefix(registrar.ensure(f"{topic}-value", schema))
+
+    return OutputPrefixes(
+        predictions=prefix(predictions, "prediction"),
+        explanations=prefix(explanations, "explanation"),
+        dead_letters=prefix(dead_letters, "dead_letter"),
+    )
+
+
+def load_schema(path: Path) -> dict[str, Any]:
+    """A record schema from an .avsc file. Raises ConfigError with one sentence."""
+    try:
+        if path.stat().st_size > schema_bytes_max:
+            raise ConfigError(f"{path} is longer than {schema_bytes_max} bytes")
+        schema = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read the schema {path}: {error.strerror}") from error
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"the schema {path} is not JSON: {error}") from error
+    if not isinstance(schema, dict) or schema.get("type") != "record":
+        raise ConfigError(f"the schema {path} does not describe a record")
+    return schema

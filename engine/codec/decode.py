@@ -1,0 +1,286 @@
+"""Bytes to columns: whose schema a record was written with, then rows, then the features' policies."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.codec.avro_columns import NativeRows
+from engine.codec.avro_program import UnsupportedSchemaError
+from engine.codec.contracts import load_schema
+from engine.codec.features import FeaturePolicies
+from engine.codec.framing import (
+    Schema,
+    confluent_schema_id,
+    header_bytes,
+    is_single_object,
+    single_object_prefix,
+)
+from engine.codec.json_rows import JsonRows
+from engine.codec.reference import ReferenceRows, check_resolves
+from engine.codec.schema_check import check_fields
+from engine.models.signature import Signature
+from engine.native._avro import alike
+from engine.ports import Decoded
+from engine.settings import Settings
+from schemas.errors import ConfigError, RecordError
+from schemas.reasons import Reason, Stage
+from schemas.records import Records, Rejection
+
+programs_max: Final = 64
+"""Writer schemas whose compiled readers are kept; more than that at once on one topic are compiled again and again."""
+
+Faults = Sequence[tuple[int, RecordError]]
+"""Places in the values given, ascending, and what is wrong there."""
+
+
+class SchemaStore(Protocol):
+    """Where writer schemas come from. Called on the compute thread, once for each id that is not cached."""
+
+    def schema(self, schema_id: int) -> Any:
+        """The schema as parsed JSON. Returns within seconds.
+
+        Raises RecordError (UNKNOWN_SCHEMA, INCOMPATIBLE_SCHEMA) when the record is at fault, UnavailableError when nobody knows.
+        """
+
+
+class Rows(Protocol):
+    """Reads records of one kind."""
+
+    def read(self, values: Sequence[bytes]) -> tuple[NDArray[np.generic], NDArray[np.int64], Faults]:
+        """`(matrix (R, F), rows (R,) ascending places in values, faults)`; R + len(faults) = len(values).
+
+        In the matrix NaN is missing and features.unseen_code an unseen category.
+        """
+
+
+class RowDecoder:
+    """The Decoder port over any kind of rows: sorts records by header, reads each group, applies the policies.
+
+    `reference_records` counts the records that took the slow path, since the start.
+    """
+
+    def __init__(
+        self,
+        *,
+        signature: Signature,
+        header_bytes: int,
+        compile_rows: Callable[[bytes], Rows],
+        skips_null: bool,
+        record_bytes_max: int,
+    ) -> None:
+        self.reference_records = 0
+        self._header_bytes = header_bytes
+        self._compile_rows = compile_rows
+        self._skips_null = skips_null
+        self._record_bytes_max = record_bytes_max
+        self._policies = FeaturePolicies(signature)
+        self._empty = np.empty((0, signature.width), dtype=signature.dtype)
+        self._compiled: OrderedDict[bytes, Rows | RecordError] = OrderedDict()
+
+    def decode(self, records: Records) -> Decoded:
+        """See engine.ports.Decoder."""
+        rejections: list[Rejection] = []
+        values: list[Any] = records.values
+        header = self._common_header(values)
+        if header is not None:
+            matrix, rows = self._read(header, values, None, rejections)
+        else:
+            matrix, rows = self._read_groups(values, rejections)
+        matrix, rows, rejected = self._policies.apply(matrix, rows)
+        if rejected:
+            rejections += rejected
+        if len(rejections) > 1:
+            rejections.sort(key=lambda rejection: rejection.index)
+        return Decoded(matrix=matrix, rows=rows, rejections=rejections)
+
+    def _common_header(self, values: list[Any]) -> bytes | None:
+        """What all records begin with, where all are there, none is too long, and they begin alike; else None."""
+        if not values or not alike(values, self._header_bytes, self._record_bytes_max):
+            return None
+        header: bytes = values[0][: self._header_bytes]
+        return header
+
+    def _read_groups(
+        self, values: Sequence[bytes | None], rejections: list[Rejection]
+    ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+        groups: dict[bytes, list[int]] = {}
+        for index, value in enumerate(values):
+            if value is None:
+                if not self._skips_null:
+                    detail = "the record has no value"
+                    rejections.append(_rejection(index, _fault(Reason.NULL_VALUE, detail)))
+            elif len(value) > self._record_bytes_max:
+                detail = f"{len(value)} bytes are more than input.record_bytes_max, {self._record_bytes_max}"
+                rejections.append(_rejection(index, _fault(Reason.RECORD_TOO_LONG, detail)))
+            else:
+                groups.setdefault(value[: self._header_bytes], []).append(index)
+        parts = [
+            self._read(
+                header, [values[index] for index in places], np.array(places, dtype=np.int64), rejections
+            )
+            for header, places in groups.items()
+        ]
+        parts = [part for part in parts if len(part[1])]
+        if not parts:
+            return self._empty, np.empty(0, dtype=np.int64)
+        if len(parts) == 1:
+            return parts[0]
+        rows = np.concatenate([rows for _, rows in parts])
+        order = np.argsort(rows)
+        return np.concatenate([matrix for matrix, _ in parts])[order], rows[order]
+
+    def _read(
+        self,
+        header: bytes,
+        values: Sequence[Any],
+        places: NDArray[np.int64] | None,
+        rejections: list[Rejection],
+    ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+        """Rows of the values, which all begin with `header`; value i stands at places[i] of the batch (None: at i)."""
+        try:
+            reader = self._rows(header)
+        except RecordError as error:
+            indices = range(len(values)) if places is None else places.tolist()
+            rejections += [_rejection(index, error) for index in indices]
+            return self._empty, np.empty(0, dtype=np.int64)
+        if isinstance(reader, ReferenceRows):
+            self.reference_records += len(values)
+        matrix, rows, faults = reader.read(values)
+        rejections += [
+            _rejection(place if places is None else int(places[place]), fault) for place, fault in faults
+        ]
+        return matrix, rows if places is None else places[rows]
+
+    def _rows(self, header: bytes) -> Rows:
+        compiled = self._compiled.get(header)
+        if compiled is None:
+            try:
+                compiled = self._compile_rows(header)
+            except RecordError as error:
+                if error.reason is not Reason.INCOMPATIBLE_SCHEMA:
+                    raise  # an unknown id may be known later
+                compiled = error
+            self._compiled[header] = compiled
+            if len(self._compiled) > programs_max:
+                self._compiled.popitem(last=False)
+        elif len(self._compiled) > 1:
+            self._compiled.move_to_end(header)
+        if isinstance(compiled, RecordError):
+            raise RecordError(stage=compiled.stage, reason=compiled.reason, detail=compiled.detail)
+        return compiled
+
+
+def make_decoder(
+    settings: Settings,
+    signature: Signature,
+    reader_schema: Schema | None,
+    schemas: SchemaStore | None,
+    record_bytes_max: int,
+) -> RowDecoder:
+    """The decoder that the settings ask for. Called at start; raises ConfigError for whatever could not be read at all.
+
+    `reader_schema` is what the model's features are looked up in; records are resolved from their writer's schema to it
+    by Avro's rules. None, with a registry, means each writer's schema as it is. JSON needs none.
+    """
+    size = header_bytes[settings.framing]
+
+    def decoder(compile_rows: Callable[[bytes], Rows], size: int) -> RowDecoder:
+        return RowDecoder(
+            signature=signature,
+            header_bytes=size,
+            compile_rows=compile_rows,
+            skips_null=settings.input.null_value == "skip",
+            record_bytes_max=record_bytes_max,
+        )
+
+    if settings.input.format == "json":
+        json_rows = JsonRows(signature)
+        return decoder(lambda _: json_rows, 0)
+    if reader_schema is not None:
+        check_fields(signature, reader_schema, origin="the input schema")
+    elif settings.framing != "confluent":
+        raise ConfigError(
+            "input.schema is missing: the bundle brings none, and without a registry there is no other"
+        )
+    find = writer_finder(settings, reader_schema, schemas)
+
+    def compile_rows(header: bytes) -> Rows:
+        writer = find(header)
+        if reader_schema is not None:
+            return _avro_rows(writer, reader_schema, signature, skip=size)
+        try:
+            check_fields(signature, writer, origin="the writer's schema")
+        except ConfigError as error:
+            raise _fault(Reason.INCOMPATIBLE_SCHEMA, str(error)) from error
+        return _avro_rows(writer, writer, signature, skip=size)
+
+    if reader_schema is not None:
+        try:  # what cannot be read at all is known now
+            _avro_rows(reader_schema, reader_schema, signature, skip=size)
+        except RecordError as error:
+            raise ConfigError(f"the input schema cannot be read: {error.detail}") from error
+    return decoder(compile_rows, size)
+
+
+def writer_finder(
+    settings: Settings, reader_schema: Schema | None, schemas: SchemaStore | None
+) -> Callable[[bytes], Schema]:
+    """From the first bytes of a record (header_bytes of the framing) to its writer's schema.
+
+    The function raises RecordError or UnavailableError; finding it raises ConfigError.
+    """
+    if settings.framing == "confluent":
+        if schemas is None:
+            raise ConfigError("input.framing confluent needs a registry")
+        return lambda header: _registered(header, schemas)
+    assert reader_schema is not None
+    if settings.framing == "none":
+        return lambda _: reader_schema
+    known = {single_object_prefix(schema): schema for schema in [reader_schema, *_further_schemas(settings)]}
+
+    def single_object(header: bytes) -> Schema:
+        if header in known:
+            return known[header]
+        if is_single_object(header):
+            raise _fault(Reason.UNKNOWN_SCHEMA, f"no schema has the fingerprint {header[2:][::-1].hex()}")
+        raise _fault(Reason.BAD_FRAMING, "the record does not begin with Avro's single-object header")
+
+    return single_object
+
+
+def _registered(header: bytes, schemas: SchemaStore) -> Schema:
+    schema_id = confluent_schema_id(header)
+    if schema_id is None:
+        raise _fault(Reason.BAD_FRAMING, "the record does not begin with a zero byte and a schema id")
+    schema: Schema = schemas.schema(schema_id)
+    return schema
+
+
+def _further_schemas(settings: Settings) -> list[Schema]:
+    folder: Path | None = settings.input.writer_schemas
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise ConfigError(f"input.writer_schemas: {folder} is no folder")
+    return [load_schema(path) for path in sorted(folder.glob("*.avsc"))]
+
+
+def _avro_rows(writer: Schema, reader: Schema, signature: Signature, *, skip: int) -> Rows:
+    """The native reader, or the slow one where the native one does not take the schema. Raises RecordError."""
+    check_resolves(writer, reader)
+    try:
+        return NativeRows(writer, reader, signature, skip=skip)
+    except UnsupportedSchemaError:
+        return ReferenceRows(writer, reader, signature, skip=skip)
+
+
+def _fault(reason: Reason, detail: str) -> RecordError:
+    return RecordError(stage=Stage.DECODE, reason=reason, detail=detail)
+
+
+def _rejection(index: int, error: RecordError) -> Rejection:
+    return Rejection(index=index, stage=error.stage, reason=error.reason, detail=error.detail)

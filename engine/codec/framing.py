@@ -1,0 +1,54 @@
+"""What stands before the Avro bytes of a message: which schema they were written with."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastavro.schema import SchemaParseException, fingerprint, to_parsing_canonical_form
+
+from schemas.errors import ConfigError
+
+Schema = dict[str, Any] | list[Any] | str
+"""A parsed .avsc: what `json.loads` makes of it."""
+
+confluent_magic: Final = 0
+confluent_header_bytes: Final = 5
+single_object_magic: Final = b"\xc3\x01"
+single_object_header_bytes: Final = 10
+schema_id_max: Final = (1 << 31) - 1
+
+header_bytes: Final[Mapping[str, int]] = {
+    "confluent": confluent_header_bytes,
+    "single_object": single_object_header_bytes,
+    "none": 0,
+}
+"""How long the header of each framing is."""
+
+
+def confluent_prefix(schema_id: int) -> bytes:
+    """The Confluent wire format's header: a zero byte and the registry's id, big-endian."""
+    return bytes([confluent_magic]) + schema_id.to_bytes(4, "big")
+
+
+def single_object_prefix(schema: Schema) -> bytes:
+    """Avro's single-object header: the marker and the CRC-64-AVRO of the parsing canonical form, little-endian.
+
+    Raises ConfigError when `schema` is no Avro schema.
+    """
+    try:
+        digest = fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO")
+    except (SchemaParseException, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"this is not an Avro schema: {error}") from error
+    return single_object_magic + bytes.fromhex(digest)
+
+
+def confluent_schema_id(header: bytes) -> int | None:
+    """The schema id in the first five bytes of a message; None when they are no Confluent header."""
+    if len(header) < confluent_header_bytes or header[0] != confluent_magic:
+        return None
+    schema_id = int.from_bytes(header[1:confluent_header_bytes], "big")
+    return schema_id if schema_id <= schema_id_max else None
+
+
+def is_single_object(header: bytes) -> bool:
+    """Whether the first ten bytes of a message are a single-object header, of whatever schema."""
+    return len(header) >= single_object_header_bytes and header.startswith(single_object_magic)

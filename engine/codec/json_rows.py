@@ -1,0 +1,76 @@
+"""JSON records to matrix rows."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from engine.codec.object_rows import ObjectRows, without_faults, wrong_type
+from engine.models.signature import Signature
+from schemas.errors import RecordError
+from schemas.reasons import Reason, Stage
+
+chunk_bytes_max: Final = 4 << 20
+"""Parsed at a time: a parsed record can take some 30 times its bytes."""
+
+
+class JsonRows:
+    """Reads the fields of a signature from JSON objects, as ObjectRows finds them.
+
+    Of a name that stands twice in an object the last counts. Depth is bounded by the parser (1,024), numbers are IEEE
+    doubles: one that is past them makes the record corrupt.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self._width = signature.width
+        self._dtype = signature.dtype
+        self._objects = ObjectRows(signature)
+
+    def read(
+        self, values: Sequence[bytes]
+    ) -> tuple[NDArray[np.generic], NDArray[np.int64], list[tuple[int, RecordError]]]:
+        """`(matrix (R, F), rows (R,) ascending places in values, faults by ascending place)`; R + faults = all."""
+        matrix = np.full((len(values), self._width), np.nan, dtype=self._dtype)
+        faults: dict[int, RecordError] = {}
+        for start, stop in _chunks(values):
+            documents, places = _parse(values[start:stop], start, faults)
+            self._objects.fill(documents, places, matrix, faults)
+        return without_faults(matrix, faults)
+
+
+def _chunks(values: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Ranges of values of together at most chunk_bytes_max, or of one value."""
+    ends = np.cumsum([*map(len, values)])
+    chunks, start = [], 0
+    while start < len(values):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + chunk_bytes_max, side="right")))
+        chunks.append((start, stop))
+        start = stop
+    return chunks
+
+
+def _parse(
+    values: Sequence[bytes], start: int, faults: dict[int, RecordError]
+) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
+    """The objects, and the place of each."""
+    documents, places = [], []
+    loads = orjson.loads
+    for place, value in enumerate(values, start):
+        try:
+            document = loads(value)
+        except orjson.JSONDecodeError:  # its text quotes nothing we could pass on without quoting the payload
+            faults[place] = RecordError(
+                stage=Stage.DECODE,
+                reason=Reason.CORRUPT,
+                detail="the value is not JSON, or not within its bounds",
+            )
+            continue
+        if type(document) is not dict:
+            faults[place] = wrong_type("the value", "an object")
+            continue
+        documents.append(document)
+        places.append(place)
+    return documents, np.array(places, dtype=np.int64)

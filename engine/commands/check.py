@@ -1,0 +1,91 @@
+"""`penstock check`: preflight, with the warm-up table."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from engine.clock import SystemClock
+from engine.preflight import Findings, check_kafka, check_model, check_registry
+from engine.settings import load_settings
+from engine.terminal import Terminal
+
+summary = (
+    "Preflight: everything a worker proves before its first poll (bundle, device, golden batch, warm-up, schemas, topics, "
+    "permissions, registry). Lists every fault and exits with 2 when there is one."
+)
+example = "penstock check penstock.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("settings", type=Path, metavar="penstock.yaml", help="the settings of the workers")
+    parser.add_argument("--no-kafka", action="store_true", help="leave out Kafka and the registry")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Check, and report; 0 when a worker would start."""
+    settings = load_settings(arguments.settings)
+    clock = SystemClock()
+    findings = Findings(good=[("settings", str(arguments.settings))])
+    check_model(settings, findings, clock)
+    if not arguments.no_kafka:
+        check_kafka(settings, findings)
+        check_registry(settings, findings, clock)
+    _show(findings, terminal)
+    terminal.result(as_json(findings))
+    return 2 if findings.faults else 0
+
+
+def as_json(findings: Findings) -> dict[str, Any]:
+    """The findings for a program."""
+    model, first = findings.model, findings.first_batch
+    return {
+        "ok": not findings.faults,
+        "checks": dict(findings.good),
+        "faults": [{"check": what, "fault": fault} for what, fault in findings.faults],
+        "device": model.device.name if model else None,
+        "warmup": [
+            {"rows": timing.rows, "first_ms": timing.first_ms, "ms": timing.ms} for timing in model.warmup
+        ]
+        if model
+        else [],
+        "first_batch": {
+            "rows": first.rows,
+            "first_ms": first.first_ms,
+            "steady_ms": first.steady_ms,
+            "ratio": first.ratio,
+        }
+        if first
+        else None,
+    }
+
+
+def _show(findings: Findings, terminal: Terminal) -> None:
+    for what, found in findings.good:
+        terminal.say(Text.assemble(("ok     ", "green"), f"{what:<14}{found}"))
+    for what, fault in findings.faults:
+        terminal.say(Text.assemble(("fault  ", "bold red"), f"{what:<14}{fault}"))
+    if findings.model is None or findings.first_batch is None:
+        return
+    warmup = Table("rows", "first, ms", "warm, ms", "rows/s", title="warm-up", box=None, title_justify="left")
+    for column in warmup.columns:
+        column.justify = "right"
+    for timing in findings.model.warmup:
+        warmup.add_row(
+            f"{timing.rows:,}",
+            f"{timing.first_ms:.3f}",
+            f"{timing.ms:.3f}",
+            f"{timing.rows / timing.ms * 1000:,.0f}",
+        )
+    terminal.say()
+    terminal.say(warmup)
+    first = findings.first_batch
+    terminal.say()
+    terminal.say(
+        f"The first batch after start, {first.rows:,} rows, takes {first.first_ms:.2f} ms; those after it "
+        f"{first.steady_ms:.2f} ms ({first.ratio:.2f}x)."
+    )

@@ -1,0 +1,74 @@
+"""`penstock run`: the worker processes under one supervisor, with one port for metrics and health."""
+
+import argparse
+import logging
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from engine.clock import SystemClock
+from engine.http import HttpServer, SupervisorView
+from engine.metrics import SupervisorMetrics
+from engine.settings import load_settings
+from engine.terminal import Terminal
+from engine.workers import Command, Supervisor
+
+summary = "Run the worker(s) of a settings file until SIGTERM or Ctrl+C; then finish what is in flight, commit and leave."
+example = "penstock run penstock.yaml"
+
+logger = logging.getLogger("penstock")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("settings", type=Path, metavar="penstock.yaml", help="the settings file")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Supervise until stopped."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s supervisor %(levelname)s %(message)s"
+    )
+    settings = load_settings(arguments.settings)
+    metrics = SupervisorMetrics(CollectorRegistry())
+    with tempfile.TemporaryDirectory(prefix="penstock-run-") as folder:
+        run_folder = Path(folder)
+        supervisor = Supervisor(
+            Command(arguments=(str(arguments.settings),)),
+            workers=settings.workers,
+            run_folder=run_folder,
+            drain_budget_s=settings.kafka.drain_budget_s,
+            clock=SystemClock(),
+            say=logger.warning,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, supervisor.request_stop)
+        view = SupervisorView(metrics=metrics, ports=lambda: _ports(supervisor, run_folder))
+        server = HttpServer(view.routes(), host=settings.http.host, port=settings.http.port)
+        server.start()
+        logger.info("metrics and health on http://%s:%d", settings.http.host, server.port)
+        counted = 0
+
+        def count_restarts() -> None:
+            nonlocal counted
+            metrics.worker_restarts.inc(supervisor.restarts - counted)
+            counted = supervisor.restarts
+
+        try:
+            return supervisor.run(each_turn=count_restarts)
+        finally:
+            server.close()
+
+
+def _ports(supervisor: Supervisor, run_folder: Path) -> dict[str, int]:
+    """The loopback port of each worker that runs and serves by now."""
+    ports = {}
+    for slot in supervisor.pids():
+        try:
+            ports[str(slot)] = int((run_folder / f"http-{slot}").read_text())
+        except (FileNotFoundError, ValueError):
+            continue
+    return ports

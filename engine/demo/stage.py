@@ -1,0 +1,189 @@
+"""The demo's stage: a broker with its topics, and the worker on it, on Kafka or in memory."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from engine.clock import Clock
+from engine.settings import Settings, parse_settings
+from schemas.errors import PenstockError
+from schemas.records import Records
+
+partitions = 4
+topics = ("departures", "departures.predictions", "departures.explanations", "departures.dead-letters")
+stop_patience_s = 20.0
+
+
+class Writer(Protocol):
+    """Produces to the input topic."""
+
+    def write(self, values: Sequence[bytes | None], *, keys: Sequence[bytes | None] | None = None) -> None:
+        """Queue records by key, waiting for room."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until all are acknowledged."""
+
+
+class Reader(Protocol):
+    """Follows an output topic from its beginning, committed messages only."""
+
+    def read(self, records_max: int, timeout_s: float) -> Records | None:
+        """The next records."""
+
+
+class Offsets(Protocol):
+    """The input topic's ends."""
+
+    def read(self, topic: str) -> Sequence[Any]:
+        """Every partition."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """What the show needs of a broker and its worker."""
+
+    broker: str
+    writer: Writer
+    reader: Callable[[str], Reader]
+    offsets: Offsets
+    worker_failed: Callable[[], str | None]
+
+
+def settings_tree(bootstrap_servers: str, bundle: Path) -> dict[str, Any]:
+    """The demo's penstock.yaml."""
+    return {
+        "kafka": {
+            "bootstrap_servers": bootstrap_servers,
+            "group": "flight-delay",
+            "delivery": "exactly_once",
+        },
+        "input": {"topic": topics[0]},
+        "output": {"predictions": topics[1], "explanations": topics[2], "dead_letters": topics[3]},
+        "model": {"path": str(bundle)},
+        "explain": {"policy": "every", "output": "late"},
+        "http": {"port": 0},
+    }
+
+
+@contextmanager
+def kafka_stage(bundle: Path, folder: Path, clock: Clock, say: Callable[[str], None]) -> Iterator[Stage]:
+    """A real Kafka as a child process, and `penstock run` as another."""
+    from connectors.embedded import EmbeddedKafka
+    from connectors.kafka_admin import KafkaAdmin
+    from connectors.kafka_client import ClientConfig
+    from connectors.kafka_offsets import KafkaOffsets
+    from connectors.kafka_plain import KafkaReader, KafkaWriter
+
+    with ExitStack() as held:
+        broker = held.enter_context(EmbeddedKafka())
+        config = ClientConfig(bootstrap_servers=broker.bootstrap_servers)
+        KafkaAdmin(config).create_topics(dict.fromkeys(topics, partitions))
+        file = folder / "penstock.yaml"
+        tree = settings_tree(broker.bootstrap_servers, bundle)
+        file.write_text(yaml.safe_dump(tree, sort_keys=False))
+        log = held.enter_context((folder / "worker.log").open("wb"))
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "engine", "run", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        held.callback(_end, worker)
+        writer = KafkaWriter(config, topics[0])
+        held.callback(writer.close)
+        offsets = KafkaOffsets(config, "flight-delay")
+        held.callback(offsets.close)
+
+        def reader(topic: str) -> Reader:
+            made = KafkaReader(config, topic, clock)
+            held.callback(made.close)
+            return made
+
+        def worker_failed() -> str | None:
+            if worker.poll() is None:
+                return None
+            lines = (folder / "worker.log").read_text(errors="replace").splitlines()
+            return lines[-1] if lines else f"exit code {worker.returncode}"
+
+        yield Stage(
+            broker=f"Apache Kafka at {broker.bootstrap_servers}",
+            writer=writer,
+            reader=reader,
+            offsets=offsets,
+            worker_failed=worker_failed,
+        )
+
+
+@contextmanager
+def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
+    """Penstock's own broker in this process, and the worker on a thread of it."""
+    from connectors.memory import MemoryBroker
+    from engine.app import Link, make_worker, new_metrics, open_bundle
+    from engine.ports import AssignmentListener, Source
+    from engine.status import StatusBoard
+
+    broker = MemoryBroker(clock)
+    for topic in topics:
+        broker.create_topic(topic, partitions=partitions)
+    settings: Settings = parse_settings(settings_tree("memory", bundle), origin="demo", folder=folder)
+    group = settings.kafka.group
+
+    def open_source(listener: AssignmentListener) -> Source:
+        return broker.source(group=group, topic=topics[0], listener=listener)
+
+    link = Link(
+        cluster=broker.cluster_id,
+        open_source=open_source,
+        open_sink=lambda: broker.exactly_once_sink(
+            group=group, topic=topics[0], transactional_ids=("a", "b")
+        ),
+        ends=lambda _: {},
+        report=lambda _: None,
+    )
+    worker = make_worker(
+        settings,
+        link,
+        name="demo",
+        run_folder=folder,
+        board=StatusBoard(worker="demo", group=group, topic=topics[0], clock=clock, rows_max=4096),
+        metrics=new_metrics(),
+        bundle=open_bundle(settings),
+        clock=clock,
+    )
+    failures: list[str] = []
+
+    def work() -> None:
+        try:
+            worker.run()
+        except PenstockError as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=work, name="worker", daemon=True)
+    thread.start()
+    try:
+        yield Stage(
+            broker="the broker in memory",
+            writer=broker.writer(topics[0]),
+            reader=broker.reader,
+            offsets=broker.offsets(group),
+            worker_failed=lambda: failures[0] if failures else None,
+        )
+    finally:
+        worker.pipeline.request_stop()
+        thread.join(stop_patience_s)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(stop_patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,165 @@
+"""Reads an ONNX model as a tree ensemble."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from engine.explain.covers import from_properties
+from engine.explain.forest import Forest, features_max, ordered
+from engine.explain.onnx_nodes import NotATreeError, forest_of_node, operators
+from engine.explain.onnx_rules import Columns, Constant, Labels, Numbers, Refused, Scores, Value, applied
+from schemas.errors import ConfigError
+
+__all__ = ["NotATreeError", "read_forest"]
+
+_model_bytes_max = 1 << 30
+_input_numbers = {
+    onnx.TensorProto.FLOAT: Numbers.FLOAT32,
+    onnx.TensorProto.BOOL: Numbers.FLOAT32,
+    onnx.TensorProto.INT64: Numbers.INTEGER,
+    onnx.TensorProto.INT32: Numbers.INTEGER,
+    onnx.TensorProto.DOUBLE: Numbers.FLOAT64,
+}
+
+
+def read_forest(
+    model: bytes | onnx.ModelProto,
+    output: str | None = None,
+    *,
+    inputs: Sequence[tuple[str, int]] | None = None,
+) -> Forest:
+    """The tree ensemble behind a model's scores, in canonical order, with the covers that the file carries.
+
+    `output` names the graph output to explain; by default the first that carries scores. `inputs` are the names and
+    widths of the graph's inputs in the order in which the row's columns feed them; by default as the graph declares.
+
+    Raises NotATreeError, naming the operator or form, when the model cannot be explained exactly as trees;
+    ConfigError when it is broken.
+    """
+    proto = _parsed(model) if isinstance(model, bytes) else model
+    named = (*proto.graph.input, *proto.graph.output, *proto.graph.initializer)
+    if not all(
+        isinstance(item.name, str) for item in named
+    ):  # protobuf hands out bytes where a text is not UTF-8
+        raise ConfigError("the ONNX model has a name that is not UTF-8")
+    columns = _columns(proto.graph, inputs)
+    values: dict[str, Value] = dict(columns.items())
+    values |= {tensor.name: _constant(tensor) for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        unknown = Refused(why=f"operator {node.op_type[:40]} reads a tensor that is not there")
+        given = [values.get(name, unknown) for name in node.input if name]
+        values.update(zip(node.output, _evaluated(node, given), strict=False))
+    forest = ordered(_chosen(proto.graph, values, output))
+    if all(value.place is not None for value in columns.values()):
+        width = sum(len(value.place) for value in columns.values() if value.place is not None)
+        forest = replace(forest, features=width)
+    carried = from_properties({item.key: item.value for item in proto.metadata_props}, forest)
+    return forest if carried is None else replace(forest, cover=carried)
+
+
+def _parsed(data: bytes) -> onnx.ModelProto:
+    if len(data) > _model_bytes_max:
+        raise ConfigError(f"the ONNX model has {len(data)} bytes, more than {_model_bytes_max}")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ConfigError("the model is not an ONNX file, or is cut off") from error
+    return model
+
+
+def _columns(graph: onnx.GraphProto, inputs: Sequence[tuple[str, int]] | None) -> dict[str, Columns]:
+    """The row's columns, dealt out to the graph's inputs."""
+    constant = {tensor.name for tensor in graph.initializer}
+    declared = {item.name: item.type.tensor_type for item in graph.input if item.name not in constant}
+    widths: Sequence[tuple[str, int | None]] = inputs or [
+        (name, _width(kind, alone=len(declared) == 1)) for name, kind in declared.items()
+    ]
+    if not widths or sorted(name for name, _ in widths) != sorted(declared):
+        raise ConfigError(f"the model's inputs are {', '.join(declared) or 'missing'}, not those given")
+    columns: dict[str, Columns] = {}
+    start = 0
+    for name, width in widths:
+        numbers = _input_numbers.get(declared[name].elem_type)
+        if numbers is None:
+            raise NotATreeError(f"input {name} of the model does not take numbers that trees compare")
+        if width is not None and not 1 <= width <= features_max - start:
+            raise ConfigError(f"the inputs of the model take more than {features_max} columns, or none")
+        place = None if width is None else np.arange(start, start + width)
+        columns[name] = Columns(place=place, numbers=numbers)
+        start += width or 0
+    return columns
+
+
+def _width(kind: onnx.TypeProto.Tensor, *, alone: bool) -> int | None:
+    """Declared columns of an input; None when they are not declared and all belong to it."""
+    dimensions = kind.shape.dim
+    if len(dimensions) == 1:
+        return 1
+    if len(dimensions) == 2 and dimensions[1].dim_value > 0:
+        return int(dimensions[1].dim_value)
+    if alone and len(dimensions) in (0, 2):
+        return None
+    raise NotATreeError("an input of the model does not say how many columns it takes")
+
+
+def _chosen(graph: onnx.GraphProto, values: Mapping[str, Value], output: str | None) -> Forest:
+    names = [item.name for item in graph.output if output in (None, item.name)]
+    if not names:
+        raise ConfigError(f"the model has no output {output}")
+    reasons = []
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, Scores):
+            return _named(replace(value.forest, output_name=name), values.values())
+        reasons.append(value.why if isinstance(value, Refused) else "the model has no tree ensemble")
+    raise NotATreeError(reasons[-1])
+
+
+def _named(forest: Forest, values: Iterable[Value]) -> Forest:
+    """The forest with the class names that the graph looks labels up in, where the trees did not bring them."""
+    tables = [value.names for value in values if isinstance(value, Labels) and value.names]
+    if forest.outputs > 1 and not forest.labels and tables and len(tables[0]) == forest.outputs:
+        return replace(forest, labels=tables[0])
+    return forest
+
+
+def _constant(tensor: onnx.TensorProto) -> Value:
+    try:
+        return Constant(array=onnx.numpy_helper.to_array(tensor))
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+        return Refused(why=f"constant {tensor.name[:40]} cannot be read")
+
+
+def _evaluated(node: onnx.NodeProto, values: Sequence[Value]) -> list[Value]:
+    """What the outputs of a node are."""
+    if node.op_type == "Constant":
+        tensors = [_constant(attribute.t) for attribute in node.attribute if attribute.name == "value"]
+        return tensors or [Refused(why="a constant that is no tensor")]
+    if node.op_type in operators and node.domain == "ai.onnx.ml" and values:
+        return _ensemble(node, values[0])
+    return [applied(node, values)] * len(node.output)
+
+
+def _ensemble(node: onnx.NodeProto, rows: Value) -> list[Value]:
+    if isinstance(rows, Refused):
+        return [rows] * len(node.output)
+    if not isinstance(rows, Columns):
+        return [Refused(why="the tree ensemble reads something else than the model's inputs")] * len(
+            node.output
+        )
+    if rows.numbers is Numbers.FLOAT64:
+        return [Refused(why="the tree ensemble compares in float64")] * len(node.output)
+    forest = forest_of_node(node, output_name="")
+    if rows.place is not None:
+        if forest.features > len(rows.place):
+            raise ConfigError(
+                f"the tree ensemble tests feature {forest.features - 1} of a row of {len(rows.place)}"
+            )
+        feature = np.where(forest.leaf < 0, rows.place[forest.feature], -1).astype(np.int32)
+        forest = replace(forest, feature=feature, features=int(rows.place.max()) + 1)
+    scores = Scores(forest=forest)
+    return [Labels(), scores] if node.op_type == "TreeEnsembleClassifier" else [scores]

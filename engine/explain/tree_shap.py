@@ -1,0 +1,258 @@
+"""Exact SHAP values of tree ensembles: for people with a matrix, and for the stream."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from engine.explain import oracle
+from engine.explain.forest import Forest
+from engine.explain.onnx_trees import read_forest
+from engine.ports import Attributions, Predictions
+from schemas.errors import ConfigError, InvariantError
+
+if TYPE_CHECKING:
+    from engine.models.bundle import Bundle
+
+Precision = Literal["float32", "float64"]
+Method = Literal["auto", "tree_path_dependent", "tree_interventional"]
+background_rows_max = 1 << 16
+
+
+class TreeShap:
+    """SHAP values of a tree ensemble, relative to its training data (path-dependent: needs covers) or to given rows
+    (interventional).
+
+    base + values.sum(axis=1) is the raw score: the margin, before any sigmoid or softmax.
+    """
+
+    def __init__(
+        self,
+        forest: Forest,
+        *,
+        background: ArrayLike | None = None,
+        method: Method = "auto",
+        threads: int = 1,
+    ) -> None:
+        """`auto` is path-dependent where the forest has covers and no background is given, interventional with one.
+
+        Raises ConfigError when what the method needs is not there: nothing is ever assumed in its place.
+        """
+        if method == "auto":
+            method = "tree_path_dependent" if background is None else "tree_interventional"
+        self.forest = forest
+        self.method = method
+        self.background_digest: str | None = None
+        self._threads = threads
+        if method == "tree_path_dependent":
+            if forest.cover is None:
+                raise ConfigError(
+                    "the model's file does not say how much training data passed each node: "
+                    "give background rows, or package the original model, which keeps them"
+                )
+            self._kernel = _Kernel(forest, None)
+        else:
+            if background is None:
+                raise ConfigError("interventional explanations need background rows")
+            rows = as_rows(background, forest.features)
+            if not 1 <= len(rows) <= background_rows_max:
+                raise ConfigError(f"{len(rows)} background rows; 1 to {background_rows_max} make sense")
+            self.background_digest = hashlib.sha256(rows.tobytes()).hexdigest()
+            self._kernel = _Kernel(forest, rows)
+
+    @staticmethod
+    def from_bundle(path: "Path | str | Bundle", *, method: Method = "auto", threads: int = 1) -> "TreeShap":
+        """As the stream explains: by the covers in the bundle's model, else by its background rows.
+
+        Raises NotATreeError when the model is no tree ensemble, ConfigError when it has neither covers nor background.
+        """
+        from engine.models.bundle import Bundle  # late: reading a bare ONNX file needs none of it
+
+        bundle = path if isinstance(path, Bundle) else Bundle.load(path)
+        inputs = [(item.name, item.width) for item in bundle.signature.inputs]
+        forest = _with_classes(read_forest(bundle.model, inputs=inputs), bundle.classes)
+        if method == "auto":
+            method = "tree_path_dependent" if forest.cover is not None else "tree_interventional"
+            if forest.cover is None and bundle.background is None:
+                raise ConfigError(
+                    f"model {bundle.name} has neither covers nor background rows to explain by: "
+                    "package it again with --background"
+                )
+        return TreeShap(forest, background=bundle.background, method=method, threads=threads)
+
+    @staticmethod
+    def from_onnx(
+        model: Path | str | bytes,
+        *,
+        background: ArrayLike | None = None,
+        output: str | None = None,
+        threads: int = 1,
+    ) -> "TreeShap":
+        """From an ONNX file or its bytes: relative to `background`, or by the covers that the file carries.
+
+        Raises NotATreeError when the model is no tree ensemble, ConfigError when it cannot be read or explained.
+        """
+        data = model if isinstance(model, bytes) else _file_bytes(Path(model))
+        return TreeShap(read_forest(data, output), background=background, threads=threads)
+
+    @property
+    def base(self) -> NDArray[np.float64]:
+        """What the values start from, (outputs,): the expected raw score."""
+        return self._kernel.expected
+
+    def shap_values(
+        self, X: ArrayLike, *, precision: Precision = "float32"
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values (n, features), or (n, features, outputs) where the forest has several, and the base (outputs,).
+
+        X is (n, features), taken as float32; NaN is missing. The outputs are raw scores; a two-class margin is one
+        output, that of the second class. `float64` is the slow, exact form. Raises ConfigError for rows of another width.
+        """
+        values, _ = self.contributions(as_rows(X, self.forest.features), precision=precision)
+        return (values[:, :, 0] if self.forest.outputs == 1 else values), self.base.copy()
+
+    def contributions(
+        self, rows: NDArray[np.float32], *, precision: Precision = "float32"
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values (n, features, outputs), and the raw scores (n, outputs) that they must add up to, found by walking the
+        trees. `rows` is float32 (n, features) in C order."""
+        return self._kernel.shap_values(rows, precision, self._threads)
+
+
+class TreeExplainer:
+    """Explains a batch for the stream: the predicted class, one output, or all of them."""
+
+    def __init__(self, shap: TreeShap, *, output: str = "predicted") -> None:
+        """`output` is `predicted`, `all`, or the name of a class, of the score output, or the number of a target.
+
+        Raises ConfigError when there is no such output, or `predicted` has no meaning: several targets and no classes.
+        """
+        self._shap = shap
+        self._forest = shap.forest
+        self._space = self._forest.space
+        self._fixed = _fixed_outputs(self._forest, output)
+        self._output_name = self._forest.output_name
+
+    def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
+        """One explanation a row; with `all`, every output of the first row, then of the second, and so on."""
+        rows = as_rows(matrix, self._forest.features)
+        values, raw = self._shap.contributions(rows)
+        if self._fixed is None:
+            index = self._predicted(predictions)
+            place = np.arange(len(rows))
+        else:
+            index = np.tile(self._fixed, len(rows))
+            place = np.repeat(np.arange(len(rows)), len(self._fixed))
+        picked, base, score = self._picked(values, raw, place, index)
+        return Attributions(
+            values=picked,
+            base=base,
+            output_index=index,
+            output_name=self._output_name,
+            additivity_error=base + picked.sum(axis=1) - score,
+            sampling_error=None,
+            method=self._shap.method,
+            space=self._space,
+            background=self._shap.background_digest,
+        )
+
+    def _predicted(self, predictions: Predictions) -> NDArray[np.int64]:
+        labels = predictions.labels
+        if labels is None:
+            raise InvariantError("a classifier predicted no class")
+        if predictions.classes == self._forest.labels:
+            return labels
+        place = {name: index for index, name in enumerate(self._forest.labels)}
+        if not set(predictions.classes) <= place.keys():
+            raise InvariantError("the classes of the predictions are not those of the trees")
+        return np.array([place[name] for name in predictions.classes], dtype=np.int64)[labels]
+
+    def _picked(
+        self,
+        values: NDArray[np.float64],
+        raw: NDArray[np.float64],
+        place: NDArray[np.int64],
+        index: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Values (E, F), base (E,) and raw score (E,) of output index[e] of row place[e]."""
+        if self._forest.outputs == 1 and self._forest.labels:
+            # One score for two classes: the first class's is `mirror` less the second's.
+            sign = np.where(index == 1, 1.0, -1.0)
+            start = np.where(index == 1, 0.0, self._forest.mirror)
+            return (
+                values[place, :, 0] * sign[:, None],
+                start + sign * self._shap.base[0],
+                start + sign * raw[place, 0],
+            )
+        return values[place, :, index], self._shap.base[index], raw[place, index]
+
+
+def as_rows(X: ArrayLike, features: int) -> NDArray[np.float32]:
+    """A matrix as float32 (n, features) in C order. Raises ConfigError when it has another shape or is not numeric."""
+    array = np.asarray(X)
+    if array.ndim != 2 or array.shape[1] != features or array.dtype.kind not in "fiub":
+        raise ConfigError(
+            f"rows must be a matrix of {features} numeric columns, not {array.dtype} of shape {array.shape}"
+        )
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, as it is for the model
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _with_classes(forest: Forest, classes: tuple[str, ...]) -> Forest:
+    """The forest with the class names that the bundle uses, where they are other names for the same columns."""
+    if set(classes) != set(forest.labels) and len(classes) > 1 and len(classes) == forest.classes:
+        return replace(forest, labels=classes)
+    return forest
+
+
+def _file_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _fixed_outputs(forest: Forest, output: str) -> NDArray[np.int64] | None:
+    """The outputs to explain of every row, or None where the predicted class decides."""
+    if output == "all":
+        return np.arange(forest.classes)
+    if output == "predicted":
+        if forest.labels:
+            return None
+        if forest.outputs == 1:
+            return np.zeros(1, dtype=np.int64)
+        raise ConfigError(
+            f"explain.output predicted: the model has {forest.outputs} targets and predicts no class; "
+            "choose all, or the number of one"
+        )
+    names: Sequence[str] = forest.labels or [str(number) for number in range(forest.outputs)]
+    if output in names:
+        return np.array([names.index(output)])
+    if output == forest.output_name and forest.classes == 1:
+        return np.zeros(1, dtype=np.int64)
+    raise ConfigError(
+        f"explain.output {output}: the model has {', '.join(names[:20])}; or choose all, predicted"
+    )
+
+
+class _Kernel:
+    """The oracle behind the interface of the compiled kernel."""
+
+    def __init__(self, forest: Forest, background: NDArray[np.float32] | None) -> None:
+        self._forest, self._background = forest, background
+        _, self.expected = self._explained(np.zeros((1, forest.features), dtype=np.float32))
+
+    def _explained(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self._background is None:
+            return oracle.path_dependent(self._forest, rows)
+        return oracle.interventional(self._forest, rows, self._background)
+
+    def shap_values(
+        self, rows: NDArray[np.float32], precision: Precision, threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values (n, F, K) and raw scores (n, K)."""
+        return self._explained(rows)[0], self._forest.raw_scores(rows)

@@ -1,0 +1,47 @@
+"""Which processors are here, asked of the driver and of nothing louder."""
+
+import ctypes
+from dataclasses import dataclass
+
+from schemas.errors import ConfigError
+
+_driver_names = ("libcuda.so.1", "libcuda.so")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """Where a session runs."""
+
+    cuda: int | None = None
+    """Number of the GPU; None is the CPU."""
+    note: str | None = None
+    """One line for people when the device is not what one might expect."""
+
+    @property
+    def name(self) -> str:
+        """cpu, or cuda:INDEX."""
+        return "cpu" if self.cuda is None else f"cuda:{self.cuda}"
+
+
+def parse_device(asked: str) -> int | None:
+    """The GPU that is asked for by `cuda` or `cuda:INDEX`, None for `cpu` and `auto`. Raises ConfigError."""
+    if asked in ("auto", "cpu"):
+        return None
+    kind, _, index = asked.partition(":")
+    if kind != "cuda" or not (index or "0").isdecimal():
+        raise ConfigError(f"device {asked} is not known; use auto, cpu, cuda or cuda:INDEX")
+    return int(index or 0)
+
+
+def cuda_devices() -> int:
+    """How many GPUs the CUDA driver offers; 0 without a driver."""
+    for name in _driver_names:
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+        return 0
+    return 0

@@ -1,0 +1,188 @@
+"""From a trained model to a bundle, with the proof that it predicts the same."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.codec.schema_check import check_fields
+from engine.models.bundle import Bundle, Golden
+from engine.models.convert import Converted, Wishes, convert
+from engine.models.device import Device
+from engine.models.features import read_features_file
+from engine.models.manifest import Manifest, json_object
+from engine.models.parity import Parity, prove_parity, tolerance_default
+from engine.models.rows import read_rows, rows_made_up, rows_of_table
+from engine.models.session import OnnxModel
+from engine.models.signature import Signature
+from engine.ports import Model
+from schemas.errors import ConfigError, ModelError
+
+golden_rows = 64
+_batch_rows = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackageReport:
+    """What was made."""
+
+    path: Path
+    bundle: Bundle
+    parity: Parity
+    notes: tuple[str, ...]
+    """What a person should know, a sentence each."""
+
+
+def package(
+    model: Any,
+    out: Path | str,
+    *,
+    name: str | None = None,
+    version: str = "1",
+    feature_names: Sequence[str] | None = None,
+    features: Path | Sequence[Mapping[str, Any]] | None = None,
+    classes: Sequence[str] | None = None,
+    background: Any = None,
+    rows: Any = None,
+    input_schema: Path | None = None,
+    tolerance: float = tolerance_default,
+) -> PackageReport:
+    """Make the bundle `out` from a model file or a live XGBoost, LightGBM or scikit-learn object.
+
+    `features`: a features file, or what would stand in it. `background` and `rows`: a path (.npy, .csv, .parquet), a data
+    frame, or an array of matrix rows (R, F), a category as its code; explanations are relative to the background, and
+    parity is proved on both and on rows made up to sit on every threshold. `name`: default, the folder's name.
+
+    Raises ConfigError for what cannot be packaged, ParityError when the packaged model would predict something else.
+    """
+    overrides = read_features_file(features) if isinstance(features, Path) else list(features or ())
+    converted = convert(
+        model,
+        Wishes(
+            feature_names=None if feature_names is None else tuple(feature_names),
+            overrides=overrides,
+            classes=None if classes is None else tuple(classes),
+        ),
+    )
+    signature = converted.signature
+    known = None if background is None else _rows(background, signature, "the background")
+    more = np.empty((0, signature.width)) if rows is None else _rows(rows, signature, "the rows")
+    given = more if known is None else np.concatenate((known, more))
+    runner = _runner(converted)
+    made_up = rows_made_up(signature, converted.forest, given)
+    parity = prove_parity(converted, runner, given=given, made_up=made_up, tolerance=tolerance)
+    kept = None if known is None else _kept(known.astype(signature.dtype), signature)
+    schema = None if input_schema is None else _schema_bytes(input_schema, signature)
+    bundle = Bundle.write(
+        out,
+        manifest=Manifest(
+            name=name or Path(out).absolute().name,
+            version=version,
+            signature=signature,
+            outputs=converted.outputs,
+            labels=converted.labels,
+            trees=converted.forest is not None,
+            covers=converted.forest is not None and converted.forest.cover is not None,
+            provenance=_provenance(converted, parity),
+        ),
+        model=converted.model,
+        golden=_golden(runner, np.concatenate((given[: golden_rows // 2], made_up)).astype(signature.dtype)),
+        background=kept,
+        input_schema=schema,
+    )
+    notes = list(converted.notes)
+    if parity.rows_narrowed:
+        notes.append(
+            f"on {parity.rows_narrowed} of {parity.rows_given} given rows the original itself answers differently when "
+            f"their numbers are rounded to {signature.dtype}, as the packaged model takes them"
+        )
+    if not bundle.covers and bundle.background is None:
+        notes.append("without a background (--background) its predictions cannot be explained")
+    return PackageReport(path=Path(out), bundle=bundle, parity=parity, notes=tuple(notes))
+
+
+def _runner(converted: Converted) -> OnnxModel:
+    return OnnxModel(
+        model=converted.model,
+        signature=converted.signature,
+        outputs=converted.outputs,
+        labels=converted.labels,
+        device=Device(),
+        threads=1,
+        batch_rows_max=_batch_rows,
+    )
+
+
+def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
+    if isinstance(rows, (str, Path)):
+        matrix = read_rows(Path(rows), signature)
+    elif hasattr(rows, "columns"):
+        matrix = rows_of_table(rows, signature, origin=what)
+    else:
+        matrix = np.asarray(rows, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[1] != signature.width or not len(matrix):
+        raise ConfigError(f"{what} must be rows of {signature.width} columns, and at least one")
+    return _checked_codes(matrix, signature, what)
+
+
+def _checked_codes(matrix: NDArray[np.float64], signature: Signature, what: str) -> NDArray[np.float64]:
+    for column, feature in enumerate(signature.column_features):
+        if feature.kind != "category":
+            continue
+        codes = matrix[~np.isnan(matrix[:, column]), column]
+        if ((codes != np.floor(codes)) | (codes < 0) | (codes >= len(feature.categories))).any():
+            raise ConfigError(f"{what} hold a code of {feature.name} that is not in its table")
+    return matrix
+
+
+def _kept(background: NDArray[np.generic], signature: Signature) -> NDArray[np.generic]:
+    for column, feature in enumerate(signature.column_features):
+        if not feature.may_be_nan and np.isnan(background[:, column].astype(np.float64)).any():
+            raise ConfigError(f"the background misses values of {feature.name}, which may not be missing")
+    return background
+
+
+def _golden(model: Model, rows: NDArray[np.generic]) -> Golden:
+    """Rows spread over those given, with what the model says of them; rows that it answers with NaN teach nothing."""
+    try:
+        found = model.predict(rows)
+    except ModelError as error:
+        raise ConfigError(f"the packaged model cannot run: {error}") from error
+    finite = np.ones(len(rows), dtype=np.bool_)
+    for output in found.outputs.values():
+        finite &= np.isfinite(output).all(axis=1)
+    places = np.flatnonzero(finite)[:golden_rows]
+    if not len(places):
+        raise ConfigError("the packaged model answers NaN or an infinity on every row tried; give --rows")
+    return Golden(
+        rows=rows[places],
+        outputs={name: output[places] for name, output in found.outputs.items()},
+        labels=None if found.labels is None else found.labels[places],
+    )
+
+
+def _provenance(converted: Converted, parity: Parity) -> dict[str, Any]:
+    # The difference itself may change with the processor's instructions; its order of magnitude does not.
+    difference = parity.difference_max
+    rounded = 0.0 if difference == 0 else float(f"1e{math.ceil(math.log10(difference))}")
+    return {
+        "source": converted.source,
+        "onnx_sha256": hashlib.sha256(converted.model).hexdigest(),
+        "parity": {**asdict(parity), "difference_max": rounded},
+        "notes": list(converted.notes),
+        **converted.facts,
+    }
+
+
+def _schema_bytes(path: Path, signature: Signature) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    check_fields(signature, json_object(data, str(path)), origin=str(path))
+    return data

@@ -1,0 +1,405 @@
+"""A model that runs: ONNX Runtime behind the Model port, proved and prewarmed before anyone asks it anything."""
+
+import logging
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from engine.clock import Clock
+from engine.models.bundle import Bundle, Golden
+from engine.models.device import Device, cuda_devices, parse_device
+from engine.models.feeds import feed_of
+from engine.models.manifest import Labels, ModelOutput
+from engine.models.signature import Signature
+from engine.ports import Predictions
+from schemas.errors import ConfigError, InvariantError, ModelError
+
+logger = logging.getLogger(__name__)
+
+warmup_runs = 4
+"""ONNX Runtime allocates on the first run, plans its memory on the second and replays on the third."""
+warmup_run_s_max = 2.0
+"""A bucket that takes longer than this is the last: no batch will be larger."""
+golden_relative_tolerance = 1e-4
+golden_absolute_tolerance = 1e-6
+
+_fatal_only = 4
+_cpu_provider, _cuda_provider = "CPUExecutionProvider", "CUDAExecutionProvider"
+_graph_types = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(string)": "string",
+    "tensor(bool)": "bool",
+}
+_device_faults = ("CUDA", "CUBLAS", "CUDNN", "Failed to allocate memory")
+# ONNX Runtime's exceptions share no base class of their own.
+_ort_exceptions: tuple[type[Exception], ...] = (
+    *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    RuntimeError,
+    ValueError,
+)
+
+LabelReader = Callable[[Mapping[str, NDArray[np.float64]], NDArray[np.generic]], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BucketTiming:
+    """What a batch of `rows` rows takes: the very first, and a warm one (the median of those after it)."""
+
+    rows: int
+    first_ms: float
+    ms: float
+
+
+class OnnxModel:
+    """The Model port on one ONNX Runtime session. One thread at a time.
+
+    With threads=1 a row's scores are the same bits whatever else is in its batch. A batch of more than
+    `batch_rows_max` rows is run in pieces. No batch is padded, unless the graph takes one number of rows only.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: bytes,
+        signature: Signature,
+        outputs: Sequence[ModelOutput],
+        labels: Labels | None,
+        device: Device,
+        threads: int,
+        batch_rows_max: int,
+    ) -> None:
+        """Load the graph on the device. Raises ConfigError when it cannot be, or when it ended on another device."""
+        self._session = _open_session(model, device, threads)
+        graph_inputs = {graph_input.name: graph_input for graph_input in self._session.get_inputs()}
+        _check_inputs(signature, graph_inputs)
+        _check_outputs(self._session, outputs, labels)
+        self._feeds = {
+            model_input.name: feed_of(
+                signature, model_input, _row_shape(graph_inputs[model_input.name].shape, model_input.width)
+            )
+            for model_input in signature.inputs
+        }
+        self._outputs = tuple(outputs)
+        self._names = [output.name for output in outputs]
+        if labels is not None and labels.values is not None:
+            self._names.append(labels.output)
+        self._classes = labels.classes if labels else ()
+        self._read_labels = _label_reader(labels) if labels else None
+        self._run_options = ort.RunOptions()
+        self._run_options.log_severity_level = _fatal_only
+        self._width, self._dtype = signature.width, signature.dtype
+        self._fixed_rows = _fixed_rows(graph_inputs.values())
+        self.device = device
+        self.batch_rows_max = batch_rows_max
+        self.warmup: tuple[BucketTiming, ...] = ()
+
+    def predict(self, matrix: NDArray[np.generic]) -> Predictions:
+        """Predictions of every row of a matrix (R, F) in the signature's dtype.
+
+        Raises ModelError when the graph throws on these rows, InvariantError when the device itself has failed.
+        """
+        if matrix.ndim != 2 or matrix.shape[1] != self._width or matrix.dtype != self._dtype:
+            raise ModelError(
+                f"the model takes rows of {self._width} columns of {self._dtype}, "
+                f"not {matrix.dtype} of shape {matrix.shape}"
+            )
+        step = self._fixed_rows or self.batch_rows_max
+        if 0 < len(matrix) <= step:
+            return self._run(matrix)
+        parts = [self._run(matrix[start : start + step]) for start in range(0, len(matrix), step)]
+        outputs = {
+            output.name: np.concatenate(
+                [np.empty((0, output.width)), *(part.outputs[output.name] for part in parts)]
+            )
+            for output in self._outputs
+        }
+        labels = None
+        if self._read_labels:
+            found = [part.labels for part in parts if part.labels is not None]
+            labels = np.concatenate([np.empty(0, dtype=np.int64), *found])
+        return Predictions(outputs=outputs, labels=labels, classes=self._classes)
+
+    def warm_up(self, rows: NDArray[np.generic], clock: Clock) -> None:
+        """Run every bucket size `warmup_runs` times, on these rows over and over, and keep how long each takes.
+
+        Raises ConfigError when a bucket cannot be run, for instance because it does not fit the device's memory.
+        """
+        timings: list[BucketTiming] = []
+        for bucket in buckets(self.batch_rows_max):
+            batch = np.resize(rows, (bucket, self._width))
+            durations_ms = []
+            for _ in range(warmup_runs):
+                before_s = clock.monotonic_s()
+                try:
+                    self.predict(batch)
+                except (ModelError, InvariantError) as error:
+                    raise ConfigError(f"the model cannot run a batch of {bucket} rows: {error}") from error
+                durations_ms.append((clock.monotonic_s() - before_s) * 1000)
+            timings.append(
+                BucketTiming(rows=bucket, first_ms=durations_ms[0], ms=statistics.median(durations_ms[1:]))
+            )
+            if timings[-1].ms > warmup_run_s_max * 1000:
+                break
+        self.warmup = tuple(timings)
+        self.batch_rows_max = timings[-1].rows
+
+    def check(self, golden: Golden) -> None:
+        """Compare with what the model said when it was packaged. Raises ConfigError when it says something else now."""
+        try:
+            found = self.predict(golden.rows)
+        except (ModelError, InvariantError) as error:
+            raise ConfigError(f"the model cannot run its golden batch: {error}") from error
+        stale = f"on {self.device.name} the model does not say what it said when it was packaged: "
+        for name, expected in golden.outputs.items():
+            difference = np.abs(found.outputs[name] - expected)
+            allowed = golden_absolute_tolerance + golden_relative_tolerance * np.abs(expected).max(axis=0)
+            off = ~(difference <= allowed).all(axis=1)
+            if off.any():
+                row = int(np.flatnonzero(off)[0])
+                raise ConfigError(
+                    f"{stale}output {name} of golden row {row} differs by {difference[row].max():.3g}"
+                )
+        if golden.labels is not None and found.labels is not None:
+            other = np.flatnonzero(found.labels != golden.labels)
+            if len(other):
+                raise ConfigError(f"{stale}golden row {other[0]} gets another class")
+
+    def _run(self, matrix: NDArray[np.generic]) -> Predictions:
+        rows = len(matrix)
+        if self._fixed_rows and rows < self._fixed_rows:
+            matrix = np.resize(matrix, (self._fixed_rows, self._width))
+        feeds = {name: feed(matrix) for name, feed in self._feeds.items()}
+        try:
+            found = self._session.run(self._names, feeds, self._run_options)
+        except _ort_exceptions as error:
+            text = _first_line(error)
+            if self.device.cuda is not None and any(sign in text for sign in _device_faults):
+                # A poisoned context fails every later row too, and none of them is at fault.
+                raise InvariantError(f"{self.device.name} has failed: {text}") from error
+            raise ModelError(f"ONNX Runtime: {text}") from error
+        outputs = {}
+        for output, array in zip(self._outputs, found, strict=False):
+            if array.size != len(matrix) * output.width:
+                raise ModelError(f"output {output.name} is not {output.width} numbers a row")
+            outputs[output.name] = array.reshape(len(matrix), output.width)[:rows].astype(np.float64)
+        labels = self._read_labels(outputs, found[-1].reshape(-1)[:rows]) if self._read_labels else None
+        return Predictions(outputs=outputs, labels=labels, classes=self._classes)
+
+
+def open_model(
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    runtime: str = "auto",
+    threads: int = 1,
+    batch_rows_max: int,
+    clock: Clock,
+) -> OnnxModel:
+    """A bundle's model, checked against its golden batch and run at every bucket size up to `batch_rows_max`.
+
+    `device`: auto, cpu, cuda or cuda:INDEX. `runtime`: auto or onnxruntime, which are the same today. Raises ConfigError:
+    the device or runtime is not there, the graph does not load, or the model does not say what it said when it was packaged.
+    """
+    if runtime not in ("auto", "onnxruntime"):
+        raise ConfigError(f"model.runtime {runtime} is not available; use auto or onnxruntime")
+    model = OnnxModel(
+        model=bundle.model,
+        signature=bundle.signature,
+        outputs=bundle.outputs,
+        labels=bundle.labels,
+        device=choose_device(device),
+        threads=threads,
+        batch_rows_max=batch_rows_max,
+    )
+    if model.device.note:
+        logger.info("%s", model.device.note)
+    model.check(bundle.golden)
+    rows = bundle.golden.rows
+    if bundle.background is not None:
+        rows = np.concatenate((rows, bundle.background[:batch_rows_max]))
+    model.warm_up(rows, clock)
+    return model
+
+
+def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.generic]], dict[str, Any]]:
+    """A function from matrix rows to whatever the graph answers, by output name: for comparing, not for serving.
+
+    Raises ConfigError when the graph does not load or does not run.
+    """
+    session = _open_session(model, Device(), 1)
+    shapes = {graph_input.name: graph_input.shape for graph_input in session.get_inputs()}
+    feeds = {
+        each.name: feed_of(signature, each, _row_shape(shapes[each.name], each.width))
+        for each in signature.inputs
+    }
+    names = [graph_output.name for graph_output in session.get_outputs()]
+
+    def run(matrix: NDArray[np.generic]) -> dict[str, Any]:
+        try:
+            found = session.run(names, {name: feed(matrix) for name, feed in feeds.items()})
+        except _ort_exceptions as error:
+            raise ConfigError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+        return dict(zip(names, found, strict=True))
+
+    return run
+
+
+def buckets(batch_rows_max: int) -> list[int]:
+    """The batch sizes that are run before the model is ready: powers of two, and the limit itself."""
+    sizes = [1 << power for power in range(batch_rows_max.bit_length())]
+    return [*(size for size in sizes if size < batch_rows_max), batch_rows_max]
+
+
+def choose_device(asked: str) -> Device:
+    """The device to run on. Raises ConfigError when a GPU was asked for by name and cannot be had."""
+    index = parse_device(asked)
+    if asked == "cpu":
+        return Device()
+    count = cuda_devices()
+    fault = None
+    if not count:
+        fault = "there is no GPU here"
+    elif index is not None and index >= count:
+        fault = f"there are {count} GPUs here, counted from 0"
+    elif _cuda_provider not in ort.get_available_providers():
+        fault = "this ONNX Runtime is built without CUDA"
+    else:
+        fault = _cuda_fault(index or 0)
+    if fault is None:
+        return Device(cuda=index or 0)
+    if asked != "auto":
+        raise ConfigError(f"device {asked} was asked for, but {fault}")
+    return Device(note=f"{fault}: the model runs on the CPU")
+
+
+def _cuda_fault(index: int) -> str | None:
+    """Why no session would run on this GPU: the CUDA libraries are missing, or do not suit the driver."""
+    ort.set_default_logger_severity(_fatal_only)
+    try:
+        ort.preload_dlls()
+        session = _new_session(_smallest_model(), Device(cuda=index), 1)
+    except _ort_exceptions as error:
+        return f"ONNX Runtime cannot use the GPU ({_first_line(error)})"
+    if session.get_providers()[0] != _cuda_provider:
+        return "the CUDA and cuDNN libraries that ONNX Runtime needs are not here"
+    return None
+
+
+def _smallest_model() -> bytes:
+    from onnx import TensorProto, helper  # only where there is a GPU
+
+    edges = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", edges[:1], edges[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _open_session(model: bytes, device: Device, threads: int) -> Any:
+    try:
+        session = _new_session(model, device, threads)
+    except _ort_exceptions as error:
+        raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+    wanted = _cpu_provider if device.cuda is None else _cuda_provider
+    if session.get_providers()[0] != wanted:  # it falls back to the CPU with no more than a warning
+        raise ConfigError(f"asked for {wanted}, but ONNX Runtime took {session.get_providers()[0]}")
+    return session
+
+
+def _new_session(model: bytes, device: Device, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _fatal_only  # what matters is raised; the rest is red noise
+    # A spinning thread burns the core that the poll thread and the neighbours need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    providers: list[Any] = [_cpu_provider]
+    if device.cuda is not None:
+        # TF32 rounds the factors of float32 products to 10 bits; timing convolutions makes starts differ.
+        cuda = {"device_id": str(device.cuda), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        providers.insert(0, (_cuda_provider, cuda))
+    return ort.InferenceSession(model, sess_options=options, providers=providers)
+
+
+def _check_inputs(signature: Signature, graph_inputs: Mapping[str, Any]) -> None:
+    named = {model_input.name for model_input in signature.inputs}
+    if named != set(graph_inputs):
+        odd = sorted(named ^ set(graph_inputs))
+        raise ConfigError(f"the signature and the graph do not have the same inputs: {', '.join(odd)}")
+    for model_input in signature.inputs:
+        graph_input = graph_inputs[model_input.name]
+        found = _graph_types.get(graph_input.type, graph_input.type)
+        if found != model_input.dtype:
+            raise ConfigError(
+                f"input {model_input.name} of the graph takes {found}, the signature says {model_input.dtype}"
+            )
+        known = [extent for extent in graph_input.shape[1:] if isinstance(extent, int)]
+        if len(known) == len(graph_input.shape[1:]) and math.prod(known) != model_input.width:
+            columns = signature.columns[model_input.start : model_input.start + model_input.width]
+            raise ConfigError(
+                f"input {model_input.name} of the graph takes {math.prod(known)} numbers a row, "
+                f"the features give it {model_input.width}: {', '.join(columns)}"
+            )
+
+
+def _check_outputs(session: Any, outputs: Sequence[ModelOutput], labels: Labels | None) -> None:
+    types = {graph_output.name: graph_output.type for graph_output in session.get_outputs()}
+    for name in [output.name for output in outputs] + ([labels.output] if labels else []):
+        if name not in types:
+            raise ConfigError(f"the graph has no output {name}")
+    for output in outputs:
+        if types[output.name] not in ("tensor(float)", "tensor(double)", "tensor(float16)"):
+            raise ConfigError(f"output {output.name} is a {types[output.name]}, not a tensor of floats")
+
+
+def _row_shape(graph_shape: Sequence[Any], width: int) -> tuple[int, ...]:
+    if len(graph_shape) <= 1:
+        return ()
+    tail = graph_shape[1:]
+    if all(isinstance(extent, int) for extent in tail):
+        return tuple(tail)
+    return (width,) if len(tail) == 1 else (1,) * (len(tail) - 1) + (width,)
+
+
+def _fixed_rows(graph_inputs: Any) -> int | None:
+    fixed = {graph_input.shape[0] for graph_input in graph_inputs if graph_input.shape}
+    numbers = [extent for extent in fixed if isinstance(extent, int)]
+    return min(numbers) if numbers else None
+
+
+def _label_reader(labels: Labels) -> LabelReader:
+    if labels.values is None:
+        return lambda outputs, _: outputs[labels.output].argmax(axis=1)
+    if labels.values == tuple(range(len(labels.values))):
+        return lambda _, found: _places_in_range(found, len(labels.classes))
+    places = {value: place for place, value in enumerate(labels.values)}
+
+    def look_up(_: Mapping[str, NDArray[np.float64]], found: NDArray[np.generic]) -> NDArray[np.int64]:
+        try:
+            return np.array([places[value] for value in found.tolist()], dtype=np.int64)
+        except KeyError as error:
+            raise ModelError("the model answers a class that the bundle does not know") from error
+
+    return look_up
+
+
+def _places_in_range(found: NDArray[np.generic], classes: int) -> NDArray[np.int64]:
+    places = found.astype(np.int64)
+    if ((places < 0) | (places >= classes)).any():
+        raise ModelError("the model answers a class that the bundle does not know")
+    return places
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:300]

@@ -1,0 +1,113 @@
+"""Trees of a foreign library, one by one, joined into a canonical Forest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.explain.forest import Forest, PostTransform
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Tree:
+    """One tree of m nodes, node 0 its root. Tests as in Forest: x <= threshold, or x in a set, goes to `yes`."""
+
+    feature: NDArray[np.int64]  # (m,), anything at a leaf
+    threshold: NDArray[np.float32]  # (m,), anything at a leaf and at a category test
+    yes: NDArray[np.int64]  # (m,), -1 at a leaf
+    no: NDArray[np.int64]  # (m,), -1 at a leaf
+    missing_yes: NDArray[np.bool_]  # (m,), anything at a leaf
+    cover: NDArray[np.float64] | None  # (m,)
+    values: NDArray[
+        np.float64
+    ]  # (m, K) or, for a tree that speaks for one output, (m,); anything at an inner node
+    output: int = 0
+    """Which output a tree with one value a leaf speaks for."""
+    sets: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    """Members, ascending, of the set that each category test asks about, by node."""
+
+
+def join_trees(
+    trees: Sequence[Tree],
+    *,
+    features: int,
+    outputs: int,
+    base_values: Sequence[float],
+    post_transform: PostTransform,
+    labels: tuple[str, ...],
+    output_name: str,
+) -> Forest:
+    """One forest of all trees, in order. Raises ConfigError when the arrays make no forest.
+
+    Covers are kept when every tree has them.
+    """
+    if not trees:
+        raise ConfigError("the model has no trees")
+    starts = np.cumsum([0, *(len(tree.feature) for tree in trees)])
+    joined: dict[str, list[NDArray[np.generic]]] = {
+        name: []
+        for name in ("feature", "threshold", "set_index", "yes", "no", "missing_yes", "leaf", "values")
+    }
+    members: list[NDArray[np.float32]] = []
+    leaves = 0
+    for tree, start in zip(trees, starts[:-1], strict=True):
+        inner = tree.yes >= 0
+        set_index = np.full(len(inner), -1)
+        for node in sorted(tree.sets):
+            set_index[node] = len(members)
+            members.append(tree.sets[node])
+        leaf = np.where(inner, -1, leaves + np.cumsum(~inner) - 1)
+        leaves += int((~inner).sum())
+        values = np.zeros((int((~inner).sum()), outputs))
+        if tree.values.ndim == 1:
+            values[:, tree.output] = tree.values[~inner]
+        else:
+            values[:] = tree.values[~inner]
+        columns: dict[str, NDArray[np.generic]] = {
+            "feature": np.where(inner, tree.feature, -1),
+            "threshold": np.where(inner & (set_index < 0), tree.threshold, np.float32(0)),
+            "set_index": set_index,
+            "yes": np.where(inner, tree.yes + start, -1),
+            "no": np.where(inner, tree.no + start, -1),
+            "missing_yes": inner & tree.missing_yes,
+            "leaf": leaf,
+            "values": values,
+        }
+        for name, column in columns.items():
+            joined[name].append(column)
+    covers = [tree.cover for tree in trees if tree.cover is not None]
+    return Forest(
+        features=features,
+        outputs=outputs,
+        roots=starts[:-1].astype(np.int32),
+        feature=np.concatenate(joined["feature"]).astype(np.int32),
+        threshold=np.concatenate(joined["threshold"]).astype(np.float32),
+        set_index=np.concatenate(joined["set_index"]).astype(np.int32),
+        yes=np.concatenate(joined["yes"]).astype(np.int32),
+        no=np.concatenate(joined["no"]).astype(np.int32),
+        missing_yes=np.concatenate(joined["missing_yes"]).astype(np.uint8),
+        cover=np.concatenate(covers).astype(np.float64) if len(covers) == len(trees) else None,
+        leaf=np.concatenate(joined["leaf"]).astype(np.int32),
+        leaf_values=np.ascontiguousarray(np.concatenate(joined["values"]), dtype=np.float64),
+        base_values=np.asarray(base_values, dtype=np.float64),
+        set_offsets=np.cumsum([0, *(len(each) for each in members)]).astype(np.int32),
+        set_values=np.concatenate([np.empty(0, dtype=np.float32), *members]),
+        post_transform=post_transform,
+        labels=labels,
+        output_name=output_name,
+    )
+
+
+def float32_at_most(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The largest float32 not above each value: for float32 x, x <= value exactly when x <= this."""
+    with np.errstate(over="ignore"):
+        nearest = values.astype(np.float32)
+    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+
+
+def bits_set(words: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """The numbers of the bits that are set in a row of 32-bit words, ascending."""
+    bits = np.unpackbits(words.astype("<u4").view(np.uint8), bitorder="little")
+    return np.flatnonzero(bits).astype(np.float32)

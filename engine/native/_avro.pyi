@@ -1,0 +1,78 @@
+"""Types of the native Avro kernels; see engine/native/avro."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Node = tuple[int, int, int, int, int, int, int, int]
+
+def alike(payloads: list[bytes | None], header_bytes: int, bytes_max: int) -> bool: ...
+
+class Program:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        children: Sequence[int],
+        defaults: Sequence[tuple[int, float]],
+        tables: Sequence[Sequence[bytes]],
+        enums: Sequence[Sequence[float]],
+        columns: int,
+        items_max: int,
+    ) -> None: ...
+    def read(
+        self, payloads: Sequence[bytes], skip: int, as_double: bool
+    ) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.int32], bool]: ...
+
+class PredictionEncoder:
+    def __init__(
+        self,
+        prefix: bytes,
+        topic: str,
+        cluster: str,
+        model_name: str,
+        model_version: str,
+        model_digest: str,
+        output_names: Sequence[str],
+        classes: Sequence[str],
+    ) -> None: ...
+    def encode(
+        self,
+        partitions: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        timestamps_ms: NDArray[np.int64],
+        outputs: Sequence[NDArray[np.float64]],
+        labels: NDArray[np.int64] | None,
+        predicted_at_ms: int,
+    ) -> list[bytes]: ...
+
+class ExplanationEncoder:
+    def __init__(
+        self,
+        prefix: bytes,
+        topic: str,
+        cluster: str,
+        model_name: str,
+        model_version: str,
+        model_digest: str,
+        columns: Sequence[str],
+        tables: Sequence[Sequence[str] | None],
+        method: str,
+        background: str | None,
+        output_name: str,
+        space: str,
+    ) -> None: ...
+    def encode(
+        self,
+        partitions: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        timestamps_ms: NDArray[np.int64],
+        matrix: NDArray[np.float64],
+        values: NDArray[np.float64],
+        base: NDArray[np.float64],
+        output_index: NDArray[np.int64],
+        additivity_error: NDArray[np.float64],
+        sampling_error: NDArray[np.float64] | None,
+        top: int,
+    ) -> list[bytes]: ...

@@ -1,0 +1,73 @@
+// Predictions and explanations from columns to Avro payloads: what never changes is encoded once, the rest is appended.
+//
+// Shapes: N messages, F features. All arrays are C-contiguous and checked by the caller (module.cpp). Nothing throws but
+// std::bad_alloc.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace penstock {
+
+class Buffer {
+ public:
+  void raw(const std::string& piece) { bytes_.append(piece); }
+  void long_(int64_t value);
+  void double_(double value) { bytes_.append(reinterpret_cast<const char*>(&value), 8); }
+  void end_message() { ends_.push_back(bytes_.size()); }
+  void reserve(size_t bytes, size_t messages) { bytes_.reserve(bytes); ends_.reserve(messages); }
+  const std::string& bytes() const { return bytes_; }
+  const std::vector<size_t>& ends() const { return ends_; }
+
+ private:
+  std::string bytes_;
+  std::vector<size_t> ends_;
+};
+
+std::string avro_string(const std::string& text);  // length and bytes
+std::string avro_long(int64_t value);
+
+struct Sources {
+  const int32_t* partitions;
+  const int64_t* offsets;
+  const int64_t* timestamps_ms;
+  int64_t count;
+};
+
+struct PredictionPieces {
+  std::string before_source;              // framing, cluster, topic
+  std::string model;                      // name, version, digest
+  std::vector<std::string> outputs;       // map key of each output
+  std::vector<std::string> labels;        // encoded class names
+};
+
+struct Output {
+  const double* values;  // (N, width)
+  int64_t width;
+};
+
+Buffer encode_predictions(const PredictionPieces& pieces, Sources sources, const std::vector<Output>& outputs,
+                          const int64_t* labels, int64_t predicted_at_ms);
+
+struct ExplanationPieces {
+  std::string before_source;
+  std::string model_method_background;    // and all that stands before the output's index: its name too
+  std::string space;
+  std::vector<std::string> features;      // encoded names
+  std::vector<std::vector<std::string>> tables;  // encoded category names by feature; empty: a number
+};
+
+struct Explained {
+  const double* matrix;  // (N, F)
+  const double* values;  // (N, F)
+  const double* base;
+  const int64_t* output_index;
+  const double* additivity_error;
+  const double* sampling_error;  // null: none
+};
+
+// `top` strongest by magnitude, ties in feature order; 0: all, in the model's order.
+Buffer encode_explanations(const ExplanationPieces& pieces, Sources sources, const Explained& explained, int64_t top);
+
+}  // namespace penstock

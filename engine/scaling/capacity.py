@@ -1,0 +1,106 @@
+"""What one worker could do flat out, estimated from its busy time rather than from the wall clock."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+saturated_busy_ratio = 0.9
+clock_step_s = 1e-9  # a shorter duration was not measured
+
+
+@dataclass(slots=True)
+class _Second:
+    """What was finished in one second."""
+
+    at_s: int
+    records: int = 0
+    busy_s: float = 0.0
+
+
+class RateWindow:
+    """Records and busy seconds of the last `window_s` seconds, kept per second. Not thread-safe."""
+
+    def __init__(self, *, window_s: int = 60) -> None:
+        self._window_s = window_s
+        self._seconds: deque[_Second] = deque()
+        self._since_s: float | None = None
+
+    def add(self, *, now_s: float, records: int, busy_s: float) -> None:
+        """Count what is finished now."""
+        self._trim(now_s)
+        if not self._seconds or self._seconds[-1].at_s != int(now_s):
+            self._seconds.append(_Second(at_s=int(now_s)))
+        self._seconds[-1].records += records
+        self._seconds[-1].busy_s += busy_s
+
+    def start(self, *, now_s: float) -> None:
+        """Rates count from here on, so that the first minute is not diluted by time before the start."""
+        self._since_s = now_s
+
+    def rates(self, *, now_s: float) -> tuple[float, float]:
+        """Records per second, and the share of the time that was busy (0 to 1)."""
+        self._trim(now_s)
+        covered_s = float(self._window_s)
+        if self._since_s is not None:
+            covered_s = min(covered_s, max(now_s - self._since_s, 1.0))
+        records = sum(second.records for second in self._seconds)
+        busy_s = sum(second.busy_s for second in self._seconds)
+        return records / covered_s, min(busy_s / covered_s, 1.0)
+
+    def _trim(self, now_s: float) -> None:
+        while self._seconds and self._seconds[0].at_s <= now_s - self._window_s:
+            self._seconds.popleft()
+
+
+class CapacityEstimator:
+    """Fits busy seconds = fixed + each * rows over the recent batches and reads it off at the largest batch.
+
+    A worker with little to do computes small batches, whose fixed cost would make its records look dear: rows divided by
+    busy time says what it does, the line says what it could do. The newest batches weigh most. Not thread-safe.
+    """
+
+    def __init__(self, *, rows_max: int, memory_batches: float = 200.0) -> None:
+        self._rows_max = rows_max
+        self._keep = 1.0 - 1.0 / memory_batches
+        self._weight = self._x = self._y = self._xx = self._xy = 0.0
+        self._rows_seen_max = 0.0
+
+    def observe(self, *, rows: int, busy_s: float) -> None:
+        """Learn from one finished batch."""
+        if rows <= 0 or not busy_s >= clock_step_s:
+            return
+        keep = self._keep
+        self._weight = self._weight * keep + 1.0
+        self._x = self._x * keep + rows
+        self._y = self._y * keep + busy_s
+        self._xx = self._xx * keep + rows * rows
+        self._xy = self._xy * keep + rows * busy_s
+        self._rows_seen_max = max(self._rows_seen_max * keep, float(rows))
+
+    def records_per_s(self) -> float | None:
+        """Records per busy second at the largest batch; None before the first batch.
+
+        Never extrapolates past ten times the largest batch seen lately: there the line is a guess.
+        """
+        if self._weight == 0.0:
+            return None
+        mean_x, mean_y = self._x / self._weight, self._y / self._weight
+        spread = self._xx / self._weight - mean_x * mean_x
+        each_s = mean_y / mean_x
+        if spread > 1e-3 * mean_x * mean_x:
+            slope_s = (self._xy / self._weight - mean_x * mean_y) / spread
+            each_s = min(max(slope_s, 0.0), each_s)  # a fixed cost is never negative
+        fixed_s = mean_y - each_s * mean_x
+        rows = max(min(float(self._rows_max), 10.0 * self._rows_seen_max), 1.0)
+        busy_s = fixed_s + each_s * rows
+        return rows / busy_s if busy_s > 0 and math.isfinite(busy_s) else None
+
+
+def worker_capacity(*, estimate: float | None, finished_records_per_s: float, busy_ratio: float) -> float:
+    """The capacity to report: what was really finished while saturated, the estimate otherwise; 0 when unknown.
+
+    Busy time leaves out what the worker does besides computing; when it is busy all the time, its rate says it all.
+    """
+    if busy_ratio >= saturated_busy_ratio and finished_records_per_s > 0:
+        return finished_records_per_s
+    return estimate or 0.0

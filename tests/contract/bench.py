@@ -1,0 +1,339 @@
+"""What a contract test needs of a broker, behind one set of methods."""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from connectors.exactly_once import TransactionalSink
+from connectors.kafka_admin import KafkaAdmin
+from connectors.kafka_client import ClientConfig, base_config
+from connectors.kafka_plain import KafkaReader, KafkaWriter
+from connectors.kafka_producer import KafkaTransactionalProducer
+from connectors.kafka_sink import ExactlyOnceSink, GroupOffsets, KafkaAtLeastOnceSink
+from connectors.kafka_source import KafkaSource
+from connectors.memory import MemoryBroker
+from connectors.memory_clients import MemoryProducer
+from connectors.transactions import TransactionalProducer
+from engine.clock import SystemClock
+from engine.ports import Delivery, Sink, Source
+from schemas.records import Outgoing, Records
+
+patience_s = 30.0
+Wrap = Callable[[TransactionalProducer], TransactionalProducer]
+
+
+@dataclass
+class Recorder:
+    """A listener that notes what it is told; several may share one log."""
+
+    name: str = "member"
+    log: list[tuple[str, str, tuple[int, ...]]] = field(default_factory=list)
+    held: set[int] = field(default_factory=set)
+    drain: Callable[[], None] = lambda: None
+
+    def on_assigned(self, partitions: Sequence[int]) -> None:
+        self.log.append((self.name, "assigned", tuple(partitions)))
+        self.held |= set(partitions)
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        self.log.append((self.name, "revoked", tuple(partitions)))
+        self.drain()
+        self.held -= set(partitions)
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        self.log.append((self.name, "lost", tuple(partitions)))
+        self.held -= set(partitions)
+
+
+class Plain(Protocol):
+    def write(self, values: Sequence[bytes | None], **how: Any) -> None: ...
+    def flush(self, timeout_s: float) -> None: ...
+    def close(self) -> None: ...
+
+
+class Bench:
+    """What a test needs of a broker; every client made here is closed at the end of the test."""
+
+    def __init__(self) -> None:
+        self.clock = SystemClock()
+        self._open: list[Callable[[], object]] = []
+        self._counts: dict[str, int] = {}
+
+    def topic(self, stem: str = "topic", *, partitions: int = 1) -> str:
+        name = f"{stem}-{uuid.uuid4().hex[:10]}"
+        self._create(name, partitions)
+        self._counts[name] = partitions
+        return name
+
+    def group(self) -> str:
+        return f"group-{uuid.uuid4().hex[:10]}"
+
+    def source(
+        self,
+        group: str,
+        topic: str,
+        listener: Recorder | None = None,
+        *,
+        start: Any = "earliest",
+        exactly_once: bool = True,
+    ) -> Source:
+        made = self._source(group, topic, listener or Recorder(), start, exactly_once)
+        self._open.append(lambda: made.close(5.0))
+        return made
+
+    def sink(
+        self, group: str, topic: str, *, slot: int = 0, timeout_s: float = 30.0, wrap: Wrap | None = None
+    ) -> Sink:
+        """`wrap` stands between the sink and its producers."""
+        ids = (f"{group}-{slot}-a", f"{group}-{slot}-b")
+        made = self._sink(group, topic, ids, timeout_s, wrap)
+        self._open.append(lambda: made.close(0.0))
+        return made
+
+    def at_least_once_sink(self, topic: str) -> Sink:
+        made = self._at_least_once_sink(topic)
+        self._open.append(lambda: made.close(0.0))
+        return made
+
+    def write(self, topic: str, values: Sequence[bytes | None], **how: Any) -> None:
+        writer = self._writer(topic)
+        writer.write(values, **how)
+        writer.flush(patience_s)
+        writer.close()
+
+    def read(self, topic: str) -> list[Records]:
+        """Everything committed."""
+        reader = self._reader(topic)
+        try:
+            return reader.read_to_end(patience_s)
+        finally:
+            reader.close()
+
+    def values(self, topic: str) -> list[bytes | None]:
+        """Everything committed, partition by partition in order."""
+        found = [
+            (int(p), int(o), v)
+            for r in self.read(topic)
+            for p, o, v in zip(r.partitions, r.offsets, r.values, strict=True)
+        ]
+        return [value for _, _, value in sorted(found, key=lambda row: row[:2])]
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        raise NotImplementedError
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        raise NotImplementedError
+
+    def release(self) -> None:
+        for close in reversed(self._open):
+            with suppress(Exception):
+                close()
+
+    def poll(
+        self, source: Source, count: int, *, records_max: int = 1000, keep_polling: Sequence[Source] = ()
+    ) -> list[Records]:
+        """Poll until so many records came."""
+        polled: list[Records] = []
+        deadline_s = time.monotonic() + patience_s
+        while sum(map(len, polled)) < count:
+            assert time.monotonic() < deadline_s, f"{sum(map(len, polled))} of {count} records came"
+            records = source.poll(records_max, 0.05)
+            if records is not None:
+                polled.append(records)
+            for other in keep_polling:
+                other.poll(1, 0.0)
+        return polled
+
+    def until(self, done: Callable[[], bool], *sources: Source) -> list[Records]:
+        """Poll these until something is so; what came meanwhile."""
+        deadline_s = time.monotonic() + patience_s
+        polled = []
+        while not done():
+            assert time.monotonic() < deadline_s, "it did not happen"
+            for source in sources:
+                records = source.poll(1000, 0.02)
+                if records is not None:
+                    polled.append(records)
+        return polled
+
+    def complete(self, sink: Sink, count: int = 1) -> None:
+        """Advance until so many deliveries are done."""
+        deadline_s = time.monotonic() + patience_s
+        while count > 0:
+            assert time.monotonic() < deadline_s, f"{count} deliveries are missing"
+            count -= sink.advance(0.1)
+        assert count == 0
+
+    def _create(self, name: str, partitions: int) -> None:
+        raise NotImplementedError
+
+    def _source(self, group: str, topic: str, listener: Recorder, start: Any, exactly_once: bool) -> Source:
+        raise NotImplementedError
+
+    def _sink(
+        self, group: str, topic: str, ids: tuple[str, str], timeout_s: float, wrap: Wrap | None
+    ) -> Sink:
+        raise NotImplementedError
+
+    def _at_least_once_sink(self, topic: str) -> Sink:
+        raise NotImplementedError
+
+    def _writer(self, topic: str) -> Plain:
+        raise NotImplementedError
+
+    def _reader(self, topic: str) -> Any:
+        raise NotImplementedError
+
+
+class MemoryBench(Bench):
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker = MemoryBroker(self.clock)
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        return self.broker.committed(group, topic)
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        self.broker.delete_records(topic, partition, before)
+
+    def _create(self, name: str, partitions: int) -> None:
+        self.broker.create_topic(name, partitions)
+
+    def _source(self, group: str, topic: str, listener: Recorder, start: Any, exactly_once: bool) -> Source:
+        return self.broker.source(
+            group=group, topic=topic, listener=listener, start=start, exactly_once=exactly_once
+        )
+
+    def _sink(
+        self, group: str, topic: str, ids: tuple[str, str], timeout_s: float, wrap: Wrap | None
+    ) -> Sink:
+        if wrap is None:
+            return self.broker.exactly_once_sink(
+                group=group, topic=topic, transactional_ids=ids, transaction_timeout_s=timeout_s
+            )
+        return TransactionalSink(
+            producers=[lambda i=i: wrap(MemoryProducer(self.broker, i, topic, timeout_s)) for i in ids],
+            read_committed=lambda partitions, t: self.broker.stable_offsets(group, topic, partitions, t),
+            clock=self.clock,
+            transaction_timeout_s=timeout_s,
+        )
+
+    def _at_least_once_sink(self, topic: str) -> Sink:
+        return self.broker.at_least_once_sink(topic=topic)
+
+    def _writer(self, topic: str) -> Plain:
+        return self.broker.writer(topic)
+
+    def _reader(self, topic: str) -> Any:
+        return self.broker.reader(topic)
+
+
+class KafkaBench(Bench):
+    def __init__(self, bootstrap_servers: str, protocol: Literal["classic", "consumer"]) -> None:
+        super().__init__()
+        self.config = ClientConfig(bootstrap_servers=bootstrap_servers)
+        self._protocol = protocol
+        self._admin = KafkaAdmin(self.config)
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        offsets = GroupOffsets(self.config, group, topic)
+        try:
+            return offsets.read(range(self._counts[topic]), 10.0)
+        finally:
+            offsets.close()
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        admin = AdminClient(base_config(self.config))
+        for future in admin.delete_records([TopicPartition(topic, partition, before)]).values():
+            future.result(10)
+
+    def _create(self, name: str, partitions: int) -> None:
+        self._admin.create_topics({name: partitions})
+
+    def _source(self, group: str, topic: str, listener: Recorder, start: Any, exactly_once: bool) -> Source:
+        return KafkaSource(
+            self.config,
+            group=group,
+            topic=topic,
+            protocol=self._protocol,
+            start=start,
+            listener=listener,
+            exactly_once=exactly_once,
+            max_poll_interval_s=60.0,
+            memory_bytes_max=16 << 20,
+        )
+
+    def _sink(
+        self, group: str, topic: str, ids: tuple[str, str], timeout_s: float, wrap: Wrap | None
+    ) -> Sink:
+        if wrap is None:
+            return ExactlyOnceSink(
+                self.config,
+                group=group,
+                topic=topic,
+                transactional_ids=ids,
+                partition_counts=self._counts,
+                clock=self.clock,
+                transaction_timeout_s=timeout_s,
+            )
+        offsets = GroupOffsets(self.config, group, topic)
+        self._open.append(offsets.close)
+
+        def maker(transactional_id: str) -> Callable[[], TransactionalProducer]:
+            return lambda: wrap(
+                KafkaTransactionalProducer(
+                    self.config,
+                    transactional_id=transactional_id,
+                    topic=topic,
+                    partition_counts=self._counts,
+                    transaction_timeout_s=timeout_s,
+                    memory_bytes_max=16 << 20,
+                )
+            )
+
+        return TransactionalSink(
+            producers=[maker(transactional_id) for transactional_id in ids],
+            read_committed=offsets.read,
+            clock=self.clock,
+            transaction_timeout_s=timeout_s,
+        )
+
+    def _at_least_once_sink(self, topic: str) -> Sink:
+        return KafkaAtLeastOnceSink(self.config, topic=topic, partition_counts=self._counts, clock=self.clock)
+
+    def _writer(self, topic: str) -> Plain:
+        return KafkaWriter(self.config, topic)
+
+    def _reader(self, topic: str) -> Any:
+        return KafkaReader(self.config, topic, self.clock)
+
+
+def delivery(topic: str, records: Sequence[Records], *, mark: bytes = b"") -> Delivery:
+    """The records, each with a mark before its value, as results; positions after the last of each partition."""
+    outgoing = [
+        Outgoing(
+            topic=topic, keys=r.keys, values=[mark + (v or b"") for v in r.values], partitions=r.partitions
+        )
+        for r in records
+    ]
+    positions: dict[int, int] = {}
+    for r in records:
+        for partition in np.unique(r.partitions).tolist():
+            positions[partition] = int(r.offsets[r.partitions == partition].max()) + 1
+    return Delivery(outgoing=outgoing, positions=positions)
+
+
+def firsts(records: Sequence[Records]) -> Mapping[int, int]:
+    """The first offset of each partition."""
+    found: dict[int, int] = {}
+    for r in records:
+        for partition, offset in zip(r.partitions.tolist(), r.offsets.tolist(), strict=True):
+            found[partition] = min(offset, found.get(partition, offset))
+    return found

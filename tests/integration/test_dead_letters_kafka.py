@@ -1,0 +1,189 @@
+"""Dead letters on a real Kafka: read through, and put back exactly once."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from confluent_kafka import Consumer, Producer
+
+from connectors.kafka_client import ClientConfig
+from connectors.kafka_letters import KafkaLog, KafkaReturns
+from engine.codec.contracts import contract
+from engine.codec.dead_letters import DeadLetterEncoder, ModelIdentity
+from engine.codec.framing import single_object_prefix
+from engine.dlq import LetterFilter, Replay, find_letter, replay, summarise
+from schemas.errors import ConfigError
+from schemas.reasons import Reason, Stage
+from schemas.records import Records, Rejection
+
+pytestmark = pytest.mark.kafka
+
+record_bytes = 3000
+letters_made = 30
+
+
+class World:
+    """An input topic with records, a dead-letter topic with the letters of every third, as a worker leaves them."""
+
+    def __init__(self, kafka: str, new_topic: Callable[..., str]) -> None:
+        self.config = ClientConfig(bootstrap_servers=kafka)
+        self.input, self.letters = new_topic("in", partitions=2), new_topic("dead", partitions=2)
+        self.group = f"scorer-{self.input}"
+        self.records: dict[tuple[int, int], tuple[bytes | None, bytes | None]] = {}
+        self._send()
+
+    def _send(self) -> None:
+        producer = Producer({"bootstrap.servers": self.config.bootstrap_servers})
+        count = letters_made // 2
+        for partition in range(2):
+            for offset in range(count):
+                value = None if offset == 4 else b"%d-%d " % (partition, offset) * (600 if offset == 5 else 1)
+                key = b"key-%d" % offset if offset % 2 else None
+                producer.produce(
+                    self.input, value=value, key=key, partition=partition, headers=[("trace", b"t")]
+                )
+                self.records[partition, offset] = (key, value)
+        assert producer.flush(30) == 0
+        encode = DeadLetterEncoder(
+            prefix=single_object_prefix(contract("dead_letter")),
+            cluster="c",
+            model=ModelIdentity(name="m", version="1", digest="d"),
+            worker="w",
+            message_bytes_max=record_bytes,
+        )
+        sender = Producer(
+            {"bootstrap.servers": self.config.bootstrap_servers, "transactional.id": f"t-{self.input}"}
+        )
+        sender.init_transactions(30)
+        for partition in range(2):
+            for offset in range(count):  # a transaction each: the log is full of markers
+                key, value = self.records[partition, offset]
+                one = Records(
+                    topic=self.input,
+                    partitions=np.array([partition], dtype=np.int32),
+                    offsets=np.array([offset], dtype=np.int64),
+                    timestamps_ms=np.array([0], dtype=np.int64),
+                    keys=[key],
+                    values=[value],
+                    headers=lambda _: [("trace", b"t")],
+                )
+                reason = Reason.CORRUPT if offset % 3 else Reason.UNKNOWN_SCHEMA
+                rejection = Rejection(
+                    index=0, stage=Stage.DECODE, reason=reason, detail="as the test wants it"
+                )
+                sender.begin_transaction()
+                sender.produce(
+                    self.letters,
+                    value=encode(one, [rejection], at_ms=offset)[0],
+                    key=key,
+                    partition=partition,
+                )
+                if offset == 7:
+                    sender.produce(self.letters, value=b"not a letter", partition=partition)
+                sender.commit_transaction(30)
+        sender.begin_transaction()
+        sender.produce(self.letters, value=b"never committed", partition=0)
+        sender.abort_transaction(30)
+
+    def replay(self, wanted: LetterFilter, *, again: bool = False, dry_run: bool = False) -> Replay:
+        log = KafkaLog(self.config, topic=self.letters, group=f"{self.group}-replay")
+        source = KafkaLog(self.config, topic=self.input, group=f"{self.group}-replay")
+        returns = KafkaReturns(
+            self.config, group=f"{self.group}-replay", letters_topic=self.letters, topic=self.input
+        )
+        try:
+            return replay(log, source, returns, wanted, topic=self.input, again=again, dry_run=dry_run)
+        finally:
+            log.close()
+            source.close()
+            returns.close()
+
+    def replayed(self) -> list[tuple[int, int, bytes | None, bytes | None, bytes | None]]:
+        """(partition, offset it came from, key, value, trace header) of each record that was put back, in log order."""
+        log = KafkaLog(self.config, topic=self.input, group="test")
+        found = []
+        for message in log.read():
+            headers = dict(message.headers)
+            if "penstock-replayed-from" in headers:
+                topic, partition, offset = (headers["penstock-replayed-from"] or b"").decode().rsplit("/", 2)
+                assert (topic, int(partition)) == (self.input, message.partition)
+                found.append((message.partition, int(offset), message.key, message.value, headers["trace"]))
+        log.close()
+        return found
+
+    def expected(self, offsets: list[int]) -> list[tuple[int, int, bytes | None, bytes | None, bytes | None]]:
+        return [
+            (partition, offset, *self.records[partition, offset], b"t")
+            for partition in range(2)
+            for offset in offsets
+        ]
+
+
+@pytest.fixture
+def world(kafka: str, new_topic: Callable[..., str]) -> World:
+    return World(kafka, new_topic)
+
+
+def test_letters_are_counted_found_and_put_back_exactly_once(world: World) -> None:
+    log = KafkaLog(world.config, topic=world.letters, group="test")
+    summary = summarise(log, LetterFilter(), newest_max=2)
+    assert (summary.letters, summary.unreadable) == (letters_made, 2)
+    assert summary.by_reason == {("decode", "unknown_schema"): 10, ("decode", "corrupt"): 20}
+    assert [letter.dead.at_ms for letter in summary.newest["decode", "corrupt"]] == [14, 14]
+    letter = find_letter(log, partition=1, offset=3)
+    assert letter is not None
+    assert (letter.dead.payload, letter.key) == (b"1-3 ", b"key-3")
+    assert find_letter(log, partition=1, offset=99) is None
+    log.close()
+
+    unknown = LetterFilter(reasons=frozenset({"unknown_schema"}))
+    dry = world.replay(unknown, dry_run=True)
+    assert (dry.replayed, world.replayed()) == (10, [])
+    assert world.replay(unknown).replayed == 10
+    assert world.replayed() == world.expected([0, 3, 6, 9, 12])
+
+    second = world.replay(LetterFilter())
+    assert (second.replayed, second.already, second.unreadable, second.gone) == (20, 10, 2, 0)
+    found = world.replayed()
+    assert len(found) == letters_made
+    assert sorted(found, key=str) == sorted(
+        world.expected([*range(15)]), key=str
+    )  # also the one too long for its letter
+
+    third = world.replay(LetterFilter())
+    assert (third.replayed, third.already) == (0, letters_made)
+    assert world.replay(LetterFilter(partition=1, offset=4), again=True).replayed == 1
+    assert len(world.replayed()) == letters_made + 1
+
+
+def test_a_replay_under_way_is_fenced_by_a_second(world: World) -> None:
+    first = KafkaReturns(
+        world.config, group=f"{world.group}-replay", letters_topic=world.letters, topic=world.input
+    )
+    first.claim()
+    assert world.replay(LetterFilter(partition=0, offset=1)).replayed == 1
+    from engine.dlq import Message
+    from schemas.errors import FencedError
+
+    with pytest.raises(FencedError):
+        first.put([Message(partition=0, key=None, value=b"x", headers=())], {0: (5, "")})
+    first.close()
+    assert [row[1] for row in world.replayed()] == [1]
+
+
+def test_a_topic_that_is_not_there_is_said_so(kafka: str) -> None:
+    log = KafkaLog(ClientConfig(bootstrap_servers=kafka), topic="never-made", group="test")
+    with pytest.raises(ConfigError, match="never-made"):
+        list(log.read())
+    log.close()
+
+
+def test_the_log_needs_no_commit_and_no_membership(world: World) -> None:
+    log = KafkaLog(world.config, topic=world.letters, group=world.group)
+    list(log.read())
+    log.close()
+    consumer = Consumer({"bootstrap.servers": world.config.bootstrap_servers, "group.id": world.group})
+    from confluent_kafka import TopicPartition
+
+    assert consumer.committed([TopicPartition(world.letters, 0)], timeout=10)[0].offset < 0
+    consumer.close()

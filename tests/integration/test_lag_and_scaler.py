@@ -1,0 +1,209 @@
+"""`penstock lag` and `penstock scaler` against a real broker."""
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from connectors.kafka_client import ClientConfig
+from connectors.kafka_reports import ReportReader, ReportWriter
+from engine.cli import main
+from engine.commands.scaler import serve
+from engine.scaling.reports import encode_status
+from engine.scaling.service import metric_name
+from engine.settings import Settings, load_settings
+from engine.status import ModelIdentity, WorkerState, WorkerStatus
+from schemas.errors import ConfigError
+from schemas.externalscaler_pb2 import GetMetricsRequest, GetMetricsResponse, ScaledObjectRef
+
+pytestmark = pytest.mark.kafka
+
+SettingsFile = Callable[..., Path]
+
+
+@pytest.fixture
+def settings_file(kafka: str, tmp_path: Path) -> SettingsFile:
+    """Writes a penstock.yaml for a topic and a group."""
+
+    def write(topic: str, group: str, status: str | None = None) -> Path:
+        path = tmp_path / "penstock.yaml"
+        path.write_text(
+            f"""
+kafka: {{bootstrap_servers: "{kafka}", group: {group}}}
+input: {{topic: {topic}}}
+output: {{predictions: {topic}-p, dead_letters: {topic}-d, status: {status or "null"}}}
+model: {{path: unused}}
+http: {{port: 0}}
+scaling: {{port: 0, max_age_s: 10, max_replicas: 5}}
+"""
+        )
+        return path
+
+    return write
+
+
+def produce(kafka: str, topic: str, counts: dict[int, int], *, transaction: bool = False) -> None:
+    settings: dict[str, Any] = {"bootstrap.servers": kafka}
+    producer = Producer(settings | ({"transactional.id": f"{topic}-writer"} if transaction else {}))
+    if transaction:
+        producer.init_transactions(30)
+        producer.begin_transaction()
+    for partition, count in counts.items():
+        for _ in range(count):
+            producer.produce(topic, value=b"x", partition=partition)
+    assert producer.flush(30) == 0
+    if transaction:
+        producer.commit_transaction(30)
+
+
+def commit(kafka: str, group: str, topic: str, positions: dict[int, int]) -> None:
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": group, "enable.auto.commit": False})
+    places = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
+    consumer.commit(offsets=places, asynchronous=False)
+    consumer.close()
+
+
+def test_lag_is_told_per_partition_and_commit_markers_are_none(
+    kafka: str,
+    new_topic: Callable[..., str],
+    settings_file: SettingsFile,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    topic = new_topic("lag", partitions=3)
+    group = f"{topic}-group"
+    produce(kafka, topic, {0: 10, 1: 5})
+    produce(kafka, topic, {2: 4}, transaction=True)
+    commit(kafka, group, topic, {0: 7, 2: 4})
+    assert main(["lag", str(settings_file(topic, group)), "--json", "--over", "0"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["lag_records"] == 8
+    assert [
+        (p["partition"], p["committed"], p["lag_records"], p["movement"]) for p in told["partitions"]
+    ] == [
+        (0, 7, 3, "unowned"),
+        (1, None, 5, "unowned"),
+        (2, 4, 0, "caught up"),  # offset 4 is the marker of the transaction
+    ]
+    assert 0 < told["lag_seconds"] < 300
+
+    assert main(["lag", str(settings_file(topic, group)), "--over", "0"]) == 0
+    assert "unowned" in capsys.readouterr().out
+
+
+def test_a_topic_that_is_not_there_is_one_sentence(
+    settings_file: SettingsFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lag", str(settings_file("no-such-topic", "g"))]) == 2
+    assert "no-such-topic" in capsys.readouterr().err
+
+
+def report(worker: str, group: str, capacity: float) -> bytes:
+    return encode_status(
+        WorkerStatus(
+            worker=worker,
+            group=group,
+            topic="t",
+            at_ms=1,
+            state=WorkerState.STOPPED,
+            model=ModelIdentity(name="m", version="1", digest="d", device="cpu"),
+            startup_s=0.0,
+            capacity_records_per_s=capacity,
+            finished_records_per_s=0.0,
+            busy_ratio=0.0,
+            in_flight_batches=0,
+            records=0,
+        )
+    )
+
+
+def write_report(kafka: str, topic: str, payload: bytes) -> None:
+    with closing(ReportWriter(ClientConfig(bootstrap_servers=kafka), topic)) as writer:
+        writer.send(worker="w", payload=payload)
+        writer.close(timeout_s=30)
+
+
+def test_reports_are_read_from_the_beginning_and_then_as_they_come(
+    kafka: str, new_topic: Callable[..., str]
+) -> None:
+    topic = new_topic("status", **{"cleanup.policy": "compact"})
+    write_report(kafka, topic, b"one")
+    with closing(ReportReader(ClientConfig(bootstrap_servers=kafka), topic)) as reader:
+        assert list(read_until(reader, 1)) == [b"one"]
+        write_report(kafka, topic, b"two")
+        assert list(read_until(reader, 1)) == [b"two"]
+
+
+def read_until(reader: ReportReader, count: int) -> Iterator[bytes | None]:
+    pause = threading.Event()
+    for _ in range(300):
+        for value in reader.read():
+            yield value
+            count -= 1
+        if count <= 0:
+            return
+        pause.wait(0.05)
+    pytest.fail("no report came")
+
+
+def test_a_status_topic_that_is_not_there_is_a_clear_error(kafka: str) -> None:
+    with (
+        closing(ReportReader(ClientConfig(bootstrap_servers=kafka), "no-such-status")) as reader,
+        pytest.raises(ConfigError, match="no-such-status"),
+    ):
+        reader.read()
+
+
+class Scaler:
+    """A scaler on a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.stop = threading.Event()
+        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=serve, args=(settings,), kwargs={"stop": self.stop, "say": self._said.put}
+        )
+
+    def __enter__(self) -> "Scaler":
+        self._thread.start()
+        line = self._said.get(timeout=30)
+        self.port = int(line.split(" KEDA at ")[1].split(",")[0].rsplit(":", 1)[1])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+def test_the_scaler_tells_keda_what_it_takes_to_drain_the_backlog(
+    kafka: str, new_topic: Callable[..., str], settings_file: SettingsFile
+) -> None:
+    topic, status = new_topic("in", partitions=4), new_topic("status", **{"cleanup.policy": "compact"})
+    produce(kafka, topic, dict.fromkeys(range(4), 100))
+    # 400 records, 10 s, 16 a second and worker: 2.5 replicas while the records are fresh, more as they age
+    write_report(kafka, status, report("w", "g-scaler", 16.0))
+    settings = load_settings(settings_file(topic, "g-scaler", status), environ={})
+    with Scaler(settings) as scaler, grpc.insecure_channel(f"127.0.0.1:{scaler.port}") as channel:
+        ask = channel.unary_unary(
+            "/externalscaler.ExternalScaler/GetMetrics",
+            request_serializer=GetMetricsRequest.SerializeToString,
+            response_deserializer=GetMetricsResponse.FromString,
+        )
+        request = GetMetricsRequest(scaledObjectRef=ScaledObjectRef(name="x"), metricName=metric_name)
+        pause, seen = threading.Event(), 0.0
+        for _ in range(200):
+            try:
+                seen = ask(request, timeout=3).metricValues[0].metricValueFloat
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.UNAVAILABLE, error  # noqa: PT017  not read yet
+            if seen >= 3:
+                break
+            pause.wait(0.1)
+        assert 3 <= seen <= 4, "four partitions are the most that can help"
