@@ -5,12 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from connectors.transactions import BrokenError, Clock, Delivery, RefusedError, TransactionError
-from schemas.errors import AbortedError, ConfigError, InvariantError, UnavailableError
+from connectors.transactions import Clock, Delivery, RefusedError, TransactionError
+from schemas.errors import AbortedError, ConfigError, InvariantError
 from schemas.records import Outgoing
 
 slice_max_s = 0.2
-drop_budget_s = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -31,9 +30,6 @@ class AcknowledgingProducer(Protocol):
 
     def serve(self, timeout_s: float) -> None:
         """Take delivery reports, waiting for the first. Raises BrokenError or RefusedError."""
-
-    def drop(self, timeout_s: float) -> bool:
-        """Forget what is queued or under way; whether nothing is left of it. Raises BrokenError."""
 
     def close(self) -> None:
         """Release it at once. Idempotent."""
@@ -110,8 +106,7 @@ class AtLeastOnceSink:
     def abort(self) -> int:
         """Give up what is not acknowledged; the number of deliveries, oldest first, that were acknowledged by now.
 
-        Messages under way may still arrive: the promise is at least once. Raises UnavailableError when the client does
-        not let go of them in a few seconds, for they could then overtake what is sent next.
+        Messages under way may still arrive: the promise is at least once.
         """
         delivered = 0
         for submitted in self._pending:
@@ -155,20 +150,10 @@ class AtLeastOnceSink:
         raise AbortedError("the broker did not take every message of a delivery")
 
     def _drop(self) -> None:
-        """Let go of everything; a message still under way could overtake what is sent next, so it is waited for."""
-        broken = isinstance(self._failure, BrokenError)
-        idle = self._failure is None and all(p.tally.reported >= p.tally.queued for p in self._pending)
+        """Let go of everything. A client cannot take back what is under way, and is replaced."""
+        clean = self._failure is None and all(p.tally.reported >= p.tally.queued for p in self._pending)
         self._pending.clear()
         self._failure = None
-        deadline_s = self._clock.monotonic_s() + drop_budget_s
-        try:
-            while not broken and not idle:
-                left_s = deadline_s - self._clock.monotonic_s()
-                if left_s <= 0:
-                    raise UnavailableError("the producer did not let go of its messages in time")
-                idle = self._producer.drop(min(left_s, slice_max_s))
-        except TransactionError:
-            broken = True
-        if broken:
+        if not clean:
             self._producer.close()
             self._producer = self._make()

@@ -32,7 +32,7 @@ from connectors.embedded_nodes import (
 from connectors.embedded_process import KeptProcesses
 from connectors.kafka_admin import KafkaAdmin
 from connectors.kafka_client import ClientConfig
-from schemas.errors import ConfigError, InvariantError, NotReadyError, UnavailableError
+from schemas.errors import ConfigError, InvariantError, NotReadyError, PenstockError, UnavailableError
 
 logger = logging.getLogger("penstock.embedded")
 
@@ -115,11 +115,11 @@ class EmbeddedKafka:
             try:
                 self._open(java, jars)
                 return
-            except _PortTakenError as error:
+            except _PortTakenError:
                 # Somebody took a port between our look and Kafka's: look again. A port that was asked for is then refused.
                 self.close()
                 if attempt == attempts_max:
-                    raise NotReadyError(f"Kafka did not start: {error}") from error
+                    raise
             except BaseException:
                 self.close()
                 raise
@@ -145,13 +145,12 @@ class EmbeddedKafka:
         return self._running()[1].pid(self._node(number).name)
 
     def log(self, number: int) -> str:
-        """What a node has logged."""
-        folder = self._folder(self._node(number))
-        return "".join(
-            path.read_text(encoding="utf-8", errors="replace")
-            for name in ("console.log", "server.log")
-            if (path := folder / name).is_file()
-        )
+        """What a node has logged since it was last started."""
+        return self._said(self._node(number), "console.log", "server.log")
+
+    def fault(self, number: int) -> str:
+        """The last line of a node's log that names a fault, for a sentence on why it ended."""
+        return _worst_line(self.log(number))
 
     def close(self) -> None:
         """End all nodes; without `data` all that they wrote goes, too. Idempotent."""
@@ -162,10 +161,10 @@ class EmbeddedKafka:
     def _open(self, java: Path, jars: Path) -> None:
         if self._data is None:
             self._root = Path(tempfile.gettempdir(), f"penstock-kafka-{secrets.token_hex(8)}")
-            plan, fresh = plan_cluster(nodes=self._nodes, port=self._port), True
+            plan = plan_cluster(nodes=self._nodes, port=self._port)
         else:
             self._root = self._data.absolute()
-            plan, fresh = self._kept_plan(self._root / "cluster.json")
+            plan = self._kept_plan(self._root / "cluster.json")
         self._plan = plan
         files = {"cluster.json": plan.write()}
         for node in plan.nodes:
@@ -173,34 +172,36 @@ class EmbeddedKafka:
                 plan, node, folder=self._folder(node), users=self._users, settings=self._settings
             )
         self._processes = KeptProcesses(root=self._root, temporary=self._data is None, files=files)
-        if fresh:
-            self._format(plan, java, jars)
+        self._format(plan, java, jars)
         for node in plan.nodes:
             self._serve(node, java, jars)
         self._await_ready(plan.nodes)
 
-    def _kept_plan(self, path: Path) -> tuple[ClusterPlan, bool]:
+    def _kept_plan(self, path: Path) -> ClusterPlan:
         if not path.exists():
-            return plan_cluster(nodes=self._nodes, port=self._port), True
+            return plan_cluster(nodes=self._nodes, port=self._port)
         kept = ClusterPlan.read(path)
         if len(kept.nodes) != self._nodes:
-            raise ConfigError(f"the cluster in {path.parent} has {len(kept.nodes)} nodes, not {self._nodes}")
+            raise ConfigError(
+                f"the cluster in {path.parent} was made with {len(kept.nodes)}, not {self._nodes} nodes"
+            )
         if self._port is not None:
             moved = [replace(node, port=self._port + index) for index, node in enumerate(kept.nodes)]
             kept = replace(kept, nodes=tuple(moved))
-        require_free([port for node in kept.nodes for port in (node.port, node.controller_port)])
-        return kept, False
+        ports = [port for node in kept.nodes for port in (node.port, node.controller_port)]
+        require_free(ports, purpose=f"for the cluster in {path.parent}, which may be running already")
+        return kept
 
     def _format(self, plan: ClusterPlan, java: Path, jars: Path) -> None:
         _, processes = self._running()
-        for node in plan.nodes:
+        raw = [n for n in plan.nodes if not (self._folder(n) / "log" / "meta.properties").exists()]
+        for node in raw:
             folder = self._folder(node)
             command = format_command(plan, java=java, jars=jars, folder=folder)
-            processes.start(f"format-{node.number}", command, output=folder / "console.log")
-        for node in plan.nodes:
-            code = processes.wait(f"format-{node.number}", start_timeout_s)
-            if code != 0:
-                raise NotReadyError(f"Kafka could not make its storage: {self._reason(node)}")
+            processes.start(f"format-{node.number}", command, output=folder / "format.log")
+        for node in raw:
+            if processes.wait(f"format-{node.number}", start_timeout_s) != 0:
+                raise _failure("Kafka could not make its storage", self._said(node, "format.log"))
 
     def _serve(self, node: Node, java: Path, jars: Path) -> None:
         folder = self._folder(node)
@@ -233,18 +234,13 @@ class EmbeddedKafka:
 
     def _require_alive(self, node: Node, deadline_s: float) -> None:
         if self._running()[1].wait(node.name, 0.0) is not None:
-            if "Address already in use" in self.log(node.number):
-                raise _PortTakenError(self._reason(node))
-            raise NotReadyError(f"Kafka did not start: {self._reason(node)}")
+            raise _failure("Kafka did not start", self.log(node.number))
         if time.monotonic() > deadline_s:
-            raise NotReadyError(f"Kafka is not ready after {start_timeout_s:g} s: {self._reason(node)}")
+            raise NotReadyError(f"Kafka is not ready after {start_timeout_s:g} s: {self.fault(node.number)}")
 
-    def _reason(self, node: Node) -> str:
-        """The last line of a node's log that names a fault."""
-        lines = [line.strip() for line in self.log(node.number).splitlines() if line.strip()]
-        faults = [line for line in lines if "Exception" in line or "ERROR" in line or "rror:" in line]
-        spoken = [line for line in faults if not line.startswith("at ")]
-        return (spoken or lines or ["it wrote no log"])[-1][:400]
+    def _said(self, node: Node, *names: str) -> str:
+        files = [self._folder(node) / name for name in names]
+        return "".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
 
     def _folder(self, node: Node) -> Path:
         return self._root / node.name
@@ -260,8 +256,23 @@ class EmbeddedKafka:
         return self._plan, self._processes
 
 
-class _PortTakenError(Exception):
+class _PortTakenError(NotReadyError):
     """Somebody listens where a node was going to."""
+
+
+def _failure(what: str, log: str) -> PenstockError:
+    if "UnsupportedClassVersionError" in log:
+        return ConfigError("the embedded Kafka needs Java 17 or newer: apt-get install default-jre-headless")
+    sentence = f"{what}: {_worst_line(log)}"
+    return _PortTakenError(sentence) if "Address already in use" in log else NotReadyError(sentence)
+
+
+def _worst_line(log: str) -> str:
+    """The last line that names a fault."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    faults = [line for line in lines if "Exception" in line or "ERROR" in line or "rror:" in line]
+    spoken = [line for line in faults if not line.startswith("at ")]
+    return (spoken or lines or ["it wrote no log"])[-1][:400]
 
 
 def _accepts(port: int) -> bool:

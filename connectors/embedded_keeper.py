@@ -81,7 +81,7 @@ class Keeper:
                 file.write(text)
 
     def _start(self, name: str, command: list[str], output: str) -> None:
-        out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         keeper = os.getpid()
         pid = os.fork()
         if pid == 0:

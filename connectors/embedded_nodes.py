@@ -23,7 +23,7 @@ node that is down for a moment."""
 
 _flags: Final[Mapping[Jvm, tuple[str, ...]]] = {
     "quick": ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"),
-    "full": ("-XX:+UseG1GC", "-Xms1g", "-Xmx1g"),
+    "full": ("-XX:+UseG1GC", "-Xmx1g"),
 }
 
 
@@ -78,7 +78,7 @@ def plan_cluster(*, nodes: int, port: int | None) -> ClusterPlan:
     """
     wanted = [] if port is None else [port + index for index in range(nodes)]
     require_free(wanted)
-    free = _free_ports(3 * nodes - len(wanted), besides=wanted)
+    free = free_ports(3 * nodes - len(wanted), besides=wanted)
     ports, controller_ports, users_ports = wanted or free[2 * nodes :], free[:nodes], free[nodes : 2 * nodes]
     planned = tuple(
         Node(
@@ -93,13 +93,13 @@ def plan_cluster(*, nodes: int, port: int | None) -> ClusterPlan:
     return ClusterPlan(cluster_id=_kafka_uuid(), nodes=planned)
 
 
-def require_free(ports: Collection[int]) -> None:
+def require_free(ports: Collection[int], *, purpose: str = "for Kafka, so choose another one") -> None:
     """Raises ConfigError naming the first port that somebody listens on."""
     for port in ports:
         if not 0 < port < 1 << 16:
             raise ConfigError(f"{port} is not a port")
         if not _is_free(port):
-            raise ConfigError(f"port {port} is taken; choose another one")
+            raise ConfigError(f"port {port} is not free {purpose}")
 
 
 def node_properties(
@@ -193,7 +193,8 @@ def _java(java: Path, jars: Path, folder: Path, jvm: Jvm) -> list[str]:
     ]  # fmt: skip
 
 
-def _free_ports(count: int, *, besides: Collection[int]) -> list[int]:
+def free_ports(count: int, *, besides: Collection[int] = ()) -> list[int]:
+    """Ports that nobody listens on. Raises ConfigError when there are not so many."""
     candidates = random.SystemRandom().sample(range(ports_first, ports_last), 4096)
     free: list[int] = []
     for port in candidates:

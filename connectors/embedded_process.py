@@ -41,7 +41,7 @@ class KeptProcesses:
             raise ConfigError(f"the embedded Kafka cannot work in {root}: {made['wrong']}")
 
     def start(self, name: str, command: Sequence[str], *, output: Path) -> None:
-        """Run a command; what it prints is appended to `output`."""
+        """Run a command; what it prints replaces what is in `output`."""
         began = self._ask(do="start", name=name, command=list(command), output=str(output))
         if began["wrong"]:
             raise ConfigError(f"cannot run {command[0]}: {began['wrong']}")

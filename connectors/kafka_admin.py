@@ -1,34 +1,21 @@
 """What a cluster has and allows: its id, its topics, and the permissions we need."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
-from confluent_kafka.admin import AclOperation, AdminClient, NewTopic  # type: ignore[attr-defined]  # public, not re-exported
+from confluent_kafka.admin import AclOperation, NewTopic  # type: ignore[attr-defined]  # public, not re-exported
 
-from connectors.kafka_client import (
-    ClientConfig,
-    ClientErrors,
-    base_config,
-    open_client,
-    producer_config,
-    translate,
-)
-from schemas.errors import ConfigError, PenstockError, UnavailableError
+from connectors.kafka_client import ClientConfig, open_client, producer_config, translate
+from connectors.kafka_session import AdminSession, absent
+from schemas.errors import ConfigError, UnavailableError
 
-leader_poll_s: Final = 0.05
-grace_s: Final = 2.0  # beyond the client's own time-out, which should always end a call first
+settle_poll_s: Final = 0.05
 
-_absent: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 _forbidden: Final = frozenset({
     KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-})  # fmt: skip
-_unheard: Final = frozenset({
-    KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT,
 })  # fmt: skip
 
 
@@ -40,9 +27,7 @@ class KafkaAdmin:
 
     def __init__(self, config: ClientConfig, *, timeout_s: float = 10.0) -> None:
         self._config = config
-        self._timeout_s = timeout_s
-        self._errors = ClientErrors()
-        self._client = open_client(AdminClient, base_config(config) | {"error_cb": self._errors})
+        self._session = AdminSession(config, timeout_s=timeout_s)
 
     def cluster_id(self) -> str:
         """Kafka's own id of the cluster."""
@@ -63,7 +48,7 @@ class KafkaAdmin:
         """Partitions of each topic, None for one that does not exist."""
         counts: dict[str, int | None] = {}
         for name, found in self._topics(topics).items():
-            if isinstance(found, KafkaError) and found.code() not in _absent:
+            if isinstance(found, KafkaError) and found.code() not in absent:
                 raise translate(found, f"look up topic {name}")
             counts[name] = None if isinstance(found, KafkaError) else len(found.partitions)
         return counts
@@ -88,20 +73,24 @@ class KafkaAdmin:
             )
             for name, count in partitions.items()
         ]
-        made = self._client.create_topics(
-            topics, operation_timeout=self._timeout_s, request_timeout=self._timeout_s
+        made = self._session.client.create_topics(
+            topics, operation_timeout=self._session.timeout_s, request_timeout=self._session.timeout_s
         )
         for name, future in made.items():
-            self._answer(future, f"create topic {name}")
-        self._await_leaders(partitions)
+            self._session.answer(future, f"create topic {name}")
+        self._await(
+            partitions, lambda name, found: _led(found, partitions[name]), "give each partition a leader"
+        )
 
     def delete_topics(self, topics: Iterable[str]) -> None:
-        """Delete topics; one that does not exist is no error."""
-        gone = self._client.delete_topics(
-            list(topics), operation_timeout=self._timeout_s, request_timeout=self._timeout_s
+        """Delete topics, and wait until they are gone; one that does not exist is no error."""
+        names = list(topics)
+        gone = self._session.client.delete_topics(
+            names, operation_timeout=self._session.timeout_s, request_timeout=self._session.timeout_s
         )
         for name, future in gone.items():
-            self._answer(future, f"delete topic {name}", expected=_absent)
+            self._session.answer(future, f"delete topic {name}", expected=absent)
+        self._await(names, lambda _, found: isinstance(found, KafkaError), "delete topics")
 
     def check(
         self,
@@ -129,7 +118,7 @@ class KafkaAdmin:
             if isinstance(found, KafkaError):
                 if found.code() in _forbidden:
                     faults.append(_permission(operation, f"topic {name}"))
-                elif found.code() in _absent:
+                elif found.code() in absent:
                     faults.append(f"topic {name} does not exist")
                 else:
                     raise translate(found, f"look up topic {name}")
@@ -138,12 +127,13 @@ class KafkaAdmin:
         return faults
 
     def _group_faults(self, group: str) -> list[str]:
-        future = self._client.describe_consumer_groups(
-            [group], include_authorized_operations=True, request_timeout=self._timeout_s
+        found = self._session.ask(
+            lambda: self._session.client.describe_consumer_groups(
+                [group], include_authorized_operations=True, request_timeout=self._session.timeout_s
+            ),
+            f"look up group {group}",
+            expected=_forbidden | {KafkaError.GROUP_ID_NOT_FOUND},
         )[group]
-        found = self._answer(
-            future, f"look up group {group}", expected=_forbidden | {KafkaError.GROUP_ID_NOT_FOUND}
-        )
         if isinstance(found, KafkaError):
             lacking = found.code() in _forbidden
         else:
@@ -157,7 +147,7 @@ class KafkaAdmin:
         properties = producer_config(self._config) | {"transactional.id": transactional_id}
         producer = open_client(Producer, properties)
         try:
-            producer.init_transactions(self._timeout_s)
+            producer.init_transactions(self._session.timeout_s)
         except KafkaException as error:
             fault = error.args[0]
             if fault.code() in _forbidden:
@@ -166,49 +156,32 @@ class KafkaAdmin:
         return []
 
     def _cluster(self) -> Any:
-        future = self._client.describe_cluster(request_timeout=self._timeout_s)
-        return self._answer(future, f"reach Kafka at {self._config.bootstrap_servers}")
+        future = self._session.client.describe_cluster(request_timeout=self._session.timeout_s)
+        return self._session.answer(future, f"reach Kafka at {self._config.bootstrap_servers}")
 
     def _topics(self, topics: Iterable[str]) -> dict[str, Any]:
         """Each topic's description, or the KafkaError that stands in its place."""
         names = list(dict.fromkeys(topics))
         if not names:
             return {}
-        futures = self._client.describe_topics(
-            TopicCollection(names), include_authorized_operations=True, request_timeout=self._timeout_s
+        futures = self._session.client.describe_topics(
+            TopicCollection(names),
+            include_authorized_operations=True,
+            request_timeout=self._session.timeout_s,
         )
-        expected = _absent | _forbidden
+        expected = absent | _forbidden
         return {
-            name: self._answer(futures[name], f"look up topic {name}", expected=expected) for name in names
+            name: self._session.answer(futures[name], f"look up topic {name}", expected=expected)
+            for name in names
         }
 
-    def _await_leaders(self, partitions: Mapping[str, int]) -> None:
-        for _ in range(max(int(self._timeout_s / leader_poll_s), 1)):
-            found = self._topics(partitions)
-            if all(_led(found[name], count) for name, count in partitions.items()):
-                return
-            time.sleep(leader_poll_s)
-        raise UnavailableError(
-            f"partitions of {', '.join(partitions)} have no leader after {self._timeout_s:g} s"
-        )
-
-    def _answer(self, future: "Future[Any]", doing: str, *, expected: frozenset[int] = frozenset()) -> Any:
-        """The result, or the KafkaError when its code is an expected one."""
-        try:
-            return future.result(self._timeout_s + grace_s)
-        except FutureTimeoutError as error:
-            raise self._silence(doing) from error
-        except KafkaException as error:
-            fault = error.args[0]
-            if fault.code() in expected:
-                return fault
-            if fault.code() in _unheard:
-                raise self._silence(doing) from error
-            raise translate(fault, doing) from error
-
-    def _silence(self, doing: str) -> PenstockError:
-        self._client.poll(0)  # hands over what the client has to say, a refused password for one
-        return self._errors.explain(doing)
+    def _await(self, topics: Collection[str], settled: Callable[[str, Any], bool], doing: str) -> None:
+        """Wait until the brokers tell what the controller has decided."""
+        deadline_s = time.monotonic() + self._session.timeout_s
+        while not all(settled(name, found) for name, found in self._topics(topics).items()):
+            if time.monotonic() >= deadline_s:
+                raise UnavailableError(f"cannot {doing} in {self._session.timeout_s:g} s")
+            time.sleep(settle_poll_s)
 
 
 def _led(found: Any, partitions: int) -> bool:

@@ -199,7 +199,7 @@ def _plain(error: KafkaError) -> str:
     text = str(error.str() or error.name()).strip().rstrip(".")
     for prefix in ("Broker: ", "Local: "):
         text = text.removeprefix(prefix)
-    return " ".join(text.split())
+    return " ".join(text.split()) if not text.endswith(":") else f"{text} {error.name()}"
 
 
 def _security(config: ClientConfig) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import (
     Consumer,
@@ -16,22 +14,16 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, not re-exported
 
-from connectors.kafka_client import (
-    ClientConfig,
-    ClientErrors,
-    base_config,
-    consumer_config,
-    open_client,
-    translate,
-)
-from schemas.errors import ConfigError, PenstockError, UnavailableError
+from connectors.kafka_client import ClientConfig, consumer_config, open_client, translate
+from connectors.kafka_session import AdminSession, unheard
+from schemas.errors import UnavailableError
 
 peek_timeout_s: Final = 5.0
-grace_s: Final = 2.0  # beyond the client's own time-out, which should always end a call first
 
-_unheard: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT})
+_earliest: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_latest: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _nobody: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
 
 
@@ -65,7 +57,7 @@ class _Glimpse:
         """Whether it still tells what looking from `position` to `end` would find."""
         if self.offset is None:
             return self.position <= position and end <= self.end
-        return self.position <= position <= self.offset
+        return self.position <= position <= self.offset < end
 
 
 class KafkaOffsets:
@@ -77,9 +69,7 @@ class KafkaOffsets:
     def __init__(self, config: ClientConfig, group: str, *, timeout_s: float = 10.0) -> None:
         """Raises ConfigError for settings that the client refuses; connects to nothing yet."""
         self._group = group
-        self._timeout_s = timeout_s
-        self._errors = ClientErrors()
-        self._admin = open_client(AdminClient, base_config(config) | {"error_cb": self._errors})
+        self._session = AdminSession(config, timeout_s=timeout_s)
         self._reader = open_client(
             Consumer,
             consumer_config(config)
@@ -92,6 +82,7 @@ class KafkaOffsets:
                 "queued.min.messages": 1,
             },
         )
+        self._ids: dict[str, str] = {}
         self._glimpses: dict[tuple[str, int], _Glimpse] = {}
 
     def read(self, topic: str) -> list[PartitionOffsets]:
@@ -103,10 +94,8 @@ class KafkaOffsets:
         partitions = self._partitions(topic)
         committed = self._committed(topic, partitions)
         owners = self._owners(topic)
-        earliest = self._bounds(topic, partitions, OffsetSpec.earliest())
-        ends = self._bounds(
-            topic, partitions, OffsetSpec.latest()
-        )  # last, so that no commit is beyond its end
+        earliest = self._bounds(topic, partitions, _earliest)
+        ends = self._bounds(topic, partitions, _latest)  # last, so that no commit is beyond its end
         unfinished = {
             partition: (position, ends[partition])
             for partition in partitions
@@ -130,28 +119,41 @@ class KafkaOffsets:
         self._reader.close()
 
     def _partitions(self, topic: str) -> list[int]:
-        futures = self._admin.describe_topics(TopicCollection([topic]), request_timeout=self._timeout_s)
-        found = self._answer(futures[topic], f"look up topic {topic}")
+        client, timeout_s = self._session.client, self._session.timeout_s
+        found = self._session.ask(
+            lambda: client.describe_topics(TopicCollection([topic]), request_timeout=timeout_s),
+            f"look up topic {topic}",
+        )[topic]
+        if self._ids.setdefault(topic, str(found.topic_id)) != str(found.topic_id):  # deleted, and made anew
+            self._ids[topic] = str(found.topic_id)
+            self._glimpses = {key: glimpse for key, glimpse in self._glimpses.items() if key[0] != topic}
         return sorted(partition.id for partition in found.partitions)
 
     def _committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
         """Offsets pending in an open transaction do not count, and waiting for them would never end in a busy group."""
+        client, timeout_s = self._session.client, self._session.timeout_s
         wanted = [TopicPartition(topic, partition) for partition in partitions]
-        futures = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(self._group, wanted)],
-            require_stable=False,
-            request_timeout=self._timeout_s,
-        )
         doing = f"look up the offsets of group {self._group}"
-        answer = self._answer(futures[self._group], doing)
+        answer = self._session.ask(
+            lambda: client.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(self._group, wanted)],
+                require_stable=False,
+                request_timeout=timeout_s,
+            ),
+            doing,
+        )[self._group]
         for place in answer.topic_partitions:
             if place.error is not None:
                 raise translate(place.error, doing)
         return {place.partition: place.offset for place in answer.topic_partitions if place.offset >= 0}
 
     def _owners(self, topic: str) -> dict[int, str]:
-        futures = self._admin.describe_consumer_groups([self._group], request_timeout=self._timeout_s)
-        group = self._answer(futures[self._group], f"look up group {self._group}", expected=_nobody)
+        client, timeout_s = self._session.client, self._session.timeout_s
+        group = self._session.ask(
+            lambda: client.describe_consumer_groups([self._group], request_timeout=timeout_s),
+            f"look up group {self._group}",
+            expected=_nobody,
+        )[self._group]
         if isinstance(group, KafkaError):
             return {}
         return {
@@ -163,13 +165,16 @@ class KafkaOffsets:
         }
 
     def _bounds(self, topic: str, partitions: Sequence[int], spec: OffsetSpec) -> dict[int, int]:
-        futures = self._admin.list_offsets(
-            {TopicPartition(topic, partition): spec for partition in partitions},
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=self._timeout_s,
+        client, timeout_s = self._session.client, self._session.timeout_s
+        found = self._session.ask(
+            lambda: client.list_offsets(
+                {TopicPartition(topic, partition): spec for partition in partitions},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=timeout_s,
+            ),
+            f"look up the offsets of topic {topic}",
         )
-        doing = f"look up the offsets of topic {topic}"
-        return {place.partition: self._answer(future, doing).offset for place, future in futures.items()}
+        return {place.partition: answer.offset for place, answer in found.items()}
 
     def _oldest(self, topic: str, unfinished: Mapping[int, tuple[int, int]]) -> dict[int, int]:
         """Time stamps of the first readable records from a position to an end; partitions without one are left out."""
@@ -202,7 +207,7 @@ class KafkaOffsets:
                     continue
                 error, partition = message.error(), message.partition()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    if error.code() in _unheard or error.retriable():
+                    if error.code() in unheard or error.retriable():
                         continue
                     raise translate(error, f"read topic {topic}")
                 if partition in waiting:
@@ -219,23 +224,3 @@ class KafkaOffsets:
             raise translate(error, f"read topic {topic}") from error
         finally:
             self._reader.unassign()
-
-    def _answer(self, future: "Future[Any]", doing: str, *, expected: frozenset[int] = frozenset()) -> Any:
-        """The result, or the KafkaError when its code is an expected one."""
-        try:
-            return future.result(self._timeout_s + grace_s)
-        except FutureTimeoutError as error:
-            raise self._silence(doing) from error
-        except KafkaException as error:
-            fault = error.args[0]
-            if fault.code() in expected:
-                return fault
-            if fault.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise ConfigError(f"cannot {doing}: it does not exist") from error
-            if fault.code() in _unheard:
-                raise self._silence(doing) from error
-            raise translate(fault, doing) from error
-
-    def _silence(self, doing: str) -> PenstockError:
-        self._admin.poll(0)
-        return self._errors.explain(doing)

@@ -16,9 +16,8 @@ from confluent_kafka import (
 
 from connectors.kafka_client import ClientConfig, consumer_config, open_client, producer_config
 from connectors.kafka_errors import cause_of, consumer_error
-from connectors.kafka_producer import learn_topic
-from connectors.transactions import Clock, RefusedError, UnfinishedError
-from schemas.errors import ConfigError, UnavailableError
+from connectors.transactions import Clock
+from schemas.errors import UnavailableError
 from schemas.records import Headers, Records
 
 call_timeout_s = 10.0
@@ -30,7 +29,6 @@ class KafkaWriter:
     def __init__(self, config: ClientConfig, topic: str, *, linger_s: float = 0.005) -> None:
         self._topic = topic
         self._failed: KafkaError | None = None
-        self._learnt = False
         self._producer = open_client(
             Producer,
             {
@@ -52,8 +50,6 @@ class KafkaWriter:
         headers: Headers | None = None,
     ) -> None:
         """Queue records, waiting for room. `headers` go with every record. Raises UnavailableError, ConfigError."""
-        if not self._learnt:
-            self._learn()
         target = -1 if partition is None else partition
         keys = keys if keys is not None else [None] * len(values)
         if timestamp_ms is None and headers is None:
@@ -87,17 +83,6 @@ class KafkaWriter:
         self._producer.purge()
         self._producer.poll(0)
 
-    def _learn(self) -> None:
-        try:
-            learn_topic(self._producer, self._topic, call_timeout_s)
-        except KafkaException as error:
-            raise consumer_error(cause_of(error), f"topic {self._topic}") from error
-        except RefusedError as error:
-            raise ConfigError(str(error)) from error
-        except UnfinishedError as error:
-            raise UnavailableError(str(error)) from error
-        self._learnt = True
-
     def _write_batch(self, values: Sequence[bytes | None], keys: Sequence[bytes | None], target: int) -> None:
         for start in range(0, len(values), 4096):
             while (
@@ -105,13 +90,13 @@ class KafkaWriter:
             ):  # below queue.buffering.max.messages: produce_batch does not wait
                 self._producer.flush(0.05)
                 self._check()
-            messages = [
-                {"value": value, "key": key, "partition": target}
+            messages: list[Any] = [
+                {"value": value, "key": key}
                 for value, key in zip(values[start : start + 4096], keys[start : start + 4096], strict=True)
             ]
-            if self._producer.produce_batch(self._topic, messages) != len(messages):
+            if self._producer.produce_batch(self._topic, messages, target) != len(messages):
                 error = next(message["_error"] for message in messages if "_error" in message)
-                raise consumer_error(error, f"topic {self._topic}")  # type: ignore[arg-type]
+                raise consumer_error(error, f"topic {self._topic}")
         self._producer.poll(0)
         self._check()
 

@@ -1,9 +1,11 @@
 """Kafka producers as the sinks want them: one with transactions, one with acknowledgements."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from numpy.typing import NDArray
 
 from connectors.at_least_once import Tally
 from connectors.kafka_client import ClientConfig, open_client, producer_config
@@ -24,25 +26,12 @@ messages_per_call = 8192
 queue_messages_max = 2_000_000
 
 
-def learn_topic(client: Producer, topic: str, timeout_s: float) -> None:
-    """Make the client know a topic's partitions; to be called right before its first message to the topic.
-
-    A batch that is produced while they are unknown ends up in another order, idempotence or not (librdkafka 2.16: twelve
-    times out of twelve). What list_topics puts in the cache, the first produce finds there.
-    Raises KafkaException, RefusedError or UnfinishedError.
-    """
-    error = client.list_topics(topic, timeout=max(timeout_s, call_min_s)).topics[topic].error
-    if error is not None:
-        raise (RefusedError if is_refusal(error) else UnfinishedError)(f"topic {topic}: {said(error)}")
-
-
 class _Queue:
     """A client and its bounded queue of messages."""
 
     def __init__(self, config: ClientConfig, properties: Mapping[str, Any], *, memory_bytes_max: int) -> None:
         self._memory_bytes_max = memory_bytes_max
         self._queued_bytes = 0  # since the queue was last empty
-        self._learnt: set[str] = set()
         self._fatal: KafkaError | None = None
         self.disturbances = 0
         self._client: Producer | None = open_client(
@@ -74,36 +63,27 @@ class _Queue:
         partitions: int,
         callback: Any,
     ) -> int:
-        """Queue messages from `start` on, as many as the bounds allow; the index to go on from."""
-        if outgoing.topic not in self._learnt:
-            try:
-                learn_topic(self.client, outgoing.topic, timeout_s)
-            except KafkaException as error:
-                fault = cause_of(error)
-                raise (RefusedError if is_refusal(fault) else UnfinishedError)(said(fault)) from error
-            self._learnt.add(outgoing.topic)
-        while start < len(outgoing):
-            stop = min(start + messages_per_call, len(outgoing))
-            values, keys = outgoing.values[start:stop], outgoing.keys[start:stop]
-            stored_bytes = sum(len(v) for v in values if v is not None) + sum(
-                len(k) for k in keys if k is not None
-            )
-            if not self._make_room(stored_bytes, stop - start, timeout_s):
-                return start
-            targets = outgoing.partitions[start:stop].tolist()
-            if input_partitions != partitions:
-                targets = [-1] * len(targets)
-            elif max(targets) >= partitions:  # the input grew after the start
-                targets = [target if target < partitions else -1 for target in targets]
-            messages: list[Any] = [
-                {"value": value, "key": key, "partition": target}
-                for value, key, target in zip(values, keys, targets, strict=True)
-            ]
-            self._queued_bytes += stored_bytes
-            if self.client.produce_batch(outgoing.topic, messages, on_delivery=callback) != len(messages):
-                raise _refused(messages, outgoing.topic)
-            start = stop
-        return start
+        """Queue messages, leaving out the first `start` of the order they go in; how many of them are queued now."""
+        queued = 0
+        for target, rows in _by_partition(outgoing.partitions, input_partitions, partitions):
+            for first in range(0, len(rows), messages_per_call):
+                some = rows[first : first + messages_per_call]
+                queued += len(some)
+                if queued <= start:
+                    continue
+                values, keys = [outgoing.values[row] for row in some], [outgoing.keys[row] for row in some]
+                stored_bytes = sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys)))
+                if not self._make_room(stored_bytes, len(some), timeout_s):
+                    return queued - len(some)
+                self._queued_bytes += stored_bytes
+                messages: list[Any] = [
+                    {"value": value, "key": key} for value, key in zip(values, keys, strict=True)
+                ]
+                # The partition stands beside the list: in a message's own dictionary it is passed over in silence.
+                taken = self.client.produce_batch(outgoing.topic, messages, target, on_delivery=callback)
+                if taken != len(messages):
+                    raise _refused(messages, outgoing.topic)
+        return queued
 
     def check(self) -> None:
         """Raises BrokenError after a fatal error."""
@@ -132,6 +112,21 @@ class _Queue:
         self.disturbances += 1
         if error.fatal():
             self._fatal = error
+
+
+def _by_partition(
+    sources: NDArray[np.int32], input_partitions: int, partitions: int
+) -> list[tuple[int, Sequence[int]]]:
+    """Where to send which rows: as they came when the topics match, else -1, which is by key."""
+    if input_partitions != partitions:
+        return [(-1, range(len(sources)))]
+    order = np.argsort(sources, kind="stable")
+    targets, firsts = np.unique(sources[order], return_index=True)
+    groups = np.split(order, firsts[1:])
+    return [
+        (target if target < partitions else -1, rows.tolist())  # the input may have grown since the start
+        for target, rows in zip(targets.tolist(), groups, strict=True)
+    ]
 
 
 def _refused(messages: list[dict[str, Any]], topic: str) -> TransactionError:
@@ -281,12 +276,6 @@ class KafkaAcknowledger:
     def serve(self, timeout_s: float) -> None:
         self._queue.client.poll(timeout_s)
         self._queue.check()
-
-    def drop(self, timeout_s: float) -> bool:
-        self._queue.client.purge()
-        left = self._queue.client.flush(timeout_s)
-        self._queue.check()
-        return left == 0
 
     def close(self) -> None:
         self._queue.close()

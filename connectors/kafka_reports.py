@@ -5,8 +5,7 @@ from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from connectors.kafka_client import ClientConfig, consumer_config, producer_config, translate
-from schemas.errors import ConfigError
+from connectors.kafka_client import ClientConfig, consumer_config, open_client, producer_config, translate
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -21,25 +20,25 @@ class ReportWriter:
     def __init__(self, config: ClientConfig, topic: str) -> None:
         """Raises ConfigError when the client refuses its settings."""
         self._topic = topic
-        try:
-            self._producer = Producer(
-                {
-                    **producer_config(config),
-                    "queue.buffering.max.messages": queue_messages_max,
-                    "message.timeout.ms": 30_000,
-                }
-            )
-        except KafkaException as error:
-            raise ConfigError(f"no producer for the status topic {topic}: {error}") from error
+        self._producer = open_client(
+            Producer,
+            {
+                **producer_config(config),
+                "queue.buffering.max.messages": queue_messages_max,
+                "message.timeout.ms": 30_000,
+                "on_delivery": self._delivered,
+                "delivery.report.only.error": True,
+            },
+        )
 
     def send(self, *, worker: str, payload: bytes) -> None:
-        """Queue one report under its worker's name. Never waits; with a full queue the report is dropped."""
+        """Queue one report under its worker's name. Never waits and never raises: a report that cannot be queued is dropped."""
         try:
-            self._producer.produce(
-                self._topic, value=payload, key=worker.encode(), on_delivery=self._delivered
-            )
+            self._producer.produce(self._topic, value=payload, key=worker.encode())
         except BufferError:
             logger.debug("the status topic does not take reports; one is dropped")
+        except KafkaException as error:
+            logger.info("a report to %s was refused: %s", self._topic, error)
         self._producer.poll(0)
 
     def close(self, timeout_s: float = 1.0) -> None:
@@ -60,10 +59,9 @@ class ReportReader:
         """Raises ConfigError when the client refuses its settings."""
         self._topic = topic
         self._assigned = False
-        try:
-            self._consumer = Consumer({**consumer_config(config), "group.id": "penstock-status-reader"})
-        except KafkaException as error:
-            raise ConfigError(f"no consumer for the status topic {topic}: {error}") from error
+        self._consumer = open_client(
+            Consumer, {**consumer_config(config), "group.id": "penstock-status-reader"}
+        )
 
     def read(self) -> list[bytes | None]:
         """What has arrived since the last call, without waiting for more; the first call asks for the partitions.

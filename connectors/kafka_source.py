@@ -24,6 +24,8 @@ from schemas.records import Headers, Records
 Start = Literal["earliest", "latest", "error"]
 
 place_timeout_s = 0.2
+"""The polling thread's patience with the coordinator, for all partitions of an assignment together."""
+place_one_first_s = 0.02
 session_timeout_ms = 45_000
 queued_record_bytes = 1024  # a queued record costs the client this much, its own book-keeping included
 unreadable_reports_max = 20  # half a second apart: so long may a partition send bytes that cannot be read
@@ -87,6 +89,8 @@ class KafkaSource:
         self._unplaced: set[int] = set()  # assigned to us, paused, until we know where to begin
         self._seek_due: dict[int, int] = {}  # seeks that the client could not do yet; no record passes before
         self._left: set[int] = set()  # gave or lost them during the current poll
+        self._place_turn = 0
+        self._place_patience_s = place_one_first_s
         self._paused = False
         self._closed = False
         self._failure: PenstockError | None = None
@@ -274,7 +278,7 @@ class KafkaSource:
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         partitions = {place.partition for place in places}
-        starts = self._starts(partitions)
+        starts = self._starts_soon(partitions)
         consumer.incremental_assign(
             [TopicPartition(self._topic, p, starts.get(p, OFFSET_BEGINNING)) for p in sorted(partitions)]
         )
@@ -319,17 +323,26 @@ class KafkaSource:
             self._assigned |= partitions.keys()
             self._listener.on_assigned(sorted(partitions))
 
-    def _starts(self, partitions: set[int]) -> dict[int, int]:
+    def _starts_soon(self, partitions: set[int]) -> dict[int, int]:
         """Where to begin each, of those for which the coordinator says so in a short time.
 
-        The committed offset is asked for here rather than by the client, because for a group with commits the client's
-        reset policy must be `error`, and for one without it must not. An open transaction of a predecessor holds
-        the answer back; the partition then waits, and nothing else does.
+        An open transaction of a predecessor holds the answer back, for every partition that is asked about together
+        with the one it concerns; so each is then asked about alone, and only that one waits.
         """
+        starts = self._starts(partitions, place_timeout_s / 2)
+        self._place_patience_s = place_one_first_s
+        if len(partitions) > 1 and not starts:
+            for partition in sorted(partitions)[: int(place_timeout_s / 2 / place_one_first_s)]:
+                starts |= self._starts({partition}, place_one_first_s)
+        return starts
+
+    def _starts(self, partitions: set[int], timeout_s: float) -> dict[int, int]:
+        """The committed offset is asked for here rather than by the client: for a group with commits the client's reset
+        policy must be `error`, and for one without it must not."""
         if not partitions:
             return {}
         try:
-            committed = self._consumer.committed(self._places(partitions), timeout=place_timeout_s)
+            committed = self._consumer.committed(self._places(partitions), timeout=timeout_s)
         except KafkaException as error:
             self._note_place_error(cause_of(error))
             return {}
@@ -355,8 +368,13 @@ class KafkaSource:
             self._fail(failure)
 
     def _place(self) -> None:
-        """Begin what could not be begun when it was assigned."""
-        starts = self._starts(self._unplaced)
+        """Begin what could not be begun when it was assigned: one partition each time, so that the others go on."""
+        self._place_turn += 1
+        waiting = sorted(self._unplaced)
+        starts = self._starts({waiting[self._place_turn % len(waiting)]}, self._place_patience_s)
+        self._place_patience_s = (
+            place_one_first_s if starts else min(2 * self._place_patience_s, place_timeout_s)
+        )
         placed = {
             partition: offset for partition, offset in starts.items() if self._seek_now(partition, offset)
         }
@@ -414,6 +432,9 @@ def _settings(
         "fetch.queue.backoff.ms": 2,  # 1,000 by default: a full queue would cost a second
     }
     if protocol == "classic":
+        settings["heartbeat.interval.ms"] = min(
+            1000, int(max_poll_interval_s * 250)
+        )  # how soon a rebalance is heard of
         settings["partition.assignment.strategy"] = "cooperative-sticky"
     if (
         exactly_once

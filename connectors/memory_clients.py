@@ -271,8 +271,5 @@ class MemoryAcknowledger:
     def serve(self, timeout_s: float) -> None:
         self._broker.clock.sleep(timeout_s)
 
-    def drop(self, timeout_s: float) -> bool:
-        return True
-
     def close(self) -> None:
         pass

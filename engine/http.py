@@ -151,11 +151,11 @@ def _read_head(connection: socket.socket) -> bytes | None:
     head = b""
     while b"\r\n\r\n" not in head:
         left_s = deadline_s - clock.monotonic_s()
-        if left_s <= 0 or len(head) >= request_bytes_max:
+        if left_s <= 0:
             return None
         connection.settimeout(left_s)
         piece = connection.recv(request_bytes_max - len(head))
-        if not piece:
+        if not piece:  # the client's end, or ours: no room is left
             return None
         head += piece
     return head
@@ -306,7 +306,7 @@ def merge_expositions(expositions: Mapping[str, str]) -> bytes:
 def _with_worker(sample: str, worker: str) -> str:
     escaped = worker.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     name, brace, rest = sample.partition("{")
-    if brace and " " not in name:
+    if brace:
         return f'{name}{{worker="{escaped}"{"" if rest.startswith("}") else ","}{rest}'
     name, _, value = sample.partition(" ")
     return f'{name}{{worker="{escaped}"}} {value}'

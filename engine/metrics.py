@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -254,6 +255,7 @@ class Metrics:
             {"name": None, "version": None, "digest": None, "device": None},
         )
         self.build_info = make.gauge("penstock_build_info", "1 for the running release.", {"version": None})
+        self.build_info.labels(version=version("penstock")).set(1)
         self.ready = make.gauge("penstock_ready", "1 when assigned, verified and warmed, 0 otherwise.")
         self.capacity = make.gauge(
             "penstock_worker_capacity_records_per_second",

@@ -98,18 +98,15 @@ def check_kafka(settings: Settings, findings: Findings) -> None:
     preflight_id = f"{worker_name(settings.kafka.group, 0)}-preflight"  # no worker's: it would fence that one
 
     def kafka() -> str:
-        with KafkaAdmin(client_config(settings.kafka)) as admin:
-            admin.check(
-                reads=[settings.input.topic],
-                writes=[topic for topic in writes if topic],
-                group=settings.kafka.group,
-                transactional_id=preflight_id if exactly_once else None,
-            )
-            count = admin.partitions(settings.input.topic)
-            return (
-                f"cluster {admin.cluster_id()}; {settings.input.topic} has {count} partitions; "
-                f"{settings.kafka.delivery}"
-            )
+        admin = KafkaAdmin(client_config(settings.kafka))
+        admin.check(
+            reads=[settings.input.topic],
+            writes=[topic for topic in writes if topic],
+            group=settings.kafka.group,
+            transactional_id=preflight_id if exactly_once else None,
+        )
+        count = admin.partitions(settings.input.topic)
+        return f"cluster {admin.cluster_id()}; {settings.input.topic} has {count} partitions; {settings.kafka.delivery}"
 
     findings.look("kafka", kafka)
 

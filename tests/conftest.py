@@ -1,72 +1,114 @@
 """Where the tests find a broker, and what every test may ask for."""
 
 import os
-import shutil
 import subprocess
+import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from connectors.embedded import EmbeddedKafka
+from connectors.embedded_nodes import free_ports
 from connectors.kafka_admin import KafkaAdmin
 from connectors.kafka_client import ClientConfig
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, UnavailableError
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
-kafka_image = "apache/kafka:4.1.1"
+kafka_image: Final = "apache/kafka:4.1.1"
+container_ready_timeout_s: Final = 60.0
 
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
-    """Bootstrap address of a real Kafka: PENSTOCK_TEST_KAFKA, else Docker, else the embedded one.
+    """Bootstrap address of a real Kafka: PENSTOCK_TEST_KAFKA, else one in Docker, else the embedded one.
 
     Where none can be had the test is skipped, but fails in CI: there a broker is part of the promise.
     """
-    address = os.environ.get("PENSTOCK_TEST_KAFKA")
-    if address:
-        yield address
-        return
-    if _docker_answers():
-        from testcontainers.kafka import KafkaContainer
-
-        with KafkaContainer(kafka_image).with_kraft() as container:
-            yield container.get_bootstrap_server()
-        return
-    try:
-        broker = EmbeddedKafka()
-        broker.__enter__()
-    except ConfigError as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs a broker: {error}")
-        pytest.skip(str(error))
-    try:
-        yield broker.bootstrap_servers
-    finally:
-        broker.close()
+    with ExitStack() as held:
+        yield os.environ.get("PENSTOCK_TEST_KAFKA") or _in_docker(held) or _embedded(held)
 
 
 @pytest.fixture
 def new_topic(kafka: str) -> Callable[..., str]:
-    """Makes a topic of a name nobody else uses: `new_topic("in", partitions=4)`."""
+    """Makes a topic of a name nobody else uses: `new_topic("in", partitions=4, **{"cleanup.policy": "compact"})`."""
+    admin = KafkaAdmin(ClientConfig(bootstrap_servers=kafka), timeout_s=30.0)
 
-    def make(stem: str = "topic", *, partitions: int = 1, **config: str) -> str:
+    def make(stem: str = "topic", *, partitions: int = 1, **properties: str) -> str:
         name = f"{stem}-{uuid.uuid4().hex[:10]}"
-        with KafkaAdmin(ClientConfig(bootstrap_servers=kafka)) as admin:
-            admin.create_topics({name: partitions}, config=config)
+        admin.create_topics({name: partitions}, properties=properties)
         return name
 
     return make
 
 
-def _docker_answers() -> bool:
-    if shutil.which("docker") is None:
-        return False
+def _embedded(held: ExitStack) -> str:
     try:
-        return subprocess.run(["docker", "info"], capture_output=True, timeout=5, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
+        return held.enter_context(EmbeddedKafka()).bootstrap_servers
+    except ConfigError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI needs a broker: {error}")
+        pytest.skip(str(error))
+
+
+def _in_docker(held: ExitStack) -> str | None:
+    """None where no Docker daemon answers, or it cannot give us the image."""
+    if not _docker_answers():
+        return None
+    with warnings.catch_warnings():  # what the library says of its own dependencies is not about our code
+        warnings.simplefilter("ignore")
+        from docker.errors import DockerException  # type: ignore[import-untyped]
+        from testcontainers.core.container import DockerContainer
+
+        port = free_ports(1)[0]  # the broker tells clients its address, so both sides must know it beforehand
+        settings = {
+            "KAFKA_NODE_ID": "1",
+            "KAFKA_PROCESS_ROLES": "broker,controller",
+            "KAFKA_LISTENERS": f"PLAINTEXT://:{port},CONTROLLER://:19093",
+            "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
+            "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+            "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:19093",
+            "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+            "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+            "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+            "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+            "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
+            "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        }
+        container = DockerContainer(kafka_image).with_bind_ports(port, port).with_envs(**settings)
+        try:
+            held.enter_context(container)
+        except DockerException as error:
+            warnings.warn(f"Docker gives no {kafka_image}: {error}", stacklevel=2)
+            return None
+    address = f"127.0.0.1:{port}"
+    admin = KafkaAdmin(ClientConfig(bootstrap_servers=address), timeout_s=2.0)
+    deadline_s = time.monotonic() + container_ready_timeout_s
+    while True:
+        try:
+            admin.cluster_id()
+            return address
+        except UnavailableError:
+            if time.monotonic() > deadline_s:
+                raise
+
+
+def _docker_answers() -> bool:
+    try:
+        asked = subprocess.run(
+            ["docker", "version", "--format", "{{.Server.Version}}"],
+            capture_output=True,
+            timeout=3,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
         return False
+    return asked.returncode == 0

@@ -16,9 +16,9 @@ categories = 40
 
 class _Growing:
     def __init__(
-        self, rng: np.random.Generator, features: int, outputs: int, *, sets: bool, positive: bool
+        self, rng: np.random.Generator, features: int, outputs: int, *, sets: int, positive: bool
     ) -> None:
-        self.rng, self.features, self.outputs, self.positive, self.with_sets = (
+        self.rng, self.features, self.outputs, self.positive, self.members_max = (
             rng,
             features,
             outputs,
@@ -40,9 +40,9 @@ class _Growing:
             return place
         feature = int(self.rng.integers(self.features))
         node[0], node[5] = feature, int(self.rng.integers(2))
-        if self.with_sets and feature % 3 == 0:
+        if self.members_max and feature % 3 == 0:
             node[2] = len(self.sets)
-            count = int(self.rng.integers(0, 8))
+            count = int(self.rng.integers(0, self.members_max + 1))
             self.sets.append(np.unique(self.rng.integers(0, categories, count)).astype(np.float32))
         else:
             node[1] = (
@@ -61,14 +61,14 @@ def random_forest(
     depth: int = 4,
     features: int = 6,
     outputs: int = 1,
-    sets: bool = True,
+    sets: int = 7,
     covers: bool = True,
     positive: bool = False,
     labels: tuple[str, ...] = (),
     post: PostTransform = PostTransform.NONE,
     mirror: float = 0.0,
 ) -> Forest:
-    """A forest of uneven trees; every third feature is a category where `sets`."""
+    """A forest of uneven trees; every third feature is a category, tested against up to `sets` members."""
     growing = _Growing(np.random.default_rng(seed), features, outputs, sets=sets, positive=positive)
     roots = [growing.grow(depth, 100.0, bushy=True) for _ in range(trees)]
     columns = list(zip(*growing.nodes, strict=True))
@@ -152,14 +152,14 @@ def exact_shap(
     phi = np.zeros((forest.features, forest.outputs))
     for feature in range(forest.features):
         total = [Fraction(0)] * forest.outputs
-        for members, without in value.items():
-            if feature in members:
+        for coalition, without in value.items():
+            if feature in coalition:
                 continue
             weight = Fraction(
-                factorial(len(members)) * factorial(forest.features - len(members) - 1),
+                factorial(len(coalition)) * factorial(forest.features - len(coalition) - 1),
                 factorial(forest.features),
             )
-            gained = value[members | {feature}]
+            gained = value[coalition | {feature}]
             total = [t + weight * (g - w) for t, g, w in zip(total, gained, without, strict=True)]
         phi[feature] = [float(t) for t in total]
     return phi, np.array([float(v) for v in value[frozenset()]])

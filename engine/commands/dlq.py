@@ -286,11 +286,14 @@ def _reader_schema(settings: Settings) -> Any:
 
 
 def _schemas(settings: Settings, stack: ExitStack) -> Any:
-    from engine.kafka_app import open_registry
+    from connectors.registry import Registry
+    from engine.kafka_app import registry_config
 
-    registry = open_registry(settings.registry, SystemClock())
-    if registry is not None:
-        stack.callback(registry.close)
+    if settings.registry is None:
+        return None
+    clock = SystemClock()
+    registry = Registry(registry_config(settings.registry), monotonic_s=clock.monotonic_s, sleep=clock.sleep)
+    stack.callback(registry.close)
     return registry
 
 

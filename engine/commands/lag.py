@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Show the lag; raises what KafkaOffsets.read raises."""
     from connectors.kafka_offsets import KafkaOffsets  # late: --help needs no Kafka client
-    from engine.kafka_access import client_config
+    from engine.kafka_app import client_config
 
     settings = load_settings(arguments.settings)
     clock = SystemClock()

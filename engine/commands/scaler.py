@@ -30,6 +30,9 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until SIGTERM or Ctrl-C. Raises ConfigError for a port, a topic or a certificate that cannot be had."""
     settings = load_settings(arguments.settings)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("penstock.kafka").setLevel(
+        logging.WARNING
+    )  # a broker that is away says so ten times a second
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -44,7 +47,7 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
     from connectors.kafka_offsets import KafkaOffsets
     from connectors.kafka_reports import ReportReader
     from engine.http import HttpServer
-    from engine.kafka_access import client_config
+    from engine.kafka_app import client_config
     from engine.metrics import ScalerMetrics
     from engine.scaling.collector import Collector
     from engine.scaling.loop import ScalerLoop, stale_after_s

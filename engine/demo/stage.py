@@ -1,5 +1,7 @@
 """The demo's stage: a broker with its topics, and the worker on it, on Kafka or in memory."""
 
+import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -9,16 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
 import yaml
 
 from engine.clock import Clock
 from engine.settings import Settings, parse_settings
-from schemas.errors import PenstockError
+from schemas.errors import NotReadyError, PenstockError
 from schemas.records import Records
 
 partitions = 4
 topics = ("departures", "departures.predictions", "departures.explanations", "departures.dead-letters")
 stop_patience_s = 20.0
+ready_patience_s = 60.0
 
 
 class Writer(Protocol):
@@ -68,7 +72,6 @@ def settings_tree(bootstrap_servers: str, bundle: Path) -> dict[str, Any]:
         "output": {"predictions": topics[1], "explanations": topics[2], "dead_letters": topics[3]},
         "model": {"path": str(bundle)},
         "explain": {"policy": "every", "output": "late"},
-        "http": {"port": 0},
     }
 
 
@@ -86,7 +89,7 @@ def kafka_stage(bundle: Path, folder: Path, clock: Clock, say: Callable[[str], N
         config = ClientConfig(bootstrap_servers=broker.bootstrap_servers)
         KafkaAdmin(config).create_topics(dict.fromkeys(topics, partitions))
         file = folder / "penstock.yaml"
-        tree = settings_tree(broker.bootstrap_servers, bundle)
+        tree = settings_tree(broker.bootstrap_servers, bundle) | {"http": {"port": _free_port()}}
         file.write_text(yaml.safe_dump(tree, sort_keys=False))
         log = held.enter_context((folder / "worker.log").open("wb"))
         worker = subprocess.Popen(
@@ -96,6 +99,7 @@ def kafka_stage(bundle: Path, folder: Path, clock: Clock, say: Callable[[str], N
             stderr=log,
         )
         held.callback(_end, worker)
+        _await_ready(tree["http"]["port"], worker, clock)
         writer = KafkaWriter(config, topics[0])
         held.callback(writer.close)
         offsets = KafkaOffsets(config, "flight-delay")
@@ -178,6 +182,25 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
     finally:
         worker.pipeline.request_stop()
         thread.join(stop_patience_s)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _await_ready(port: int, worker: subprocess.Popen[bytes], clock: Clock) -> None:
+    """Wait until the worker is a member of the group; one that ended is noticed by the show."""
+    deadline_s = clock.monotonic_s() + ready_patience_s
+    while worker.poll() is None:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/ready", timeout=1.0, trust_env=False).status_code == 200:
+                return
+        if clock.monotonic_s() > deadline_s:
+            raise NotReadyError(f"the worker was not ready within {ready_patience_s:g} s")
+        clock.sleep(0.05)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

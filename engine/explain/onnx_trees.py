@@ -8,7 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from engine.explain.covers import from_properties
-from engine.explain.forest import Forest, features_max, ordered
+from engine.explain.forest import Forest, PostTransform, features_max, ordered
 from engine.explain.onnx_nodes import NotATreeError, forest_of_node, operators
 from engine.explain.onnx_rules import Columns, Constant, Labels, Numbers, Refused, Scores, Value, applied
 from schemas.errors import ConfigError
@@ -33,17 +33,17 @@ def read_forest(
 ) -> Forest:
     """The tree ensemble behind a model's scores, in canonical order, with the covers that the file carries.
 
-    `output` names the graph output to explain; by default the first that carries scores. `inputs` are the names and
-    widths of the graph's inputs in the order in which the row's columns feed them; by default as the graph declares.
+    `output` names the graph output to explain; by default the first that carries scores, before any exp() of them.
+    `inputs` are the names and widths of the graph's inputs in the order in which the row's columns feed them; by
+    default as the graph declares them.
 
     Raises NotATreeError, naming the operator or form, when the model cannot be explained exactly as trees;
     ConfigError when it is broken.
     """
     proto = _parsed(model) if isinstance(model, bytes) else model
     named = (*proto.graph.input, *proto.graph.output, *proto.graph.initializer)
-    if not all(
-        isinstance(item.name, str) for item in named
-    ):  # protobuf hands out bytes where a text is not UTF-8
+    # Where a text is not UTF-8, protobuf hands out bytes.
+    if not all(isinstance(item.name, str) for item in named):
         raise ConfigError("the ONNX model has a name that is not UTF-8")
     columns = _columns(proto.graph, inputs)
     values: dict[str, Value] = dict(columns.items())
@@ -110,19 +110,24 @@ def _chosen(graph: onnx.GraphProto, values: Mapping[str, Value], output: str | N
     names = [item.name for item in graph.output if output in (None, item.name)]
     if not names:
         raise ConfigError(f"the model has no output {output}")
-    reasons = []
-    for name in names:
-        value = values.get(name)
-        if isinstance(value, Scores):
-            return _named(replace(value.forest, output_name=name), values.values())
-        reasons.append(value.why if isinstance(value, Refused) else "the model has no tree ensemble")
-    raise NotATreeError(reasons[-1])
+    values_of = [values.get(name, Refused(why="the model has no tree ensemble")) for name in names]
+    scored = [
+        (name, value.forest)
+        for name, value in zip(names, values_of, strict=True)
+        if isinstance(value, Scores)
+    ]
+    # Beside exp(score) a model may give the score itself: that is where attributions add up.
+    scored.sort(key=lambda pair: pair[1].post_transform is PostTransform.EXP)
+    if scored:
+        return _named(replace(scored[0][1], output_name=scored[0][0]), values.values())
+    reasons = [value.why for value in values_of if isinstance(value, Refused)]
+    raise NotATreeError(reasons[-1] if reasons else "the model has no tree ensemble")
 
 
 def _named(forest: Forest, values: Iterable[Value]) -> Forest:
     """The forest with the class names that the graph looks labels up in, where the trees did not bring them."""
     tables = [value.names for value in values if isinstance(value, Labels) and value.names]
-    if forest.outputs > 1 and not forest.labels and tables and len(tables[0]) == forest.outputs:
+    if tables and len(tables[0]) == forest.classes:
         return replace(forest, labels=tables[0])
     return forest
 

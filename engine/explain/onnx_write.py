@@ -1,74 +1,49 @@
 """Writes a canonical forest as an ONNX model that ONNX Runtime runs and `read_forest` reads back, covers and all."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from engine.explain.covers import property_key, to_property
 from engine.explain.forest import Forest, PostTransform, joined, ordered
 from engine.explain.onnx_trees import read_forest
+from engine.explain.onnx_write_nodes import branch_attributes, member_attributes, prefers_member
 from schemas.errors import ConfigError, InvariantError
 
 _operators = {PostTransform.LOGISTIC: "Sigmoid", PostTransform.SOFTMAX: "Softmax", PostTransform.EXP: "Exp"}
-_ir_version = 8
 _opset_version = 17
-_trees_opset_version = 3
 
 
 def write_forest(
-    forest: Forest,
-    *,
-    input_name: str = "features",
-    label_name: str = "label",
-    producer: str = "penstock",
+    forest: Forest, *, input_name: str = "features", label_name: str = "label", producer: str = "penstock"
 ) -> onnx.ModelProto:
     """A model with one float32 input (N, features) and the output `forest.output_name`: a regressor's targets, or a
     classifier's probabilities (N, classes) beside the output `label_name`.
 
-    Labels that are all integers come out as int64. Leaf and base values are rounded to float32, as the operator
-    holds them. Covers, where known, go into nodes_hitrates and, whole, into the model's properties.
+    Labels that are all integers come out as int64. Leaf and base values are rounded to float32, as the operators
+    hold them. Covers, where known, stand whole in the model's properties, and in nodes_hitrates where there is one.
 
     Raises ConfigError for a forest that the operators cannot express.
     """
     canonical = ordered(forest)
-    unwritten = canonical.post_transform in (PostTransform.PROBIT, PostTransform.SOFTMAX_ZERO)
-    if unwritten or (canonical.labels and canonical.post_transform is PostTransform.EXP):
-        raise ConfigError(f"a forest with post_transform {canonical.post_transform} is not written")
-    if canonical.labels and canonical.outputs == 1:
-        nodes, canonical = _one_score_classifier(canonical, label_name)
-    elif len(canonical.labels) > 2:
-        nodes = [_classifier(canonical, [label_name, canonical.output_name])]
+    _check(canonical)
+    one_score = bool(canonical.labels) and canonical.outputs == 1
+    share = canonical.mirror == 1.0
+    if prefers_member(canonical) and (
+        not one_score or share or canonical.post_transform is PostTransform.LOGISTIC
+    ):
+        nodes = _by_targets(canonical, label_name, member=True)
+    elif one_score or len(canonical.labels) > 2:
+        canonical = _told_apart(canonical) if one_score and not share else canonical
+        nodes = [_classifier(canonical, label_name)]
     else:
-        nodes = _regressor(canonical, label_name)
+        nodes = _by_targets(canonical, label_name, member=False)
     nodes[0].input[:] = [input_name]
-    outputs = [
-        helper.make_tensor_value_info(canonical.output_name, TensorProto.FLOAT, [None, canonical.classes])
-    ]
-    if canonical.labels:
-        kind = TensorProto.INT64 if _integers(canonical.labels) else TensorProto.STRING
-        outputs.insert(0, helper.make_tensor_value_info(label_name, kind, [None]))
-    graph = helper.make_graph(
-        nodes,
-        "trees",
-        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [None, canonical.features])],
-        outputs,
-        initializer=[_class_table(canonical.labels)] if nodes[-1].op_type == "Gather" else [],
-    )
-    model = helper.make_model(
-        graph,
-        producer_name=producer,
-        ir_version=_ir_version,
-        opset_imports=[
-            helper.make_opsetid("", _opset_version), helper.make_opsetid("ai.onnx.ml", _trees_opset_version),
-        ],
-    )  # fmt: skip
+    model = _model(canonical, nodes, input_name, label_name, producer)
     back = read_forest(model)
-    if not _same_trees(canonical, back):
+    if not _same(canonical, back):
         raise InvariantError("a forest was written that reads back as another one")
     if canonical.cover is not None:
         entry = model.metadata_props.add()
@@ -76,25 +51,27 @@ def write_forest(
     return model
 
 
-def _one_score_classifier(forest: Forest, label_name: str) -> tuple[list[onnx.NodeProto], Forest]:
-    """ONNX Runtime tells a share from a margin by there being no negative weight; where that misleads it, a tree
-    is added that holds a negative weight which no row reaches."""
-    share = forest.mirror == 1.0 and forest.post_transform is PostTransform.NONE
-    negative = bool((forest.leaf_values < 0).any())
-    if (
-        forest.post_transform is PostTransform.SOFTMAX
-        or (forest.mirror != 0.0 and not share)
-        or (share and negative)
+def _check(forest: Forest) -> None:
+    post = forest.post_transform
+    if post in (PostTransform.PROBIT, PostTransform.SOFTMAX_ZERO) or (
+        forest.labels and post is PostTransform.EXP
     ):
+        raise ConfigError(f"a forest with post_transform {post} is not written")
+    if not forest.labels or forest.outputs > 1:
+        return
+    margin = forest.mirror == 0.0 and post is not PostTransform.SOFTMAX
+    share = forest.mirror == 1.0 and post is PostTransform.NONE and not (forest.leaf_values < 0).any()
+    if not margin and not share:
         raise ConfigError("a classifier of one score is a margin, or a share without negative leaves")
-    if not share and not negative:
-        forest = ordered(joined([forest, _unreachable_negative(forest)]))
-    return [_classifier(forest, [label_name, forest.output_name])], forest
 
 
-def _unreachable_negative(forest: Forest) -> Forest:
+def _told_apart(forest: Forest) -> Forest:
+    """ONNX Runtime takes scores without a negative weight for shares: then with a tree more, whose one negative leaf no
+    row reaches, so that it sees a margin."""
+    if (forest.leaf_values < 0).any():
+        return forest
     passed = 1.0 if forest.cover is None else float(forest.cover[forest.roots[0]])
-    return replace(
+    tree = replace(
         forest,
         roots=np.array([0], dtype=np.int32),
         feature=np.array([0, -1, -1], dtype=np.int32),
@@ -110,10 +87,11 @@ def _unreachable_negative(forest: Forest) -> Forest:
         set_offsets=np.zeros(2, dtype=np.int32),
         set_values=np.empty(0, dtype=np.float32),
     )
+    return ordered(joined([forest, tree]))
 
 
-def _classifier(forest: Forest, outputs: Sequence[str]) -> onnx.NodeProto:
-    attributes = _tree_attributes(forest, "class")
+def _classifier(forest: Forest, label_name: str) -> onnx.NodeProto:
+    attributes = branch_attributes(forest, "class")
     if _integers(forest.labels):
         attributes["classlabels_int64s"] = [int(label) for label in forest.labels]
     else:
@@ -124,111 +102,80 @@ def _classifier(forest: Forest, outputs: Sequence[str]) -> onnx.NodeProto:
     return helper.make_node(
         "TreeEnsembleClassifier",
         [""],
-        outputs,
+        [label_name, forest.output_name],
         domain="ai.onnx.ml",
         post_transform=forest.post_transform.value,
         **attributes,
     )
 
 
-def _regressor(forest: Forest, label_name: str) -> list[onnx.NodeProto]:
-    """Targets, and what ONNX Runtime does not do in this operator: the sigmoid, the softmax, the label of two classes
-    that have a score each."""
-    operator = _operators.get(forest.post_transform)
-    raw = f"{forest.output_name}_raw" if operator else forest.output_name
-    nodes = [
-        helper.make_node(
-            "TreeEnsembleRegressor",
-            [""],
-            [raw],
-            domain="ai.onnx.ml",
-            n_targets=forest.outputs,
-            base_values=forest.base_values.tolist(),
-            post_transform="NONE",
-            aggregate_function="SUM",
-            **_tree_attributes(forest, "target"),
-        )
-    ]
-    if operator:
-        nodes.append(helper.make_node(operator, [raw], [forest.output_name]))
+def _by_targets(forest: Forest, label_name: str, *, member: bool) -> list[onnx.NodeProto]:
+    """Raw scores from TreeEnsemble 5 or TreeEnsembleRegressor, and after it what those do not do: base values, sigmoid
+    or softmax (ONNX Runtime skips them for one target), the other class of two, the label."""
+    if member:
+        nodes = [
+            helper.make_node(
+                "TreeEnsemble", [""], ["trees/raw"], domain="ai.onnx.ml", **member_attributes(forest)
+            )
+        ]
+        if forest.base_values.any():
+            nodes.append(helper.make_node("Add", ["trees/raw", "trees/base"], ["trees/based"]))
+    else:
+        attributes = branch_attributes(forest, "target") | {
+            "n_targets": forest.outputs,
+            "base_values": forest.base_values.tolist(),
+        }
+        nodes = [
+            helper.make_node("TreeEnsembleRegressor", [""], ["trees/raw"], domain="ai.onnx.ml", **attributes)
+        ]
+    if operator := _operators.get(forest.post_transform):
+        nodes.append(helper.make_node(operator, [nodes[-1].output[0]], ["trees/answers"]))
+    if forest.labels and forest.outputs == 1:
+        second = nodes[-1].output[0]
+        nodes.append(helper.make_node("Sub", ["trees/one", second], ["trees/rest"]))
+        nodes.append(helper.make_node("Concat", ["trees/rest", second], ["trees/both"], axis=1))
+    nodes[-1].output[0] = forest.output_name
     if forest.labels:
-        place = f"{label_name}_place"
-        nodes.append(helper.make_node("ArgMax", [forest.output_name], [place], axis=1, keepdims=0))
-        nodes.append(helper.make_node("Gather", ["classes", place], [label_name], axis=0))
+        nodes.append(helper.make_node("ArgMax", [forest.output_name], ["trees/place"], axis=1, keepdims=0))
+        nodes.append(helper.make_node("Gather", ["trees/classes", "trees/place"], [label_name], axis=0))
     return nodes
 
 
-def _class_table(labels: tuple[str, ...]) -> onnx.TensorProto:
-    kind = np.int64 if _integers(labels) else np.object_
-    return onnx.numpy_helper.from_array(np.array(labels, dtype=kind), "classes")
-
-
-def _tree_attributes(forest: Forest, prefix: str) -> dict[str, Any]:
-    tree = forest.tree_of_node()
-    local = np.arange(forest.nodes) - forest.roots[tree]
-    rows = list(_node_rows(forest, tree, local))
-    names = ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids", "falsenodeids", "hitrates")
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    attributes = dict(zip((f"nodes_{name}" for name in names), columns, strict=False))
-    attributes["nodes_missing_value_tracks_true"] = columns[-1]
-    if forest.cover is None:
-        del attributes["nodes_hitrates"]
-    return attributes | _weight_attributes(forest, tree, local, prefix)
-
-
-def _node_rows(
-    forest: Forest, tree: NDArray[np.int32], local: NDArray[np.int64]
-) -> Iterator[tuple[int, int, int, str, float, int, int, float, int]]:
-    """Tree, number in it, feature, mode, value, true child, false child, cover and missing flag of every node."""
-    cover = np.zeros(forest.nodes) if forest.cover is None else forest.cover
-    spare = np.bincount(tree, minlength=forest.trees).tolist()  # next free node number of each tree
-    columns = zip(
-        tree.tolist(), local.tolist(), forest.feature.tolist(), forest.threshold.tolist(), forest.set_index.tolist(),
-        local[forest.yes].tolist(), local[forest.no].tolist(), forest.missing_yes.tolist(), cover.tolist(),
-        strict=True,
-    )  # fmt: skip
-    for owner, node, feature, threshold, set_index, yes, no, missing, passed in columns:
-        if feature < 0:
-            yield owner, node, 0, "LEAF", 0.0, 0, 0, passed, 0
-            continue
-        if set_index < 0:
-            yield owner, node, feature, "BRANCH_LEQ", threshold, yes, no, passed, missing
-            continue
-        members = forest.set_values[slice(*forest.set_offsets[set_index : set_index + 2])].tolist()
-        if not members:
-            yield owner, node, feature, "BRANCH_LT", float("-inf"), yes, no, passed, missing
-        link = node
-        for place, member in enumerate(members):
-            last = place == len(members) - 1
-            after = no if last else spare[owner]
-            yield owner, link, feature, "BRANCH_EQ", member, yes, after, passed, missing if place == 0 else 0
-            link = after
-            spare[owner] += not last
-
-
-def _weight_attributes(
-    forest: Forest, tree: NDArray[np.int32], local: NDArray[np.int64], prefix: str
-) -> dict[str, Any]:
-    """Zero weights are left out where a leaf has others."""
-    leaves = np.flatnonzero(forest.leaf >= 0)
-    values = forest.leaf_values[forest.leaf[leaves]].astype(np.float32)
-    stored = values != 0
-    stored[~stored.any(axis=1), 0] = True
-    row, output = np.nonzero(stored)
-    return {
-        f"{prefix}_treeids": tree[leaves[row]].tolist(),
-        f"{prefix}_nodeids": local[leaves[row]].tolist(),
-        f"{prefix}_ids": output.tolist(),
-        f"{prefix}_weights": values[row, output].tolist(),
+def _model(
+    forest: Forest, nodes: list[onnx.NodeProto], input_name: str, label_name: str, producer: str
+) -> onnx.ModelProto:
+    names = np.array(forest.labels, dtype=np.int64 if _integers(forest.labels) else np.object_)
+    constants = {
+        "trees/base": forest.base_values.astype(np.float32),
+        "trees/one": np.ones(1, dtype=np.float32),
+        "trees/classes": names,
     }
+    used = {name for node in nodes for name in node.input}
+    outputs = [helper.make_tensor_value_info(forest.output_name, TensorProto.FLOAT, [None, forest.classes])]
+    if forest.labels:
+        kind = TensorProto.INT64 if _integers(forest.labels) else TensorProto.STRING
+        outputs.insert(0, helper.make_tensor_value_info(label_name, kind, [None]))
+    graph = helper.make_graph(
+        nodes,
+        "trees",
+        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [None, forest.features])],
+        outputs,
+        initializer=[numpy_helper.from_array(constants[name], name) for name in constants if name in used],
+    )
+    newer = nodes[0].op_type == "TreeEnsemble"
+    opsets = [helper.make_opsetid("", _opset_version), helper.make_opsetid("ai.onnx.ml", 5 if newer else 3)]
+    return helper.make_model(
+        graph, producer_name=producer, ir_version=10 if newer else 8, opset_imports=opsets
+    )
 
 
 def _integers(labels: tuple[str, ...]) -> bool:
     return all(label.removeprefix("-").isdecimal() and str(int(label)) == label for label in labels)
 
 
-def _same_trees(written: Forest, back: Forest) -> bool:
+def _same(written: Forest, back: Forest) -> bool:
     names = ("roots", "feature", "threshold", "set_index", "yes", "no", "missing_yes", "leaf", "set_values")
-    return (written.labels, written.mirror) == (back.labels, back.mirror) and all(
+    kept = ("labels", "mirror", "outputs", "post_transform")
+    return all(getattr(written, name) == getattr(back, name) for name in kept) and all(
         np.array_equal(getattr(written, name), getattr(back, name)) for name in names
     )

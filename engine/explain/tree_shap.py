@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.explain import oracle
+from engine.explain.covers import shares
 from engine.explain.forest import Forest
 from engine.explain.onnx_trees import read_forest
+from engine.native._trees import Arrays, ShapKernel
 from engine.ports import Attributions, Predictions
 from schemas.errors import ConfigError, InvariantError
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "float64"]
 Method = Literal["auto", "tree_path_dependent", "tree_interventional"]
 background_rows_max = 1 << 16
+table_bytes_max = 256 << 20
+"""Memory for the tables of one model; trees beyond it are explained by quadrature, more slowly."""
 
 
 class TreeShap:
@@ -54,7 +57,7 @@ class TreeShap:
                     "the model's file does not say how much training data passed each node: "
                     "give background rows, or package the original model, which keeps them"
                 )
-            self._kernel = _Kernel(forest, None)
+            self._kernel = _Kernel(forest, None, threads)
         else:
             if background is None:
                 raise ConfigError("interventional explanations need background rows")
@@ -62,7 +65,7 @@ class TreeShap:
             if not 1 <= len(rows) <= background_rows_max:
                 raise ConfigError(f"{len(rows)} background rows; 1 to {background_rows_max} make sense")
             self.background_digest = hashlib.sha256(rows.tobytes()).hexdigest()
-            self._kernel = _Kernel(forest, rows)
+            self._kernel = _Kernel(forest, rows, threads)
 
     @staticmethod
     def from_bundle(path: "Path | str | Bundle", *, method: Method = "auto", threads: int = 1) -> "TreeShap":
@@ -240,19 +243,38 @@ def _fixed_outputs(forest: Forest, output: str) -> NDArray[np.int64] | None:
 
 
 class _Kernel:
-    """The oracle behind the interface of the compiled kernel."""
+    """The compiled form: tables built once, when the model is loaded."""
 
-    def __init__(self, forest: Forest, background: NDArray[np.float32] | None) -> None:
-        self._forest, self._background = forest, background
-        _, self.expected = self._explained(np.zeros((1, forest.features), dtype=np.float32))
-
-    def _explained(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if self._background is None:
-            return oracle.path_dependent(self._forest, rows)
-        return oracle.interventional(self._forest, rows, self._background)
+    def __init__(self, forest: Forest, background: NDArray[np.float32] | None, threads: int) -> None:
+        none = np.empty((0, forest.features), dtype=np.float32)
+        share = shares(forest) if background is None else np.empty(0)
+        self._native = ShapKernel(
+            native_arrays(forest), share, none if background is None else background, table_bytes_max, threads
+        )
+        self.expected = self._native.expected
 
     def shap_values(
         self, rows: NDArray[np.float32], precision: Precision, threads: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Values (n, F, K) and raw scores (n, K)."""
-        return self._explained(rows)[0], self._forest.raw_scores(rows)
+        return self._native.shap_values(rows, precision == "float64", threads)
+
+
+def native_arrays(forest: Forest) -> Arrays:
+    """The forest as the native kernels take it."""
+    return Arrays(
+        forest.features,
+        forest.outputs,
+        forest.roots,
+        forest.feature,
+        forest.threshold,
+        forest.set_index,
+        forest.yes,
+        forest.no,
+        forest.missing_yes,
+        forest.leaf,
+        forest.leaf_values,
+        forest.base_values,
+        forest.set_offsets,
+        forest.set_values,
+    )

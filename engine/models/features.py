@@ -47,13 +47,12 @@ def table_features(
     width = sum(feature.width for feature in features)
     if width != len(names):
         raise ConfigError(f"the features make {width} columns, the model takes {len(names)}")
-    place = 0
-    for feature in features:
-        if feature.kind != "category" and place in categorical:
+    owners = [feature for feature in features for _ in range(feature.width)]
+    for column in categorical:
+        if owners[column].kind != "category":
             raise ConfigError(
-                f"the model takes categories in column {place}: feature {feature.name} must be one"
+                f"the model takes categories in column {column}: feature {owners[column].name} must be one"
             )
-        place += feature.width
     return features
 
 

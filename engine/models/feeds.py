@@ -38,11 +38,11 @@ def feed_of(signature: Signature, model_input: ModelInput, row_shape: Sequence[i
 def _strings(codes: NDArray[np.generic], tables: Sequence[NDArray[np.object_]]) -> NDArray[np.object_]:
     texts = np.empty(codes.shape, dtype=object)
     for column, table in enumerate(tables):
-        last = len(table) - 1
-        places = np.nan_to_num(np.asarray(codes[:, column], dtype=np.float64), nan=last).astype(np.int64)
-        if ((places < 0) | (places > last)).any():
+        numbers = np.asarray(codes[:, column], dtype=np.float64)
+        missing = np.isnan(numbers)
+        if not (missing | ((numbers >= 0) & (numbers < len(table) - 1))).all():
             raise ModelError("a category code is outside its table")
-        texts[:, column] = table[places]
+        texts[:, column] = table[np.where(missing, len(table) - 1, numbers).astype(np.int64)]
     return texts
 
 

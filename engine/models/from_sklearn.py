@@ -144,11 +144,8 @@ def _gradient_boosting(estimator: Any, labels: tuple[str, ...]) -> SklearnTrees:
     post = PostTransform.NONE
     if labels:
         post = PostTransform.LOGISTIC if outputs == 1 else PostTransform.SOFTMAX
-    forest = _joined(trees, estimator.n_features_in_, outputs, labels, post)
-    # What a row scores beyond its leaves is where the boosting started from.
-    row = np.zeros((1, estimator.n_features_in_), dtype=np.float32)
-    score = estimator.decision_function(row) if labels else estimator.predict(row)
-    base = scale * np.asarray(score, dtype=np.float64).reshape(-1) - forest.raw_scores(row)[0]
+    start = estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), dtype=np.float32))
+    base = scale * np.asarray(start, dtype=np.float64).reshape(-1)
     return SklearnTrees(forest=_joined(trees, estimator.n_features_in_, outputs, labels, post, base.tolist()))
 
 

@@ -17,7 +17,7 @@ from engine.models.device import Device
 from engine.models.features import read_features_file
 from engine.models.manifest import Manifest, json_object
 from engine.models.parity import Parity, prove_parity, tolerance_default
-from engine.models.rows import read_rows, rows_made_up, rows_of_table
+from engine.models.rows import read_rows, rows_made_up, rows_of_table, rows_that_pass
 from engine.models.session import OnnxModel
 from engine.models.signature import Signature
 from engine.ports import Model
@@ -76,7 +76,6 @@ def package(
     runner = _runner(converted)
     made_up = rows_made_up(signature, converted.forest, given)
     parity = prove_parity(converted, runner, given=given, made_up=made_up, tolerance=tolerance)
-    kept = None if known is None else _kept(known.astype(signature.dtype), signature)
     schema = None if input_schema is None else _schema_bytes(input_schema, signature)
     bundle = Bundle.write(
         out,
@@ -92,7 +91,7 @@ def package(
         ),
         model=converted.model,
         golden=_golden(runner, np.concatenate((given[: golden_rows // 2], made_up)).astype(signature.dtype)),
-        background=kept,
+        background=None if known is None else known.astype(signature.dtype),
         input_schema=schema,
     )
     notes = list(converted.notes)
@@ -127,24 +126,17 @@ def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
         matrix = np.asarray(rows, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[1] != signature.width or not len(matrix):
         raise ConfigError(f"{what} must be rows of {signature.width} columns, and at least one")
-    return _checked_codes(matrix, signature, what)
-
-
-def _checked_codes(matrix: NDArray[np.float64], signature: Signature, what: str) -> NDArray[np.float64]:
     for column, feature in enumerate(signature.column_features):
-        if feature.kind != "category":
-            continue
         codes = matrix[~np.isnan(matrix[:, column]), column]
-        if ((codes != np.floor(codes)) | (codes < 0) | (codes >= len(feature.categories))).any():
+        if (
+            feature.kind == "category"
+            and ((codes != np.floor(codes)) | (codes < 0) | (codes >= len(feature.categories))).any()
+        ):
             raise ConfigError(f"{what} hold a code of {feature.name} that is not in its table")
-    return matrix
-
-
-def _kept(background: NDArray[np.generic], signature: Signature) -> NDArray[np.generic]:
-    for column, feature in enumerate(signature.column_features):
-        if not feature.may_be_nan and np.isnan(background[:, column].astype(np.float64)).any():
-            raise ConfigError(f"the background misses values of {feature.name}, which may not be missing")
-    return background
+    passing = rows_that_pass(matrix, signature)
+    if not len(passing):
+        raise ConfigError(f"every one of {what} misses a value that the model cannot do without")
+    return passing
 
 
 def _golden(model: Model, rows: NDArray[np.generic]) -> Golden:

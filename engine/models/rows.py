@@ -83,14 +83,19 @@ def _read_table(path: Path, signature: Signature) -> Any:
         raise ConfigError(f"{path} cannot be read as a table: {error}") from error
 
 
-def finite_code_rows(rows: NDArray[np.float64], signature: Signature) -> NDArray[np.float64]:
-    """The rows with a feature's own answer to missing values put in where it has one that is not NaN."""
+def rows_that_pass(rows: NDArray[np.float64], signature: Signature) -> NDArray[np.float64]:
+    """The rows as the stream would hand them to the model: policies applied, rejected rows left out."""
     filled = rows.copy()
+    kept = np.ones(len(rows), dtype=np.bool_)
     for column, feature in enumerate(signature.column_features):
-        if not feature.may_be_nan or isinstance(feature.missing, (int, float)):
-            value = feature.missing if isinstance(feature.missing, (int, float)) else 0.0
-            filled[:, column] = np.where(np.isnan(filled[:, column]), value, filled[:, column])
-    return filled
+        missing = np.isnan(filled[:, column])
+        if feature.missing == "reject":
+            kept &= ~missing
+        elif feature.missing != "nan":
+            filled[missing, column] = feature.missing
+        if feature.infinite == "reject":
+            kept &= ~np.isinf(filled[:, column])
+    return filled[kept]
 
 
 def rows_made_up(
@@ -116,7 +121,7 @@ def rows_made_up(
         rows[touched, column] = values[touched]
         if feature.may_be_nan:
             rows[random.random(made_up_rows) < 0.15, column] = np.nan
-    return finite_code_rows(_whole_where_needed(rows, signature), signature)
+    return rows_that_pass(_whole_where_needed(rows, signature), signature)
 
 
 def _around_thresholds(

@@ -120,7 +120,10 @@ class Collector:
         self._flow.add(lags, now_s=now_s)
         arrived, finished = self._flow.rates()
         self._seen_capacity = self._flow.saturated_capacity() or self._seen_capacity
-        owners = len({lag.owner for lag in lags if lag.owner is not None})
+        reporting = len(self._book.fresh(now_ms=now_ms))
+        owners = len(
+            {lag.owner for lag in lags if lag.owner is not None}
+        )  # workers of one host may share a name
         demand = Demand(
             arrival_records_per_s=arrived,
             backlog_records=sum(lag.lag_records for lag in lags),
@@ -128,12 +131,12 @@ class Collector:
             capacity_records_per_s=self._book.capacity_records_per_s(now_ms=now_ms) or self._seen_capacity,
             startup_s=self._book.startup_s(now_ms=now_ms),
             partitions=len(lags),
-            replicas_now=math.ceil(owners / self._workers_per_replica),
+            replicas_now=math.ceil(max(owners, reporting) / self._workers_per_replica),
         )
         return Observation(
             demand=demand,
             lags=tuple(lags),
-            workers_reporting=len(self._book.fresh(now_ms=now_ms)),
+            workers_reporting=reporting,
             finished_records_per_s=finished,
         )
 

@@ -1,25 +1,32 @@
 """Dead letters on a real Kafka: read through, and put back exactly once."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from connectors.kafka_client import ClientConfig
 from connectors.kafka_letters import KafkaLog, KafkaReturns
+from engine.cli import main
 from engine.codec.contracts import contract
 from engine.codec.dead_letters import DeadLetterEncoder, ModelIdentity
 from engine.codec.framing import single_object_prefix
-from engine.dlq import LetterFilter, Replay, find_letter, replay, summarise
-from schemas.errors import ConfigError
+from engine.dlq import LetterFilter, Message, Replay, find_letter, replay, summarise
+from schemas.errors import ConfigError, FencedError
 from schemas.reasons import Reason, Stage
 from schemas.records import Records, Rejection
 
 pytestmark = pytest.mark.kafka
 
-record_bytes = 3000
+record_bytes = 2500
 letters_made = 30
+
+
+trip = {"type": "record", "name": "Trip", "fields": [{"name": "id", "type": "string"}]}
 
 
 class World:
@@ -37,7 +44,10 @@ class World:
         count = letters_made // 2
         for partition in range(2):
             for offset in range(count):
-                value = None if offset == 4 else b"%d-%d " % (partition, offset) * (600 if offset == 5 else 1)
+                value: bytes | None = b"%d-%d " % (partition, offset) * (600 if offset == 5 else 1)
+                value = {1: single_object_prefix(trip) + b"\6abc", 2: b'{"id": "abc"}', 4: None}.get(
+                    offset, value
+                )
                 key = b"key-%d" % offset if offset % 2 else None
                 producer.produce(
                     self.input, value=value, key=key, partition=partition, headers=[("trace", b"t")]
@@ -97,6 +107,18 @@ class World:
             log.close()
             source.close()
             returns.close()
+
+    def settings(self, folder: Path, format: str) -> str:
+        """A settings file of the worker that left these letters."""
+        (folder / "trip.avsc").write_text(json.dumps(trip))
+        path = folder / f"penstock-{format}.yaml"
+        path.write_text(f"""
+            kafka: {{bootstrap_servers: "{self.config.bootstrap_servers}", group: {self.group}}}
+            input: {{topic: {self.input}, format: {format}, schema: trip.avsc}}
+            output: {{predictions: p, dead_letters: {self.letters}}}
+            model: {{path: nowhere}}
+        """)
+        return str(path)
 
     def replayed(self) -> list[tuple[int, int, bytes | None, bytes | None, bytes | None]]:
         """(partition, offset it came from, key, value, trace header) of each record that was put back, in log order."""
@@ -162,9 +184,6 @@ def test_a_replay_under_way_is_fenced_by_a_second(world: World) -> None:
     )
     first.claim()
     assert world.replay(LetterFilter(partition=0, offset=1)).replayed == 1
-    from engine.dlq import Message
-    from schemas.errors import FencedError
-
     with pytest.raises(FencedError):
         first.put([Message(partition=0, key=None, value=b"x", headers=())], {0: (5, "")})
     first.close()
@@ -183,7 +202,48 @@ def test_the_log_needs_no_commit_and_no_membership(world: World) -> None:
     list(log.read())
     log.close()
     consumer = Consumer({"bootstrap.servers": world.config.bootstrap_servers, "group.id": world.group})
-    from confluent_kafka import TopicPartition
-
     assert consumer.committed([TopicPartition(world.letters, 0)], timeout=10)[0].offset < 0
     consumer.close()
+
+
+def test_the_commands_list_show_and_replay(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_json, as_avro = world.settings(tmp_path, "json"), world.settings(tmp_path, "avro")
+
+    def answer(*words: str) -> Any:
+        assert main(["dlq", *words, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    listed = answer("list", as_json, "--newest", "1")
+    assert (listed["letters"], listed["unreadable"]) == (30, 2)
+    assert [(kind["reason"], kind["letters"], len(kind["newest"])) for kind in listed["kinds"]] == [
+        ("corrupt", 20, 1), ("unknown_schema", 10, 1),
+    ]  # fmt: skip
+    assert listed["partitions"] == {"0": 15, "1": 15}
+    assert answer("list", as_json, "--reason", "null_value")["letters"] == 0
+
+    shown = answer("show", as_json, "1:2")
+    assert shown["payload"] == {"id": "abc"}
+    assert shown["headers"] == [["trace", b"t".hex()]]
+    assert answer("show", as_avro, "1:1")["payload"] == {"id": "abc"}
+    assert answer("show", as_avro, "1:2")["payload"] is None
+    assert answer("show", as_avro, "0:5")["payload_elsewhere"]["length"] == 2400
+    assert main(["dlq", "show", as_avro, "1:2"]) == 0
+    assert (
+        "not decoded: the record does not begin with Avro's single-object header" in capsys.readouterr().out
+    )
+
+    assert answer("replay", as_json, "--partition", "0", "--dry-run")["to_replay"] == 15
+    assert main(["dlq", "replay", as_json, "--partition", "0"]) == 2  # nobody is there to ask
+    assert "--yes" in capsys.readouterr().err
+    assert world.replayed() == []
+    assert answer("replay", as_json, "--partition", "0", "--yes")["replayed"] == 15
+    assert answer("replay", as_json, "--yes")["by_reason"] == {"corrupt": 10, "unknown_schema": 5}
+    assert main(["dlq", "replay", as_json, "--yes"]) == 0
+    assert "30 were put back before" in capsys.readouterr().out
+    assert len(world.replayed()) == 30
+
+    assert main(["dlq", "show", as_json, "7:7"]) == 1
+    assert main(["dlq", "show", as_json, "seven"]) == 2
+    assert main(["dlq", "list", as_json, "--offset", "3"]) == 2

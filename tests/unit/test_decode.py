@@ -1,9 +1,11 @@
 """The decoder: every record becomes one row or one rejection, and a bad one changes nothing for its neighbours."""
 
 import io
+import json
 import math
 import struct
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,9 @@ old: Any = {"type": "record", "name": "Trip", "namespace": "demo", "fields": [
     {"name": "id", "type": "string"},
 ]}  # fmt: skip
 """An older writer's: other order, narrower types, a field too many, some missing."""
+
+narrow: Any = {**new, "fields": [field for field in new["fields"] if field["name"] != "distance"]}
+"""A writer's that lacks a field for which the reader has no default."""
 
 other: Any = {
     "type": "record",
@@ -136,13 +141,31 @@ def old_trip(place: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+recursive: Any = {
+    **new,
+    "fields": [{"name": "next", "type": ["null", "Trip"], "default": None}, *new["fields"]],
+}
+"""A schema that only the slow path takes; its records are those of `new` behind one byte."""
+
+
 def registered(place: int, **changes: Any) -> bytes:
     return confluent_prefix(1) + body(new, new_trip(place, **changes))
 
 
 def decoder(schemas: Schemas | None = None, **changes: Any) -> RowDecoder:
-    schemas = schemas or Schemas({1: new, 2: old, 3: other})
+    schemas = schemas or Schemas({1: new, 2: old, 3: other, 4: narrow})
     return make_decoder(settings(**changes), signature, new, schemas, record_bytes_max)
+
+
+def slow_decoder() -> RowDecoder:
+    return make_decoder(
+        settings(), signature, recursive, Schemas({1: recursive, 3: other, 4: narrow}), record_bytes_max
+    )
+
+
+def slowed(value: bytes | None) -> bytes | None:
+    """The same record of the recursive schema."""
+    return value if value is None or len(value) < 5 else value[:5] + b"\0" + value[5:]
 
 
 def reasons(decoded: Decoded) -> dict[int, Reason]:
@@ -198,6 +221,8 @@ poison: dict[str, Poison] = {
     "negative id": (lambda place: b"\0\xff\xff\xff\xff" + registered(place)[5:], {Reason.BAD_FRAMING}),
     "unknown id": (lambda place: confluent_prefix(99) + registered(place)[5:], {Reason.UNKNOWN_SCHEMA}),
     "incompatible writer": (lambda _: confluent_prefix(3) + body(other, {"distance": "far"}), {Reason.INCOMPATIBLE_SCHEMA}),
+    "writer without a field": (
+        lambda place: confluent_prefix(4) + body(narrow, new_trip(place)), {Reason.INCOMPATIBLE_SCHEMA}),
     "only a header": (lambda _: confluent_prefix(1), {Reason.TRUNCATED}),
     "truncated": (lambda place: registered(place)[:-3], {Reason.TRUNCATED}),
     "trailing": (lambda place: registered(place) + b"\0", {Reason.TRAILING_BYTES}),
@@ -228,10 +253,19 @@ poison: dict[str, Poison] = {
 }  # fmt: skip
 
 
+Side = tuple[Callable[[], RowDecoder], Callable[[bytes | None], bytes | None]]
+sides: list[Any] = [
+    pytest.param((decoder, lambda value: value), id="native"),
+    pytest.param((slow_decoder, slowed), id="reference"),
+]
+
+
+@pytest.mark.parametrize("side", sides)
 @pytest.mark.parametrize("kind", list(poison))
-def test_each_kind_of_poison_is_one_rejection_with_its_reason(kind: str) -> None:
+def test_each_kind_of_poison_is_one_rejection_with_its_reason(kind: str, side: Side) -> None:
+    make_side, write = side
     make, expected = poison[kind]
-    decoded = decoder().decode(records([registered(0), make(1), registered(2)]))
+    decoded = make_side().decode(records([write(registered(0)), write(make(1)), write(registered(2))]))
     assert decoded.rows.tolist() == [0, 2]
     [rejection] = decoded.rejections
     assert rejection.index == 1
@@ -239,15 +273,19 @@ def test_each_kind_of_poison_is_one_rejection_with_its_reason(kind: str) -> None
     assert not any(said in rejection.detail for said in ("trip-1", "Troms"))
 
 
+@pytest.mark.parametrize("side", sides)
 @given(batch=st.lists(st.sampled_from([None, None, None, *poison]), max_size=40))
-def test_poison_is_set_aside_exactly_and_its_neighbours_are_equal_to_the_bit(batch: list[str | None]) -> None:
+def test_poison_is_set_aside_exactly_and_its_neighbours_are_equal_to_the_bit(
+    side: Side, batch: list[str | None]
+) -> None:
+    make_side, write = side
     values = [
         registered(place) if kind is None else poison[kind][0](place) for place, kind in enumerate(batch)
     ]
     good = [place for place, kind in enumerate(batch) if kind is None]
     clean = decoder().decode(records([registered(place) for place in good]))
 
-    decoded = decoder().decode(records(values))
+    decoded = make_side().decode(records([write(value) for value in values]))
 
     assert decoded.matrix.tobytes() == clean.matrix.tobytes()
     assert decoded.rows.tolist() == good
@@ -258,16 +296,52 @@ def test_poison_is_set_aside_exactly_and_its_neighbours_are_equal_to_the_bit(bat
         assert reason in poison[str(batch[place])][1]
 
 
+@pytest.mark.parametrize("side", sides)
 @given(start=st.integers(0, 200), noise=st.binary(min_size=1, max_size=30), insert=st.booleans())
-def test_mutated_bytes_never_disturb_a_neighbour(start: int, noise: bytes, insert: bool) -> None:
+def test_mutated_bytes_never_disturb_a_neighbour(side: Side, start: int, noise: bytes, insert: bool) -> None:
+    make_side, write = side
     whole = registered(1)
     start %= len(whole)
     mutant = whole[:start] + noise + whole[start + (0 if insert else len(noise)) :]
-    decoded = decoder().decode(records([registered(0), mutant, registered(2)]))
+    decoded = make_side().decode(records([write(registered(0)), write(mutant), write(registered(2))]))
     assert {0, 2} <= set(decoded.rows.tolist())
     assert len(decoded.rows) + len(decoded.rejections) == 3
     assert decoded.matrix[0].tolist() == new_row(0)
     assert decoded.matrix[-1].tolist() == new_row(2)
+
+
+def test_the_slow_path_is_counted_and_bounded() -> None:
+    reader = slow_decoder()
+    deep = registered(1)[:5] + b"\2" * 3900 + b"\0" + registered(1)[5:]
+    endless = registered(1)[:5] + b"\2" * 3990
+    decoded = reader.decode(records([slowed(registered(0)), deep, endless, slowed(registered(3))]))
+    assert decoded.rows.tolist() == [0, 3]
+    assert set(reasons(decoded).values()) == {Reason.LIMIT_EXCEEDED}
+    assert reader.reference_records == 4
+    fast = decoder()
+    fast.decode(records([registered(0)]))
+    assert fast.reference_records == 0
+
+
+def test_decimals_are_numbers() -> None:
+    money: Any = {"type": "record", "name": "Sale", "fields": [
+        {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}}]}  # fmt: skip
+    one = Signature(
+        features=(Feature(name="price", kind="number"),),
+        inputs=(ModelInput(name="x", dtype="float64", start=0, width=1),),
+    )
+    reader = make_decoder(settings(), one, money, Schemas({1: money}), record_bytes_max)
+    decoded = reader.decode(records([confluent_prefix(1) + body(money, {"price": Decimal("-12.34")})]))
+    assert decoded.matrix.tolist() == [[-12.34]]
+
+
+def test_a_schema_in_which_few_bytes_stand_for_many_items_stops_the_start() -> None:
+    bomb: Any = {
+        **recursive,
+        "fields": [*recursive["fields"], {"name": "b", "type": {"type": "array", "items": "null"}}],
+    }
+    with pytest.raises(ConfigError, match="the input schema cannot be read"):
+        make_decoder(settings(), signature, bomb, Schemas({}), record_bytes_max)
 
 
 def test_records_without_a_value_may_be_skipped() -> None:
@@ -308,7 +382,7 @@ def test_a_schema_is_compiled_once_and_an_unknown_one_asked_again() -> None:
 
 
 def test_without_a_registry_the_fingerprint_names_the_writers_schema(tmp_path: Path) -> None:
-    (tmp_path / "old.avsc").write_bytes(fastavro_json(old))
+    (tmp_path / "old.avsc").write_bytes(json.dumps(old).encode())
     config = settings(tmp_path, registry=False, writer_schemas=".")
     reader = make_decoder(config, signature, new, None, record_bytes_max)
     values = [
@@ -323,12 +397,6 @@ def test_without_a_registry_the_fingerprint_names_the_writers_schema(tmp_path: P
     assert reasons(decoded) == {1: Reason.MISSING_VALUE, 2: Reason.UNKNOWN_SCHEMA, 3: Reason.BAD_FRAMING}
 
 
-def fastavro_json(schema: Any) -> bytes:
-    import json
-
-    return json.dumps(schema).encode()
-
-
 def test_without_framing_records_are_of_the_readers_schema() -> None:
     reader = make_decoder(settings(registry=False, framing="none"), signature, new, None, record_bytes_max)
     decoded = reader.decode(records([body(new, new_trip(0)), b"", body(new, new_trip(2))]))
@@ -337,8 +405,6 @@ def test_without_framing_records_are_of_the_readers_schema() -> None:
 
 
 def test_json_records_pass_the_same_policies() -> None:
-    import json
-
     reader = make_decoder(settings(registry=False, format="json"), signature, None, None, record_bytes_max)
     trips = [
         json.dumps(new_trip(place, **changes)).encode()
@@ -363,7 +429,9 @@ def test_without_a_readers_schema_each_writers_is_read_as_it_is() -> None:
 
 
 def test_a_schema_that_lacks_a_field_stops_the_start() -> None:
-    with pytest.raises(ConfigError, match=r"field weather\.temp is missing|weather is missing|field weather.temp"):
+    with pytest.raises(
+        ConfigError, match=r"field weather\.temp is missing|weather is missing|field weather.temp"
+    ):
         make_decoder(
             settings(), signature, {**new, "fields": new["fields"][:4]}, Schemas({}), record_bytes_max
         )

@@ -140,6 +140,8 @@ def test_more_connections_than_allowed_are_refused_and_served_again_afterwards(
         for client in clients:
             client.join(10)
         assert answers == [(200, b"slow")] * 2
+        for _ in range(3):
+            assert ask(server.port, "/slow") == (200, b"slow")
 
 
 def families(text: bytes) -> dict[str, list[tuple[dict[str, str], float]]]:

@@ -1,5 +1,6 @@
 """The metrics are declared once, exposed as promised, and documented as they are."""
 
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,6 +94,13 @@ def test_lag_of_partitions_that_went_away_is_not_exposed_any_more() -> None:
     text = render(metrics.registry).decode()
     assert 'partition="0"' in text
     assert 'partition="1"' not in text
+
+
+def test_the_release_is_told() -> None:
+    (key,) = [
+        key for key in samples(Metrics(CollectorRegistry()).registry) if key[0] == "penstock_build_info"
+    ]
+    assert key[1] == (("version", version("penstock")),)
 
 
 def test_counters_have_no_second_series() -> None:

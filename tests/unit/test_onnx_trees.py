@@ -263,6 +263,17 @@ def test_harmless_operators_around_the_trees(
     assert (np.abs(scores - _answers(model, X)) <= 3e-6 * np.maximum(1, np.abs(scores))).all()
 
 
+def test_of_a_score_and_its_exponential_the_score_is_explained() -> None:
+    model = _surrounded([_node("Identity", ["y"], ["log_z"]), _node("Exp", ["log_z"], ["z"])])
+    assert (read_forest(model).output_name, read_forest(model).space) == ("z", "log")
+    model.graph.output.append(helper.make_tensor_value_info("log_z", TensorProto.FLOAT, None))
+
+    assert (read_forest(model).output_name, read_forest(model).space) == ("log_z", "value")
+    assert read_forest(model, "z").post_transform is PostTransform.EXP
+    with pytest.raises(ConfigError, match="no output q"):
+        read_forest(model, "q")
+
+
 def test_the_row_may_feed_the_inputs_in_another_order() -> None:
     model = _surrounded([_node("Identity", ["y"], ["z"])])
     X = grid_rows(12, 100, 3)

@@ -100,14 +100,25 @@ def test_known_ids_are_fetched_however_many_they_are(server: RegistryServer, reg
 
 
 @pytest.mark.parametrize(
-    "fault", ["500", "429", "401", "404", "garbage", "redirect", "huge", "empty", "hang_up"]
+    ("fault", "said"),
+    [
+        ("500", "answered 500"),
+        ("429", "answered 429"),
+        ("401", "answered 401"),
+        ("404", "answered 404"),
+        ("garbage", "not JSON"),
+        ("redirect", "not followed"),
+        ("huge", "longer than"),
+        ("empty", "has no schema"),
+        ("hang_up", "cannot be asked"),
+    ],
 )
 def test_no_believable_answer_is_not_the_records_fault_and_heals(
-    server: RegistryServer, registry: Registry, fault: Fault
+    server: RegistryServer, registry: Registry, fault: Fault, said: str
 ) -> None:
     schema_id = server.publish("points-value", point)
     server.fault = fault
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match=said):
         registry.schema(schema_id)
     server.fault = None
     assert registry.schema(schema_id) == point

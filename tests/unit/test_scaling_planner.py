@@ -31,7 +31,7 @@ def bounds(**changes: float | int) -> Bounds:
 
 demands = st.builds(
     Demand,
-    arrival_records_per_s=st.floats(0, 1e15),
+    arrival_records_per_s=st.floats(0, 1e308),
     backlog_records=st.integers(0, 2**62),
     oldest_age_s=st.floats(0, 1e9),
     capacity_records_per_s=st.one_of(st.none(), st.floats(0, 1e300)),
@@ -82,6 +82,8 @@ def test_nothing_to_do_is_zero_or_the_minimum() -> None:
 def test_one_record_is_work_for_one() -> None:
     plan = required(demand(arrival_records_per_s=0.0, backlog_records=1), bounds())
     assert (plan.replicas, plan.active) == (1, True)
+    hardly_any = demand(arrival_records_per_s=5e-324, capacity_records_per_s=1e9)
+    assert required(hardly_any, bounds()).replicas == 1
 
 
 @pytest.mark.parametrize("capacity", [None, 0.0, 1e-320])
@@ -185,6 +187,17 @@ def test_batches_of_one_size_are_taken_at_their_own_rate() -> None:
     for _ in range(50):
         estimator.observe(rows=10, busy_s=0.01)
     assert estimator.records_per_s() == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("batches", [((10, 0.01), (1000, 2.0)), ((10, 1.0), (20, 0.5))])
+def test_batches_that_fit_no_line_are_taken_at_their_own_rate(batches: tuple[tuple[int, float], ...]) -> None:
+    estimator = CapacityEstimator(rows_max=5)
+    for _ in range(50):
+        for rows, busy_s in batches:
+            estimator.observe(rows=rows, busy_s=busy_s)
+    estimate = estimator.records_per_s()
+    assert estimate is not None
+    assert 0 < estimate < 2000
 
 
 def test_the_newest_batches_weigh_most() -> None:

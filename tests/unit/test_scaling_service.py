@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import queue
 import subprocess
 import sys
 import threading
@@ -187,6 +188,26 @@ def test_a_stream_says_it_at_once_then_at_every_change_and_ends_with_ok(
     service.close()
     assert list(stream) == []
     assert stream.code() is grpc.StatusCode.OK
+
+
+def test_a_plan_that_changes_nothing_about_activity_wakes_nobody(published: Published) -> None:
+    wanted, heard = _set(), queue.SimpleQueue[bool]()
+
+    def listen() -> None:
+        for active in published.activity(wanted):
+            heard.put(active)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    published.publish(plan_of(1))
+    assert heard.get(timeout=5) is True
+    for replicas in range(2, 200):
+        published.publish(plan_of(replicas))
+    published.publish(plan_of(0))
+    assert heard.get(timeout=5) is False
+    published.close()
+    listener.join(5)
+    assert heard.empty()
 
 
 def test_a_stream_opened_before_the_first_plan_waits_for_it(keda: Keda, published: Published) -> None:

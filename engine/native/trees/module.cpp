@@ -1,3 +1,159 @@
+// The Python face of the tree kernels: copies and checks the arrays, lets go of the interpreter lock.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
-NB_MODULE(_trees, m) { m.doc() = "placeholder until the kernel lands"; }
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+
+#include "forest.h"
+#include "predict.h"
+#include "shap.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace penstock;
+
+namespace {
+
+template <typename T>
+using Column = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Values = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+template <typename T>
+std::vector<T> copied(const Column<T>& column) {
+  return {column.data(), column.data() + column.shape(0)};
+}
+
+struct Arrays {
+  int32_t features, outputs;
+  Column<int32_t> roots, feature;
+  Column<float> threshold;
+  Column<int32_t> set_index, yes, no;
+  Column<uint8_t> missing_yes;
+  Column<int32_t> leaf;
+  Values leaf_values;
+  Column<double> base_values;
+  Column<int32_t> set_offsets;
+  Column<float> set_values;
+
+  Forest forest() const {
+    Forest made;
+    made.features = features;
+    made.outputs = outputs;
+    made.roots = copied(roots);
+    made.feature = copied(feature);
+    made.threshold = copied(threshold);
+    made.set_index = copied(set_index);
+    made.yes = copied(yes);
+    made.no = copied(no);
+    made.missing_yes = copied(missing_yes);
+    made.leaf = copied(leaf);
+    if (static_cast<int64_t>(leaf_values.shape(1)) != outputs) throw std::invalid_argument("leaf_values is no (leaves, outputs) array");
+    made.leaf_values = {leaf_values.data(), leaf_values.data() + leaf_values.size()};
+    made.base_values = copied(base_values);
+    made.set_offsets = copied(set_offsets);
+    made.set_values = copied(set_values);
+    made.check();
+    return made;
+  }
+};
+
+nb::ndarray<nb::numpy, double> array_of(std::vector<double>&& values, std::vector<size_t> shape) {
+  auto* kept = new std::vector<double>(std::move(values));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
+  return nb::ndarray<nb::numpy, double>(kept->data(), shape.size(), shape.data(), owner);
+}
+
+struct ForestKernel {
+  std::unique_ptr<Forest> forest;
+  std::unique_ptr<Predictor> predictor;
+
+  nb::object predict(Rows rows) const {
+    if (static_cast<int64_t>(rows.shape(1)) != forest->features) throw std::invalid_argument("rows have another number of features");
+    const int64_t count = static_cast<int64_t>(rows.shape(0));
+    const int32_t outputs = forest->outputs;
+    std::vector<double> scores(count * outputs);
+    {
+      nb::gil_scoped_release release;
+      constexpr int64_t walked_below = 12;  // a block costs the same for one row as for 64
+      std::vector<float> columns(static_cast<size_t>(forest->features) * block);
+      std::vector<double> sums(static_cast<size_t>(block) * outputs);
+      for (int64_t begin = 0; begin < count; begin += block) {
+        const int64_t valid = std::min<int64_t>(block, count - begin);
+        std::fill(sums.begin(), sums.end(), 0.0);
+        const float* from = rows.data() + begin * forest->features;
+        if (valid < walked_below) {
+          for (int64_t c = 0; c < valid; ++c) predictor->add_row(from + c * forest->features, sums.data() + c * outputs);
+        } else {
+          transpose(rows.data(), count, begin, forest->features, columns.data());
+          predictor->add_block(columns.data(), from, valid, sums.data());
+        }
+        for (int64_t c = 0; c < valid; ++c)
+          for (int32_t k = 0; k < outputs; ++k) scores[(begin + c) * outputs + k] = forest->base_values[k] + sums[c * outputs + k];
+      }
+    }
+    return nb::cast(array_of(std::move(scores), {static_cast<size_t>(count), static_cast<size_t>(outputs)}));
+  }
+};
+
+nb::tuple explained(const Shap& shap, Rows rows, bool exact, int threads) {
+  const Forest& forest = shap.forest();
+  if (static_cast<int64_t>(rows.shape(1)) != forest.features) throw std::invalid_argument("rows have another number of features");
+  if (threads < 1 || threads > 256) throw std::invalid_argument("threads must be from 1 to 256");
+  const size_t count = rows.shape(0), features = forest.features, outputs = forest.outputs;
+  std::vector<double> values(count * features * outputs), scores(count * outputs);
+  {
+    nb::gil_scoped_release release;
+    shap.explain(rows.data(), static_cast<int64_t>(count), exact, threads, values.data(), scores.data());
+  }
+  return nb::make_tuple(array_of(std::move(values), {count, features, outputs}), array_of(std::move(scores), {count, outputs}));
+}
+
+}  // namespace
+
+NB_MODULE(_trees, m) {
+  m.doc() = "Tree ensembles: raw scores and exact SHAP values.";
+  m.def("instruction_set", [] { return std::string(best_kernels().name); });
+
+  nb::class_<Arrays>(m, "Arrays")
+      .def("__init__",
+           [](Arrays* self, int features, int outputs, Column<int32_t> roots, Column<int32_t> feature, Column<float> threshold,
+              Column<int32_t> set_index, Column<int32_t> yes, Column<int32_t> no, Column<uint8_t> missing_yes, Column<int32_t> leaf,
+              Values leaf_values, Column<double> base_values, Column<int32_t> set_offsets, Column<float> set_values) {
+             new (self) Arrays{features, outputs, roots, feature, threshold, set_index, yes, no, missing_yes, leaf, leaf_values,
+                               base_values, set_offsets, set_values};
+           },
+           "features"_a, "outputs"_a, "roots"_a, "feature"_a, "threshold"_a, "set_index"_a, "yes"_a, "no"_a, "missing_yes"_a,
+           "leaf"_a, "leaf_values"_a, "base_values"_a, "set_offsets"_a, "set_values"_a);
+
+  nb::class_<ForestKernel>(m, "ForestKernel")
+      .def("__init__",
+           [](ForestKernel* self, const Arrays& arrays) {
+             auto forest = std::make_unique<Forest>(arrays.forest());
+             auto predictor = std::make_unique<Predictor>(*forest);
+             new (self) ForestKernel{std::move(forest), std::move(predictor)};
+           }, "arrays"_a)
+      .def("predict", &ForestKernel::predict, "rows"_a);
+
+  nb::class_<Shap>(m, "ShapKernel")
+      .def("__init__",
+           [](Shap* self, const Arrays& arrays, Column<double> share, Rows background, int64_t table_bytes_max, int threads) {
+             Forest forest = arrays.forest();
+             if (background.shape(0) && static_cast<int64_t>(background.shape(1)) != forest.features)
+               throw std::invalid_argument("the background has another number of features");
+             std::vector<double> shares = copied(share);
+             std::vector<float> rows(background.data(), background.data() + background.size());
+             nb::gil_scoped_release release;
+             new (self) Shap(std::move(forest), std::move(shares), std::move(rows), table_bytes_max, threads);
+           },
+           "arrays"_a, "share"_a, "background"_a, "table_bytes_max"_a, "threads"_a)
+      .def("shap_values", &explained, "rows"_a, "exact"_a, "threads"_a)
+      .def_prop_ro("expected", [](const Shap& self) { return nb::cast(array_of(std::vector<double>(self.expected()), {self.expected().size()})); })
+      .def_prop_ro("table_bytes", &Shap::table_bytes)
+      .def_prop_ro("tabled_trees", [](const Shap& self) { return std::count(self.plan().begin(), self.plan().end(), 1); })
+      .def_prop_ro("digest", &Shap::digest);
+}

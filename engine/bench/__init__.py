@@ -1,0 +1,1 @@
+"""The figures of the README, measured here and now."""

@@ -1,0 +1,93 @@
+"""`penstock check`: every fault at once, each in a sentence, before a worker would find it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from engine.cli import main
+from tests.bundles import write_linear
+
+schema = {
+    "type": "record",
+    "name": "Input",
+    "fields": [{"name": name, "type": "double"} for name in ("a", "b", "c")],
+}
+
+
+def _settings(tmp_path: Path, **model: Any) -> Path:
+    settings = {
+        "kafka": {"bootstrap_servers": "localhost:1", "group": "preflight"},
+        "input": {"topic": "in"},
+        "output": {"predictions": "out", "explanations": "why", "dead_letters": "dead"},
+        "model": {"path": "bundle", "device": "cpu", **model},
+        "objective": {"batch_rows_max": 256},
+    }
+    path = tmp_path / "penstock.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def _bundle(tmp_path: Path, fields: list[dict[str, Any]] | None = None, **changes: Any) -> None:
+    record = {**schema, "fields": schema["fields"] if fields is None else fields}
+    write_linear(tmp_path / "bundle", input_schema=json.dumps(record).encode(), **changes)
+
+
+def test_a_good_worker_passes_and_shows_its_warm_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _bundle(tmp_path)
+    assert main(["check", str(_settings(tmp_path)), "--no-kafka", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"]
+    assert found["faults"] == []
+    assert found["device"] == "cpu"
+    assert [timing["rows"] for timing in found["warmup"]] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert all(timing["ms"] > 0 for timing in found["warmup"])
+    assert found["first_batch"]["rows"] == 256
+    assert set(found["checks"]) == {"settings", "bundle", "model", "input", "explanations"}
+
+
+def test_the_table_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _bundle(tmp_path)
+    assert main(["check", str(_settings(tmp_path)), "--no-kafka"]) == 0
+    shown = capsys.readouterr().out
+    assert "warm-up" in shown
+    assert "The first batch after start, 256 rows, takes" in shown
+
+
+def test_every_fault_is_listed_and_not_the_first_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _bundle(tmp_path, fields=[{"name": "a", "type": "double"}], background=None)
+    assert main(["check", str(_settings(tmp_path)), "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    faults = {item["check"]: item["fault"] for item in found["faults"]}
+    assert set(faults) == {"input", "explanations", "kafka"}
+    assert "field b is missing" in faults["input"]
+    assert "field c is missing" in faults["input"]
+    assert "localhost:1" in faults["kafka"]
+    assert not found["ok"]
+
+
+def test_a_bundle_that_is_not_there_is_one_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(_settings(tmp_path)), "--no-kafka", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert [item["check"] for item in found["faults"]] == ["bundle"]
+
+
+def test_a_runtime_that_is_not_there_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _bundle(tmp_path)
+    assert main(["check", str(_settings(tmp_path, runtime="native")), "--no-kafka", "--json"]) == 2
+    faults = json.loads(capsys.readouterr().out)["faults"]
+    assert [item["check"] for item in faults] == ["model"]
+    assert "native" in faults[0]["fault"]
+
+
+def test_settings_that_cannot_be_read_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(tmp_path / "nowhere.yaml")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
