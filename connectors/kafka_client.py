@@ -1,6 +1,7 @@
 """How every Kafka client is set up, and what its errors mean here."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -117,7 +118,10 @@ class _ClientLog:
 
 
 def base_config(config: ClientConfig) -> dict[str, Any]:
-    """The librdkafka properties that every kind of client shares; all that an AdminClient needs."""
+    """The librdkafka properties that every kind of client shares; all that an AdminClient needs.
+
+    Raises ConfigError for a file of the security settings that cannot be read.
+    """
     shared = {
         name: value
         for name, value in config.properties.items()
@@ -202,13 +206,19 @@ def _plain(error: KafkaError) -> str:
     return " ".join(text.split()) if not text.endswith(":") else f"{text} {error.name()}"
 
 
+def _readable(path: Path | None) -> str | None:
+    if path is not None and not os.access(path, os.R_OK):  # the library's own complaint names no file
+        raise ConfigError(f"cannot read {path}")
+    return None if path is None else str(path)
+
+
 def _security(config: ClientConfig) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "security.protocol": config.protocol,
         "sasl.mechanisms": config.mechanism,
-        "ssl.ca.location": config.ca_file and str(config.ca_file),
-        "ssl.certificate.location": config.certificate_file and str(config.certificate_file),
-        "ssl.key.location": config.key_file and str(config.key_file),
+        "ssl.ca.location": _readable(config.ca_file),
+        "ssl.certificate.location": _readable(config.certificate_file),
+        "ssl.key.location": _readable(config.key_file),
         "ssl.key.password": config.key_password,
     }
     if config.mechanism == "OAUTHBEARER":

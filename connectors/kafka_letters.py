@@ -85,6 +85,10 @@ class KafkaLog:
         found = next(self._range(partition, offset, offset + 1), None)
         return found if found is not None and found.offset == offset else None
 
+    def size(self) -> int:
+        """How many offsets there are to read; messages are at most as many."""
+        return sum(end - earliest for earliest, end in self._bounds().values())
+
     def close(self) -> None:
         """Release the client."""
         self._consumer.close()
@@ -132,7 +136,8 @@ class KafkaLog:
 class KafkaReturns:
     """Puts records back on a topic and commits, in the same transaction, a group's offsets with a note beside each.
 
-    The group is used for its offsets alone: nobody joins it. A second one under the same name fences the first. One thread.
+    The group is used for its offsets alone: nobody joins it. A second one under the same name fences the first. The broker
+    forgets the offsets of a group that was not used for `offsets.retention.minutes` (7 days by default). One thread.
     """
 
     def __init__(self, config: ClientConfig, *, group: str, letters_topic: str, topic: str) -> None:

@@ -1,6 +1,7 @@
 """Kafka producers as the sinks want them: one with transactions, one with acknowledgements."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from connectors.transactions import (
 from schemas.errors import InvariantError
 from schemas.records import Outgoing
 
-call_min_s = 0.005
-"""A transactional call is not given less: one that times out in its first, local, phase has to begin anew."""
+call_min_s = 0.01
+"""A call is not given less: one that times out in its first phase, which is local, has to begin anew."""
+offsets_call_min_s = 0.2
+"""Nor this one: its requests end with it, and the client closes a connection on which a request timed out."""
 messages_per_call = 8192
 queue_messages_max = 2_000_000
 
@@ -85,8 +88,26 @@ class _Queue:
                     raise _refused(messages, outgoing.topic)
         return queued
 
-    def check(self) -> None:
-        """Raises BrokenError after a fatal error."""
+    def serve(self, timeout_s: float) -> None:
+        """Take reports and news, waiting for the first. Raises BrokenError after a fatal error."""
+        try:
+            self.client.poll(timeout_s)
+        except KafkaException as error:
+            raise BrokenError(said(cause_of(error))) from error
+        self._check()
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for acknowledgements; how many are missing. Raises BrokenError after a fatal error."""
+        try:
+            left: int = self.client.flush(max(timeout_s, call_min_s))
+        except KafkaException as error:
+            raise BrokenError(said(cause_of(error))) from error
+        self._check()
+        if left == 0:
+            self._queued_bytes = 0
+        return left
+
+    def _check(self) -> None:
         if self._fatal is not None:
             raise BrokenError(said(self._fatal))
 
@@ -94,8 +115,9 @@ class _Queue:
         """Drop what is queued and let go of the client."""
         if self._client is not None:
             client, self._client = self._client, None
-            client.purge()
-            client.poll(0)  # Producer.close would wait for the broker, for ever; the destructor does not
+            with suppress(KafkaException):  # it may be broken, and says so at every call
+                client.purge()
+                client.poll(0)  # Producer.close would wait for the broker, for ever; the destructor does not
 
     def _make_room(self, stored_bytes: int, messages: int, timeout_s: float) -> bool:
         if len(self.client) == 0:
@@ -103,10 +125,7 @@ class _Queue:
         full = self._queued_bytes and self._queued_bytes + stored_bytes > self._memory_bytes_max
         if not full and len(self.client) + messages <= queue_messages_max:
             return True
-        if self.client.flush(max(timeout_s, call_min_s)) == 0:
-            self._queued_bytes = 0
-            return True
-        return False
+        return self.flush(timeout_s) == 0
 
     def _on_error(self, error: KafkaError) -> None:
         self.disturbances += 1
@@ -192,13 +211,14 @@ class KafkaTransactionalProducer:
     def send_offsets(self, positions: Mapping[int, int], membership: object, timeout_s: float) -> None:
         offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in positions.items()]
         try:
-            self._queue.client.send_offsets_to_transaction(offsets, membership, max(timeout_s, call_min_s))
+            self._queue.client.send_offsets_to_transaction(
+                offsets, membership, max(timeout_s, offsets_call_min_s)
+            )
         except KafkaException as error:
             raise transaction_error(error) from error
 
     def flush(self, timeout_s: float) -> None:
-        left = self._queue.client.flush(max(timeout_s, call_min_s))
-        self._queue.check()
+        left = self._queue.flush(timeout_s)
         if left:
             raise UnfinishedError(f"{left} messages are not acknowledged yet")
 
@@ -218,14 +238,17 @@ class KafkaTransactionalProducer:
         self._call(self._queue.client.abort_transaction, timeout_s)
 
     def suspect(self) -> bool:
-        self._queue.client.poll(0)  # error events are handed over here
+        try:
+            self._queue.serve(0)  # news of connections arrives here
+        except BrokenError:
+            return True
         return self._queue.disturbances != self._disturbed_before
 
     def close(self) -> None:
         self._queue.close()
 
     def _mark(self) -> None:
-        self._queue.client.poll(0)
+        self._queue.serve(0)
         self._disturbed_before = self._queue.disturbances
 
     def _call(self, call: Any, timeout_s: float) -> None:
@@ -274,8 +297,7 @@ class KafkaAcknowledger:
         return stop
 
     def serve(self, timeout_s: float) -> None:
-        self._queue.client.poll(timeout_s)
-        self._queue.check()
+        self._queue.serve(timeout_s)
 
     def close(self) -> None:
         self._queue.close()

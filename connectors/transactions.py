@@ -83,7 +83,10 @@ class TransactionalProducer(Protocol):
         """Abort; messages still queued are dropped."""
 
     def suspect(self) -> bool:
-        """Whether a request of this producer may still be under way and act later, on a transaction it was not meant for."""
+        """Whether a request of this producer may still be under way and act later, on a transaction it was not meant for.
+
+        Never raises.
+        """
 
     def close(self) -> None:
         """Release it at once, with nothing committed. Idempotent."""

@@ -18,7 +18,7 @@ from engine.codec.breaker import Breaker
 from engine.codec.contracts import OutputPrefixes, load_schema, output_prefixes
 from engine.codec.dead_letters import DeadLetterEncoder
 from engine.codec.dead_letters import ModelIdentity as LetterModel
-from engine.codec.decode import SchemaStore, make_decoder
+from engine.codec.decode import RowDecoder, SchemaStore, make_decoder
 from engine.compute import ComputeThread
 from engine.explain import make_explainer
 from engine.explain.policy import Every, parse_policy
@@ -115,8 +115,23 @@ def make_worker(
         clock=clock,
     )
     isolation = Isolation(note=FlightNote(run_folder / f"note-{slot}"), verdicts=run_folder / "verdicts.json")
+    schema_path = settings.input.record_schema
+    decoder = make_decoder(
+        settings=settings,
+        signature=bundle.signature,
+        reader_schema=load_schema(schema_path) if schema_path else bundle.input_schema,
+        schemas=link.schemas,
+        record_bytes_max=settings.input.record_bytes_max,
+    )
     scorer = make_scorer(
-        settings, link, name=name, bundle=bundle, model=model, isolation=isolation, clock=clock
+        settings,
+        link,
+        name=name,
+        bundle=bundle,
+        model=model,
+        decoder=decoder,
+        isolation=isolation,
+        clock=clock,
     )
     identity = ModelIdentity(
         name=bundle.name, version=bundle.version, digest=bundle.digest, device=model.device.name
@@ -132,6 +147,7 @@ def make_worker(
         batches_max=compute_batches_max,
         monotonic_s=clock.monotonic_s,
         error_of=error_of,
+        on_retry=board.progressed,
     )
     rows_max = model.batch_rows_max
     observer = Observer(
@@ -142,6 +158,7 @@ def make_worker(
         ends=link.ends,
         report=link.report,
         on_rebalance=isolation.reload,
+        reference_records=lambda: decoder.reference_records,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(
@@ -171,19 +188,12 @@ def make_scorer(
     name: str,
     bundle: Bundle,
     model: OnnxModel,
+    decoder: RowDecoder,
     isolation: Isolation,
     clock: Clock,
 ) -> Scorer:
     """The stages from bytes to bytes for one bundle."""
     output = settings.output
-    schema_path = settings.input.record_schema
-    decoder = make_decoder(
-        settings=settings,
-        signature=bundle.signature,
-        reader_schema=load_schema(schema_path) if schema_path else bundle.input_schema,
-        schemas=link.schemas,
-        record_bytes_max=settings.input.record_bytes_max,
-    )
     prefixes = link.prefixes or output_prefixes(
         predictions=output.predictions,
         explanations=output.explanations,

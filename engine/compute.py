@@ -62,10 +62,13 @@ class ComputeThread:
         batches_max: int,
         monotonic_s: Callable[[], float],
         error_of: Callable[[BaseException], PenstockError],
+        on_retry: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_retry` is told, on this thread, each time a batch must wait for something remote."""
         self._score = score
         self._monotonic_s = monotonic_s
         self._error_of = error_of
+        self._on_retry = on_retry
         self._batches_max = batches_max
         self._todo: queue.SimpleQueue[tuple[int, Batch] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[int, Finished]] = queue.SimpleQueue()
@@ -131,6 +134,7 @@ class ComputeThread:
             try:
                 outcome = self._score(records)
             except UnavailableError:
+                self._on_retry()
                 self._changed.clear()
                 if wanted != self._wanted or (self._changed.wait(retry_s) and wanted != self._wanted):
                     return None

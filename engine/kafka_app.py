@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from connectors.kafka_admin import KafkaAdmin
 from connectors.kafka_client import ClientConfig
-from connectors.kafka_plain import KafkaWriter
+from connectors.kafka_reports import ReportWriter
 from connectors.kafka_sink import ExactlyOnceSink, KafkaAtLeastOnceSink
 from connectors.kafka_source import KafkaSource
 from connectors.registry import Registry, RegistryConfig
@@ -128,7 +129,7 @@ def open_kafka_worker(
 
 def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) -> Link:
     """The two ends on Kafka. Raises ConfigError for a missing topic, UnavailableError when nobody answers."""
-    config = client_config(settings.kafka)
+    config = replace(client_config(settings.kafka), properties={"client.id": name, **settings.kafka.client})
     admin = KafkaAdmin(config)
     counts = admin.partition_counts(topics_of(settings))
     require_topics(counts)
@@ -203,6 +204,6 @@ def _reporter(
     """Sends the worker's report to the status topic now and then, if there is one."""
     if settings.output.status is None:
         return lambda _: None
-    writer = KafkaWriter(config, settings.output.status)
+    writer = ReportWriter(config, settings.output.status)
     held.callback(writer.close)
-    return Reporter(lambda key, value: writer.write([value], keys=[key.encode()]), clock=clock)
+    return Reporter(lambda worker, payload: writer.send(worker=worker, payload=payload), clock=clock)

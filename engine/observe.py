@@ -9,6 +9,7 @@ from engine.clock import Clock
 from engine.compute import Finished
 from engine.ledger import Ledger
 from engine.metrics import Metrics
+from engine.pipeline import Waiting
 from engine.status import StatusBoard, WorkerState, WorkerStatus
 
 gauges_every_s = 1.0
@@ -27,8 +28,10 @@ class Observer:
         ends: Callable[[Iterable[int]], Mapping[int, int]],
         report: Callable[[WorkerStatus], None],
         on_rebalance: Callable[[], None],
+        reference_records: Callable[[], int],
     ) -> None:
-        """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every second."""
+        """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
+        second; `reference_records`: how many took the slow decoder so far."""
         self._metrics = metrics
         self._board = board
         self._clock = clock
@@ -36,13 +39,15 @@ class Observer:
         self._ends = ends
         self._report = report
         self._on_rebalance = on_rebalance
+        self._reference_records = reference_records
+        self._reference_counted = 0
         self._last_turn_s: float | None = None
         self._gauges_due_s = 0.0
         self._assigned: set[int] = set()
         self._positions: dict[int, int] = {}
         self._oldest_ms: dict[int, int] = {}
 
-    def turn(self, *, ledger: Ledger) -> None:
+    def turn(self, *, ledger: Ledger, waiting: Waiting) -> None:
         """The loop is alive."""
         now_s = self._clock.monotonic_s()
         if self._last_turn_s is not None:
@@ -52,7 +57,7 @@ class Observer:
         if now_s >= self._gauges_due_s:
             self._gauges_due_s = now_s + gauges_every_s
             self._positions, self._oldest_ms = ledger.positions(), ledger.oldest_unfinished_ms()
-            self._refresh()
+            self._refresh(waiting)
 
     def draining(self) -> None:
         """The worker was asked to stop."""
@@ -95,7 +100,12 @@ class Observer:
         self._on_rebalance()
         self._gauges_due_s = 0.0
 
-    def _refresh(self) -> None:
+    def _refresh(self, waiting: Waiting) -> None:
+        for queue in ("batcher", "compute", "delivery"):
+            self._metrics.queue_rows.labels(queue=queue).set(getattr(waiting, queue))
+        reference = self._reference_records()
+        self._metrics.reference_decoded.inc(reference - self._reference_counted)
+        self._reference_counted = reference
         now_ms = self._clock.wall_ms()
         self._board.positions(offsets=self._positions, oldest_ms=self._oldest_ms)
         status = self._board.status()

@@ -33,10 +33,19 @@ class PipelineLimits:
     abort_backoff_max_s: float = 5.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """Rows by where they wait."""
+
+    batcher: int
+    compute: int
+    delivery: int
+
+
 class Watcher(Protocol):
     """Told what happens, on the polling thread; counts it and shows it."""
 
-    def turn(self, *, ledger: Ledger) -> None:
+    def turn(self, *, ledger: Ledger, waiting: "Waiting") -> None:
         """The loop is alive."""
 
     def draining(self) -> None:
@@ -131,11 +140,19 @@ class Pipeline:
 
     def turn(self) -> None:
         """One round; waits at most `idle_poll_s`, and only when there is nothing to do."""
-        self._watcher.turn(ledger=self._ledger)
+        self._watcher.turn(ledger=self._ledger, waiting=self._waiting())
         polled = self._poll()
         self._feed()
         self._collect(wait=not polled and not self._deliveries)
         self._deliver(wait=not polled)
+
+    def _waiting(self) -> Waiting:
+        submitted = sum(finished.batch.rows for _, group in self._deliveries for finished in group)
+        return Waiting(
+            batcher=self._batcher.rows,
+            compute=self._compute.queued_rows,
+            delivery=submitted + sum(finished.batch.rows for finished in self._finished),
+        )
 
     @property
     def quiet(self) -> bool:
@@ -283,7 +300,7 @@ class Pipeline:
         while self._compute.queued_rows or self._finished or self._deliveries:
             if self._clock.monotonic_s() >= deadline_s or self._stops > 1:
                 return
-            self._watcher.turn(ledger=self._ledger)
+            self._watcher.turn(ledger=self._ledger, waiting=self._waiting())
             timeout_s = self._limits.busy_wait_s if not self._finished and not self._deliveries else 0.0
             if (finished := self._compute.collect(timeout_s)) is not None:
                 self._accept(finished)

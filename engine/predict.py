@@ -13,7 +13,6 @@ from schemas.errors import ModelError
 from schemas.reasons import Reason, Stage
 from schemas.records import Outgoing, Records, Rejection
 
-
 EncodePredictions = Callable[[Records, Predictions, int], list[bytes]]
 """Source records, their predictions and the time in milliseconds to the payloads of the prediction topic, in order."""
 

@@ -29,7 +29,7 @@ class Terminal:
         if isinstance(what, str):
             self.console.print(what, markup=False)
         else:
-            self.console.print(what)
+            self.console.print(what, soft_wrap=False)
 
     def result(self, value: dict[str, Any]) -> None:
         """The command's one machine-readable object; nothing without --json."""

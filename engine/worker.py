@@ -30,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.INFO,
         format=f"%(asctime)s worker {arguments.slot} %(levelname)s %(message)s",
     )
+    logging.getLogger("penstock.kafka").setLevel(
+        logging.WARNING
+    )  # the client repeats itself while a broker is away
     try:
         return _run(arguments.settings, arguments.slot, arguments.run_folder, arguments.http_port)
     except ConfigError as error:

@@ -25,7 +25,7 @@ from schemas.errors import ConfigError, PenstockError, RecordError
 from schemas.reasons import Reason, Stage
 
 if TYPE_CHECKING:
-    from connectors.kafka_letters import KafkaLog
+    from connectors.kafka_letters import KafkaLog, StoredMessage
 
 summary = "dead letters: list what was set aside and why, show one of them in full, replay them after a fix"
 example = """penstock dlq list penstock.yaml
@@ -131,6 +131,22 @@ def _log(settings: Settings, topic: str) -> Iterator["KafkaLog"]:
         log.close()
 
 
+class _Watched:
+    """A log whose reading shows as a bar where somebody watches."""
+
+    def __init__(self, log: "KafkaLog", terminal: Terminal) -> None:
+        self._log = log
+        self._terminal = terminal
+
+    def read(self) -> "Iterator[StoredMessage]":
+        if not self._terminal.live:
+            return self._log.read()
+        return self._terminal.track(self._log.read(), label="reading dead letters", total=self._log.size())
+
+    def one(self, partition: int, offset: int) -> "StoredMessage | None":
+        return self._log.one(partition, offset)
+
+
 def _replay_group(settings: Settings) -> str:
     return f"{settings.kafka.group}-replay"
 
@@ -138,7 +154,7 @@ def _replay_group(settings: Settings) -> str:
 def _list(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
     wanted = _filter(arguments)
     with _log(settings, settings.output.dead_letters) as log:
-        found = summarise(log, wanted, newest_max=max(0, arguments.newest))
+        found = summarise(_Watched(log, terminal), wanted, newest_max=max(0, arguments.newest))
     terminal.result(_summary_json(found, settings))
     if not terminal.json:
         _say_summary(found, settings, terminal)
@@ -209,7 +225,7 @@ def _letter_json(letter: Letter) -> dict[str, Any]:
 def _show(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
     partition, offset = parse_place(arguments.place)
     with _log(settings, settings.output.dead_letters) as log:
-        letter = find_letter(log, partition=partition, offset=offset)
+        letter = find_letter(_Watched(log, terminal), partition=partition, offset=offset)
     if letter is None:
         raise PenstockError(
             f"no dead letter of {settings.input.topic} {arguments.place} in {settings.output.dead_letters}"
@@ -319,7 +335,7 @@ def _replay(arguments: argparse.Namespace, settings: Settings, terminal: Termina
     )
     with ExitStack() as stack:
         stack.callback(returns.close)
-        log = stack.enter_context(_log(settings, settings.output.dead_letters))
+        log = _Watched(stack.enter_context(_log(settings, settings.output.dead_letters)), terminal)
         source = stack.enter_context(_log(settings, settings.input.topic))
 
         def go(*, dry_run: bool) -> Replay:

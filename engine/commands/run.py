@@ -64,11 +64,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _ports(supervisor: Supervisor, run_folder: Path) -> dict[str, int]:
-    """The loopback port of each worker that runs and serves by now."""
+    """The loopback port of each worker that runs; 0 for one that does not serve yet."""
     ports = {}
     for slot in supervisor.pids():
         try:
             ports[str(slot)] = int((run_folder / f"http-{slot}").read_text())
         except (FileNotFoundError, ValueError):
-            continue
+            ports[str(slot)] = 0  # it has not come so far: not ready, and asked for all the same
     return ports

@@ -172,7 +172,7 @@ def _histogram_boosting(estimator: Any, labels: tuple[str, ...]) -> SklearnTrees
             for column, table in zip(np.flatnonzero(is_categorical), encoder.categories_, strict=True)
         }
     trees = [
-        _histogram_tree(predictor, columns, categories, output)
+        _histogram_tree(predictor, columns, output)
         for stage in estimator._predictors
         for output, predictor in enumerate(stage)
     ]
@@ -185,19 +185,17 @@ def _histogram_boosting(estimator: Any, labels: tuple[str, ...]) -> SklearnTrees
     )
 
 
-def _histogram_tree(
-    predictor: Any, columns: NDArray[np.int64], categories: Mapping[int, Sequence[Any]], output: int
-) -> Tree:
+def _histogram_tree(predictor: Any, columns: NDArray[np.int64], output: int) -> Tree:
+    # An unseen category goes where a missing one goes; it arrives as a missing one.
     nodes = predictor.nodes
     is_leaf = nodes["is_leaf"] != 0
     feature = columns[nodes["feature_idx"].astype(np.int64)]
     in_set = (nodes["is_categorical"] != 0) & ~is_leaf
     missing_left = nodes["missing_go_to_left"] != 0
-    sets = {}
-    for node in np.flatnonzero(in_set).tolist():
-        # Codes beyond the table never arrive: an unseen category is a missing one.
-        members = bits_set(predictor.raw_left_cat_bitsets[int(nodes["bitset_idx"][node])])
-        sets[node] = members[members < len(categories[int(feature[node])])]
+    sets = {
+        node: bits_set(predictor.raw_left_cat_bitsets[int(nodes["bitset_idx"][node])])
+        for node in np.flatnonzero(in_set).tolist()
+    }
     return Tree(
         feature=feature,
         threshold=float32_at_most(np.asarray(nodes["num_threshold"], dtype=np.float64)),

@@ -1,6 +1,7 @@
 """Dead letters on a real Kafka: read through, and put back exactly once."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ letters_made = 30
 
 
 trip = {"type": "record", "name": "Trip", "fields": [{"name": "id", "type": "string"}]}
+
+
+Row = tuple[int, int, bytes | None, bytes | None, bytes | None]
+"""Partition, the offset it came from, key, value, trace header."""
 
 
 class World:
@@ -94,6 +99,15 @@ class World:
         sender.begin_transaction()
         sender.produce(self.letters, value=b"never committed", partition=0)
         sender.abort_transaction(30)
+        deadline_s = time.monotonic() + 20
+        while self._committed_letters() < letters_made + 2 and time.monotonic() < deadline_s:
+            pass  # until the markers of the last transactions are written
+
+    def _committed_letters(self) -> int:
+        log = KafkaLog(self.config, topic=self.letters, group="test")
+        count = sum(1 for _ in log.read())
+        log.close()
+        return count
 
     def replay(self, wanted: LetterFilter, *, again: bool = False, dry_run: bool = False) -> Replay:
         log = KafkaLog(self.config, topic=self.letters, group=f"{self.group}-replay")
@@ -120,8 +134,14 @@ class World:
         """)
         return str(path)
 
-    def replayed(self) -> list[tuple[int, int, bytes | None, bytes | None, bytes | None]]:
-        """(partition, offset it came from, key, value, trace header) of each record that was put back, in log order."""
+    def replayed(self, count: int = 0) -> list[Row]:
+        """What was put back, in log order. Commit markers are written behind the commit: waits until `count` are to be seen."""
+        deadline_s = time.monotonic() + 20
+        while len(found := self._replayed()) < count and time.monotonic() < deadline_s:
+            pass
+        return found
+
+    def _replayed(self) -> list[Row]:
         log = KafkaLog(self.config, topic=self.input, group="test")
         found = []
         for message in log.read():
@@ -133,7 +153,7 @@ class World:
         log.close()
         return found
 
-    def expected(self, offsets: list[int]) -> list[tuple[int, int, bytes | None, bytes | None, bytes | None]]:
+    def expected(self, offsets: list[int]) -> list[Row]:
         return [
             (partition, offset, *self.records[partition, offset], b"t")
             for partition in range(2)
@@ -162,11 +182,11 @@ def test_letters_are_counted_found_and_put_back_exactly_once(world: World) -> No
     dry = world.replay(unknown, dry_run=True)
     assert (dry.replayed, world.replayed()) == (10, [])
     assert world.replay(unknown).replayed == 10
-    assert world.replayed() == world.expected([0, 3, 6, 9, 12])
+    assert world.replayed(10) == world.expected([0, 3, 6, 9, 12])
 
     second = world.replay(LetterFilter())
     assert (second.replayed, second.already, second.unreadable, second.gone) == (20, 10, 2, 0)
-    found = world.replayed()
+    found = world.replayed(letters_made)
     assert len(found) == letters_made
     assert sorted(found, key=str) == sorted(
         world.expected([*range(15)]), key=str
@@ -175,7 +195,7 @@ def test_letters_are_counted_found_and_put_back_exactly_once(world: World) -> No
     third = world.replay(LetterFilter())
     assert (third.replayed, third.already) == (0, letters_made)
     assert world.replay(LetterFilter(partition=1, offset=4), again=True).replayed == 1
-    assert len(world.replayed()) == letters_made + 1
+    assert len(world.replayed(letters_made + 1)) == letters_made + 1
 
 
 def test_a_replay_under_way_is_fenced_by_a_second(world: World) -> None:
@@ -187,7 +207,7 @@ def test_a_replay_under_way_is_fenced_by_a_second(world: World) -> None:
     with pytest.raises(FencedError):
         first.put([Message(partition=0, key=None, value=b"x", headers=())], {0: (5, "")})
     first.close()
-    assert [row[1] for row in world.replayed()] == [1]
+    assert [row[1] for row in world.replayed(1)] == [1]
 
 
 def test_a_topic_that_is_not_there_is_said_so(kafka: str) -> None:
@@ -242,7 +262,7 @@ def test_the_commands_list_show_and_replay(
     assert answer("replay", as_json, "--yes")["by_reason"] == {"corrupt": 10, "unknown_schema": 5}
     assert main(["dlq", "replay", as_json, "--yes"]) == 0
     assert "30 were put back before" in capsys.readouterr().out
-    assert len(world.replayed()) == 30
+    assert len(world.replayed(30)) == 30
 
     assert main(["dlq", "show", as_json, "7:7"]) == 1
     assert main(["dlq", "show", as_json, "seven"]) == 2

@@ -40,6 +40,13 @@ def test_the_same_parts_give_the_same_bytes(tmp_path: Path) -> None:
     assert one == two
 
 
+def test_the_manifest_is_canonical(tmp_path: Path) -> None:
+    write_linear(tmp_path / "bundle")
+    text = (tmp_path / "bundle" / "manifest.json").read_bytes()
+    options = orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    assert orjson.dumps(orjson.loads(text), option=options) == text
+
+
 def test_another_model_has_another_digest(tmp_path: Path) -> None:
     assert write_linear(tmp_path / "one").digest != write_linear(tmp_path / "two", seed=1).digest
 

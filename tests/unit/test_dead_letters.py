@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import avro.io
@@ -24,7 +25,7 @@ prefixes = [single_object_prefix(contract("dead_letter")), confluent_prefix(41)]
 Header = tuple[str, bytes | None]
 
 
-def record(value: bytes | None, headers: list[Header] | None = None, key: bytes | None = None) -> Records:
+def record(value: bytes | None, headers: Sequence[Header] = (), key: bytes | None = None) -> Records:
     return Records(
         topic="departures",
         partitions=np.array([3], dtype=np.int32),
@@ -32,7 +33,7 @@ def record(value: bytes | None, headers: list[Header] | None = None, key: bytes 
         timestamps_ms=np.array([-1], dtype=np.int64),
         keys=[key],
         values=[value],
-        headers=lambda _: headers or [],
+        headers=lambda _: headers,
     )
 
 

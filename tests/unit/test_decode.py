@@ -406,10 +406,8 @@ def test_without_framing_records_are_of_the_readers_schema() -> None:
 
 def test_json_records_pass_the_same_policies() -> None:
     reader = make_decoder(settings(registry=False, format="json"), signature, None, None, record_bytes_max)
-    trips = [
-        json.dumps(new_trip(place, **changes)).encode()
-        for place, changes in enumerate([{}, {"city": "X"}, {}, {"tip": None}])
-    ]
+    odd: list[dict[str, Any]] = [{}, {"city": "X"}, {}, {"tip": None}]
+    trips = [json.dumps(new_trip(place, **changes)).encode() for place, changes in enumerate(odd)]
     decoded = reader.decode(records([*trips, None, b"{", b" " * (record_bytes_max + 1)]))
     assert decoded.matrix.tolist() == [new_row(0), new_row(2)]
     assert reasons(decoded) == {

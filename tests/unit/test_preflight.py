@@ -1,6 +1,7 @@
 """`penstock check`: every fault at once, each in a sentence, before a worker would find it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,25 @@ def test_settings_that_cannot_be_read_are_one_sentence(
 ) -> None:
     assert main(["check", str(tmp_path / "nowhere.yaml")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.kafka
+def test_topics_and_permissions_are_proved_on_a_real_broker(
+    kafka: str, new_topic: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _bundle(tmp_path)
+    path = _settings(tmp_path)
+    settings = yaml.safe_load(path.read_text())
+    settings["kafka"]["bootstrap_servers"] = kafka
+    settings["input"]["topic"] = new_topic("in", partitions=3)
+    settings["output"] = {name: new_topic(name) for name in ("predictions", "explanations")}
+    settings["output"]["dead_letters"] = "nobody-made-this"
+    path.write_text(yaml.safe_dump(settings))
+    assert main(["check", str(path), "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert [item["check"] for item in found["faults"]] == ["kafka"]
+    assert "topic nobody-made-this does not exist" in found["faults"][0]["fault"]
+    settings["output"]["dead_letters"] = new_topic("dead")
+    path.write_text(yaml.safe_dump(settings))
+    assert main(["check", str(path), "--json"]) == 0
+    assert "has 3 partitions" in json.loads(capsys.readouterr().out)["checks"]["kafka"]
