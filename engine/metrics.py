@@ -239,10 +239,6 @@ class Metrics:
             "Records that wait: in the batcher, with the compute side, or for their delivery to be acknowledged.",
             {"queue": queues},
         )
-        self.explanations_over_budget = make.counter(
-            "penstock_explanations_over_budget_total",
-            "Records that the policy chose and that go without an explanation, because the time budget was spent.",
-        )
         self.reference_decoded = make.counter(
             "penstock_reference_decoded_records_total",
             "Records decoded by the slow reference path, because their schema is beyond the native codec.",

@@ -215,11 +215,17 @@ class Scorer:
             predicted = self._encode_predictions(source, predictions, now_ms)
             for places, attributions in explained:
                 assert self._explaining is not None
-                of = source if len(places) == len(rows) else source.take(places)
-                explanations += zip(
-                    places.tolist(), self._explaining.encode(of, matrix[places] if of is not source else matrix, attributions),
-                    strict=True,
-                )  # fmt: skip
+                each = len(attributions.base) // len(
+                    places
+                )  # with explain.output all, every output of a record
+                placed = np.repeat(places, each) if each > 1 else places
+                whole = len(placed) == len(rows) and each == 1
+                encoded = self._explaining.encode(
+                    source if whole else source.take(placed),
+                    matrix if whole else matrix[placed],
+                    attributions,
+                )
+                explanations += zip(placed.tolist(), encoded, strict=True)
         unexplained = {rejection.index for rejection in rejections if rejection.stage is Stage.EXPLAIN}
         failed = (
             {place for place, row in enumerate(rows.tolist()) if row in unexplained} if unexplained else set()

@@ -183,10 +183,12 @@ class ExplainSettings(Section):
     )
     top: int = Field(0, ge=0, description="only the strongest this many features; 0 means all")
     output: str = Field("predicted", description="predicted, all, or the name of a class or output")
-    budget_ms: float | None = Field(
-        None, gt=0, description="time per batch for sampled methods; what does not fit is counted"
+    samples: int = Field(
+        1024,
+        ge=16,
+        le=1 << 16,
+        description="evaluations of the model per record, for methods that evaluate it",
     )
-    samples: int = Field(1024, ge=16, le=1 << 16, description="coalitions per record of sampled methods")
 
 
 class HttpSettings(Section):

@@ -9,9 +9,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from engine.explain.forest import PostTransform
+from engine.explain.onnx_write import write_forest
 from engine.models.bundle import Bundle, Golden
 from engine.models.manifest import Labels, Manifest, ModelOutput
 from engine.models.signature import Feature, ModelInput, Signature
+from engine.models.trees import Tree, join_trees
 
 weights = np.array([[1.0, -1.0], [0.5, 2.0], [-2.0, 0.25]], dtype=np.float32)
 
@@ -87,3 +90,38 @@ def write_linear(path: Path, *, seed: int = 0, model: bytes | None = None, **cha
         "input_schema": b'{"type": "record", "name": "R", "fields": []}',
     }
     return Bundle.write(path, **{**parts, **changes})
+
+
+def write_stump(path: Path, *, cover: bool = True, input_schema: bytes | None = None) -> Bundle:
+    """A regressor bundle of one tree: a <= 0 gives 1, else 2; b and c are not asked."""
+    tree = Tree(
+        feature=np.array([0, -1, -1]),
+        threshold=np.zeros(3, dtype=np.float32),
+        yes=np.array([1, -1, -1]),
+        no=np.array([2, -1, -1]),
+        missing_yes=np.zeros(3, dtype=np.bool_),
+        cover=np.array([10.0, 4.0, 6.0]) if cover else None,
+        values=np.array([0.0, 1.0, 2.0]),
+    )
+    forest = join_trees(
+        [tree], features=3, outputs=1, base_values=[0.0], post_transform=PostTransform.NONE, labels=(),
+        output_name="value",
+    )  # fmt: skip
+    rows = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    manifest = Manifest(
+        name="stump",
+        version="1",
+        signature=linear_signature(),
+        outputs=(ModelOutput(name="value", width=1),),
+        labels=None,
+        trees=True,
+        covers=cover,
+        provenance={"source": "test"},
+    )
+    return Bundle.write(
+        path,
+        manifest=manifest,
+        model=bytes(write_forest(forest, input_name="x").SerializeToString(deterministic=True)),
+        golden=Golden(rows=rows, outputs={"value": forest.raw_scores(rows)}, labels=None),
+        input_schema=input_schema,
+    )

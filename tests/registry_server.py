@@ -176,7 +176,9 @@ class RegistryServer:
                 self.wfile.write(body)
 
             def handle(self) -> None:
-                with suppress(ConnectionError, TimeoutError):  # a client that gives up is what some tests want
+                with suppress(
+                    ConnectionError, TimeoutError
+                ):  # a client that gives up is what some tests want
                     super().handle()
 
             def log_message(self, format: str, *args: Any) -> None:

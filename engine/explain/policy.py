@@ -99,6 +99,14 @@ def score_of(predictions: Predictions) -> NDArray[np.float64]:
     return scores[np.arange(len(scores)), predictions.labels]
 
 
+def score_column(predictions: Predictions) -> NDArray[np.int64]:
+    """Which column of the first output speaks of the predicted class, (R,); 0 without classes."""
+    scores = next(iter(predictions.outputs.values()))
+    if predictions.labels is None or scores.shape[1] != len(predictions.classes):
+        return np.zeros(len(scores), dtype=np.int64)
+    return predictions.labels
+
+
 def parse_policy(text: str) -> Policy:
     """`every`, `none`, `sample:0.1`, `score>=0.8` or `header:NAME`. Raises ValueError with one sentence."""
     if text in ("every", "none"):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from engine.cli import main
-from tests.bundles import write_linear
+from tests.bundles import write_stump
 
 schema = {
     "type": "record",
@@ -33,7 +33,7 @@ def _settings(tmp_path: Path, **model: Any) -> Path:
 
 def _bundle(tmp_path: Path, fields: list[dict[str, Any]] | None = None, **changes: Any) -> None:
     record = {**schema, "fields": schema["fields"] if fields is None else fields}
-    write_linear(tmp_path / "bundle", input_schema=json.dumps(record).encode(), **changes)
+    write_stump(tmp_path / "bundle", input_schema=json.dumps(record).encode(), **changes)
 
 
 def test_a_good_worker_passes_and_shows_its_warm_up(
@@ -62,7 +62,7 @@ def test_the_table_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_every_fault_is_listed_and_not_the_first_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _bundle(tmp_path, fields=[{"name": "a", "type": "double"}], background=None)
+    _bundle(tmp_path, fields=[{"name": "a", "type": "double"}], cover=False)
     assert main(["check", str(_settings(tmp_path)), "--json"]) == 2
     found = json.loads(capsys.readouterr().out)
     faults = {item["check"]: item["fault"] for item in found["faults"]}
