@@ -83,6 +83,8 @@ class Keeper:
     def _start(self, name: str, command: list[str], output: str) -> None:
         out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         keeper = os.getpid()
+        # A signal between fork and exec would meet our handler, and be forgotten with it: it waits instead.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         pid = os.fork()
         if pid == 0:
             try:
@@ -93,9 +95,11 @@ class Keeper:
                     os.dup2(out, 2)
                     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
                     os.execv(command[0], command)
             finally:
                 os._exit(127)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         os.close(out)
         self._pids[name] = pid
         self._codes.pop(name, None)

@@ -58,6 +58,7 @@ class _Slot:
     message: int = 0  # and in its messages
     commit_tried: bool = False
     refusal: str | None = None
+    reason: str = "the caller gave it up"
 
     @property
     def client(self) -> TransactionalProducer:
@@ -76,6 +77,7 @@ class _Slot:
         self.phase, self.verdict = _Phase.PRODUCE, _Verdict.OPEN
         self.topic = self.message = 0
         self.commit_tried, self.refusal = False, None
+        self.reason = "the caller gave it up"
 
     def discard_producer(self) -> None:
         if self.producer is not None:
@@ -165,10 +167,11 @@ class TransactionalSink:
                 return completed
             if all(slot.verdict is _Verdict.ABORTED for slot in self._pending):
                 refusals = [slot.refusal for slot in self._pending if slot.refusal]
+                reason = self._pending[0].reason
                 self._pending.clear()
                 if refusals:
                     raise ConfigError(refusals[0])
-                raise AbortedError("the transaction was aborted; nothing of it is visible")
+                raise AbortedError(f"the transaction was aborted: {reason}")
             if self._clock.monotonic_s() >= deadline_s:
                 return 0
 
@@ -340,6 +343,8 @@ class TransactionalSink:
     def _react(self, slot: _Slot, fault: TransactionError) -> None:
         """What a fault asks for; the table of facts: fatal, abortable, retriable, and anything else is fatal."""
         now_s = self._clock.monotonic_s()
+        if slot.verdict is _Verdict.OPEN:
+            slot.reason = str(fault)
         if isinstance(fault, RefusedError) and slot.refusal is None:
             slot.refusal = str(fault)
         if isinstance(fault, FencedProducerError) and (

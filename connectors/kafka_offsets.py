@@ -7,7 +7,6 @@ from typing import Final
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -17,7 +16,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, not re-exported
 
 from connectors.kafka_client import ClientConfig, consumer_config, open_client, translate
-from connectors.kafka_session import AdminSession, unheard
+from connectors.kafka_session import AdminSession, retry_s, transient, unheard
 from schemas.errors import UnavailableError
 
 peek_timeout_s: Final = 5.0
@@ -63,18 +62,24 @@ class _Glimpse:
 class KafkaOffsets:
     """Reads committed offsets, log ends, owners and the age of what waits, and commits nothing. One thread at a time.
 
-    What is known already is not read again: a group that stands still, or has nothing to do, costs three small requests.
+    What is known already is not read again: a group that stands still, or has nothing to do, costs four small requests.
     """
 
     def __init__(self, config: ClientConfig, group: str, *, timeout_s: float = 10.0) -> None:
         """Raises ConfigError for settings that the client refuses; connects to nothing yet."""
         self._group = group
         self._session = AdminSession(config, timeout_s=timeout_s)
+        # A consumer joins its group only when it subscribes, and these never do.
+        # Committed offsets are not asked for with the AdminClient: it crashes the process (librdkafka#5040) when the group's
+        # coordinator has just moved. They are read uncommitted, since a busy group has an offset pending at nearly any time.
+        self._group_view = open_client(
+            Consumer, consumer_config(config) | {"group.id": group, "isolation.level": "read_uncommitted"}
+        )
         self._reader = open_client(
             Consumer,
             consumer_config(config)
             | {
-                "group.id": group,  # the client wants one; it joins only when it subscribes, and this one never does
+                "group.id": group,
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,  # tells that no readable record is left
                 "fetch.wait.max.ms": 50,
@@ -116,6 +121,7 @@ class KafkaOffsets:
 
     def close(self) -> None:
         """Release the clients. Idempotent."""
+        self._group_view.close()
         self._reader.close()
 
     def _partitions(self, topic: str) -> list[int]:
@@ -130,22 +136,19 @@ class KafkaOffsets:
         return sorted(partition.id for partition in found.partitions)
 
     def _committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
-        """Offsets pending in an open transaction do not count, and waiting for them would never end in a busy group."""
-        client, timeout_s = self._session.client, self._session.timeout_s
         wanted = [TopicPartition(topic, partition) for partition in partitions]
-        doing = f"look up the offsets of group {self._group}"
-        answer = self._session.ask(
-            lambda: client.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(self._group, wanted)],
-                require_stable=False,
-                request_timeout=timeout_s,
-            ),
-            doing,
-        )[self._group]
-        for place in answer.topic_partitions:
-            if place.error is not None:
-                raise translate(place.error, doing)
-        return {place.partition: place.offset for place in answer.topic_partitions if place.offset >= 0}
+        deadline_s = time.monotonic() + self._session.timeout_s
+        while True:
+            try:
+                places = self._group_view.committed(wanted, timeout=self._session.timeout_s)
+                fault = next((place.error for place in places if place.error is not None), None)
+            except KafkaException as error:
+                fault = error.args[0]
+            if fault is None:
+                return {place.partition: place.offset for place in places if place.offset >= 0}
+            if fault.code() not in transient or time.monotonic() >= deadline_s:
+                raise translate(fault, f"look up the offsets of group {self._group}")
+            time.sleep(retry_s)
 
     def _owners(self, topic: str) -> dict[int, str]:
         client, timeout_s = self._session.client, self._session.timeout_s

@@ -8,6 +8,7 @@ import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 from numpy.typing import NDArray
 
+from connectors.aside import Aside
 from connectors.at_least_once import Tally
 from connectors.kafka_client import ClientConfig, open_client, producer_config
 from connectors.kafka_errors import cause_of, is_refusal, said, transaction_error
@@ -23,8 +24,6 @@ from schemas.records import Outgoing
 
 call_min_s = 0.01
 """A call is not given less: one that times out in its first phase, which is local, has to begin anew."""
-offsets_call_min_s = 0.2
-"""Nor this one: its requests end with it, and the client closes a connection on which a request timed out."""
 messages_per_call = 8192
 queue_messages_max = 2_000_000
 
@@ -180,6 +179,10 @@ class KafkaTransactionalProducer:
         self._counts = partition_counts
         self._commit_calls = 0
         self._disturbed_before = 0
+        # The one transactional call that waits for its answer whatever time-out it is given: 20 s were measured while
+        # the coordinator was away. It is given the time in full, since an answer that comes later is thrown away.
+        self._aside = Aside(f"{transactional_id}-offsets")
+        self._patience_s = transaction_timeout_s * 2 / 3
         self._queue = _Queue(
             config,
             {
@@ -210,10 +213,10 @@ class KafkaTransactionalProducer:
 
     def send_offsets(self, positions: Mapping[int, int], membership: object, timeout_s: float) -> None:
         offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in positions.items()]
+        send, patience_s = self._queue.client.send_offsets_to_transaction, self._patience_s
         try:
-            self._queue.client.send_offsets_to_transaction(
-                offsets, membership, max(timeout_s, offsets_call_min_s)
-            )
+            if not self._aside.run(lambda: send(offsets, membership, patience_s), timeout_s):
+                raise UnfinishedError("the coordinator has not taken the offsets yet")
         except KafkaException as error:
             raise transaction_error(error) from error
 
@@ -235,6 +238,8 @@ class KafkaTransactionalProducer:
             raise
 
     def abort(self, timeout_s: float) -> None:
+        if self._aside.busy:
+            raise BrokenError("offsets are still being sent")
         self._call(self._queue.client.abort_transaction, timeout_s)
 
     def suspect(self) -> bool:
@@ -245,6 +250,7 @@ class KafkaTransactionalProducer:
         return self._queue.disturbances != self._disturbed_before
 
     def close(self) -> None:
+        self._aside.close()
         self._queue.close()
 
     def _mark(self) -> None:

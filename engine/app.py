@@ -110,6 +110,7 @@ def make_worker(
     model = open_model(
         bundle,
         device=settings.model.device,
+        runtime=settings.model.runtime,
         threads=settings.model.threads,
         batch_rows_max=settings.objective.batch_rows_max,
         clock=clock,

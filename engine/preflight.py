@@ -78,7 +78,7 @@ def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
         )
         findings.first_batch = _first_batch(opened, found, clock)
         note = f" ({opened.device.note})" if opened.device.note else ""
-        return f"{opened.device.name}{note}, as when packaged on {len(found.golden.rows)} golden rows"
+        return f"{opened.runtime} on {opened.device.name}{note}, as when packaged on {len(found.golden.rows)} golden rows"
 
     findings.look("model", model)
     findings.look("input", lambda: _input(settings, found))

@@ -33,7 +33,15 @@ def kafka() -> Iterator[str]:
     Where none can be had the test is skipped, but fails in CI: there a broker is part of the promise.
     """
     with ExitStack() as held:
-        yield os.environ.get("PENSTOCK_TEST_KAFKA") or _in_docker(held) or _embedded(held)
+        address = os.environ.get("PENSTOCK_TEST_KAFKA") or _in_docker(held)
+        yield address or _started(held, EmbeddedKafka()).bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def start_kafka() -> Iterator[Callable[..., EmbeddedKafka]]:
+    """Starts an embedded Kafka of a test's own, with EmbeddedKafka's arguments, to be closed or hurt; skips as `kafka` does."""
+    with ExitStack() as held:
+        yield lambda **arguments: _started(held, EmbeddedKafka(**arguments))
 
 
 @pytest.fixture
@@ -49,9 +57,9 @@ def new_topic(kafka: str) -> Callable[..., str]:
     return make
 
 
-def _embedded(held: ExitStack) -> str:
+def _started(held: ExitStack, kafka: EmbeddedKafka) -> EmbeddedKafka:
     try:
-        return held.enter_context(EmbeddedKafka()).bootstrap_servers
+        return held.enter_context(kafka)
     except ConfigError as error:
         if os.environ.get("CI"):
             pytest.fail(f"CI needs a broker: {error}")

@@ -1,7 +1,7 @@
 """Avro records to matrix rows, natively: the fast path of the decoder."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,20 @@ from schemas.errors import RecordError
 from schemas.reasons import Reason, Stage
 
 _statuses: Final = {
-    1: (Reason.TRUNCATED, "the bytes end before the record does, at byte {at}"),
-    2: (Reason.TRAILING_BYTES, "{rest} bytes follow the record"),
-    3: (Reason.CORRUPT, "a length, index, number or text cannot be, before byte {at}"),
-    4: (Reason.LIMIT_EXCEEDED, "the record has more items than are read, before byte {at}"),
-    5: (Reason.INCOMPATIBLE_SCHEMA, "a value does not resolve to the reader's schema, before byte {at}"),
-    6: (Reason.WRONG_TYPE, "a vector has another length than the feature, before byte {at}"),
+    1: (Stage.DECODE, Reason.TRUNCATED, "the bytes end before the record does, {where}at byte {at}"),
+    2: (Stage.DECODE, Reason.TRAILING_BYTES, "{rest} bytes follow the record"),
+    3: (Stage.DECODE, Reason.CORRUPT, "a length, index, number or text cannot be, {where}before byte {at}"),
+    4: (Stage.DECODE, Reason.LIMIT_EXCEEDED, "there are more items than are read, {where}before byte {at}"),
+    5: (
+        Stage.DECODE,
+        Reason.INCOMPATIBLE_SCHEMA,
+        "a value does not resolve to the reader's schema, {where}before byte {at}",
+    ),
+    6: (
+        Stage.VALIDATE,
+        Reason.WRONG_TYPE,
+        "a vector has another length than its feature, {where}before byte {at}",
+    ),
 }
 """What the native statuses (program.h) mean here."""
 
@@ -27,7 +35,10 @@ class NativeRows:
     """Reads records of one writer schema as a reader's schema sees them. The interpreter lock is let go meanwhile."""
 
     def __init__(self, writer: Schema, reader: Schema, signature: Signature, *, skip: int) -> None:
-        """The schemas are known to resolve; `skip` bytes of framing come first. Raises UnsupportedSchemaError."""
+        """The schemas are known to resolve; `skip` bytes of framing come first.
+
+        Raises UnsupportedSchemaError, and RecordError (INCOMPATIBLE_SCHEMA) where they count a time in different units.
+        """
         self._program = make_program(writer, reader, signature)
         self._skip = skip
         self._as_double = signature.dtype == np.float64
@@ -39,18 +50,20 @@ class NativeRows:
 
         In the matrix NaN is missing and features.unseen_code an unseen category.
         """
-        matrix: NDArray[Any]
-        matrix, status, places, clean = self._program.read(values, self._skip, self._as_double)
-        if clean:
+        matrix, found = self._program.native.read(values, self._skip, self._as_double)
+        if not found:
             return matrix, np.arange(len(values), dtype=np.int64), []
-        faults = [
-            (place, _fault(int(status[place]), int(places[place]), len(values[place])))
-            for place in np.flatnonzero(status).tolist()
-        ]
-        rows = np.flatnonzero(status == 0)
-        return matrix[rows], rows, faults
+        good = np.ones(len(values), dtype=np.bool_)
+        faults = []
+        for place, status, at, node in found:
+            good[place] = False
+            faults.append((place, self._fault(status, at, node, len(values[place]))))
+        return matrix[good], np.flatnonzero(good), faults
 
-
-def _fault(status: int, at: int, length: int) -> RecordError:
-    reason, detail = _statuses[status]
-    return RecordError(stage=Stage.DECODE, reason=reason, detail=detail.format(at=at, rest=length - at))
+    def _fault(self, status: int, at: int, node: int, length: int) -> RecordError:
+        stage, reason, detail = _statuses[status]
+        field = self._program.places[node]
+        where = f"in {field} " if field else ""
+        return RecordError(
+            stage=stage, reason=reason, detail=detail.format(where=where, at=at, rest=length - at)
+        )

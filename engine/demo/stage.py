@@ -70,7 +70,7 @@ def settings_tree(bootstrap_servers: str, bundle: Path) -> dict[str, Any]:
         },
         "input": {"topic": topics[0]},
         "output": {"predictions": topics[1], "explanations": topics[2], "dead_letters": topics[3]},
-        "model": {"path": str(bundle)},
+        "model": {"path": str(bundle), "runtime": "native"},
         "explain": {"policy": "every", "output": "late"},
     }
 

@@ -48,6 +48,7 @@ _ort_exceptions: tuple[type[Exception], ...] = (
     ValueError,
 )
 
+Kernel = Callable[[NDArray[np.generic]], Mapping[str, NDArray[np.float64]]]
 LabelReader = Callable[[Mapping[str, NDArray[np.float64]], NDArray[np.generic]], NDArray[np.int64]]
 
 
@@ -99,6 +100,7 @@ class OnnxModel:
         self._run_options.log_severity_level = _fatal_only
         self._width, self._dtype = signature.width, signature.dtype
         self._fixed_rows = _fixed_rows(graph_inputs.values())
+        self._kernel: Kernel | None = None
         self.device = device
         self.batch_rows_max = batch_rows_max
         self.warmup: tuple[BucketTiming, ...] = ()
@@ -128,6 +130,15 @@ class OnnxModel:
             found = [part.labels for part in parts if part.labels is not None]
             labels = np.concatenate([np.empty(0, dtype=np.int64), *found])
         return Predictions(outputs=outputs, labels=labels, classes=self._classes)
+
+    def serve_natively(self, kernel: Kernel) -> None:
+        """From now on this kernel answers in place of the session; it was proved against it."""
+        self._kernel = kernel
+
+    @property
+    def runtime(self) -> str:
+        """onnxruntime or native."""
+        return "native" if self._kernel else "onnxruntime"
 
     def warm_up(self, rows: NDArray[np.generic], clock: Clock) -> None:
         """Run every bucket size `warmup_runs` times, on these rows over and over, and keep how long each takes.
@@ -175,6 +186,10 @@ class OnnxModel:
                 raise ConfigError(f"{stale}golden row {other[0]} gets another class")
 
     def _run(self, matrix: NDArray[np.generic]) -> Predictions:
+        if self._kernel is not None:
+            scores = self._kernel(matrix)
+            answers = self._read_labels(scores, matrix) if self._read_labels else None
+            return Predictions(outputs=scores, labels=answers, classes=self._classes)
         rows = len(matrix)
         if self._fixed_rows and rows < self._fixed_rows:
             matrix = np.resize(matrix, (self._fixed_rows, self._width))
@@ -207,11 +222,14 @@ def open_model(
 ) -> OnnxModel:
     """A bundle's model, checked against its golden batch and run at every bucket size up to `batch_rows_max`.
 
-    `device`: auto, cpu, cuda or cuda:INDEX. `runtime`: auto or onnxruntime, which are the same today. Raises ConfigError:
-    the device or runtime is not there, the graph does not load, or the model does not say what it said when it was packaged.
+    `device`: auto, cpu, cuda or cuda:INDEX. `runtime`: native is our kernel for trees on the CPU, opened only when it agrees
+    with ONNX Runtime here and now; auto is onnxruntime. Raises ConfigError: the device or runtime is not to be had, the
+    graph does not load, or the model does not say what it said when it was packaged.
     """
-    if runtime not in ("auto", "onnxruntime"):
-        raise ConfigError(f"model.runtime {runtime} is not available; use auto or onnxruntime")
+    if runtime == "native":
+        device = "cpu" if device == "auto" else device
+        if device != "cpu":
+            raise ConfigError(f"model.runtime native runs on the CPU, and model.device is {device}")
     model = OnnxModel(
         model=bundle.model,
         signature=bundle.signature,
@@ -224,6 +242,11 @@ def open_model(
     if model.device.note:
         logger.info("%s", model.device.note)
     model.check(bundle.golden)
+    if runtime == "native":
+        from engine.models.native import open_kernel
+
+        model.serve_natively(open_kernel(bundle, model))
+        model.check(bundle.golden)
     rows = bundle.golden.rows
     if bundle.background is not None:
         rows = np.concatenate((rows, bundle.background[:batch_rows_max]))

@@ -45,6 +45,7 @@ def join_trees(
     """
     if not trees:
         raise ConfigError("the model has no trees")
+    trees = [_without_twin_tests(tree) for tree in trees]
     starts = np.cumsum([0, *(len(tree.feature) for tree in trees)])
     joined: dict[str, list[NDArray[np.generic]]] = {
         name: []
@@ -97,6 +98,53 @@ def join_trees(
         post_transform=post_transform,
         labels=labels,
         output_name=output_name,
+    )
+
+
+def _without_twin_tests(tree: Tree) -> Tree:
+    """The tree with `x in A: leaf, else x in B: leaf of the same value` said once, as `x in A or B: leaf`.
+
+    ONNX has category tests for one member only, so that both forms become the same chain there, and read back as one.
+    Values and explanations stay what they were: of one feature, they depend on the sum of both leaves.
+    """
+    if not tree.sets:
+        return tree
+    values = tree.values.astype(np.float32)  # as ONNX holds them
+    sets, no, missing_yes = dict(tree.sets), tree.no.copy(), tree.missing_yes.copy()
+    cover = None if tree.cover is None else tree.cover.copy()
+    alive = np.ones(len(no), dtype=np.bool_)
+
+    def is_twin(node: int, after: int) -> bool:
+        first, second = tree.yes[node], tree.yes[after]
+        return bool(
+            after in sets
+            and tree.feature[node] == tree.feature[after]
+            and tree.yes[first] < 0
+            and tree.yes[second] < 0
+            and (values[first] == values[second]).all()
+        )
+
+    for node in sorted(tree.sets):
+        while alive[node] and is_twin(node, after := int(no[node])):
+            sets[node] = np.union1d(sets[node], sets.pop(after))
+            missing_yes[node] |= missing_yes[after]
+            no[node] = no[after]
+            if cover is not None:
+                cover[tree.yes[node]] += cover[tree.yes[after]]
+            alive[[after, tree.yes[after]]] = False
+    if alive.all():
+        return tree
+    number = np.cumsum(alive) - 1
+    return Tree(
+        feature=tree.feature[alive],
+        threshold=tree.threshold[alive],
+        yes=np.where(tree.yes < 0, -1, number[tree.yes])[alive],
+        no=np.where(no < 0, -1, number[no])[alive],
+        missing_yes=missing_yes[alive],
+        cover=None if cover is None else cover[alive],
+        values=tree.values[alive],
+        output=tree.output,
+        sets={int(number[node]): members for node, members in sets.items()},
     )
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Node = tuple[int, int, int, int, int, int, int, int]
+Fault = tuple[int, int, int, int]
+"""Place in the payloads, status, byte, node."""
 
 def alike(payloads: list[bytes | None], header_bytes: int, bytes_max: int) -> bool: ...
 
@@ -14,16 +16,15 @@ class Program:
     def __init__(
         self,
         nodes: Sequence[Node],
-        children: Sequence[int],
         defaults: Sequence[tuple[int, float]],
         tables: Sequence[Sequence[bytes]],
         enums: Sequence[Sequence[float]],
+        decimals: Sequence[tuple[int, int]],
         columns: int,
         items_max: int,
+        unseen: float,
     ) -> None: ...
-    def read(
-        self, payloads: Sequence[bytes], skip: int, as_double: bool
-    ) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.int32], bool]: ...
+    def read(self, payloads: Sequence[bytes], skip: int, as_double: bool) -> tuple[NDArray[Any], list[Fault]]: ...
 
 class PredictionEncoder:
     def __init__(

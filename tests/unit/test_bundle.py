@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from engine.models.arrays import from_npy, to_npy
@@ -193,10 +194,10 @@ def _inside_branches(node: onnx.NodeProto) -> bytes:
     return graph_bytes([node], [tensor("x", ["N", 3])], [tensor("scores", ["N", 2])], [flag])
 
 
-_ends: Any = ([tensor("x", ["N", 3])], [tensor("scores", ["N", 2])])
+_input, _output = [tensor("x", ["N", 3])], [tensor("scores", ["N", 2])]
 hostile = {
     "weights in another file": (
-        graph_bytes([helper.make_node("MatMul", ["x", "w"], ["scores"])], *_ends, [_external()]),
+        graph_bytes([helper.make_node("MatMul", ["x", "w"], ["scores"])], _input, _output, [_external()]),
         "another file",
     ),
     "weights of a constant in another file": (
@@ -205,12 +206,15 @@ hostile = {
                 helper.make_node("Constant", [], ["w"], value=_external()),
                 helper.make_node("MatMul", ["x", "w"], ["scores"]),
             ],
-            *_ends,
+            _input,
+            _output,
         ),
         "another file",
     ),
     "code of its author": (
-        graph_bytes([helper.make_node("Run", ["x"], ["scores"], domain="evil")], *_ends, domains=["evil"]),
+        graph_bytes(
+            [helper.make_node("Run", ["x"], ["scores"], domain="evil")], _input, _output, domains=["evil"]
+        ),
         "domain evil",
     ),
     "code of its author, hidden": (
@@ -220,7 +224,8 @@ hostile = {
     "a compiled program": (
         graph_bytes(
             [helper.make_node("EPContext", ["x"], ["scores"], domain="com.microsoft")],
-            *_ends,
+            _input,
+            _output,
             domains=["com.microsoft"],
         ),
         "EPContext",
@@ -246,8 +251,8 @@ def test_golden_rows_must_fit_the_signature(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
-def test_arrays_come_back_as_they_were(dtype: type) -> None:
-    array = np.arange(6).reshape(2, 3).T.astype(dtype)
+def test_arrays_come_back_as_they_were(dtype: type[np.generic]) -> None:
+    array: NDArray[np.generic] = np.arange(6).reshape(2, 3).T.astype(dtype)
     back = from_npy(to_npy(array), name="x")
     np.testing.assert_array_equal(back, array)
     assert back.dtype == dtype

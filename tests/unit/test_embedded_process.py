@@ -35,7 +35,10 @@ starter.join()
 if how == "fork" and os.fork() == 0:  # a copy of us that holds the pipe open, and outlives us
     sys.stdin.read()
     os._exit(0)
-print(kept.pid("child"), flush=True)
+child = kept.pid("child")
+status = Path(f"/proc/{child}/status").read_text()
+keeper = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
+print(child, keeper, flush=True)
 if how == "ends":
     sys.exit(0)
 sys.stdin.read()
@@ -65,13 +68,8 @@ def start_family(root: Path, *, how: str = "waits", temporary: bool = True, comm
         text=True,
     )
     assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    return Family(parent=parent, keeper=parent_of(child), child=child)
-
-
-def parent_of(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])
+    child, keeper = map(int, parent.stdout.readline().split())
+    return Family(parent=parent, keeper=keeper, child=child)
 
 
 def await_end(*pids: int) -> None:
@@ -163,12 +161,19 @@ def test_signals_and_exit_codes_pass_through(kept: KeptProcesses, tmp_path: Path
     kept.start("long", forever, output=output)
     assert kept.wait("long", 0.0) is None
     assert kept.pid("long") is not None
-    kept.signal("long", signal.SIGTERM)
-    assert kept.wait("long", 10.0) == -signal.SIGTERM
+    kept.signal("long", signal.SIGKILL)
+    assert kept.wait("long", 10.0) == -signal.SIGKILL
     assert kept.pid("long") is None
-    kept.signal("long", signal.SIGTERM)  # it is gone: nothing happens
+    kept.signal("long", signal.SIGKILL)  # it is gone: nothing happens
     kept.start("long", forever, output=output)
     assert kept.wait("long", 0.0) is None
+
+
+def test_a_signal_right_after_the_start_is_not_lost(kept: KeptProcesses, tmp_path: Path) -> None:
+    for _ in range(50):
+        kept.start("long", forever, output=tmp_path / "root" / "output")
+        kept.signal("long", signal.SIGTERM)
+        assert kept.wait("long", 5.0) == -signal.SIGTERM
 
 
 def test_a_command_that_cannot_run_ends_at_once(kept: KeptProcesses, tmp_path: Path) -> None:

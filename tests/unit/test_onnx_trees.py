@@ -175,6 +175,63 @@ def test_a_chain_of_equalities_is_one_category_test(
     assert np.array_equal(forest.raw_scores(X), run_onnx(model, X)[0])
 
 
+def test_missing_goes_to_yes_from_any_link_of_a_chain() -> None:
+    attributes = _chain([0.0, 2.0, 5.0], missing_true=False, copies=False)
+    attributes["nodes_missing_value_tracks_true"][1] = 1
+    model = regressor(attributes, features=2)
+    X = np.array([[np.nan, -1], [7, -1], [2, 1]], dtype=np.float32)
+
+    assert read_forest(model).nodes == 5
+    assert (
+        read_forest(model).raw_scores(X).ravel().tolist()
+        == run_onnx(model, X)[0].ravel().tolist()
+        == [1, -1, 5]
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("nodes_featureids", 0),
+        ("nodes_values", 1.0),
+        ("nodes_missing_value_tracks_true", 1),
+        ("nodes_modes", "BRANCH_LT"),
+        ("target_weights", 9.0),
+    ],
+)
+def test_links_with_different_yes_sides_stay_apart(column: str, value: Any) -> None:
+    """The second member's copy of the yes side differs in one number."""
+    attributes = _chain([3.0, 2.0], missing_true=False, copies=True)
+    attributes[column][5 if column.startswith("nodes") else 2] = value
+    model = regressor(attributes, features=2)
+    X = np.array([[v, w] for v in (2, 3, 4, np.nan) for w in (-1, 0, 0.5, 2, np.nan)], dtype=np.float32)
+
+    assert read_forest(model).nodes == 9
+    assert np.array_equal(read_forest(model).raw_scores(X), run_onnx(model, X)[0])
+
+
+def test_a_link_that_something_else_leads_to_is_not_absorbed() -> None:
+    """x1 <= 0 ? (x0 == 1 ? yes : link) : link, with link: x0 == 2 ? yes : no."""
+    model = regressor(
+        {
+            "nodes_treeids": [0] * 5,
+            "nodes_nodeids": [0, 1, 2, 3, 4],
+            "nodes_featureids": [1, 0, 0, 0, 0],
+            "nodes_modes": ["BRANCH_LEQ", "BRANCH_EQ", "BRANCH_EQ", "LEAF", "LEAF"],
+            "nodes_values": [0.0, 1.0, 2.0, 0.0, 0.0],
+            "nodes_truenodeids": [1, 3, 3, 0, 0],
+            "nodes_falsenodeids": [2, 2, 4, 0, 0],
+            "target_treeids": [0, 0],
+            "target_nodeids": [3, 4],
+            "target_ids": [0, 0],
+            "target_weights": [1.0, 2.0],
+        },
+        features=2,
+    )
+    with pytest.raises(NotATreeError, match="shares a node"):
+        read_forest(model)
+
+
 def test_covers_of_a_merged_chain_are_those_of_its_head() -> None:
     attributes = _chain([0.0, 2.0, 5.0], missing_true=False, copies=False)
     attributes["nodes_hitrates"] = [10.0, 10.0, 10.0, 4.0, 1.0, 3.0, 6.0]
@@ -326,6 +383,37 @@ def test_rows_of_doubles_are_refused_since_float32_would_go_other_ways() -> None
 
     with pytest.raises(NotATreeError, match="float64"):
         read_forest(model)
+
+
+@pytest.mark.parametrize(
+    ("given", "through", "refused"),
+    [
+        (TensorProto.DOUBLE, [TensorProto.FLOAT], False),
+        (TensorProto.DOUBLE, [TensorProto.DOUBLE], True),
+        (TensorProto.FLOAT, [TensorProto.DOUBLE], False),
+        (TensorProto.DOUBLE, [TensorProto.FLOAT, TensorProto.DOUBLE], False),
+        (TensorProto.INT64, [TensorProto.FLOAT], False),
+        (TensorProto.INT64, [TensorProto.DOUBLE], True),
+        (TensorProto.FLOAT, [TensorProto.INT64], True),
+    ],
+)
+def test_casts_that_keep_what_a_float32_row_says(given: int, through: list[int], refused: bool) -> None:
+    names = [f"x{place}" for place in range(len(through))]
+    casts = [
+        helper.make_node("Cast", [before], [after], to=kind)
+        for before, after, kind in zip(["X", *names], names, through, strict=False)
+    ]
+    attributes = _chain([3.0], missing_true=False, copies=False)
+    trees = helper.make_node(
+        "TreeEnsembleRegressor", names[-1:], ["y"], domain="ai.onnx.ml", n_targets=1, **attributes
+    )
+    outputs: list[tuple[str, int, list[int | None]]] = [("y", TensorProto.FLOAT, [None, 1])]
+    model = model_of([*casts, trees], features=2, input_type=given, outputs=outputs)
+    if refused:
+        with pytest.raises(NotATreeError):
+            read_forest(model)
+    else:
+        assert read_forest(model).nodes == 5
 
 
 @pytest.mark.parametrize("aggregate", ["MIN", "MAX"])

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import resource
 import time
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -256,5 +257,10 @@ def test_broken_covers_in_the_properties_are_refused(text: str) -> None:
     bomb = base64.b64encode(zlib.compress(b"\0" * (1 << 26))).decode()
     half = base64.b64encode(base64.b64decode(packed)[:-20]).decode()
     entry.value = text.format(digest=digest, packed=packed, bomb=bomb, half=half, other="0" * 64)
-    with pytest.raises(ConfigError, match="covers"):
-        read_forest(model)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match="covers"):
+            read_forest(model)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()

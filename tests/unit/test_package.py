@@ -33,6 +33,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from engine.cli import main
 from engine.clock import SystemClock
+from engine.explain.forest import PostTransform
 from engine.explain.onnx_trees import read_forest
 from engine.models import Bundle, package
 from engine.models.convert import Wishes, convert
@@ -41,6 +42,7 @@ from engine.models.packaging import PackageReport
 from engine.models.parity import ParityError, prove_parity
 from engine.models.rows import read_rows, rows_of_table
 from engine.models.session import OnnxModel, open_model
+from engine.models.trees import Tree, join_trees
 from schemas.errors import ConfigError
 from tests.bundles import constant, graph_bytes, linear_model, linear_scores, tensor
 
@@ -68,15 +70,15 @@ def _flights(*, missing: bool = True, categories: bool = True) -> pd.DataFrame:
 
 def _late(table: pd.DataFrame) -> NDArray[np.int64]:
     risky = table.carrier.isin(["UA", "WN"]) if "carrier" in table else table.hour > 12
-    return ((table.delay.fillna(20) > 12) ^ risky ^ (table.wind > 1)).to_numpy().astype(np.int64)
+    return np.asarray(((table.delay.fillna(20) > 12) ^ risky ^ (table.wind > 1)).to_numpy().astype(np.int64))
 
 
 def _grade(table: pd.DataFrame) -> NDArray[np.int64]:
-    return _late(table) + (table.hour > 17).to_numpy()
+    return np.asarray(_late(table) + (table.hour > 17).to_numpy())
 
 
 def _minutes(table: pd.DataFrame) -> NDArray[np.float64]:
-    return np.exp(_late(table) + table.hour.to_numpy() / 24)
+    return np.asarray(np.exp(_late(table) + table.hour.to_numpy() / 24))
 
 
 def _lightgbm(target: Callable[..., Any] = _late, **options: Any) -> Any:
@@ -158,6 +160,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
 
 models: dict[str, Callable[[], Any]] = {
     "lightgbm multi-class": lambda: _lightgbm(_grade),
+    "lightgbm one against all": lambda: _lightgbm(_grade, objective="multiclassova"),
     "lightgbm random forest": lambda: _lightgbm(boosting_type="rf", bagging_freq=1, bagging_fraction=0.5),
     "lightgbm dart": lambda: _lightgbm(boosting_type="dart"),
     "lightgbm steep sigmoid": lambda: _lightgbm(sigmoid=2.0),
@@ -388,6 +391,36 @@ def test_what_cannot_be_kept_exactly_is_refused_by_name(
 def test_lightgbm_with_zeros_as_missing_is_refused_where_one_test_cannot_say_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="zero_as_missing"):
         package(_lightgbm(zero_as_missing=True), tmp_path / "bundle")
+
+
+def test_twin_category_tests_become_one_and_score_alike() -> None:
+    # x in {1}: 5, else x in {0, 3}: 5, else x in {2}: 7, else -1; NaN goes to the second 5.
+    tree = Tree(
+        feature=np.array([0, -1, 0, -1, 0, -1, -1]),
+        threshold=np.zeros(7, dtype=np.float32),
+        yes=np.array([1, -1, 3, -1, 5, -1, -1]),
+        no=np.array([2, -1, 4, -1, 6, -1, -1]),
+        missing_yes=np.array([False, False, True, False, False, False, False]),
+        cover=np.array([10.0, 1, 9, 2, 7, 3, 4]),
+        values=np.array([0.0, 5, 0, 5, 0, 7, -1]),
+        sets={
+            node: np.array(members, dtype=np.float32) for node, members in ((0, [1]), (2, [0, 3]), (4, [2]))
+        },
+    )
+    forest = join_trees(
+        [tree],
+        features=1,
+        outputs=1,
+        base_values=[0.0],
+        post_transform=PostTransform.NONE,
+        labels=(),
+        output_name="value",
+    )
+    rows = np.array([[0], [1], [2], [3], [4], [np.nan]], dtype=np.float32)
+    np.testing.assert_array_equal(forest.raw_scores(rows)[:, 0], [5, 5, 7, 5, -1, 5])
+    assert forest.nodes == 5
+    assert forest.cover is not None
+    np.testing.assert_array_equal(forest.cover, [10, 3, 7, 3, 4])
 
 
 @pytest.mark.parametrize(

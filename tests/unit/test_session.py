@@ -17,8 +17,10 @@ from engine.clock import SystemClock
 from engine.models.bundle import Bundle
 from engine.models.device import Device, cuda_devices
 from engine.models.manifest import Labels, ModelOutput
+from engine.models.native import open_kernel
 from engine.models.session import OnnxModel, buckets, open_model
 from engine.models.signature import Feature, ModelInput, Signature
+from engine.ports import Predictions
 from schemas.errors import ConfigError, ModelError
 from tests.bundles import (
     constant,
@@ -29,6 +31,7 @@ from tests.bundles import (
     numbers,
     tensor,
     write_linear,
+    write_stump,
 )
 
 without_gpu = pytest.mark.skipif(cuda_devices() > 0, reason="there is a GPU here")
@@ -118,7 +121,7 @@ def test_a_model_that_says_something_else_than_when_packaged_is_refused(
     for wrong in (
         replace(golden, outputs={"scores": golden.outputs["scores"] + np.eye(8, 2) * 1e-3}),
         replace(golden, outputs={"scores": golden.outputs["scores"] * np.nan}),
-        replace(golden, labels=1 - golden.labels),  # type: ignore[operator]
+        replace(golden, labels=None if golden.labels is None else 1 - golden.labels),
     ):
         stale = replace(bundle, golden=wrong)
         with pytest.raises(ConfigError, match="golden row 0"):
@@ -140,9 +143,34 @@ def test_an_unknown_device_is_an_error(bundle: Bundle, device: str) -> None:
         open_model(bundle, device=device, batch_rows_max=4, clock=SystemClock())
 
 
-def test_a_runtime_that_is_not_there_is_an_error(bundle: Bundle) -> None:
-    with pytest.raises(ConfigError, match="native"):
+def test_the_native_runtime_takes_trees_only(bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="native takes tree ensembles only"):
         open_model(bundle, device="cpu", runtime="native", batch_rows_max=4, clock=SystemClock())
+    with pytest.raises(ConfigError, match="native runs on the CPU"):
+        open_model(bundle, device="cuda:0", runtime="native", batch_rows_max=4, clock=SystemClock())
+
+
+def test_the_native_runtime_says_what_the_other_says(tmp_path: Path) -> None:
+    stump = write_stump(tmp_path / "stump")
+    rows = np.array([[0, 0, 0], [np.nan, 0, 0], [1, 0, 0], [-np.inf, 0, 0]], dtype=np.float32)
+    found = [
+        open_model(stump, device="cpu", runtime=runtime, batch_rows_max=2, clock=SystemClock())
+        for runtime in ("onnxruntime", "native")
+    ]
+    assert [model.runtime for model in found] == ["onnxruntime", "native"]
+    for model in found:
+        np.testing.assert_array_equal(model.predict(rows).outputs["value"], [[1], [2], [2], [1]])
+
+
+def test_a_native_kernel_that_disagrees_is_not_served(tmp_path: Path) -> None:
+    stump = write_stump(tmp_path / "stump")
+
+    class Other:
+        def predict(self, matrix: NDArray[np.generic]) -> Predictions:
+            return Predictions(outputs={"value": np.full((len(matrix), 1), 1.5)}, labels=None, classes=())
+
+    with pytest.raises(ConfigError, match=r"differs from ONNX Runtime's by 0\.5"):
+        open_kernel(stump, Other())
 
 
 @without_gpu
@@ -296,7 +324,7 @@ def test_labels_are_read_from_the_graph_where_it_has_them(values: Any) -> None:
     rows = np.array([[0, 1, 0], [1, 0, 0]], dtype=np.float32)
     labels = Labels(classes=("no", "yes"), output="label", values=values)
     found = _model(model, linear_signature(), {"scores": 2}, labels).predict(rows)
-    np.testing.assert_array_equal(found.labels, [0, 1])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.labels, [0, 1])
     unknown = Labels(classes=("no", "yes"), output="label", values=("a", "b") if is_text else (0, 1))
     with pytest.raises(ModelError, match="does not know"):
         _model(model, linear_signature(), {"scores": 2}, unknown).predict(rows)

@@ -1,27 +1,26 @@
 // Predictions and explanations from columns to Avro payloads: what never changes is encoded once, the rest is appended.
 //
-// Shapes: N messages, F features. All arrays are C-contiguous and checked by the caller (module.cpp). Nothing throws but
-// std::bad_alloc.
+// Shapes: N messages, F features. All arrays are C-contiguous and all indices within bounds: the caller (module.cpp) checks
+// both. Nothing throws but std::bad_alloc.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace penstock {
 
-class Buffer {
+// N messages behind each other.
+class Messages {
  public:
-  void raw(const std::string& piece) { bytes_.append(piece); }
-  void long_(int64_t value);
-  void double_(double value) { bytes_.append(reinterpret_cast<const char*>(&value), 8); }
-  void end_message() { ends_.push_back(bytes_.size()); }
-  void reserve(size_t bytes, size_t messages) { bytes_.reserve(bytes); ends_.reserve(messages); }
-  const std::string& bytes() const { return bytes_; }
-  const std::vector<size_t>& ends() const { return ends_; }
+  std::string_view at(size_t i) const { return {bytes_.get() + (i ? ends_[i - 1] : 0), ends_[i] - (i ? ends_[i - 1] : 0)}; }
+  size_t count() const { return ends_.size(); }
 
  private:
-  std::string bytes_;
+  friend class Writer;
+  std::unique_ptr<char[]> bytes_;
   std::vector<size_t> ends_;
 };
 
@@ -47,8 +46,9 @@ struct Output {
   int64_t width;
 };
 
-Buffer encode_predictions(const PredictionPieces& pieces, Sources sources, const std::vector<Output>& outputs,
-                          const int64_t* labels, int64_t predicted_at_ms);
+// labels: (N,) places in pieces.labels, or null.
+Messages encode_predictions(const PredictionPieces& pieces, Sources sources, const std::vector<Output>& outputs,
+                            const int64_t* labels, int64_t predicted_at_ms);
 
 struct ExplanationPieces {
   std::string before_source;
@@ -67,7 +67,7 @@ struct Explained {
   const double* sampling_error;  // null: none
 };
 
-// `top` strongest by magnitude, ties in feature order; 0: all, in the model's order.
-Buffer encode_explanations(const ExplanationPieces& pieces, Sources sources, const Explained& explained, int64_t top);
+// `top` strongest by magnitude, NaN before all, ties in feature order; 0, or at least F: all, in the model's order.
+Messages encode_explanations(const ExplanationPieces& pieces, Sources sources, const Explained& explained, int64_t top);
 
 }  // namespace penstock

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <tuple>
@@ -31,23 +32,14 @@ void require(bool ok, const char* what) {
   if (!ok) throw std::invalid_argument(what);
 }
 
-template <typename T>
-nb::object owned(std::vector<T>&& values, std::vector<size_t> shape) {
-  auto* kept = new std::vector<T>(std::move(values));
-  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
-  return nb::cast(nb::ndarray<nb::numpy, T>(kept->data(), shape.size(), shape.data(), owner));
-}
-
-Program make_program(const std::vector<NodeTuple>& nodes, std::vector<int32_t> children,
-                     const std::vector<std::tuple<int, double>>& defaults,
+Program make_program(const std::vector<NodeTuple>& nodes, const std::vector<std::tuple<int, double>>& defaults,
                      const std::vector<std::vector<nb::bytes>>& tables, std::vector<std::vector<double>> enums,
-                     int columns, int64_t items_max) {
+                     const std::vector<std::tuple<int, int>>& decimals, int columns, int64_t items_max, double unseen) {
   Program program;
   for (const auto& [kind, column, size, table, first_child, child_count, first_default, default_count] : nodes) {
-    require(kind >= 0 && kind <= static_cast<int>(Kind::refuse), "Avro program: unknown kind");
+    require(kind >= 0 && kind <= static_cast<int>(Kind::fixed_decimal), "Avro program: unknown kind");
     program.nodes.push_back({static_cast<Kind>(kind), column, size, table, first_child, child_count, first_default, default_count});
   }
-  program.children = std::move(children);
   for (const auto& [column, value] : defaults) program.defaults.push_back({column, value});
   for (const auto& table : tables) {
     std::vector<std::string> names;
@@ -55,15 +47,21 @@ Program make_program(const std::vector<NodeTuple>& nodes, std::vector<int32_t> c
     program.tables.emplace_back(names);
   }
   program.enums = std::move(enums);
+  for (const auto& [precision, scale] : decimals) program.decimals.push_back({precision, scale});
   program.columns = columns;
   program.items_max = items_max;
+  program.unseen = unseen;
   program.check();
   return program;
 }
 
+struct Fault {
+  size_t payload;
+  Verdict verdict;
+};
+
 template <typename T>
 nb::tuple read_as(const Program& program, nb::sequence payloads, int64_t skip) {
-  // A list or tuple keeps its items alive; we hold it for the duration of the call.
   nb::object fast = nb::steal(PySequence_Fast(payloads.ptr(), "payloads must be a sequence"));
   if (!fast.is_valid()) throw nb::python_error();
   const size_t count = static_cast<size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
@@ -75,21 +73,22 @@ nb::tuple read_as(const Program& program, nb::sequence payloads, int64_t skip) {
     held[i] = nb::borrow(item);
     found[i] = {reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(item)), PyBytes_GET_SIZE(item)};
   }
-  std::vector<T> matrix(count * program.columns);
-  std::vector<uint8_t> status(count);
-  std::vector<int32_t> place(count);
-  bool clean = true;
+  const size_t columns = static_cast<size_t>(program.columns);
+  std::unique_ptr<T[]> matrix(new T[count * columns]);  // every row is written, so not first set to zero
+  std::vector<Fault> faults;
   {
     nb::gil_scoped_release release;
     for (size_t i = 0; i < count; ++i) {
-      const Verdict verdict = read_payload(program, found[i], skip, matrix.data() + i * program.columns);
-      status[i] = static_cast<uint8_t>(verdict.status);
-      place[i] = verdict.at;
-      clean &= verdict.status == Status::ok;
+      const Verdict verdict = read_payload(program, found[i], skip, matrix.get() + i * columns);
+      if (verdict.status != Status::ok) faults.push_back({i, verdict});
     }
   }
-  return nb::make_tuple(owned(std::move(matrix), {count, static_cast<size_t>(program.columns)}),
-                        owned(std::move(status), {count}), owned(std::move(place), {count}), clean);
+  nb::list named;
+  for (const Fault& fault : faults)
+    named.append(nb::make_tuple(fault.payload, static_cast<int>(fault.verdict.status), fault.verdict.at, fault.verdict.node));
+  nb::capsule owner(matrix.get(), [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  T* data = matrix.release();
+  return nb::make_tuple(nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<2>>(data, {count, columns}, owner)), named);
 }
 
 // Whether every payload is bytes, none longer than bytes_max, and all begin with the same header_bytes bytes.
@@ -106,16 +105,16 @@ bool alike(nb::list payloads, size_t header_bytes, size_t bytes_max) {
   return true;
 }
 
-nb::list messages_of(const Buffer& buffer) {
-  nb::list messages;
-  size_t begin = 0;
-  for (size_t end : buffer.ends()) {
-    PyObject* message = PyBytes_FromStringAndSize(buffer.bytes().data() + begin, static_cast<Py_ssize_t>(end - begin));
-    if (message == nullptr) throw nb::python_error();
-    messages.append(nb::steal(message));
-    begin = end;
+nb::list payloads_of(const Messages& messages) {
+  nb::object list = nb::steal(PyList_New(static_cast<Py_ssize_t>(messages.count())));
+  if (!list.is_valid()) throw nb::python_error();
+  for (size_t i = 0; i < messages.count(); ++i) {
+    const std::string_view message = messages.at(i);
+    PyObject* payload = PyBytes_FromStringAndSize(message.data(), static_cast<Py_ssize_t>(message.size()));
+    if (payload == nullptr) throw nb::python_error();
+    PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), payload);
   }
-  return messages;
+  return nb::borrow<nb::list>(list);
 }
 
 Sources sources_of(const Column<int32_t>& partitions, const Column<int64_t>& offsets, const Column<int64_t>& timestamps) {
@@ -138,12 +137,12 @@ NB_MODULE(_avro, m) {
 
   nb::class_<Program>(m, "Program")
       .def("__init__",
-           [](Program* self, const std::vector<NodeTuple>& nodes, std::vector<int32_t> children,
-              const std::vector<std::tuple<int, double>>& defaults, const std::vector<std::vector<nb::bytes>>& tables,
-              std::vector<std::vector<double>> enums, int columns, int64_t items_max) {
-             new (self) Program(make_program(nodes, std::move(children), defaults, tables, std::move(enums), columns, items_max));
+           [](Program* self, const std::vector<NodeTuple>& nodes, const std::vector<std::tuple<int, double>>& defaults,
+              const std::vector<std::vector<nb::bytes>>& tables, std::vector<std::vector<double>> enums,
+              const std::vector<std::tuple<int, int>>& decimals, int columns, int64_t items_max, double unseen) {
+             new (self) Program(make_program(nodes, defaults, tables, std::move(enums), decimals, columns, items_max, unseen));
            },
-           "nodes"_a, "children"_a, "defaults"_a, "tables"_a, "enums"_a, "columns"_a, "items_max"_a)
+           "nodes"_a, "defaults"_a, "tables"_a, "enums"_a, "decimals"_a, "columns"_a, "items_max"_a, "unseen"_a)
       .def("read", [](const Program& self, nb::sequence payloads, int64_t skip, bool as_double) {
              require(skip >= 0, "skip is negative");
              return as_double ? read_as<double>(self, payloads, skip) : read_as<float>(self, payloads, skip);
@@ -175,12 +174,12 @@ NB_MODULE(_avro, m) {
                for (int64_t i = 0; i < sources.count; ++i)
                  require(labels->data()[i] >= 0 && labels->data()[i] < static_cast<int64_t>(self.labels.size()), "a label is no class");
              }
-             Buffer buffer;
+             Messages messages;
              {
                nb::gil_scoped_release release;
-               buffer = encode_predictions(self, sources, columns, labels ? labels->data() : nullptr, predicted_at_ms);
+               messages = encode_predictions(self, sources, columns, labels ? labels->data() : nullptr, predicted_at_ms);
              }
-             return messages_of(buffer);
+             return payloads_of(messages);
            },
            "partitions"_a, "offsets"_a, "timestamps_ms"_a, "outputs"_a, "labels"_a.none(), "predicted_at_ms"_a);
 
@@ -217,15 +216,17 @@ NB_MODULE(_avro, m) {
              require(base.shape(0) == rows && output_index.shape(0) == rows && additivity_error.shape(0) == rows, "a column has another length");
              require(!sampling_error || sampling_error->shape(0) == rows, "a column has another length");
              require(top >= 0, "top is negative");
-             Buffer buffer;
+             for (size_t i = 0; i < rows; ++i)
+               require(output_index.data()[i] >= 0 && output_index.data()[i] <= INT32_MAX, "an output index is none");
+             Messages messages;
              {
                nb::gil_scoped_release release;
-               buffer = encode_explanations(self, sources,
+               messages = encode_explanations(self, sources,
                                             {matrix.data(), values.data(), base.data(), output_index.data(),
                                              additivity_error.data(), sampling_error ? sampling_error->data() : nullptr},
                                             top);
              }
-             return messages_of(buffer);
+             return payloads_of(messages);
            },
            "partitions"_a, "offsets"_a, "timestamps_ms"_a, "matrix"_a, "values"_a, "base"_a, "output_index"_a,
            "additivity_error"_a, "sampling_error"_a.none(), "top"_a);
