@@ -53,7 +53,8 @@ class _Slot:
     delivery: Delivery | None = None
     membership: object = None
     began_s: float = 0.0
-    abort_began_s: float = 0.0
+    commit_until_s: float = 0.0
+    abort_until_s: float = 0.0
     topic: int = 0  # how far PRODUCE is: place in delivery.outgoing,
     message: int = 0  # and in its messages
     commit_tried: bool = False
@@ -114,7 +115,7 @@ class TransactionalSink:
         self._read_committed = read_committed
         self._clock = clock
         self._fence_age_s = 0.9 * transaction_timeout_s
-        self._patience_s = transaction_timeout_s * 2 / 3
+        self._patience_s = transaction_timeout_s / 3  # to send; then the same again to commit
         self._gone = False
         self.renewals = 0
         deadline_s = clock.monotonic_s() + start_timeout_s
@@ -296,7 +297,9 @@ class TransactionalSink:
                 slot.client.flush(timeout_s)
                 slot.phase = _Phase.COMMIT
             case _Phase.COMMIT:
-                slot.commit_tried = True
+                if not slot.commit_tried:
+                    slot.commit_tried = True
+                    slot.commit_until_s = self._clock.monotonic_s() + self._patience_s
                 slot.client.commit(timeout_s)
                 self._settle(slot, _Verdict.DELIVERED)
             case _Phase.LEARN:
@@ -338,7 +341,7 @@ class TransactionalSink:
 
     def _begin_abort(self, slot: _Slot) -> None:
         slot.phase = _Phase.ABORT
-        slot.abort_began_s = self._clock.monotonic_s()
+        slot.abort_until_s = self._clock.monotonic_s() + abort_patience_s
 
     def _react(self, slot: _Slot, fault: TransactionError) -> None:
         """What a fault asks for; the table of facts: fatal, abortable, retriable, and anything else is fatal."""
@@ -359,7 +362,7 @@ class TransactionalSink:
                 if isinstance(fault, RefusedError):
                     raise ConfigError(str(fault)) from fault
             case _Phase.ABORT:
-                if not isinstance(fault, UnfinishedError) or now_s - slot.abort_began_s >= abort_patience_s:
+                if not isinstance(fault, UnfinishedError) or now_s >= slot.abort_until_s:
                     slot.verdict = (
                         _Verdict.ABORTED
                     )  # no commit was asked for, or it was refused: there is none
@@ -367,7 +370,7 @@ class TransactionalSink:
             case _Phase.COMMIT:
                 if isinstance(fault, AbortableError | RefusedError):
                     self._begin_abort(slot)
-                elif not isinstance(fault, UnfinishedError) or now_s - slot.began_s >= self._patience_s:
+                elif not isinstance(fault, UnfinishedError) or now_s >= slot.commit_until_s:
                     slot.discard_producer()  # the verdict stays open: the successor learns it
             case _:
                 if isinstance(fault, BrokenError | FencedProducerError):

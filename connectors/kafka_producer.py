@@ -40,6 +40,7 @@ class _Queue:
             Producer,
             {
                 "linger.ms": 0,  # deliveries are batches already
+                "reconnect.backoff.max.ms": 1000,
                 **producer_config(config),
                 **properties,
                 "partitioner": "murmur2_random",
@@ -182,13 +183,13 @@ class KafkaTransactionalProducer:
         # The one transactional call that waits for its answer whatever time-out it is given: 20 s were measured while
         # the coordinator was away. It is given the time in full, since an answer that comes later is thrown away.
         self._aside = Aside(f"{transactional_id}-offsets")
-        self._patience_s = transaction_timeout_s * 2 / 3
+        self._patience_s = transaction_timeout_s / 3
         self._queue = _Queue(
             config,
             {
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": int(transaction_timeout_s * 1000),
-                "message.timeout.ms": int(transaction_timeout_s * 1000 * 2 / 3),
+                "message.timeout.ms": int(transaction_timeout_s * 1000 / 2),
             },
             memory_bytes_max=memory_bytes_max,
         )

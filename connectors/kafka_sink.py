@@ -6,7 +6,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from connectors.at_least_once import AtLeastOnceSink
 from connectors.exactly_once import TransactionalSink
-from connectors.kafka_client import ClientConfig, base_config
+from connectors.kafka_client import ClientConfig, consumer_config, open_client
 from connectors.kafka_errors import cause_of, is_refusal, said
 from connectors.kafka_producer import KafkaAcknowledger, KafkaTransactionalProducer
 from connectors.transactions import Clock, MakeProducer, RefusedError, UnfinishedError
@@ -101,14 +101,8 @@ class GroupOffsets:
     def read(self, partitions: Sequence[int], timeout_s: float) -> dict[int, int]:
         """As connectors.transactions.ReadCommitted asks."""
         if self._consumer is None:
-            self._consumer = Consumer(
-                {
-                    **base_config(self._config),
-                    "group.id": self._group,
-                    "isolation.level": "read_committed",  # makes the broker say when an open transaction holds offsets
-                    "enable.auto.commit": False,
-                }
-            )
+            # read_committed also makes the broker say when an open transaction holds offsets
+            self._consumer = open_client(Consumer, consumer_config(self._config) | {"group.id": self._group})
         try:
             found = self._consumer.committed(
                 [TopicPartition(self._topic, partition) for partition in partitions],

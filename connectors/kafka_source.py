@@ -1,9 +1,8 @@
 """One member of a Kafka consumer group: columns out of polls, and the truth about what is assigned."""
 
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 
 import numpy as np
 from confluent_kafka import (
@@ -16,8 +15,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from connectors.kafka_client import ClientConfig, base_config
+from connectors.kafka_client import ClientConfig, access_faults, open_client
 from connectors.kafka_errors import cause_of, consumer_error, said
+from connectors.kafka_group import generation, group_settings
 from schemas.errors import ConfigError, FencedError, InvariantError, PenstockError, UnavailableError
 from schemas.records import Headers, Records
 
@@ -26,8 +26,6 @@ Start = Literal["earliest", "latest", "error"]
 place_timeout_s = 0.2
 """The polling thread's patience with the coordinator, for all partitions of an assignment together."""
 place_one_first_s = 0.02
-session_timeout_ms = 45_000
-queued_record_bytes = 1024  # a queued record costs the client this much, its own book-keeping included
 unreadable_reports_max = 20  # half a second apart: so long may a partition send bytes that cannot be read
 _unreadable = {KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG}
 _passing = {KafkaError._MAX_POLL_EXCEEDED, KafkaError._PARTITION_EOF}
@@ -95,18 +93,14 @@ class KafkaSource:
         self._closed = False
         self._failure: PenstockError | None = None
         self._unreadable: dict[int, int] = {}
-        settings = _settings(
+        settings = group_settings(
             config,
             group=group,
             protocol=protocol,
-            exactly_once=exactly_once,
             max_poll_interval_s=max_poll_interval_s,
             memory_bytes_max=memory_bytes_max,
         )
-        try:
-            self._consumer = Consumer({**settings, "error_cb": self._on_error})
-        except KafkaException as error:
-            raise ConfigError(f"no consumer can be made: {said(cause_of(error))}") from error
+        self._consumer = open_client(Consumer, settings | {"error_cb": self._on_error})
         self._consumer.subscribe(
             [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -123,9 +117,7 @@ class KafkaSource:
         self._left.clear()
         consumer = self._consumer
         try:
-            first = consumer.poll(
-                timeout_s
-            )  # returns with the first record; consume would wait the whole time
+            first = consumer.poll(timeout_s)  # with the first record; consume would wait the whole time
             if first is None:
                 return None
             messages = [first]
@@ -159,7 +151,7 @@ class KafkaSource:
     def membership(self) -> object:
         """As engine.ports.Source asks."""
         metadata = self._consumer.consumer_group_metadata()
-        if _generation(metadata) < 1:  # the coordinator would not check it, and a zombie could commit
+        if generation(metadata) < 1:  # the coordinator would not check it, and a zombie could commit
             raise UnavailableError(f"not a member of group {self._group} yet")
         return metadata
 
@@ -268,7 +260,7 @@ class KafkaSource:
         """Client-wide errors. What is not named here, the client gets over by itself."""
         if error.fatal():
             self._fail(consumer_error(error, f"group {self._group}"))
-        elif error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+        elif error.code() in access_faults:
             self._fail(UnavailableError(f"the broker refuses the connection: {said(error)}"))
 
     def _fail(self, failure: PenstockError) -> None:
@@ -395,63 +387,6 @@ class KafkaSource:
 
     def _places(self, partitions: set[int] | Mapping[int, int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
-
-
-def _settings(
-    config: ClientConfig,
-    *,
-    group: str,
-    protocol: Literal["classic", "consumer"],
-    exactly_once: bool,
-    max_poll_interval_s: float,
-    memory_bytes_max: int,
-) -> dict[str, Any]:
-    half = memory_bytes_max // 2  # the other half is for the answer that is being received
-    settings: dict[str, Any] = {
-        "isolation.level": "read_committed",
-        "queued.max.messages.kbytes": max(half // 1024, 1024),
-        "queued.min.messages": min(max(half // queued_record_bytes, 1000), 1_000_000),
-        "fetch.max.bytes": max(half, 1 << 20),
-    }
-    if protocol == "classic":
-        settings["session.timeout.ms"] = min(session_timeout_ms, int(max_poll_interval_s * 1000))
-    settings |= base_config(config)
-    longest = max(
-        int(settings[name]) for name in ("fetch.max.bytes", "message.max.bytes") if name in settings
-    )
-    settings.setdefault("receive.message.max.bytes", longest + (1 << 20))
-    settings |= {
-        "group.id": group,
-        "group.protocol": protocol,
-        "max.poll.interval.ms": int(max_poll_interval_s * 1000),
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "error",
-        "enable.partition.eof": False,
-        "check.crcs": True,
-        "fetch.queue.backoff.ms": 2,  # 1,000 by default: a full queue would cost a second
-    }
-    if protocol == "classic":
-        settings["heartbeat.interval.ms"] = min(
-            1000, int(max_poll_interval_s * 250)
-        )  # how soon a rebalance is heard of
-        settings["partition.assignment.strategy"] = "cooperative-sticky"
-    if (
-        exactly_once
-    ):  # also what makes the coordinator wait for a predecessor's transaction before it tells offsets
-        settings["isolation.level"] = "read_committed"
-    return settings
-
-
-def _generation(metadata: object) -> int:
-    """The generation (classic) or member epoch (consumer protocol) inside the client's serialised group metadata.
-
-    librdkafka writes a tag, the generation as a native 32-bit number, then names. Python sees only these bytes, and
-    they are made without an error for a member that has not joined.
-    """
-    if not isinstance(metadata, bytes) or not metadata.startswith(b"CGMDv2:"):
-        raise InvariantError("the client's group metadata has a form this release does not know")
-    return int.from_bytes(metadata[7:11], sys.byteorder, signed=True)
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

@@ -1,6 +1,6 @@
 """The engine's clients of the memory broker: a group member and the two kinds of producer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from connectors.at_least_once import Tally
@@ -110,6 +110,10 @@ class MemorySource:
             membership = self._broker.group(self._group).membership(self._member)
             if membership is not None:
                 self._broker.commit(self._topic, positions, membership)
+
+    def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The log end of those partitions that are ours."""
+        return {p: self._broker.bounds(self._topic, p)[1] for p in partitions if p in self._positions}
 
     def close(self, timeout_s: float) -> None:
         """As engine.ports.Source asks; tells the listener of what it still holds."""

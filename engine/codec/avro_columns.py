@@ -50,7 +50,9 @@ class NativeRows:
 
         In the matrix NaN is missing and features.unseen_code an unseen category.
         """
-        matrix, found = self._program.native.read(values, self._skip, self._as_double)
+        matrix, found = self._program.native.read(
+            values if isinstance(values, list) else [*values], self._skip, self._as_double
+        )
         if not found:
             return matrix, np.arange(len(values), dtype=np.int64), []
         good = np.ones(len(values), dtype=np.bool_)

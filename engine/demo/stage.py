@@ -16,7 +16,7 @@ import yaml
 
 from engine.clock import Clock
 from engine.settings import Settings, parse_settings
-from schemas.errors import NotReadyError, PenstockError
+from schemas.errors import ConfigError, NotReadyError, PenstockError
 from schemas.records import Records
 
 partitions = 4
@@ -85,7 +85,10 @@ def kafka_stage(bundle: Path, folder: Path, clock: Clock, say: Callable[[str], N
     from connectors.kafka_plain import KafkaReader, KafkaWriter
 
     with ExitStack() as held:
-        broker = held.enter_context(EmbeddedKafka())
+        try:
+            broker = held.enter_context(EmbeddedKafka(announce=say))
+        except ConfigError as error:
+            raise ConfigError(f"{error}; or run the demo without it: --broker memory") from error
         config = ClientConfig(bootstrap_servers=broker.bootstrap_servers)
         KafkaAdmin(config).create_topics(dict.fromkeys(topics, partitions))
         file = folder / "penstock.yaml"

@@ -60,18 +60,22 @@ struct Fault {
   Verdict verdict;
 };
 
+// The bytes of an item of a list; data is null, and no error is set, when it is no bytes. Only the limited API is used: with it
+// one wheel serves every Python from 3.12 on.
+Payload bytes_of(PyObject* item) {
+  if (!PyBytes_Check(item)) return {nullptr, 0};
+  return {reinterpret_cast<const uint8_t*>(PyBytes_AsString(item)), PyBytes_Size(item)};
+}
+
 template <typename T>
-nb::tuple read_as(const Program& program, nb::sequence payloads, int64_t skip) {
-  nb::object fast = nb::steal(PySequence_Fast(payloads.ptr(), "payloads must be a sequence"));
-  if (!fast.is_valid()) throw nb::python_error();
-  const size_t count = static_cast<size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
+nb::tuple read_as(const Program& program, nb::list payloads, int64_t skip) {
+  const size_t count = payloads.size();
   std::vector<Payload> found(count);
   std::vector<nb::object> held(count);  // another thread may change the list while the lock is let go
   for (size_t i = 0; i < count; ++i) {
-    PyObject* item = PySequence_Fast_GET_ITEM(fast.ptr(), static_cast<Py_ssize_t>(i));
-    if (!PyBytes_Check(item)) throw nb::type_error("every payload must be bytes");
-    held[i] = nb::borrow(item);
-    found[i] = {reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(item)), PyBytes_GET_SIZE(item)};
+    held[i] = nb::borrow(PyList_GetItem(payloads.ptr(), static_cast<Py_ssize_t>(i)));
+    found[i] = bytes_of(held[i].ptr());
+    if (found[i].data == nullptr) throw nb::type_error("every payload must be bytes");
   }
   const size_t columns = static_cast<size_t>(program.columns);
   std::unique_ptr<T[]> matrix(new T[count * columns]);  // every row is written, so not first set to zero
@@ -93,14 +97,13 @@ nb::tuple read_as(const Program& program, nb::sequence payloads, int64_t skip) {
 
 // Whether every payload is bytes, none longer than bytes_max, and all begin with the same header_bytes bytes.
 bool alike(nb::list payloads, size_t header_bytes, size_t bytes_max) {
-  const char* first = nullptr;
+  const uint8_t* first = nullptr;
   for (size_t i = 0; i < payloads.size(); ++i) {
-    PyObject* item = PyList_GET_ITEM(payloads.ptr(), static_cast<Py_ssize_t>(i));
-    if (!PyBytes_Check(item)) return false;
-    const size_t length = static_cast<size_t>(PyBytes_GET_SIZE(item));
-    if (length > bytes_max || length < header_bytes) return false;
-    if (first == nullptr) first = PyBytes_AS_STRING(item);
-    if (std::memcmp(first, PyBytes_AS_STRING(item), header_bytes) != 0) return false;
+    const Payload payload = bytes_of(PyList_GetItem(payloads.ptr(), static_cast<Py_ssize_t>(i)));
+    const size_t length = static_cast<size_t>(payload.length);
+    if (payload.data == nullptr || length > bytes_max || length < header_bytes) return false;
+    if (first == nullptr) first = payload.data;
+    if (std::memcmp(first, payload.data, header_bytes) != 0) return false;
   }
   return true;
 }
@@ -112,7 +115,7 @@ nb::list payloads_of(const Messages& messages) {
     const std::string_view message = messages.at(i);
     PyObject* payload = PyBytes_FromStringAndSize(message.data(), static_cast<Py_ssize_t>(message.size()));
     if (payload == nullptr) throw nb::python_error();
-    PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), payload);
+    PyList_SetItem(list.ptr(), static_cast<Py_ssize_t>(i), payload);
   }
   return nb::borrow<nb::list>(list);
 }
@@ -143,7 +146,7 @@ NB_MODULE(_avro, m) {
              new (self) Program(make_program(nodes, defaults, tables, std::move(enums), decimals, columns, items_max, unseen));
            },
            "nodes"_a, "defaults"_a, "tables"_a, "enums"_a, "decimals"_a, "columns"_a, "items_max"_a, "unseen"_a)
-      .def("read", [](const Program& self, nb::sequence payloads, int64_t skip, bool as_double) {
+      .def("read", [](const Program& self, nb::list payloads, int64_t skip, bool as_double) {
              require(skip >= 0, "skip is negative");
              return as_double ? read_as<double>(self, payloads, skip) : read_as<float>(self, payloads, skip);
            }, "payloads"_a, "skip"_a, "as_double"_a);
