@@ -228,9 +228,10 @@ class Broker:
 
     def check_epoch(self, transactional_id: str, epoch: int) -> None:
         """Raises FencedProducerError for any but the newest producer of an id, and after a transaction's time-out."""
-        self._end_overdue()
-        if self._epochs.get(transactional_id) != epoch:
-            raise FencedProducerError(f"transactional id {transactional_id} has a newer epoch")
+        with self._changed:
+            self._end_overdue()
+            if self._epochs.get(transactional_id) != epoch:
+                raise FencedProducerError(f"transactional id {transactional_id} has a newer epoch")
 
     def hold_offsets(
         self, transaction: Transaction, topic: str, positions: Mapping[int, int], member: Membership

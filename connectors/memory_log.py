@@ -102,6 +102,7 @@ class PartitionLog:
             and headers is None
             and 0 < len(last.values) + size <= merge_records_max
             and last.size == len(last.values)
+            and last.stored_bytes + stored_bytes <= self._retention_bytes // 16  # chunks go as a whole
         ):
             last.keys += keys
             last.values += values

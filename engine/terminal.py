@@ -17,7 +17,7 @@ class Terminal:
 
     def __init__(self, *, json: bool = False, console: Console | None = None) -> None:
         self.json = json
-        self.console = console or Console(stderr=json, highlight=False, soft_wrap=True)
+        self.console = console or Console(stderr=json, highlight=False)
 
     @property
     def live(self) -> bool:
@@ -27,9 +27,9 @@ class Terminal:
     def say(self, what: RenderableType = "") -> None:
         """A line, or anything rich can draw. Text is taken as it is, without markup."""
         if isinstance(what, str):
-            self.console.print(what, markup=False)
+            self.console.print(what, markup=False, soft_wrap=True)
         else:
-            self.console.print(what, soft_wrap=False)
+            self.console.print(what)
 
     def result(self, value: dict[str, Any]) -> None:
         """The command's one machine-readable object; nothing without --json."""

@@ -28,13 +28,13 @@ class Tests:
     leaf_keys: Sequence[object]  # leaves with equal keys say the same
 
 
-def merge_chains(tests: Tests) -> Tests:
+def merge_chains(tests: Tests, *, copies: bool) -> Tests:
     """The same tests with every chain in one node; the nodes that a chain leaves behind are reached no more.
 
-    A link may be absorbed when it tests the same feature, nothing else leads to it, and its `yes` is the chain's:
-    the same node, as onnxmltools writes for XGBoost, or a copy of it, as for LightGBM.
+    A link may be absorbed when it tests the same feature, nothing else leads to it, and its `yes` is the chain's: the
+    same node, as onnxmltools writes for XGBoost, or, with `copies`, a copy of it, as for LightGBM.
     """
-    links = _links(tests)
+    links = _links(tests, copies=copies)
     if not links:
         return tests
     no, missing_yes, sets = tests.no.copy(), tests.missing_yes.copy(), dict(tests.sets)
@@ -60,7 +60,7 @@ def merge_chains(tests: Tests) -> Tests:
     )
 
 
-def _links(tests: Tests) -> dict[int, int]:
+def _links(tests: Tests, *, copies: bool) -> dict[int, int]:
     """Each category node that can take in the node on its `no` side, with that node."""
     inner = np.flatnonzero(tests.feature >= 0)
     parents = np.bincount(np.concatenate((tests.yes[inner], tests.no[inner])), minlength=len(tests.feature))
@@ -71,9 +71,9 @@ def _links(tests: Tests) -> dict[int, int]:
         and tests.feature[node] == tests.feature[after]
         and parents[after] == 1
     ]
-    if all(tests.yes[node] == tests.yes[after] for node, after in candidates):
-        return dict(candidates)
-    shape = _shapes(tests)
+    shape: NDArray[np.int64] = np.arange(len(tests.feature))
+    if copies and any(tests.yes[node] != tests.yes[after] for node, after in candidates):
+        shape = _shapes(tests)
     return {node: after for node, after in candidates if shape[tests.yes[node]] == shape[tests.yes[after]]}
 
 

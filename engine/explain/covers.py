@@ -8,7 +8,6 @@ import base64
 import binascii
 import hashlib
 import zlib
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,30 +55,28 @@ def structure_digest(forest: Forest) -> str:
 
 
 def to_property(forest: Forest) -> str:
-    """The covers of an ordered forest as text, with the digest of the nodes that they belong to."""
-    if forest.cover is None:
-        raise ConfigError("the tree ensemble carries no covers")
-    packed = base64.b64encode(zlib.compress(forest.cover.astype("<f8").tobytes(), 9)).decode()
+    """What the file of an ordered forest says of it: the digest of its nodes, and their covers where known."""
+    packed = "-"
+    if forest.cover is not None:
+        packed = base64.b64encode(zlib.compress(forest.cover.astype("<f8").tobytes(), 9)).decode()
     return f"1 {structure_digest(forest)} {packed}"
 
 
-def from_properties(properties: Mapping[str, str], forest: Forest) -> NDArray[np.float64] | None:
-    """The covers that a file carries for an ordered forest, or None.
+def from_property(text: str, forest: Forest) -> NDArray[np.float64] | None:
+    """The covers of the ordered forest that was read beside this text, or None where they are not known.
 
-    Raises ConfigError when there are some, but broken or for other nodes.
+    Raises ConfigError when the text is broken or speaks of other nodes.
     """
-    text = properties.get(property_key)
-    if text is None:
-        return None
     try:
         version, digest, packed = str(text).split(" ")
-        expander = zlib.decompressobj()
         length = forest.nodes * _bytes_max_per_node
-        raw = expander.decompress(base64.b64decode(packed, validate=True), length + 1)
+        raw = b""
+        if packed != "-":
+            raw = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), length + 1)
     except (ValueError, binascii.Error, zlib.error) as error:
         raise ConfigError("the covers in the model's properties are broken") from error
-    if version != "1" or len(raw) != length:
+    if version != "1" or len(raw) != (length if packed != "-" else 0):
         raise ConfigError("the covers in the model's properties are broken, or of another format")
     if digest != structure_digest(forest):
         raise ConfigError("the covers in the model's properties belong to other trees than the model's")
-    return np.frombuffer(raw, dtype="<f8").astype(np.float64)
+    return None if packed == "-" else np.frombuffer(raw, dtype="<f8").astype(np.float64)

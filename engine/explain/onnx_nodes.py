@@ -21,8 +21,10 @@ class NotATreeError(ConfigError):
     """The model is no tree ensemble that can be explained exactly; the text names what stands in the way."""
 
 
-def forest_of_node(node: onnx.NodeProto, *, output_name: str) -> Forest:
+def forest_of_node(node: onnx.NodeProto, *, copies: bool) -> Forest:
     """The ensemble in one node; its features are the columns of the node's own input, as many as its tests name.
+
+    `copies`: category tests may come as chains with a copy of the yes side for each category.
 
     Raises NotATreeError for what cannot be explained exactly, ConfigError for what is broken.
     """
@@ -54,17 +56,18 @@ def forest_of_node(node: onnx.NodeProto, *, output_name: str) -> Forest:
         raise ConfigError("the tree ensemble has a base value that is not finite")
     if labels:
         values, mirror = _class_scores(table, values, base, post)
+    if (labels and values.shape[1] == 2) or (node.op_type == "TreeEnsembleRegressor" and base.any()):
+        _check_scored(table, values.shape[1])
     if len(base) not in (0, values.shape[1]):
         raise ConfigError(f"the tree ensemble has {len(base)} base values for {values.shape[1]} outputs")
     return _assembled(
-        merge_chains(_tests(table, order)),
+        merge_chains(_tests(table, order), copies=copies),
         leaf=leaf,
         leaf_values=values,
         base_values=base if len(base) else np.zeros(values.shape[1]),
         hitrate=table.hitrate,
         post_transform=post,
         labels=labels,
-        output_name=output_name,
         mirror=mirror,
     )
 
@@ -115,6 +118,19 @@ def _leaves(table: NodeTable, outputs: int) -> tuple[NDArray[np.int32], NDArray[
     values = np.zeros(leaves * outputs)
     values[cell] = table.weight[used]
     return leaf, values.reshape(leaves, outputs)
+
+
+def _check_scored(table: NodeTable, outputs: int) -> None:
+    """Every row must meet a weight for every output: ONNX Runtime drops the base value of one that meets none, and then
+    takes a classifier of two scores for one of one score."""
+    at_leaf = table.mode == Mode.LEAF
+    tree = np.searchsorted(table.root, np.arange(len(table.mode)), side="right") - 1
+    leaves = np.bincount(tree[at_leaf], minlength=len(table.root))
+    used = at_leaf[table.weight_node]
+    cell = tree[table.weight_node[used]] * outputs + table.weight_output[used]
+    weights = np.bincount(cell, minlength=len(table.root) * outputs).reshape(-1, outputs)
+    if outputs > 1 and not (weights == leaves[:, None]).any(axis=0).all():
+        raise NotATreeError("the tree ensemble has outputs that some rows meet no weight for")
 
 
 def _order(table: NodeTable) -> NDArray[np.int64]:
@@ -202,7 +218,6 @@ def _assembled(
     hitrate: NDArray[np.float64] | None,
     post_transform: PostTransform,
     labels: tuple[str, ...],
-    output_name: str,
     mirror: float,
 ) -> Forest:
     """The forest of the nodes that the roots still lead to."""
@@ -233,7 +248,7 @@ def _assembled(
             set_values=np.concatenate([np.empty(0, dtype=np.float32), *sets]),
             post_transform=post_transform,
             labels=labels,
-            output_name=output_name,
+            output_name="",
             mirror=mirror,
         )
     )

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from engine.explain.covers import from_properties
+from engine.explain.covers import from_property, property_key
 from engine.explain.forest import Forest, PostTransform, features_max, ordered
 from engine.explain.onnx_nodes import NotATreeError, forest_of_node, operators
 from engine.explain.onnx_rules import Columns, Constant, Labels, Numbers, Refused, Scores, Value, applied
@@ -48,16 +48,17 @@ def read_forest(
     columns = _columns(proto.graph, inputs)
     values: dict[str, Value] = dict(columns.items())
     values |= {tensor.name: _constant(tensor) for tensor in proto.graph.initializer}
+    properties = {item.key: item.value for item in proto.metadata_props}
+    ours = property_key in properties
     for node in proto.graph.node:
         unknown = Refused(why=f"operator {node.op_type[:40]} reads a tensor that is not there")
         given = [values.get(name, unknown) for name in node.input if name]
-        values.update(zip(node.output, _evaluated(node, given), strict=False))
+        values.update(zip(node.output, _evaluated(node, given, copies=not ours), strict=False))
     forest = ordered(_chosen(proto.graph, values, output))
     if all(value.place is not None for value in columns.values()):
         width = sum(len(value.place) for value in columns.values() if value.place is not None)
         forest = replace(forest, features=width)
-    carried = from_properties({item.key: item.value for item in proto.metadata_props}, forest)
-    return forest if carried is None else replace(forest, cover=carried)
+    return replace(forest, cover=from_property(properties[property_key], forest)) if ours else forest
 
 
 def _parsed(data: bytes) -> onnx.ModelProto:
@@ -139,17 +140,17 @@ def _constant(tensor: onnx.TensorProto) -> Value:
         return Refused(why=f"constant {tensor.name[:40]} cannot be read")
 
 
-def _evaluated(node: onnx.NodeProto, values: Sequence[Value]) -> list[Value]:
+def _evaluated(node: onnx.NodeProto, values: Sequence[Value], *, copies: bool) -> list[Value]:
     """What the outputs of a node are."""
     if node.op_type == "Constant":
         tensors = [_constant(attribute.t) for attribute in node.attribute if attribute.name == "value"]
         return tensors or [Refused(why="a constant that is no tensor")]
     if node.op_type in operators and node.domain == "ai.onnx.ml" and values:
-        return _ensemble(node, values[0])
+        return _ensemble(node, values[0], copies=copies)
     return [applied(node, values)] * len(node.output)
 
 
-def _ensemble(node: onnx.NodeProto, rows: Value) -> list[Value]:
+def _ensemble(node: onnx.NodeProto, rows: Value, *, copies: bool) -> list[Value]:
     if isinstance(rows, Refused):
         return [rows] * len(node.output)
     if not isinstance(rows, Columns):
@@ -158,7 +159,7 @@ def _ensemble(node: onnx.NodeProto, rows: Value) -> list[Value]:
         )
     if rows.numbers is Numbers.FLOAT64:
         return [Refused(why="the tree ensemble compares in float64")] * len(node.output)
-    forest = forest_of_node(node, output_name="")
+    forest = forest_of_node(node, copies=copies)
     if rows.place is not None:
         if forest.features > len(rows.place):
             raise ConfigError(

@@ -110,11 +110,12 @@ def _node_rows(
 def _weight_attributes(
     forest: Forest, tree: NDArray[np.int32], local: NDArray[np.int64], prefix: str
 ) -> dict[str, Any]:
-    """Zero weights are left out where a leaf has others."""
+    """Zero weights are left out, but not in the first tree: an output that a row meets no weight for would lose its base
+    value in ONNX Runtime."""
     leaves = np.flatnonzero(forest.leaf >= 0)
     values = forest.leaf_values[forest.leaf[leaves]].astype(np.float32)
     stored = values != 0
-    stored[~stored.any(axis=1), 0] = True
+    stored[tree[leaves] == 0] = True
     row, output = np.nonzero(stored)
     return {
         f"{prefix}_treeids": tree[leaves[row]].tolist(),

@@ -121,6 +121,36 @@ def test_two_classes_with_a_score_each() -> None:
     _agrees(model, 3, 8)
 
 
+def test_outputs_that_a_row_may_meet_no_weight_for_are_refused() -> None:
+    """ONNX Runtime answers 0 for them, not the base value; and two classes it takes for one score."""
+    nodes = Nodes(7, trees=4, depth=3, features=3, outputs=2, modes=6)
+    sparse = v3_attributes(nodes, "target")
+    for name in ("treeids", "nodeids", "ids", "weights"):
+        sparse[f"target_{name}"] = sparse[f"target_{name}"][:-1]
+        del sparse[f"target_{name}"][1::7]
+    assert read_forest(regressor(sparse, features=3, outputs=2)).outputs == 2, (
+        "without base values nothing is lost"
+    )
+    with pytest.raises(NotATreeError, match="meet no weight"):
+        read_forest(regressor(sparse, features=3, outputs=2, base_values=[0.5, 0.5]))
+    two_classes = {name.replace("target_", "class_"): values for name, values in sparse.items()}
+    with pytest.raises(NotATreeError, match="meet no weight"):
+        read_forest(classifier(two_classes, features=3, classes=2))
+
+
+def test_a_share_keeps_its_mirror_when_it_is_scaled() -> None:
+    nodes = Nodes(5, trees=4, depth=3, features=3, outputs=1, modes=6)
+    attributes = v3_attributes(nodes, "class")
+    attributes["class_weights"] = [abs(weight) / 4 for weight in attributes["class_weights"]]
+    model = classifier(attributes, features=3, classes=2)
+    model.graph.node.append(_node("Mul", ["p", "two"], ["doubled"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(2), "two"))
+    model.graph.output[1].name = "doubled"
+
+    assert read_forest(model).mirror == 2.0
+    _agrees(model, 3, 6)
+
+
 def _chain(members: list[float], *, missing_true: bool, copies: bool) -> dict[str, Any]:
     """x0 in members, as converters write it: one BRANCH_EQ a member. Below yes: x1 <= 0 ? 1 : 5. Below no: -1.
 
@@ -212,17 +242,20 @@ def test_links_with_different_yes_sides_stay_apart(column: str, value: Any) -> N
     assert np.array_equal(read_forest(model).raw_scores(X)[told], run_onnx(model, X)[0][told])
 
 
-def test_a_link_that_something_else_leads_to_is_not_absorbed() -> None:
-    """x1 <= 0 ? (x0 == 1 ? yes : link) : link, with link: x0 == 2 ? yes : no."""
+@pytest.mark.parametrize("other", [2, 5], ids=["straight", "from another chain"])
+def test_a_link_that_something_else_leads_to_is_not_absorbed(other: int) -> None:
+    """x1 <= 0 ? (x0 == 1 ? yes : link) : link, with link: x0 == 2 ? yes : no; or x0 == 7 ? yes : link on the right."""
     model = regressor(
         {
-            "nodes_treeids": [0] * 5,
-            "nodes_nodeids": [0, 1, 2, 3, 4],
-            "nodes_featureids": [1, 0, 0, 0, 0],
-            "nodes_modes": ["BRANCH_LEQ", "BRANCH_EQ", "BRANCH_EQ", "LEAF", "LEAF"],
-            "nodes_values": [0.0, 1.0, 2.0, 0.0, 0.0],
-            "nodes_truenodeids": [1, 3, 3, 0, 0],
-            "nodes_falsenodeids": [2, 2, 4, 0, 0],
+            "nodes_treeids": [0] * (5 + (other == 5)),
+            "nodes_nodeids": [0, 1, 2, 3, 4, 5][: 5 + (other == 5)],
+            "nodes_featureids": [1, 0, 0, 0, 0, 0][: 5 + (other == 5)],
+            "nodes_modes": ["BRANCH_LEQ", "BRANCH_EQ", "BRANCH_EQ", "LEAF", "LEAF", "BRANCH_EQ"][
+                : 5 + (other == 5)
+            ],
+            "nodes_values": [0.0, 1.0, 2.0, 0.0, 0.0, 7.0][: 5 + (other == 5)],
+            "nodes_truenodeids": [1, 3, 3, 0, 0, 3][: 5 + (other == 5)],
+            "nodes_falsenodeids": [other, 2, 4, 0, 0, 2][: 5 + (other == 5)],
             "target_treeids": [0, 0],
             "target_nodeids": [3, 4],
             "target_ids": [0, 0],

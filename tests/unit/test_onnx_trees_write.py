@@ -62,6 +62,22 @@ def test_the_model_scores_as_the_forest_and_reads_back(kind: dict[str, Any], set
     assert np.array_equal(back.cover[: canonical.nodes], canonical.cover), "to the bit, leaves too"
 
 
+@pytest.mark.parametrize("kind", _kinds, ids=lambda kind: "-".join(str(value) for value in kind.values()))
+@pytest.mark.parametrize("sets", [7, 60], ids=["chains", "members"])
+@pytest.mark.parametrize("pattern", [[[0, 0, 0]], [[0, 0, 0], [1, 1, 1]], np.eye(3).tolist()])
+def test_weights_that_are_zero(kind: dict[str, Any], sets: int, pattern: list[list[float]]) -> None:
+    """Leaves without a word for some output, or for any."""
+    forest = random_forest(9, sets=sets, **kind)
+    mask = np.resize(np.array(pattern), (len(forest.leaf_values), 3))[:, : forest.outputs]
+    forest = replace(forest, leaf_values=forest.leaf_values * mask)
+    X = np.floor(random_rows(10, 150, infinite=False))
+    model = write_forest(forest)
+
+    scores = class_scores(forest, X)
+    assert np.abs(run_onnx(model, X)[-1] - scores).max() <= 3e-6 * max(1.0, np.abs(scores).max())
+    assert np.abs(read_forest(model).raw_scores(X) - forest.raw_scores(X)).max() <= 3e-6
+
+
 def test_many_members_a_test_make_it_the_newer_operator() -> None:
     few, many = random_forest(1, sets=7), random_forest(1, sets=60)
     assert write_forest(few).graph.node[0].op_type == "TreeEnsembleRegressor"
