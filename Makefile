@@ -64,7 +64,7 @@ $(VENV)/.tools:
 
 $(VENV)/.packages: requirements.txt pyproject.toml | $(VENV)/.tools
 	@echo "installing the packages of requirements.txt into $(VENV) ..."
-	@grep -A 100 '^uv==' requirements.txt | awk 'NR == 1 || /^ /; NR > 1 && !/^ / {exit}' > $(VENV)/uv.txt
+	@awk '/^uv==/ {on = 1; print; next} on && /^ / {print; next} {on = 0}' requirements.txt > $(VENV)/uv.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -C wheel.cmake=false -e .

@@ -45,7 +45,9 @@ def main() -> None:
     consumer.subscribe([given["input"]])
     model = {"name": "bench", "version": "1", "digest": "f" * 64}
     while True:
-        messages: list[Any] = [message for message in consumer.consume(batch_rows, 0.1) if message.error() is None]
+        messages: list[Any] = [
+            message for message in consumer.consume(batch_rows, 0.1) if message.error() is None
+        ]
         if not messages:
             continue
         records: list[Any] = [

@@ -36,8 +36,7 @@ def make_explainer(bundle: "Bundle", model: "Model", settings: "ExplainSettings"
 def __getattr__(name: str) -> Any:
     if name != "TreeShap":
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    from engine.explain.tree_shap import (
-        TreeShap,
-    )  # late: the settings import this package for the policy's grammar
+    # Late: the settings import this package for the policy's grammar.
+    from engine.explain.tree_shap import TreeShap
 
     return TreeShap

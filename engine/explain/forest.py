@@ -283,7 +283,7 @@ def ordered(forest: Forest) -> Forest:
         missing_yes=np.where(at_leaf, 0, forest.missing_yes[order] != 0).astype(np.uint8),
         cover=None if forest.cover is None else forest.cover[order],
         leaf=np.where(at_leaf, np.cumsum(at_leaf) - 1, -1).astype(np.int32),
-        leaf_values=forest.leaf_values[forest.leaf[order[at_leaf]]],
+        leaf_values=forest.leaf_values[forest.leaf[order[at_leaf]]] + 0.0,  # -0.0 becomes 0.0
         set_offsets=offsets,
         set_values=forest.set_values[starts + np.arange(len(starts))],
     )

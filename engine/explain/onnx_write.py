@@ -51,7 +51,7 @@ def write_forest(
 
 def _as_stored(forest: Forest) -> Forest:
     """With the leaf values that the operators hold."""
-    return replace(forest, leaf_values=forest.leaf_values.astype(np.float32).astype(np.float64))
+    return replace(forest, leaf_values=forest.leaf_values.astype(np.float32).astype(np.float64) + 0.0)
 
 
 def _check(forest: Forest) -> None:

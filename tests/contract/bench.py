@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from confluent_kafka import TopicPartition
@@ -50,12 +50,6 @@ class Recorder:
     def on_lost(self, partitions: Sequence[int]) -> None:
         self.log.append((self.name, "lost", tuple(partitions)))
         self.held -= set(partitions)
-
-
-class Plain(Protocol):
-    def write(self, values: Sequence[bytes | None], **how: Any) -> None: ...
-    def flush(self, timeout_s: float) -> None: ...
-    def close(self) -> None: ...
 
 
 class Bench:
@@ -185,7 +179,7 @@ class Bench:
     def _at_least_once_sink(self, topic: str) -> Sink:
         raise NotImplementedError
 
-    def _writer(self, topic: str) -> Plain:
+    def _writer(self, topic: str) -> Any:
         raise NotImplementedError
 
     def _reader(self, topic: str) -> Any:
@@ -228,7 +222,7 @@ class MemoryBench(Bench):
     def _at_least_once_sink(self, topic: str) -> Sink:
         return self.broker.at_least_once_sink(topic=topic)
 
-    def _writer(self, topic: str) -> Plain:
+    def _writer(self, topic: str) -> Any:
         return self.broker.writer(topic)
 
     def _reader(self, topic: str) -> Any:
@@ -308,7 +302,7 @@ class KafkaBench(Bench):
     def _at_least_once_sink(self, topic: str) -> Sink:
         return KafkaAtLeastOnceSink(self.config, topic=topic, partition_counts=self._counts, clock=self.clock)
 
-    def _writer(self, topic: str) -> Plain:
+    def _writer(self, topic: str) -> Any:
         return KafkaWriter(self.config, topic)
 
     def _reader(self, topic: str) -> Any:

@@ -1,5 +1,6 @@
 """Ports, ids and properties of an embedded cluster."""
 
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ def read_properties(text: str) -> dict[str, str]:
     found = {}
     for line in text.splitlines():
         name, _, value = line.partition("=")
-        found[name] = value.replace("\\n", "\n").replace("\\\\", "\\")
+        found[name] = re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], value)
     return found
 
 

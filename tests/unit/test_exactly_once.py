@@ -175,7 +175,7 @@ class World:
         return all(row.end in (0, row.committed) for row in rows)
 
 
-@pytest.mark.parametrize("seed", range(1500))
+@pytest.mark.parametrize("seed", range(60))
 def test_each_input_comes_out_once_and_in_order(seed: int) -> None:
     world = World(seed).run(turns=400)
     latest: dict[bytes, bytes] = {}

@@ -52,8 +52,10 @@ class Held:
         self.lost |= set(partitions)
 
 
-def broker(clock: SimulatedClock, **how: int) -> MemoryBroker:
-    return MemoryBroker(clock, wait=lambda _, duration_s: clock.sleep(duration_s), **how)
+def broker(clock: SimulatedClock, *, retention_bytes: int = 1 << 20) -> MemoryBroker:
+    return MemoryBroker(
+        clock, wait=lambda _, duration_s: clock.sleep(duration_s), retention_bytes=retention_bytes
+    )
 
 
 def outgoing(topic: str, values: list[bytes | None], partition: int = 0) -> Outgoing:
