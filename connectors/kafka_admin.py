@@ -7,7 +7,8 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, NewTopic  # type: ignore[attr-defined]  # public, not re-exported
 
-from connectors.kafka_client import ClientConfig, open_client, producer_config, translate
+from connectors.kafka_client import ClientConfig, open_client, producer_config
+from connectors.kafka_errors import translate
 from connectors.kafka_session import AdminSession, absent
 from schemas.errors import ConfigError, UnavailableError
 

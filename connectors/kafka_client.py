@@ -1,4 +1,4 @@
-"""How every Kafka client is set up, and what its errors mean here."""
+"""How every Kafka client is set up."""
 
 import logging
 import os
@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
-from schemas.errors import AbortedError, ConfigError, FencedError, PenstockError, UnavailableError
+from connectors.kafka_errors import access_faults, said
+from schemas.errors import ConfigError, PenstockError, UnavailableError
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -24,35 +25,6 @@ producer_properties: Final = frozenset({
     "compression.type", "linger.ms", "request.timeout.ms", "transaction.timeout.ms",
 })  # fmt: skip
 """What only one kind of client understands; librdkafka warns about a property in the wrong place."""
-
-refusals: Final = frozenset({
-    KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError.ILLEGAL_SASL_STATE, KafkaError._SSL, KafkaError.SECURITY_DISABLED,
-    KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.TOPIC_EXCEPTION,
-    KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.POLICY_VIOLATION,
-    KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE, KafkaError._INVALID_ARG, KafkaError._NOT_CONFIGURED,
-    KafkaError.INVALID_CONFIG, KafkaError.INVALID_PARTITIONS, KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.INVALID_GROUP_ID,
-    KafkaError.INVALID_SESSION_TIMEOUT, KafkaError.INVALID_TRANSACTION_TIMEOUT, KafkaError.INCONSISTENT_GROUP_PROTOCOL,
-    KafkaError.UNSUPPORTED_ASSIGNOR, KafkaError.GROUP_MAX_SIZE_REACHED, KafkaError.TOPIC_ALREADY_EXISTS,
-})  # fmt: skip
-"""Repeating cannot help: a person has to change a setting, a topic or a permission."""
-
-fences: Final = frozenset({
-    KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.FENCED_INSTANCE_ID,
-})  # fmt: skip
-"""A newer client with the same transactional id or group instance id took over."""
-
-evictions: Final = frozenset({
-    KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.STALE_MEMBER_EPOCH, KafkaError.FENCED_MEMBER_EPOCH, KafkaError.TRANSACTION_ABORTABLE,
-})  # fmt: skip
-"""The group moved on without this member: what it was about to commit did not happen, and it may join again."""
-
-access_faults: Final = frozenset({
-    KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError._SSL,
-})  # fmt: skip
-"""What librdkafka says only through error_cb, while the calls themselves merely time out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +74,8 @@ class ClientErrors:
         with self._lock:
             access, newest = self._access, self._newest
         if access is not None:
-            return ConfigError(f"cannot {doing}: {_plain(access)}")
-        reason = f": {_plain(newest)}" if newest is not None else ""
+            return ConfigError(f"cannot {doing}: {said(access)}")
+        reason = f": {said(newest)}" if newest is not None else ""
         return UnavailableError(f"cannot {doing}: no answer in time{reason}")
 
 
@@ -175,35 +147,8 @@ def open_client(kind: Callable[[dict[str, Any]], Client], properties: dict[str, 
         return kind(properties)
     except (KafkaException, TypeError, ValueError) as error:
         fault = error.args[0] if error.args else error
-        text = _plain(fault) if isinstance(fault, KafkaError) else str(fault)
+        text = said(fault) if isinstance(fault, KafkaError) else str(fault)
         raise ConfigError(f"the Kafka client refuses its settings: {text}") from error
-
-
-def translate(error: KafkaError | KafkaException, doing: str) -> PenstockError:
-    """What to raise here for an error of the client; `doing` completes "cannot ...".
-
-    FencedError, ConfigError and AbortedError where the code says so; everything else is UnavailableError. An error that
-    is fatal to the client has to be asked about before: such a client is thrown away whatever the reaction.
-    """
-    fault = error.args[0] if isinstance(error, KafkaException) else error
-    if not isinstance(fault, KafkaError):
-        return UnavailableError(f"cannot {doing}: {fault}")
-    sentence = f"cannot {doing}: {_plain(fault)}"
-    code = fault.code()
-    if code in fences:
-        return FencedError(sentence)
-    if code in refusals:
-        return ConfigError(sentence)
-    if code in evictions or fault.txn_requires_abort():
-        return AbortedError(sentence)
-    return UnavailableError(sentence)
-
-
-def _plain(error: KafkaError) -> str:
-    text = str(error.str() or error.name()).strip().rstrip(".")
-    for prefix in ("Broker: ", "Local: "):
-        text = text.removeprefix(prefix)
-    return " ".join(text.split()) if not text.endswith(":") else f"{text} {error.name()}"
 
 
 def _readable(path: Path | None) -> str | None:

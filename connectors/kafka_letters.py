@@ -15,7 +15,8 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from connectors.kafka_client import ClientConfig, consumer_config, open_client, producer_config, translate
+from connectors.kafka_client import ClientConfig, consumer_config, open_client, producer_config
+from connectors.kafka_errors import translate
 from schemas.errors import UnavailableError
 
 call_s: Final = 15.0

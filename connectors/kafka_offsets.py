@@ -15,7 +15,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, not re-exported
 
-from connectors.kafka_client import ClientConfig, consumer_config, open_client, translate
+from connectors.kafka_client import ClientConfig, consumer_config, open_client
+from connectors.kafka_errors import translate
 from connectors.kafka_session import AdminSession, retry_s, transient, unheard
 from schemas.errors import UnavailableError
 

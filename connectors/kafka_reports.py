@@ -5,7 +5,8 @@ from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from connectors.kafka_client import ClientConfig, consumer_config, open_client, producer_config, translate
+from connectors.kafka_client import ClientConfig, consumer_config, open_client, producer_config
+from connectors.kafka_errors import translate
 
 logger = logging.getLogger("penstock.kafka")
 

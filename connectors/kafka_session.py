@@ -9,7 +9,8 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from connectors.kafka_client import ClientConfig, ClientErrors, base_config, open_client, translate
+from connectors.kafka_client import ClientConfig, ClientErrors, base_config, open_client
+from connectors.kafka_errors import translate
 from schemas.errors import ConfigError, PenstockError
 
 Key = TypeVar("Key", bound=Hashable)

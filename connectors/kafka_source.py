@@ -15,8 +15,8 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from connectors.kafka_client import ClientConfig, access_faults, open_client
-from connectors.kafka_errors import cause_of, consumer_error, said
+from connectors.kafka_client import ClientConfig, open_client
+from connectors.kafka_errors import access_faults, cause_of, consumer_error, said
 from connectors.kafka_group import generation, group_settings
 from schemas.errors import ConfigError, FencedError, InvariantError, PenstockError, UnavailableError
 from schemas.records import Headers, Records

@@ -72,6 +72,7 @@ class Worker:
     board: StatusBoard
     model: OnnxModel
     bundle: Bundle
+    report: Callable[[WorkerStatus], None]
 
     def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
         """Work until asked to stop, then drain and leave; see Pipeline.run for what is raised."""
@@ -79,6 +80,7 @@ class Worker:
             self.pipeline.run(until=until)
         finally:
             self.board.set_state(WorkerState.STOPPED)
+            self.report(self.board.status())  # the scaler need not wait for silence to know
             self.compute.close(timeout_s=5.0)
             self.pipeline.close(timeout_s=5.0)
 
@@ -178,7 +180,13 @@ def make_worker(
         limits=PipelineLimits(drain_budget_s=settings.kafka.drain_budget_s),
     )
     return Worker(
-        pipeline=pipeline, compute=compute, metrics=metrics, board=board, model=model, bundle=bundle
+        pipeline=pipeline,
+        compute=compute,
+        metrics=metrics,
+        board=board,
+        model=model,
+        bundle=bundle,
+        report=link.report,
     )
 
 

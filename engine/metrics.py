@@ -207,7 +207,7 @@ class Metrics:
         place: Labels = {"topic": None, "partition": None}
         self.lag_records = make.gauge(
             "penstock_lag_records",
-            "Records of a partition that are not finished yet.",
+            "Offsets of a partition that are not finished yet; commit markers count, which penstock_group_lag_records leaves out.",
             place,
         )
         self.lag_seconds = make.gauge(

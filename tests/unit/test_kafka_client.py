@@ -15,8 +15,8 @@ from connectors.kafka_client import (
     consumer_config,
     open_client,
     producer_config,
-    translate,
 )
+from connectors.kafka_errors import translate
 from schemas.errors import AbortedError, ConfigError, FencedError, PenstockError, UnavailableError
 
 nowhere = ClientConfig(bootstrap_servers="127.0.0.1:1")
