@@ -112,17 +112,16 @@ class EmbeddedKafka:
             raise InvariantError("the embedded Kafka runs already")
         java, jars = find_java(), kafka_jars(self._announce)
         for attempt in range(1, attempts_max + 1):
-            try:
-                self._open(java, jars)
-                return
-            except _PortTakenError:
-                # Somebody took a port between our look and Kafka's: look again. A port that was asked for is then refused.
-                self.close()
-                if attempt == attempts_max:
-                    raise
-            except BaseException:
-                self.close()
-                raise
+            with contextlib.ExitStack() as undo:
+                undo.callback(self.close)
+                try:
+                    self._open(java, jars)
+                    undo.pop_all()
+                    return
+                except _PortTakenError:
+                    # Somebody took a port between our look and Kafka's: look again. A port that was asked for is then refused.
+                    if attempt == attempts_max:
+                        raise
 
     def stop_node(self, number: int) -> None:
         """Stop a node as an operator would, and wait until it has ended."""

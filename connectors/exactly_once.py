@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -119,13 +119,12 @@ class TransactionalSink:
         self._gone = False
         self.renewals = 0
         deadline_s = clock.monotonic_s() + start_timeout_s
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._release)
             while not self._renew_all(slice_max_s):
                 if clock.monotonic_s() >= deadline_s:
                     raise UnavailableError(f"transactions could not be initialised in {start_timeout_s:g} s")
-        except BaseException:
-            self._release()
-            raise
+            undo.pop_all()
         self.renewals = 0
 
     def has_room(self) -> bool:

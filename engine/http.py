@@ -127,12 +127,11 @@ class _Connection(socketserver.BaseRequestHandler):
         if route is None:
             self._send(_plain(HTTPStatus.NOT_FOUND, " ".join(sorted(self.server.routes))))
             return
+        answer = _plain(HTTPStatus.INTERNAL_SERVER_ERROR)  # unless the route comes to an end
         try:
             answer = route()
-        except Exception:
-            self._send(_plain(HTTPStatus.INTERNAL_SERVER_ERROR))
-            raise
-        self._send(answer, with_body=words[0] == b"GET")
+        finally:
+            self._send(answer, with_body=words[0] == b"GET")
 
     def _send(self, answer: Answer, *, with_body: bool = True) -> None:
         head = (
