@@ -1,9 +1,7 @@
 """Every metric there is, declared once, on a registry that is passed in; `python -m engine.metrics` writes docs/metrics.md."""
 
 import sys
-import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -12,16 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
     ProcessCollector,
-    disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 from engine.batcher import CloseReason
+from engine.metric_kinds import Declarations, Declared, Labels, bound_text
 from schemas.reasons import Reason
 
 content_type = "text/plain; version=0.0.4; charset=utf-8"
@@ -42,107 +36,6 @@ _gap_buckets_s = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.
 _age_buckets_s = (
     0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0, 300.0,
 )  # fmt: skip
-
-Labels = Mapping[str, Sequence[str] | None]
-"""Label name to its closed set of values; None where the values come from the deployment (a topic, a version)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Declared:
-    """What docs/metrics.md says of one metric."""
-
-    name: str
-    kind: str
-    help: str
-    labels: Labels
-    buckets: tuple[float, ...] = ()
-
-
-class ArrayHistogram:
-    """A classic Prometheus histogram that is given a batch at a time: one search per batch, no Python per value.
-
-    Thread-safe. Values are seconds (or rows); NaN is left out, since it would poison the sum for ever.
-    """
-
-    def __init__(
-        self, name: str, documentation: str, *, buckets: Sequence[float], registry: CollectorRegistry
-    ) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._bounds = np.asarray(buckets, dtype=np.float64)
-        self._counts = np.zeros(len(buckets) + 1, dtype=np.int64)
-        self._sum = 0.0
-        self._lock = threading.Lock()
-        registry.register(self)
-
-    def observe_many(self, values: NDArray[np.float64]) -> None:
-        """Count each value, shape (N,)."""
-        known = values[~np.isnan(values)]
-        places = np.searchsorted(self._bounds, known, side="left")
-        counts = np.bincount(places, minlength=len(self._counts))
-        total = float(known.sum())
-        with self._lock:
-            self._counts += counts
-            self._sum += total
-
-    def collect(self) -> Iterable[Metric]:
-        """The cumulative buckets, as a scrape wants them."""
-        with self._lock:
-            counts, total = self._counts.cumsum().tolist(), self._sum
-        bounds = [*map(_bound, self._bounds.tolist()), "+Inf"]
-        family = HistogramMetricFamily(self._name, self._documentation)
-        family.add_metric([], buckets=list(zip(bounds, counts, strict=True)), sum_value=total)
-        yield family
-
-    def describe(self) -> Iterable[Metric]:
-        """The name, for the registry's check on duplicates."""
-        return [HistogramMetricFamily(self._name, self._documentation)]
-
-
-class _Declarations:
-    """Makes metrics on one registry and remembers what was declared; series of closed sets exist from the start."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter
-        self._registry = registry
-        self.declared: list[Declared] = []
-
-    def counter(self, name: str, help: str, labels: Labels | None = None) -> Counter:
-        made = Counter(name.removesuffix("_total"), help, list(labels or ()), registry=self._registry)
-        self._note(name, "counter", help, labels or {}, made)
-        return made
-
-    def gauge(self, name: str, help: str, labels: Labels | None = None) -> Gauge:
-        made = Gauge(name, help, list(labels or ()), registry=self._registry)
-        self._note(name, "gauge", help, labels or {}, made)
-        return made
-
-    def histogram(
-        self, name: str, help: str, buckets: tuple[float, ...], labels: Labels | None = None
-    ) -> Histogram:
-        made = Histogram(name, help, list(labels or ()), buckets=buckets, registry=self._registry)
-        self._note(name, "histogram", help, labels or {}, made, buckets)
-        return made
-
-    def array_histogram(self, name: str, help: str, buckets: tuple[float, ...]) -> ArrayHistogram:
-        made = ArrayHistogram(name, help, buckets=buckets, registry=self._registry)
-        self.declared.append(Declared(name=name, kind="histogram", help=help, labels={}, buckets=buckets))
-        return made
-
-    def _note(
-        self,
-        name: str,
-        kind: str,
-        help: str,
-        labels: Labels,
-        made: Counter | Gauge | Histogram,
-        buckets: tuple[float, ...] = (),
-    ) -> None:
-        self.declared.append(Declared(name=name, kind=kind, help=help, labels=labels, buckets=buckets))
-        if len(labels) == 1:
-            ((label, values),) = labels.items()
-            for value in values or ():
-                made.labels(**{label: value})
 
 
 class BatchOutcome(Protocol):
@@ -172,7 +65,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        make = _Declarations(registry)
+        make = Declarations(registry)
         self.records = make.counter(
             "penstock_records_total",
             "Records delivered: predicted + rejected + skipped is every record; explained counts the predicted ones that carry an explanation.",
@@ -203,7 +96,7 @@ class Metrics:
         self.declared = tuple(make.declared)
         ProcessCollector(registry=registry)
 
-    def _declare_flow(self, make: _Declarations) -> None:
+    def _declare_flow(self, make: Declarations) -> None:
         place: Labels = {"topic": None, "partition": None}
         self.lag_records = make.gauge(
             "penstock_lag_records",
@@ -244,7 +137,7 @@ class Metrics:
             "Records decoded by the slow reference path, because their schema is beyond the native codec.",
         )
 
-    def _declare_worker(self, make: _Declarations) -> None:
+    def _declare_worker(self, make: Declarations) -> None:
         self.model_info = make.gauge(
             "penstock_model_info",
             "1 for the model that is loaded.",
@@ -298,7 +191,7 @@ class SupervisorMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        make = _Declarations(registry)
+        make = Declarations(registry)
         self.workers_running = make.gauge("penstock_workers_running", "Worker processes that run now.")
         self.worker_restarts = make.counter(
             "penstock_worker_restarts_total", "Worker processes that were replaced."
@@ -311,7 +204,7 @@ class ScalerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        make = _Declarations(registry)
+        make = Declarations(registry)
         self.required_replicas = make.gauge(
             "penstock_required_replicas",
             "Workers needed, as published to KEDA; the last good value while stale.",
@@ -402,13 +295,9 @@ def reference() -> str:
     lines += ["", "## Buckets", "", "| histogram | upper bounds |", "|---|---|"]
     for declared in all_declared().values():
         lines += [
-            f"| `{one.name}` | {', '.join(map(_bound, one.buckets))} |" for one in declared if one.buckets
+            f"| `{one.name}` | {', '.join(map(bound_text, one.buckets))} |" for one in declared if one.buckets
         ]
     return "\n".join(lines) + "\n"
-
-
-def _bound(value: float) -> str:
-    return f"{value:.15g}" if value != int(value) else f"{value:.1f}"
 
 
 def _labels(declared: Declared) -> str:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.metrics import ArrayHistogram, Metrics, all_declared, reference, render, stages
+from engine.metric_kinds import ArrayHistogram
+from engine.metrics import Metrics, all_declared, reference, render, stages
 from schemas.reasons import Reason, Stage
 
 root = Path(__file__).parents[2]
