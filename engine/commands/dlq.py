@@ -13,15 +13,11 @@ import orjson
 from rich.table import Table
 
 from engine.clock import SystemClock
-from engine.codec.contracts import load_schema
-from engine.codec.dead_letters import DeadLetter
-from engine.codec.decode import writer_finder
-from engine.codec.framing import header_bytes
-from engine.codec.reference import ReferenceReader
 from engine.dlq import Letter, LetterFilter, Replay, Summary, find_letter, replay, summarise
+from engine.dlq_payload import decoded_payload
 from engine.settings import Settings, load_settings
 from engine.terminal import Terminal
-from schemas.errors import ConfigError, PenstockError, RecordError
+from schemas.errors import ConfigError, PenstockError
 from schemas.reasons import Reason, Stage
 
 if TYPE_CHECKING:
@@ -231,7 +227,7 @@ def _show(arguments: argparse.Namespace, settings: Settings, terminal: Terminal)
             f"no dead letter of {settings.input.topic} {arguments.place} in {settings.output.dead_letters}"
         )
     dead = letter.dead
-    decoded, why_not = _decoded(dead, settings)
+    decoded, why_not = decoded_payload(dead, settings)
     terminal.result(
         _letter_json(letter)
         | {
@@ -275,51 +271,6 @@ def _say_letter(letter: Letter, decoded: Any, why_not: str, terminal: Terminal) 
         terminal.say(f"not decoded: {why_not}")
     else:
         terminal.say(orjson.dumps(decoded, default=str, option=orjson.OPT_INDENT_2).decode())
-
-
-def _decoded(letter: DeadLetter, settings: Settings) -> tuple[Any, str]:
-    """The payload as objects, or None and why."""
-    if letter.payload is None:
-        return None, "there is none"
-    try:
-        if settings.input.format == "json":
-            return orjson.loads(letter.payload), ""
-        size = header_bytes[settings.framing]
-        with ExitStack() as stack:
-            find = writer_finder(settings, _reader_schema(settings), _schemas(settings, stack))
-            writer = find(letter.payload[:size])
-        return _plain(ReferenceReader(writer, writer, skip=size).read(letter.payload)), ""
-    except (PenstockError, orjson.JSONDecodeError) as error:
-        return None, error.detail if isinstance(error, RecordError) else str(error)
-
-
-def _reader_schema(settings: Settings) -> Any:
-    from engine.models.bundle import Bundle  # late: only a payload to decode needs it
-
-    if settings.input.record_schema is not None:
-        return load_schema(settings.input.record_schema)
-    return Bundle.load(settings.model.path).input_schema
-
-
-def _schemas(settings: Settings, stack: ExitStack) -> Any:
-    from connectors.registry import Registry
-    from engine.kafka_app import registry_config
-
-    if settings.registry is None:
-        return None
-    clock = SystemClock()
-    registry = Registry(registry_config(settings.registry), monotonic_s=clock.monotonic_s, sleep=clock.sleep)
-    stack.callback(registry.close)
-    return registry
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON can say: bytes as hex."""
-    if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return value.hex() if isinstance(value, bytes) else value
 
 
 def _replay(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
