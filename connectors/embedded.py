@@ -131,6 +131,14 @@ class EmbeddedKafka:
         """kill -9 a node, and wait until it is gone."""
         self._end_node(number, signal.SIGKILL)
 
+    def pause_node(self, number: int) -> None:
+        """Let a node stand still: its connections stay open, and nobody answers."""
+        self._signal_node(number, signal.SIGSTOP)
+
+    def resume_node(self, number: int) -> None:
+        """Let a paused node go on."""
+        self._signal_node(number, signal.SIGCONT)
+
     def start_node(self, number: int) -> None:
         """Start a stopped or killed node on its data and port, and wait until it answers."""
         processes, node = self._running()[1], self._node(number)
@@ -207,9 +215,12 @@ class EmbeddedKafka:
         command = serve_command(java=java, jars=jars, folder=folder, jvm=self._jvm)
         self._running()[1].start(node.name, command, output=folder / "console.log")
 
+    def _signal_node(self, number: int, what: signal.Signals) -> None:
+        self._running()[1].signal(self._node(number).name, what)
+
     def _end_node(self, number: int, how: signal.Signals) -> None:
+        self._signal_node(number, how)
         processes, node = self._running()[1], self._node(number)
-        processes.signal(node.name, how)
         if processes.wait(node.name, stop_timeout_s) is None:
             raise NotReadyError(f"node {number} did not stop in {stop_timeout_s:g} s")
 

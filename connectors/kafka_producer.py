@@ -1,6 +1,6 @@
 """Kafka producers as the sinks want them: one with transactions, one with acknowledgements."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -178,12 +178,15 @@ class KafkaTransactionalProducer:
     ) -> None:
         self._topic = topic
         self._counts = partition_counts
-        self._commit_calls = 0
         self._disturbed_before = 0
-        # The one transactional call that waits for its answer whatever time-out it is given: 20 s were measured while
-        # the coordinator was away. It is given the time in full, since an answer that comes later is thrown away.
-        self._aside = Aside(f"{transactional_id}-offsets")
+        # Transactional calls are made on a thread of their own, each once and with time enough. Called in short slices,
+        # as its documentation allows, librdkafka 2.16 forgets now and then that it is committing, and then ends the
+        # process (rd_kafka_txn_set_state: CommittingTransaction -> AbortedNotAcked). And send_offsets_to_transaction
+        # waits for its answer whatever time-out it is given: 20 s were measured while the coordinator was away.
+        self._aside = Aside(f"{transactional_id}-calls")
+        self._under_way: str | None = None
         self._patience_s = transaction_timeout_s / 3
+        self._initialise_s = transaction_timeout_s
         self._queue = _Queue(
             config,
             {
@@ -196,14 +199,14 @@ class KafkaTransactionalProducer:
 
     def initialise(self, timeout_s: float) -> None:
         """As TransactionalProducer asks; likewise below."""
-        self._call(self._queue.client.init_transactions, timeout_s)
+        initialise, patience_s = self._queue.client.init_transactions, self._initialise_s
+        self._call("initialise", lambda: initialise(patience_s), timeout_s)
 
     def begin(self) -> None:
         try:
             self._queue.client.begin_transaction()
         except KafkaException as error:
             raise transaction_error(error) from error
-        self._commit_calls = 0
         self._mark()
 
     def produce(self, outgoing: Outgoing, start: int, timeout_s: float) -> int:
@@ -215,11 +218,7 @@ class KafkaTransactionalProducer:
     def send_offsets(self, positions: Mapping[int, int], membership: object, timeout_s: float) -> None:
         offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in positions.items()]
         send, patience_s = self._queue.client.send_offsets_to_transaction, self._patience_s
-        try:
-            if not self._aside.run(lambda: send(offsets, membership, patience_s), timeout_s):
-                raise UnfinishedError("the coordinator has not taken the offsets yet")
-        except KafkaException as error:
-            raise transaction_error(error) from error
+        self._call("send offsets", lambda: send(offsets, membership, patience_s), timeout_s)
 
     def flush(self, timeout_s: float) -> None:
         left = self._queue.flush(timeout_s)
@@ -227,21 +226,19 @@ class KafkaTransactionalProducer:
             raise UnfinishedError(f"{left} messages are not acknowledged yet")
 
     def commit(self, timeout_s: float) -> None:
-        if self._commit_calls == 0:
+        if self._under_way is None:
             self._mark()
-        self._commit_calls += 1
+        commit, patience_s = self._queue.client.commit_transaction, self._patience_s
         try:
-            self._call(self._queue.client.commit_transaction, timeout_s)
+            self._call("commit", lambda: commit(patience_s), timeout_s)
         except (AbortableError, RefusedError) as error:
-            # Certain only when no commit request can be under way: it fails before the request is sent.
-            if self._commit_calls > 1 or self.suspect():
+            if self.suspect():  # certain only when no commit request can be under way
                 raise BrokenError(f"outcome unknown: {error}") from error
             raise
 
     def abort(self, timeout_s: float) -> None:
-        if self._aside.busy:
-            raise BrokenError("offsets are still being sent")
-        self._call(self._queue.client.abort_transaction, timeout_s)
+        abort, patience_s = self._queue.client.abort_transaction, self._patience_s
+        self._call("abort", lambda: abort(patience_s), timeout_s)
 
     def suspect(self) -> bool:
         try:
@@ -258,14 +255,26 @@ class KafkaTransactionalProducer:
         self._queue.serve(0)
         self._disturbed_before = self._queue.disturbances
 
-    def _call(self, call: Any, timeout_s: float) -> None:
+    def _call(self, name: str, call: Callable[[], None], timeout_s: float) -> None:
+        """Begin the call, or look in for its end. UnfinishedError while it is under way, and only then."""
+        if self._under_way not in (None, name):
+            raise BrokenError(f"cannot {name}: still about to {self._under_way}")
+        self._under_way = name
         try:
-            call(max(timeout_s, call_min_s))
+            ended = self._aside.run(call, max(timeout_s, call_min_s))
         except KafkaException as error:
+            self._under_way = None
+            fault = transaction_error(error)
             cause = cause_of(error)
-            if cause.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT) and "EndTxn" in cause.str():
-                raise BrokenError(f"outcome unknown: {said(cause)}") from error  # the request itself was lost
-            raise transaction_error(error) from error
+            request_lost = (
+                cause.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT) and "EndTxn" in cause.str()
+            )
+            if request_lost or isinstance(fault, UnfinishedError):  # it had its time, and cannot be resumed
+                raise BrokenError(f"outcome unknown: {fault}") from error
+            raise fault from error
+        if not ended:
+            raise UnfinishedError(f"the broker has not answered yet ({name})")
+        self._under_way = None
 
 
 class KafkaAcknowledger:
