@@ -152,8 +152,9 @@ class Supervisor:
             self._clock.sleep(_look_every_s)
         for process in running:
             _close_stdin(process)
-        codes = [process.returncode for process in running]
-        return next((abs(code) for code in codes if code not in (0, exit_retry)), 0)
+        # One that was asked while it was still starting had nothing in hand, and ends by the signal itself.
+        calm = (0, exit_retry, -signal.SIGTERM)
+        return next((abs(process.returncode) for process in running if process.returncode not in calm), 0)
 
     def _pass_on_stops(self, running: Sequence[subprocess.Popen[bytes]]) -> None:
         while self._stops_passed_on < min(self._stops, 2):

@@ -1,0 +1,272 @@
+"""A stream under test: records with keys, workers that can be hurt, and books that show what became of every record."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import numpy as np
+import yaml
+
+from connectors.kafka_admin import KafkaAdmin
+from connectors.kafka_client import ClientConfig
+from connectors.kafka_offsets import KafkaOffsets
+from connectors.kafka_plain import KafkaReader, KafkaWriter
+from engine.clock import SystemClock
+from engine.codec.contracts import contract
+from engine.codec.framing import single_object_header_bytes, single_object_prefix
+from schemas.errors import UnavailableError
+from schemas.records import Records
+
+event_schema: dict[str, Any] = {
+    "type": "record",
+    "name": "Event",
+    "namespace": "penstock.tests",
+    "fields": [{"name": name, "type": "double"} for name in "abc"],
+}
+prefix = single_object_prefix(event_schema)
+partitions = 6
+key_count = 997
+Place = tuple[int, int]
+
+
+def event(number: int) -> bytes:
+    """What record `number` says: a is its sign in turn, b is its number."""
+    return prefix + np.array([-1.0 if number % 2 else 1.0, float(number), 0.5]).tobytes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One output message: the input record it is about, its key, and what it says."""
+
+    place: Place
+    key: bytes | None
+    body: Mapping[str, Any]
+
+
+@dataclass(kw_only=True)
+class Books:
+    """Every input record, and every outcome in the order of its output partition."""
+
+    inputs: dict[Place, bytes | None]
+    predictions: Mapping[int, Sequence[Seen]]
+    explanations: Mapping[int, Sequence[Seen]]
+    letters: Mapping[int, Sequence[Seen]]
+    faults: list[str] = field(default_factory=list)
+
+    def check(self, *, duplicates: bool = False, explained: bool = True) -> list[str]:
+        """What is wrong, in words; empty when every record has one outcome, with its explanation, in order per key."""
+        counts = [self._count(seen) for seen in (self.predictions, self.explanations, self.letters)]
+        predicted, reasons, rejected = counts
+        for place in self.inputs:
+            outcomes = predicted.get(place, 0) + rejected.get(place, 0)
+            if outcomes == 0:
+                self.faults.append(f"{place} is lost")
+            if outcomes > 1 and not duplicates:
+                self.faults.append(f"{place} has {outcomes} outcomes")
+            if explained and predicted.get(place, 0) and not reasons.get(place, 0):
+                self.faults.append(f"{place} is not explained")
+            if reasons.get(place, 0) > 1 and not duplicates:
+                self.faults.append(f"{place} is explained {reasons[place]} times")
+        self.faults += [
+            f"{place} was never an input" for count in counts for place in count.keys() - self.inputs.keys()
+        ]
+        if not duplicates:
+            self._check_order("predictions", self.predictions)
+            self._check_order("explanations", self.explanations)
+        return self.faults
+
+    def _count(self, topic: Mapping[int, Sequence[Seen]]) -> dict[Place, int]:
+        found: dict[Place, int] = {}
+        for seen in (each for rows in topic.values() for each in rows):
+            found[seen.place] = found.get(seen.place, 0) + 1
+            if seen.key != self.inputs.get(seen.place, seen.key):
+                self.faults.append(f"{seen.place} came out with another key")
+        return found
+
+    def _check_order(self, name: str, topic: Mapping[int, Sequence[Seen]]) -> None:
+        where: dict[bytes | None, int] = {}
+        newest: dict[bytes | None, Place] = {}
+        for partition, rows in topic.items():
+            for seen in rows:
+                if where.setdefault(seen.key, partition) != partition:
+                    self.faults.append(f"{name} of key {seen.key!r} are in two partitions")
+                if seen.key in newest and newest[seen.key] >= seen.place:
+                    self.faults.append(f"{name}: {seen.place} comes behind {newest[seen.key]}")
+                newest[seen.key] = seen.place
+
+
+class Stream:
+    """Topics, a group and its workers on one broker. Everything it starts ends with `close`."""
+
+    def __init__(
+        self, folder: Path, servers: str, name: str, model: Path, *, explained: bool = True, **changes: Any
+    ) -> None:
+        """`changes`: settings by section, over the plain ones."""
+        self.servers, self.name, self._folder = servers, name, folder
+        self._clock = SystemClock()
+        self.config = ClientConfig(bootstrap_servers=servers)
+        outputs = {"predictions": f"{name}-p", "explanations": f"{name}-e", "dead_letters": f"{name}-d"}
+        KafkaAdmin(self.config, timeout_s=30.0).create_topics(
+            dict.fromkeys([name, *outputs.values()], partitions)
+        )
+        self.outputs = outputs
+        tree: dict[str, Any] = {
+            "kafka": {"bootstrap_servers": servers, "group": f"{name}-group", "drain_budget_s": 20.0},
+            "input": {"topic": name},
+            "output": outputs if explained else {**outputs, "explanations": None},
+            "model": {"path": str(model)},
+            "http": {"port": 0},
+        }
+        for section, values in changes.items():
+            tree[section] = {**tree.get(section, {}), **values} if isinstance(values, dict) else values
+        self.settings = folder / f"{name}.yaml"
+        self.settings.write_text(yaml.safe_dump(tree))
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._feeder: threading.Thread | None = None
+        self.expected = 0
+
+    def feed(
+        self, values: Sequence[bytes | None], *, per_s: float, keys: Sequence[bytes] | None = None
+    ) -> None:
+        """Write records at this rate from a thread; without keys of its own, a few come again and again."""
+        self.expected = len(values)
+        keys = keys or [b"k%d" % (i % key_count) for i in range(len(values))]
+        self._feeder = threading.Thread(target=self._feed, args=(values, keys, per_s))
+        self._feeder.start()
+
+    def _feed(self, values: Sequence[bytes | None], keys: Sequence[bytes], per_s: float) -> None:
+        writer = KafkaWriter(self.config, self.name)
+        began_s, some = time.monotonic(), 500
+        try:
+            for first in range(0, len(values), some):
+                part = values[first : first + some]
+                writer.write(part, keys=keys[first : first + some])
+                time.sleep(max(began_s + (first + some) / per_s - time.monotonic(), 0.0))
+            writer.flush(120.0)
+        finally:
+            writer.close()
+
+    def start(self, identity: str) -> "subprocess.Popen[bytes]":
+        """`penstock run` in a process of its own, once it has begun its worker; the same identity is the same worker."""
+        log = (self._folder / f"{self.name}-{identity}.log").open("ab")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "engine", "run", str(self.settings)],
+                env={**os.environ, "PENSTOCK_IDENTITY": identity},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._started.append(process)
+        while process.poll() is None and not children(process):
+            time.sleep(0.02)
+        return process
+
+    def said(self) -> str:
+        """The end of what the workers wrote, for a failing test."""
+        logs = sorted(self._folder.glob(f"{self.name}-*.log"))
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
+
+    def committed(self) -> int:
+        """Records committed by the group."""
+        offsets = KafkaOffsets(self.config, f"{self.name}-group")
+        try:
+            readings = offsets.read(self.name)
+        finally:
+            offsets.close()
+        return sum(each.committed or 0 for each in readings)
+
+    def wait(self, share: float, timeout_s: float) -> None:
+        """Until this share of what is fed is committed."""
+        end_s, done = time.monotonic() + timeout_s, 0
+        while time.monotonic() < end_s:
+            try:
+                done = self.committed()
+            except UnavailableError:  # the broker may be what is hurt
+                continue
+            if done >= share * self.expected:
+                return
+            time.sleep(0.02)
+        raise AssertionError(
+            f"{done} of {self.expected} records were committed in {timeout_s:g} s\n{self.said()}"
+        )
+
+    def books(self) -> Books:
+        """What a read_committed reader finds now."""
+        topics = {name: self._read(topic) for name, topic in self.outputs.items()}
+        decoded = {
+            name: self._decoded(records, contract(name.removesuffix("s"))) for name, records in topics.items()
+        }
+        inputs = {
+            (int(partition), int(offset)): key
+            for part in self._read(self.name)
+            for partition, offset, key in zip(part.partitions, part.offsets, part.keys, strict=True)
+        }
+        return Books(
+            inputs=inputs,
+            predictions=decoded["predictions"],
+            explanations=decoded["explanations"],
+            letters=decoded["dead_letters"],
+        )
+
+    def close(self) -> None:
+        """Stop every worker, gently, then not."""
+        if self._feeder is not None:
+            self._feeder.join()
+        running = [process for process in self._started if process.poll() is None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _read(self, topic: str) -> list[Records]:
+        reader = KafkaReader(self.config, topic, self._clock)
+        try:
+            return reader.read_to_end(60.0)
+        finally:
+            reader.close()
+
+    def _decoded(self, parts: Sequence[Records], schema: Any) -> dict[int, list[Seen]]:
+        parsed = fastavro.parse_schema(schema)
+        found: dict[int, list[Seen]] = {}
+        for part in parts:
+            for partition, key, value in zip(part.partitions.tolist(), part.keys, part.values, strict=True):
+                assert value is not None
+                body: Any = fastavro.schemaless_reader(
+                    io.BytesIO(value[single_object_header_bytes:]), parsed, None
+                )
+                source = body["source"]
+                place = (source["partition"], source["offset"])
+                found.setdefault(partition, []).append(Seen(place=place, key=key, body=body))
+        return found
+
+
+def children(process: "subprocess.Popen[bytes]") -> list[int]:
+    """Process ids of the workers under a supervisor."""
+    try:
+        return [
+            int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        ]
+    except FileNotFoundError:
+        return []
+
+
+def kill(pid: int) -> None:
+    """kill -9; one that ended meanwhile is none to kill."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
