@@ -1,9 +1,7 @@
-"""Every metric there is, declared once, on a registry that is passed in; `python -m engine.metrics` writes docs/metrics.md."""
+"""Every metric there is, declared once, on a registry that is passed in."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +19,7 @@ from schemas.reasons import Reason
 content_type = "text/plain; version=0.0.4; charset=utf-8"
 
 record_outcomes = ("predicted", "explained", "rejected", "skipped")
+unexplained_reasons = ("policy", "budget")
 stages = ("wait", "decode", "infer", "explain", "encode", "deliver")
 delivery_outcomes = ("delivered", "aborted")
 rewind_causes = ("abort", "revoke", "lost")
@@ -46,6 +45,8 @@ class BatchOutcome(Protocol):
     @property
     def explained(self) -> int: ...
     @property
+    def unexplained(self) -> Mapping[str, int]: ...
+    @property
     def skipped(self) -> int: ...
     @property
     def rejections(self) -> Sequence["RejectionReason"]: ...
@@ -70,6 +71,11 @@ class Metrics:
             "penstock_records_total",
             "Records delivered: predicted + rejected + skipped is every record; explained counts the predicted ones that carry an explanation.",
             {"outcome": record_outcomes},
+        )
+        self.unexplained = make.counter(
+            "penstock_unexplained_records_total",
+            "Predicted records without an explanation, by why: explain.policy passed them over, or explain.budget_ms was spent; with explained they are every predicted record where there is an explanations topic.",
+            {"reason": unexplained_reasons},
         )
         self.rejected = make.counter(
             "penstock_rejected_records_total",
@@ -162,6 +168,8 @@ class Metrics:
         self.records.labels(outcome="predicted").inc(outcome.predicted)
         self.records.labels(outcome="explained").inc(outcome.explained)
         self.records.labels(outcome="skipped").inc(outcome.skipped)
+        for reason, count in outcome.unexplained.items():
+            self.unexplained.labels(reason=reason).inc(count)
         for stage, duration_s in outcome.stage_s.items():
             self.stage_seconds.labels(stage=stage).observe(duration_s)
         self.busy_seconds.inc(busy_s)
@@ -284,7 +292,7 @@ def reference() -> str:
     lines = [
         "# Metrics",
         "",
-        "Generated from `engine/metrics.py` by `python -m engine.metrics docs/metrics.md`; a test keeps it up to date.",
+        "Generated from `engine/metrics.py` by `make docs`; a test keeps it up to date.",
         "",
         "With several workers, the supervisor's one port serves all of them, each with a label `worker`. Workers and the",
         "scaler also export the `process_*` family (resident memory, CPU seconds, open files).",
@@ -305,7 +313,3 @@ def _labels(declared: Declared) -> str:
         f"`{label}`" + (f": {', '.join(values)}" if values else "")
         for label, values in declared.labels.items()
     )
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")

