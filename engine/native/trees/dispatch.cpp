@@ -26,7 +26,7 @@ const Kernels& best_kernels() {
   if (!plain_only && !no_avx512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     return avx512::kernels;
-  if (!plain_only && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")) return avx2::kernels;
+  if (!plain_only && __builtin_cpu_supports("avx2")) return avx2::kernels;
 #endif
   return plain::kernels;
 }

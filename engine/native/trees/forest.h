@@ -1,8 +1,9 @@
-// A tree ensemble as flat arrays, checked once, and what every kernel derives from it.
+// A tree ensemble as flat arrays, checked once, and the trees in the order in which every kernel visits them.
 //
-// Shapes: T trees, n nodes, L leaves, F features, K outputs. A row goes to `yes` where x <= threshold (set_index < 0) or where
-// x is in the set, and where missing_yes is 1 if x is NaN. check() throws std::invalid_argument for anything else than trees:
-// after it every index is in bounds, every node but a root has one parent, and no path is longer than depth_max.
+// Shapes: T trees, n nodes, L leaves, F features, K outputs. At an inner node a row goes to `yes` where x <= threshold
+// (set_index < 0), or where x is a member of the set, or where x is NaN and missing_yes is 1. check() throws
+// std::invalid_argument for anything else than trees: after it every index is in bounds, every node that a root reaches is
+// reached once, no path has more than depth_max tests, and no number is NaN or, but for thresholds, infinite.
 #pragma once
 
 #include <cstdint>
@@ -21,39 +22,27 @@ struct Forest {
   std::vector<int32_t> set_offsets;
   std::vector<float> set_values;
 
-  void check();  // also sorts out the nodes' depth
-
+  void check() const;
   bool passes(int32_t node, float x) const;  // whether x goes to `yes`
   int32_t leaf_of(int32_t root, const float* row) const;
   const double* value(int32_t leaf_row) const { return leaf_values.data() + static_cast<int64_t>(leaf_row) * outputs; }
 };
 
-// One tree's inner nodes, numbered from 0 in preorder, and its leaves' paths with each feature merged into one element.
+// One tree. Its inner nodes are called by their place in preorder, yes before no; its leaves likewise by theirs.
 struct Tree {
-  struct Element {
-    int32_t feature;
-    int32_t first_test, test_count;  // into `tests`
-  };
-  struct Leaf {
-    int32_t row;  // in Forest::leaf_values
-    int32_t first_element, element_count;
-  };
-  struct Test {
-    int32_t inner;  // place in `inner`
-    uint8_t wanted;
-  };
-  int32_t root = 0;
-  int32_t depth = 0;
-  std::vector<int32_t> inner;         // node numbers
-  std::vector<int32_t> inner_depth;
-  std::vector<int32_t> inner_parent;  // place in `inner`, -1 at the root
-  std::vector<uint8_t> inner_side;    // 1: the parent's yes
-  std::vector<int32_t> inner_size;    // inner nodes in the subtree, itself included
-  std::vector<Leaf> leaves;           // in preorder, yes before no
-  std::vector<int32_t> leaf_parent;   // place in `inner` of each leaf's parent, -1 for a lone leaf
-  std::vector<uint8_t> leaf_side;
-  std::vector<Element> elements;
-  std::vector<Test> tests;
+  int32_t depth = 0;                 // tests on the longest path
+  int32_t distinct_max = 0;          // different features on the path that has most
+  std::vector<int32_t> node;         // in the forest, by place
+  std::vector<int32_t> yes, no;      // places of the children; ~leaf where the child is a leaf
+  std::vector<int32_t> above;        // place of the parent, -1 at the root
+  std::vector<uint8_t> side;         // 1: the parent's yes
+  std::vector<int32_t> level;        // tests before this one
+  std::vector<int32_t> earlier;      // the nearest place above that tests the same feature, -1: none
+  std::vector<uint8_t> earlier_side; // 1: on its yes side
+  std::vector<int32_t> leaf_row;     // in leaf_values, by leaf
+
+  int32_t places() const { return static_cast<int32_t>(node.size()); }
+  int32_t leaves() const { return static_cast<int32_t>(leaf_row.size()); }
 };
 
 Tree unfold(const Forest& forest, int32_t root);

@@ -1,8 +1,9 @@
 // Compiled several times with PENSTOCK_ISA set to the name of the instruction set that the compiler was told to use.
 #include "kernels.h"
 
-#include <cmath>
-#include <cstring>
+#include "look_up.h"
+#include "quadrature_walk.h"
+#include "simd.h"
 
 #define PENSTOCK_TEXT_(x) #x
 #define PENSTOCK_TEXT(x) PENSTOCK_TEXT_(x)
@@ -10,142 +11,152 @@
 namespace penstock::PENSTOCK_ISA {
 namespace {
 
-// Whether each row's category is in the set; NaN answers `missing`.
-inline void member(const TestData& test, const uint32_t* bitmaps, const float* x, uint32_t* answer) {
-  const uint32_t* words = bitmaps + test.bitmap;
-  const float bits = static_cast<float>(test.bitmap_bits);
+constexpr int few_members = 6;  // a set this small is compared with, member by member
+
+#if defined(__AVX512F__)
+
+template <int predicate>
+uint64_t compared(const float* x, float with) {
+  const __m512 all = _mm512_set1_ps(with);
+  const __mmask16 a = _mm512_cmp_ps_mask(_mm512_loadu_ps(x), all, predicate);
+  const __mmask16 b = _mm512_cmp_ps_mask(_mm512_loadu_ps(x + 16), all, predicate);
+  const __mmask16 c = _mm512_cmp_ps_mask(_mm512_loadu_ps(x + 32), all, predicate);
+  const __mmask16 d = _mm512_cmp_ps_mask(_mm512_loadu_ps(x + 48), all, predicate);
+  return _cvtmask64_u64(_mm512_kunpackd(_mm512_kunpackw(d, c), _mm512_kunpackw(b, a)));
+}
+
+#elif defined(__AVX2__)
+
+template <int predicate>
+uint64_t compared(const float* x, float with) {
+  const __m256 all = _mm256_set1_ps(with);
+  uint64_t rows = 0;
+  for (int v = 0; v < 8; ++v) {
+    const int eight = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + v * 8), all, predicate));
+    rows |= static_cast<uint64_t>(static_cast<uint32_t>(eight)) << (v * 8);
+  }
+  return rows;
+}
+
+#else
+
+enum { _CMP_LE_OQ, _CMP_NGT_UQ, _CMP_EQ_OQ, _CMP_UNORD_Q };
+
+template <int predicate>
+uint64_t compared(const float* x, float with) {
+  uint64_t rows = 0;
   for (int c = 0; c < block; ++c) {
-    const float value = x[c];
-    const bool covered = value >= 0.0f && value < bits;
-    const int32_t code = covered ? static_cast<int32_t>(value) : 0;
-    const uint32_t inside = (words[code >> 5] >> (code & 31)) & 1u;
-    const bool exact = covered && static_cast<float>(code) == value;
-    answer[c] = value != value ? test.missing : (exact ? inside : 0u);
+    bool holds = false;
+    if (predicate == _CMP_LE_OQ) holds = x[c] <= with;
+    if (predicate == _CMP_NGT_UQ) holds = !(x[c] > with);
+    if (predicate == _CMP_EQ_OQ) holds = x[c] == with;
+    if (predicate == _CMP_UNORD_Q) holds = x[c] != x[c];
+    rows |= static_cast<uint64_t>(holds) << c;
   }
+  return rows;
 }
 
-void chunk(const ChunkTest* tests, int32_t count, const uint32_t* bitmaps, const float* x_all, uint8_t* leaves) {
-  alignas(64) uint32_t possible[block];
-  alignas(64) uint32_t answer[block];
-  for (int c = 0; c < block; ++c) possible[c] = 0xFFFFFFFFu;
+#endif
+
+bool among(const Set& set, float x) {
+  if (set.bits != nullptr) {
+    if (!(x >= 0.0f && x < static_cast<float>(set.bit_count))) return false;
+    const auto code = static_cast<int32_t>(x);
+    return static_cast<float>(code) == x && (set.bits[code >> 5] >> (code & 31) & 1u);
+  }
+  int32_t from = 0, to = set.count;
+  while (from < to) {
+    const int32_t middle = from + (to - from) / 2;
+    if (set.members[middle] < x) from = middle + 1;
+    else to = middle;
+  }
+  return from < set.count && set.members[from] == x;
+}
+
+uint64_t members(const Set& set, const float* x) {
+  uint64_t rows = 0;
+  if (set.count <= few_members) {
+    for (int32_t i = 0; i < set.count; ++i) rows |= compared<_CMP_EQ_OQ>(x, set.members[i]);
+  } else {
+    for (int c = 0; c < block; ++c) rows |= static_cast<uint64_t>(among(set, x[c])) << c;
+  }
+  return rows;
+}
+
+void decide(const Test* tests, int32_t count, const Set* sets, const float* x_all, uint64_t* masks) {
   for (int32_t i = 0; i < count; ++i) {
-    const ChunkTest& at = tests[i];
-    const float* x = x_all + static_cast<int64_t>(at.test.feature) * block;
-    const uint32_t yes = at.mask_yes, no = at.mask_no;
-    if (at.test.bitmap >= 0) {
-      member(at.test, bitmaps, x, answer);
-      for (int c = 0; c < block; ++c) possible[c] &= answer[c] ? yes : no;
+    const Test& test = tests[i];
+    const float* x = x_all + static_cast<int64_t>(test.slot) * block;
+    if (test.set >= 0) {
+      const uint64_t missing = compared<_CMP_UNORD_Q>(x, 0.0f);
+      masks[i] = test.missing_yes ? members(sets[test.set], x) | missing : members(sets[test.set], x) & ~missing;
     } else {
-      const float threshold = at.test.threshold;
-      const uint32_t unknown = at.test.missing ? yes : no;
-      for (int c = 0; c < block; ++c) {
-        const uint32_t known = x[c] <= threshold ? yes : no;
-        possible[c] &= x[c] != x[c] ? unknown : known;
-      }
-    }
-  }
-  for (int c = 0; c < block; ++c) leaves[c] = possible[c] ? static_cast<uint8_t>(__builtin_ctz(possible[c])) : 32;
-}
-
-void decide(const TestData* tests, int32_t count, const uint32_t* bitmaps, const float* x_all, uint8_t* answers) {
-  alignas(64) uint32_t answer[block];
-  for (int32_t i = 0; i < count; ++i) {
-    const TestData& test = tests[i];
-    const float* x = x_all + static_cast<int64_t>(test.feature) * block;
-    if (test.bitmap >= 0) {
-      member(test, bitmaps, x, answer);
-    } else {
-      const float threshold = test.threshold;
-      const uint32_t missing = test.missing;
-      for (int c = 0; c < block; ++c) answer[c] = x[c] != x[c] ? missing : (x[c] <= threshold ? 1u : 0u);
-    }
-    uint8_t* out = answers + static_cast<int64_t>(i) * block;
-    for (int c = 0; c < block; ++c) out[c] = static_cast<uint8_t>(answer[c]);
-  }
-}
-
-// Sixteen lanes; the compiler makes of it what the instruction set has. Rows of tables and sums are 64-byte aligned.
-typedef float Lanes __attribute__((vector_size(64), may_alias));
-
-template <int vectors>
-void add_rows_of(const Group* groups, int32_t count, const uint16_t* numbers, const float* tables, float* acc) {
-  for (int c = 0; c < block; ++c) {
-    Lanes* out = reinterpret_cast<Lanes*>(acc) + c * vectors;
-    Lanes sum[vectors];
-    for (int j = 0; j < vectors; ++j) sum[j] = out[j];
-    for (int32_t g = 0; g < count; ++g) {
-      const Lanes* row = reinterpret_cast<const Lanes*>(tables + groups[g].table) + static_cast<int64_t>(numbers[g * block + c]) * vectors;
-      for (int j = 0; j < vectors; ++j) sum[j] += row[j];
-    }
-    for (int j = 0; j < vectors; ++j) out[j] = sum[j];
-  }
-}
-
-constexpr int groups_at_once = 256;
-
-void add_rows(const Group* groups, int32_t count, const int32_t* bit_places, const uint8_t* answers, const float* tables,
-              int32_t width, float* acc) {
-  alignas(64) static thread_local uint16_t numbers[groups_at_once * block];
-  for (int32_t from = 0; from < count; from += groups_at_once) {
-    const int32_t some = count - from < groups_at_once ? count - from : groups_at_once;
-    for (int32_t g = 0; g < some; ++g) {
-      const Group& group = groups[from + g];
-      uint16_t* number = numbers + g * block;
-      std::memset(number, 0, block * sizeof(uint16_t));
-      for (int32_t b = 0; b < group.bits; ++b) {
-        const uint8_t* answer = answers + static_cast<int64_t>(bit_places[group.first_bit + b]) * block;
-        for (int c = 0; c < block; ++c) number[c] |= static_cast<uint16_t>(answer[c] << b);
-      }
-    }
-    switch (width / 16) {
-      case 1: add_rows_of<1>(groups + from, some, numbers, tables, acc); break;
-      case 2: add_rows_of<2>(groups + from, some, numbers, tables, acc); break;
-      case 3: add_rows_of<3>(groups + from, some, numbers, tables, acc); break;
-      case 4: add_rows_of<4>(groups + from, some, numbers, tables, acc); break;
-      default:
-        for (int c = 0; c < block; ++c) {
-          float* out = acc + static_cast<int64_t>(c) * width;
-          for (int32_t g = 0; g < some; ++g) {
-            const float* row = tables + groups[from + g].table + static_cast<int64_t>(numbers[g * block + c]) * width;
-            for (int32_t j = 0; j < width; ++j) out[j] += row[j];
-          }
-        }
+      masks[i] = test.missing_yes ? compared<_CMP_NGT_UQ>(x, test.threshold) : compared<_CMP_LE_OQ>(x, test.threshold);
     }
   }
 }
 
-template <typename T>
-void quadrature(const T* o, const double* z, int32_t elements, const double* t, const double* w, int32_t nodes, T* prefix,
-                T* phi) {
-  for (int64_t i = 0; i < static_cast<int64_t>(elements) * block; ++i) phi[i] = 0;
-  alignas(64) T suffix[block];
-  for (int32_t q = 0; q < nodes; ++q) {
-    const T at = static_cast<T>(t[q]), weight = static_cast<T>(w[q]);
-    for (int c = 0; c < block; ++c) prefix[c] = weight;
-    for (int32_t k = 0; k + 1 < elements; ++k) {
-      const T without = static_cast<T>(z[k] * (1.0 - t[q]));
-      const T* own = o + static_cast<int64_t>(k) * block;
-      const T* before = prefix + static_cast<int64_t>(k) * block;
-      T* after = prefix + static_cast<int64_t>(k + 1) * block;
-      for (int c = 0; c < block; ++c) after[c] = before[c] * (without + own[c] * at);
+#if defined(__AVX512F__)
+
+void number(const uint64_t* planes, int32_t count, uint8_t* codes) {
+  __m512i all = _mm512_setzero_si512();
+  for (int32_t b = 0; b < count; ++b)
+    all = _mm512_mask_add_epi8(all, _cvtu64_mask64(planes[b]), all, _mm512_set1_epi8(static_cast<char>(1 << b)));
+  _mm512_storeu_si512(codes, all);
+}
+
+#else
+
+void number(const uint64_t* planes, int32_t count, uint8_t* codes) {
+  for (int eight = 0; eight < 8; ++eight) {
+    uint64_t all = 0;
+    for (int32_t b = 0; b < count; ++b) {
+      // Byte i of the product holds bit i of the rows at its top, shifted down to where bit b belongs.
+      const uint64_t rows = (planes[b] >> (eight * 8)) & 0xFF;
+      const uint64_t low = (rows & 0x7F) * 0x0002040810204081ull & 0x0101010101010101ull;
+      all |= (low | (rows >> 7) << 56) << b;
     }
-    for (int c = 0; c < block; ++c) suffix[c] = 1;
-    for (int32_t k = elements; k-- > 0;) {
-      const T without = static_cast<T>(z[k] * (1.0 - t[q]));
-      const T* own = o + static_cast<int64_t>(k) * block;
-      const T* before = prefix + static_cast<int64_t>(k) * block;
-      T* out = phi + static_cast<int64_t>(k) * block;
-      for (int c = 0; c < block; ++c) {
-        out[c] += before[c] * suffix[c];
-        suffix[c] *= without + own[c] * at;
-      }
-    }
+    __builtin_memcpy(codes + eight * 8, &all, 8);
   }
 }
+
+#endif
+
+void add_coded(const double* values, const uint8_t* codes, double* sums) {
+  for (int c = 0; c < block; ++c) sums[c] += values[codes[c]];
+}
+
+#if defined(__AVX512F__)
+
+void add_coded_small(const float* values, const uint8_t* codes, double* sums) {
+  const __m512 v0 = _mm512_loadu_ps(values), v1 = _mm512_loadu_ps(values + 16);
+  const __m512 v2 = _mm512_loadu_ps(values + 32), v3 = _mm512_loadu_ps(values + 48);
+  for (int c = 0; c < block; c += 16) {
+    const __m512i code = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + c)));
+    const __mmask16 upper = _mm512_test_epi32_mask(code, _mm512_set1_epi32(32));
+    const __m512 picked =
+        _mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(v0, code, v1), _mm512_permutex2var_ps(v2, code, v3));
+    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(picked));
+    const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(picked, 1));
+    _mm512_storeu_pd(sums + c, _mm512_add_pd(_mm512_loadu_pd(sums + c), low));
+    _mm512_storeu_pd(sums + c + 8, _mm512_add_pd(_mm512_loadu_pd(sums + c + 8), high));
+  }
+}
+
+#else
+
+void add_coded_small(const float* values, const uint8_t* codes, double* sums) {
+  for (int c = 0; c < block; ++c) sums[c] += static_cast<double>(values[codes[c]]);
+}
+
+#endif
+
+constexpr bool wide = Floats::width > 4;
 
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {PENSTOCK_TEXT(PENSTOCK_ISA), chunk, decide, add_rows, quadrature<float>, quadrature<double>};
+const Kernels kernels = {PENSTOCK_TEXT(PENSTOCK_ISA), wide, decide, number, add_coded, add_coded_small,
+                         quadrature<Floats>, quadrature<Doubles>, look_up, look_up_exact};
 
 }  // namespace penstock::PENSTOCK_ISA

@@ -1,8 +1,8 @@
 // The inner loops, compiled once for each instruction set; dispatch.cpp chooses at run time.
 //
-// All work on a block of `block` rows, transposed: column c of feature f is x[f * block + c]; rows past the end repeat the last
-// one. A row's result never depends on its neighbours, and is the same bits for every instruction set: no contraction, and
-// sums run in one order.
+// All work on a block of `block` rows, by columns: x[slot * block + c] is row c; rows past the end repeat the last one. What
+// a test answers for a block is one 64-bit mask: bit c is set where row c goes to yes. A row's result never depends on its
+// neighbours. Nothing here is checked: Forest::check() has been.
 #pragma once
 
 #include <cstdint>
@@ -11,43 +11,105 @@ namespace penstock {
 
 constexpr int block = 64;
 
-struct TestData {
-  int32_t feature;
+struct Test {
+  int32_t slot;     // of the feature, among those that the forest tests
   float threshold;
-  int32_t bitmap;       // first 32-bit word of the category bitmap, -1: a numeric test
-  int32_t bitmap_bits;  // codes it covers; what is beyond is not in the set
-  uint32_t missing;     // 1: NaN goes to yes
+  int32_t set;      // -1: x <= threshold
+  bool missing_yes;
 };
 
-struct ChunkTest {
-  TestData test;
-  uint32_t mask_yes, mask_no;  // leaves of the chunk that remain possible
+struct Set {
+  const float* members;  // ascending
+  const uint32_t* bits;  // bit c: c is a member; null where not all members are small whole numbers
+  int32_t count, bit_count;
 };
 
-struct Group {
-  int32_t first_bit, bits;  // into `bit_places`: inner nodes of the tree whose answers are the row's number
-  int64_t table;            // first float of the group's rows
+// An inner node for the quadrature, in preorder.
+struct PathNode {
+  int32_t slot;
+  int32_t yes, no;  // places of the children; negative: a leaf
+  int32_t earlier;  // nearest place above with the same feature, -1: none
+  bool earlier_side;
+};
+
+// What the quadrature needs to know at a node besides the masks, `head + each * points` numbers:
+//   inner child somewhere: (o - z) of yes and of no, where the row goes to yes and where to no; values of leaf children;
+//     weights of the children for rows that an earlier test of the feature has sent elsewhere; and by quadrature point the
+//     weights of yes and no, where the row goes to yes and where to no, and the weight of the difference.
+//   two leaves: what the feature gets where the row goes to yes and where to no; the mean of such other rows; and by
+//     point the mean where it goes to yes and where to no, then two unused, and the weight of the difference.
+struct Constants {
+  static constexpr int head = 8, each = 5;
+  static constexpr int diff_yes_1 = 0, diff_yes_0 = 1, diff_no_1 = 2, diff_no_0 = 3;
+  static constexpr int leaf_yes = 4, leaf_no = 5, lost_yes = 6, lost_no = 7;
+  static constexpr int part_1 = 0, part_0 = 1, part_lost = 2;
+  static constexpr int yes_1 = 0, yes_0 = 1, no_1 = 2, no_0 = 3, spread = 4;
+  static constexpr int mean_1 = 0, mean_0 = 1;
+};
+
+constexpr int points_max = 4;  // quadrature points in one pass
+
+template <typename T>
+struct Quadrature {
+  const PathNode* nodes;
+  const T* constants;
+  const T* weights;  // (points,)
+  int32_t points;
+  int32_t rows;      // of the block that matter
+  const uint64_t* masks;
+  uint64_t* live;    // (places,) scratch
+  T* stack;          // (2 * depth + 1, points, block) scratch
+  T* phi;            // += (slots, block)
+};
+
+// The sum of the SHAP values of one or two leaves, by what their path's tests answer.
+struct LeafTable {
+  int32_t first_bit, bits;          // into BitTerms::ends
+  int32_t first_feature, features;  // into the list of slots
+  int32_t own;                      // which of them the last bit's test is of
+  int64_t first;                    // of the first output's (features, table_rows(bits)) floats
+};
+
+constexpr int64_t table_rows(int bits) { return bits < 4 ? 16 : int64_t{1} << bits; }
+
+// planes[b] = which rows answer bit b of a table.
+inline void answers(const LeafTable& table, const int32_t* bit_ends, const int32_t* terms, const uint64_t* masks,
+                    uint64_t* planes) {
+  const int32_t* ends = bit_ends + table.first_bit;
+  for (int32_t b = 0; b < table.bits; ++b) {
+    planes[b] = ~uint64_t{0};
+    for (int32_t t = ends[b]; t < ends[b + 1]; ++t)
+      planes[b] &= masks[terms[t] >> 1] ^ (static_cast<uint64_t>(terms[t] & 1) - 1);
+  }
+}
+
+struct Lookup {
+  const LeafTable* tables;
+  int32_t count;
+  int32_t output;          // among the tree's own
+  const int32_t* bit_ends; // bit i is set where all of terms[bit_ends[i - 1] .. bit_ends[i]) hold
+  const int32_t* terms;    // place << 1 | wanted answer
+  const int32_t* slots;
+  const float* values;
+  const float* rests;      // what float32 left of them; only for look_up_exact
+  const uint64_t* masks;
+  int32_t rows;
 };
 
 struct Kernels {
   const char* name;
-
-  // leaves[c] = the chunk's leaf that row c reaches, 32 when it reaches none.
-  void (*chunk)(const ChunkTest* tests, int32_t count, const uint32_t* bitmaps, const float* x, uint8_t* leaves);
-
-  // answers[i * block + c] = 1 where row c goes to yes at test i.
-  void (*decide)(const TestData* tests, int32_t count, const uint32_t* bitmaps, const float* x, uint8_t* answers);
-
-  // acc[c * width + j] += the group's row of that number, over all groups; width is a multiple of 16.
-  void (*add_rows)(const Group* groups, int32_t count, const int32_t* bit_places, const uint8_t* answers, const float* tables,
-                   int32_t width, float* acc);
-
-  // Shapley weights of one leaf by quadrature: phi[k * block + c] = integral of the product of the others' factors.
-  // o is (elements, block), 0 or 1; z (elements,); t and w the quadrature nodes and weights on [0, 1].
-  void (*quadrature_f)(const float* o, const double* z, int32_t elements, const double* t, const double* w, int32_t nodes,
-                       float* scratch, float* phi);
-  void (*quadrature_d)(const double* o, const double* z, int32_t elements, const double* t, const double* w, int32_t nodes,
-                       double* scratch, double* phi);
+  bool wide;               // whether a block of rows is decided faster than its rows are walked
+  // masks[i] = what test i answers.
+  void (*decide)(const Test* tests, int32_t count, const Set* sets, const float* x, uint64_t* masks);
+  // codes[c] = the number whose bits are those of row c in the planes; at most 8.
+  void (*number)(const uint64_t* planes, int32_t count, uint8_t* codes);
+  // sums[c] += values[codes[c]]; of float32 at most 64 values in room for 64.
+  void (*add_coded)(const double* values, const uint8_t* codes, double* sums);
+  void (*add_coded_small)(const float* values, const uint8_t* codes, double* sums);
+  void (*quadrature_f)(const Quadrature<float>& work);
+  void (*quadrature_d)(const Quadrature<double>& work);
+  void (*look_up)(const Lookup& work, float* phi);          // += (slots, block)
+  void (*look_up_exact)(const Lookup& work, double* phi);
 };
 
 const Kernels& best_kernels();

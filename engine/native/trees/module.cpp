@@ -18,6 +18,8 @@ using namespace penstock;
 
 namespace {
 
+constexpr int threads_max = 256;
+
 template <typename T>
 using Column = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -52,12 +54,12 @@ struct Arrays {
     made.no = copied(no);
     made.missing_yes = copied(missing_yes);
     made.leaf = copied(leaf);
-    if (static_cast<int64_t>(leaf_values.shape(1)) != outputs) throw std::invalid_argument("leaf_values is no (leaves, outputs) array");
+    if (outputs < 1 || static_cast<int64_t>(leaf_values.shape(1)) != outputs)
+      throw std::invalid_argument("leaf_values is no (leaves, outputs) array");
     made.leaf_values = {leaf_values.data(), leaf_values.data() + leaf_values.size()};
     made.base_values = copied(base_values);
     made.set_offsets = copied(set_offsets);
     made.set_values = copied(set_values);
-    made.check();
     return made;
   }
 };
@@ -68,42 +70,33 @@ nb::ndarray<nb::numpy, double> array_of(std::vector<double>&& values, std::vecto
   return nb::ndarray<nb::numpy, double>(kept->data(), shape.size(), shape.data(), owner);
 }
 
-struct ForestKernel {
-  std::unique_ptr<Forest> forest;
-  std::unique_ptr<Predictor> predictor;
+void check_rows(const Forest& forest, const Rows& rows, int threads) {
+  if (static_cast<int64_t>(rows.shape(1)) != forest.features)
+    throw std::invalid_argument("rows have another number of features than the forest");
+  if (threads < 1 || threads > threads_max) throw std::invalid_argument("threads is not from 1 to 256");
+}
 
-  nb::object predict(Rows rows) const {
-    if (static_cast<int64_t>(rows.shape(1)) != forest->features) throw std::invalid_argument("rows have another number of features");
-    const int64_t count = static_cast<int64_t>(rows.shape(0));
-    const int32_t outputs = forest->outputs;
+struct ForestKernel {
+  Prepared prepared;
+  Predictor predictor{prepared};
+
+  explicit ForestKernel(Forest forest) : prepared(std::move(forest)) {}
+
+  nb::ndarray<nb::numpy, double> predict(Rows rows, int threads) const {
+    check_rows(prepared.forest, rows, threads);
+    const size_t count = rows.shape(0), outputs = prepared.forest.outputs;
     std::vector<double> scores(count * outputs);
     {
       nb::gil_scoped_release release;
-      constexpr int64_t walked_below = 12;  // a block costs the same for one row as for 64
-      std::vector<float> columns(static_cast<size_t>(forest->features) * block);
-      std::vector<double> sums(static_cast<size_t>(block) * outputs);
-      for (int64_t begin = 0; begin < count; begin += block) {
-        const int64_t valid = std::min<int64_t>(block, count - begin);
-        std::fill(sums.begin(), sums.end(), 0.0);
-        const float* from = rows.data() + begin * forest->features;
-        if (valid < walked_below) {
-          for (int64_t c = 0; c < valid; ++c) predictor->add_row(from + c * forest->features, sums.data() + c * outputs);
-        } else {
-          transpose(rows.data(), count, begin, forest->features, columns.data());
-          predictor->add_block(columns.data(), from, valid, sums.data());
-        }
-        for (int64_t c = 0; c < valid; ++c)
-          for (int32_t k = 0; k < outputs; ++k) scores[(begin + c) * outputs + k] = forest->base_values[k] + sums[c * outputs + k];
-      }
+      predictor.predict(rows.data(), static_cast<int64_t>(count), threads, scores.data());
     }
-    return nb::cast(array_of(std::move(scores), {static_cast<size_t>(count), static_cast<size_t>(outputs)}));
+    return array_of(std::move(scores), {count, outputs});
   }
 };
 
 nb::tuple explained(const Shap& shap, Rows rows, bool exact, int threads) {
   const Forest& forest = shap.forest();
-  if (static_cast<int64_t>(rows.shape(1)) != forest.features) throw std::invalid_argument("rows have another number of features");
-  if (threads < 1 || threads > 256) throw std::invalid_argument("threads must be from 1 to 256");
+  check_rows(forest, rows, threads);
   const size_t count = rows.shape(0), features = forest.features, outputs = forest.outputs;
   std::vector<double> values(count * features * outputs), scores(count * outputs);
   {
@@ -133,11 +126,12 @@ NB_MODULE(_trees, m) {
   nb::class_<ForestKernel>(m, "ForestKernel")
       .def("__init__",
            [](ForestKernel* self, const Arrays& arrays) {
-             auto forest = std::make_unique<Forest>(arrays.forest());
-             auto predictor = std::make_unique<Predictor>(*forest);
-             new (self) ForestKernel{std::move(forest), std::move(predictor)};
-           }, "arrays"_a)
-      .def("predict", &ForestKernel::predict, "rows"_a);
+             Forest forest = arrays.forest();
+             nb::gil_scoped_release release;
+             new (self) ForestKernel(std::move(forest));
+           },
+           "arrays"_a)
+      .def("predict", &ForestKernel::predict, "rows"_a, "threads"_a = 1);
 
   nb::class_<Shap>(m, "ShapKernel")
       .def("__init__",
@@ -147,13 +141,21 @@ NB_MODULE(_trees, m) {
                throw std::invalid_argument("the background has another number of features");
              std::vector<double> shares = copied(share);
              std::vector<float> rows(background.data(), background.data() + background.size());
+             if (threads < 1 || threads > threads_max) throw std::invalid_argument("threads is not from 1 to 256");
              nb::gil_scoped_release release;
-             new (self) Shap(std::move(forest), std::move(shares), std::move(rows), table_bytes_max, threads);
+             new (self) Shap(std::move(forest), shares, rows, table_bytes_max, threads);
            },
            "arrays"_a, "share"_a, "background"_a, "table_bytes_max"_a, "threads"_a)
-      .def("shap_values", &explained, "rows"_a, "exact"_a, "threads"_a)
-      .def_prop_ro("expected", [](const Shap& self) { return nb::cast(array_of(std::vector<double>(self.expected()), {self.expected().size()})); })
+      .def("shap_values", &explained, "rows"_a, "exact"_a = false, "threads"_a = 1)
+      .def_prop_ro("expected",
+                   [](const Shap& self) {  // cast here: a property would tie the array, which has an owner, to the kernel
+                     return nb::cast(array_of(std::vector<double>(self.expected()), {self.expected().size()}));
+                   })
       .def_prop_ro("table_bytes", &Shap::table_bytes)
-      .def_prop_ro("tabled_trees", [](const Shap& self) { return std::count(self.plan().begin(), self.plan().end(), 1); })
+      .def_prop_ro("tabled_trees", [](const Shap& self) {
+        int64_t count = 0;
+        for (size_t t = 0; t < self.forest().roots.size(); ++t) count += self.tabled(t);
+        return count;
+      })
       .def_prop_ro("digest", &Shap::digest);
 }

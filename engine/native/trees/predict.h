@@ -1,56 +1,57 @@
-// Raw scores of a forest: base plus the leaves' values, summed in float64 in the order of the trees.
+// Raw scores of a forest: base values plus the values of the leaves reached, summed in float64 in the order of the trees,
+// so that a row's bits are the same in any batch, on any number of threads and for any instruction set.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "forest.h"
-#include "kernels.h"
+#include "prepared.h"
 
 namespace penstock {
 
-// Category sets as bitmaps, where members are small whole numbers, as codes are.
-class Tests {
- public:
-  explicit Tests(const Forest& forest);
-  TestData of(int32_t node) const;
-  bool fits(int32_t node) const { return forest_.set_index[node] < 0 || bitmap_[forest_.set_index[node]] >= 0; }
-  const uint32_t* bitmaps() const { return words_.data(); }
-
- private:
-  const Forest& forest_;
-  std::vector<uint32_t> words_;
-  std::vector<int32_t> bitmap_, bits_;  // by set; bitmap -1: its members are no codes
-};
-
-// Copies rows [begin, begin + block) of (n, F) into columns, repeating the last row.
-void transpose(const float* rows, int64_t count, int64_t begin, int32_t features, float* columns);
-
 class Predictor {
  public:
-  explicit Predictor(const Forest& forest);
-  // Adds to sums[c * K + k] for the rows of a block; `columns` as transpose() leaves them, `rows` as given.
-  void add_block(const float* columns, const float* rows, int64_t valid, double* sums) const;
-  void add_row(const float* row, double* sums) const;
+  explicit Predictor(const Prepared& prepared);  // keeps a reference
+
+  // rows (count, F) to scores (count, K).
+  void predict(const float* rows, int64_t count, int threads, double* scores) const;
+
+  // sums[c] += what the rows of a block get from this tree for its output-th output, from the tree's masks.
+  void add(size_t tree, size_t output, const uint64_t* masks, const float* rows, int64_t valid, double* sums) const;
 
  private:
-  struct Chunk {
-    int32_t first_test, test_count;
-    int64_t first_value;  // (33, K) in values_: row 32 is zeros
+  struct Step {
+    int32_t yes, no;  // where the rows that go there are noted
   };
-  struct Plan {
-    int32_t first_chunk, chunk_count;  // none: the tree is walked
-    int32_t root;
+  struct Route {
+    bool coded;  // else its paths are walked
+    bool small;  // its values are exact in float32 and few
+    int32_t planes;
+    int64_t first_step, first_source, first_end, first_value;
   };
-  void cut(const Tree& tree, int32_t first, int32_t last);
+  struct WalkNode {
+    float threshold;
+    uint32_t feature_missing;  // feature << 1 | missing_yes
+    int32_t next[2];           // no, yes; a leaf's are itself
+  };
 
-  const Forest& forest_;
-  Tests tests_;
+  void plan(size_t tree);
+  void number(size_t tree, const uint64_t* masks, uint8_t* codes) const;
+  void add_coded(size_t tree, size_t output, const uint8_t* codes, double* sums) const;
+  void walk(const int32_t* roots, const float* const* rows, int count, int32_t depth, int32_t* leaf_rows) const;
+  void predict_walking(const float* row, double* scores) const;
+  void predict_block(const float* rows, int64_t count, int64_t begin, double* scores) const;
+
+  const Prepared& prepared_;
   const Kernels& kernels_;
-  std::vector<Plan> plans_;
-  std::vector<Chunk> chunks_;
-  std::vector<ChunkTest> chunk_tests_;
+  int64_t walked_rows_max_ = 8;  // so few rows are walked one after the other
+  std::vector<Route> routes_;
+  std::vector<uint8_t> plain_;  // by tree: no sets
+  std::vector<Step> steps_;
+  std::vector<int32_t> sources_, ends_;
   std::vector<double> values_;
+  std::vector<float> small_values_;
+  std::vector<WalkNode> nodes_;
 };
 
 }  // namespace penstock
