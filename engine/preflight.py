@@ -5,15 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.app import worker_name
+from engine.app import make_scorer, worker_name
+from engine.batcher import rows_within_objective, share_of_objective_s
 from engine.clock import Clock
 from engine.codec.contracts import load_schema
-from engine.codec.decode import SchemaStore, make_decoder
+from engine.codec.decode import RowDecoder, SchemaStore, make_decoder
+from engine.codec.framing import Schema
 from engine.explain import make_explainer
 from engine.explain.policy import Every, parse_policy
 from engine.models.bundle import Bundle
-from engine.models.session import OnnxModel, open_model
+from engine.models.served import ServedModel, open_model, varied_rows
+from engine.predict import Scorer
+from engine.rehearsal import Rehearsed, cost_curve, rehearse
 from engine.settings import Settings
 from schemas.errors import PenstockError
 
@@ -22,7 +27,7 @@ steady_runs = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FirstBatch:
-    """The first batch after start against those that follow it."""
+    """The first batch after start against those that follow it, from the model to the messages."""
 
     rows: int
     first_ms: float
@@ -43,7 +48,10 @@ class Findings:
     faults: list[tuple[str, str]] = field(default_factory=list)
     """What was checked, and one sentence on what is wrong."""
     bundle: Bundle | None = None
-    model: OnnxModel | None = None
+    model: ServedModel | None = None
+    rehearsed: tuple[Rehearsed, ...] = ()
+    batch_rows_max: int | None = None
+    """The largest batch that the objective allows."""
     first_batch: FirstBatch | None = None
 
     def look(self, what: str, check: Callable[[], str]) -> None:
@@ -76,15 +84,20 @@ def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
             batch_rows_max=settings.objective.batch_rows_max,
             clock=clock,
         )
-        findings.first_batch = _first_batch(opened, found, clock)
         note = f" ({opened.device.note})" if opened.device.note else ""
         return f"{opened.runtime} on {opened.device.name}{note}, as when packaged on {len(found.golden.rows)} golden rows"
 
     findings.look("model", model)
+    if findings.model is not None:
+        findings.good.append(("runtime", f"{findings.model.runtime}: {findings.model.reason}"))
     findings.look("input", lambda: _input(settings, found))
-    if findings.model is not None and settings.output.explanations is not None:
-        opened = findings.model
+    if findings.model is None:
+        return
+    opened = findings.model
+    if settings.output.explanations is not None:
         findings.look("explanations", lambda: _explanations(settings, found, opened))
+    if not findings.faults:
+        findings.look("rehearsal", lambda: _rehearsal(settings, findings, found, opened, clock))
 
 
 def check_kafka(settings: Settings, findings: Findings) -> None:
@@ -144,17 +157,25 @@ class _NoSchemas:
         raise AssertionError(f"schema {schema_id} asked for in a preflight")
 
 
-def _input(settings: Settings, bundle: Bundle) -> str:
+def _reader(settings: Settings, bundle: Bundle) -> Schema | None:
     path = settings.input.record_schema
+    return load_schema(path) if path else bundle.input_schema
+
+
+def _decoder(settings: Settings, bundle: Bundle) -> RowDecoder:
     schemas: SchemaStore | None = _NoSchemas() if settings.registry else None
-    reader = load_schema(path) if path else bundle.input_schema
-    make_decoder(
+    return make_decoder(
         settings=settings,
         signature=bundle.signature,
-        reader_schema=reader,
+        reader_schema=_reader(settings, bundle),
         schemas=schemas,
         record_bytes_max=settings.input.record_bytes_max,
     )
+
+
+def _input(settings: Settings, bundle: Bundle) -> str:
+    _decoder(settings, bundle)
+    path, reader = settings.input.record_schema, _reader(settings, bundle)
     if settings.input.format == "json":
         return "json; fields are looked for in each record"
     if reader is None:
@@ -162,22 +183,54 @@ def _input(settings: Settings, bundle: Bundle) -> str:
     return f"avro, {settings.framing}; every feature has its field in {path or 'the schema of the bundle'}"
 
 
-def _explanations(settings: Settings, bundle: Bundle, model: OnnxModel) -> str:
+def _explanations(settings: Settings, bundle: Bundle, model: ServedModel) -> str:
     if parse_policy(settings.explain.policy) == Every(False):
         return "none (explain.policy)"
-    explainer = make_explainer(bundle, model, settings.explain)
+    explainer = make_explainer(bundle, model, settings.explain, device=model.device)
     rows = bundle.golden.rows[:4]
     attributions = explainer.explain(rows, model.predict(rows))
     worst = float(np.abs(attributions.additivity_error).max())
     return f"{attributions.method} in {attributions.space}; on golden rows they add up to within {worst:.1g}"
 
 
-def _first_batch(model: OnnxModel, bundle: Bundle, clock: Clock) -> FirstBatch:
-    rows = np.resize(bundle.golden.rows, (model.batch_rows_max, bundle.signature.width))
+def _rehearsal(
+    settings: Settings, findings: Findings, bundle: Bundle, model: ServedModel, clock: Clock
+) -> str:
+    scorer = make_scorer(
+        settings,
+        cluster="",
+        prefixes=None,
+        name="preflight",
+        bundle=bundle,
+        model=model,
+        decoder=_decoder(settings, bundle),
+        condemned=lambda _: (),
+        clock=clock,
+    )
+    rows = varied_rows(bundle, model)
+    findings.rehearsed = rehearse(scorer, rows, batch_rows_max=model.batch_rows_max, clock=clock)
+    cost = cost_curve(findings.rehearsed)
+    slo_s = settings.objective.latency_slo_ms / 1000
+    fits = rows_within_objective(cost, slo_s, rows_max=model.batch_rows_max)
+    findings.batch_rows_max = fits
+    measured = min(fits, findings.rehearsed[-1].rows)
+    findings.first_batch = _first_batch(scorer, np.resize(rows, (measured, rows.shape[1])), clock)
+    allowed_ms, took_ms = share_of_objective_s(slo_s) * 1000, cost.seconds(fits) * 1000
+    if cost.seconds(1) * 1000 > allowed_ms:
+        return (
+            f"one record takes {cost.seconds(1) * 1000:.3g} ms, and a batch may take {allowed_ms:g} ms, half of "
+            f"objective.latency_slo_ms: it will not be held; batches of up to {fits:,} records"
+        )
+    return (
+        f"batches of up to {fits:,} records take {took_ms:.3g} ms from the model to the messages; "
+        f"objective.latency_slo_ms leaves {allowed_ms:g} ms"
+    )
 
+
+def _first_batch(scorer: Scorer, rows: NDArray[np.generic], clock: Clock) -> FirstBatch:
     def run_ms() -> float:
         before_s = clock.monotonic_s()
-        model.predict(rows)
+        scorer.rehearse(rows)
         return (clock.monotonic_s() - before_s) * 1000
 
     first_ms = run_ms()

@@ -97,6 +97,10 @@ class RowDecoder:
             rejections.sort(key=lambda rejection: rejection.index)
         return Decoded(matrix=matrix, rows=rows, rejections=rejections)
 
+    def prepare(self, header: bytes) -> None:
+        """Compile the reader of records that begin so before the first one comes. Raises RecordError as reading them would."""
+        self._rows(header)
+
     def _common_header(self, values: list[Any]) -> bytes | None:
         """What all records begin with, where all are there, none is too long, and they begin alike; else None."""
         if not values or not alike(values, self._header_bytes, self._record_bytes_max):
@@ -218,12 +222,16 @@ def make_decoder(
             raise _fault(Reason.INCOMPATIBLE_SCHEMA, str(error)) from error
         return _avro_rows(writer, writer, signature, skip=size)
 
+    made = decoder(compile_rows, size)
     if reader_schema is not None:
         try:  # what cannot be read at all is known now
-            _avro_rows(reader_schema, reader_schema, signature, skip=size)
+            if settings.framing == "confluent":  # which ids will come is not
+                _avro_rows(reader_schema, reader_schema, signature, skip=size)
+            else:
+                made.prepare(single_object_prefix(reader_schema)[:size])
         except RecordError as error:
             raise ConfigError(f"the input schema cannot be read: {error.detail}") from error
-    return decoder(compile_rows, size)
+    return made
 
 
 def writer_finder(

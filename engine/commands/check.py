@@ -48,11 +48,16 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "checks": dict(findings.good),
         "faults": [{"check": what, "fault": fault} for what, fault in findings.faults],
         "device": model.device.name if model else None,
+        "runtime": _runtime(findings),
         "warmup": [
             {"rows": timing.rows, "first_ms": timing.first_ms, "ms": timing.ms} for timing in model.warmup
         ]
         if model
         else [],
+        "rehearsal": {
+            "costs": [{"rows": each.rows, "ms": each.ms} for each in findings.rehearsed],
+            "batch_rows_max": findings.batch_rows_max,
+        },
         "first_batch": {
             "rows": first.rows,
             "first_ms": first.first_ms,
@@ -64,16 +69,29 @@ def as_json(findings: Findings) -> dict[str, Any]:
     }
 
 
+def _runtime(findings: Findings) -> dict[str, Any] | None:
+    model, bundle = findings.model, findings.bundle
+    if model is None or bundle is None:
+        return None
+    return {
+        "name": model.runtime,
+        "reason": model.reason,
+        "packaged": bundle.manifest.runtime.to_json(),
+        "compared": [
+            {"rows": each.rows, "onnxruntime_ms": each.onnxruntime_ms, "native_ms": each.native_ms}
+            for each in model.compared
+        ],
+    }
+
+
 def _show(findings: Findings, terminal: Terminal) -> None:
     for what, found in findings.good:
         terminal.say(Text.assemble(("ok     ", "green"), f"{what:<14}{found}"))
     for what, fault in findings.faults:
         terminal.say(Text.assemble(("fault  ", "bold red"), f"{what:<14}{fault}"))
-    if findings.model is None or findings.first_batch is None:
+    if findings.model is None:
         return
-    warmup = Table("rows", "first, ms", "warm, ms", "rows/s", title="warm-up", box=None, title_justify="left")
-    for column in warmup.columns:
-        column.justify = "right"
+    warmup = _table("warm-up", "rows", "first, ms", "warm, ms", "rows/s")
     for timing in findings.model.warmup:
         warmup.add_row(
             f"{timing.rows:,}",
@@ -83,9 +101,34 @@ def _show(findings: Findings, terminal: Terminal) -> None:
         )
     terminal.say()
     terminal.say(warmup)
+    if findings.model.compared:
+        runtimes = _table("runtimes compared", "rows", "onnxruntime, ms", "native, ms", "times as fast")
+        for each in findings.model.compared:
+            runtimes.add_row(
+                f"{each.rows:,}",
+                f"{each.onnxruntime_ms:.3f}",
+                f"{each.native_ms:.3f}",
+                f"{each.speed_up:.1f}",
+            )
+        terminal.say()
+        terminal.say(runtimes)
+    if findings.first_batch is None:
+        return
+    costs = _table("from the model to the messages", "records", "ms", "records/s")
+    for cost in findings.rehearsed:
+        costs.add_row(f"{cost.rows:,}", f"{cost.ms:.3f}", f"{cost.rows / cost.ms * 1000:,.0f}")
+    terminal.say()
+    terminal.say(costs)
     first = findings.first_batch
     terminal.say()
     terminal.say(
-        f"The first batch after start, {first.rows:,} rows, takes {first.first_ms:.2f} ms; those after it "
+        f"The first batch after start, {first.rows:,} records, takes {first.first_ms:.2f} ms; those after it "
         f"{first.steady_ms:.2f} ms ({first.ratio:.2f}x)."
     )
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(*columns, title=title, box=None, title_justify="left")
+    for column in table.columns:
+        column.justify = "right"
+    return table

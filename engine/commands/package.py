@@ -94,6 +94,7 @@ def _facts(report: PackageReport) -> dict[str, str]:
         "features": f"{len(features)}" + (f", {categories} of them categories" if categories else ""),
         "classes": ", ".join(bundle.classes) or "none",
         "explained by": _explained_by(report),
+        "native trees": _native(report),
         "compared on": f"{parity.rows_given + parity.rows_made_up} rows: {rows}",
         "largest difference": f"{parity.difference_max:.2g} (allowed: {parity.tolerance:g})",
     }
@@ -107,6 +108,21 @@ def _explained_by(report: PackageReport) -> str:
     if bundle.background is None:
         return "nothing: it has no background"
     return "exact tree SHAP, interventional" if bundle.trees else "sampled SHAP"
+
+
+def _native(report: PackageReport) -> str:
+    """Whether our tree kernel may serve the model, and what that rests on."""
+    proof = report.bundle.manifest.runtime.native
+    if not proof.rows:
+        return f"no: {proof.reason}"
+    found = (
+        f"compared on {proof.rows} rows, {proof.tests_hit} of {proof.tests} tests met head-on: "
+        f"at most {proof.difference_max:g} of the span apart, {proof.labels_different} labels differ"
+    )
+    if not proof.equal:
+        return f"no: {proof.reason} ({found})"
+    fast = report.compared[-1]
+    return f"equal to ONNX Runtime ({found}); {fast.speed_up:.1f} times as fast here at {fast.rows} rows"
 
 
 def _json(report: PackageReport) -> dict[str, Any]:
@@ -128,6 +144,13 @@ def _json(report: PackageReport) -> dict[str, Any]:
             "rows_narrowed": parity.rows_narrowed,
             "difference_max": parity.difference_max,
             "tolerance": parity.tolerance,
+        },
+        "runtime": {
+            **bundle.manifest.runtime.to_json(),
+            "compared": [
+                {"rows": each.rows, "onnxruntime_ms": each.onnxruntime_ms, "native_ms": each.native_ms}
+                for each in report.compared
+            ],
         },
         "notes": list(report.notes),
     }

@@ -1,7 +1,7 @@
 """Chains of `x == a, else x == b, else ...` back to the one test `x in {a, b, ...}` that a converter made them from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,24 @@ class Tests:
     leaf_keys: Sequence[object]  # leaves with equal keys say the same
 
 
+def without_idle_tests(tests: Tests) -> Tests:
+    """The same tests without those that send every row to one and the same node; they are reached no more."""
+    idle = (tests.feature >= 0) & (tests.yes == tests.no)
+    if not idle.any():
+        return tests
+    end = np.arange(len(tests.feature))
+    for node in tests.order[::-1][idle[tests.order[::-1]]].tolist():  # children first
+        end[node] = end[tests.yes[node]]
+    return replace(
+        tests,
+        roots=end[tests.roots],
+        feature=np.where(idle, -1, tests.feature),
+        yes=np.where(tests.feature >= 0, end[tests.yes], tests.yes),
+        no=np.where(tests.feature >= 0, end[tests.no], tests.no),
+        sets={node: members for node, members in tests.sets.items() if not idle[node]},
+    )
+
+
 def merge_chains(tests: Tests, *, copies: bool) -> Tests:
     """The same tests with every chain in one node; the nodes that a chain leaves behind are reached no more.
 
@@ -47,17 +65,7 @@ def merge_chains(tests: Tests, *, copies: bool) -> Tests:
             missing_yes[head] |= missing_yes[node]
         no[head] = no[node]
         sets[head] = np.unique(np.concatenate(members))
-    return Tests(
-        order=tests.order,
-        roots=tests.roots,
-        feature=tests.feature,
-        threshold=tests.threshold,
-        yes=tests.yes,
-        no=no,
-        missing_yes=missing_yes,
-        sets=sets,
-        leaf_keys=tests.leaf_keys,
-    )
+    return replace(tests, no=no, missing_yes=missing_yes, sets=sets)
 
 
 def _links(tests: Tests, *, copies: bool) -> dict[int, int]:

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from engine.explain.category_chains import Sets, Tests, merge_chains
+from engine.explain.category_chains import Sets, Tests, merge_chains, without_idle_tests
 from engine.explain.covers import plausible
 from engine.explain.forest import Forest, PostTransform, features_max, leaf_cells_max, ordered
 from engine.explain.onnx_attributes import Mode, NodeTable, chosen, integer, numbers, table_v3, table_v5, text
@@ -61,7 +61,7 @@ def forest_of_node(node: onnx.NodeProto, *, copies: bool) -> Forest:
     if len(base) not in (0, values.shape[1]):
         raise ConfigError(f"the tree ensemble has {len(base)} base values for {values.shape[1]} outputs")
     return _assembled(
-        merge_chains(_tests(table, order), copies=copies),
+        merge_chains(without_idle_tests(_tests(table, order)), copies=copies),
         leaf=leaf,
         leaf_values=values,
         base_values=base if len(base) else np.zeros(values.shape[1]),

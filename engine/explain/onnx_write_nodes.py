@@ -82,13 +82,15 @@ def _node_rows(
 ) -> Iterator[tuple[int, int, int, str, float, int, int, float, int]]:
     """Tree, number in it, feature, mode, value, true child, false child, cover and missing flag of every node."""
     cover = np.zeros(forest.nodes) if forest.cover is None else forest.cover
+    mistaken = _mistaken_for_one(forest)
     spare = np.bincount(tree, minlength=forest.trees).tolist()  # next free node number of each tree
     columns = zip(
         tree.tolist(), local.tolist(), forest.feature.tolist(), forest.threshold.tolist(), forest.set_index.tolist(),
         local[forest.yes].tolist(), local[forest.no].tolist(), forest.missing_yes.tolist(), cover.tolist(),
-        strict=True,
+        cover[forest.no].tolist(), strict=True,
     )  # fmt: skip
-    for owner, node, feature, threshold, set_index, yes, no, missing, passed in columns:
+    for place_of_node, column in enumerate(columns):
+        owner, node, feature, threshold, set_index, yes, no, missing, passed, passed_no = column
         if feature < 0:
             yield owner, node, 0, "LEAF", 0.0, 0, 0, passed, 0
             continue
@@ -98,25 +100,57 @@ def _node_rows(
         members = forest.set_values[slice(*forest.set_offsets[set_index : set_index + 2])].tolist()
         if not members:
             yield owner, node, feature, "BRANCH_LT", float("-inf"), yes, no, passed, missing
-        link = node
-        for place, member in enumerate(members):
-            last = place == len(members) - 1
-            after = no if last else spare[owner]
+            continue
+        numbers = [node, *range(spare[owner], spare[owner] + len(members))]
+        apart = place_of_node in mistaken
+        ends = [*numbers[1 : len(members)], numbers[-1] if apart else no]
+        for place, (link, member, after) in enumerate(zip(numbers, members, ends, strict=False)):
             yield owner, link, feature, "BRANCH_EQ", member, yes, after, passed, missing if place == 0 else 0
-            link = after
-            spare[owner] += not last
+        if apart:  # a test that sends every row the same way
+            yield owner, numbers[-1], feature, "BRANCH_EQ", 0.0, no, no, passed_no, 0
+        spare[owner] += len(members) - 1 + apart
+
+
+def _mistaken_for_one(forest: Forest) -> frozenset[int]:
+    """Category tests that ONNX Runtime may take for one with the test on their `no` side: of the same feature, and with
+    yes sides that begin alike.
+
+    It joins them where it finds the yes sides equal, but then it looks neither at missing values nor past the first
+    weight of a leaf.
+    """
+    if not len(forest.set_values):
+        return frozenset()
+    weights = forest.leaf_values.astype(np.float32)
+    first = weights[np.arange(len(weights)), (weights != 0).argmax(axis=1)]
+    in_set, sets = forest.set_index >= 0, np.diff(forest.set_offsets) > 0
+    holds = in_set & sets[forest.set_index]
+    member = forest.set_values[np.where(holds, forest.set_offsets[forest.set_index], 0)]
+    begins = np.where(forest.leaf >= 0, first[forest.leaf], np.where(holds, member, forest.threshold))
+    node = np.flatnonzero(holds & holds[forest.no])
+    node = node[forest.feature[node] == forest.feature[forest.no[node]]]
+    one, other = forest.yes[node], forest.yes[forest.no[node]]
+    alike = (forest.feature[one] == forest.feature[other]) & (in_set[one] == in_set[other])
+    return frozenset(node[alike & (begins[one] == begins[other])].tolist())
 
 
 def _weight_attributes(
     forest: Forest, tree: NDArray[np.int32], local: NDArray[np.int64], prefix: str
 ) -> dict[str, Any]:
     """Zero weights are left out, but not in the first tree: an output that a row meets no weight for would lose its base
-    value in ONNX Runtime."""
+    value in ONNX Runtime.
+
+    Where successive tests are equalities, ONNX Runtime compares what they lead to by the first weight of each leaf, and
+    reads past the end of the list for a leaf that has none: so each has one, and the first is not zero where any is not.
+    """
     leaves = np.flatnonzero(forest.leaf >= 0)
     values = forest.leaf_values[forest.leaf[leaves]].astype(np.float32)
     stored = values != 0
     stored[tree[leaves] == 0] = True
+    if len(forest.set_values):
+        stored[~stored.any(axis=1), 0] = True
     row, output = np.nonzero(stored)
+    order = np.lexsort((output, values[row, output] == 0, row)) if len(forest.set_values) else slice(None)
+    row, output = row[order], output[order]
     return {
         f"{prefix}_treeids": tree[leaves[row]].tolist(),
         f"{prefix}_nodeids": local[leaves[row]].tolist(),

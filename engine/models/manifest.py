@@ -2,15 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from engine.models.runtime import Runtime
 from engine.models.signature import Signature
 from schemas.errors import ConfigError
 
-format_number = 1
+format_number = 2
 output_width_max = 1 << 20
 _text_characters_max = 256
 
@@ -50,6 +51,7 @@ class Manifest:
     covers: bool
     """The tree ensemble carries the covers of its training."""
     provenance: Mapping[str, Any]
+    runtime: Runtime = field(default_factory=Runtime)
 
     def to_bytes(self, files: Mapping[str, bytes]) -> bytes:
         """Canonical JSON, with the digests of these files."""
@@ -67,6 +69,7 @@ class Manifest:
                 "values": None if labels.values is None else list(labels.values),
             },
             "explain": {"trees": self.trees, "covers": self.covers},
+            "runtime": self.runtime.to_json(),
             "provenance": self.provenance,
             "files": {name: _facts(data) for name, data in files.items()},
         }
@@ -90,6 +93,7 @@ class Manifest:
             trees=tree["explain"]["trees"],
             covers=tree["explain"]["covers"],
             provenance=tree["provenance"],
+            runtime=Runtime.from_json(tree["runtime"]),
         )
 
 
@@ -121,6 +125,7 @@ def _check_members(tree: Mapping[str, Any]) -> None:
         "outputs": list,
         "labels": dict | None,
         "explain": dict,
+        "runtime": dict,
         "provenance": dict,
         "files": dict,
     }

@@ -1,7 +1,6 @@
 """From a trained model to a bundle, with the proof that it predicts the same."""
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,14 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.clock import SystemClock
 from engine.codec.schema_check import check_fields
 from engine.models.bundle import Bundle, Golden
 from engine.models.convert import Converted, Wishes, convert
 from engine.models.device import Device
 from engine.models.features import read_features_file
 from engine.models.manifest import Manifest, json_object
+from engine.models.native import NativeModel, order_of, prove
 from engine.models.parity import Parity, prove_parity, tolerance_default
 from engine.models.rows import read_rows, rows_made_up, rows_of_table, rows_that_pass
+from engine.models.runtime import Runtime
+from engine.models.served import Comparison, compare, varied_rows
 from engine.models.session import OnnxModel
 from engine.models.signature import Signature
 from engine.ports import Model
@@ -36,6 +39,8 @@ class PackageReport:
     parity: Parity
     notes: tuple[str, ...]
     """What a person should know, a sentence each."""
+    compared: tuple[Comparison, ...]
+    """Speed of our tree kernel beside ONNX Runtime's, here and now; it is no part of the bundle, whose bytes repeat."""
 
 
 def package(
@@ -88,6 +93,7 @@ def package(
             trees=converted.forest is not None,
             covers=converted.forest is not None and converted.forest.cover is not None,
             provenance=_provenance(converted, parity),
+            runtime=Runtime(native=prove(converted, runner, given)),
         ),
         model=converted.model,
         golden=_golden(runner, np.concatenate((given[: golden_rows // 2], made_up)).astype(signature.dtype)),
@@ -102,7 +108,19 @@ def package(
         )
     if not bundle.covers and bundle.background is None:
         notes.append("without a background (--background) its predictions cannot be explained")
-    return PackageReport(path=Path(out), bundle=bundle, parity=parity, notes=tuple(notes))
+    return PackageReport(
+        path=Path(out),
+        bundle=bundle,
+        parity=parity,
+        notes=tuple(notes),
+        compared=_compared(bundle, runner),
+    )
+
+
+def _compared(bundle: Bundle, runner: OnnxModel) -> tuple[Comparison, ...]:
+    if not bundle.manifest.runtime.native.equal:
+        return ()
+    return compare(runner, NativeModel(bundle), varied_rows(bundle, runner), _batch_rows, SystemClock())
 
 
 def _runner(converted: Converted) -> OnnxModel:
@@ -159,13 +177,10 @@ def _golden(model: Model, rows: NDArray[np.generic]) -> Golden:
 
 
 def _provenance(converted: Converted, parity: Parity) -> dict[str, Any]:
-    # The difference itself may change with the processor's instructions; its order of magnitude does not.
-    difference = parity.difference_max
-    rounded = 0.0 if difference == 0 else float(f"1e{math.ceil(math.log10(difference))}")
     return {
         "source": converted.source,
         "onnx_sha256": hashlib.sha256(converted.model).hexdigest(),
-        "parity": {**asdict(parity), "difference_max": rounded},
+        "parity": {**asdict(parity), "difference_max": order_of(parity.difference_max)},
         "notes": list(converted.notes),
         **converted.facts,
     }

@@ -124,6 +124,13 @@ def rows_made_up(
     return rows_that_pass(_whole_where_needed(rows, signature), signature)
 
 
+def rows_mixed(rows: NDArray[np.generic], count: int, *, seed: int = 0) -> NDArray[np.generic]:
+    """`count` rows, each column of each from some row given (R, F): few rows over and over would measure the branch
+    predictor, not the model."""
+    random = np.random.default_rng(seed)
+    return rows[random.integers(0, len(rows), (count, rows.shape[1])), np.arange(rows.shape[1])]
+
+
 def _around_thresholds(
     forest: Forest | None, column: int, count: int, random: np.random.Generator
 ) -> NDArray[np.float64]:

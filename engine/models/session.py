@@ -1,10 +1,7 @@
-"""A model that runs: ONNX Runtime behind the Model port, proved and prewarmed before anyone asks it anything."""
+"""ONNX Runtime behind the Model port."""
 
-import logging
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,23 +9,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from engine.clock import Clock
-from engine.models.bundle import Bundle, Golden
 from engine.models.device import Device, cuda_devices, parse_device
 from engine.models.feeds import feed_of
 from engine.models.manifest import Labels, ModelOutput
+from engine.models.runtime import Optimization
 from engine.models.signature import Signature
 from engine.ports import Predictions
 from schemas.errors import ConfigError, InvariantError, ModelError
-
-logger = logging.getLogger(__name__)
-
-warmup_runs = 4
-"""ONNX Runtime allocates on the first run, plans its memory on the second and replays on the third."""
-warmup_run_s_max = 2.0
-"""A bucket that takes longer than this is the last: no batch will be larger."""
-golden_relative_tolerance = 1e-4
-golden_absolute_tolerance = 1e-6
 
 _fatal_only = 4
 _cpu_provider, _cuda_provider = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -48,17 +35,13 @@ _ort_exceptions: tuple[type[Exception], ...] = (
     ValueError,
 )
 
-Kernel = Callable[[NDArray[np.generic]], Mapping[str, NDArray[np.float64]]]
 LabelReader = Callable[[Mapping[str, NDArray[np.float64]], NDArray[np.generic]], NDArray[np.int64]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BucketTiming:
-    """What a batch of `rows` rows takes: the very first, and a warm one (the median of those after it)."""
-
-    rows: int
-    first_ms: float
-    ms: float
+_levels: Mapping[Optimization, Any] = {
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
 
 
 class OnnxModel:
@@ -78,9 +61,10 @@ class OnnxModel:
         device: Device,
         threads: int,
         batch_rows_max: int,
+        optimization: Optimization = "all",
     ) -> None:
         """Load the graph on the device. Raises ConfigError when it cannot be, or when it ended on another device."""
-        self._session = _open_session(model, device, threads)
+        self._session = _open_session(model, device, threads, optimization)
         graph_inputs = {graph_input.name: graph_input for graph_input in self._session.get_inputs()}
         _check_inputs(signature, graph_inputs)
         _check_outputs(self._session, outputs, labels)
@@ -100,10 +84,8 @@ class OnnxModel:
         self._run_options.log_severity_level = _fatal_only
         self._width, self._dtype = signature.width, signature.dtype
         self._fixed_rows = _fixed_rows(graph_inputs.values())
-        self._kernel: Kernel | None = None
         self.device = device
         self.batch_rows_max = batch_rows_max
-        self.warmup: tuple[BucketTiming, ...] = ()
 
     def predict(self, matrix: NDArray[np.generic]) -> Predictions:
         """Predictions of every row of a matrix (R, F) in the signature's dtype.
@@ -131,65 +113,7 @@ class OnnxModel:
             labels = np.concatenate([np.empty(0, dtype=np.int64), *found])
         return Predictions(outputs=outputs, labels=labels, classes=self._classes)
 
-    def serve_natively(self, kernel: Kernel) -> None:
-        """From now on this kernel answers in place of the session; it was proved against it."""
-        self._kernel = kernel
-
-    @property
-    def runtime(self) -> str:
-        """onnxruntime or native."""
-        return "native" if self._kernel else "onnxruntime"
-
-    def warm_up(self, rows: NDArray[np.generic], clock: Clock) -> None:
-        """Run every bucket size `warmup_runs` times, on these rows over and over, and keep how long each takes.
-
-        Raises ConfigError when a bucket cannot be run, for instance because it does not fit the device's memory.
-        """
-        timings: list[BucketTiming] = []
-        for bucket in buckets(self.batch_rows_max):
-            batch = np.resize(rows, (bucket, self._width))
-            durations_ms = []
-            for _ in range(warmup_runs):
-                before_s = clock.monotonic_s()
-                try:
-                    self.predict(batch)
-                except (ModelError, InvariantError) as error:
-                    raise ConfigError(f"the model cannot run a batch of {bucket} rows: {error}") from error
-                durations_ms.append((clock.monotonic_s() - before_s) * 1000)
-            timings.append(
-                BucketTiming(rows=bucket, first_ms=durations_ms[0], ms=statistics.median(durations_ms[1:]))
-            )
-            if timings[-1].ms > warmup_run_s_max * 1000:
-                break
-        self.warmup = tuple(timings)
-        self.batch_rows_max = timings[-1].rows
-
-    def check(self, golden: Golden) -> None:
-        """Compare with what the model said when it was packaged. Raises ConfigError when it says something else now."""
-        try:
-            found = self.predict(golden.rows)
-        except (ModelError, InvariantError) as error:
-            raise ConfigError(f"the model cannot run its golden batch: {error}") from error
-        stale = f"on {self.device.name} the model does not say what it said when it was packaged: "
-        for name, expected in golden.outputs.items():
-            difference = np.abs(found.outputs[name] - expected)
-            allowed = golden_absolute_tolerance + golden_relative_tolerance * np.abs(expected).max(axis=0)
-            off = ~(difference <= allowed).all(axis=1)
-            if off.any():
-                row = int(np.flatnonzero(off)[0])
-                raise ConfigError(
-                    f"{stale}output {name} of golden row {row} differs by {difference[row].max():.3g}"
-                )
-        if golden.labels is not None and found.labels is not None:
-            other = np.flatnonzero(found.labels != golden.labels)
-            if len(other):
-                raise ConfigError(f"{stale}golden row {other[0]} gets another class")
-
     def _run(self, matrix: NDArray[np.generic]) -> Predictions:
-        if self._kernel is not None:
-            scores = self._kernel(matrix)
-            answers = self._read_labels(scores, matrix) if self._read_labels else None
-            return Predictions(outputs=scores, labels=answers, classes=self._classes)
         rows = len(matrix)
         if self._fixed_rows and rows < self._fixed_rows:
             matrix = np.resize(matrix, (self._fixed_rows, self._width))
@@ -209,49 +133,6 @@ class OnnxModel:
             outputs[output.name] = array.reshape(len(matrix), output.width)[:rows].astype(np.float64)
         labels = self._read_labels(outputs, found[-1].reshape(-1)[:rows]) if self._read_labels else None
         return Predictions(outputs=outputs, labels=labels, classes=self._classes)
-
-
-def open_model(
-    bundle: Bundle,
-    *,
-    device: str = "auto",
-    runtime: str = "auto",
-    threads: int = 1,
-    batch_rows_max: int,
-    clock: Clock,
-) -> OnnxModel:
-    """A bundle's model, checked against its golden batch and run at every bucket size up to `batch_rows_max`.
-
-    `device`: auto, cpu, cuda or cuda:INDEX. `runtime`: native is our kernel for trees on the CPU, opened only when it agrees
-    with ONNX Runtime here and now; auto is onnxruntime. Raises ConfigError: the device or runtime is not to be had, the
-    graph does not load, or the model does not say what it said when it was packaged.
-    """
-    if runtime == "native":
-        device = "cpu" if device == "auto" else device
-        if device != "cpu":
-            raise ConfigError(f"model.runtime native runs on the CPU, and model.device is {device}")
-    model = OnnxModel(
-        model=bundle.model,
-        signature=bundle.signature,
-        outputs=bundle.outputs,
-        labels=bundle.labels,
-        device=choose_device(device),
-        threads=threads,
-        batch_rows_max=batch_rows_max,
-    )
-    if model.device.note:
-        logger.info("%s", model.device.note)
-    model.check(bundle.golden)
-    if runtime == "native":
-        from engine.models.native import open_kernel
-
-        model.serve_natively(open_kernel(bundle, model))
-        model.check(bundle.golden)
-    rows = bundle.golden.rows
-    if bundle.background is not None:
-        rows = np.concatenate((rows, bundle.background[:batch_rows_max]))
-    model.warm_up(rows, clock)
-    return model
 
 
 def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.generic]], dict[str, Any]]:
@@ -275,12 +156,6 @@ def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.gener
         return dict(zip(names, found, strict=True))
 
     return run
-
-
-def buckets(batch_rows_max: int) -> list[int]:
-    """The batch sizes that are run before the model is ready: powers of two, and the limit itself."""
-    sizes = [1 << power for power in range(batch_rows_max.bit_length())]
-    return [*(size for size in sizes if size < batch_rows_max), batch_rows_max]
 
 
 def choose_device(asked: str) -> Device:
@@ -327,9 +202,9 @@ def _smallest_model() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _open_session(model: bytes, device: Device, threads: int) -> Any:
+def _open_session(model: bytes, device: Device, threads: int, optimization: Optimization = "all") -> Any:
     try:
-        session = _new_session(model, device, threads)
+        session = _new_session(model, device, threads, optimization)
     except _ort_exceptions as error:
         raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
     wanted = _cpu_provider if device.cuda is None else _cuda_provider
@@ -338,8 +213,9 @@ def _open_session(model: bytes, device: Device, threads: int) -> Any:
     return session
 
 
-def _new_session(model: bytes, device: Device, threads: int) -> Any:
+def _new_session(model: bytes, device: Device, threads: int, optimization: Optimization = "all") -> Any:
     options = ort.SessionOptions()
+    options.graph_optimization_level = _levels[optimization]
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL

@@ -1,6 +1,7 @@
 """What a bundle promises: the same bytes from the same parts, and nothing loaded that was not packaged."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper
 from engine.models.arrays import from_npy, to_npy
 from engine.models.bundle import Bundle, Golden
 from engine.models.manifest import Labels
+from engine.models.runtime import NativeProof, Runtime
 from schemas.errors import ConfigError
 from tests.bundles import constant, graph_bytes, linear_model, tensor, write_linear
 
@@ -153,10 +155,14 @@ def _with_manifest(packaged: dict[str, bytes], **changes: Any) -> dict[str, byte
     return {**packaged, "manifest.json": orjson.dumps(manifest)}
 
 
+def _runtime(**changes: Any) -> dict[str, Any]:
+    return {**Runtime().to_json(), **changes}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "format"),
+        ({"format": 1}, "format"),
         ({"more": 1}, "more"),
         ({"name": "a\nb"}, "printable"),
         ({"outputs": []}, "no output"),
@@ -168,6 +174,12 @@ def _with_manifest(packaged: dict[str, bytes], **changes: Any) -> dict[str, byte
         ({"signature": {"features": [], "inputs": []}}, "features"),
         ({"signature": {"features": [{"name": "a"}], "inputs": []}}, "a feature is"),
         ({"files": {}}, "folder only"),
+        ({"runtime": {}}, "member runtime"),
+        ({"runtime": _runtime(optimization="most")}, "member runtime"),
+        ({"runtime": _runtime(difference_max=-1.0)}, "not a number"),
+        ({"runtime": _runtime(native={"equal": True})}, "runtime.native"),
+        ({"runtime": _runtime(native={**asdict(NativeProof()), "equal": True})}, "runtime.native"),
+        ({"runtime": _runtime(native={**asdict(NativeProof()), "rows": 1.5})}, "not a number"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(

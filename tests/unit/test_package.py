@@ -41,7 +41,8 @@ from engine.models.device import Device
 from engine.models.packaging import PackageReport
 from engine.models.parity import ParityError, prove_parity
 from engine.models.rows import read_rows, rows_of_table
-from engine.models.session import OnnxModel, open_model
+from engine.models.served import open_model
+from engine.models.session import OnnxModel
 from engine.models.trees import Tree, join_trees
 from schemas.errors import ConfigError
 from tests.bundles import constant, graph_bytes, linear_model, linear_scores, tensor
@@ -579,3 +580,47 @@ def test_the_command_packages_reports_and_checks_the_input_schema(
     assert report["classes"] == ["no", "yes"]
     assert report["digest"] == Bundle.load(tmp_path / "bundle").digest
     assert report["parity"]["difference_max"] <= 1e-6
+
+
+@pytest.mark.parametrize(
+    "kind", ["lightgbm multi-class", "lightgbm poisson", "xgboost binary", "xgboost partitions"]
+)
+def test_trees_are_proved_equal_on_the_native_kernel(kind: str, tmp_path: Path) -> None:
+    report = _package(models[kind](), tmp_path / "bundle")
+    proof = report.bundle.manifest.runtime.native
+    assert proof.equal, proof.reason
+    assert proof.tests_hit == proof.tests
+    assert proof.rows > count + 2 * proof.tests
+    assert [each.rows for each in report.compared] == [1, 16, 256, 1024]
+    model = open_model(report.bundle, device="cpu", runtime="native", batch_rows_max=64, clock=SystemClock())
+    table = _flights()
+    matrix = rows_of_table(table, report.bundle.signature, origin="").astype(np.float32)
+    found, expected = model.predict(matrix), _predict(report.bundle, table)
+    for name, scores in expected.outputs.items():
+        np.testing.assert_allclose(found.outputs[name], scores, atol=1e-6 * np.abs(scores).max(), rtol=0)
+
+
+def test_an_onnx_classifier_of_trees_is_proved_with_its_labels(tmp_path: Path) -> None:
+    packaged = _package(_xgboost(), tmp_path / "first").bundle
+    graph = onnx.load_from_string(packaged.model)
+    (tmp_path / "model.onnx").write_bytes(graph.SerializeToString())
+    features = [{"name": feature.name, "kind": feature.kind} | (
+        {"categories": list(feature.categories)} if feature.categories else {}
+    ) for feature in packaged.signature.features]  # fmt: skip
+    report = _package(tmp_path / "model.onnx", tmp_path / "second", features=features)
+    assert report.bundle.labels is not None
+    assert report.bundle.labels.values == (0, 1)
+    assert report.bundle.manifest.runtime.native.equal
+
+
+def test_what_is_no_tree_ensemble_says_why_it_is_not_native(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(linear_model())
+    assert main(["package", str(tmp_path / "model.onnx"), "--out", str(tmp_path / "bundle")]) == 0
+    assert "no: our tree kernel takes tree ensembles only" in capsys.readouterr().out
+    _lightgbm(n_estimators=2).booster_.save_model(tmp_path / "m.txt")
+    assert main(["package", str(tmp_path / "m.txt"), "--out", str(tmp_path / "trees"), "--json"]) == 0
+    runtime = json.loads(capsys.readouterr().out)["runtime"]
+    assert runtime["native"]["equal"]
+    assert [each["rows"] for each in runtime["compared"]] == [1, 16, 256, 1024]

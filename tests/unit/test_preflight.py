@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import yaml
 
 from engine.cli import main
+from engine.models.bundle import Bundle
+from engine.models.runtime import NativeProof, Runtime
 from tests.bundles import write_stump
 
 schema = {
@@ -47,8 +50,18 @@ def test_a_good_worker_passes_and_shows_its_warm_up(
     assert found["device"] == "cpu"
     assert [timing["rows"] for timing in found["warmup"]] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
     assert all(timing["ms"] > 0 for timing in found["warmup"])
-    assert found["first_batch"]["rows"] == 256
-    assert set(found["checks"]) == {"settings", "bundle", "model", "input", "explanations"}
+    assert found["first_batch"]["rows"] == found["rehearsal"]["batch_rows_max"] == 256
+    assert [cost["rows"] for cost in found["rehearsal"]["costs"]] == [1, 4, 16, 64, 256]
+    assert found["checks"]["rehearsal"].startswith("batches of up to 256 records take")
+    assert set(found["checks"]) == {
+        "settings",
+        "bundle",
+        "model",
+        "runtime",
+        "input",
+        "explanations",
+        "rehearsal",
+    }
 
 
 def test_the_table_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +69,7 @@ def test_the_table_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["check", str(_settings(tmp_path)), "--no-kafka"]) == 0
     shown = capsys.readouterr().out
     assert "warm-up" in shown
-    assert "The first batch after start, 256 rows, takes" in shown
+    assert "The first batch after start, 256 records, takes" in shown
 
 
 def test_every_fault_is_listed_and_not_the_first_only(
@@ -79,11 +92,34 @@ def test_a_bundle_that_is_not_there_is_one_fault(tmp_path: Path, capsys: pytest.
     assert [item["check"] for item in found["faults"]] == ["bundle"]
 
 
-def test_the_runtime_in_force_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_runtime_in_force_and_its_proof_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _bundle(tmp_path)
-    for runtime, named in (("auto", "onnxruntime on cpu"), ("native", "native on cpu")):
-        assert main(["check", str(_settings(tmp_path, runtime=runtime)), "--no-kafka", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["checks"]["model"].startswith(named)
+    proof = Runtime(native=NativeProof(equal=True, reason="", rows=41, tests=1, tests_hit=1))
+    bundle = Bundle.load(tmp_path / "bundle")
+    for manifest, runtime, named in (
+        (bundle.manifest, "auto", "onnxruntime: it was not tried"),
+        (bundle.manifest, "native", "native: model.runtime asks for it; equal here and now"),
+        (replace(bundle.manifest, runtime=proof), "native", "native: model.runtime asks for it; equal to ONNX Runtime on 41"),
+    ):  # fmt: skip
+        Bundle.write(tmp_path / "bundle", manifest=manifest, model=bundle.model, golden=bundle.golden)
+        settings = _settings(tmp_path, runtime=runtime)
+        assert (
+            main(["check", str(settings), "--no-kafka", "--json"]) == 2
+        )  # the schema went with the rewriting
+        found = json.loads(capsys.readouterr().out)
+        assert found["checks"]["runtime"].startswith(named)
+        assert found["runtime"]["name"] == named.partition(":")[0]
+        assert found["runtime"]["packaged"] == manifest.runtime.to_json()
+    Bundle.write(
+        tmp_path / "bundle",
+        manifest=replace(bundle.manifest, runtime=proof),
+        model=bundle.model,
+        golden=bundle.golden,
+    )
+    main(["check", str(_settings(tmp_path)), "--no-kafka"])
+    assert "runtimes compared" in capsys.readouterr().out
 
 
 def test_settings_that_cannot_be_read_are_one_sentence(

@@ -17,10 +17,9 @@ from engine.clock import SystemClock
 from engine.models.bundle import Bundle
 from engine.models.device import Device, cuda_devices
 from engine.models.manifest import Labels, ModelOutput
-from engine.models.native import open_kernel
-from engine.models.session import OnnxModel, buckets, open_model
+from engine.models.served import buckets, open_model
+from engine.models.session import OnnxModel
 from engine.models.signature import Feature, ModelInput, Signature
-from engine.ports import Predictions
 from schemas.errors import ConfigError, ModelError
 from tests.bundles import (
     constant,
@@ -31,7 +30,6 @@ from tests.bundles import (
     numbers,
     tensor,
     write_linear,
-    write_stump,
 )
 
 without_gpu = pytest.mark.skipif(cuda_devices() > 0, reason="there is a GPU here")
@@ -143,36 +141,6 @@ def test_an_unknown_device_is_an_error(bundle: Bundle, device: str) -> None:
         open_model(bundle, device=device, batch_rows_max=4, clock=SystemClock())
 
 
-def test_the_native_runtime_takes_trees_only(bundle: Bundle) -> None:
-    with pytest.raises(ConfigError, match="native takes tree ensembles only"):
-        open_model(bundle, device="cpu", runtime="native", batch_rows_max=4, clock=SystemClock())
-    with pytest.raises(ConfigError, match="native runs on the CPU"):
-        open_model(bundle, device="cuda:0", runtime="native", batch_rows_max=4, clock=SystemClock())
-
-
-def test_the_native_runtime_says_what_the_other_says(tmp_path: Path) -> None:
-    stump = write_stump(tmp_path / "stump")
-    rows = np.array([[0, 0, 0], [np.nan, 0, 0], [1, 0, 0], [-np.inf, 0, 0]], dtype=np.float32)
-    found = [
-        open_model(stump, device="cpu", runtime=runtime, batch_rows_max=2, clock=SystemClock())
-        for runtime in ("onnxruntime", "native")
-    ]
-    assert [model.runtime for model in found] == ["onnxruntime", "native"]
-    for model in found:
-        np.testing.assert_array_equal(model.predict(rows).outputs["value"], [[1], [2], [2], [1]])
-
-
-def test_a_native_kernel_that_disagrees_is_not_served(tmp_path: Path) -> None:
-    stump = write_stump(tmp_path / "stump")
-
-    class Other:
-        def predict(self, matrix: NDArray[np.generic]) -> Predictions:
-            return Predictions(outputs={"value": np.full((len(matrix), 1), 1.5)}, labels=None, classes=())
-
-    with pytest.raises(ConfigError, match=r"differs from ONNX Runtime's by 0\.5"):
-        open_kernel(stump, Other())
-
-
 @without_gpu
 def test_auto_without_a_gpu_says_one_calm_line(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
@@ -189,7 +157,7 @@ def test_the_runtime_itself_says_nothing(bundle: Bundle, tmp_path: Path) -> None
     write_linear(tmp_path / "linear")
     program = (
         "import sys; from engine.clock import SystemClock; from engine.models.bundle import Bundle;"
-        "from engine.models.session import open_model;"
+        "from engine.models.served import open_model;"
         "open_model(Bundle.load(sys.argv[1]), device='auto', batch_rows_max=4, clock=SystemClock())"
     )
     done = subprocess.run(
