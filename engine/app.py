@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from engine.batcher import Batcher, CostCurve
+from engine.batcher import Batcher
 from engine.clock import Clock
 from engine.codec.avro_encode import ExplanationEncoder, PredictionEncoder
 from engine.codec.breaker import Breaker
@@ -24,12 +24,13 @@ from engine.explain import make_explainer
 from engine.explain.policy import Every, parse_policy
 from engine.metrics import Metrics
 from engine.models.bundle import Bundle
-from engine.models.session import OnnxModel, open_model
+from engine.models.served import ServedModel, open_model, varied_rows
 from engine.observe import Observer
 from engine.pipeline import Pipeline, PipelineLimits
 from engine.ports import AssignmentListener, Attributions, Predictions, Sink, Source
 from engine.predict import Explaining, Scorer, Topics
 from engine.quarantine import FlightNote, Isolation
+from engine.rehearsal import cost_curve, rehearse
 from engine.settings import Settings
 from engine.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
 from schemas.errors import ConfigError, InvariantError, PenstockError
@@ -70,7 +71,7 @@ class Worker:
     compute: ComputeThread
     metrics: Metrics
     board: StatusBoard
-    model: OnnxModel
+    model: ServedModel
     bundle: Bundle
     report: Callable[[WorkerStatus], None]
 
@@ -128,21 +129,17 @@ def make_worker(
     )
     scorer = make_scorer(
         settings,
-        link,
+        cluster=link.cluster,
+        prefixes=link.prefixes,
         name=name,
         bundle=bundle,
         model=model,
         decoder=decoder,
-        isolation=isolation,
+        condemned=isolation.condemned,
         clock=clock,
     )
-    identity = ModelIdentity(
-        name=bundle.name, version=bundle.version, digest=bundle.digest, device=model.device.name
-    )
-    metrics.model_info.labels(
-        name=bundle.name, version=bundle.version, digest=bundle.digest, device=model.device.name
-    ).set(1)
-    board.verified(identity)
+    rehearsed = rehearse(scorer, varied_rows(bundle, model), batch_rows_max=model.batch_rows_max, clock=clock)
+    show_model(bundle, model, metrics, board)
     board.set_state(WorkerState.JOINING)
 
     compute = ComputeThread(
@@ -171,7 +168,7 @@ def make_worker(
         batcher=Batcher(
             rows_max=rows_max,
             latency_slo_s=settings.objective.latency_slo_ms / 1000,
-            cost=CostCurve([(timing.rows, timing.ms / 1000) for timing in model.warmup]),
+            cost=cost_curve(rehearsed),
         ),
         breaker=lambda: Breaker(run_max=letters.run_max, share_max=letters.share_max, window=letters.window),
         watcher=observer,
@@ -190,20 +187,38 @@ def make_worker(
     )
 
 
+def show_model(bundle: Bundle, model: ServedModel, metrics: Metrics, board: StatusBoard) -> None:
+    """Which model is loaded, where and how it runs, and why so, for whoever asks."""
+    facts = {"name": bundle.name, "version": bundle.version, "digest": bundle.digest}
+    where = {"device": model.device.name, "runtime": model.runtime}
+    metrics.model_info.labels(**facts, **where).set(1)
+    seconds = {(model.runtime, timing.rows): timing.ms / 1000 for timing in model.warmup}
+    for each in model.compared:
+        seconds.setdefault(("onnxruntime", each.rows), each.onnxruntime_ms / 1000)
+        seconds.setdefault(("native", each.rows), each.native_ms / 1000)
+    for (runtime, rows), took_s in seconds.items():
+        metrics.model_batch_seconds.labels(runtime=runtime, rows=str(rows)).set(took_s)
+    proof = bundle.manifest.runtime.native
+    metrics.native_proof_rows.set(proof.rows)
+    metrics.native_proof_difference.set(proof.difference_max)
+    board.verified(ModelIdentity(**facts, **where, runtime_reason=model.reason))
+
+
 def make_scorer(
     settings: Settings,
-    link: Link,
     *,
+    cluster: str,
+    prefixes: OutputPrefixes | None,
     name: str,
     bundle: Bundle,
-    model: OnnxModel,
+    model: ServedModel,
     decoder: RowDecoder,
-    isolation: Isolation,
+    condemned: Callable[[Records], Sequence[int]],
     clock: Clock,
 ) -> Scorer:
     """The stages from bytes to bytes for one bundle."""
     output = settings.output
-    prefixes = link.prefixes or output_prefixes(
+    prefixes = prefixes or output_prefixes(
         predictions=output.predictions,
         explanations=output.explanations,
         dead_letters=output.dead_letters,
@@ -215,17 +230,17 @@ def make_scorer(
         topics=Topics(
             predictions=output.predictions, explanations=output.explanations, dead_letters=output.dead_letters
         ),
-        encode_predictions=_prediction_encoder(settings, link, bundle, prefixes.predictions),
+        encode_predictions=_prediction_encoder(settings, cluster, bundle, prefixes.predictions),
         encode_dead_letters=DeadLetterEncoder(
             prefix=prefixes.dead_letters,
-            cluster=link.cluster,
+            cluster=cluster,
             model=LetterModel(name=bundle.name, version=bundle.version, digest=bundle.digest),
             worker=name,
             message_bytes_max=message_bytes_max,
         ),
-        explaining=_explaining(settings, link, bundle, model, prefixes.explanations),
+        explaining=_explaining(settings, cluster, bundle, model, prefixes.explanations),
         message_bytes_max=message_bytes_max,
-        condemned=isolation.condemned,
+        condemned=condemned,
         clock=clock,
     )
 
@@ -238,12 +253,12 @@ def error_of(error: BaseException) -> PenstockError:
 
 
 def _explaining(
-    settings: Settings, link: Link, bundle: Bundle, model: OnnxModel, prefix: bytes
+    settings: Settings, cluster: str, bundle: Bundle, model: ServedModel, prefix: bytes
 ) -> Explaining | None:
     policy = parse_policy(settings.explain.policy)
     if settings.output.explanations is None or policy == Every(False):
         return None
-    explainer = make_explainer(bundle, model, settings.explain)
+    explainer = make_explainer(bundle, model, settings.explain, device=model.device)
     tables = [feature.categories or None for feature in bundle.signature.column_features]
     encoders: dict[tuple[str, str | None, str, str], ExplanationEncoder] = {}
 
@@ -253,7 +268,7 @@ def _explaining(
             encoders[kind] = ExplanationEncoder(
                 prefix=prefix,
                 topic=settings.input.topic,
-                cluster=link.cluster,
+                cluster=cluster,
                 model_name=bundle.name,
                 model_version=bundle.version,
                 model_digest=bundle.digest,
@@ -277,17 +292,23 @@ def _explaining(
             attributions.sampling_error,
         )
 
-    return Explaining(policy=policy, explainer=explainer, encode=encode)
+    budget_ms = settings.explain.budget_ms
+    return Explaining(
+        policy=policy,
+        explainer=explainer,
+        encode=encode,
+        budget_s=None if budget_ms is None else budget_ms / 1000,
+    )
 
 
 def _prediction_encoder(
-    settings: Settings, link: Link, bundle: Bundle, prefix: bytes
+    settings: Settings, cluster: str, bundle: Bundle, prefix: bytes
 ) -> Callable[[Records, Predictions, int], list[bytes]]:
     names = tuple(output.name for output in bundle.outputs)
     encoder = PredictionEncoder(
         prefix=prefix,
         topic=settings.input.topic,
-        cluster=link.cluster,
+        cluster=cluster,
         model_name=bundle.name,
         model_version=bundle.version,
         model_digest=bundle.digest,

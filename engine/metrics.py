@@ -24,6 +24,7 @@ stages = ("wait", "decode", "infer", "explain", "encode", "deliver")
 delivery_outcomes = ("delivered", "aborted")
 rewind_causes = ("abort", "revoke", "lost")
 queues = ("batcher", "compute", "delivery")
+runtimes = ("onnxruntime", "native")
 scaling_bounds = ("rate", "drain", "idle", "minimum", "maximum", "partitions", "held", "capacity_unknown")
 
 _rows_buckets = tuple(2.0**power for power in range(17))
@@ -147,7 +148,20 @@ class Metrics:
         self.model_info = make.gauge(
             "penstock_model_info",
             "1 for the model that is loaded.",
-            {"name": None, "version": None, "digest": None, "device": None},
+            {"name": None, "version": None, "digest": None, "device": None, "runtime": runtimes},
+        )
+        self.model_batch_seconds = make.gauge(
+            "penstock_model_batch_seconds",
+            "What a batch of so many rows took the model at warm-up, and the other runtime where the two were compared.",
+            {"runtime": runtimes, "rows": None},
+        )
+        self.native_proof_rows = make.gauge(
+            "penstock_native_proof_rows",
+            "Rows on which packaging compared the native tree kernel with ONNX Runtime; 0 where it could not.",
+        )
+        self.native_proof_difference = make.gauge(
+            "penstock_native_proof_difference_ratio",
+            "Largest difference of a score found on them, relative to the span of its output, rounded up to a power of ten.",
         )
         self.build_info = make.gauge("penstock_build_info", "1 for the running release.", {"version": None})
         self.build_info.labels(version=version("penstock")).set(1)

@@ -79,7 +79,12 @@ class Observer:
         for done in finished:
             assert done.outcome is not None
             self._metrics.count_batch(done.outcome, busy_s=done.busy_s)
-            self._board.finished(rows=done.batch.rows, busy_s=done.busy_s)
+            self._board.finished(
+                rows=done.batch.rows,
+                busy_s=done.busy_s,
+                explained=done.outcome.explained,
+                unexplained=done.outcome.unexplained,
+            )
         stamps = [poll.records.timestamps_ms for done in finished for poll in done.batch.polls]
         self._metrics.count_ages(np.concatenate(stamps), now_ms=now_ms)
 

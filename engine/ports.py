@@ -136,6 +136,14 @@ class Predictions:
     labels: NDArray[np.int64] | None  # (R,) index into `classes`, None for a model without classes
     classes: tuple[str, ...]  # empty when labels is None
 
+    def take(self, rows: NDArray[np.int64]) -> "Predictions":
+        """The predictions of these rows, in this order."""
+        return Predictions(
+            outputs={name: output[rows] for name, output in self.outputs.items()},
+            labels=None if self.labels is None else self.labels[rows],
+            classes=self.classes,
+        )
+
 
 class Model(Protocol):
     """A prewarmed model on one device. Called on the compute thread."""
@@ -153,7 +161,7 @@ class Attributions:
     output_index: NDArray[np.int64]  # (E,) which output (class) is explained
     output_name: str
     additivity_error: NDArray[np.float64]  # (E,)
-    sampling_error: NDArray[np.float64] | None  # (E,) for sampled methods
+    sampling_error: NDArray[np.float64] | None  # (E,) for methods that sample or integrate
     method: str
     space: str
     background: str | None  # digest

@@ -1,13 +1,14 @@
 """A batch becomes messages: decode, infer, explain, encode; each record ends in exactly one outcome."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import Clock
-from engine.explain.policy import Policy
+from engine.explain.budget import Explained, explain_within
+from engine.explain.policy import Policy, lots
 from engine.ports import Attributions, Decoder, Explainer, Model, Predictions
 from schemas.errors import ModelError
 from schemas.reasons import Reason, Stage
@@ -34,11 +35,12 @@ class Topics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explaining:
-    """What it takes to explain: who is chosen, by which explainer, encoded how."""
+    """What it takes to explain: who is chosen, by which explainer, encoded how, and in how much time per batch."""
 
     policy: Policy
     explainer: Explainer
     encode: EncodeExplanations
+    budget_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +49,13 @@ class Outcome:
 
     outgoing: tuple[Outgoing, ...]
     predicted: int
-    explained: int
+    explained: int  # of the predicted ones, those that carry an explanation
     skipped: int
     rejections: tuple[Rejection, ...]
     bad: NDArray[np.bool_]  # (N,) the rejected ones, in record order
     stage_s: Mapping[str, float]
+    unexplained: Mapping[str, int] = field(default_factory=dict)
+    """Of the predicted ones, those without an explanation, by why: policy or budget; empty where nothing is explained."""
 
 
 class Scorer:
@@ -104,15 +108,34 @@ class Scorer:
         watch.lap("encode")
         bad = np.zeros(len(records), dtype=np.bool_)
         bad[[rejection.index for rejection in rejections]] = True
+        carrying, unexplained = _count_explained(explained, len(rows), failed_rows)
         return Outcome(
             outgoing=tuple(outgoing),
             predicted=len(rows) - len(failed_rows),
-            explained=sum(len(out) for out in outgoing if out.topic == self._topics.explanations),
+            explained=carrying,
+            unexplained=unexplained,
             skipped=skipped,
             rejections=tuple(sorted(rejections, key=lambda rejection: rejection.index)),
             bad=bad,
             stage_s=watch.laps,
         )
+
+    def rehearse(self, matrix: NDArray[np.generic]) -> None:
+        """Run everything behind the decoder on these rows (R, F) and throw away what comes of it: what takes longer the
+        first time takes it before the first record."""
+        count = len(matrix)
+        source = Records(
+            topic="",
+            partitions=np.zeros(count, dtype=np.int32),
+            offsets=np.arange(count, dtype=np.int64),
+            timestamps_ms=np.zeros(count, dtype=np.int64),
+            keys=[None] * count,
+            values=[None] * count,
+        )
+        rejections: list[Rejection] = []
+        matrix, rows, predictions = self._infer(matrix, np.arange(count, dtype=np.int64), rejections)
+        explained = self._explain(source, matrix, rows, predictions, rejections)
+        self._encode(source, matrix, rows, predictions, explained, rejections)
 
     def _without_condemned(
         self, records: Records, rejections: list[Rejection]
@@ -156,7 +179,7 @@ class Scorer:
                     index=int(rows[row]), stage=Stage.INFER, reason=Reason.OUTPUT_NOT_FINITE, detail=detail
                 )
             )
-        return matrix[finite], rows[finite], select_predictions(predictions, np.flatnonzero(finite))
+        return matrix[finite], rows[finite], predictions.take(np.flatnonzero(finite))
 
     def _explain(
         self,
@@ -165,36 +188,28 @@ class Scorer:
         rows: NDArray[np.int64],
         predictions: Predictions | None,
         rejections: list[Rejection],
-    ) -> list[tuple[NDArray[np.int64], Attributions]]:
+    ) -> Explained | None:
         """Attributions with the places (into `rows`) they belong to; a row that cannot be explained is rejected whole."""
-        if self._explaining is None or predictions is None or len(rows) == 0:
-            return []
-        chosen = np.flatnonzero(self._explaining.policy.select(records, rows, predictions))
-        if len(chosen) == 0:
-            return []
-        explainer = self._explaining.explainer
-        everything = len(chosen) == len(rows)
-        try:
-            if everything:
-                return [(chosen, explainer.explain(matrix, predictions))]
-            return [(chosen, explainer.explain(matrix[chosen], select_predictions(predictions, chosen)))]
-        except ModelError:
-            pass  # some row fails: find out which, one at a time; rare enough to be slow
-        explained = []
-        for place in chosen:
-            one = np.array([place])
-            try:
-                explained.append((one, explainer.explain(matrix[one], select_predictions(predictions, one))))
-            except ModelError:
-                detail = "no explanation could be computed for this record"
-                rejections.append(
-                    Rejection(
-                        index=int(rows[place]),
-                        stage=Stage.EXPLAIN,
-                        reason=Reason.EXPLAINER_FAILED,
-                        detail=detail,
-                    )
-                )
+        explaining = self._explaining
+        if explaining is None or predictions is None or len(rows) == 0:
+            return None
+        chosen = np.flatnonzero(explaining.policy.select(records, rows, predictions))
+        if explaining.budget_s is not None:
+            # By lot: if the time does not suffice, what is explained is a fair sample, not the first partitions.
+            chosen = chosen[np.argsort(lots(records, rows[chosen]), kind="stable")]
+        explained = explain_within(
+            explaining.explainer,
+            matrix,
+            predictions,
+            chosen,
+            budget_s=explaining.budget_s,
+            clock=self._clock,
+        )
+        detail = "no explanation could be computed for this record"
+        rejections += [
+            Rejection(index=index, stage=Stage.EXPLAIN, reason=Reason.EXPLAINER_FAILED, detail=detail)
+            for index in rows[explained.failed].tolist()
+        ]
         return explained
 
     def _encode(
@@ -203,7 +218,7 @@ class Scorer:
         matrix: NDArray[np.generic],
         rows: NDArray[np.int64],
         predictions: Predictions | None,
-        explained: Sequence[tuple[NDArray[np.int64], Attributions]],
+        explained: Explained | None,
         rejections: list[Rejection],
     ) -> tuple[list[Outgoing], set[int]]:
         """The messages, and which places of `rows` were rejected after the model ran."""
@@ -213,23 +228,9 @@ class Scorer:
         if predictions is not None and len(rows):
             source = records if len(rows) == len(records) else records.take(rows)
             predicted = self._encode_predictions(source, predictions, now_ms)
-            for places, attributions in explained:
-                assert self._explaining is not None
-                each = len(attributions.base) // len(
-                    places
-                )  # with explain.output all, every output of a record
-                placed = np.repeat(places, each) if each > 1 else places
-                whole = len(placed) == len(rows) and each == 1
-                encoded = self._explaining.encode(
-                    source if whole else source.take(placed),
-                    matrix if whole else matrix[placed],
-                    attributions,
-                )
-                explanations += zip(placed.tolist(), encoded, strict=True)
-        unexplained = {rejection.index for rejection in rejections if rejection.stage is Stage.EXPLAIN}
-        failed = (
-            {place for place, row in enumerate(rows.tolist()) if row in unexplained} if unexplained else set()
-        )
+            if explained is not None:
+                explanations = self._encode_explained(source, matrix, explained)
+        failed = set() if explained is None else set(explained.failed.tolist())
         failed |= self._reject_too_long(rows, predicted, explanations, rejections)
 
         outgoing = []
@@ -250,6 +251,24 @@ class Scorer:
                 _outgoing(self._topics.dead_letters, records, indices, range(len(dead)), dead, set())
             )
         return outgoing, failed
+
+    def _encode_explained(
+        self, source: Records, matrix: NDArray[np.generic], explained: Explained
+    ) -> list[tuple[int, bytes]]:
+        """The payloads with the places of their rows, in the order of the rows; `source` is the records of all rows."""
+        assert self._explaining is not None
+        explanations: list[tuple[int, bytes]] = []
+        for places, attributions in explained.parts:
+            each = len(attributions.base) // len(places)  # with explain.output all, every output of a record
+            placed = np.repeat(places, each) if each > 1 else places
+            whole = np.array_equal(placed, np.arange(len(source)))
+            encoded = self._explaining.encode(
+                source if whole else source.take(placed), matrix if whole else matrix[placed], attributions
+            )
+            explanations += zip(placed.tolist(), encoded, strict=True)
+        if len(explained.parts) > 1:
+            explanations.sort(key=lambda explanation: explanation[0])
+        return explanations
 
     def _reject_too_long(
         self,
@@ -309,13 +328,19 @@ def infer_around_failures(model: Model, matrix: NDArray[np.generic]) -> tuple[Pr
     return joined, failed
 
 
-def select_predictions(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
-    """The predictions of some rows."""
-    return Predictions(
-        outputs={name: output[rows] for name, output in predictions.outputs.items()},
-        labels=None if predictions.labels is None else predictions.labels[rows],
-        classes=predictions.classes,
-    )
+def _count_explained(
+    explained: Explained | None, rows: int, failed: set[int]
+) -> tuple[int, Mapping[str, int]]:
+    """Predicted records that carry an explanation, and why the others do not."""
+    if explained is None:
+        return 0, {}
+    carrying = sum(len(places) for places, _ in explained.parts)
+    skipped = len(explained.skipped)
+    if failed:
+        at_fault = np.fromiter(failed, dtype=np.int64)
+        carrying -= sum(int(np.isin(places, at_fault).sum()) for places, _ in explained.parts)
+        skipped -= int(np.isin(explained.skipped, at_fault).sum())
+    return carrying, {"policy": rows - len(failed) - carrying - skipped, "budget": skipped}
 
 
 def _moved(rejection: Rejection, places: NDArray[np.int64] | None) -> Rejection:
@@ -341,7 +366,8 @@ def _outgoing(
     if failed:
         kept = [i for i, place in enumerate(places) if place not in failed]
         places, payloads = [places[i] for i in kept], [payloads[i] for i in kept]
-    if len(places) == len(records):  # nothing was set aside: the usual case, without a copy per record
+    if len(places) == len(records) and np.array_equal(places, np.arange(len(places))):
+        # Nothing was set aside: the usual case, without a copy per record.
         return Outgoing(topic=topic, keys=records.keys, values=list(payloads), partitions=records.partitions)
     indices = rows[np.asarray(places, dtype=np.int64)]
     keys = records.keys

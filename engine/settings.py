@@ -178,8 +178,21 @@ class ExplainSettings(Section):
     policy: Annotated[str, AfterValidator(_policy)] = Field(
         "every", description="every, none, sample:0.1, score>=0.8, header:NAME"
     )
-    method: Literal["auto", "tree_path_dependent", "tree_interventional", "exact_enumeration", "sampled"] = (
-        "auto"
+    method: Literal[
+        "auto",
+        "tree_path_dependent",
+        "tree_interventional",
+        "exact_enumeration",
+        "sampled",
+        "expected_gradients",
+        "deeplift_rescale",
+        "lime",
+    ] = Field("auto", description="auto is exact where it can be; docs/explanations.md says what each means")
+    budget_ms: float | None = Field(
+        None,
+        gt=0,
+        le=600_000,
+        description="time for the explanations of a batch; records it does not reach are predicted, not explained, and counted",
     )
     top: int = Field(0, ge=0, description="only the strongest this many features; 0 means all")
     output: str = Field("predicted", description="predicted, all, or the name of a class or output")
@@ -187,7 +200,7 @@ class ExplainSettings(Section):
         1024,
         ge=16,
         le=1 << 16,
-        description="evaluations of the model per record, for methods that evaluate it",
+        description="evaluations of the model, or of its gradient, per record, for methods that evaluate it",
     )
 
 

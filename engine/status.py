@@ -37,6 +37,8 @@ class ModelIdentity:
     version: str
     digest: str
     device: str
+    runtime: str = "onnxruntime"
+    runtime_reason: str = ""  # why that one, in a sentence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +66,8 @@ class WorkerStatus:
     busy_ratio: float  # share of the last minute
     in_flight_batches: int
     records: int  # finished since the start
+    explained: int = 0  # of those, predicted with an explanation
+    unexplained: Mapping[str, int] = field(default_factory=dict)  # of those, predicted without one, by why
     assigned: tuple[int, ...] = ()
     positions: tuple[Position, ...] = ()
 
@@ -96,6 +100,8 @@ class _Facts:
     oldest_ms: dict[int, int] = field(default_factory=dict)
     startup_s: float = 0.0
     records: int = 0
+    explained: int = 0
+    unexplained: dict[str, int] = field(default_factory=dict)
 
 
 class StatusBoard:
@@ -170,11 +176,16 @@ class StatusBoard:
                 facts.startup_s = now_s - self._started_s
                 self._window.start(now_s=now_s)
 
-    def finished(self, *, rows: int, busy_s: float) -> None:
-        """One batch was delivered."""
+    def finished(
+        self, *, rows: int, busy_s: float, explained: int = 0, unexplained: Mapping[str, int] | None = None
+    ) -> None:
+        """One batch was delivered; `unexplained` counts its predicted records without an explanation, by why."""
         now_s = self._clock.monotonic_s()
         with self._lock:
             self._facts.records += rows
+            self._facts.explained += explained
+            for reason, count in (unexplained or {}).items():
+                self._facts.unexplained[reason] = self._facts.unexplained.get(reason, 0) + count
             self._facts.progress_s = now_s
             self._window.add(now_s=now_s, records=rows, busy_s=busy_s)
             self._capacity.observe(rows=rows, busy_s=busy_s)
@@ -241,6 +252,8 @@ class StatusBoard:
                 busy_ratio=busy_ratio,
                 in_flight_batches=facts.in_flight,
                 records=facts.records,
+                explained=facts.explained,
+                unexplained=dict(facts.unexplained),
                 assigned=facts.assigned,
                 positions=tuple(
                     Position(

@@ -15,7 +15,7 @@ from engine.codec.json_rows import JsonRows
 from engine.explain import make_explainer
 from engine.explain.reasons import Reason, draw, signed_bar
 from engine.models.bundle import Bundle
-from engine.models.session import open_model
+from engine.models.served import open_model
 from engine.ports import Attributions, Predictions
 from engine.settings import ExplainSettings
 from engine.terminal import Terminal

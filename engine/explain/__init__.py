@@ -1,23 +1,51 @@
 """Why the model said it: which explainer a model gets."""
 
+import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from engine.explain.tree_shap import TreeShap
     from engine.models.bundle import Bundle
-    from engine.ports import Explainer, Model
+    from engine.models.device import Device
+    from engine.ports import Explainer, Model, Predictions
     from engine.settings import ExplainSettings
 
 __all__ = ["TreeShap", "make_explainer"]
 
+logger = logging.getLogger(__name__)
 
-def make_explainer(bundle: "Bundle", model: "Model", settings: "ExplainSettings") -> "Explainer":
-    """The explainer that the settings ask for; `auto` explains trees exactly and everything else by evaluation.
+_by_gradients = ("expected_gradients", "deeplift_rescale")
 
-    Raises ConfigError when the model cannot be explained as asked, or the bundle lacks what that needs.
+
+def make_explainer(
+    bundle: "Bundle", model: "Model", settings: "ExplainSettings", *, device: "Device | None" = None
+) -> "Explainer":
+    """The explainer that the settings ask for, tried on a row of the golden batch.
+
+    `auto` explains trees exactly, other models of few features exactly by enumeration, those whose file has a gradient by
+    expected gradients where these account for the scores, and the rest by sampled coalitions. A gradient graph runs on
+    `device`, the CPU when None. Raises ConfigError when the model cannot be explained as asked, or the bundle lacks what that
+    needs.
     """
+    import numpy as np
+
+    answers = _golden_answers(bundle)
+    explainer = _chosen(bundle, model, settings, device, answers)
+    with suppress(ModelError):  # perhaps of this row alone
+        explainer.explain(bundle.golden.rows[:1], answers.take(np.zeros(1, dtype=np.int64)))
+    return explainer
+
+
+def _chosen(
+    bundle: "Bundle",
+    model: "Model",
+    settings: "ExplainSettings",
+    device: "Device | None",
+    answers: "Predictions",
+) -> "Explainer":
     method = settings.method
     if method == "auto" or method == "tree_path_dependent" or method == "tree_interventional":
         from engine.explain.onnx_trees import NotATreeError
@@ -28,9 +56,64 @@ def make_explainer(bundle: "Bundle", model: "Model", settings: "ExplainSettings"
         except NotATreeError as error:
             if method != "auto":
                 raise ConfigError(f"explain.method {method}: {error}") from error
+    if method == "lime":
+        return _lime(bundle, model, settings)
+    few = 2**bundle.signature.width <= settings.samples
+    if method in _by_gradients or (method == "auto" and not few and bundle.background is not None):
+        found = _gradients(bundle, model, settings, device, answers)
+        if found is not None:
+            return found
     from engine.explain.sampled import SampledExplainer
 
     return SampledExplainer(model, bundle.signature, bundle.background, settings)
+
+
+def _gradients(
+    bundle: "Bundle",
+    model: "Model",
+    settings: "ExplainSettings",
+    device: "Device | None",
+    answers: "Predictions",
+) -> "Explainer | None":
+    """By gradients; None where `auto` had better not."""
+    from engine.explain.gradient import GradientExplainer, sound
+    from engine.models.device import Device
+
+    automatic = settings.method == "auto"
+    method = "expected_gradients" if automatic else settings.method
+    try:
+        explainer = GradientExplainer(bundle, model, settings, method=method, device=device or Device())
+        if not automatic or sound(explainer, bundle.golden.rows, answers):
+            return explainer
+        reason = "gradients do not account for its scores"
+    except (ConfigError, ModelError) as error:
+        if not automatic:
+            raise ConfigError(f"explain.method {method}: {error}") from error
+        reason = str(error)
+    logger.info("the model is explained by sampled coalitions: %s", reason)
+    return None
+
+
+def _lime(bundle: "Bundle", model: "Model", settings: "ExplainSettings") -> "Explainer":
+    """Of trees in closed form, of anything else by a fixed design."""
+    from engine.explain.lime import LimeExplainer
+    from engine.explain.lime_trees import LimeTreeExplainer
+    from engine.explain.onnx_trees import NotATreeError
+    from engine.explain.tree_shap import forest_of
+
+    if bundle.background is not None:
+        with suppress(NotATreeError):
+            return LimeTreeExplainer(
+                forest_of(bundle), bundle.signature, bundle.background, output=settings.output
+            )
+    return LimeExplainer(model, bundle.signature, bundle.background, settings)
+
+
+def _golden_answers(bundle: "Bundle") -> "Predictions":
+    from engine.ports import Predictions
+
+    golden = bundle.golden
+    return Predictions(outputs=golden.outputs, labels=golden.labels, classes=bundle.classes)
 
 
 def __getattr__(name: str) -> Any:

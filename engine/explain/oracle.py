@@ -19,7 +19,7 @@ _cells_max = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Paths:
+class Paths:
     """P leaves that have D different features on their paths, each feature's tests a run of `node` and `wanted`."""
 
     leaf_row: NDArray[np.int32]  # (P,)
@@ -37,14 +37,14 @@ def path_dependent(forest: Forest, X: NDArray[np.float32]) -> tuple[NDArray[np.f
     share = shares(forest)
     values = np.zeros((len(X), forest.features, forest.outputs))
     expected = forest.base_values.copy()
-    for paths in _paths(forest):
+    for paths in leaf_paths(forest):
         child = np.where(paths.wanted, forest.yes[paths.node], forest.no[paths.node])
         z = np.multiply.reduceat(share[child], paths.starts).reshape(paths.feature.shape)
         expected += z.prod(axis=1) @ forest.leaf_values[paths.leaf_row]
-        for rows in _chunks(len(X), paths.feature.size * _node_count(paths)):
-            o = _satisfied(forest, paths, X[rows])
-            _add(values[rows], paths, forest, _shapley(o, z[None]))
-    expected += _lone_leaves(forest)
+        for rows in row_chunks(len(X), paths.feature.size * _node_count(paths)):
+            o = satisfied(forest, paths, X[rows])
+            add_to_features(values[rows], paths, forest, shapley(o, z[None]))
+    expected += lone_leaves(forest)
     return values, expected
 
 
@@ -53,16 +53,16 @@ def interventional(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """SHAP values relative to the background rows, features broken loose: (rows, F, K), and their mean score, (K,)."""
     values = np.zeros((len(X), forest.features, forest.outputs))
-    for paths in _paths(forest):
-        z_all = _satisfied(forest, paths, background)
-        for rows in _chunks(len(X), paths.feature.size * _node_count(paths)):
-            o = _satisfied(forest, paths, X[rows])
-            mean = sum((_shapley(o, z[None]) for z in z_all), start=np.zeros(o.shape)) / len(background)
-            _add(values[rows], paths, forest, mean)
+    for paths in leaf_paths(forest):
+        z_all = satisfied(forest, paths, background)
+        for rows in row_chunks(len(X), paths.feature.size * _node_count(paths)):
+            o = satisfied(forest, paths, X[rows])
+            mean = sum((shapley(o, z[None]) for z in z_all), start=np.zeros(o.shape)) / len(background)
+            add_to_features(values[rows], paths, forest, mean)
     return values, forest.raw_scores(background).mean(axis=0)
 
 
-def _paths(forest: Forest) -> Iterator[_Paths]:
+def leaf_paths(forest: Forest) -> Iterator[Paths]:
     """All leaves but lone ones, by number of different features."""
     parent = np.full(forest.nodes, -1, dtype=np.int64)
     inner = np.flatnonzero(forest.leaf < 0)
@@ -101,7 +101,7 @@ def _paths(forest: Forest) -> Iterator[_Paths]:
             end = min(begin + per_chunk, len(leaves))
             first = starts[begin * count]
             last = starts[end * count] if end < len(leaves) else len(picked_node)
-            yield _Paths(
+            yield Paths(
                 leaf_row=forest.leaf[leaves[begin:end]],
                 feature=features[begin:end],
                 node=picked_node[first:last],
@@ -110,23 +110,23 @@ def _paths(forest: Forest) -> Iterator[_Paths]:
             )
 
 
-def _lone_leaves(forest: Forest) -> NDArray[np.float64]:
+def lone_leaves(forest: Forest) -> NDArray[np.float64]:
     """The values of trees that are one leaf."""
     lone = forest.leaf[forest.roots]
     total: NDArray[np.float64] = forest.leaf_values[lone[lone >= 0]].sum(axis=0)
     return total
 
 
-def _node_count(paths: _Paths) -> int:
+def _node_count(paths: Paths) -> int:
     return -(-int(paths.feature.shape[1]) // 2)
 
 
-def _chunks(rows: int, cells_per_row: int) -> Iterator[slice]:
+def row_chunks(rows: int, cells_per_row: int) -> Iterator[slice]:
     step = max(1, _cells_max // cells_per_row)
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
-def _satisfied(forest: Forest, paths: _Paths, X: NDArray[np.float32]) -> NDArray[np.bool_]:
+def satisfied(forest: Forest, paths: Paths, X: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether each row answers every test of a leaf's feature as the leaf wants it, (rows, P, D)."""
     tested, place = np.unique(paths.node, return_inverse=True)
     answers = forest.passes(np.broadcast_to(tested, (len(X), len(tested))), X[:, forest.feature[tested]])
@@ -134,30 +134,34 @@ def _satisfied(forest: Forest, paths: _Paths, X: NDArray[np.float32]) -> NDArray
     return np.logical_and.reduceat(fits, paths.starts, axis=1).reshape(len(X), *paths.feature.shape)
 
 
-def _shapley(o: NDArray[np.bool_], z: NDArray[np.generic]) -> NDArray[np.float64]:
-    """The Shapley values of leaves of value 1, (rows, P, D), from o (rows, P, D) and z (1, P, D).
-
-    Products of the other features come from prefixes and suffixes: dividing the full product would fail at z = o = 0.
-    """
+def shapley(o: NDArray[np.bool_], z: NDArray[np.generic]) -> NDArray[np.float64]:
+    """The Shapley values of leaves of value 1, (rows, P, D), from o (rows, P, D) and z (1, P, D)."""
     inside, outside = o.astype(np.float64), z.astype(np.float64)
-    depth = o.shape[-1]
-    points, weights = np.polynomial.legendre.leggauss((depth + 1) // 2)
+    points, weights = np.polynomial.legendre.leggauss((o.shape[-1] + 1) // 2)
     result = np.zeros(o.shape)
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         factor = outside * (1 - point) + inside * point
-        others = np.empty(factor.shape)
-        others[..., 0] = weight
-        np.cumprod(factor[..., :-1], axis=-1, out=others[..., 1:])
-        others[..., 1:] *= weight
-        suffix = np.ones(factor.shape[:-1])
-        for place in range(depth - 1, -1, -1):
-            others[..., place] *= suffix
-            suffix *= factor[..., place]
-        result += others
+        result += weight * products_of_others(factor)
     return result * (inside - outside)
 
 
-def _add(values: NDArray[np.float64], paths: _Paths, forest: Forest, unit: NDArray[np.float64]) -> None:
+def products_of_others(factor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each factor of (..., D), the product of all others.
+
+    From prefixes and suffixes: dividing the full product would fail at a factor of 0.
+    """
+    others = np.ones(factor.shape)
+    np.cumprod(factor[..., :-1], axis=-1, out=others[..., 1:])
+    suffix = np.ones(factor.shape[:-1])
+    for place in range(factor.shape[-1] - 1, -1, -1):
+        others[..., place] *= suffix
+        suffix *= factor[..., place]
+    return others
+
+
+def add_to_features(
+    values: NDArray[np.float64], paths: Paths, forest: Forest, unit: NDArray[np.float64]
+) -> None:
     """Add the Shapley values of all leaves, times their values, to the features' (rows, F, K)."""
     weight = forest.leaf_values[paths.leaf_row]
     flat, feature = unit.reshape(len(unit), -1), paths.feature.reshape(-1)

@@ -48,14 +48,7 @@ class Sample:
     def select(
         self, records: Records, rows: NDArray[np.int64], predictions: Predictions
     ) -> NDArray[np.bool_]:
-        place = records.offsets[rows].astype(np.uint64) ^ (
-            records.partitions[rows].astype(np.uint64) << np.uint64(48)
-        )
-        with np.errstate(over="ignore"):  # SplitMix64's finaliser (Steele, Lea, Flood 2014): wraps on purpose
-            place = (place ^ (place >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            place = (place ^ (place >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        place ^= place >> np.uint64(31)
-        chosen: NDArray[np.bool_] = (place >> np.uint64(11)) * 2.0**-53 < self.share
+        chosen: NDArray[np.bool_] = (lots(records, rows) >> np.uint64(11)) * 2.0**-53 < self.share
         return chosen
 
 
@@ -87,6 +80,18 @@ class HasHeader:
             dtype=np.bool_,
             count=len(rows),
         )
+
+
+def lots(records: Records, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A number per row, (R,), evenly spread and decided by partition and offset alone: the same on every replay."""
+    place: NDArray[np.uint64] = records.offsets[rows].astype(np.uint64) ^ (
+        records.partitions[rows].astype(np.uint64) << np.uint64(48)
+    )
+    with np.errstate(over="ignore"):  # SplitMix64's finaliser (Steele, Lea, Flood 2014): wraps on purpose
+        place = (place ^ (place >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        place = (place ^ (place >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    place ^= place >> np.uint64(31)
+    return place
 
 
 def score_of(predictions: Predictions) -> NDArray[np.float64]:

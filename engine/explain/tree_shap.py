@@ -1,7 +1,6 @@
 """Exact SHAP values of tree ensembles: for people with a matrix, and for the stream."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from engine.explain.covers import shares
 from engine.explain.forest import Forest
 from engine.explain.onnx_trees import read_forest
+from engine.explain.tree_outputs import TreeOutputs
 from engine.native._trees import Arrays, ShapKernel
 from engine.ports import Attributions, Predictions
-from schemas.errors import ConfigError, InvariantError
+from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.models.bundle import Bundle
@@ -76,8 +76,7 @@ class TreeShap:
         from engine.models.bundle import Bundle  # late: reading a bare ONNX file needs none of it
 
         bundle = path if isinstance(path, Bundle) else Bundle.load(path)
-        inputs = [(item.name, item.width) for item in bundle.signature.inputs]
-        forest = _with_classes(read_forest(bundle.model, inputs=inputs), bundle.classes)
+        forest = forest_of(bundle)
         if method == "auto":
             method = "tree_path_dependent" if forest.cover is not None else "tree_interventional"
             if forest.cover is None and bundle.background is None:
@@ -130,68 +129,27 @@ class TreeExplainer:
     """Explains a batch for the stream: the predicted class, one output, or all of them."""
 
     def __init__(self, shap: TreeShap, *, output: str = "predicted") -> None:
-        """`output` is `predicted`, `all`, or the name of a class, of the score output, or the number of a target.
-
-        Raises ConfigError when there is no such output, or `predicted` has no meaning: several targets and no classes.
-        """
+        """`output`: see TreeOutputs. Raises ConfigError when there is no such output."""
         self._shap = shap
-        self._forest = shap.forest
-        self._space = self._forest.space
-        self._fixed = _fixed_outputs(self._forest, output)
-        self._output_name = self._forest.output_name
+        self._outputs = TreeOutputs(shap.forest, output)
 
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """One explanation a row; with `all`, every output of the first row, then of the second, and so on."""
-        rows = as_rows(matrix, self._forest.features)
+        forest = self._shap.forest
+        rows = as_rows(matrix, forest.features)
         values, raw = self._shap.contributions(rows)
-        if self._fixed is None:
-            index = self._predicted(predictions)
-            place = np.arange(len(rows))
-        else:
-            index = np.tile(self._fixed, len(rows))
-            place = np.repeat(np.arange(len(rows)), len(self._fixed))
-        picked, base, score = self._picked(values, raw, place, index)
+        index, picked, base, score = self._outputs.picked(values, self._shap.base[None], raw, predictions)
         return Attributions(
             values=picked,
             base=base,
             output_index=index,
-            output_name=self._output_name,
+            output_name=forest.output_name,
             additivity_error=base + picked.sum(axis=1) - score,
             sampling_error=None,
             method=self._shap.method,
-            space=self._space,
+            space=forest.space,
             background=self._shap.background_digest,
         )
-
-    def _predicted(self, predictions: Predictions) -> NDArray[np.int64]:
-        labels = predictions.labels
-        if labels is None:
-            raise InvariantError("a classifier predicted no class")
-        if predictions.classes == self._forest.labels:
-            return labels
-        place = {name: index for index, name in enumerate(self._forest.labels)}
-        if not set(predictions.classes) <= place.keys():
-            raise InvariantError("the classes of the predictions are not those of the trees")
-        return np.array([place[name] for name in predictions.classes], dtype=np.int64)[labels]
-
-    def _picked(
-        self,
-        values: NDArray[np.float64],
-        raw: NDArray[np.float64],
-        place: NDArray[np.int64],
-        index: NDArray[np.int64],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Values (E, F), base (E,) and raw score (E,) of output index[e] of row place[e]."""
-        if self._forest.outputs == 1 and self._forest.labels:
-            # One score for two classes: the first class's is `mirror` less the second's.
-            sign = np.where(index == 1, 1.0, -1.0)
-            start = np.where(index == 1, 0.0, self._forest.mirror)
-            return (
-                values[place, :, 0] * sign[:, None],
-                start + sign * self._shap.base[0],
-                start + sign * raw[place, 0],
-            )
-        return values[place, :, index], self._shap.base[index], raw[place, index]
 
 
 def as_rows(X: ArrayLike, features: int) -> NDArray[np.float32]:
@@ -203,6 +161,12 @@ def as_rows(X: ArrayLike, features: int) -> NDArray[np.float32]:
         )
     with np.errstate(over="ignore"):  # beyond float32 is infinite, as it is for the model
         return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def forest_of(bundle: "Bundle") -> Forest:
+    """A bundle's trees. Raises NotATreeError when its model is something else."""
+    inputs = [(item.name, item.width) for item in bundle.signature.inputs]
+    return _with_classes(read_forest(bundle.model, inputs=inputs), bundle.classes)
 
 
 def _with_classes(forest: Forest, classes: tuple[str, ...]) -> Forest:
@@ -217,29 +181,6 @@ def _file_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _fixed_outputs(forest: Forest, output: str) -> NDArray[np.int64] | None:
-    """The outputs to explain of every row, or None where the predicted class decides."""
-    if output == "all":
-        return np.arange(forest.classes)
-    if output == "predicted":
-        if forest.labels:
-            return None
-        if forest.outputs == 1:
-            return np.zeros(1, dtype=np.int64)
-        raise ConfigError(
-            f"explain.output predicted: the model has {forest.outputs} targets and predicts no class; "
-            "choose all, or the number of one"
-        )
-    names: Sequence[str] = forest.labels or [str(number) for number in range(forest.outputs)]
-    if output in names:
-        return np.array([names.index(output)])
-    if output == forest.output_name and forest.classes == 1:
-        return np.zeros(1, dtype=np.int64)
-    raise ConfigError(
-        f"explain.output {output}: the model has {', '.join(names[:20])}; or choose all, predicted"
-    )
 
 
 class _Kernel:

@@ -2,13 +2,16 @@
 
 import itertools
 import math
+import tracemalloc
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.explain.sampled import SampledExplainer, exact_design, paired_design
+from engine.explain.coalitions import exact_design, paired_design
+from engine.explain.sampled import SampledExplainer, representatives
 from engine.models.signature import Feature, ModelInput, Signature
 from engine.ports import Predictions
 from engine.settings import ExplainSettings
@@ -30,10 +33,10 @@ class Regressor:
         return Predictions(outputs={"value": value[:, None]}, labels=None, classes=())
 
 
-def signature(features: int) -> Signature:
+def signature(features: int, dtype: Literal["float32", "float64"] = "float32") -> Signature:
     return Signature(
         features=tuple(Feature(name=f"f{i}", field=f"f{i}", kind="number") for i in range(features)),
-        inputs=(ModelInput(name="X", dtype="float32", start=0, width=features),),
+        inputs=(ModelInput(name="X", dtype=dtype, start=0, width=features),),
     )
 
 
@@ -139,3 +142,90 @@ def test_what_cannot_be_explained_is_refused_at_start() -> None:
     X, _, explainer, model = explain(7, output="nonsense")
     with pytest.raises(ConfigError, match="nonsense"):
         explainer.explain(X, model.predict(X))
+
+
+@pytest.mark.parametrize("features", [2, 5, 9])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_model_is_asked_about_mixtures_of_row_and_background_and_nothing_else(
+    features: int, dtype: str
+) -> None:
+    """Every number that the model sees is the record's or a background row's own, bit for bit, NaN included."""
+    rng = np.random.default_rng(features)
+    X = rng.normal(size=(3, features)).astype(dtype)
+    background = rng.normal(size=(2, features)).astype(dtype)
+    X[0, 0] = background[1, -1] = np.nan
+    seen: list[NDArray[np.generic]] = []
+
+    class Watcher:
+        def predict(self, matrix: NDArray[np.generic]) -> Predictions:
+            seen.append(matrix.copy())
+            return Predictions(outputs={"value": np.ones((len(matrix), 1))}, labels=None, classes=())
+
+    kind: Literal["float32", "float64"] = "float32" if dtype == "float32" else "float64"
+    for samples in (16, 2 ** (features + 1)):
+        seen.clear()
+        settings = ExplainSettings(samples=max(16, samples))
+        explainer = SampledExplainer(Watcher(), signature(features, kind), background, settings)
+        answers = Predictions(outputs={"value": np.ones((3, 1))}, labels=None, classes=())
+        method = explainer.explain(X, answers).method
+        exact = 2**features <= settings.samples
+        assert method == ("exact_enumeration" if exact else "sampled")
+        design = exact_design(features) if exact else paired_design(features, samples)
+        coalitions = design.coalitions
+        wanted = np.where(
+            coalitions[None, None],
+            X[:, None, None, :],
+            representatives(background, max(1, settings.samples // len(coalitions)))[None, :, None, :],
+        )
+        np.testing.assert_array_equal(np.concatenate(seen).reshape(wanted.shape), wanted)
+
+
+def test_many_rows_take_no_more_memory_than_few() -> None:
+    X, _, explainer, model = explain(13, rows=500, method="exact_enumeration", samples=1024)
+    predictions = model.predict(X)
+    tracemalloc.start()
+    explainer.explain(X, predictions)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (
+        peak_bytes < 24 << 20
+    )  # all answers of all rows at once would be 33 MB, and the solve's operands more
+
+
+def test_one_background_row_is_the_most_typical_one() -> None:
+    rng = np.random.default_rng(2)
+    background = rng.normal(size=(50, 4)) * [1, 10, 0.1, 0]
+    background[0] = [9, 90, 0.9, 0]
+    background[20] = np.median(background, axis=0)
+    background[5, 1], background[7, 2] = np.nan, np.inf
+    np.testing.assert_array_equal(representatives(background, 1), background[20:21])
+    np.testing.assert_array_equal(representatives(background, 99), background)
+    nothing_known = np.full((3, 2), np.nan)
+    assert representatives(nothing_known, 1).shape == (1, 2)
+
+
+@pytest.mark.filterwarnings("ignore")  # shap's own
+@pytest.mark.parametrize("samples", [100, 400])
+def test_a_fixed_design_is_no_worse_than_shaps_kernel_explainer(samples: int) -> None:
+    """At as many evaluations of the model, on the mean over rows, by the exact values."""
+    import shap
+
+    features = 12
+    X, background, exact, model = explain(features, rows=12, method="exact_enumeration", samples=4096)
+    design = SampledExplainer(
+        model,
+        signature(features),
+        background[:1],
+        ExplainSettings(method="sampled", samples=samples),
+    )
+    exact._background = design._background
+    predictions = model.predict(X)
+    truth = exact.explain(X, predictions).values
+    ours = design.explain(X, predictions)
+    peer = shap.KernelExplainer(lambda Z: bent(np.asarray(Z)), background[:1].astype(np.float64))
+    np.random.seed(0)
+    theirs = peer.shap_values(X.astype(np.float64), nsamples=samples, silent=True, l1_reg=False)
+    error = np.sqrt(np.mean((ours.values - truth) ** 2, axis=1))
+    assert error.mean() <= 1.05 * np.sqrt(np.mean((theirs - truth) ** 2, axis=1)).mean()
+    assert ours.sampling_error is not None
+    assert 0.5 < ours.sampling_error.mean() / error.mean() < 4  # it says how wrong it is, and rather too much

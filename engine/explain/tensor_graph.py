@@ -1,0 +1,176 @@
+"""Tree SHAP as a plain ONNX graph of comparisons, products and look-ups, for runtimes that know no trees: a GPU's.
+
+Every node's test is answered (Gather, LessOrEqual), the answers of a group of leaves make the number of a table row (MatMul
+by powers of two), and the rows are fetched and added (Gather, ReduceSum); see leaf_groups for what they hold.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from engine.explain.covers import shares
+from engine.explain.forest import Forest
+from engine.explain.leaf_groups import Group, cut, tables
+from engine.explain.oracle import path_dependent
+from engine.models.device import Device
+from engine.models.manifest import ModelOutput
+from engine.models.session import OnnxModel
+from engine.models.signature import Feature, ModelInput, Signature
+from schemas.errors import ConfigError
+
+table_bytes_max = 512 << 20
+fetched_bytes_max = 256 << 20
+"""Table rows that one run may have fetched and not added yet."""
+_groups_at_once = 128
+
+
+class GraphShap:
+    """SHAP values of a tree ensemble by a tensor graph on one device; what TreeExplainer asks of TreeShap.
+
+    In float32: to 1e-5 of the largest value, as the tables are added in the order that the device likes.
+    """
+
+    def __init__(
+        self,
+        forest: Forest,
+        *,
+        background: NDArray[np.float32] | None = None,
+        device: Device,
+        rows_max: int = 4096,
+    ) -> None:
+        """Relative to the background rows, else to the forest's covers.
+
+        Raises ConfigError: neither is there, a test is of a category set, a path longer than `bits_max` tests, tables of
+        more than `table_bytes_max`, or no session on the device.
+        """
+        self.forest = forest
+        self.method = "tree_path_dependent" if background is None else "tree_interventional"
+        self.background_digest = (
+            None if background is None else hashlib.sha256(background.tobytes()).hexdigest()
+        )
+        groups = cut(forest)
+        model = tensor_graph(forest, groups, background)
+        width = (forest.features + 1) * forest.outputs
+        fetched = min(_groups_at_once, len(groups)) * width * 4
+        self._model = OnnxModel(
+            model=model,
+            signature=Signature(
+                features=tuple(Feature(name=f"f{i}", kind="number") for i in range(forest.features)),
+                inputs=(ModelInput(name="X", dtype="float32", start=0, width=forest.features),),
+            ),
+            outputs=[ModelOutput(name="values", width=width)],
+            labels=None,
+            device=device,
+            threads=1,
+            batch_rows_max=max(1, min(rows_max, fetched_bytes_max // fetched)),
+        )
+        if background is None:
+            self.base = path_dependent(forest, np.zeros((0, forest.features), dtype=np.float32))[1]
+        else:
+            self.base = forest.raw_scores(background).mean(axis=0)
+
+    def contributions(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values (n, features, outputs), and the raw scores (n, outputs) that they must add up to."""
+        found = self._model.predict(rows).outputs["values"]
+        shaped = found.reshape(len(rows), self.forest.features + 1, self.forest.outputs)
+        return shaped[:, :-1], shaped[:, -1] + self.forest.base_values
+
+
+def tensor_graph(forest: Forest, groups: Sequence[Group], background: NDArray[np.float32] | None) -> bytes:
+    """An ONNX model from `X` (n, F) float32 to `values` (n, (F + 1) K) float32: the features' values, and last the raw
+    scores without base_values. Only operators of the standard's main domain, opset 17."""
+    if (forest.set_index >= 0).any():
+        raise ConfigError("a tensor graph takes tests of numbers, not of categories")
+    width = (forest.features + 1) * forest.outputs
+    cells = sum(1 << len(group.nodes) for group in groups) * width
+    if cells * 4 > table_bytes_max:
+        raise ConfigError(f"a tensor graph of these trees needs {cells * 4 >> 20} MiB of tables")
+    if background is None:
+        shares(forest)  # raises where there are no covers
+    writer = _Writer()
+    inner = np.flatnonzero(forest.leaf < 0)
+    column = np.zeros(forest.nodes, dtype=np.int64)
+    column[inner] = np.arange(len(inner))
+    passes = _answers(writer, forest, inner) if len(inner) else ""
+    by_bits: dict[int, list[int]] = {}
+    for place, group in enumerate(groups):
+        by_bits.setdefault(len(group.nodes), []).append(place)
+    filled = [
+        table.reshape(len(table), width).astype(np.float32) for table in tables(forest, groups, background)
+    ]
+    sums = []
+    for bits, places in by_bits.items():
+        for start in range(0, len(places), _groups_at_once):
+            part = places[start : start + _groups_at_once]
+            nodes = np.array([groups[place].nodes for place in part], dtype=np.int64).reshape(len(part), bits)
+            sums.append(
+                _looked_up(writer, passes, column[nodes], np.stack([filled[place] for place in part]))
+            )
+    writer.name("Sum", sums, "values")
+    graph = helper.make_graph(
+        writer.nodes,
+        "tree_shap",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, forest.features])],
+        [helper.make_tensor_value_info("values", TensorProto.FLOAT, [None, width])],
+        initializer=writer.constants,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(made.SerializeToString())
+
+
+def _answers(writer: "_Writer", forest: Forest, inner: NDArray[np.int64]) -> str:
+    """Whether each row goes to `yes` at each inner node, as 0 and 1, (n, inner)."""
+    asked = writer.emit("Gather", "X", writer.constant(forest.feature[inner].astype(np.int64)), axis=1)
+    fits = writer.emit("LessOrEqual", asked, writer.constant(forest.threshold[inner]))
+    missing = writer.constant(forest.missing_yes[inner].astype(np.bool_))
+    routed = writer.emit("Or", fits, writer.emit("And", writer.emit("IsNaN", asked), missing))
+    return writer.emit("Cast", routed, to=TensorProto.FLOAT)
+
+
+def _looked_up(writer: "_Writer", passes: str, nodes: NDArray[np.int64], table: NDArray[np.float32]) -> str:
+    """The sum over g groups of their table rows, (n, W), from the columns of their nodes (g, b) and tables (g, 2^b, W)."""
+    groups, bits = nodes.shape
+    flat = writer.constant(table.reshape(-1, table.shape[2]))
+    first = np.arange(groups, dtype=np.int64) << bits
+    if bits == 0:  # a lone leaf says the same of every row
+        rows = writer.emit("Slice", writer.emit("Shape", "X"), *map(writer.integers, ((0,), (1,))))
+        ones = writer.emit(
+            "Expand",
+            writer.constant(np.ones((1, 1), dtype=np.float32)),
+            writer.emit("Concat", rows, writer.integers((1,)), axis=0),
+        )
+        return writer.emit("MatMul", ones, writer.constant(table.sum(axis=(0, 1))[None]))
+    picked = writer.emit("Gather", passes, writer.constant(nodes), axis=1)  # (n, g, b)
+    powers = writer.constant((1 << np.arange(bits)).astype(np.float32))
+    number = writer.emit("Cast", writer.emit("MatMul", picked, powers), to=TensorProto.INT64)
+    fetched = writer.emit("Gather", flat, writer.emit("Add", number, writer.constant(first)), axis=0)
+    return writer.emit("ReduceSum", fetched, writer.integers((1,)), keepdims=0)
+
+
+class _Writer:
+    """Nodes and constants, named as they come."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def emit(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def name(self, operator: str, inputs: Sequence[str], output: str) -> None:
+        self.nodes.append(helper.make_node(operator, list(inputs), [output]))
+
+    def constant(self, values: NDArray[Any]) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def integers(self, values: Sequence[int]) -> str:
+        return self.constant(np.array(values, dtype=np.int64))
