@@ -188,9 +188,7 @@ class TransactionalSink:
             if slot.verdict is _Verdict.OPEN and not slot.commit_tried:
                 self._begin_abort(slot)
             elif slot.phase is _Phase.COMMIT:  # a shorter patience than a commit that is wanted
-                slot.began_s = min(
-                    slot.began_s, self._clock.monotonic_s() + abort_patience_s - self._patience_s
-                )
+                slot.commit_until_s = min(slot.commit_until_s, self._clock.monotonic_s() + abort_patience_s)
         while any(slot.verdict is _Verdict.OPEN for slot in self._pending):
             if self._clock.monotonic_s() >= deadline_s:
                 raise UnavailableError("the broker did not say in time whether a transaction was committed")

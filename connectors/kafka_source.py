@@ -86,7 +86,7 @@ class KafkaSource:
         self._assigned: set[int] = set()  # what the listener was told
         self._unplaced: set[int] = set()  # assigned to us, paused, until we know where to begin
         self._seek_due: dict[int, int] = {}  # seeks that the client could not do yet; no record passes before
-        self._left: set[int] = set()  # gave or lost them during the current poll
+        self._left: set[int] = set()  # gave or lost them since the first record of the current poll
         self._place_turn = 0
         self._place_patience_s = place_one_first_s
         self._paused = False
@@ -114,12 +114,12 @@ class KafkaSource:
             self._place()
         if self._seek_due:
             self.seek(self._seek_due)
-        self._left.clear()
         consumer = self._consumer
         try:
             first = consumer.poll(timeout_s)  # with the first record; consume would wait the whole time
             if first is None:
                 return None
+            self._left.clear()  # what left before the first record came, and came back, is ours again
             messages = [first]
             if records_max > 1:
                 messages += consumer.consume(records_max - 1, 0)

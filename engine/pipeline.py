@@ -1,7 +1,7 @@
 """The polling thread: poll, open, batch, hand over, collect, send, settle, commit; it never waits for work."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,7 +27,9 @@ class PipelineLimits:
         0.002  # how long one turn waits for the compute side or the broker when there is work in flight
     )
     stall_before_pause_s: float = 0.25  # pausing throws fetched records away, so a short stall is sat out
-    delivery_records_max: int = 16_384
+    delivery_records_max: int = (
+        16_384  # in one delivery, and, but for one batch, finished and waiting for the next
+    )
     aborts_in_a_row_max: int = 20
     abort_backoff_first_s: float = 0.05
     abort_backoff_max_s: float = 5.0
@@ -107,6 +109,7 @@ class Pipeline:
         self._generation = 0
         self._finished: deque[Finished] = deque()
         self._deliveries: deque[tuple[float, list[Finished]]] = deque()  # submitted at, oldest first
+        self._polling = False
         self._seek_due: dict[int, int] = {}
         self._stalled_since_s: float | None = None
         self._aborts_in_a_row = 0
@@ -151,8 +154,11 @@ class Pipeline:
         return Waiting(
             batcher=self._batcher.rows,
             compute=self._compute.queued_rows,
-            delivery=submitted + sum(finished.batch.rows for finished in self._finished),
+            delivery=submitted + self._finished_rows(),
         )
+
+    def _finished_rows(self) -> int:
+        return sum(finished.batch.rows for finished in self._finished)
 
     @property
     def quiet(self) -> bool:
@@ -169,8 +175,7 @@ class Pipeline:
         self._stalled_since_s = None
         self._source.resume()
         idle = self.quiet and not self._deliveries
-        records = self._source.poll(room, self._limits.idle_poll_s if idle else 0.0)
-        self._seek_if_due(records)
+        records = self._poll_source(room, self._limits.idle_poll_s if idle else 0.0)
         return records is not None and len(records) > 0
 
     def _hold_back(self, now_s: float) -> None:
@@ -180,7 +185,14 @@ class Pipeline:
             return
         self._source.pause()
         # Keep polling: a consumer that stops polling loses its partitions. What arrives all the same is kept.
-        self._seek_if_due(self._source.poll(1, self._limits.busy_wait_s))
+        self._poll_source(1, self._limits.busy_wait_s)
+
+    def _poll_source(self, records_max: int, timeout_s: float) -> Records | None:
+        self._polling = True
+        records = self._source.poll(records_max, timeout_s)
+        self._polling = False
+        self._seek_if_due(records)
+        return records
 
     def _seek_if_due(self, records: Records | None) -> None:
         """Open what was polled, unless a rebalance inside the poll dropped what came before it."""
@@ -220,7 +232,11 @@ class Pipeline:
         timeout_s = (
             self._limits.busy_wait_s if wait and self._compute.queued_rows and not self._finished else 0.0
         )
-        while (finished := self._compute.collect(timeout_s)) is not None:
+        # What the sink cannot take yet stays with the compute side, so that its bound stops the polling.
+        while self._finished_rows() < self._limits.delivery_records_max:
+            finished = self._compute.collect(timeout_s)
+            if finished is None:
+                return
             timeout_s = 0.0
             self._accept(finished)
             self._feed()
@@ -231,6 +247,7 @@ class Pipeline:
         if finished.batch.generation != self._generation:
             return
         assert finished.outcome is not None
+        self._batcher.computed(finished.batch, took_s=finished.busy_s)
         self._breaker.observe(finished.outcome.bad, finished.outcome.rejections)
         self._finished.append(finished)
 
@@ -283,7 +300,15 @@ class Pipeline:
         self._resume_at_s = self._clock.monotonic_s() + min(wait_s, self._limits.abort_backoff_max_s)
         self._forget()
         self._watcher.rewound(cause="abort")
-        self._source.seek(self._ledger.rewind())
+        self._read_again(self._ledger.rewind())
+
+    def _read_again(self, positions: Mapping[int, int]) -> None:
+        """From there on. Inside a poll that is seen to when it returns: the records that it brings are dropped as well."""
+        if not self._polling:
+            self._source.seek(positions)
+            return
+        for partition, offset in positions.items():
+            self._seek_due[partition] = min(offset, self._seek_due.get(partition, offset))
 
     def _forget(self) -> None:
         """Nothing in flight is wanted any more."""
@@ -330,11 +355,9 @@ class Pipeline:
         dropped = not self.quiet
         self._forget()
         self._ledger.revoke(partitions)
-        again = self._ledger.rewind()
         for partition in partitions:
             self._seek_due.pop(partition, None)
-        for partition, offset in again.items():
-            self._seek_due[partition] = min(offset, self._seek_due.get(partition, offset))
+        self._read_again(self._ledger.rewind())
         if dropped:
             self._watcher.rewound(cause=cause)
         self._watcher.rebalanced(assigned=self._ledger.assigned())

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -51,31 +52,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int) -> int:
-    from engine.kafka_app import (
-        open_kafka_worker,
-    )  # late: a wrong argument is answered before the libraries load
-    from engine.settings import load_settings
-
     signals = _Signals()
     signal.signal(signal.SIGTERM, signals)
     signal.signal(signal.SIGINT, signals)
     _follow_parent()
+    # Late: a wrong argument is answered, and a stop is heard, before the libraries load.
+    from engine.kafka_app import open_kafka_worker
+    from engine.settings import load_settings
+
     settings = load_settings(settings_path)
     with open_kafka_worker(
         settings, slot=slot, run_folder=run_folder, http_port=http_port, clock=SystemClock()
     ) as worker:
         signals.pass_on_to(worker.pipeline.request_stop)
-        _calm_collector()
-        worker.run()
+        with _calm_collector():
+            worker.run()
     return 0
 
 
-def _calm_collector() -> None:
+@contextmanager
+def _calm_collector() -> Iterator[None]:
     """Each poll makes thousands of objects that the collector tracks and that end without it: looking at them at its
     usual pace took a tenth of a worker's time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.unfreeze()  # or what is in cycles outlives the native libraries, which then complain of leaks
 
 
 class _Signals:

@@ -98,9 +98,13 @@ class Supervisor:
         return code or stopped
 
     def _start(self, worker: _Worker) -> None:
-        # The worker holds the other end of its standard input: it drains when we are gone, however we went.
+        # The worker holds the other end of its standard input: it drains when we are gone, however we went. In a group
+        # of its own a terminal's Ctrl-C does not reach it beside the stop that we pass on: two would cut its drain short.
         worker.process = subprocess.Popen(
-            self._command.of(worker.slot, self._run_folder), stdin=subprocess.PIPE, env=os.environ.copy()
+            self._command.of(worker.slot, self._run_folder),
+            stdin=subprocess.PIPE,
+            env=os.environ.copy(),
+            process_group=0,
         )
         worker.started_s = self._clock.monotonic_s()
 
