@@ -35,7 +35,7 @@ def kafka_jars(announce: Callable[[str], None], environ: Mapping[str, str] = os.
     are being fetched waits. Raises ConfigError when Maven is missing, or the jars cannot be had.
     """
     digest = hashlib.sha256(coordinates.read_bytes()).hexdigest()[:16]
-    cache = _cache_folder(environ)
+    cache = cache_folder(environ)
     jars = cache / f"kafka-{digest}"
     if jars.is_dir():
         return jars
@@ -58,7 +58,8 @@ def kafka_jars(announce: Callable[[str], None], environ: Mapping[str, str] = os.
     return jars
 
 
-def _cache_folder(environ: Mapping[str, str]) -> Path:
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where what was fetched or built once is kept: PENSTOCK_CACHE, by default ~/.cache/penstock."""
     if chosen := environ.get("PENSTOCK_CACHE"):
         return Path(chosen).absolute()
     return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "penstock")

@@ -1,0 +1,133 @@
+"""Throughput: how fast a contestant gets through a topic, what that costs, and whether every record has its output."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from connectors.kafka_plain import KafkaWriter
+from engine.bench.peers_contestants import Contestant
+from engine.bench.peers_ground import Ground, Running, write_json
+from engine.bench.peers_processes import cpu_s, family, peak_mb, resident_mb
+from engine.bench.peers_records import some_rows
+from engine.bench.peers_statistics import Sample, growth_mb_per_million, middle, whole
+from engine.bench.peers_topics import count_outputs
+from schemas.errors import NotReadyError
+
+sample_s: Final = 0.025
+stall_s: Final = 20.0
+patience_min_s: Final = 120.0
+slowest_per_s: Final = 20_000
+count_patience_s: Final = 10.0
+growth_records_min: Final = 2_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lap:
+    """What one contestant did. None: it could not be measured, and `why` says why."""
+
+    records: int
+    records_per_s: float | None = None
+    engine_us_per_record: float | None = None
+    broker_us_per_record: float | None = None
+    peak_mb: float | None = None
+    growth_mb_per_million: float | None = None
+    first_output_s: float | None = None
+    lost: int | None = None
+    duplicated: int | None = None
+    why: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Rounded, and without what is not known."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {
+            name: round(value, 3) if isinstance(value, float) else value
+            for name, value in fields.items()
+            if value is not None and value != ""
+        }
+
+
+def race(ground: Ground, contestant: Contestant, *, records: int, seed: int) -> Lap:
+    """One run over a full topic. Raises NotReadyError when the contestant ends or gives nothing."""
+    wanted = max(int(records * contestant.share), 1000)
+    patience_s = patience_min_s + wanted / slowest_per_s
+    if contestant.asks_in_json:
+        topic = ground.empty_topic("requests")
+    else:
+        topic = ground.input_topic(wanted, seed=seed)
+    with ground.running(contestant, topic) as running:
+        first = 0
+        if contestant.asks_in_json:
+            first = ground.send_probes(contestant, running)
+            _ask(ground, topic, wanted, seed)
+        samples = _watch(ground, running, wanted=first + wanted, label=contestant.slug, patience_s=patience_s)
+        memory_mb = peak_mb(family(running.pid))
+        counts = [
+            count_outputs(
+                ground.config, output, expected=wanted, patience_s=count_patience_s, clock=ground.clock
+            )
+            for output in _outputs(contestant, running)
+        ]
+    # What is asked all at once may be answered all at once: then the whole time counts.
+    window = whole(samples) if contestant.asks_in_json else middle(samples, total=wanted)
+    if window is None:
+        raise NotReadyError(f"of {wanted} records {counts[0].outputs} came in {patience_s:g} s")
+    # Transactions put markers between the outputs: visible offsets, but no records.
+    markers = counts[0].outputs / max(samples[-1].visible - first, 1)
+    done = window.records * min(markers, 1.0)
+    return Lap(
+        records=wanted,
+        records_per_s=done / window.seconds,
+        engine_us_per_record=window.engine_cpu_s / done * 1e6,
+        broker_us_per_record=window.broker_cpu_s / done * 1e6,
+        peak_mb=memory_mb,
+        growth_mb_per_million=growth_mb_per_million(samples, total=wanted)
+        if wanted >= growth_records_min
+        else None,
+        first_output_s=None if contestant.asks_in_json else _first(samples) - running.began_s,
+        lost=max(count.lost for count in counts),
+        duplicated=max(count.duplicated for count in counts),
+    )
+
+
+def _outputs(contestant: Contestant, running: Running) -> list[str]:
+    return [running.entry.output, *([running.entry.explanations] if contestant.explains else [])]
+
+
+def _ask(ground: Ground, topic: str, count: int, seed: int) -> None:
+    writer = KafkaWriter(ground.config, topic)
+    write_json(writer, some_rows(count, seed=seed), [b"%d" % index for index in range(count)])
+    writer.flush(60.0)
+    writer.close()
+
+
+def _watch(ground: Ground, running: Running, *, wanted: int, label: str, patience_s: float) -> list[Sample]:
+    """Samples until all is visible, or nothing new came for long; at least one."""
+    clock = ground.clock
+    began_s = moved_s = clock.monotonic_s()
+    samples: list[Sample] = []
+    with ground.terminal.progress(label=label, total=wanted) as advance:
+        while True:
+            visible = ground.ends.visible(running.entry.output)
+            now_s = clock.monotonic_s()
+            if not samples or visible > samples[-1].visible:
+                advance(visible - samples[-1].visible if samples else visible)
+                moved_s = now_s
+                pids = family(running.pid)
+                samples.append(
+                    Sample(
+                        at_s=now_s,
+                        visible=visible,
+                        engine_cpu_s=cpu_s(pids),
+                        broker_cpu_s=cpu_s(ground.broker_pids),
+                        resident_mb=resident_mb(pids),
+                    )
+                )
+            if visible >= wanted or now_s > began_s + patience_s:
+                return samples
+            if now_s > moved_s + stall_s and visible:
+                return samples
+            ground.require_alive(running)
+            clock.sleep(sample_s)
+
+
+def _first(samples: list[Sample]) -> float:
+    return next((sample.at_s for sample in samples if sample.visible), samples[-1].at_s)
