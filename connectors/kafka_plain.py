@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -15,6 +14,7 @@ from confluent_kafka import (
 )
 
 from connectors.kafka_client import ClientConfig, consumer_config, open_client, producer_config
+from connectors.kafka_columns import to_records
 from connectors.kafka_errors import cause_of, consumer_error
 from connectors.transactions import Clock
 from schemas.errors import UnavailableError
@@ -149,20 +149,7 @@ class KafkaReader:
         messages = [message for message in polled if not self._is_report(message)]
         if not messages:
             return None
-
-        def headers(index: int) -> Headers:
-            found = cast("list[tuple[str, str | bytes | None]]", messages[index].headers() or ())
-            return [(name, value.encode() if isinstance(value, str) else value) for name, value in found]
-
-        return Records(
-            topic=self._topic,
-            partitions=np.array([message.partition() for message in messages], np.int32),
-            offsets=np.array([message.offset() for message in messages], np.int64),
-            timestamps_ms=np.array([message.timestamp()[1] for message in messages], np.int64),
-            keys=[message.key() for message in messages],
-            values=[message.value() for message in messages],
-            headers=headers,
-        )
+        return to_records(self._topic, messages)
 
     def read_to_end(self, timeout_s: float) -> list[Records]:
         """Everything up to the last stable offset at the time of the call. Raises UnavailableError after `timeout_s`."""

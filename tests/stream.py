@@ -120,7 +120,13 @@ class Stream:
         )
         self.outputs = outputs
         tree: dict[str, Any] = {
-            "kafka": {"bootstrap_servers": servers, "group": f"{name}-group", "drain_budget_s": 20.0},
+            "kafka": {
+                "bootstrap_servers": servers,
+                "group": f"{name}-group",
+                "drain_budget_s": 20.0,
+                # How long the partitions of a killed worker stand still.
+                "client": {"session.timeout.ms": 6000},
+            },
             "input": {"topic": name},
             "output": outputs if explained else {**outputs, "explanations": None},
             "model": {"path": str(model)},

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from connectors.embedded import EmbeddedKafka
 from connectors.kafka_admin import KafkaAdmin
 from connectors.kafka_client import ClientConfig
-from connectors.kafka_plain import KafkaReader
+from connectors.kafka_plain import KafkaReader, KafkaWriter
 from connectors.kafka_producer import KafkaTransactionalProducer
+from connectors.kafka_source import KafkaSource
 from connectors.transactions import UnfinishedError
 from engine.clock import SystemClock
 from schemas.records import Outgoing
@@ -66,3 +68,61 @@ def test_a_commit_that_takes_long_is_asked_for_once(
         assert found.values == [b"v"]
     finally:
         reader.close()
+
+
+class Unheard:
+    """A listener that does nothing."""
+
+    def on_assigned(self, partitions: Sequence[int]) -> None: ...
+
+    def on_revoked(self, partitions: Sequence[int]) -> None: ...
+
+    def on_lost(self, partitions: Sequence[int]) -> None: ...
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_an_offset_that_came_late_does_not_undo_the_place_to_begin(
+    start_kafka: Callable[..., EmbeddedKafka],
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: Literal["classic", "consumer"],
+) -> None:
+    """librdkafka answers a late look-up of the beginning by reading from the beginning, a seek in between or not
+    (confluentinc/librdkafka#2256): a whole partition would be scored again."""
+    kafka = start_kafka()
+    config = ClientConfig(bootstrap_servers=kafka.bootstrap_servers)
+    KafkaAdmin(config).create_topics({topic: 1})
+    writer = KafkaWriter(config, topic)
+    writer.write([b"%d" % number for number in range(10)])
+    writer.flush(patience_s)
+    writer.close()
+    source = KafkaSource(
+        config, group="late", topic=topic, protocol=protocol, start="earliest", listener=Unheard(),
+        exactly_once=True, max_poll_interval_s=60.0, memory_bytes_max=1 << 20,
+    )  # fmt: skip
+    asked: list[set[int]] = []
+
+    def starts(partitions: set[int], timeout_s: float) -> dict[int, int]:
+        asked.append(partitions)
+        if len(asked) > 1:  # the coordinator, which is another node in life, answers before the leader
+            return {0: 5}
+        kafka.pause_node(1)
+        return {}
+
+    monkeypatch.setattr(source, "_starts", starts)
+    offsets: list[int] = []
+    try:
+        end_s = time.monotonic() + patience_s
+        while len(offsets) < 5:
+            assert time.monotonic() < end_s, offsets
+            records = source.poll(100, 0.2)
+            offsets += records.offsets.tolist() if records is not None else []
+            if len(asked) == 2:
+                kafka.resume_node(1)
+        quiet_s = time.monotonic() + 2.0
+        while time.monotonic() < quiet_s:
+            records = source.poll(100, 0.2)
+            offsets += records.offsets.tolist() if records is not None else []
+    finally:
+        kafka.resume_node(1)
+        source.close(5.0)
+    assert offsets == [5, 6, 7, 8, 9]

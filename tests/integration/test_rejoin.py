@@ -1,0 +1,72 @@
+"""A member that was taken for dead comes back: nothing that it may read is skipped."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from connectors.embedded import EmbeddedKafka
+from connectors.kafka_admin import KafkaAdmin
+from connectors.kafka_client import ClientConfig
+from connectors.kafka_plain import KafkaWriter
+from connectors.kafka_source import KafkaSource
+
+pytestmark = pytest.mark.kafka
+patience_s = 30.0
+session_timeout_ms = 1000
+
+
+class Told:
+    """What a listener was told."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def on_assigned(self, partitions: Sequence[int]) -> None:
+        self.log.append("assigned")
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        self.log.append("revoked")
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        self.log.append("lost")
+
+
+def read(source: KafkaSource, count: int) -> list[int]:
+    """Offsets, in polls so long that a whole rebalance fits into one."""
+    offsets: list[int] = []
+    end_s = time.monotonic() + patience_s
+    while len(offsets) < count:
+        assert time.monotonic() < end_s, offsets
+        records = source.poll(100, 10.0)
+        offsets += records.offsets.tolist() if records is not None else []
+    return offsets
+
+
+def test_a_member_that_is_lost_and_comes_back_within_one_poll_skips_nothing(
+    start_kafka: Callable[..., EmbeddedKafka],
+) -> None:
+    broker = start_kafka()
+    config = ClientConfig(
+        bootstrap_servers=broker.bootstrap_servers, properties={"session.timeout.ms": session_timeout_ms}
+    )
+    KafkaAdmin(config).create_topics({"in": 1})
+    writer = KafkaWriter(config, "in")
+    writer.write([b"%d" % number for number in range(5)])
+    writer.flush(patience_s)
+    writer.close()
+    told = Told()
+    source = KafkaSource(
+        config, group="g", topic="in", protocol="classic", start="earliest", listener=told, exactly_once=True,
+        max_poll_interval_s=60.0, memory_bytes_max=1 << 20,
+    )  # fmt: skip
+    try:
+        assert read(source, 5) == [0, 1, 2, 3, 4]
+        broker.pause_node(1)
+        threading.Timer(3 * session_timeout_ms / 1000, broker.resume_node, (1,)).start()
+        assert read(source, 5) == [0, 1, 2, 3, 4]  # nothing was committed
+        assert "lost" in told.log
+    finally:
+        source.close(5.0)
+        broker.close()
