@@ -7,13 +7,13 @@ import faust
 from last_hour import add_departure, mean_delay_min
 from topics import bootstrap_servers
 
-from connectors.faust import AvroCodec, app_settings
+from connectors.faust import AvroCodec, make_app
 from connectors.kafka_client import ClientConfig
 from schemas.errors import RecordError
 
-app = faust.App(
+app = make_app(
     "airport-delays",
-    **app_settings(ClientConfig(bootstrap_servers=bootstrap_servers)),
+    ClientConfig(bootstrap_servers=bootstrap_servers),
     topic_partitions=4,  # of the table's changelog: as many as flight-events has
     topic_disable_leader=True,
 )

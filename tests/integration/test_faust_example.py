@@ -106,37 +106,45 @@ def test_a_faust_app_computes_the_feature_that_penstock_scores(
     address = kafka_with_users.bootstrap_servers
     expected = mean_delays_of_the_last_hour()
     outcomes: dict[str, list[tuple[int, bytes, bytes]]] = {}
+    examples = Examples(tmp_path / "examples", address)
 
     def before(command: str) -> None:
-        """What came out is awaited before the README reads it; the poison goes in before the flights do."""
+        """Poison goes in first; the app is restarted on its way; all must be out before the README reads it."""
         if command == "python produce.py":
             producer = Producer({"bootstrap.servers": address})
             producer.produce("flight-events", key=b"EWR", value=poison)
             producer.produce("flight-events", value=None)
             assert producer.flush(30) == 0
         if command.startswith("python ../consume_explanations"):
+            for share in (0.2, 0.5, 0.8):
+                read_all(address, "boardings", round(share * len(expected)))
+                examples.services[0].restart()
+            outcomes["boardings"] = read_all(address, "boardings", len(expected) + 2)
+            count = len(outcomes["boardings"]) - 2
             outcomes["dead-letters"] = read_all(address, "boardings.dead-letters", 2)
-            outcomes["predictions"] = read_all(address, "boardings.predictions", len(expected))
+            outcomes["predictions"] = read_all(address, "boardings.predictions", count)
+            outcomes["explanations"] = read_all(address, "boardings.explanations", count)
 
-    printed = Examples(tmp_path / "examples", address).follow(example, before=before)
+    printed = examples.follow(example, before=before)
     assert worth(printed["python train.py"]) == pytest.approx(worth(blocks(example, "text")[1]), abs=0.01)
     assert f"{len(expected):,} boardings and as many departures sent" in printed["python produce.py"]
-    assert f"{len(expected):,} messages, {len(expected):,} new" in printed[commands(example)[-1]]
+    count = len(outcomes["boardings"]) - 2
+    assert f"{count:,} messages, {count:,} new" in printed[commands(example)[-1]]
 
     boarding = json.loads((root / "examples" / example / "boarding.avsc").read_text())
-    boardings = read_all(address, "boardings", len(expected) + 2)
     features = {}
-    for partition, key, value in boardings:
+    for partition, key, value in outcomes["boardings"]:
         if value not in (poison, b""):
             record = decode(value, boarding)
-            assert record["flight"] == key.decode()
+            name = record["flight"]
+            assert name == key.decode()
             assert partition == partition_of(key, 4)
-            features[record["flight"]] = record["airport_delay_min"]
-    assert len(boardings) == len(expected) + 2  # nothing twice
+            assert record["airport_delay_min"] == expected[name], name  # also of one that was written twice
+            features[name] = record["airport_delay_min"]
     assert features == expected
-    assert {None}.issubset(features.values())  # the first of the day
+    assert None in features.values()  # the first of the day
 
-    check_outcomes(address, expected, outcomes)
+    check_outcomes(expected, outcomes)
     committed = committed_offsets(address, "airport-delays", "flight-events", 4)
     assert sum(committed) == 2 * len(expected) + 2
 
@@ -153,28 +161,37 @@ def worth(printed: str) -> list[float]:
 
 
 def check_outcomes(
-    address: str, expected: dict[str, float | None], outcomes: dict[str, list[tuple[int, bytes, bytes]]]
+    expected: dict[str, float | None], outcomes: dict[str, list[tuple[int, bytes, bytes]]]
 ) -> None:
+    """Poison among the dead letters, whole; a prediction and an explanation of every boarding, of the same values."""
     letters = [decode(value, contract("dead_letter")) for _, _, value in outcomes["dead-letters"]]
     assert {(letter["payload"], letter["reason"]) for letter in letters} == {
         (poison, "unknown_schema"),
         (b"", "bad_framing"),
     }
-    assert sorted(key.decode() for _, key, _ in outcomes["predictions"]) == sorted(expected)
-    explanations = read_all(address, "boardings.explanations", len(expected))
-    assert sorted(key.decode() for _, key, _ in explanations) == sorted(expected)
-    places = {}
-    for _, key, value in explanations:
+    explained = {}
+    for _, key, value in outcomes["explanations"]:
         explanation = decode(value, contract("explanation"))
         attributed = {each["feature"]: each["value"] for each in explanation["attributions"]}
         delay_min = expected[key.decode()]
         wanted = None if delay_min is None else pytest.approx(delay_min, rel=1e-6)  # the model takes float32
         assert attributed["airport_delay_min"] == wanted
-        places[key] = explanation["source"]
+        explained[place(explanation)] = key
+    predicted = {}
     for _, key, value in outcomes["predictions"]:
         prediction = decode(value, contract("prediction"))
-        assert prediction["source"] == places[key]
         assert sum(prediction["outputs"]["probabilities"]) == pytest.approx(1.0, abs=1e-6)
+        predicted[place(prediction)] = key
+    assert explained == predicted
+    assert len(predicted) == len(outcomes["predictions"]) == len(outcomes["explanations"])
+    assert sorted(predicted.values()) == sorted(
+        key for _, key, value in outcomes["boardings"] if value not in (poison, b"")
+    )
+
+
+def place(message: Any) -> tuple[int, int]:
+    """The record that was scored."""
+    return message["source"]["partition"], message["source"]["offset"]
 
 
 def committed_offsets(address: str, group: str, topic: str, partitions: int) -> list[int]:
@@ -187,13 +204,12 @@ def committed_offsets(address: str, group: str, topic: str, partitions: int) -> 
 
 failing_app = """
 import os
-import faust
-from connectors.faust import app_settings
+from connectors.faust import make_app
 from connectors.kafka_client import ClientConfig
 
 config = ClientConfig(bootstrap_servers=os.environ["BROKERS"], protocol="SASL_PLAINTEXT", mechanism="PLAIN",
                       username="faust", password="pass-canary")
-app = faust.App("failing", **app_settings(config), topic_disable_leader=True)
+app = make_app("failing", config, topic_disable_leader=True)
 
 @app.agent(app.topic("numbers", value_serializer="raw"))
 async def read(stream):

@@ -23,7 +23,7 @@ from schemas.reasons import Reason
 pytest.importorskip("faust")
 from faust.serializers.registry import Registry
 
-from connectors.faust import AvroCodec, Partitioner, app_settings
+from connectors.faust import AvroCodec, Partitioner, make_app
 
 schema = {
     "type": "record",
@@ -157,10 +157,11 @@ def test_what_has_no_key_goes_round_where_there_is_a_leader() -> None:
     assert place(None, [0, 1, 2], []) in (0, 1, 2)
 
 
-def test_brokers_come_as_faust_wants_them() -> None:
-    settings = app_settings(ClientConfig(bootstrap_servers="a:9092, SASL_SSL://b:9093"))
-    assert settings["broker"] == ["kafka://a:9092", "kafka://b:9093"]
-    assert "broker_credentials" not in settings
+def test_the_brokers_are_those_of_penstock_and_faust_settings_may_be_given() -> None:
+    conf = make_app("a", ClientConfig(bootstrap_servers="b:9092, SASL_SSL://c:9093"), topic_partitions=3).conf
+    assert [str(url) for url in conf.broker] == ["kafka://b:9092", "kafka://c:9093"]
+    assert conf.broker_credentials is None
+    assert conf.topic_partitions == 3
 
 
 def test_a_password_goes_to_faust_and_into_no_text() -> None:
@@ -171,24 +172,25 @@ def test_a_password_goes_to_faust_and_into_no_text() -> None:
         username="ann",
         password="canary",
     )
-    credentials = app_settings(config)["broker_credentials"]
+    app = make_app("a", config)
+    credentials: Any = app.conf.broker_credentials
     assert (credentials.username, credentials.password) == ("ann", "canary")
     assert credentials.mechanism.value == "SCRAM-SHA-512"
     assert credentials.protocol.value == "SASL_PLAINTEXT"
-    assert "canary" not in repr(credentials)
+    assert "canary" not in f"{credentials!r} {app!r} {app.conf!r}"
 
 
 def test_oauthbearer_is_refused() -> None:
     config = ClientConfig(bootstrap_servers="a:9092", protocol="SASL_SSL", mechanism="OAUTHBEARER")
     with pytest.raises(ConfigError, match=r"faust\.OAuthCredentials"):
-        app_settings(config)
+        make_app("a", config)
 
 
 def test_certificate_files_that_cannot_be_used_are_a_config_error(tmp_path: Path) -> None:
     for ca_file in (tmp_path / "absent.pem", tmp_path):
         config = ClientConfig(bootstrap_servers="a:9092", protocol="SSL", ca_file=ca_file)
         with pytest.raises(ConfigError, match="certificate files"):
-            app_settings(config)
+            make_app("a", config)
 
 
 def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
@@ -219,7 +221,8 @@ def test_tls_trusts_the_authority_given_and_shows_the_certificate(trusted: bool,
         certificate_file=own_certificate,
         key_file=own_key,
     )
-    context = app_settings(config)["broker_credentials"].context
+    credentials: Any = make_app("a", config).conf.broker_credentials
+    context = credentials.context
     shown: list[Any] = []
 
     def accept(listener: socket.socket) -> None:
