@@ -9,13 +9,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from connectors.kafka_plain import KafkaReader, KafkaWriter
+from connectors.kafka_plain import KafkaReader
 from engine.bench.load import Order, Report
 from engine.bench.peers_contestants import Contestant
-from engine.bench.peers_ground import Ground, Running, write_avro
-from engine.bench.peers_records import some_rows
+from engine.bench.peers_ground import Ground, Running
 from engine.bench.peers_statistics import percentile
-from engine.bench.peers_topics import probe_key
 from schemas.errors import NotReadyError
 
 warm_up_records: Final = 30_000
@@ -53,11 +51,7 @@ def latencies(
     topic = ground.empty_topic("offered")
     with ground.running(contestant, topic) as running:
         ground.send_probes(contestant, running)
-        writer = KafkaWriter(ground.config, topic)
-        write_avro(writer, some_rows(warm_up_records, seed=seed), [probe_key] * warm_up_records)
-        writer.flush(30.0)
-        writer.close()
-        ground.settled(running)
+        ground.warm_up(running, warm_up_records, seed=seed)
         reader = KafkaReader(ground.config, running.entry.output, ground.clock, from_end=True)
         try:
             first_key = 0

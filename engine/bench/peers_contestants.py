@@ -49,6 +49,7 @@ class Contestant:
     explains: bool = False
     asks_in_json: bool = False  # and reads only what comes after it has started
     offered: Literal["none", "lowest", "all"] = "none"  # the rates at which its latency is measured
+    limit: bool = False  # does none of the work
     note: str = ""
 
     @property
@@ -166,7 +167,7 @@ def _has_java(announce: Announce) -> None:
 _exactly_once, _at_least_once = "exactly-once", "at-least-once"
 _explained = Contestant(
     slug="penstock-explained",
-    title="Penstock, every record explained",
+    title="Penstock, every record",
     guarantee=_exactly_once,
     start=lambda entry, _: _penstock(entry, explains=True),
     share=0.5,
@@ -175,7 +176,7 @@ _explained = Contestant(
 _java_loop = Contestant(
     slug="java-loop",
     offered="all",
-    title="hand-written Java loop",
+    title="Java loop by hand",
     guarantee=_exactly_once,
     prepare=_has_java,
     start=lambda entry, announce: _java(entry, announce, "HandWrittenLoop", batch_rows=java_batch_rows),
@@ -194,20 +195,20 @@ contestants: Final = (
     Contestant(
         slug="penstock",
         offered="all",
-        title="Penstock, native trees",
+        title="Penstock",
         guarantee=_exactly_once,
         start=lambda entry, _: _penstock(entry),
     ),
     Contestant(
         slug="penstock-onnxruntime",
-        title="Penstock, ONNX Runtime",
+        title="Penstock on ONNX Runtime",
         guarantee=_exactly_once,
         start=lambda entry, _: _penstock(entry, runtime="onnxruntime"),
     ),
     Contestant(
         slug="penstock-alo",
         offered="all",
-        title="Penstock, native trees",
+        title="Penstock",
         guarantee=_at_least_once,
         start=lambda entry, _: _penstock(entry, delivery="at_least_once"),
     ),
@@ -233,19 +234,19 @@ contestants: Final = (
     Contestant(
         slug="python-loop",
         offered="all",
-        title="hand-written Python loop",
+        title="Python loop by hand",
         guarantee=_exactly_once,
         start=lambda entry, _: _python_loop(entry),
     ),
     Contestant(
         slug="python-loop-alo",
-        title="hand-written Python loop",
+        title="Python loop by hand",
         guarantee=_at_least_once,
         start=lambda entry, _: _python_loop(entry, delivery="at_least_once"),
     ),
     Contestant(
         slug="python-loop-shap",
-        title="hand-written Python loop, shap.TreeExplainer",
+        title="Python loop with shap",
         guarantee=_exactly_once,
         prepare=_needs_shap,
         start=lambda entry, _: _python_loop(entry, explains=True),
@@ -283,7 +284,7 @@ contestants: Final = (
     Contestant(
         slug="echo",
         offered="all",
-        title="librdkafka alone: consume and produce, no work",
+        title="librdkafka alone, no work",
         guarantee=_at_least_once,
         start=lambda entry, _: [
             sys.executable,
@@ -291,7 +292,7 @@ contestants: Final = (
             "engine.bench.peers_echo",
             _in_json(entry, _given(entry)),
         ],
-        note="a limit",
+        limit=True,
     ),
 )
 """In the order of the table."""

@@ -132,5 +132,5 @@ def _run(command: Sequence[str], failed: str, environ: Mapping[str, str]) -> Non
         raise ConfigError(f"{failed} in {build_timeout_s:g} s") from error
     if done.returncode != 0:
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        errors = [line for line in lines if "rror" in line or "×" in line or "No solution" in line]
+        errors = [line.removeprefix("[ERROR] ") for line in lines if "error" in line.lower() or "×" in line]
         raise ConfigError(f"{failed}: {' '.join((errors or lines or ['it said nothing'])[0].split())[:300]}")

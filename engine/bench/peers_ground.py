@@ -128,7 +128,7 @@ class Ground:
         if code is not None:
             log = (running.entry.folder / "log").read_text(encoding="utf-8", errors="replace")
             lines = [line.strip() for line in log.splitlines() if line.strip()]
-            faults = [line for line in lines if "rror" in line or "Exception" in line]
+            faults = [line for line in lines if "error" in line.lower() or "Exception" in line]
             said = (faults or lines or ["it said nothing"])[-1]
             raise NotReadyError(f"it ended with exit code {code}: {said[:300]}")
 
@@ -145,11 +145,26 @@ class Ground:
                 probes(writer, some_rows(partitions, seed=1), [probe_key] * partitions)
                 writer.flush(10.0)
                 self.clock.sleep(probe_s)
-            return self.settled(running)
+            return self._settled(running)
         finally:
             writer.close()
 
-    def settled(self, running: Running) -> int:
+    def warm_up(self, running: Running, records: int, *, seed: int) -> None:
+        """Send so many records that count for nobody, and wait for their outputs."""
+        wanted = self.ends.visible(running.entry.output) + records
+        writer = KafkaWriter(self.config, running.entry.input)
+        write_avro(writer, some_rows(records, seed=seed), [probe_key] * records)
+        writer.flush(30.0)
+        writer.close()
+        deadline_s = self.clock.monotonic_s() + start_patience_s
+        while self.ends.visible(running.entry.output) < wanted:
+            self.require_alive(running)
+            if self.clock.monotonic_s() > deadline_s:
+                raise NotReadyError(f"it did not get through {records} records in {start_patience_s:g} s")
+            self.clock.sleep(0.1)
+        self._settled(running)
+
+    def _settled(self, running: Running) -> int:
         """How much is visible when nothing more has come for a second."""
         before, now = -1, self.ends.visible(running.entry.output)
         while before != now:

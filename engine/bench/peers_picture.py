@@ -6,8 +6,8 @@ from html import escape
 from typing import Any, Final
 
 _width: Final = 860
-_left: Final = 330
-_right: Final = 150
+_left: Final = 290
+_right: Final = 170
 _line: Final = 26
 _bar: Final = 15
 _style: Final = """
@@ -57,7 +57,7 @@ def _bars(parts: list[str], heading: str, group: dict[str, Any], y: int) -> int:
         length = max((_width - _left - _right) * each["records_per_s"] / most, 1.0)
         parts.append(_text(8, y, _name(each)))
         parts.append(_rectangle(_left, y, length, slug))
-        label = f"{each['records_per_s']:,.0f}   {each['engine_us_per_record']:.1f} µs CPU"
+        label = f"{each['records_per_s']:,.0f} · {each['engine_us_per_record']:.1f} µs CPU"
         parts.append(_text(_left + length + 8, y, label, "small"))
     return y + 2 * _line
 
@@ -71,7 +71,11 @@ def _spans(parts: list[str], group: dict[str, Any], y: int) -> int:
     }
     known = [value for span in spans.values() for value in span if value is not None]
     low, high = _decades(known or [1.0])
-    top = y + 10
+    bottom = y + _line * len(spans) + 8
+    for decade in range(low, high + 1):
+        x = _place(10.0**decade, low, high)
+        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 10}" y2="{bottom}"/>')
+        parts.append(_text(x - 8, bottom + 14, f"{10.0**decade:g}", "small"))
     for slug, (p50, p99) in sorted(
         spans.items(), key=lambda item: item[1][1] if item[1][1] is not None else math.inf
     ):
@@ -83,10 +87,6 @@ def _spans(parts: list[str], group: dict[str, Any], y: int) -> int:
         start, end = _place(p50, low, high), _place(p99, low, high)
         parts.append(_rectangle(start, y, max(end - start, 2.0), slug))
         parts.append(_text(end + 8, y, f"{p50:,.1f} to {p99:,.1f}", "small"))
-    for decade in range(low, high + 1):
-        x = _place(10.0**decade, low, high)
-        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{y + 8}"/>')
-        parts.append(_text(x - 8, y + 22, f"{10.0**decade:g}", "small"))
     return y + 2 * _line + 10
 
 

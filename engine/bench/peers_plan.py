@@ -25,6 +25,7 @@ records_max: Final = 100_000_000
 warm_up_records: Final = 40_000
 alone_slug: Final = "onnxruntime"
 alone_s: Final = 2.0
+_short: Final = {"exactly-once": "EOS", "at-least-once": "ALO", "none": "none"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +138,7 @@ def _as_json(
             continue
         lap = laps[contestant.slug]
         ours = laps.get("penstock-explained" if contestant.explains else "penstock")
-        faster = ratio(ours.records_per_s if ours else None, lap.records_per_s)
+        faster = ratio(ours.records_per_s if ours and not contestant.limit else None, lap.records_per_s)
         found[contestant.slug] = {
             "title": contestant.title,
             "guarantee": contestant.guarantee,
@@ -170,40 +171,54 @@ def _machine() -> dict[str, Any]:
 
 def show(found: dict[str, Any], terminal: Terminal) -> None:
     """The tables of a run."""
-    table = Table(box=None)
-    for name in ("", "guarantee", "records/s", "Penstock is", "CPU us/record: its own", "the broker's", "peak MB", "first output s", "lost, twice"):  # fmt: skip
-        table.add_column(name, justify="left" if name in ("", "guarantee") else "right")
-    for each in found["contestants"].values():
+    terminal.say("EOS exactly-once, ALO at-least-once; CPU in us a record, memory in MB; first: seconds from process start to the first output")  # fmt: skip
+    terminal.say(_throughput(found))
+    for slug, each in found["contestants"].items():
+        if "growth_mb_per_million" in each:
+            terminal.say(f"memory of {slug}: {each['growth_mb_per_million']:+.2f} MB a million records")
+        for key in ("note", "why"):
+            if key in each:
+                terminal.say(f"{slug}: {each[key]}")
+    if any(each["latency"] for each in found["contestants"].values()):
+        terminal.say(_offered_rates(found))
+    for slug, why in found["skipped"].items():
+        terminal.say(f"not measured: {slug}: {why}")
+
+
+def _throughput(found: dict[str, Any]) -> Table:
+    names = ("", "", "records/s", "Penstock", "CPU", "broker", "peak", "first", "lost/twice")
+    table = _table(names)
+    for slug, each in found["contestants"].items():
         table.add_row(
-            each["title"],
-            each["guarantee"],
+            slug,
+            _short[each["guarantee"]],
             f"{each['records_per_s']:,.0f}",
             f"{each['penstock_is_times']:.2f}x" if "penstock_is_times" in each else "",
-            f"{each['engine_us_per_record']:.2f}",
-            f"{each['broker_us_per_record']:.2f}",
+            f"{each['engine_us_per_record']:.4g}",
+            f"{each['broker_us_per_record']:.4g}",
             f"{each['peak_mb']:.0f}",
-            f"{each['first_output_s']:.2f}" if "first_output_s" in each else "",
-            f"{each.get('lost', '?')}, {each.get('duplicated', '?')}",
+            f"{each['first_output_s']:.1f}" if "first_output_s" in each else "",
+            f"{each.get('lost', '?')}/{each.get('duplicated', '?')}",
         )
     for batch, each in found["onnxruntime_alone"].items():
-        table.add_row(f"ONNX Runtime alone, batch {batch}", "", f"{each['rows_per_s']:,.0f}", "", f"{each['us_per_row']:.2f}")  # fmt: skip
-    terminal.say(table)
-    for each in found["contestants"].values():
-        if "growth_mb_per_million" in each:
-            terminal.say(
-                f"memory of {each['title']}: {each['growth_mb_per_million']:+.2f} MB a million records"
-            )
-    offered = Table(box=None)
-    for name in ("end to end", "guarantee", "offered/s", "p50 ms", "p99 ms", "p99.9 ms", "unanswered", "sent late p99 ms"):  # fmt: skip
-        offered.add_column(name, justify="left" if name in ("end to end", "guarantee") else "right")
-    for each in found["contestants"].values():
+        table.add_row(f"onnxruntime, by {batch}", "", f"{each['rows_per_s']:,.0f}", "", f"{each['us_per_row']:.2f}")  # fmt: skip
+    return table
+
+
+def _offered_rates(found: dict[str, Any]) -> Table:
+    table = _table(("", "", "offered/s", "p50 ms", "p99 ms", "p99.9 ms", "unanswered", "sent late"))
+    for slug, each in found["contestants"].items():
         for at in each["latency"]:
             figures = [
                 "never" if at[name] is None else f"{at[name]:,.1f}"
                 for name in ("p50_ms", "p99_ms", "p999_ms")
             ]
-            offered.add_row(each["title"], each["guarantee"], f"{at['rate']:,}", *figures, str(at["unanswered"]), f"{at['late_p99_ms']:.1f}")  # fmt: skip
-    if offered.row_count:
-        terminal.say(offered)
-    for slug, why in found["skipped"].items():
-        terminal.say(f"not measured: {slug}: {why}")
+            table.add_row(slug, _short[each["guarantee"]], f"{at['rate']:,}", *figures, str(at["unanswered"]), f"{at['late_p99_ms']:.1f}")  # fmt: skip
+    return table
+
+
+def _table(names: tuple[str, ...]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for index, name in enumerate(names):
+        table.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
+    return table

@@ -22,13 +22,13 @@ growth_records_min: Final = 2_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lap:
-    """What one contestant did. None: it could not be measured, and `why` says why."""
+    """What one contestant did. None: it is not known, and `why` may say why."""
 
     records: int
-    records_per_s: float | None = None
-    engine_us_per_record: float | None = None
-    broker_us_per_record: float | None = None
-    peak_mb: float | None = None
+    records_per_s: float
+    engine_us_per_record: float
+    broker_us_per_record: float
+    peak_mb: float
     growth_mb_per_million: float | None = None
     first_output_s: float | None = None
     lost: int | None = None
@@ -54,11 +54,11 @@ def race(ground: Ground, contestant: Contestant, *, records: int, seed: int) -> 
     else:
         topic = ground.input_topic(wanted, seed=seed)
     with ground.running(contestant, topic) as running:
-        first = 0
+        first = ground.send_probes(contestant, running) if contestant.asks_in_json else 0
+        began = _sample(ground, running)
         if contestant.asks_in_json:
-            first = ground.send_probes(contestant, running)
             _ask(ground, topic, wanted, seed)
-        samples = _watch(ground, running, wanted=first + wanted, label=contestant.slug, patience_s=patience_s)
+        samples = [began, *_watch(ground, running, wanted=first + wanted, label=contestant.slug, patience_s=patience_s)]  # fmt: skip
         memory_mb = peak_mb(family(running.pid))
         counts = [
             count_outputs(
@@ -73,6 +73,7 @@ def race(ground: Ground, contestant: Contestant, *, records: int, seed: int) -> 
     # Transactions put markers between the outputs: visible offsets, but no records.
     markers = counts[0].outputs / max(samples[-1].visible - first, 1)
     done = window.records * min(markers, 1.0)
+    late = samples[-1].at_s > began.at_s + patience_s
     return Lap(
         records=wanted,
         records_per_s=done / window.seconds,
@@ -83,8 +84,9 @@ def race(ground: Ground, contestant: Contestant, *, records: int, seed: int) -> 
         if wanted >= growth_records_min
         else None,
         first_output_s=None if contestant.asks_in_json else _first(samples) - running.began_s,
-        lost=max(count.lost for count in counts),
-        duplicated=max(count.duplicated for count in counts),
+        lost=None if late else max(count.lost for count in counts),
+        duplicated=None if late else max(count.duplicated for count in counts),
+        why=f"stopped after {patience_s:.0f} s, before it was through" if late else "",
     )
 
 
@@ -100,33 +102,36 @@ def _ask(ground: Ground, topic: str, count: int, seed: int) -> None:
 
 
 def _watch(ground: Ground, running: Running, *, wanted: int, label: str, patience_s: float) -> list[Sample]:
-    """Samples until all is visible, or nothing new came for long; at least one."""
+    """A sample each time that more is visible, until all is, or nothing new came for long."""
     clock = ground.clock
     began_s = moved_s = clock.monotonic_s()
     samples: list[Sample] = []
+    seen = 0
     with ground.terminal.progress(label=label, total=wanted) as advance:
         while True:
-            visible = ground.ends.visible(running.entry.output)
-            now_s = clock.monotonic_s()
-            if not samples or visible > samples[-1].visible:
-                advance(visible - samples[-1].visible if samples else visible)
-                moved_s = now_s
-                pids = family(running.pid)
-                samples.append(
-                    Sample(
-                        at_s=now_s,
-                        visible=visible,
-                        engine_cpu_s=cpu_s(pids),
-                        broker_cpu_s=cpu_s(ground.broker_pids),
-                        resident_mb=resident_mb(pids),
-                    )
-                )
-            if visible >= wanted or now_s > began_s + patience_s:
+            sample = _sample(ground, running)
+            if sample.visible > seen:
+                advance(sample.visible - seen)
+                samples.append(sample)
+                seen, moved_s = sample.visible, sample.at_s
+            if seen >= wanted or sample.at_s > began_s + patience_s:
                 return samples
-            if now_s > moved_s + stall_s and visible:
+            if seen and sample.at_s > moved_s + stall_s:
                 return samples
             ground.require_alive(running)
             clock.sleep(sample_s)
+
+
+def _sample(ground: Ground, running: Running) -> Sample:
+    visible = ground.ends.visible(running.entry.output)
+    pids = family(running.pid)
+    return Sample(
+        at_s=ground.clock.monotonic_s(),
+        visible=visible,
+        engine_cpu_s=cpu_s(pids),
+        broker_cpu_s=cpu_s(ground.broker_pids),
+        resident_mb=resident_mb(pids),
+    )
 
 
 def _first(samples: list[Sample]) -> float:

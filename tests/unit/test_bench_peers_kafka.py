@@ -58,5 +58,5 @@ def test_penstock_the_loop_and_the_limits_are_measured_side_by_side(tmp_path: Pa
         assert (latency["rate"], latency["records"], latency["unanswered"]) == (300, 300, 0), slug
         assert 0 < latency["p50_ms"] <= latency["p99_ms"] <= latency["p999_ms"], slug
     assert {"1", "256", "1024"} == set(found["onnxruntime_alone"])
-    assert "hand-written Python loop" in shown.getvalue()
+    assert "onnxruntime, by 1024" in shown.getvalue()
     assert picture.read_text().startswith("<svg")
