@@ -11,13 +11,13 @@
 namespace penstock {
 namespace {
 
-constexpr int blocks_together = 4;       // of rows, for which a tree's constants are worked out once
-constexpr int float_depth_max = 16;      // deeper trees are computed in float64: float32 products of so many factors drift
-constexpr int32_t additions_max = 64;     // to a float32 sum, about; then on in float64
+constexpr int blocks_together = 8;           // of rows: a tree's constants and tables are fetched once for all of them
+constexpr int float_depth_max = 16;          // deeper trees are computed in float64: float32 products of so many factors drift
+constexpr int32_t additions_max = 64;        // to a float32 sum, about; then on in float64
 constexpr int32_t shared_bits_max = 7;       // past this the quadrature is faster than tables
-constexpr int32_t background_bits_max = 12;  // the quadrature would take a walk for each row of it
+constexpr int32_t background_bits_max = 12;  // the quadrature would take a walk for each different answer of it
+constexpr int64_t row_step = 16;             // the widest vector
 constexpr int64_t table_bytes_most = int64_t{4} << 30;  // LeafTable counts in 32 bits
-constexpr int32_t row_step = 16;             // the widest vector
 
 int points_of(const Tree& tree) { return (tree.distinct_max + 1) / 2; }
 
