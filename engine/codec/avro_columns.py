@@ -1,14 +1,17 @@
 """Avro records to matrix rows, natively: the fast path of the decoder."""
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import replace
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.codec.avro_program import make_program
+from engine.codec.avro_program import UnsupportedSchemaError, make_program
+from engine.codec.features import unseen_code
 from engine.codec.framing import Schema
-from engine.models.signature import Signature
+from engine.codec.schema_check import numbered_categories
+from engine.models.signature import ModelInput, Signature
 from schemas.errors import RecordError
 from schemas.reasons import Reason, Stage
 
@@ -39,7 +42,9 @@ class NativeRows:
 
         Raises UnsupportedSchemaError, and RecordError (INCOMPATIBLE_SCHEMA) where they count a time in different units.
         """
-        self._program = make_program(writer, reader, signature)
+        numbered = numbered_categories(signature, reader)
+        self._program = make_program(writer, reader, _as_numbers(signature, numbered))
+        self._tables = _tables(signature, numbered)
         self._skip = skip
         self._as_double = signature.dtype == np.float64
 
@@ -53,6 +58,8 @@ class NativeRows:
         matrix, found = self._program.native.read(
             values if isinstance(values, list) else [*values], self._skip, self._as_double
         )
+        for column, numbers, codes in self._tables:
+            _look_up(matrix[:, column], numbers, codes)
         if not found:
             return matrix, np.arange(len(values), dtype=np.int64), []
         good = np.ones(len(values), dtype=np.bool_)
@@ -69,3 +76,46 @@ class NativeRows:
         return RecordError(
             stage=stage, reason=reason, detail=detail.format(where=where, at=at, rest=length - at)
         )
+
+
+def _as_numbers(signature: Signature, names: frozenset[str]) -> Signature:
+    """The signature with these categories read as the numbers they are."""
+    if not names:
+        return signature
+    dtype: Literal["float32", "float64"] = "float32" if signature.dtype == np.float32 else "float64"
+    return Signature(
+        features=tuple(
+            replace(feature, kind="number", categories=(), missing="nan", unseen="nan")
+            if feature.name in names
+            else feature
+            for feature in signature.features
+        ),
+        inputs=(ModelInput(name="rows", dtype=dtype, start=0, width=signature.width),),
+    )
+
+
+def _tables(
+    signature: Signature, names: frozenset[str]
+) -> list[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
+    """For each of these categories its column, its numbers ascending, and their codes.
+
+    Raises UnsupportedSchemaError where the matrix could take one number for another.
+    """
+    exact = 1 << (24 if signature.dtype == np.float32 else 53)
+    tables = []
+    for column, feature in enumerate(signature.column_features):
+        if feature.name not in names:
+            continue
+        numbers = [int(category) for category in feature.categories]
+        if max(map(abs, numbers)) >= exact:
+            raise UnsupportedSchemaError(f"feature {feature.name} has categories past {exact}")
+        order = np.argsort(numbers)
+        tables.append((column, np.array(numbers, dtype=np.float64)[order], order.astype(np.float64)))
+    return tables
+
+
+def _look_up(values: NDArray[np.generic], numbers: NDArray[np.float64], codes: NDArray[np.float64]) -> None:
+    """Codes in place of numbers; NaN, which is missing, stays."""
+    known = ~np.isnan(values)
+    place = np.minimum(np.searchsorted(numbers, values[known]), len(numbers) - 1)
+    values[known] = np.where(numbers[place] == values[known], codes[place], unseen_code)

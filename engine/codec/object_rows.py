@@ -17,6 +17,7 @@ from schemas.reasons import Reason, Stage
 _nothing: Final[dict[str, Any]] = {}
 _numbers: Final[frozenset[type]] = frozenset({int, float, bool, Decimal, type(None)})
 _texts: Final[frozenset[type]] = frozenset({str, type(None)})
+_texts_or_whole: Final[frozenset[type]] = _texts | {int}
 _objects: Final[frozenset[type]] = frozenset({dict, type(None)})
 _lists: Final[frozenset[type]] = frozenset({list, type(None)})
 
@@ -35,15 +36,13 @@ class ObjectRows:
     """Takes the fields of a signature from dictionaries.
 
     A field is found by its dotted path through nested objects; null and absent are missing (NaN). Numbers and booleans are
-    numbers, strings are categories, arrays of numbers are vectors of exactly the feature's width.
+    numbers, strings (or whole numbers, where the table holds such) are categories, arrays of numbers are vectors of exactly the feature's width.
     """
 
     def __init__(self, signature: Signature) -> None:
         self._root = _plan(signature)
         self._codes = {
-            feature.name: _Codes(feature.categories)
-            for feature in signature.features
-            if feature.kind == "category"
+            feature.name: _Codes(feature) for feature in signature.features if feature.kind == "category"
         }
 
     def fill(
@@ -75,7 +74,9 @@ class ObjectRows:
                 numbers: Any = _vectors(feature, values, places, faults)
                 matrix[places, column : column + feature.width] = numbers
             elif feature.kind == "category":
-                values = _typed(values, _texts, feature.field, "a string", places, faults)
+                allowed = _texts_or_whole if feature.whole_numbers else _texts
+                wanted = "a string or a whole number" if feature.whole_numbers else "a string"
+                values = _typed(values, allowed, feature.field, wanted, places, faults)
                 matrix[places, column] = [*map(self._codes[feature.name].__getitem__, values)]
             else:
                 values = _typed(values, _numbers, feature.field, "a number", places, faults)
@@ -85,14 +86,16 @@ class ObjectRows:
             self._read_object(inner, [value or _nothing for value in values], places, matrix, faults)
 
 
-class _Codes(dict[str | None, float]):
-    """A category table; what is not in it is `unseen_code`, and None is missing."""
+class _Codes(dict[str | int | None, float]):
+    """A category table; what is not in it is `unseen_code`, and None is missing. A whole number is found by its digits."""
 
-    def __init__(self, categories: Sequence[str]) -> None:
-        super().__init__({name: float(code) for code, name in enumerate(categories)})
+    def __init__(self, feature: Feature) -> None:
+        super().__init__({name: float(code) for code, name in enumerate(feature.categories)})
+        if feature.whole_numbers:
+            self.update({int(name): float(code) for code, name in enumerate(feature.categories)})
         self[None] = float("nan")
 
-    def __missing__(self, name: str | None) -> float:
+    def __missing__(self, name: str | int | None) -> float:
         return unseen_code
 
 

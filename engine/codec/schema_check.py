@@ -15,6 +15,7 @@ from schemas.errors import ConfigError
 
 _numbers: Final = frozenset({"int", "long", "float", "double", "boolean"})
 _texts: Final = frozenset({"string", "enum"})
+_whole: Final = frozenset({"int", "long"})
 _wanted: Final = {
     "number": "a number",
     "category": "a string or an enum",
@@ -24,22 +25,49 @@ _wanted: Final = {
 
 def check_fields(signature: Signature, schema: Schema, *, origin: str) -> None:
     """Raises ConfigError that names each feature without a usable field in `schema`; `origin` says whose schema it is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", avro.errors.IgnoredLogicalType
-        )  # an unknown one is its plain type, as Avro says
-        try:
-            parsed = avro.schema.parse(orjson.dumps(schema).decode())
-        except (avro.errors.AvroException, RecursionError, TypeError) as error:
-            raise ConfigError(
-                f"{origin} is not an Avro schema: {' '.join(str(error).split())[:300]}"
-            ) from error
+    parsed = _parsed(schema, origin)
     faults = [fault for feature in signature.features if (fault := _fault(feature, parsed)) is not None]
     if faults:
         raise ConfigError(f"{origin} does not fit the model: {'; '.join(faults)}")
 
 
+def numbered_categories(signature: Signature, schema: Schema) -> frozenset[str]:
+    """The names of the categories whose field in `schema`, which has passed check_fields, is a whole number."""
+    if not any(feature.whole_numbers for feature in signature.features):
+        return frozenset()
+    parsed = _parsed(schema, "the schema")
+    found = {feature.name: _field(feature, parsed) for feature in signature.features if feature.whole_numbers}
+    return frozenset(
+        name for name, field in found.items() if not isinstance(field, str) and _is_whole_number(field)
+    )
+
+
+def _parsed(schema: Schema, origin: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", avro.errors.IgnoredLogicalType
+        )  # an unknown one is its plain type, as Avro says
+        try:
+            return avro.schema.parse(orjson.dumps(schema).decode())
+        except (avro.errors.AvroException, RecursionError, TypeError) as error:
+            raise ConfigError(
+                f"{origin} is not an Avro schema: {' '.join(str(error).split())[:300]}"
+            ) from error
+
+
 def _fault(feature: Feature, schema: Any) -> str | None:
+    found = _field(feature, schema)
+    if isinstance(found, str):
+        return found
+    kinds = {_kind(branch) for branch in _branches(found)}
+    if kinds == {feature.kind} or (feature.whole_numbers and _is_whole_number(found)):
+        return None
+    wanted = _wanted[feature.kind] + (" or a whole number" if feature.whole_numbers else "")
+    return f"field {feature.field} is not {wanted}"
+
+
+def _field(feature: Feature, schema: Any) -> Any:
+    """The schema of the feature's field, or why there is none."""
     place = schema
     walked: list[str] = []
     for part in feature.field.split("."):
@@ -52,10 +80,12 @@ def _fault(feature: Feature, schema: Any) -> str | None:
             return f"field {feature.field} is missing" + (f" (there is {near[0]})" if near else "")
         walked.append(part)
         place = found.type
-    kinds = {_kind(branch) for branch in _branches(place)}
-    if kinds != {feature.kind}:
-        return f"field {feature.field} is not {_wanted[feature.kind]}"
-    return None
+    return place
+
+
+def _is_whole_number(schema: Any) -> bool:
+    types = {branch.type for branch in _branches(schema)}
+    return bool(types) and types <= _whole
 
 
 def _branches(schema: Any) -> Sequence[Any]:

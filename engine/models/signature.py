@@ -85,9 +85,18 @@ class Feature:
         return (self.name,)
 
     @property
+    def whole_numbers(self) -> bool:
+        """Whether its categories are whole numbers, as columns of integers become: then a whole number stands for one."""
+        return self.kind == "category" and all(_is_whole(category) for category in self.categories)
+
+    @property
     def may_be_nan(self) -> bool:
         """Whether a NaN can stand in one of its columns."""
         return self.missing == "nan" or (self.kind == "category" and self.unseen == "nan")
+
+
+def _is_whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and text.isascii() and str(int(text)) == text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
