@@ -22,8 +22,9 @@ from engine.codec.decode import RowDecoder, SchemaStore, make_decoder
 from engine.compute import ComputeThread
 from engine.explain import make_explainer
 from engine.explain.policy import Every, parse_policy
-from engine.metrics import Metrics
+from engine.metrics import Metrics, cache_outcomes
 from engine.models.bundle import Bundle
+from engine.models.cache import CachedModel, check_alone
 from engine.models.served import ServedModel, open_model, varied_rows
 from engine.observe import Observer
 from engine.pipeline import Pipeline, PipelineLimits
@@ -127,6 +128,7 @@ def make_worker(
         schemas=link.schemas,
         record_bytes_max=settings.input.record_bytes_max,
     )
+    cached = _cached(settings, bundle, model, metrics)
     scorer = make_scorer(
         settings,
         cluster=link.cluster,
@@ -134,11 +136,14 @@ def make_worker(
         name=name,
         bundle=bundle,
         model=model,
+        cached=cached,
         decoder=decoder,
         condemned=isolation.condemned,
         clock=clock,
     )
     rehearsed = rehearse(scorer, varied_rows(bundle, model), batch_rows_max=model.batch_rows_max, clock=clock)
+    if cached is not None:
+        cached.begin()
     show_model(bundle, model, metrics, board)
     board.set_state(WorkerState.JOINING)
 
@@ -204,6 +209,19 @@ def show_model(bundle: Bundle, model: ServedModel, metrics: Metrics, board: Stat
     board.verified(ModelIdentity(**facts, **where, runtime_reason=model.reason))
 
 
+def _cached(settings: Settings, bundle: Bundle, model: ServedModel, metrics: Metrics) -> CachedModel | None:
+    if not settings.model.cache_rows:
+        return None
+    check_alone(model, varied_rows(bundle, model))
+    hits, misses = (metrics.cache_rows.labels(outcome=outcome) for outcome in cache_outcomes)
+
+    def count(found: int, asked: int) -> None:
+        hits.inc(found)
+        misses.inc(asked)
+
+    return CachedModel(model, rows_max=settings.model.cache_rows, count=count)
+
+
 def make_scorer(
     settings: Settings,
     *,
@@ -212,11 +230,12 @@ def make_scorer(
     name: str,
     bundle: Bundle,
     model: ServedModel,
+    cached: CachedModel | None,
     decoder: RowDecoder,
     condemned: Callable[[Records], Sequence[int]],
     clock: Clock,
 ) -> Scorer:
-    """The stages from bytes to bytes for one bundle."""
+    """The stages from bytes to bytes for one bundle; `cached` answers in place of the model, but explains nothing."""
     output = settings.output
     prefixes = prefixes or output_prefixes(
         predictions=output.predictions,
@@ -226,7 +245,7 @@ def make_scorer(
     )
     return Scorer(
         decoder=decoder,
-        model=model,
+        model=model if cached is None else cached,
         topics=Topics(
             predictions=output.predictions, explanations=output.explanations, dead_letters=output.dead_letters
         ),

@@ -24,6 +24,7 @@ stages = ("wait", "decode", "infer", "explain", "encode", "deliver")
 delivery_outcomes = ("delivered", "aborted")
 rewind_causes = ("abort", "revoke", "lost")
 queues = ("batcher", "compute", "delivery")
+cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
 scaling_bounds = ("rate", "drain", "idle", "minimum", "maximum", "partitions", "held", "capacity_unknown")
 
@@ -154,6 +155,11 @@ class Metrics:
             "penstock_model_batch_seconds",
             "What a batch of so many rows took the model at warm-up, and the other runtime where the two were compared.",
             {"runtime": runtimes, "rows": None},
+        )
+        self.cache_rows = make.counter(
+            "penstock_cache_rows_total",
+            "Rows whose result was kept from before, and rows that the model had to answer; with model.cache_rows.",
+            {"outcome": cache_outcomes},
         )
         self.native_proof_rows = make.gauge(
             "penstock_native_proof_rows",

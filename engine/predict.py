@@ -231,7 +231,7 @@ class Scorer:
             if explained is not None:
                 explanations = self._encode_explained(source, matrix, explained)
         failed = set() if explained is None else set(explained.failed.tolist())
-        failed |= self._reject_too_long(rows, predicted, explanations, rejections)
+        failed |= self._reject_too_long(records.keys, rows, predicted, explanations, rejections)
 
         outgoing = []
         if predicted:
@@ -272,6 +272,7 @@ class Scorer:
 
     def _reject_too_long(
         self,
+        keys: Sequence[bytes | None],
         rows: NDArray[np.int64],
         predicted: Sequence[bytes],
         explanations: Sequence[tuple[int, bytes]],
@@ -279,12 +280,16 @@ class Scorer:
     ) -> set[int]:
         longest = max(map(len, predicted), default=0)
         longest = max(longest, max((len(payload) for _, payload in explanations), default=0))
+        longest += max(map(len, filter(None, keys)), default=0)  # every message carries its record's key
         if longest <= self._message_bytes_max:
             return set()
-        failed = {place for place, payload in enumerate(predicted) if len(payload) > self._message_bytes_max}
-        failed |= {place for place, payload in explanations if len(payload) > self._message_bytes_max}
+        room = {
+            place: self._message_bytes_max - len(keys[row] or b"") for place, row in enumerate(rows.tolist())
+        }
+        failed = {place for place, payload in enumerate(predicted) if len(payload) > room[place]}
+        failed |= {place for place, payload in explanations if len(payload) > room[place]}
         for place in failed:
-            detail = f"a result is longer than the producer's limit of {self._message_bytes_max} bytes"
+            detail = f"a result and its key are longer than the producer's limit of {self._message_bytes_max} bytes"
             rejections.append(
                 Rejection(
                     index=int(rows[place]), stage=Stage.ENCODE, reason=Reason.OUTPUT_TOO_LONG, detail=detail

@@ -16,6 +16,7 @@ from engine.codec.framing import Schema
 from engine.explain import make_explainer
 from engine.explain.policy import Every, parse_policy
 from engine.models.bundle import Bundle
+from engine.models.cache import check_alone
 from engine.models.served import ServedModel, open_model, varied_rows
 from engine.predict import Scorer
 from engine.rehearsal import Rehearsed, cost_curve, rehearse
@@ -203,11 +204,14 @@ def _rehearsal(
         name="preflight",
         bundle=bundle,
         model=model,
+        cached=None,
         decoder=_decoder(settings, bundle),
         condemned=lambda _: (),
         clock=clock,
     )
     rows = varied_rows(bundle, model)
+    if settings.model.cache_rows:
+        check_alone(model, rows)
     findings.rehearsed = rehearse(scorer, rows, batch_rows_max=model.batch_rows_max, clock=clock)
     cost = cost_curve(findings.rehearsed)
     slo_s = settings.objective.latency_slo_ms / 1000

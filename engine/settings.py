@@ -156,6 +156,12 @@ class ModelSettings(Section):
     threads: int = Field(
         1, ge=1, le=64, description="threads inside one session; 1 keeps scores the same to the bit"
     )
+    cache_rows: int = Field(
+        0,
+        ge=0,
+        le=1 << 20,
+        description="different rows whose results are kept for when the same features come again; 0: none",
+    )
 
 
 class ObjectiveSettings(Section):

@@ -1,9 +1,13 @@
 """`penstock package`: a trained model becomes a bundle, with the proof that it predicts the same."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
+from engine.models.optimize import Optimized, error_allowed_default
 from engine.models.packaging import PackageReport, package
 from engine.models.parity import tolerance_default
 from engine.terminal import Terminal
@@ -50,6 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=tolerance_default,
         help=f"largest difference allowed, relative to scores above 1 (default {tolerance_default:g})",
     )
+    parser.add_argument(
+        "--optimize",
+        action="store_true",
+        help="try other forms of the graph (rewritten, float16, int8) and options of its session, and keep the fastest that "
+        "keeps to --allow-error",
+    )
+    parser.add_argument(
+        "--allow-error",
+        type=float,
+        metavar="X",
+        help=f"with --optimize: how far a score may move, relative to scores above 1 (default {error_allowed_default:g})",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -57,6 +73,9 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Package, and report."""
     if not 0 <= arguments.tolerance < 1:
         raise ConfigError("--tolerance is a number from 0 to 1")
+    if arguments.allow_error is not None and not (arguments.optimize and 0 <= arguments.allow_error < 1):
+        raise ConfigError("--allow-error is a number from 0 to 1, and goes with --optimize")
+    within = error_allowed_default if arguments.allow_error is None else arguments.allow_error
     report = package(
         arguments.model,
         arguments.out,
@@ -69,11 +88,19 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         rows=arguments.rows,
         input_schema=arguments.input_schema,
         tolerance=arguments.tolerance,
+        optimize_within=within if arguments.optimize else None,
     )
     for fact, value in _facts(report).items():
         terminal.say(f"{fact:<20}{value}")
     for note in report.notes:
         terminal.say(f"note: {note}")
+    if report.optimized is not None:
+        terminal.say()
+        terminal.say(_variants(report.optimized))
+        for each in report.optimized.variants:
+            if each.fault:
+                terminal.say(f"{each.name}: {each.fault}")
+        terminal.say(f"kept: {report.optimized.chosen.name}: {report.optimized.reason}")
     terminal.result(_json(report))
     return 0
 
@@ -125,6 +152,56 @@ def _native(report: PackageReport) -> str:
     return f"equal to ONNX Runtime ({found}); {fast.speed_up:.1f} times as fast here at {fast.rows} rows"
 
 
+def _variants(optimized: Optimized) -> Table:
+    sizes = [size for size, _ in optimized.variants[0].ms]
+    columns = ["variant", "KB", "load, ms", *(f"{size} rows, ms" for size in sizes), "error", "alone", "fits"]
+    table = Table(*columns, box=None)
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in optimized.variants:
+        if each.fault:
+            continue
+        table.add_row(
+            each.name,
+            f"{len(each.model) / 1000:,.0f}",
+            f"{each.load_ms:.1f}",
+            *(f"{took_ms:.3f}" for _, took_ms in each.ms),
+            f"{each.difference_max:.1g}",
+            f"{each.alone_difference_max:.1g}",
+            "yes" if each.keeps_to(optimized.error_allowed) else "no",
+        )
+    return table
+
+
+def _variants_json(optimized: Optimized) -> dict[str, Any]:
+    return {
+        "error_allowed": optimized.error_allowed,
+        "chosen": {"form": optimized.chosen.form, "optimization": optimized.chosen.optimization},
+        "reason": optimized.reason,
+        "variants": [
+            {
+                "form": each.form,
+                "optimization": each.optimization,
+                "fault": each.fault or None,
+                "bytes": len(each.model),
+                "load_ms": each.load_ms,
+                "ms": [{"rows": size, "ms": took_ms} for size, took_ms in each.ms],
+                "difference_max": _finite(each.difference_max),
+                "alone_difference_max": _finite(each.alone_difference_max),
+                "labels_different": each.labels_different,
+                "keeps_to_error": each.keeps_to(optimized.error_allowed),
+            }
+            for each in optimized.variants
+        ],
+    }
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no infinity: a score that became NaN differs by nothing that could be written."""
+    return number if math.isfinite(number) else None
+
+
 def _json(report: PackageReport) -> dict[str, Any]:
     bundle, parity = report.bundle, report.parity
     return {
@@ -152,5 +229,6 @@ def _json(report: PackageReport) -> dict[str, Any]:
                 for each in report.compared
             ],
         },
+        "optimized": None if report.optimized is None else _variants_json(report.optimized),
         "notes": list(report.notes),
     }

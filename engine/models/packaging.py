@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ from engine.models.device import Device
 from engine.models.features import read_features_file
 from engine.models.manifest import Manifest, json_object
 from engine.models.native import NativeModel, order_of, prove
+from engine.models.optimize import Optimized, Variant, optimize
 from engine.models.parity import Parity, prove_parity, tolerance_default
 from engine.models.rows import read_rows, rows_made_up, rows_of_table, rows_that_pass
-from engine.models.runtime import Runtime
+from engine.models.runtime import Optimization, Runtime
 from engine.models.served import Comparison, compare, varied_rows
 from engine.models.session import OnnxModel
 from engine.models.signature import Signature
-from engine.ports import Model
+from engine.ports import Model, Predictions
 from schemas.errors import ConfigError, ModelError
 
 golden_rows = 64
+tried_rows_max = 4096
+"""Of the rows given, those that other forms of the graph are compared on."""
 _batch_rows = 1024
 
 
@@ -41,6 +44,8 @@ class PackageReport:
     """What a person should know, a sentence each."""
     compared: tuple[Comparison, ...]
     """Speed of our tree kernel beside ONNX Runtime's, here and now; it is no part of the bundle, whose bytes repeat."""
+    optimized: Optimized | None
+    """What was tried to make it faster, where that was asked for."""
 
 
 def package(
@@ -56,12 +61,16 @@ def package(
     rows: Any = None,
     input_schema: Path | None = None,
     tolerance: float = tolerance_default,
+    optimize_within: float | None = None,
 ) -> PackageReport:
     """Make the bundle `out` from a model file or a live XGBoost, LightGBM or scikit-learn object.
 
     `features`: a features file, or what would stand in it. `background` and `rows`: a path (.npy, .csv, .parquet), a data
     frame, or an array of matrix rows (R, F), a category as its code; explanations are relative to the background, and
     parity is proved on both and on rows made up to sit on every threshold. `name`: default, the folder's name.
+    `optimize_within`: try other forms of the graph and options of its session, and keep the fastest whose scores differ by
+    no more than this from the graph's as converted; as that goes by the clock, the same input need not give the same bytes
+    then. None: keep it as converted.
 
     Raises ConfigError for what cannot be packaged, ParityError when the packaged model would predict something else.
     """
@@ -82,6 +91,13 @@ def package(
     made_up = rows_made_up(signature, converted.forest, given)
     parity = prove_parity(converted, runner, given=given, made_up=made_up, tolerance=tolerance)
     schema = None if input_schema is None else _schema_bytes(input_schema, signature)
+    tried = np.concatenate((given[:tried_rows_max], made_up)).astype(signature.dtype)
+    optimized, kept = None, Runtime()
+    if optimize_within is not None:
+        optimized = optimize(converted, tried, error_allowed=optimize_within, clock=SystemClock())
+        kept = _runtime(optimized.chosen)
+        converted = replace(converted, model=optimized.chosen.model)
+        runner = _runner(converted, kept.optimization)
     bundle = Bundle.write(
         out,
         manifest=Manifest(
@@ -93,7 +109,7 @@ def package(
             trees=converted.forest is not None,
             covers=converted.forest is not None and converted.forest.cover is not None,
             provenance=_provenance(converted, parity),
-            runtime=Runtime(native=prove(converted, runner, given)),
+            runtime=replace(kept, native=prove(converted, runner, given)),
         ),
         model=converted.model,
         golden=_golden(runner, np.concatenate((given[: golden_rows // 2], made_up)).astype(signature.dtype)),
@@ -108,13 +124,26 @@ def package(
         )
     if not bundle.covers and bundle.background is None:
         notes.append("without a background (--background) its predictions cannot be explained")
+    if kept.form != "converted":
+        notes.append(
+            f"the graph is stored in the form {kept.form}, which explanations by gradients cannot read"
+        )
+    if optimized is not None and optimized.chosen.alone_difference_max > 0:
+        notes.append(
+            "a row's scores depend a little on the other rows of its batch, which differ from run to run"
+        )
     return PackageReport(
         path=Path(out),
         bundle=bundle,
         parity=parity,
         notes=tuple(notes),
         compared=_compared(bundle, runner),
+        optimized=optimized,
     )
+
+
+def _runtime(chosen: Variant) -> Runtime:
+    return Runtime(form=chosen.form, optimization=chosen.optimization, difference_max=order_of(chosen.error))
 
 
 def _compared(bundle: Bundle, runner: OnnxModel) -> tuple[Comparison, ...]:
@@ -123,7 +152,7 @@ def _compared(bundle: Bundle, runner: OnnxModel) -> tuple[Comparison, ...]:
     return compare(runner, NativeModel(bundle), varied_rows(bundle, runner), _batch_rows, SystemClock())
 
 
-def _runner(converted: Converted) -> OnnxModel:
+def _runner(converted: Converted, optimization: Optimization = "all") -> OnnxModel:
     return OnnxModel(
         model=converted.model,
         signature=converted.signature,
@@ -132,6 +161,7 @@ def _runner(converted: Converted) -> OnnxModel:
         device=Device(),
         threads=1,
         batch_rows_max=_batch_rows,
+        optimization=optimization,
     )
 
 
@@ -159,21 +189,22 @@ def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
 
 def _golden(model: Model, rows: NDArray[np.generic]) -> Golden:
     """Rows spread over those given, with what the model says of them; rows that it answers with NaN teach nothing."""
-    try:
-        found = model.predict(rows)
-    except ModelError as error:
-        raise ConfigError(f"the packaged model cannot run: {error}") from error
+    found = _predicted(model, rows)
     finite = np.ones(len(rows), dtype=np.bool_)
     for output in found.outputs.values():
         finite &= np.isfinite(output).all(axis=1)
     places = np.flatnonzero(finite)[:golden_rows]
     if not len(places):
         raise ConfigError("the packaged model answers NaN or an infinity on every row tried; give --rows")
-    return Golden(
-        rows=rows[places],
-        outputs={name: output[places] for name, output in found.outputs.items()},
-        labels=None if found.labels is None else found.labels[places],
-    )
+    found = _predicted(model, rows[places])  # in the batch in which it will be asked again
+    return Golden(rows=rows[places], outputs=found.outputs, labels=found.labels)
+
+
+def _predicted(model: Model, rows: NDArray[np.generic]) -> Predictions:
+    try:
+        return model.predict(rows)
+    except ModelError as error:
+        raise ConfigError(f"the packaged model cannot run: {error}") from error
 
 
 def _provenance(converted: Converted, parity: Parity) -> dict[str, Any]:

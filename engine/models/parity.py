@@ -47,7 +47,7 @@ def prove_parity(
     found = model.predict(rows)
     difference = np.zeros(len(rows))
     for name, expected in original.items():
-        difference = np.maximum(difference, _relative(expected, found.outputs[name]).max(axis=1))
+        difference = np.maximum(difference, relative_difference(expected, found.outputs[name]).max(axis=1))
     worst = int(difference.argmax())
     labels = 0 if found.labels is None else _other_labels(converted, original, rows, found, tolerance)
     if difference[worst] > tolerance:
@@ -69,11 +69,26 @@ def prove_parity(
     )
 
 
-def _relative(expected: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
+def relative_difference(expected: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Element by element, relative to what was expected where that is above 1; infinity where one alone is NaN."""
     with np.errstate(invalid="ignore"):
         difference = np.abs(expected - found) / np.maximum(1.0, np.abs(expected))
     same = (expected == found) | (np.isnan(expected) & np.isnan(found))
     return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))
+
+
+def other_labels(expected: Predictions, found: Predictions, tolerance: float) -> int:
+    """Rows with another class in `found`, ties within the tolerance left out."""
+    if expected.labels is None or found.labels is None:
+        return 0
+    other = np.asarray(expected.labels != found.labels)
+    wide = len(expected.classes)
+    scores = next((each for each in expected.outputs.values() if each.shape[1] == wide), None)
+    if scores is not None:
+        places = np.arange(len(other))
+        apart = relative_difference(scores[places, expected.labels], scores[places, found.labels])
+        other &= apart > tolerance
+    return int(other.sum())
 
 
 def _other_labels(
@@ -98,7 +113,7 @@ def _other_labels(
     other = np.asarray(expected != found.labels)
     if scores is not None:
         places = np.arange(len(rows))
-        other &= _relative(scores[places, expected], scores[places, found.labels]) > tolerance
+        other &= relative_difference(scores[places, expected], scores[places, found.labels]) > tolerance
     return int(other.sum())
 
 
@@ -108,5 +123,5 @@ def _narrowed(converted: Converted, given: NDArray[np.float64], tolerance: float
     wide, narrow = converted.score(given), converted.score(given.astype(np.float32).astype(np.float64))
     moved = np.zeros(len(given), dtype=np.bool_)
     for name, expected in wide.items():
-        moved |= (_relative(expected, narrow[name]) > tolerance).any(axis=1)
+        moved |= (relative_difference(expected, narrow[name]) > tolerance).any(axis=1)
     return int(moved.sum())

@@ -1,7 +1,9 @@
 """ONNX Runtime behind the Model port."""
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,6 +160,19 @@ def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.gener
     return run
 
 
+def rewritten(model: bytes) -> bytes:
+    """The graph as ONNX Runtime rewrites it for any processor, so that it need not at every start. Raises ConfigError."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        options = _options(1, "extended")
+        options.optimized_model_filepath = str(path)
+        try:
+            ort.InferenceSession(model, sess_options=options, providers=[_cpu_provider])
+        except _ort_exceptions as error:
+            raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+        return path.read_bytes()
+
+
 def choose_device(asked: str) -> Device:
     """The device to run on. Raises ConfigError when a GPU was asked for by name and cannot be had."""
     index = parse_device(asked)
@@ -214,6 +229,16 @@ def _open_session(model: bytes, device: Device, threads: int, optimization: Opti
 
 
 def _new_session(model: bytes, device: Device, threads: int, optimization: Optimization = "all") -> Any:
+    options = _options(threads, optimization)
+    providers: list[Any] = [_cpu_provider]
+    if device.cuda is not None:
+        # TF32 rounds the factors of float32 products to 10 bits; timing convolutions makes starts differ.
+        cuda = {"device_id": str(device.cuda), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        providers.insert(0, (_cuda_provider, cuda))
+    return ort.InferenceSession(model, sess_options=options, providers=providers)
+
+
+def _options(threads: int, optimization: Optimization) -> Any:
     options = ort.SessionOptions()
     options.graph_optimization_level = _levels[optimization]
     options.intra_op_num_threads = threads
@@ -223,12 +248,7 @@ def _new_session(model: bytes, device: Device, threads: int, optimization: Optim
     # A spinning thread burns the core that the poll thread and the neighbours need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    providers: list[Any] = [_cpu_provider]
-    if device.cuda is not None:
-        # TF32 rounds the factors of float32 products to 10 bits; timing convolutions makes starts differ.
-        cuda = {"device_id": str(device.cuda), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-        providers.insert(0, (_cuda_provider, cuda))
-    return ort.InferenceSession(model, sess_options=options, providers=providers)
+    return options
 
 
 def _check_inputs(signature: Signature, graph_inputs: Mapping[str, Any]) -> None:

@@ -46,14 +46,14 @@ def test_each_record_has_one_outcome_and_keeps_its_order(seed: int) -> None:
     check_once_and_in_order(world)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(30))
 def test_at_least_once_each_record_has_an_outcome(seed: int) -> None:
     check_outcomes(World(seed, "at_least_once").run(turns))
 
 
 def test_the_dangers_do_happen() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(10):
+    for seed in range(15):
         seen += World(seed).run(turns).seen
     rare = {
         what: seen[what]
@@ -62,6 +62,6 @@ def test_the_dangers_do_happen() -> None:
             "shared a delivery", "delivered all the same", "rewound by abort", "rewound by revoke", "rewound by lost", "batcher was full",
             "compute was full", "delivery was full",
         )
-        if seen[what] < 3
+        if seen[what] < 2
     }  # fmt: skip
     assert not rare

@@ -209,7 +209,7 @@ class World:
         """The broker will not do something that it is asked for soon."""
         point, fault = self.random.choice(fault_points[self.mode]), self.random.choice(faults)
         many = self.random.choice([10, 300]) if fault is Fault.UNAVAILABLE else 1
-        self.broker.inject(point, fault, times=self.random.choice([1, 2, many]))
+        self.broker.inject(point, fault, times=self.random.choice([1, many]))
 
     def start(self) -> None:
         """Another worker in a free slot, or a twin that takes over from one that does not know it yet."""
@@ -217,7 +217,7 @@ class World:
         free = [slot for slot in range(slots) if slot not in taken]
         if free:
             self.workers.append(Worker(self, free[0]))
-        elif self.chance(0.3) and len(self.workers) == slots:
+        elif self.chance(0.7) and len(self.workers) == slots:
             self.seen["twin"] += 1
             self.workers.append(Worker(self, self.random.randrange(slots)))
 
