@@ -257,7 +257,7 @@ def make_scorer(
             worker=name,
             message_bytes_max=message_bytes_max,
         ),
-        explaining=_explaining(settings, cluster, bundle, model, prefixes.explanations),
+        explaining=_explaining(settings, cluster, bundle, model, prefixes.explanations, clock),
         message_bytes_max=message_bytes_max,
         condemned=condemned,
         clock=clock,
@@ -272,12 +272,12 @@ def error_of(error: BaseException) -> PenstockError:
 
 
 def _explaining(
-    settings: Settings, cluster: str, bundle: Bundle, model: ServedModel, prefix: bytes
+    settings: Settings, cluster: str, bundle: Bundle, model: ServedModel, prefix: bytes, clock: Clock
 ) -> Explaining | None:
     policy = parse_policy(settings.explain.policy)
     if settings.output.explanations is None or policy == Every(False):
         return None
-    explainer = make_explainer(bundle, model, settings.explain, device=model.device)
+    explainer = make_explainer(bundle, model, settings.explain, device=model.device, clock=clock)
     tables = [feature.categories or None for feature in bundle.signature.column_features]
     encoders: dict[tuple[str, str | None, str, str], ExplanationEncoder] = {}
 

@@ -96,7 +96,7 @@ def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
         return
     opened = findings.model
     if settings.output.explanations is not None:
-        findings.look("explanations", lambda: _explanations(settings, found, opened))
+        findings.look("explanations", lambda: _explanations(settings, found, opened, clock))
     if not findings.faults:
         findings.look("rehearsal", lambda: _rehearsal(settings, findings, found, opened, clock))
 
@@ -184,10 +184,10 @@ def _input(settings: Settings, bundle: Bundle) -> str:
     return f"avro, {settings.framing}; every feature has its field in {path or 'the schema of the bundle'}"
 
 
-def _explanations(settings: Settings, bundle: Bundle, model: ServedModel) -> str:
+def _explanations(settings: Settings, bundle: Bundle, model: ServedModel, clock: Clock) -> str:
     if parse_policy(settings.explain.policy) == Every(False):
         return "none (explain.policy)"
-    explainer = make_explainer(bundle, model, settings.explain, device=model.device)
+    explainer = make_explainer(bundle, model, settings.explain, device=model.device, clock=clock)
     rows = bundle.golden.rows[:4]
     attributions = explainer.explain(rows, model.predict(rows))
     worst = float(np.abs(attributions.additivity_error).max())

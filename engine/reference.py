@@ -192,8 +192,8 @@ def _type(node: Node) -> str:
     }
     plain = str(node.get("type", "string"))
     name = "path" if node.get("format") == "path" else kind.get(plain, plain)
-    low = [f"{word} {node[key]:g}" for key, word in (("minimum", "at least"), ("exclusiveMinimum", "more than")) if key in node]  # fmt: skip
-    high = [f"{word} {node[key]:g}" for key, word in (("maximum", "at most"), ("exclusiveMaximum", "less than")) if key in node]  # fmt: skip
+    low = [f"{word} {node[key]:,.15g}" for key, word in (("minimum", "at least"), ("exclusiveMinimum", "more than")) if key in node]  # fmt: skip
+    high = [f"{word} {node[key]:,.15g}" for key, word in (("maximum", "at most"), ("exclusiveMaximum", "less than")) if key in node]  # fmt: skip
     return ", ".join([name, *low, *high])
 
 

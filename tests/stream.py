@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import fastavro
 import numpy as np
 import yaml
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from connectors.kafka_admin import KafkaAdmin
 from connectors.kafka_client import ClientConfig
@@ -35,6 +38,7 @@ event_schema: dict[str, Any] = {
 prefix = single_object_prefix(event_schema)
 partitions = 6
 key_count = 997
+session_timeout_ms = 6000
 Place = tuple[int, int]
 
 
@@ -124,8 +128,6 @@ class Stream:
                 "bootstrap_servers": servers,
                 "group": f"{name}-group",
                 "drain_budget_s": 20.0,
-                # How long the partitions of a killed worker stand still.
-                "client": {"session.timeout.ms": 6000},
             },
             "input": {"topic": name},
             "output": outputs if explained else {**outputs, "explanations": None},
@@ -134,11 +136,27 @@ class Stream:
         }
         for section, values in changes.items():
             tree[section] = {**tree.get(section, {}), **values} if isinstance(values, dict) else values
+        self._shorten_sessions(tree["kafka"])
         self.settings = folder / f"{name}.yaml"
         self.settings.write_text(yaml.safe_dump(tree))
         self._started: list[subprocess.Popen[bytes]] = []
         self._feeder: threading.Thread | None = None
         self.expected = 0
+
+    def _shorten_sessions(self, kafka: dict[str, Any]) -> None:
+        """The partitions of a killed worker stand still for so long."""
+        if kafka.get("protocol") != "consumer":
+            kafka["client"] = {"session.timeout.ms": session_timeout_ms}
+            return
+        name = "consumer.session.timeout.ms"  # here the broker decides
+        entry = ConfigEntry(name, str(session_timeout_ms), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.GROUP, kafka["group"], incremental_configs=[entry])
+        client = AdminClient({"bootstrap.servers": self.servers})
+        for altered in client.incremental_alter_configs([resource]).values():
+            with suppress(
+                KafkaException
+            ):  # below the minimum of a broker that is not ours: then it takes longer
+                altered.result(30)
 
     def feed(
         self, values: Sequence[bytes | None], *, per_s: float, keys: Sequence[bytes] | None = None
@@ -194,7 +212,7 @@ class Stream:
     def wait(self, share: float, timeout_s: float) -> None:
         """Until this share of what is fed is committed."""
         end_s, done = time.monotonic() + timeout_s, 0
-        while time.monotonic() < end_s:
+        while time.monotonic() < end_s and self._may_go_on():
             try:
                 done = self.committed()
             except UnavailableError:  # the broker may be what is hurt
@@ -203,8 +221,12 @@ class Stream:
                 return
             time.sleep(0.02)
         raise AssertionError(
-            f"{done} of {self.expected} records were committed in {timeout_s:g} s\n{self.said()}"
+            f"{done} of {self.expected} records were committed, and {timeout_s:g} s had passed or every worker given up\n{self.said()}"
         )
+
+    def _may_go_on(self) -> bool:
+        """Unless every supervisor has given up."""
+        return any(process.poll() in (None, 0, -signal.SIGKILL) for process in self._started)
 
     def books(self) -> Books:
         """What a read_committed reader finds now."""

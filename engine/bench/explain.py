@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from engine.bench.explain_peers import Explain, Peer, Workload, peers, predictor, workload
+from engine.bench.explain_picture import draw, table
+from engine.bench.picture import require_folder, write_figures
 from engine.clock import Clock, SystemClock
 from engine.explain import oracle
 from engine.terminal import Terminal
@@ -46,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--background", type=int, default=100, help="rows, for interventional (default: %(default)s)"
     )
+    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the figures into this file")
+    parser.add_argument("--table", type=Path, metavar="FILE.md", help="write them as a page of tables")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None = None) -> dict[str, Any]:
@@ -55,6 +59,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None =
     chosen = _chosen(arguments.peers)
     if not 1 <= arguments.background <= 10_000 or not 0 < arguments.seconds <= 60:
         raise ConfigError("--background is 1 to 10000 rows, --seconds more than 0 and at most 60")
+    require_folder(arguments.picture, "--picture")
+    require_folder(arguments.table, "--table")
     models = []
     for name in arguments.models.split(","):
         match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d?)", name.strip())
@@ -64,7 +70,10 @@ def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None =
         work = workload(int(match[1]), int(match[2]), rows=16_384, background=arguments.background)
         models.append(_measured(work, chosen, batches, arguments.seconds, terminal, clock))
         terminal.say(_table(models[-1], batches))
-    return {"machine": _machine(), "models": models}
+    found = {"machine": _machine(), "models": models}
+    write_figures(arguments.picture, draw, found, terminal)
+    write_figures(arguments.table, table, found, terminal)
+    return found
 
 
 def _measured(

@@ -7,9 +7,9 @@ from typing import Any
 from engine.bench.peers_contestants import chosen, contestants
 from engine.bench.peers_picture import draw
 from engine.bench.peers_plan import Plan, carry_out, parse_rates
+from engine.bench.picture import require_folder, write_figures
 from engine.clock import Clock, SystemClock
 from engine.terminal import Terminal
-from schemas.errors import ConfigError
 
 summary = (
     "Penstock beside hand-written loops in Java and Python, Kafka Streams, Quix Streams, Faust and MLServer, and two limits: one "
@@ -59,10 +59,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None =
         rates=parse_rates(arguments.rates),
         seconds=arguments.seconds,
     )
-    if arguments.picture is not None and not arguments.picture.absolute().parent.is_dir():
-        raise ConfigError(f"--picture: there is no folder {arguments.picture.absolute().parent}")
+    require_folder(arguments.picture, "--picture")
     found = carry_out(plan, terminal, clock or SystemClock())
-    if arguments.picture is not None:
-        arguments.picture.write_text(draw(found), encoding="utf-8")
-        terminal.say(f"drawn: {arguments.picture}")
+    write_figures(arguments.picture, draw, found, terminal)
     return found

@@ -2,25 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
-from typing import Any, Final
+from typing import Any
 
-_width: Final = 860
-_left: Final = 290
-_right: Final = 170
-_line: Final = 26
-_bar: Final = 15
-_style: Final = """
-  text { font: 13px system-ui, sans-serif; fill: #24292f; }
-  .head { font-weight: 600; font-size: 14px; }
-  .small { font-size: 12px; fill: #57606a; }
-  .ours { fill: #0969da; }
-  .other { fill: #afb8c1; }
-  .axis { stroke: #d0d7de; stroke-width: 1; }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3; } .small { fill: #9198a1; } .ours { fill: #4493f8; } .other { fill: #57606a; } .axis { stroke: #3d444d; }
-  }
-"""
+from engine.bench.picture import bar, left, line, rectangle, right, svg, text, width
 
 
 def draw(found: dict[str, Any]) -> str:
@@ -41,53 +25,46 @@ def draw(found: dict[str, Any]) -> str:
         y = _spans(parts, with_latency, y)
     cores, records = found["machine"]["cores"], found["records"]
     caption = f"{cores} cores with the broker on the same machine, {records:,} records of 30 doubles, 100 trees x depth 6; penstock bench peers"
-    parts.append(_text(8, y + 6, caption, "small"))
-    body = "\n".join(parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_width} {y + 20}" role="img" '
-        f'aria-label="Throughput and latency of Penstock and its peers">\n<style>{_style}</style>\n{body}\n</svg>\n'
-    )
+    parts.append(text(8, y + 6, caption, "small"))
+    return svg(parts, height=y + 20, label="Throughput and latency of Penstock and its peers")
 
 
 def _bars(parts: list[str], heading: str, group: dict[str, Any], y: int) -> int:
-    parts.append(_text(8, y, heading, "head"))
+    parts.append(text(8, y, heading, "head"))
     most = max(each["records_per_s"] for each in group.values())
     for slug, each in sorted(group.items(), key=lambda item: -item[1]["records_per_s"]):
-        y += _line
-        length = max((_width - _left - _right) * each["records_per_s"] / most, 1.0)
-        parts.append(_text(8, y, _name(each)))
-        parts.append(_rectangle(_left, y, length, slug))
+        y += line
         label = f"{each['records_per_s']:,.0f} · {each['engine_us_per_record']:.1f} µs CPU"
-        parts.append(_text(_left + length + 8, y, label, "small"))
-    return y + 2 * _line
+        parts += bar(y, _name(each), each["records_per_s"] / most, label, ours=_is_ours(slug))
+    return y + 2 * line
 
 
 def _spans(parts: list[str], group: dict[str, Any], y: int) -> int:
     """From p50 to p99 on a logarithmic axis of milliseconds."""
     rate = min(each["latency"][0]["rate"] for each in group.values())
-    parts.append(_text(8, y, f"End to end at {rate:,} records/s offered: p50 to p99, ms", "head"))
+    parts.append(text(8, y, f"End to end at {rate:,} records/s offered: p50 to p99, ms", "head"))
     spans = {
         slug: (each["latency"][0]["p50_ms"], each["latency"][0]["p99_ms"]) for slug, each in group.items()
     }
     known = [value for span in spans.values() for value in span if value is not None]
     low, high = _decades(known or [1.0])
-    bottom = y + _line * len(spans) + 8
+    bottom = y + line * len(spans) + 8
     for decade in range(low, high + 1):
         x = _place(10.0**decade, low, high)
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 10}" y2="{bottom}"/>')
-        parts.append(_text(x - 8, bottom + 14, f"{10.0**decade:g}", "small"))
+        parts.append(text(x - 8, bottom + 14, f"{10.0**decade:g}", "small"))
     for slug, (p50, p99) in sorted(
         spans.items(), key=lambda item: item[1][1] if item[1][1] is not None else math.inf
     ):
-        y += _line
-        parts.append(_text(8, y, _name(group[slug])))
+        y += line
+        parts.append(text(8, y, _name(group[slug])))
         if p50 is None or p99 is None:
-            parts.append(_text(_left, y, "falls behind", "small"))
+            parts.append(text(left, y, "falls behind", "small"))
             continue
         start, end = _place(p50, low, high), _place(p99, low, high)
-        parts.append(_rectangle(start, y, max(end - start, 2.0), slug))
-        parts.append(_text(end + 8, y, f"{p50:,.1f} to {p99:,.1f}", "small"))
-    return y + 2 * _line + 10
+        parts.append(rectangle(start, y, max(end - start, 2.0), ours=_is_ours(slug)))
+        parts.append(text(end + 8, y, f"{p50:,.1f} to {p99:,.1f}", "small"))
+    return y + 2 * line + 10
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:
@@ -96,18 +73,12 @@ def _decades(values: Sequence[float]) -> tuple[int, int]:
 
 
 def _place(value: float, low: int, high: int) -> float:
-    return _left + (_width - _left - _right) * (math.log10(max(value, 10.0**low)) - low) / (high - low)
+    return left + (width - left - right) * (math.log10(max(value, 10.0**low)) - low) / (high - low)
 
 
 def _name(each: dict[str, Any]) -> str:
     return f"{each['title']} ({each['guarantee']})" if each["guarantee"] != "none" else each["title"]
 
 
-def _rectangle(x: float, y: int, length: float, slug: str) -> str:
-    kind = "ours" if slug.startswith("penstock") else "other"
-    return f'<rect class="{kind}" x="{x:.1f}" y="{y - 12}" width="{length:.1f}" height="{_bar}" rx="2"/>'
-
-
-def _text(x: float, y: int, text: str, kind: str = "") -> str:
-    named = f' class="{kind}"' if kind else ""
-    return f'<text{named} x="{x:.1f}" y="{y}">{escape(text)}</text>'
+def _is_ours(slug: str) -> bool:
+    return slug.startswith("penstock")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from engine.clock import Clock
+    from engine.explain.tensor_graph import GraphShap
     from engine.explain.tree_shap import TreeShap
     from engine.models.bundle import Bundle
     from engine.models.device import Device
@@ -21,19 +23,24 @@ _by_gradients = ("expected_gradients", "deeplift_rescale")
 
 
 def make_explainer(
-    bundle: "Bundle", model: "Model", settings: "ExplainSettings", *, device: "Device | None" = None
+    bundle: "Bundle",
+    model: "Model",
+    settings: "ExplainSettings",
+    *,
+    device: "Device | None" = None,
+    clock: "Clock | None" = None,
 ) -> "Explainer":
     """The explainer that the settings ask for, tried on a row of the golden batch.
 
     `auto` explains trees exactly, other models of few features exactly by enumeration, those whose file has a gradient by
     expected gradients where these account for the scores, and the rest by sampled coalitions. A gradient graph runs on
-    `device`, the CPU when None. Raises ConfigError when the model cannot be explained as asked, or the bundle lacks what that
+    `device`, the CPU when None; trees do where it is a GPU and faster, by `clock`. Raises ConfigError when the model cannot be explained as asked, or the bundle lacks what that
     needs.
     """
     import numpy as np
 
     answers = _golden_answers(bundle)
-    explainer = _chosen(bundle, model, settings, device, answers)
+    explainer = _chosen(bundle, model, settings, device, clock, answers)
     with suppress(ModelError):  # perhaps of this row alone
         explainer.explain(bundle.golden.rows[:1], answers.take(np.zeros(1, dtype=np.int64)))
     return explainer
@@ -44,6 +51,7 @@ def _chosen(
     model: "Model",
     settings: "ExplainSettings",
     device: "Device | None",
+    clock: "Clock | None",
     answers: "Predictions",
 ) -> "Explainer":
     method = settings.method
@@ -52,7 +60,8 @@ def _chosen(
         from engine.explain.tree_shap import TreeExplainer, TreeShap
 
         try:
-            return TreeExplainer(TreeShap.from_bundle(bundle, method=method), output=settings.output)
+            shap = TreeShap.from_bundle(bundle, method=method)
+            return TreeExplainer(_on_device(shap, bundle, device, clock), output=settings.output)
         except NotATreeError as error:
             if method != "auto":
                 raise ConfigError(f"explain.method {method}: {error}") from error
@@ -66,6 +75,19 @@ def _chosen(
     from engine.explain.sampled import SampledExplainer
 
     return SampledExplainer(model, bundle.signature, bundle.background, settings)
+
+
+def _on_device(
+    shap: "TreeShap", bundle: "Bundle", device: "Device | None", clock: "Clock | None"
+) -> "TreeShap | GraphShap":
+    if device is None or device.cuda is None:
+        return shap
+    from engine.clock import SystemClock
+    from engine.explain.on_device import faster_shap
+
+    return faster_shap(
+        shap, device, rows=bundle.golden.rows, background=bundle.background, clock=clock or SystemClock()
+    )
 
 
 def _gradients(

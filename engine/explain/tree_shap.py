@@ -17,6 +17,7 @@ from engine.ports import Attributions, Predictions
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from engine.explain.tensor_graph import GraphShap
     from engine.models.bundle import Bundle
 
 Precision = Literal["float32", "float64"]
@@ -128,7 +129,7 @@ class TreeShap:
 class TreeExplainer:
     """Explains a batch for the stream: the predicted class, one output, or all of them."""
 
-    def __init__(self, shap: TreeShap, *, output: str = "predicted") -> None:
+    def __init__(self, shap: "TreeShap | GraphShap", *, output: str = "predicted") -> None:
         """`output`: see TreeOutputs. Raises ConfigError when there is no such output."""
         self._shap = shap
         self._outputs = TreeOutputs(shap.forest, output)

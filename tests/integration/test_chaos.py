@@ -47,22 +47,26 @@ def settle(stream: Stream, *, duplicates: bool = False) -> None:
     assert len(books.inputs) == stream.expected
 
 
+def workers_of(supervisor: "subprocess.Popen[bytes]") -> list[int]:
+    """At least one; those killed before may be on their way back."""
+    end_s = time.monotonic() + patience_s
+    while not (workers := children(supervisor)):
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    return workers
+
+
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_workers_are_killed_at_random_moments(open_stream: OpenStream, protocol: str) -> None:
-    records = 200_000 if protocol == "classic" else 60_000
+    records = 200_000
     stream = open_stream(workers=2, kafka={"protocol": protocol}, objective={"batch_rows_max": 512})
     stream.feed([event(number) for number in range(records)], per_s=40_000)
     chance = random.Random(11)
     supervisor = stream.start("a")
-    killed = 0
     for share in sorted(chance.uniform(0.02, 0.9) for _ in range(4)):
         stream.wait(share, patience_s)
-        workers = children(supervisor)
-        if workers:
-            kill(chance.choice(workers))
-            killed += 1
+        kill(chance.choice(workers_of(supervisor)))
     settle(stream)
-    assert killed == 4
     supervisor.terminate()
     assert supervisor.wait(30) == 0
 

@@ -2,7 +2,9 @@
 
 import argparse
 import io
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import orjson
 import pytest
@@ -68,11 +70,26 @@ def test_only_the_peers_that_are_asked_for() -> None:
     assert [peer["peer"] for peer in found["models"][0]["explain"]] == ["penstock", "xgboost"]
 
 
+def test_figures_are_drawn_and_tabulated(tmp_path: Path) -> None:
+    picture, page = tmp_path / "explain.svg", tmp_path / "explain.md"
+    words = ("--models", "2x2,3x2", "--batches", "1,4", "--peers", "penstock,xgboost", "--seconds", "0.001")
+    _run(*words, "--picture", str(picture), "--table", str(page))
+    drawn = [element.text for element in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
+    assert [words for words in drawn if words and words.startswith("2x2")] == [
+        "2x2: SHAP values, rows/s in batches of 4"
+    ]
+    assert drawn.count("Penstock") == drawn.count("xgboost") == 2
+    assert drawn.count("4,000 · Penstock 1x") == 4  # one millisecond a call, for xgboost and the prediction
+    assert page.read_text().count("| xgboost | 1,000 | 4,000 |") == 2
+    assert page.read_text().count("| xgboost | 1x | 1x |") == 2
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("--models", "100"), ("--models", "5x40"), ("--models", "0x3"), ("--batches", "0"), ("--batches", "9000"),
         ("--batches", "many"), ("--peers", "nobody"), ("--seconds", "0"), ("--background", "0"),
+        ("--picture", "/nowhere/at/all.svg"), ("--table", "/nowhere/at/all.md"),
     ],
 )  # fmt: skip
 def test_wrong_words_are_refused(words: tuple[str, str]) -> None:

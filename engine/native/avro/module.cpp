@@ -134,6 +134,7 @@ std::string text_of(const nb::bytes& bytes) { return {bytes.c_str(), bytes.size(
 }  // namespace
 
 NB_MODULE(_avro, m) {
+  nb::set_leak_warnings(false);  // a worker that ends while its compute thread works leaves objects behind
   m.doc() = "Avro columns: payloads to matrices, and results to payloads.";
 
   m.def("alike", &alike, "payloads"_a, "header_bytes"_a, "bytes_max"_a);

@@ -109,6 +109,7 @@ nb::tuple explained(const Shap& shap, Rows rows, bool exact, int threads) {
 }  // namespace
 
 NB_MODULE(_trees, m) {
+  nb::set_leak_warnings(false);  // a worker that ends while its compute thread works leaves objects behind
   m.doc() = "Tree ensembles: raw scores and exact SHAP values.";
   m.def("instruction_set", [] { return std::string(best_kernels().name); });
 
