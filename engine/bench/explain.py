@@ -26,6 +26,8 @@ summary = (
 )
 _accuracy_rows = 48
 _calls_max = 200
+# What another version of a peer's package says where it is used as this one was.
+_peer_errors = (ImportError, TypeError, ValueError, AttributeError, RuntimeError)
 _packages = ("xgboost", "lightgbm", "shap", "shapiq", "woodelf-explainer", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -70,6 +72,9 @@ def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None =
         work = workload(int(match[1]), int(match[2]), rows=16_384, background=arguments.background)
         models.append(_measured(work, chosen, batches, arguments.seconds, terminal, clock))
         terminal.say(_table(models[-1], batches))
+        for peer in models[-1]["explain"]:
+            if not peer["installed"]:
+                terminal.say(f"{peer['peer']}: {' '.join(peer['why'].split())[:120]}")
     found = {"machine": _machine(), "models": models}
     write_figures(arguments.picture, draw, found, terminal)
     write_figures(arguments.table, table, found, terminal)
@@ -87,14 +92,18 @@ def _measured(
     results: list[dict[str, Any]] = []
     for peer in terminal.track(chosen, label=f"{work.name}: peers", total=len(chosen)):
         started = clock.monotonic_s()
-        explain = peer.make(work)
+        try:
+            explain = peer.make(work)
+            values = np.empty(0) if explain is None else explain(sample)
+        except _peer_errors as error:
+            results.append({"peer": peer.name, "installed": False, "why": f"{type(error).__name__}: {error}"})
+            continue
         if explain is None:
-            results.append({"peer": peer.name, "installed": False})
+            results.append({"peer": peer.name, "installed": False, "why": "not installed"})
             continue
         ready_s = clock.monotonic_s() - started
         result: dict[str, Any] = {"peer": peer.name, "installed": True, "ready_s": ready_s}
         if peer.same_trees:
-            values = explain(sample)
             result |= _accuracy(values, exact[peer.interventional], score)
         result["batches"] = _batches(explain, work, batches, seconds, clock)
         results.append(result)
@@ -184,7 +193,7 @@ def _table(result: dict[str, Any], batches: list[int]) -> Table:
     table.add_column("additivity", justify="right")
     for row in (*result["explain"], result["predict"]):
         if not row.get("installed", True):
-            table.add_row(row["peer"], "not installed")
+            table.add_row(row["peer"], "not run")
             continue
         rates = [f"{row['batches'][str(batch)]['rows_per_s']:,.0f}" for batch in batches]
         accuracy = [f"{row[key]:.0e}" if key in row else "" for key in ("error_relative", "additivity_error")]

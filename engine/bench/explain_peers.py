@@ -158,7 +158,9 @@ def _shapiq(work: Workload) -> Explain | None:
     package = _installed("shapiq")
     if package is None:
         return None
-    explainer = package.TreeExplainer(model=work.booster, max_order=1, index="SV")
+    regressor = xgboost.XGBRegressor()  # a bare Booster it does not take
+    regressor.load_model(work.booster.save_raw("ubj"))
+    explainer = package.TreeExplainer(model=regressor, max_order=1, index="SV")
 
     def explain(rows: Rows) -> NDArray[np.float64]:
         return np.stack([explainer.explain(row).get_n_order_values(1) for row in rows])

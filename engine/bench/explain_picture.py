@@ -25,7 +25,7 @@ def _model(parts: list[str], model: Mapping[str, Any], y: int) -> int:
     for name, rate in sorted(rates.items(), key=lambda item: -item[1]):
         y += line
         ratio = model["ratios"].get(name, {}).get(batch)
-        label = f"{rate:,.0f}" + (f" · Penstock {ratio:,.3g}x" if ratio is not None else "")
+        label = f"{rate:,.0f}" + (f" · Penstock {_times(ratio)}" if ratio is not None else "")
         parts += bar(y, _title(name), rate / max(rates.values()), label, ours=name.startswith("penstock"))
     return y + 2 * line
 
@@ -46,7 +46,7 @@ def table(found: Mapping[str, Any]) -> str:
         rows = [_figures(row, sizes) for row in (*model["explain"], model["predict"]) if "batches" in row]
         parts.append(_markdown(head, rows))
         ratios = [
-            [_title(name), *(f"{ratio[size]:.3g}x" for size in sizes)]
+            [_title(name), *(_times(ratio[size]) for size in sizes)]
             for name, ratio in model["ratios"].items()
         ]
         parts.append(_markdown(["Penstock's rate over that of", *head[1 : 1 + len(sizes)]], ratios))
@@ -69,6 +69,10 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _largest(model: Mapping[str, Any]) -> str:
     return str(max(model["predict"]["batches"], key=int))
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.3g}x"
 
 
 def _title(peer: str) -> str:
