@@ -150,12 +150,11 @@ class TransactionalSink:
             slot.client.begin()
         except TransactionError as fault:
             self._react(slot, fault)
-        deadline_s = slot.began_s + slice_max_s
-        while slot.phase in (_Phase.PRODUCE, _Phase.OFFSETS) and self._move(slot, deadline_s):
-            pass
+        if slot.phase is _Phase.PRODUCE and self._move(slot, slot.began_s + slice_max_s):
+            self._move(slot, slot.began_s)  # asks for the offsets to be sent; the answer is advance's to await
 
     def advance(self, timeout_s: float) -> int:
-        """As engine.ports.Sink asks; a call that has begun is given 5 ms even when asked to wait less."""
+        """As engine.ports.Sink asks."""
         deadline_s = self._clock.monotonic_s() + timeout_s
         completed = 0
         while True:

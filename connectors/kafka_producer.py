@@ -22,8 +22,6 @@ from connectors.transactions import (
 from schemas.errors import InvariantError
 from schemas.records import Outgoing
 
-call_min_s = 0.01
-"""A call is not given less: one that times out in its first phase, which is local, has to begin anew."""
 messages_per_call = 8192
 queue_messages_max = 2_000_000
 
@@ -99,7 +97,7 @@ class _Queue:
     def flush(self, timeout_s: float) -> int:
         """Wait for acknowledgements; how many are missing. Raises BrokenError after a fatal error."""
         try:
-            left: int = self.client.flush(max(timeout_s, call_min_s))
+            left: int = self.client.flush(timeout_s)
         except KafkaException as error:
             raise BrokenError(said(cause_of(error))) from error
         self._check()
@@ -261,7 +259,7 @@ class KafkaTransactionalProducer:
             raise BrokenError(f"cannot {name}: still about to {self._under_way}")
         self._under_way = name
         try:
-            ended = self._aside.run(call, max(timeout_s, call_min_s))
+            ended = self._aside.run(call, timeout_s)
         except KafkaException as error:
             self._under_way = None
             fault = transaction_error(error)

@@ -27,9 +27,11 @@ class PipelineLimits:
         0.002  # how long one turn waits for the compute side or the broker when there is work in flight
     )
     stall_before_pause_s: float = 0.25  # pausing throws fetched records away, so a short stall is sat out
+    commit_interval_s: float = 0.1  # at-least-once: each commit is a write to the broker's log
     delivery_records_max: int = (
         16_384  # in one delivery, and, but for one batch, finished and waiting for the next
     )
+    beside_records_min: int = 1024  # in a transaction that begins while another one is on its way
     aborts_in_a_row_max: int = 20
     abort_backoff_first_s: float = 0.05
     abort_backoff_max_s: float = 5.0
@@ -111,6 +113,7 @@ class Pipeline:
         self._deliveries: deque[tuple[float, list[Finished]]] = deque()  # submitted at, oldest first
         self._polling = False
         self._seek_due: dict[int, int] = {}
+        self._commit_due_s: float | None = None
         self._stalled_since_s: float | None = None
         self._aborts_in_a_row = 0
         self._resume_at_s = 0.0
@@ -132,6 +135,7 @@ class Pipeline:
                 self.turn()
             self._watcher.draining()
             self._drain()
+            self._commit()
         finally:
             self._forget()
             self._sink.abort()
@@ -148,6 +152,8 @@ class Pipeline:
         self._feed()
         self._collect(wait=not polled and not self._deliveries)
         self._deliver(wait=not polled)
+        if self._commit_due_s is not None and self._clock.monotonic_s() >= self._commit_due_s:
+            self._commit()
 
     def _waiting(self) -> Waiting:
         submitted = sum(finished.batch.rows for _, group in self._deliveries for finished in group)
@@ -254,7 +260,7 @@ class Pipeline:
     def _deliver(self, *, wait: bool) -> None:
         try:
             self._advance(self._limits.busy_wait_s if wait else 0.0)
-            while self._finished and self._sink.has_room():
+            while self._finished and self._sink.has_room() and self._worth_sending():
                 group = self._group()
                 try:
                     membership = self._source.membership()
@@ -268,6 +274,12 @@ class Pipeline:
         except AbortedError:
             self._after_abort()
 
+    def _worth_sending(self) -> bool:
+        """Whether now, beside deliveries on their way. Two small transactions at once only make each other slow; large
+        ones hide each other's commit."""
+        beside = self._deliveries and not self._commits_by_source
+        return not beside or self._finished_rows() >= self._limits.beside_records_min
+
     def _advance(self, timeout_s: float) -> None:
         if not self._deliveries:
             return
@@ -279,9 +291,15 @@ class Pipeline:
             for finished in group:
                 self._ledger.settle(finished.batch.spans)
             self._aborts_in_a_row = 0
-            if self._commits_by_source:
-                self._source.commit(self._ledger.positions())
+            if self._commits_by_source and self._commit_due_s is None:
+                self._commit_due_s = self._clock.monotonic_s() + self._limits.commit_interval_s
             self._watcher.delivered(group, took_s=self._clock.monotonic_s() - submitted_at_s)
+
+    def _commit(self) -> None:
+        """What is delivered and not committed yet, where the source commits."""
+        if self._commit_due_s is not None:
+            self._commit_due_s = None
+            self._source.commit(self._ledger.positions())
 
     def _group(self) -> list[Finished]:
         """Finished batches that share the next transaction."""
@@ -352,6 +370,8 @@ class Pipeline:
         """Drop what is not delivered yet, of the partitions that stay as well: a transaction is all or nothing."""
         if self._deliveries:
             self._settle(self._sink.abort())
+        if cause == "revoke":
+            self._commit()
         dropped = not self.quiet
         self._forget()
         self._ledger.revoke(partitions)

@@ -114,7 +114,9 @@ class Worker:
             watcher=Watcher(world),
             clock=world.clock,
             commits_by_source=world.mode == "at_least_once",
-            limits=PipelineLimits(drain_budget_s=5.0, delivery_records_max=delivery_rows_max),
+            limits=PipelineLimits(
+                drain_budget_s=5.0, delivery_records_max=delivery_rows_max, beside_records_min=1
+            ),
         )
 
     @property

@@ -24,7 +24,7 @@ def test_what_is_polled_is_delivered_with_exactly_its_positions(loop: Loop) -> N
 
 
 def test_at_least_once_the_source_commits_what_was_delivered_and_nothing_more() -> None:
-    loop = Loop(commits_by_source=True)
+    loop = Loop(commits_by_source=True, commit_interval_s=0.0)
     loop.sink.eager = False
     loop.source.coming += [records((0, 0), (1, 0)), records((0, 1))]
     loop.turns(3)
@@ -36,6 +36,44 @@ def test_at_least_once_the_source_commits_what_was_delivered_and_nothing_more() 
     loop.sink.eager = True
     loop.turns(2)
     assert loop.source.committed[-1] == {0: 2, 1: 1}
+
+
+def test_at_least_once_commits_come_at_intervals_and_before_a_partition_goes() -> None:
+    loop = Loop(commits_by_source=True, commit_interval_s=5.0)
+    loop.source.coming += [records((0, offset)) for offset in range(3)]
+    loop.turns(10)
+    assert len(loop.delivered()) == 3
+    assert loop.source.committed == []
+    loop.pipeline.on_revoked([1])
+    assert loop.source.committed == [{0: 3}]
+    loop.turns(2)
+    loop.clock.sleep(10.0)
+    loop.turns(2)
+    assert len(loop.source.committed) == 1  # nothing new
+    loop.source.coming += [records((0, 3))]
+    loop.turns(4)
+    loop.clock.sleep(10.0)
+    loop.turns(1)
+    assert loop.source.committed == [{0: 3}, {0: 4}]
+
+
+def test_at_least_once_commits_what_is_left_when_it_stops() -> None:
+    loop = Loop(commits_by_source=True, commit_interval_s=5.0)
+    loop.source.coming += [records((0, 0))]
+    loop.pipeline.run(until=lambda: bool(loop.sink.delivered))
+    assert loop.source.committed == [{0: 1}]
+
+
+def test_a_small_delivery_waits_for_the_one_on_its_way_and_a_large_one_does_not() -> None:
+    loop = Loop(beside_records_min=3)
+    loop.sink.eager = False
+    loop.sink.room = 2
+    loop.source.coming += [records((0, 0)), records((0, 1), (0, 2))]
+    loop.turns(8)
+    assert [len(delivery.positions) for delivery in loop.sink.pending] == [1]
+    loop.source.coming += [records((0, 3))]
+    loop.turns(4)
+    assert [dict(delivery.positions) for delivery in loop.sink.pending] == [{0: 1}, {0: 4}]
 
 
 def test_finished_batches_share_a_delivery(loop: Loop) -> None:
