@@ -151,7 +151,8 @@ class TransactionalSink:
         except TransactionError as fault:
             self._react(slot, fault)
         if slot.phase is _Phase.PRODUCE and self._move(slot, slot.began_s + slice_max_s):
-            self._move(slot, slot.began_s)  # asks for the offsets to be sent; the answer is advance's to await
+            # Asks for the offsets to be sent; the answer is advance's to await.
+            self._move(slot, slot.began_s)
 
     def advance(self, timeout_s: float) -> int:
         """As engine.ports.Sink asks."""
