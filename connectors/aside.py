@@ -26,6 +26,10 @@ class Aside:
                 self._thread.start()
             self._busy = True
             self._calls.put(call)
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the call that was begun ended within this time. Raises what it raised."""
         try:
             error = self._ends.get(timeout=timeout_s)
         except Empty:

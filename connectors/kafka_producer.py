@@ -253,8 +253,17 @@ class KafkaTransactionalProducer:
         self._queue.serve(0)
         self._disturbed_before = self._queue.disturbances
 
+    def _await_offsets(self, timeout_s: float) -> None:
+        """Until they are sent or refused, which is the same to a transaction that is given up."""
+        with suppress(KafkaException):
+            if not self._aside.wait(timeout_s):
+                raise UnfinishedError("the broker has not answered yet (send offsets)")
+        self._under_way = None
+
     def _call(self, name: str, call: Callable[[], None], timeout_s: float) -> None:
         """Begin the call, or look in for its end. UnfinishedError while it is under way, and only then."""
+        if name == "abort" and self._under_way == "send offsets":
+            self._await_offsets(timeout_s)
         if self._under_way not in (None, name):
             raise BrokenError(f"cannot {name}: still about to {self._under_way}")
         self._under_way = name

@@ -70,6 +70,49 @@ def test_a_commit_that_takes_long_is_asked_for_once(
         reader.close()
 
 
+def test_an_abort_waits_for_offsets_that_are_on_their_way(start_kafka: Callable[..., EmbeddedKafka]) -> None:
+    kafka = start_kafka()
+    config = ClientConfig(bootstrap_servers=kafka.bootstrap_servers)
+    KafkaAdmin(config).create_topics({topic: 1})
+    source = KafkaSource(
+        config, group="g", topic=topic, protocol="classic", start="earliest", listener=Unheard(), exactly_once=True,
+        max_poll_interval_s=60.0, memory_bytes_max=1 << 20,
+    )  # fmt: skip
+    producer = KafkaTransactionalProducer(
+        config, transactional_id="slow", topic=topic, partition_counts={topic: 1},
+        transaction_timeout_s=60.0, memory_bytes_max=1 << 20,
+    )  # fmt: skip
+    try:
+        until_done(producer.initialise)
+        while source.poll(1, 0.1) is None and not source.ends([0]):
+            pass
+        producer.begin()
+        message = Outgoing(topic=topic, keys=[b"k"], values=[b"v"], partitions=np.zeros(1, np.int32))
+        assert producer.produce(message, 0, 1.0) == 1
+        until_done(producer.flush)
+        membership = source.membership()
+        kafka.pause_node(1)
+        with pytest.raises(UnfinishedError):
+            producer.send_offsets({0: 1}, membership, 0.0)
+        with pytest.raises(UnfinishedError):
+            producer.abort(0.01)
+        kafka.resume_node(1)
+        until_done(producer.abort)
+        producer.begin()  # as good as new
+        assert producer.produce(message, 0, 1.0) == 1
+        until_done(producer.flush)
+        until_done(producer.commit)
+    finally:
+        kafka.resume_node(1)
+        producer.close()
+        source.close(5.0)
+    reader = KafkaReader(config, topic, SystemClock())
+    try:
+        assert [value for records in reader.read_to_end(patience_s) for value in records.values] == [b"v"]
+    finally:
+        reader.close()
+
+
 class Unheard:
     """A listener that does nothing."""
 
