@@ -128,12 +128,15 @@ class TransactionalSink:
         self.renewals = 0
 
     def has_room(self) -> bool:
-        """Whether submit may be called now; moves the renewal of a producer on when nothing else does."""
+        """Whether submit may be called now; moves the renewal of producers on.
+
+        A producer that was given up may have left its transaction open, and readers wait there until its successor has
+        fenced it: so the successor comes before any new delivery.
+        """
         if self._gone or any(self._in_doubt(slot) for slot in self._pending):
             return False
-        if self._vacant() is None and not self._pending:
-            self._renew_all(slice_max_s / 4)
-        return self._vacant() is not None
+        renewed = self._renew_all(0.0 if self._pending else slice_max_s / 4)
+        return renewed and self._vacant() is not None
 
     def submit(self, delivery: Delivery, membership: object) -> None:
         """Open a transaction and send what may be sent by now; what goes wrong here, `advance` reports."""

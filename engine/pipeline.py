@@ -260,6 +260,8 @@ class Pipeline:
     def _deliver(self, *, wait: bool) -> None:
         try:
             self._advance(self._limits.busy_wait_s if wait else 0.0)
+            if not self._finished and not self._deliveries:
+                self._sink.has_room()  # with nothing to send, too, it mends what an abort has left behind
             while self._finished and self._sink.has_room() and self._worth_sending():
                 group = self._group()
                 try:

@@ -278,3 +278,18 @@ class TestOneFault:
         assert not sink.has_room()
         world.broker.writer("out").write([b"after"], partition=0)
         assert [v for r in world.broker.reader("out").read_to_end(1.0) for v in r.values] == [b"after"]
+
+    def test_a_transaction_whose_abort_failed_is_ended_before_the_next_begins(self, world: World) -> None:
+        """Else readers would stand before it until its time-out, while the other producer does all the work."""
+        sink, source = self.sink(world), self.member(world)
+        world.broker.inject(Point.FLUSH, Fault.UNAVAILABLE)
+        world.broker.inject(Point.ABORT, Fault.UNKNOWN_UNDONE)
+        sink.submit(self.one(0), source.membership())
+        assert sink.advance(0.0) == 0
+        world.broker.inject(Point.INITIALISE, Fault.UNAVAILABLE, times=3)  # its successor takes a while
+        assert sink.abort() == 0
+        while not sink.has_room():
+            pass
+        world.broker.writer("out").write([b"after"], partition=0)
+        assert [v for r in world.broker.reader("out").read_to_end(1.0) for v in r.values] == [b"after"]
+        assert sink.renewals == 1
