@@ -16,8 +16,15 @@ from typing import Any
 import fastavro
 import numpy as np
 import yaml
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
 
 from connectors.kafka_admin import KafkaAdmin
 from connectors.kafka_client import ClientConfig
@@ -227,6 +234,26 @@ class Stream:
     def _may_go_on(self) -> bool:
         """Unless every supervisor has given up."""
         return any(process.poll() in (None, 0, -signal.SIGKILL) for process in self._started)
+
+    def await_readers(self, timeout_s: float) -> None:
+        """Until no transaction is open: a killed worker's own ends when its successor starts, not with the last commit."""
+        end_s = time.monotonic() + timeout_s
+        while hidden := self._hidden():
+            assert time.monotonic() < end_s, f"{hidden} are hidden behind open transactions\n{self.said()}"
+            time.sleep(0.05)
+
+    def _hidden(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Output partitions that a read_committed reader cannot read to their ends: how far it can, and the end."""
+        client = AdminClient({"bootstrap.servers": self.servers})
+        places = [TopicPartition(topic, p) for topic in self.outputs.values() for p in range(partitions)]
+        ends: list[dict[tuple[str, int], int]] = []
+        for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
+            asked = client.list_offsets(dict.fromkeys(places, OffsetSpec.latest()), isolation_level=level)
+            ends.append(
+                {(place.topic, place.partition): told.result(30).offset for place, told in asked.items()}
+            )
+        readable, written = ends
+        return {place: (readable[place], end) for place, end in written.items() if readable[place] < end}
 
     def books(self) -> Books:
         """What a read_committed reader finds now."""

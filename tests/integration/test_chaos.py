@@ -16,6 +16,7 @@ from tests.stream import Stream, children, event, event_schema, kill
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 patience_s = 240.0
+readers_patience_s = 20.0  # less than the time-out that would end a transaction nobody cares for
 
 OpenStream = Callable[..., Stream]
 
@@ -41,6 +42,7 @@ def open_stream(kafka: str, tmp_path: Path) -> Iterator[OpenStream]:
 def settle(stream: Stream, *, duplicates: bool = False) -> None:
     """Let the stream come to its end; its books must balance."""
     stream.wait(1.0, patience_s)
+    stream.await_readers(readers_patience_s)
     books = stream.books()
     faults = books.check(duplicates=duplicates)
     assert not faults, f"{len(faults)} faults: {faults[:10]}\n{stream.said()}"
