@@ -306,19 +306,17 @@ def infer_around_failures(model: Model, matrix: NDArray[np.generic]) -> tuple[Pr
     """
     failed: list[int] = []
     parts: list[Predictions] = []
-
-    def run(start: int, stop: int) -> None:
+    todo = [(0, len(matrix))]  # the first one last
+    while todo:  # no function that calls itself by name: it would hold the matrix until the collector comes
+        start, stop = todo.pop()
         try:
             parts.append(model.predict(matrix[start:stop]))
         except ModelError:
             if stop - start == 1:
                 failed.append(start)
-                return
-            middle = (start + stop) // 2
-            run(start, middle)
-            run(middle, stop)
-
-    run(0, len(matrix))
+            else:
+                middle = (start + stop) // 2
+                todo += [(middle, stop), (start, middle)]
     if not parts:
         return None, failed
     if len(parts) == 1:
@@ -371,7 +369,7 @@ def _outgoing(
     if failed:
         kept = [i for i, place in enumerate(places) if place not in failed]
         places, payloads = [places[i] for i in kept], [payloads[i] for i in kept]
-    if len(places) == len(records) and np.array_equal(places, np.arange(len(places))):
+    if places == range(len(records)):
         # Nothing was set aside: the usual case, without a copy per record.
         return Outgoing(topic=topic, keys=records.keys, values=list(payloads), partitions=records.partitions)
     indices = rows[np.asarray(places, dtype=np.int64)]

@@ -1,6 +1,9 @@
 """A whole worker on the broker in memory: the cache changes nothing but what the model is asked."""
 
+import gc
 import io
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +31,10 @@ from tests.bundles import graph_bytes, tensor, write_linear, write_stump
 records = [{"a": float(i % 3), "b": 0.5, "c": float(i % 2)} for i in range(60)]  # 6 different ones
 
 
-def run_worker(tmp_path: Path, **model: Any) -> tuple[list[Any], Metrics]:
-    """The outputs of all records in order, and the worker's metrics."""
+def run_worker(
+    tmp_path: Path, *, collector: Callable[[], AbstractContextManager[None]] | None = None, **model: Any
+) -> tuple[list[Any], Metrics]:
+    """The outputs of all records in order, and the worker's metrics; `collector` goes around its loop."""
     clock = SystemClock()
     broker = MemoryBroker(clock)
     for topic in ("in", "out", "why", "dead"):
@@ -79,7 +84,8 @@ def run_worker(tmp_path: Path, **model: Any) -> tuple[list[Any], Metrics]:
         return False
 
     sent = [0]
-    worker.run(until=done)
+    with collector() if collector else nullcontext():
+        worker.run(until=done)
     schema = fastavro.parse_schema(contract("prediction"))
     payloads = [value for read in reader.read_to_end(5.0) for value in read.values if value is not None]
     read: list[Any] = [
@@ -112,6 +118,25 @@ def test_batches_say_why_they_were_closed(tmp_path: Path) -> None:
     _, metrics = run_worker(tmp_path)
     closed = {str(why): value(metrics, "penstock_batches_total", reason=str(why)) for why in CloseReason}
     assert sum(closed.values()) == closed["idle"] == 6  # at low load nobody waits for company
+
+
+def test_batches_leave_nothing_for_the_collector(tmp_path: Path) -> None:
+    """It hardly ever comes while a worker works: what is in a cycle stays, and a matrix in one is the whole batch's."""
+    left: list[int] = []
+
+    @contextmanager
+    def collector() -> Iterator[None]:
+        gc.collect()
+        gc.disable()
+        try:
+            yield
+            left.append(gc.collect())
+        finally:
+            gc.enable()
+
+    write_stump(tmp_path / "bundle")
+    run_worker(tmp_path, collector=collector)
+    assert left == [0]
 
 
 def test_a_cache_is_refused_where_scores_depend_on_the_batch(tmp_path: Path) -> None:
