@@ -80,11 +80,12 @@ class CostCurve:
     def rows_within(self, seconds: float, *, rows_max: int) -> int:
         """The most rows, 1 to `rows_max`, before the first size that takes longer than this."""
         fits, over = 1, rows_max + 1
-        for rows in self._rows:  # the curve may fall between measured sizes: stop at the first one over
-            if rows <= rows_max and self.seconds(rows) > seconds:
+        for measured in self._rows:  # the curve may fall between measured sizes: stop at the first one over
+            rows = min(measured, rows_max)
+            if self.seconds(rows) > seconds:
                 over = rows
                 break
-            fits = max(fits, min(rows, rows_max))
+            fits = max(fits, rows)
         while over - fits > 1:
             middle = (fits + over) // 2
             if self.seconds(middle) <= seconds:
@@ -142,6 +143,10 @@ class Batcher:
     def rows(self) -> int:
         """How many records are held."""
         return self._rows
+
+    def expected_s(self, rows: int) -> float:
+        """What a batch of so many rows takes to compute."""
+        return self._cost.seconds(rows)
 
     def add(self, poll: Poll) -> None:
         """Hold what a poll brought; the caller asked for no more than `room`."""
