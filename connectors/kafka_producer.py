@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class _Queue:
     def serve(self, timeout_s: float) -> None:
         """Take reports and news, waiting for the first. Raises BrokenError after a fatal error."""
         try:
-            self.client.poll(timeout_s)
+            self.client.poll(_whole_ms(timeout_s))
         except KafkaException as error:
             raise BrokenError(said(cause_of(error))) from error
         self._check()
@@ -97,7 +98,7 @@ class _Queue:
     def flush(self, timeout_s: float) -> int:
         """Wait for acknowledgements; how many are missing. Raises BrokenError after a fatal error."""
         try:
-            left: int = self.client.flush(timeout_s)
+            left: int = self.client.flush(_whole_ms(timeout_s))
         except KafkaException as error:
             raise BrokenError(said(cause_of(error))) from error
         self._check()
@@ -129,6 +130,12 @@ class _Queue:
         self.disturbances += 1
         if error.fatal():
             self._fatal = error
+
+
+def _whole_ms(timeout_s: float) -> float:
+    """The time to wait, up to a whole millisecond: the client cuts it down to one, and whoever has part of one left would
+    ask over and over without waiting at all, on a core that the compute thread and the broker need."""
+    return ceil(timeout_s * 1000) / 1000
 
 
 def _by_partition(
