@@ -26,6 +26,8 @@ class PipelineLimits:
     busy_wait_s: float = (
         0.002  # how long one turn waits for the compute side or the broker when there is work in flight
     )
+    quick_wait_s: float = 0.01  # the same, where nothing else is worth doing meanwhile: at low load,
+    quick_compute_s: float = 0.002  # when all that is under way is computed in less
     stall_before_pause_s: float = 0.25  # pausing throws fetched records away, so a short stall is sat out
     commit_interval_s: float = 0.1  # at-least-once: each commit is a write to the broker's log
     delivery_records_max: int = (
@@ -150,10 +152,25 @@ class Pipeline:
         self._watcher.turn(ledger=self._ledger, waiting=self._waiting())
         polled = self._poll()
         self._feed()
-        self._collect(wait=not polled and not self._deliveries)
-        self._deliver(wait=not polled)
+        quick = self._quick()
+        self._collect(wait=not self._deliveries and (quick or not polled), all_of_it=quick)
+        self._deliver(wait=quick or not polled)
         if self._commit_due_s is not None and self._clock.monotonic_s() >= self._commit_due_s:
             self._commit()
+
+    def _quick(self) -> bool:
+        """Whether a transaction takes longer than all the rest does, as at low load: then what comes meanwhile is polled and
+        computed when it has ended, as one batch, and goes into the next. Looking for it earlier would have the model, the
+        interpreter and the broker do more for every record, and bring none of them forward."""
+        if self._commits_by_source:
+            return False
+        waiting = self._waiting()
+        rows = waiting.batcher + waiting.compute + waiting.delivery
+        limits = self._limits
+        return rows < limits.beside_records_min and self._batcher.expected_s(rows) < limits.quick_compute_s
+
+    def _broker_wait_s(self) -> float:
+        return self._limits.quick_wait_s if self._quick() else self._limits.busy_wait_s
 
     def _waiting(self) -> Waiting:
         submitted = sum(finished.batch.rows for _, group in self._deliveries for finished in group)
@@ -234,16 +251,16 @@ class Pipeline:
             self._compute.submit(batch)
             self._watcher.batch_closed(batch)
 
-    def _collect(self, *, wait: bool) -> None:
-        timeout_s = (
-            self._limits.busy_wait_s if wait and self._compute.queued_rows and not self._finished else 0.0
-        )
+    def _collect(self, *, wait: bool, all_of_it: bool) -> None:
+        """What the compute side has finished; `wait` for the first of it, or for `all_of_it`."""
+        timeout_s = self._limits.busy_wait_s if wait and (all_of_it or not self._finished) else 0.0
         # What the sink cannot take yet stays with the compute side, so that its bound stops the polling.
         while self._finished_rows() < self._limits.delivery_records_max:
-            finished = self._compute.collect(timeout_s)
+            finished = self._compute.collect(timeout_s if self._compute.queued_rows else 0.0)
             if finished is None:
                 return
-            timeout_s = 0.0
+            if not all_of_it:
+                timeout_s = 0.0
             self._accept(finished)
             self._feed()
 
@@ -259,7 +276,7 @@ class Pipeline:
 
     def _deliver(self, *, wait: bool) -> None:
         try:
-            self._advance(self._limits.busy_wait_s if wait else 0.0)
+            self._advance(self._broker_wait_s() if wait else 0.0)
             if not self._finished and not self._deliveries:
                 self._sink.has_room()  # with nothing to send, too, it mends what an abort has left behind
             while self._finished and self._sink.has_room() and self._worth_sending():
@@ -272,7 +289,7 @@ class Pipeline:
                     return
                 self._deliveries.append((self._clock.monotonic_s(), group))
                 self._sink.submit(_delivery(group), membership)
-                self._advance(self._limits.busy_wait_s)
+                self._advance(self._broker_wait_s())
         except AbortedError:
             self._after_abort()
 

@@ -76,6 +76,45 @@ def test_a_small_delivery_waits_for_the_one_on_its_way_and_a_large_one_does_not(
     assert [dict(delivery.positions) for delivery in loop.sink.pending] == [{0: 1}, {0: 4}]
 
 
+def test_at_low_load_what_was_polled_is_awaited_and_delivered_at_once() -> None:
+    loop = Loop(quick_compute_s=1.0)
+    loop.compute.takes_time = True
+    loop.source.coming += [records((0, 0), (0, 1))]
+    loop.turns(1)
+    assert [dict(delivery.positions) for delivery in loop.sink.delivered] == [{0: 2}]
+
+
+def test_at_low_load_a_turn_waits_for_the_delivery_and_then_takes_what_has_come() -> None:
+    loop = Loop(quick_compute_s=1.0)
+    loop.compute.takes_time, loop.sink.eager = True, False
+    loop.source.coming += [records((0, 0))]
+    loop.turns(1)
+    began_s, polls = loop.clock.now_s, len(loop.source.polls)
+    loop.turns(10)
+    assert len(loop.source.polls) == polls + 10  # it polls on, so that the membership survives
+    assert 0.08 < loop.clock.now_s - began_s < 0.15
+    loop.source.coming += [records((0, 1), (0, 2), (1, 0))]
+    loop.sink.eager = True
+    loop.turns(2)
+    assert [dict(delivery.positions) for delivery in loop.sink.delivered] == [{0: 1}, {0: 3, 1: 1}]
+
+
+@pytest.mark.parametrize("limits", [{"quick_compute_s": 0.0}, {"beside_records_min": 1}])
+def test_where_batches_take_long_or_are_large_they_are_polled_beside_the_delivery(
+    limits: dict[str, float],
+) -> None:
+    loop = Loop(**limits)
+    loop.compute.takes_time, loop.sink.eager = True, False
+    loop.source.coming += [records((0, 0), (0, 1))]
+    loop.turns(1)
+    assert loop.sink.pending == []  # not waited for: more may be there to poll
+    loop.turns(1)
+    assert len(loop.sink.pending) == 1
+    began_s = loop.clock.now_s
+    loop.turns(10)
+    assert loop.clock.now_s - began_s < 0.05
+
+
 def test_finished_batches_share_a_delivery(loop: Loop) -> None:
     loop.sink.room = 0
     loop.source.coming += [records((0, offset)) for offset in range(4)]
