@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -13,7 +14,6 @@ from connectors.kafka_client import ClientConfig
 from connectors.kafka_reports import ReportWriter
 from connectors.kafka_sink import ExactlyOnceSink, KafkaAtLeastOnceSink
 from connectors.kafka_source import KafkaSource
-from connectors.registry import Registry, RegistryConfig
 from engine.app import Link, Worker, make_worker, new_metrics, open_bundle, require_topics, worker_name
 from engine.clock import Clock
 from engine.codec.contracts import output_prefixes
@@ -23,6 +23,9 @@ from engine.scaling.reports import Reporter
 from engine.settings import KafkaSettings, RegistrySettings, Settings
 from engine.status import StatusBoard, WorkerStatus
 from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from connectors.registry import RegistryConfig
 
 logger = logging.getLogger("penstock.worker")
 
@@ -52,8 +55,12 @@ def client_config(settings: KafkaSettings) -> ClientConfig:
     )
 
 
-def registry_config(settings: RegistrySettings) -> RegistryConfig:
+def registry_config(settings: RegistrySettings) -> "RegistryConfig":
     """Likewise for the schema registry."""
+    from connectors.registry import (
+        RegistryConfig,
+    )  # its HTTP client is slow to load, and many have no registry
+
     return RegistryConfig(
         url=settings.url,
         username=settings.username,
@@ -136,6 +143,8 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
     partition_counts = {topic: count for topic, count in counts.items() if count is not None}
     registry = None
     if settings.registry is not None:
+        from connectors.registry import Registry
+
         registry = Registry(
             registry_config(settings.registry), monotonic_s=clock.monotonic_s, sleep=clock.sleep
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from engine.clock import SystemClock
-from engine.workers import exit_retry
+from engine.spawn import exit_retry
 from schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
 
 logger = logging.getLogger("penstock.worker")
@@ -55,11 +55,15 @@ def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int) -> in
     signals = _Signals()
     signal.signal(signal.SIGTERM, signals)
     signal.signal(signal.SIGINT, signals)
-    _follow_parent()
+    begin = threading.Event()
+    _follow_parent(begin)
     # Late: a wrong argument is answered, and a stop is heard, before the libraries load.
     from engine.kafka_app import open_kafka_worker
     from engine.settings import load_settings
 
+    begin.wait()
+    if signals.heard:
+        return 0
     settings = load_settings(settings_path)
     with open_kafka_worker(
         settings, slot=slot, run_folder=run_folder, http_port=http_port, clock=SystemClock()
@@ -96,21 +100,27 @@ class _Signals:
         else:
             self._tell()
 
+    @property
+    def heard(self) -> bool:
+        """Whether a stop came before there was somebody to tell."""
+        return self._early > 0
+
     def pass_on_to(self, tell: Callable[[], None]) -> None:
         self._tell = tell
         for _ in range(self._early):
             tell()
 
 
-def _follow_parent() -> None:
-    """Drain when the supervisor is gone: it holds the other end of our standard input."""
+def _follow_parent(begin: threading.Event) -> None:
+    """The supervisor holds the other end of our standard input: a byte lets us begin; when it is gone, we drain."""
 
-    def wait() -> None:
+    def follow() -> None:
         while os.read(0, 4096):
-            pass
+            begin.set()
         os.kill(os.getpid(), signal.SIGTERM)
+        begin.set()
 
-    threading.Thread(target=wait, name="parent", daemon=True).start()
+    threading.Thread(target=follow, name="parent", daemon=True).start()
 
 
 if __name__ == "__main__":

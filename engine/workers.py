@@ -1,18 +1,16 @@
 """The supervisor: N worker processes, each replaced when it dies, all drained when asked to stop."""
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from engine.clock import Clock
 from engine.quarantine import Quarantine, read_note
+from engine.spawn import Command, close_stdin, exit_retry, let_begin
 
-exit_retry = 75  # a worker's way to say: start me again (EX_TEMPFAIL)
 _restart_first_s, _restart_max_s, _healthy_after_s = 0.1, 5.0, 60.0
 _look_every_s = 0.05
 _kill_grace_s = 5.0
@@ -28,18 +26,6 @@ class _Worker:
     restarts: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Command:
-    """How to start the worker of a slot: by spawn, never fork, since client threads do not survive a fork."""
-
-    argv: Sequence[str] = field(default_factory=lambda: (sys.executable, "-m", "engine.worker"))
-    arguments: Sequence[str] = ()
-
-    def of(self, slot: int, run_folder: Path) -> list[str]:
-        """The command line of one slot."""
-        return [*self.argv, *self.arguments, "--slot", str(slot), "--run-folder", str(run_folder)]
-
-
 class Supervisor:
     """Keeps N workers running until told to stop, or until one says that starting it again would not help."""
 
@@ -52,7 +38,10 @@ class Supervisor:
         drain_budget_s: float,
         clock: Clock,
         say: Callable[[str], None],
+        ahead: subprocess.Popen[bytes] | None = None,
     ) -> None:
+        """`ahead`: the first worker's process, where it was started already; it waits to be let begin."""
+        self._ahead = ahead
         self._command = command
         self._run_folder = run_folder
         self._drain_budget_s = drain_budget_s
@@ -98,14 +87,9 @@ class Supervisor:
         return code or stopped
 
     def _start(self, worker: _Worker) -> None:
-        # The worker holds the other end of its standard input: it drains when we are gone, however we went. In a group
-        # of its own a terminal's Ctrl-C does not reach it beside the stop that we pass on: two would cut its drain short.
-        worker.process = subprocess.Popen(
-            self._command.of(worker.slot, self._run_folder),
-            stdin=subprocess.PIPE,
-            env=os.environ.copy(),
-            process_group=0,
-        )
+        ahead, self._ahead = self._ahead, None
+        worker.process = ahead or self._command.start(worker.slot, self._run_folder)
+        let_begin(worker.process)
         worker.started_s = self._clock.monotonic_s()
 
     def _look_after(self, worker: _Worker) -> int | None:
@@ -119,7 +103,7 @@ class Supervisor:
         code = worker.process.poll()
         if code is None:
             return None
-        _close_stdin(worker.process)
+        close_stdin(worker.process)
         if code >= 0 and code != exit_retry:
             return code or 1  # nobody asked it to end: even a zero is a failure of ours
         self._learn_from(worker, code)
@@ -155,7 +139,7 @@ class Supervisor:
             self._pass_on_stops(running)
             self._clock.sleep(_look_every_s)
         for process in running:
-            _close_stdin(process)
+            close_stdin(process)
         # One that was asked while it was still starting had nothing in hand, and ends by the signal itself.
         calm = (0, exit_retry, -signal.SIGTERM)
         return next((abs(process.returncode) for process in running if process.returncode not in calm), 0)
@@ -166,8 +150,3 @@ class Supervisor:
             for process in running:
                 if process.poll() is None:
                     process.terminate()
-
-
-def _close_stdin(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()

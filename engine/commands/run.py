@@ -3,18 +3,17 @@
 import argparse
 import logging
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
-
-from engine.clock import SystemClock
-from engine.http import HttpServer, SupervisorView
-from engine.metrics import SupervisorMetrics
-from engine.settings import load_settings
+from engine.spawn import Command, started_ahead
 from engine.terminal import Terminal
-from engine.workers import Command, Supervisor
+
+if TYPE_CHECKING:
+    from engine.workers import Supervisor
 
 summary = "Run the worker(s) of a settings file until SIGTERM or Ctrl+C; then finish what is in flight, commit and leave."
 example = "penstock run penstock.yaml"
@@ -32,38 +31,56 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s supervisor %(levelname)s %(message)s"
     )
-    settings = load_settings(arguments.settings)
-    metrics = SupervisorMetrics(CollectorRegistry())
+    command = Command(arguments=(str(arguments.settings),))
     with tempfile.TemporaryDirectory(prefix="penstock-run-") as folder:
         run_folder = Path(folder)
-        supervisor = Supervisor(
-            Command(arguments=(str(arguments.settings),)),
-            workers=settings.workers,
-            run_folder=run_folder,
-            drain_budget_s=settings.kafka.drain_budget_s,
-            clock=SystemClock(),
-            say=logger.warning,
-        )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, supervisor.request_stop)
-        view = SupervisorView(metrics=metrics, ports=lambda: _ports(supervisor, run_folder))
-        server = HttpServer(view.routes(), host=settings.http.host, port=settings.http.port)
-        server.start()
-        logger.info("metrics and health on http://%s:%d", settings.http.host, server.port)
-        counted = 0
-
-        def count_restarts() -> None:
-            nonlocal counted
-            metrics.worker_restarts.inc(supervisor.restarts - counted)
-            counted = supervisor.restarts
-
-        try:
-            return supervisor.run(each_turn=count_restarts)
-        finally:
-            server.close()
+        with started_ahead(command, run_folder) as first:
+            return _supervise(arguments.settings, command, run_folder, first)
 
 
-def _ports(supervisor: Supervisor, run_folder: Path) -> dict[str, int]:
+def _supervise(
+    settings_path: Path, command: Command, run_folder: Path, first: subprocess.Popen[bytes]
+) -> int:
+    # Late: the first worker loads its libraries at the same time.
+    from prometheus_client import CollectorRegistry
+
+    from engine.clock import SystemClock
+    from engine.http import HttpServer, SupervisorView
+    from engine.metrics import SupervisorMetrics
+    from engine.settings import load_settings
+    from engine.workers import Supervisor
+
+    settings = load_settings(settings_path)
+    metrics = SupervisorMetrics(CollectorRegistry())
+    supervisor = Supervisor(
+        command,
+        workers=settings.workers,
+        run_folder=run_folder,
+        drain_budget_s=settings.kafka.drain_budget_s,
+        clock=SystemClock(),
+        say=logger.warning,
+        ahead=first,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, supervisor.request_stop)
+    view = SupervisorView(metrics=metrics, ports=lambda: _ports(supervisor, run_folder))
+    server = HttpServer(view.routes(), host=settings.http.host, port=settings.http.port)
+    server.start()
+    logger.info("metrics and health on http://%s:%d", settings.http.host, server.port)
+    counted = 0
+
+    def count_restarts() -> None:
+        nonlocal counted
+        metrics.worker_restarts.inc(supervisor.restarts - counted)
+        counted = supervisor.restarts
+
+    try:
+        return supervisor.run(each_turn=count_restarts)
+    finally:
+        server.close()
+
+
+def _ports(supervisor: "Supervisor", run_folder: Path) -> dict[str, int]:
     """The loopback port of each worker that runs; 0 for one that does not serve yet."""
     ports = {}
     for slot in supervisor.pids():

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.clock import SystemClock
-from engine.workers import Command, Supervisor, exit_retry
+from engine.spawn import Command, exit_retry, let_begin, started_ahead
+from engine.workers import Supervisor
 
 patience_s = 20.0
 listens = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); up(); sys.stdin.read()"
@@ -130,3 +131,48 @@ def test_a_second_stop_reaches_the_workers(house: Callable[..., House]) -> None:
     running.supervisor.request_stop()
     assert running.end() == 0
     assert (running.folder / "stops-2").exists()
+
+
+waits = "import pathlib, sys\nsys.stdin.buffer.read(1) and pathlib.Path(sys.argv[-1], 'began').touch()\nsys.stdin.read()"
+
+
+def test_a_worker_started_ahead_does_nothing_until_it_is_let_begin(tmp_path: Path) -> None:
+    command = Command(argv=(sys.executable, "-c", waits))
+    with started_ahead(command, tmp_path) as process:
+        assert process.poll() is None
+    assert process.returncode is not None  # gone, and without having begun
+    assert not (tmp_path / "began").exists()
+    with started_ahead(command, tmp_path) as process:
+        let_begin(process)
+        end_s = time.monotonic() + patience_s
+        while not (tmp_path / "began").exists():
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+
+
+def test_a_process_started_ahead_is_the_first_worker_and_is_replaced_like_any(tmp_path: Path) -> None:
+    command = Command(argv=(sys.executable, "-c", waits))
+    with started_ahead(command, tmp_path) as process:
+        supervisor = Supervisor(
+            command, workers=2, run_folder=tmp_path, drain_budget_s=5.0, clock=SystemClock(), say=lambda _: None, ahead=process,
+        )  # fmt: skip
+        seen: list[dict[int, int]] = []
+
+        def turn() -> None:
+            seen.append(supervisor.pids())
+            if len(seen) == 1:
+                process.kill()
+            elif len(seen[-1]) == 2 and seen[-1][0] != process.pid:
+                supervisor.request_stop()
+
+        supervisor.run(each_turn=turn)
+    assert seen[0][0] == process.pid
+    assert len({pid for pids in seen for pid in pids.values()}) == 3
+
+
+def test_a_worker_that_is_never_let_begin_leaves_with_its_supervisor(tmp_path: Path) -> None:
+    """The real one: its supervisor may find the settings wrong, or be gone, while it still loads its libraries."""
+    process = Command(arguments=("absent.yaml",)).start(0, tmp_path)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(patience_s) in (0, -signal.SIGTERM)
