@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.explain.covers import shares
 from engine.explain.forest import Forest
-from engine.explain.leaf_groups import Group, Leaf, cut
+from engine.explain.leaf_groups import Group, cut
 from engine.explain.oracle import path_dependent, shapley
 from schemas.errors import ConfigError
 
@@ -82,69 +82,89 @@ def _table(
     share: NDArray[np.float64] | None,
     background: NDArray[np.float32] | None,
 ) -> GroupTable:
-    bits = len(group.nodes)
-    asked = forest.feature[list(group.nodes)].astype(np.int64)
+    nodes = np.array(group.nodes, dtype=np.int32)
+    asked = forest.feature[nodes].astype(np.int64)
     features, column = np.unique(asked, return_inverse=True)
-    patterns, answers = _patterns(bits), None
-    if background is not None:
-        nodes = np.broadcast_to(np.array(group.nodes, dtype=np.int32), (len(background), bits))
-        answers = forest.passes(nodes, background[:, asked])
-    values = np.zeros((len(patterns), len(features) + 1, forest.outputs))
-    for leaf in group.leaves:
-        value = forest.leaf_values[leaf.row]
-        if not leaf.path:
-            values[:, -1] += value
-            continue
-        own, owner = np.unique([column[place] for place, _ in leaf.path], return_inverse=True)
-        o = _satisfied(patterns, leaf, owner, len(own))
-        z = (
-            _satisfied(answers, leaf, owner, len(own))
-            if answers is not None
-            else _path_shares(forest, share, group, leaf, owner, len(own))
-        )
-        values[:, own] += _mean_shapley(o, z)[:, :, None] * value
-        values[:, -1] += np.all(o, axis=1, keepdims=True) * value
+    leaf_values = forest.leaf_values[[leaf.row for leaf in group.leaves]]
+    values = np.empty((1 << len(nodes), len(features) + 1, forest.outputs))
+    if len(nodes):
+        tests = _Tests.of(group, column)
+        o = tests.satisfied(_patterns(len(nodes)))
+        if share is not None:
+            child = np.where(tests.wanted, forest.yes[nodes[tests.place]], forest.no[nodes[tests.place]])
+            phi = _shapley_by_share(tests.of_all(share[child]), tests.on_path)
+        else:
+            assert background is not None
+            answers = forest.passes(
+                np.broadcast_to(nodes, (len(background), len(nodes))), background[:, asked]
+            )
+            phi = _mean_shapley(tests.satisfied(answers))
+        found = phi[o @ (1 << np.arange(len(features))), np.arange(len(group.leaves))]
+        values[:, :-1] = np.tensordot(found, leaf_values, ((1,), (0,)))
+        values[:, -1] = o.all(axis=2) @ leaf_values
+    else:
+        values[:, -1] = leaf_values
     with np.errstate(over="ignore"):  # what float32 cannot hold is noticed where values are compared
         return GroupTable(group=group, features=features, values=values.astype(np.float32))
 
 
-def _satisfied(
-    answers: NDArray[np.bool_], leaf: Leaf, owner: NDArray[np.int64], features: int
-) -> NDArray[np.bool_]:
-    """Whether each row of answers (n, b) agrees with all tests of each feature of the leaf's path, (n, D)."""
-    agrees = np.ones((len(answers), features), dtype=np.bool_)
-    for (place, wanted), feature in zip(leaf.path, owner.tolist(), strict=True):
-        agrees[:, feature] &= answers[:, place] == wanted
-    return agrees
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Tests:
+    """The tests on the paths of a group's P leaves, sorted by leaf and feature; D features in all."""
+
+    place: NDArray[np.int64]  # in the group's nodes
+    wanted: NDArray[np.bool_]
+    starts: NDArray[np.int64]  # of those of one leaf and feature
+    on_path: NDArray[np.bool_]  # (P, D)
+
+    @staticmethod
+    def of(group: Group, column: NDArray[np.int64]) -> "_Tests":
+        """`column`: of the D features, which each of the group's nodes asks."""
+        leaf = np.repeat(np.arange(len(group.leaves)), [len(leaf.path) for leaf in group.leaves])
+        place = np.array([place for leaf in group.leaves for place, _ in leaf.path])
+        wanted = np.array([wanted for leaf in group.leaves for _, wanted in leaf.path])
+        width = int(column.max()) + 1
+        key = leaf * width + column[place]
+        order = np.argsort(key, kind="stable")
+        keys, starts = np.unique(key[order], return_index=True)
+        on_path = np.zeros(len(group.leaves) * width, dtype=np.bool_)
+        on_path[keys] = True
+        return _Tests(
+            place=place[order], wanted=wanted[order], starts=starts, on_path=on_path.reshape(-1, width)
+        )
+
+    def satisfied(self, answers: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether each row of answers (n, b) agrees with all tests of a leaf and a feature, (n, P, D); yes where it has none."""
+        agrees = np.ones((len(answers), *self.on_path.shape), dtype=np.bool_)
+        agrees[:, self.on_path] = np.logical_and.reduceat(
+            answers[:, self.place] == self.wanted, self.starts, axis=1
+        )
+        return agrees
+
+    def of_all(self, each: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The product of what each test has, by leaf and feature, (P, D); 1 where it has none."""
+        product = np.ones(self.on_path.shape)
+        product[self.on_path] = np.multiply.reduceat(each, self.starts)
+        return product
 
 
-def _path_shares(
-    forest: Forest,
-    share: NDArray[np.float64] | None,
-    group: Group,
-    leaf: Leaf,
-    owner: NDArray[np.int64],
-    features: int,
-) -> NDArray[np.float64]:
-    """What share of the training data each feature's tests let pass to the leaf, (1, D)."""
-    assert share is not None
-    passing = np.ones((1, features))
-    for (place, wanted), feature in zip(leaf.path, owner.tolist(), strict=True):
-        node = group.nodes[place]
-        passing[0, feature] *= share[(forest.yes if wanted else forest.no)[node]]
-    return passing
+def _shapley_by_share(z: NDArray[np.float64], on_path: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Shapley values of leaves of value 1 by what a row satisfies of their features, (2^D, P, D).
+
+    z (P, D): what share of the training data the tests let pass. Features that are not `on_path` have no share in it.
+    """
+    return shapley(_patterns(z.shape[1])[:, None, :] | ~on_path, z[None])
 
 
-def _mean_shapley(o: NDArray[np.bool_], z: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Shapley values of a leaf of value 1 for rows o (n, D), the mean over the rows of z (m, D), (n, D)."""
-    features = o.shape[1]
-    powers = 1 << np.arange(features)
-    if z.dtype == np.bool_:
-        often = np.bincount(z.astype(np.bool_) @ powers, minlength=1 << features) / len(z)
-        found = np.tensordot(often, _all_binary(features), 1)
-    else:
-        found = shapley(_patterns(features)[:, None, :], z[None])[:, 0]
-    return np.asarray(found[o @ powers])
+def _mean_shapley(z: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Shapley values of leaves of value 1 by what a row satisfies of their features, the mean over what the rows of the
+    background satisfy, z (m, P, D): (2^D, P, D)."""
+    rows, leaves, features = z.shape
+    size = 1 << features
+    codes = z @ (1 << np.arange(features)) + size * np.arange(leaves)
+    often = np.bincount(codes.reshape(-1), minlength=leaves * size).reshape(leaves, size) / rows
+    found = often @ _all_binary(features).reshape(size, -1)
+    return np.asarray(found.reshape(leaves, size, features).swapaxes(0, 1))
 
 
 @cache
@@ -154,6 +174,7 @@ def _all_binary(features: int) -> NDArray[np.float64]:
     return np.stack([shapley(every[:, None, :], z[None, None])[:, 0] for z in every])
 
 
+@cache
 def _patterns(bits: int) -> NDArray[np.bool_]:
     """All answers to as many tests, (2^bits, bits): answer i is bit i of the row's number."""
     return np.asarray((np.arange(1 << bits)[:, None] >> np.arange(bits)) & 1 == 1)
