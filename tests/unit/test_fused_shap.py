@@ -1,10 +1,13 @@
 """The fused kernel against the oracle: its source compiled for the CPU behind a driver that is none, and on a GPU where there is one."""
 
 import gc
+import importlib.util
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -264,3 +267,20 @@ def test_a_compiler_that_refuses_is_quoted_in_a_line(cuda: FakeCuda) -> None:
     ):
         compiled(b"", name="kernel.cu", capability=(8, 9), macros={"ROWS": 64}, names=cuda.libraries.compiler)
     assert cuda.calls("programs") == 0
+
+
+def test_the_bench_for_a_bare_machine_runs(cuda: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "gpu" / "fused_shap.py"
+    spec = importlib.util.spec_from_file_location("fused_shap_bench", path)
+    assert spec is not None
+    assert spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    bench.main(["--models", "3x2,2x3", "--batches", "1,9", "--calls", "2"], cuda.libraries)
+    said = capsys.readouterr().out
+    assert said.startswith("fake GPU\n3x2: tables ")
+    assert said.count("rows/s") == 4
+    errors = [float(error) for error in re.findall(r"largest value (\S+)", said)]
+    assert len(errors) == 2
+    assert max(errors) < 1e-6
+    assert cuda.held == 0
