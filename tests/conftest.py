@@ -17,6 +17,7 @@ from connectors.embedded_nodes import free_ports
 from connectors.kafka_admin import KafkaAdmin
 from connectors.kafka_client import ClientConfig
 from schemas.errors import ConfigError, UnavailableError
+from tests import fake_cuda
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("here"), derandomize=True)
@@ -35,6 +36,18 @@ def kafka() -> Iterator[str]:
     with ExitStack() as held:
         address = os.environ.get("PENSTOCK_TEST_KAFKA") or _in_docker(held)
         yield address or _started(held, EmbeddedKafka()).bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def _fake_cuda(tmp_path_factory: pytest.TempPathFactory) -> fake_cuda.FakeCuda:
+    return fake_cuda.build(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture
+def cuda(_fake_cuda: fake_cuda.FakeCuda) -> fake_cuda.FakeCuda:
+    """A GPU that is none, as new."""
+    _fake_cuda.reset()
+    return _fake_cuda
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from engine.bench.explain_picture import draw, table
 from engine.bench.picture import require_folder, write_figures
 from engine.clock import Clock, SystemClock
 from engine.explain import oracle
+from engine.models.cuda_driver import Driver, Gpu
 from engine.terminal import Terminal
 from schemas.errors import ConfigError
 
@@ -27,7 +28,7 @@ summary = (
 _accuracy_rows = 48
 _calls_max = 200
 # What another version of a peer's package says where it is used as this one was.
-_peer_errors = (ImportError, TypeError, ValueError, AttributeError, RuntimeError)
+_peer_errors = (ImportError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError)
 _packages = ("xgboost", "lightgbm", "shap", "shapiq", "woodelf-explainer", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -215,7 +216,22 @@ def _machine() -> dict[str, Any]:
     if info.exists():
         found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8", errors="replace"))
         cpu = found[1] if found else cpu
-    return {"cpu": cpu, "python": platform.python_version(), "threads": 1, "versions": versions}
+    return {
+        "cpu": cpu,
+        "gpu": _gpu(),
+        "python": platform.python_version(),
+        "threads": 1,
+        "versions": versions,
+    }
+
+
+def _gpu() -> str | None:
+    try:
+        gpu = Gpu(0, driver=Driver())
+    except ConfigError:
+        return None
+    gpu.close()
+    return gpu.model
 
 
 def _chosen(names: str) -> list[Peer]:

@@ -15,9 +15,14 @@ import xgboost
 from numpy.typing import NDArray
 
 from engine.explain.forest import Forest
+from engine.explain.fused_shap import FusedShap
+from engine.explain.leaf_tables import LeafTables
 from engine.explain.onnx_write import write_forest
+from engine.explain.tensor_graph import GraphShap
 from engine.explain.tree_shap import TreeShap
+from engine.models.device import Device
 from engine.models.from_xgboost import read_xgboost
+from engine.models.session import choose_device
 
 Rows = NDArray[np.float32]
 Explain = Callable[[Rows], NDArray[np.float64]]
@@ -41,7 +46,7 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Peer:
-    """`make` returns None where the peer's package is not installed."""
+    """`make` returns None where the peer's package is not installed, and raises ConfigError where there is no GPU for it."""
 
     name: str
     make: Callable[[Workload], Explain | None]
@@ -95,6 +100,16 @@ def _penstock_exact(work: Workload) -> Explain:
 def _penstock_interventional(work: Workload) -> Explain:
     explainer = TreeShap.from_onnx(work.onnx, background=work.background)
     return lambda rows: explainer.shap_values(rows)[0]
+
+
+def _cuda_graph(work: Workload) -> Explain:
+    explainer = GraphShap(LeafTables.of(work.forest), device=choose_device("cuda:0"))
+    return lambda rows: explainer.contributions(rows)[0][:, :, 0]
+
+
+def _cuda_fused(work: Workload) -> Explain:
+    explainer = FusedShap(LeafTables.of(work.forest), device=Device(cuda=0))
+    return lambda rows: explainer.contributions(rows)[0][:, :, 0]
 
 
 def _xgboost(work: Workload) -> Explain:
@@ -206,6 +221,8 @@ def _installed(name: str) -> Any | None:
 peers = (
     Peer(name="penstock", make=_penstock),
     Peer(name="penstock float64", make=_penstock_exact),
+    Peer(name="penstock cuda graph", make=_cuda_graph),
+    Peer(name="penstock cuda fused", make=_cuda_fused),
     Peer(name="shap", make=_shap),
     Peer(name="xgboost", make=_xgboost),
     Peer(name="lightgbm", make=_lightgbm, same_trees=False),

@@ -12,9 +12,15 @@ def draw(found: Mapping[str, Any]) -> str:
     y = 24
     for model in found["models"]:
         y = _model(parts, model, y)
-    caption = f"{found['machine']['cpu']}, one thread, {model['features']} features; penstock bench explain"
+    caption = (
+        f"{_processors(found['machine'])}, one thread, {model['features']} features; penstock bench explain"
+    )
     parts.append(text(8, y + 6, caption, "small"))
     return svg(parts, height=y + 20, label="SHAP values per second of Penstock and its peers")
+
+
+def _processors(machine: Mapping[str, Any]) -> str:
+    return str(machine["cpu"]) if machine["gpu"] is None else f"{machine['cpu']} and {machine['gpu']}"
 
 
 def _model(parts: list[str], model: Mapping[str, Any], y: int) -> int:
@@ -36,7 +42,7 @@ def table(found: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     parts = [
         "# SHAP values per second",
-        f"{machine['cpu']}, one thread, Python {machine['python']}; {versions}. Rows that vary, none seen in training. Rates are rows/s; error is the largest "
+        f"{_processors(machine)}, one thread, Python {machine['python']}; {versions}. Rows that vary, none seen in training. Rates are rows/s; error is the largest "
         "relative to the largest value, against the float64 reference; additivity is the largest miss of the sum.",
     ]
     for model in found["models"]:

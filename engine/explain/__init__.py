@@ -8,8 +8,7 @@ from schemas.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from engine.clock import Clock
-    from engine.explain.tensor_graph import GraphShap
-    from engine.explain.tree_shap import TreeShap
+    from engine.explain.tree_shap import TreeShap, TreeValues
     from engine.models.bundle import Bundle
     from engine.models.device import Device
     from engine.ports import Explainer, Model, Predictions
@@ -79,7 +78,7 @@ def _chosen(
 
 def _on_device(
     shap: "TreeShap", bundle: "Bundle", device: "Device | None", clock: "Clock | None"
-) -> "TreeShap | GraphShap":
+) -> "TreeValues":
     if device is None or device.cuda is None:
         return shap
     from engine.clock import SystemClock

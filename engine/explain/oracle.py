@@ -7,6 +7,7 @@ values are integrals over t in [0, 1] of polynomials of degree D - 1, which ceil
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,12 +138,19 @@ def satisfied(forest: Forest, paths: Paths, X: NDArray[np.float32]) -> NDArray[n
 def shapley(o: NDArray[np.bool_], z: NDArray[np.generic]) -> NDArray[np.float64]:
     """The Shapley values of leaves of value 1, (rows, P, D), from o (rows, P, D) and z (1, P, D)."""
     inside, outside = o.astype(np.float64), z.astype(np.float64)
-    points, weights = np.polynomial.legendre.leggauss((o.shape[-1] + 1) // 2)
+    points, weights = _nodes((o.shape[-1] + 1) // 2)
     result = np.zeros(o.shape)
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         factor = outside * (1 - point) + inside * point
         result += weight * products_of_others(factor)
     return result * (inside - outside)
+
+
+@cache
+def _nodes(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of the Gauss-Legendre rule."""
+    points, weights = np.polynomial.legendre.leggauss(count)
+    return points, weights
 
 
 def products_of_others(factor: NDArray[np.float64]) -> NDArray[np.float64]:

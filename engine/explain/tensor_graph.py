@@ -1,10 +1,9 @@
 """Tree SHAP as a plain ONNX graph of comparisons, products and look-ups, for runtimes that know no trees: a GPU's.
 
 Every node's test is answered (Gather, LessOrEqual), the answers of a group of leaves make the number of a table row (MatMul
-by powers of two), and the rows are fetched and added (Gather, ReduceSum); see leaf_groups for what they hold.
+by powers of two), and the rows are fetched and added (Gather, ReduceSum); see leaf_tables for what they hold.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,17 +12,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.explain.covers import shares
 from engine.explain.forest import Forest
-from engine.explain.leaf_groups import Group, cut, tables
-from engine.explain.oracle import path_dependent
+from engine.explain.leaf_tables import GroupTable, LeafTables, table_bytes_max
 from engine.models.device import Device
 from engine.models.manifest import ModelOutput
 from engine.models.session import OnnxModel
 from engine.models.signature import Feature, ModelInput, Signature
 from schemas.errors import ConfigError
 
-table_bytes_max = 512 << 20
 fetched_bytes_max = 256 << 20
 """Table rows that one run may have fetched and not added yet."""
 _groups_at_once = 128
@@ -35,30 +31,15 @@ class GraphShap:
     In float32: to 1e-5 of the largest value, as the tables are added in the order that the device likes.
     """
 
-    def __init__(
-        self,
-        forest: Forest,
-        *,
-        background: NDArray[np.float32] | None = None,
-        device: Device,
-        rows_max: int = 4096,
-    ) -> None:
-        """Relative to the background rows, else to the forest's covers.
-
-        Raises ConfigError: neither is there, a test is of a category set, a path longer than `bits_max` tests, tables of
-        more than `table_bytes_max`, or no session on the device.
-        """
-        self.forest = forest
-        self.method = "tree_path_dependent" if background is None else "tree_interventional"
-        self.background_digest = (
-            None if background is None else hashlib.sha256(background.tobytes()).hexdigest()
-        )
-        groups = cut(forest)
-        model = tensor_graph(forest, groups, background)
+    def __init__(self, tables: LeafTables, *, device: Device, rows_max: int = 4096) -> None:
+        """Raises ConfigError: more than `table_bytes_max` with a number for every feature, or no session on the device."""
+        self.forest = forest = tables.forest
+        self.method, self.base = tables.method, tables.base
+        self.background_digest = tables.background_digest
         width = (forest.features + 1) * forest.outputs
-        fetched = min(_groups_at_once, len(groups)) * width * 4
+        fetched = min(_groups_at_once, len(tables.tables)) * width * 4
         self._model = OnnxModel(
-            model=model,
+            model=tensor_graph(tables),
             signature=Signature(
                 features=tuple(Feature(name=f"f{i}", kind="number") for i in range(forest.features)),
                 inputs=(ModelInput(name="X", dtype="float32", start=0, width=forest.features),),
@@ -69,10 +50,6 @@ class GraphShap:
             threads=1,
             batch_rows_max=max(1, min(rows_max, fetched_bytes_max // fetched)),
         )
-        if background is None:
-            self.base = path_dependent(forest, np.zeros((0, forest.features), dtype=np.float32))[1]
-        else:
-            self.base = forest.raw_scores(background).mean(axis=0)
 
     def contributions(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Values (n, features, outputs), and the raw scores (n, outputs) that they must add up to."""
@@ -81,36 +58,30 @@ class GraphShap:
         return shaped[:, :-1], shaped[:, -1] + self.forest.base_values
 
 
-def tensor_graph(forest: Forest, groups: Sequence[Group], background: NDArray[np.float32] | None) -> bytes:
+def tensor_graph(tables: LeafTables) -> bytes:
     """An ONNX model from `X` (n, F) float32 to `values` (n, (F + 1) K) float32: the features' values, and last the raw
-    scores without base_values. Only operators of the standard's main domain, opset 17."""
-    if (forest.set_index >= 0).any():
-        raise ConfigError("a tensor graph takes tests of numbers, not of categories")
+    scores without base_values. Only operators of the standard's main domain, opset 17. Raises ConfigError when it is too
+    large."""
+    forest = tables.forest
     width = (forest.features + 1) * forest.outputs
-    cells = sum(1 << len(group.nodes) for group in groups) * width
-    if cells * 4 > table_bytes_max:
-        raise ConfigError(f"a tensor graph of these trees needs {cells * 4 >> 20} MiB of tables")
-    if background is None:
-        shares(forest)  # raises where there are no covers
+    table_bytes = sum(len(table.values) for table in tables.tables) * width * 4
+    if table_bytes > table_bytes_max:
+        raise ConfigError(f"a tensor graph of these trees needs {table_bytes >> 20} MiB of tables")
     writer = _Writer()
     inner = np.flatnonzero(forest.leaf < 0)
     column = np.zeros(forest.nodes, dtype=np.int64)
     column[inner] = np.arange(len(inner))
     passes = _answers(writer, forest, inner) if len(inner) else ""
-    by_bits: dict[int, list[int]] = {}
-    for place, group in enumerate(groups):
-        by_bits.setdefault(len(group.nodes), []).append(place)
-    filled = [
-        table.reshape(len(table), width).astype(np.float32) for table in tables(forest, groups, background)
-    ]
+    by_bits: dict[int, list[GroupTable]] = {}
+    for table in tables.tables:
+        by_bits.setdefault(len(table.group.nodes), []).append(table)
     sums = []
-    for bits, places in by_bits.items():
-        for start in range(0, len(places), _groups_at_once):
-            part = places[start : start + _groups_at_once]
-            nodes = np.array([groups[place].nodes for place in part], dtype=np.int64).reshape(len(part), bits)
-            sums.append(
-                _looked_up(writer, passes, column[nodes], np.stack([filled[place] for place in part]))
-            )
+    for bits, same in by_bits.items():
+        for start in range(0, len(same), _groups_at_once):
+            part = same[start : start + _groups_at_once]
+            nodes = np.array([table.group.nodes for table in part], dtype=np.int64).reshape(len(part), bits)
+            filled = np.stack([_with_every_feature(table, forest) for table in part])
+            sums.append(_looked_up(writer, passes, column[nodes], filled))
     writer.name("Sum", sums, "values")
     graph = helper.make_graph(
         writer.nodes,
@@ -121,6 +92,14 @@ def tensor_graph(forest: Forest, groups: Sequence[Group], background: NDArray[np
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(made.SerializeToString())
+
+
+def _with_every_feature(table: GroupTable, forest: Forest) -> NDArray[np.float32]:
+    """The table as (2^b, (F + 1) K), with 0 for features that the group does not ask."""
+    filled = np.zeros((len(table.values), forest.features + 1, forest.outputs), dtype=np.float32)
+    filled[:, table.features] = table.values[:, :-1]
+    filled[:, -1] = table.values[:, -1]
+    return filled.reshape(len(filled), -1)
 
 
 def _answers(writer: "_Writer", forest: Forest, inner: NDArray[np.int64]) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,6 @@ from engine.ports import Attributions, Predictions
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from engine.explain.tensor_graph import GraphShap
     from engine.models.bundle import Bundle
 
 Precision = Literal["float32", "float64"]
@@ -25,6 +24,29 @@ Method = Literal["auto", "tree_path_dependent", "tree_interventional"]
 background_rows_max = 1 << 16
 table_bytes_max = 256 << 20
 """Memory for the tables of one model; trees beyond it are explained by quadrature, more slowly."""
+
+
+class TreeValues(Protocol):
+    """What TreeExplainer asks of TreeShap, and of what computes the same elsewhere. One thread at a time."""
+
+    @property
+    def forest(self) -> Forest:
+        """The trees that are explained."""
+
+    @property
+    def method(self) -> str:
+        """What the values are, as a message says it."""
+
+    @property
+    def background_digest(self) -> str | None:
+        """Of the rows that the values are relative to, if any."""
+
+    @property
+    def base(self) -> NDArray[np.float64]:
+        """What the values start from, (outputs,)."""
+
+    def contributions(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values (n, features, outputs), and the raw scores (n, outputs) that they must add up to."""
 
 
 class TreeShap:
@@ -129,7 +151,7 @@ class TreeShap:
 class TreeExplainer:
     """Explains a batch for the stream: the predicted class, one output, or all of them."""
 
-    def __init__(self, shap: "TreeShap | GraphShap", *, output: str = "predicted") -> None:
+    def __init__(self, shap: TreeValues, *, output: str = "predicted") -> None:
         """`output`: see TreeOutputs. Raises ConfigError when there is no such output."""
         self._shap = shap
         self._outputs = TreeOutputs(shap.forest, output)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from schemas.errors import ConfigError
 
-_driver_names = ("libcuda.so.1", "libcuda.so")
+driver_names = ("libcuda.so.1", "libcuda.so")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ def parse_device(asked: str) -> int | None:
 
 def cuda_devices() -> int:
     """How many GPUs the CUDA driver offers; 0 without a driver."""
-    for name in _driver_names:
+    for name in driver_names:
         try:
             driver = ctypes.CDLL(name)
         except OSError:

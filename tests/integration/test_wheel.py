@@ -50,6 +50,7 @@ def test_the_wheel_carries_everything_it_needs(tmp_path: Path) -> None:
     for package in ("engine", "connectors", "schemas"):
         assert f"{package}/py.typed" in names
     assert not [name for name in names if name.endswith((".cpp", ".h", ".a", "CMakeLists.txt"))]
+    assert "engine/native/cuda/tree_shap.cu" in names  # compiled where there is a GPU
     site = prelude.format(site=str(tmp_path / "site"))
     found = json.loads(_python(site + program, cwd=tmp_path))
     assert [path for path in found["from"] if not path.startswith(str(tmp_path / "site"))] == []

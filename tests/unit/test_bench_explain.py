@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from engine.bench import explain
+from engine.models.device import cuda_devices
 from engine.terminal import Terminal
 from schemas.errors import ConfigError
 
@@ -62,6 +63,9 @@ def test_peers_are_measured_on_the_same_trees_and_judged_by_the_oracle() -> None
     assert model["ratios"]["xgboost"]["32"] == pytest.approx(1.0)
     assert model["leaves"] > 6 * 4
     assert "penstock / onnxruntime predict" in shown
+    if not cuda_devices():
+        assert "no GPU here" in peers["penstock cuda graph"]["why"]
+        assert "penstock cuda fused: ConfigError: " in shown  # no driver, or one that finds no GPU
     orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

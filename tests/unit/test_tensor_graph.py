@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from engine.explain import leaf_groups, oracle
 from engine.explain.leaf_groups import cut
+from engine.explain.leaf_tables import LeafTables
 from engine.explain.tensor_graph import GraphShap, tensor_graph
 from engine.models.device import Device, cuda_devices
 from schemas.errors import ConfigError
@@ -46,16 +47,19 @@ def test_the_graph_says_what_the_oracle_says(device: Device, seed: int, with_bac
     )
     X = random_rows(seed, 40, features=forest.features)
     background = random_rows(seed + 50, 12, features=forest.features) if with_background else None
-    check(GraphShap(forest, background=background, device=device), X, background)
+    check(GraphShap(LeafTables.of(forest, background), device=device), X, background)
 
 
 def test_a_tree_that_is_one_leaf_and_batches_beyond_a_run() -> None:
     forest = random_forest(4, trees=3, depth=0, features=2, sets=0)
-    check(GraphShap(forest, device=Device()), random_rows(1, 5, features=2), None)
+    check(GraphShap(LeafTables.of(forest), device=Device()), random_rows(1, 5, features=2), None)
     forest = random_forest(5, trees=4, depth=4, features=5, sets=0)
-    check(GraphShap(forest, device=Device(), rows_max=7), random_rows(1, 50, features=5), None)
+    check(GraphShap(LeafTables.of(forest), device=Device(), rows_max=7), random_rows(1, 50, features=5), None)
     mixed = random_forest(13, trees=12, depth=1, features=2, sets=0)
-    assert len(GraphShap(mixed, device=Device()).contributions(random_rows(1, 0, features=2))[0]) == 0
+    assert (
+        len(GraphShap(LeafTables.of(mixed), device=Device()).contributions(random_rows(1, 0, features=2))[0])
+        == 0
+    )
 
 
 def test_groups_are_as_large_as_their_answers_allow_and_hold_every_leaf_once() -> None:
@@ -69,18 +73,22 @@ def test_groups_are_as_large_as_their_answers_allow_and_hold_every_leaf_once() -
 
 def test_the_graph_is_made_of_standard_operators_only() -> None:
     forest = random_forest(1, trees=4, depth=5, features=4, sets=0)
-    model = onnx.load_from_string(tensor_graph(forest, cut(forest), None))
+    model = onnx.load_from_string(tensor_graph(LeafTables.of(forest)))
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} == {""}
 
 
-def test_what_the_graph_cannot_say_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_tables_cannot_say_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="categories"):
-        GraphShap(random_forest(1, sets=5), device=Device())
+        LeafTables.of(random_forest(1, sets=5))
     with pytest.raises(ConfigError, match="8 tests"):
-        GraphShap(random_forest(1, trees=2, depth=11, sets=0), device=Device())
+        LeafTables.of(random_forest(1, trees=2, depth=11, sets=0))
     with pytest.raises(ConfigError, match="covers"):
-        GraphShap(random_forest(1, sets=0, covers=False), device=Device())
+        LeafTables.of(random_forest(1, sets=0, covers=False))
+    tables = LeafTables.of(random_forest(1, trees=9, depth=6, sets=0))
     monkeypatch.setattr("engine.explain.tensor_graph.table_bytes_max", 1000)
-    with pytest.raises(ConfigError, match="tables"):
-        GraphShap(random_forest(1, trees=9, depth=6, sets=0), device=Device())
+    with pytest.raises(ConfigError, match="a tensor graph of these trees needs"):
+        GraphShap(tables, device=Device())
+    monkeypatch.setattr("engine.explain.leaf_tables.table_bytes_max", 1000)
+    with pytest.raises(ConfigError, match="of tables"):
+        LeafTables.of(random_forest(1, trees=9, depth=6, sets=0))
