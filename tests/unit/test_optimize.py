@@ -12,10 +12,11 @@ from onnx import helper
 
 from engine.cli import main
 from engine.clock import SystemClock
+from engine.models import opening, package
 from engine.models import optimize as module
-from engine.models import package, served
 from engine.models.bundle import Bundle
 from engine.models.convert import Converted, Wishes, convert
+from engine.models.device import Device
 from engine.models.forms import int8
 from engine.models.optimize import Variant, choose, optimize
 from engine.models.served import open_model
@@ -63,7 +64,7 @@ def rows(count: int = 300) -> NDArray[np.float32]:
 
 
 def test_every_form_is_measured_and_only_equal_ones_fit_by_default(path: Path) -> None:
-    found = optimize(converted(path), rows(), error_allowed=1e-6, clock=SystemClock())
+    found = optimize(converted(path), rows(), error_allowed=1e-6, device=Device(), clock=SystemClock())
     by_form = {each.form: each for each in found.variants}
     assert [each.optimization for each in found.variants[:4]] == ["all", "extended", "basic", "disabled"]
     assert set(by_form) == {"converted", "rewritten", "float16", "int8"}
@@ -83,7 +84,7 @@ def test_every_form_is_measured_and_only_equal_ones_fit_by_default(path: Path) -
 def test_a_missing_value_that_spoils_its_batch_rules_int8_out(path: Path) -> None:
     some = rows()
     some[7, 3] = np.nan
-    found = optimize(converted(path), some, error_allowed=0.5, clock=SystemClock())
+    found = optimize(converted(path), some, error_allowed=0.5, device=Device(), clock=SystemClock())
     int8 = next(each for each in found.variants if each.form == "int8")
     assert int8.error == np.inf
     assert not int8.keeps_to(0.5)
@@ -135,7 +136,11 @@ def test_a_graph_without_products_has_no_int8_form(tmp_path: Path) -> None:
     )
     (tmp_path / "tanh.onnx").write_bytes(model)
     found = optimize(
-        convert(tmp_path / "tanh.onnx", Wishes()), rows()[:, :3], error_allowed=1.0, clock=SystemClock()
+        convert(tmp_path / "tanh.onnx", Wishes()),
+        rows()[:, :3],
+        error_allowed=1.0,
+        device=Device(),
+        clock=SystemClock(),
     )
     assert "no matrix product" in next(each.fault for each in found.variants if each.form == "int8")
 
@@ -172,9 +177,9 @@ def test_the_option_kept_is_used_at_start(
             used.append(arguments["optimization"])
             super().__init__(**arguments)
 
-    monkeypatch.setattr(served, "OnnxModel", Recorded)
     monkeypatch.setattr(module, "choose", lambda found, _: (found[3], "wanted"))
     bundle = package(path, tmp_path / "bundle", features=features(), optimize_within=1e-6).bundle
+    monkeypatch.setattr(opening, "OnnxModel", Recorded)
     open_model(bundle, device="cpu", batch_rows_max=4, clock=SystemClock())
     assert used == ["disabled"]
 
@@ -200,7 +205,7 @@ def test_the_command_shows_every_variant(
 
 def test_what_is_broken_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match="refuses the model"):
-        rewritten(b"")
+        rewritten(b"", Device())
     empty = graph_bytes(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         [tensor("x", ["N", 3])],
