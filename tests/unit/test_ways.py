@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from engine.cli import main
 from engine.clock import SystemClock
-from engine.models import bound, served, session
 from engine.models.bundle import Bundle
 from engine.models.device import Device, cuda_devices
 from engine.models.golden import disagreement
@@ -27,6 +25,7 @@ from engine.models.ways import Candidate, ChosenWay, choose_way, fastest_way, of
 from engine.ports import Predictions
 from schemas.errors import ConfigError, ModelError
 from tests.bundles import linear_scores, write_linear, write_stump
+from tests.pretended_gpu import pretend_gpu
 
 with_gpu = [pytest.mark.gpu, pytest.mark.skipif(not cuda_devices(), reason="no GPU here")]
 Takes = Callable[[int], float]
@@ -200,18 +199,7 @@ def test_a_graph_and_trees_have_ways_that_say_the_same(tmp_path: Path) -> None:
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Device cuda:0 is the CPU; a session on it captures nothing."""
-    new_session, on_device = session._new_session, bound._on_device
-
-    def new(model: bytes, device: Device, options: Any, captures: bool = False) -> Any:
-        if captures:
-            raise RuntimeError("This session cannot use the graph capture feature")
-        return new_session(model, Device(), options)
-
-    monkeypatch.setattr(session, "_new_session", new)
-    monkeypatch.setattr(session, "_cuda_provider", "CPUExecutionProvider")
-    monkeypatch.setattr(bound, "_on_device", lambda shape, dtype, device: on_device(shape, dtype, Device()))
-    monkeypatch.setattr(served, "choose_device", lambda asked: Device(cuda=0))
+    pretend_gpu(monkeypatch)
 
 
 @pytest.mark.usefixtures("pretended")
