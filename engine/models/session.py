@@ -16,6 +16,7 @@ from engine.models.feeds import feed_of
 from engine.models.manifest import Labels, ModelOutput
 from engine.models.runtime import Optimization
 from engine.models.signature import Signature
+from engine.models.timing import bucket_of
 from engine.models.wiring import Wiring, row_shape
 from engine.ports import Predictions
 from schemas.errors import ConfigError, InvariantError, ModelError
@@ -50,7 +51,8 @@ class OnnxModel:
     """The Model port on one ONNX Runtime session. One thread at a time.
 
     With threads=1 a row's scores are the same bits whatever else is in its batch. A batch of more than
-    `batch_rows_max` rows is run in pieces. No batch is padded, unless the graph takes one number of rows only.
+    `batch_rows_max` rows is run in pieces. No batch is padded, unless the graph takes one number of rows only, or the
+    device is a GPU: there the first run of a shape is many times slower, so batches are filled up to the next of `buckets`.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class OnnxModel:
         self.captures = captures
         self.device = device
         self.batch_rows_max = batch_rows_max
+        self.fills_up = device.cuda is not None
+        """Batches are filled up to the next of `buckets`."""
 
     def predict(self, matrix: NDArray[np.generic]) -> Predictions:
         """Predictions of every row of a matrix (R, F) in the signature's dtype.
@@ -102,10 +106,14 @@ class OnnxModel:
             raise failure(error, self.device) from error
 
     def _run(self, matrix: NDArray[np.generic]) -> Predictions:
-        rows = len(matrix)
-        if self.wiring.fixed_rows and rows < self.wiring.fixed_rows:
-            matrix = np.resize(matrix, (self.wiring.fixed_rows, matrix.shape[1]))
-        return self.wiring.predictions(self.arrays(matrix), ran=len(matrix), rows=rows)
+        rows = ran = len(matrix)
+        if self.wiring.fixed_rows:
+            ran = self.wiring.fixed_rows
+        elif self.fills_up:
+            ran = bucket_of(rows, self.batch_rows_max)
+        if ran > rows:
+            matrix = np.resize(matrix, (ran, matrix.shape[1]))
+        return self.wiring.predictions(self.arrays(matrix), ran=ran, rows=rows)
 
 
 def run_options(*, capture_as: int = -1) -> Any:

@@ -15,6 +15,11 @@ def buckets(batch_rows_max: int) -> list[int]:
     return [*(size for size in sizes if size < batch_rows_max), batch_rows_max]
 
 
+def bucket_of(rows: int, batch_rows_max: int) -> int:
+    """The smallest of `buckets(batch_rows_max)` that takes as many rows, 1 to `batch_rows_max`."""
+    return min(1 << (rows - 1).bit_length(), batch_rows_max)
+
+
 def batch_of(rows: NDArray[np.generic], size: int, *, run: int) -> NDArray[np.generic]:
     """Another `size` of these rows (R, F) for each number of a run: rows that come again measure the branch predictor."""
     return np.take(rows, range(run * size, (run + 1) * size), axis=0, mode="wrap")

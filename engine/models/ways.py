@@ -87,6 +87,7 @@ def fastest_way(
     differs: Differs = partial(disagreement, slack=slack)
     candidates = of_graph(bundle, opening, plain, rows)
     if bundle.trees:
+        plain.fills_up = False
         remark, differs = _no_kernels, lambda expected, found: apart(expected, found).reason
         try:
             answers = TreeAnswers(bundle)

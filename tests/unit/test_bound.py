@@ -25,6 +25,7 @@ from engine.models.signature import Feature, ModelInput, Signature
 from engine.ports import Predictions
 from schemas.errors import ConfigError, ModelError
 from tests.bundles import constant, graph_bytes, linear_model, linear_signature, numbers, tensor
+from tests.pretended_gpu import pretend_gpu
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not cuda_devices(), reason="no GPU here")]
 devices = [
@@ -108,8 +109,10 @@ def test_results_stay_when_the_arrays_they_came_from_are_used_again(where: Where
     np.testing.assert_array_equal(first.outputs["y"], rows_of(7, seed=1))
 
 
-def test_a_batch_is_filled_up_to_the_next_power_of_two_and_no_further() -> None:
-    """y is how many rows the graph is given."""
+def test_a_batch_is_filled_up_to_the_next_power_of_two_and_no_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """y is how many rows the graph is given; plain runs are filled up on a GPU only."""
     nodes = [
         helper.make_node("Shape", ["x"], ["shape"], end=1),
         helper.make_node("Cast", ["shape"], ["rows"], to=TensorProto.FLOAT),
@@ -120,8 +123,16 @@ def test_a_batch_is_filled_up_to_the_next_power_of_two_and_no_further() -> None:
     fast = bound(
         opened(model, linear_signature(), {"y": 3}, None, (Device(), False)), rows_of(5), rows_max=20
     )
+    on_cpu = opened(model, linear_signature(), {"y": 3}, None, (Device(), False))
+    pretend_gpu(monkeypatch)
+    on_gpu = opened(model, linear_signature(), {"y": 3}, None, (Device(cuda=0), False))
+    on_gpu.batch_rows_max = 20
     for count, ran in ((1, 1), (2, 2), (3, 4), (8, 8), (9, 16), (17, 20), (20, 20)):
-        np.testing.assert_array_equal(fast.predict(rows_of(count)).outputs["y"], np.full((count, 3), ran))
+        for filled in (fast, on_gpu):
+            np.testing.assert_array_equal(
+                filled.predict(rows_of(count)).outputs["y"], np.full((count, 3), ran)
+            )
+        np.testing.assert_array_equal(on_cpu.predict(rows_of(count)).outputs["y"], np.full((count, 3), count))
 
 
 @pytest.mark.parametrize("batch", [1, 4])
