@@ -34,7 +34,7 @@ class GraphWriter:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
-    def integers(self, values: Sequence[int]) -> str:
+    def integers(self, values: Sequence[int] | NDArray[np.int64]) -> str:
         """A tensor (n,) of int64; its name."""
         return self.constant(np.array(values, dtype=np.int64))
 

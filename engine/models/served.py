@@ -33,6 +33,7 @@ warmup_run_s_max = 2.0
 """A bucket that takes longer than this is the last: no batch will be larger."""
 mixed_rows = 1024
 compared_rows = (1, 16, 256, 1024)
+compared_rows_on_gpu = (*compared_rows, 4096)
 compared_runs = 5
 compared_run_s_max = 0.02
 """Where a run takes longer than this, larger batches would tell no more."""
@@ -129,7 +130,8 @@ def open_model(
         serving = way.model
     compared: tuple[Comparison, ...] = ()
     if native is not None and runtime == "auto":
-        compared = compare(serving, native, rows, batch_rows_max, clock)
+        sizes = compared_rows_on_gpu if way else compared_rows
+        compared = compare(serving, native, rows, batch_rows_max, clock, sizes=sizes)
         native, why = _faster(native, why, compared)
     chosen: LimitedModel | NativeModel = native or serving
     warmup = warm_up(chosen, rows, batch_rows_max, clock)
@@ -200,13 +202,19 @@ def _faster(native: NativeModel, why: str, compared: Sequence[Comparison]) -> tu
 
 
 def compare(
-    onnx: Model, native: Model, rows: NDArray[np.generic], batch_rows_max: int, clock: Clock
+    onnx: Model,
+    native: Model,
+    rows: NDArray[np.generic],
+    batch_rows_max: int,
+    clock: Clock,
+    *,
+    sizes: Sequence[int] = compared_rows,
 ) -> tuple[Comparison, ...]:
-    """Both runtimes in turn on batches of these rows, at a few sizes up to `batch_rows_max`."""
+    """Both runtimes in turn on batches of these rows, at these sizes up to `batch_rows_max`."""
     timed = in_turns(
         (onnx, native),
         rows,
-        sizes=sorted({min(size, batch_rows_max) for size in compared_rows}),
+        sizes=sorted({min(size, batch_rows_max) for size in sizes}),
         runs=compared_runs,
         run_s_max=compared_run_s_max,
         clock=clock,

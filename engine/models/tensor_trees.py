@@ -27,7 +27,7 @@ levels_max = 64
 """Deeper trees would take too many operators, each a launch."""
 run_bytes_max = 256 << 20
 """Of what the rows of one run carry from level to level."""
-_walk_bytes = 24
+_walk_bytes, _column_bytes = 24, 32
 _output = "raw"
 
 
@@ -84,7 +84,8 @@ class RawScores:
 
 def rows_at_once(forest: Forest, rows_max: int) -> int:
     """How many rows, at most `rows_max`, a run may take at once."""
-    row_bytes = forest.trees * (_walk_bytes + 8 * forest.outputs) + 8 * int((forest.set_index >= 0).sum())
+    width = max(forest.features, int((forest.set_index >= 0).sum()))
+    row_bytes = forest.trees * (_walk_bytes + 8 * forest.outputs) + width * _column_bytes
     return max(1, min(rows_max, run_bytes_max // row_bytes))
 
 
@@ -136,29 +137,35 @@ def _columns(writer: GraphWriter, forest: Forest) -> tuple[str, NDArray[np.int32
     """What the tests look up, row by row, and of each node the column to look up and what it must not exceed.
 
     First X itself; then X again, where a test is passed by what is missing, with that below every threshold; last a column
-    for each category test, 0 where it is passed and 1 where not.
+    for each category test, 0 where it is passed and 1 where not. The parts are equally wide: to join unequal ones ONNX
+    Runtime reads their sizes from host memory, and a captured graph would do so again when that holds something else.
     """
     numeric = (forest.leaf < 0) & (forest.set_index < 0)
+    of_sets = np.flatnonzero(forest.set_index >= 0)
+    width = max(forest.features, len(of_sets))
     column = np.where(numeric, forest.feature, 0)
     threshold = forest.threshold.copy()
-    parts, width = ["X"], forest.features
+    wide = "X"
+    if width > forest.features:
+        wide = writer.emit(
+            "Gather", "X", writer.integers(np.resize(np.arange(forest.features), width)), axis=1
+        )
+    parts = [wide]
     passing = numeric & (forest.missing_yes != 0)
     if passing.any():
+        column[passing] += width * len(parts)
         below = writer.constant(np.array(-np.inf, dtype=np.float32))
-        parts.append(writer.emit("Where", writer.emit("IsNaN", "X"), below, "X"))
-        column[passing] += width
-        width += forest.features
-    of_sets = np.flatnonzero(forest.set_index >= 0)
+        parts.append(writer.emit("Where", writer.emit("IsNaN", wide), below, wide))
     if len(of_sets):
-        parts.append(_outside(writer, forest, of_sets))
-        column[of_sets] = width + np.arange(len(of_sets))
+        column[of_sets] = width * len(parts) + np.arange(len(of_sets))
         threshold[of_sets] = 0.5
-    row = writer.emit("Concat", *parts, axis=1) if len(parts) > 1 else "X"
+        parts.append(_outside(writer, forest, of_sets, width))
+    row = writer.emit("Concat", *parts, axis=1) if len(parts) > 1 else wide
     return row, column.astype(np.int32), threshold
 
 
-def _outside(writer: GraphWriter, forest: Forest, nodes: NDArray[np.int64]) -> str:
-    """Whether each row fails the category tests of these S nodes, as 0 and 1, (n, S)."""
+def _outside(writer: GraphWriter, forest: Forest, nodes: NDArray[np.int64], width: int) -> str:
+    """Whether each row fails the category tests of these S nodes, as 0 and 1, over and over, (n, width)."""
     members = forest.set_values
     if ((members != np.floor(members)) | (members < 0) | (members >= codes_max)).any():
         raise ConfigError(f"a tensor graph takes categories of codes from 0 to {codes_max - 1}")
@@ -183,6 +190,6 @@ def _outside(writer: GraphWriter, forest: Forest, nodes: NDArray[np.int64]) -> s
     code = writer.emit("Where", writer.emit("And", whole, inside), asked, number(codes))
     code = writer.emit("Where", writer.emit("IsNaN", asked), number(codes + 1), code)
     code = writer.emit("Cast", code, to=TensorProto.INT32)
-    first = writer.constant((np.arange(len(nodes)) * (codes + 2)).astype(np.int32))
-    of_nodes = writer.emit("Gather", code, writer.constant(owner.astype(np.int32)), axis=1)
+    first = writer.constant(np.resize(np.arange(len(nodes)) * (codes + 2), width).astype(np.int32))
+    of_nodes = writer.emit("Gather", code, writer.constant(np.resize(owner, width).astype(np.int32)), axis=1)
     return writer.emit("Gather", writer.constant(table.reshape(-1)), writer.emit("Add", of_nodes, first))

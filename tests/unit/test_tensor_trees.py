@@ -96,7 +96,7 @@ def test_a_run_takes_no_more_rows_than_its_bound_allows(monkeypatch: pytest.Monk
     forest = random_forest(1, trees=10, sets=0)
     assert rows_at_once(forest, 4096) == 4096
     monkeypatch.setattr("engine.models.tensor_trees.run_bytes_max", 3200)
-    assert rows_at_once(forest, 4096) == 10
+    assert rows_at_once(forest, 4096) == 6
     monkeypatch.setattr("engine.models.tensor_trees.run_bytes_max", 1)
     assert rows_at_once(forest, 4096) == 1
 

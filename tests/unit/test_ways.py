@@ -172,7 +172,7 @@ def test_what_cannot_be_had_is_said_once_and_plain_runs_remain(caplog: pytest.Lo
 
 def test_a_batch_size_that_takes_seconds_is_the_last_one_run_at_once() -> None:
     clock = HandClock()
-    fast = Timed(clock, lambda rows: 10.0 * rows)
+    fast = Timed(clock, lambda rows: 5.0 * rows)
     chosen(clock, Timed(clock, lambda rows: 300.0 * rows), candidate("bound", fast))
     assert fast.batch_rows_max == 8
 
