@@ -70,7 +70,7 @@ class BoundModel:
             ]
         except ort_exceptions as error:
             raise ConfigError(f"its arrays cannot be bound: {failure(error, self.device)}") from error
-        self.batch_rows_max = rows_max
+        self.batch_rows_max = self._sizes[-1]
 
     def predict(self, matrix: NDArray[np.generic]) -> Predictions:
         """Predictions of every row of a matrix (R, F) in the signature's dtype. Raises as OnnxModel.predict does."""

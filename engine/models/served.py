@@ -17,6 +17,7 @@ from engine.models.native import NativeModel, check_rows, difference
 from engine.models.one_thread import LimitedModel
 from engine.models.opening import Opening
 from engine.models.rows import rows_mixed
+from engine.models.runtime import Runtime
 from engine.models.session import OnnxModel, choose_device
 from engine.models.timing import batch_of, buckets, in_turns
 from engine.models.ways import ChosenWay, Way, fastest_way
@@ -115,11 +116,7 @@ def open_model(
     onnx = opening.open(bundle)
     if onnx.device.note:
         logger.info("%s", onnx.device.note)
-    # A row's scores in int8 depend on its batch, and a batch here need not be as large as the golden one; float16 is
-    # rounded where the kernels of the device round it.
-    elsewhere = kept.measured_on_gpu != (onnx.device.cuda is not None)
-    wanders = kept.form == "int8" or (kept.form == "float16" and elsewhere)
-    slack = kept.difference_max if wanders else 0.0
+    slack = _slack(kept, onnx.device)
     check_golden(onnx, bundle.golden, onnx.device.name, slack=slack)
     rows = varied_rows(bundle, onnx)
     native, why = _native(bundle, onnx, device=device, runtime=runtime, threads=threads)
@@ -135,7 +132,8 @@ def open_model(
         native, why = _faster(native, why, compared)
     chosen: LimitedModel | NativeModel = native or serving
     warmup = warm_up(chosen, rows, batch_rows_max, clock)
-    onnx.batch_rows_max = serving.batch_rows_max = warmup[-1].rows
+    for each in (onnx, serving):
+        each.batch_rows_max = min(each.batch_rows_max, warmup[-1].rows)
     return ServedModel(
         model=chosen,
         device=Device() if native else onnx.device,
@@ -146,6 +144,14 @@ def open_model(
         batch_rows_max=warmup[-1].rows,
         warmup=warmup,
     )
+
+
+def _slack(kept: Runtime, device: Device) -> float:
+    """What scores may wander by more than rounding: a row's in int8 depend on its batch, which need not be as large as the
+    golden one here; float16 is rounded where the kernels of a device round it."""
+    elsewhere = kept.measured_on_gpu != (device.cuda is not None)
+    wanders = kept.form == "int8" or (kept.form == "float16" and elsewhere)
+    return kept.difference_max if wanders else 0.0
 
 
 def varied_rows(bundle: Bundle, model: Model) -> NDArray[np.generic]:

@@ -20,12 +20,11 @@ from engine.models.device import Device, cuda_devices
 from engine.models.host_memory import page_locked
 from engine.models.manifest import Labels, ModelOutput
 from engine.models.one_thread import OneThread
-from engine.models.session import OnnxModel
+from engine.models.session import OnnxModel, choose_device
 from engine.models.signature import Feature, ModelInput, Signature
 from engine.ports import Predictions
 from schemas.errors import ConfigError, ModelError
 from tests.bundles import constant, graph_bytes, linear_model, linear_signature, numbers, tensor
-from tests.pretended_gpu import pretend_gpu
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not cuda_devices(), reason="no GPU here")]
 devices = [
@@ -40,6 +39,8 @@ by_score = Labels(classes=("no", "yes"), output="scores", values=None)
 def opened(
     model: bytes, signature: Signature, outputs: dict[str, int], labels: Labels | None, where: Where
 ) -> OnnxModel:
+    if where[0].cuda is not None:
+        choose_device(where[0].name)  # makes the CUDA libraries known
     return OnnxModel(
         model=model,
         signature=signature,
@@ -109,9 +110,7 @@ def test_results_stay_when_the_arrays_they_came_from_are_used_again(where: Where
     np.testing.assert_array_equal(first.outputs["y"], rows_of(7, seed=1))
 
 
-def test_a_batch_is_filled_up_to_the_next_power_of_two_and_no_further(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_batch_is_filled_up_to_the_next_power_of_two_and_no_further() -> None:
     """y is how many rows the graph is given; plain runs are filled up on a GPU only."""
     nodes = [
         helper.make_node("Shape", ["x"], ["shape"], end=1),
@@ -124,9 +123,8 @@ def test_a_batch_is_filled_up_to_the_next_power_of_two_and_no_further(
         opened(model, linear_signature(), {"y": 3}, None, (Device(), False)), rows_of(5), rows_max=20
     )
     on_cpu = opened(model, linear_signature(), {"y": 3}, None, (Device(), False))
-    pretend_gpu(monkeypatch)
-    on_gpu = opened(model, linear_signature(), {"y": 3}, None, (Device(cuda=0), False))
-    on_gpu.batch_rows_max = 20
+    on_gpu = opened(model, linear_signature(), {"y": 3}, None, (Device(), False))
+    on_gpu.batch_rows_max, on_gpu.fills_up = 20, True
     for count, ran in ((1, 1), (2, 2), (3, 4), (8, 8), (9, 16), (17, 20), (20, 20)):
         for filled in (fast, on_gpu):
             np.testing.assert_array_equal(

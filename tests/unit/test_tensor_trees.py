@@ -14,6 +14,7 @@ from engine.models.bound import BoundModel
 from engine.models.device import Device, cuda_devices
 from engine.models.native import NativeModel, check_rows, difference
 from engine.models.opening import Graph, Opening
+from engine.models.session import choose_device
 from engine.models.tensor_trees import RawScores, TensorTrees, rows_at_once
 from engine.models.tree_answers import TreeAnswers
 from schemas.errors import ConfigError, ModelError
@@ -31,6 +32,8 @@ devices = [
 
 
 def tensors(graph: Graph, device: Device) -> TensorTrees:
+    if device.cuda is not None:
+        choose_device(device.name)  # makes the CUDA libraries known
     answers = TreeAnswers(graph)
     opening = Opening(device=device, threads=1, batch_rows_max=64)
     return TensorTrees(answers, opening.open(RawScores.of(answers.forest)))

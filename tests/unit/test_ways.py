@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.cli import main
 from engine.clock import SystemClock
+from engine.models import ways
 from engine.models.bundle import Bundle
 from engine.models.device import Device, cuda_devices
 from engine.models.golden import disagreement
@@ -217,6 +218,7 @@ def test_a_model_is_opened_on_a_gpu_in_the_way_that_was_measured(
     ]
     assert "cannot use the graph capture feature" in caplog.text
     assert "on cuda:0" in model.reason
+    assert Opening(device=Device(cuda=0), threads=1, batch_rows_max=16).open(bundle).fills_up
     rows = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
     np.testing.assert_allclose(model.predict(rows).outputs["scores"], linear_scores(rows), atol=1e-6)
 
@@ -244,6 +246,23 @@ def test_trees_run_as_tensors_only_where_that_is_faster_and_our_kernel_only_wher
 
 
 @pytest.mark.usefixtures("pretended")
+@pytest.mark.parametrize("faster", [True, False])
+def test_what_a_run_takes_at_once_is_not_raised_by_the_warm_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: bool
+) -> None:
+    monkeypatch.setattr(ways, "rows_at_once", lambda forest, rows_max: 3)
+    monkeypatch.setattr(
+        ways, "_faster", lambda plain, other, timed, where: (other if faster else plain, "wanted")
+    )
+    model = open_model(
+        write_stump(tmp_path / "stump"), device="cuda:0", batch_rows_max=16, clock=SystemClock()
+    )
+    assert model.batch_rows_max == 16
+    rows = np.array([[-1, 0, 0], [1, 0, 0]] * 8, dtype=np.float32)
+    np.testing.assert_array_equal(model.predict(rows).outputs["value"], [[1], [2]] * 8)
+
+
+@pytest.mark.usefixtures("pretended")
 def test_check_shows_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_linear(tmp_path / "bundle")
     settings = {
@@ -256,10 +275,10 @@ def test_check_shows_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path = tmp_path / "penstock.yaml"
     path.write_text(yaml.safe_dump(settings))
     assert main(["check", str(path), "--no-kafka", "--json"]) == 0
-    ways = json.loads(capsys.readouterr().out)["runtime"]["ways"]
-    assert [way["name"] for way in ways] == ["plain", "captured", "bound"]
-    assert "graph capture" in ways[1]["fault"]
-    assert [each["rows"] for each in ways[2]["ms"]] == [1, 16, 32]
+    found = json.loads(capsys.readouterr().out)["runtime"]["ways"]
+    assert [way["name"] for way in found] == ["plain", "captured", "bound"]
+    assert "graph capture" in found[1]["fault"]
+    assert [each["rows"] for each in found[2]["ms"]] == [1, 16, 32]
     assert main(["check", str(path), "--no-kafka"]) == 0
     shown = capsys.readouterr().out
     assert "ways to run it compared" in shown
