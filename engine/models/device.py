@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.errors import ConfigError
 
-_driver_names = ("libcuda.so.1", "libcuda.so")
+driver_names = ("libcuda.so.1", "libcuda.so")
 _title_bytes_max = 100
 
 
@@ -44,7 +44,7 @@ def cuda_devices() -> int:
 
 def cuda_driver() -> Any:
     """The CUDA driver's functions, ready to be called; None where there is no driver, or no GPU for it."""
-    for name in _driver_names:
+    for name in driver_names:
         try:
             driver = ctypes.CDLL(name)
         except OSError:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -139,10 +139,12 @@ def of_trees(answers: TreeAnswers, opening: Opening, rows: NDArray[np.generic]) 
     """The trees as a graph of tensors, best bound, with its runs captured. Raises ConfigError where there is no such graph."""
     graph = RawScores.of(answers.forest)
     rows_max = rows_at_once(answers.forest, opening.batch_rows_max)
+    tensors = replace(
+        opening, batch_rows_max=rows_max, optimization="all"
+    )  # the bundle's option is for its own graph
 
     def made(*, binds: bool, captures: bool) -> LimitedModel:
-        session = opening.open(graph, captures=captures)
-        session.batch_rows_max = rows_max
+        session = tensors.open(graph, captures=captures)
         run = BoundModel(session, rows, rows_max=rows_max) if binds else session
         return OneThread(TensorTrees(answers, run))
 
