@@ -1,15 +1,21 @@
 """Trees as a graph of tensors, against our kernel and ONNX Runtime; on the CPU here, and on a GPU where there is one."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
+import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.ensemble import RandomForestClassifier
 
 from engine.explain.forest import joined
+from engine.models import package
 from engine.models.bound import BoundModel
 from engine.models.device import Device, cuda_devices
 from engine.models.native import NativeModel, check_rows, difference
@@ -64,6 +70,30 @@ def test_deep_and_uneven_trees_are_walked_to_their_ends(device: Device) -> None:
     for each in (forest, joined([forest, lone])):
         graph = graph_of(each)
         assert difference(NativeModel(graph), tensors(graph, device), random_rows(3, 200)).of_span < 1e-12
+
+
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm", "sklearn"])
+def test_what_the_libraries_grow_is_walked_as_well(library: str, tmp_path: Path) -> None:
+    """Categories and missing values where the library knows them, as its converter writes them."""
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({f"x{place}": random.normal(size=400).astype(np.float32) for place in range(4)})
+    table["c"] = pd.Categorical(random.choice(list("abcdefghij"), 400))
+    label = (table["x0"] + 2 * (table["c"].cat.codes % 3 == 1) > 0.5).astype(int)
+    table.loc[random.random(400) < 0.1, "x1"] = np.nan
+    if library == "xgboost":
+        model = xgboost.XGBClassifier(n_estimators=9, max_depth=5, enable_categorical=True).fit(table, label)
+    elif library == "lightgbm":
+        model = lightgbm.LGBMClassifier(n_estimators=9, verbose=-1, n_jobs=1).fit(table, label)
+    else:
+        table = table.drop(columns=["x1", "c"])
+        model = RandomForestClassifier(n_estimators=9, random_state=0).fit(table.to_numpy(), label)
+    names = None if library != "sklearn" else list(table.columns)
+    bundle = package(model, tmp_path / "bundle", background=table[:100], feature_names=names).bundle
+    reference = Opening(device=Device(), threads=1, batch_rows_max=64).open(bundle)
+    forest = TreeAnswers(bundle).forest
+    assert (forest.set_index >= 0).any() == (library != "sklearn")
+    rows = check_rows(bundle, forest, bundle.golden.rows)
+    assert difference(reference, tensors(bundle, Device()), rows).reason == ""
 
 
 def test_batches_beyond_a_run_and_bound_runs_say_the_same() -> None:
