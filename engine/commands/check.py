@@ -1,6 +1,7 @@
 """`penstock check`: preflight, with the warm-up table."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.clock import SystemClock
+from engine.models.ways import Way
 from engine.preflight import Findings, check_kafka, check_model, check_registry
 from engine.settings import load_settings
 from engine.terminal import Terminal
@@ -81,6 +83,14 @@ def _runtime(findings: Findings) -> dict[str, Any] | None:
             {"rows": each.rows, "onnxruntime_ms": each.onnxruntime_ms, "native_ms": each.native_ms}
             for each in model.compared
         ],
+        "ways": [
+            {
+                "name": way.name,
+                "fault": way.fault or None,
+                "ms": [{"rows": rows, "ms": took_ms} for rows, took_ms in way.ms],
+            }
+            for way in model.ways
+        ],
     }
 
 
@@ -112,6 +122,12 @@ def _show(findings: Findings, terminal: Terminal) -> None:
             )
         terminal.say()
         terminal.say(runtimes)
+    if findings.model.ways:
+        terminal.say()
+        terminal.say(_ways(findings.model.ways))
+        for way in findings.model.ways:
+            if way.fault:
+                terminal.say(f"{way.name}: {way.fault}")
     if findings.first_batch is None:
         return
     costs = _table("from the model to the messages", "records", "ms", "records/s")
@@ -125,6 +141,15 @@ def _show(findings: Findings, terminal: Terminal) -> None:
         f"The first batch after start, {first.rows:,} records, takes {first.first_ms:.2f} ms; those after it "
         f"{first.steady_ms:.2f} ms ({first.ratio:.2f}x)."
     )
+
+
+def _ways(ways: Sequence[Way]) -> Table:
+    """What the model takes on its GPU in the ways that could be timed."""
+    timed = [way for way in ways if way.ms]
+    table = _table("ways to run it compared", "rows", *(f"{way.name}, ms" for way in timed))
+    for row in zip(*(way.ms for way in timed), strict=True):
+        table.add_row(f"{row[0][0]:,}", *(f"{took_ms:.3f}" for _, took_ms in row))
+    return table
 
 
 def _table(title: str, *columns: str) -> Table:

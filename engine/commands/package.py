@@ -66,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help=f"with --optimize: how far a score may move, relative to scores above 1 (default {error_allowed_default:g})",
     )
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="with --optimize: where the variants are run and timed, cpu or cuda:INDEX (default cpu)",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -75,6 +80,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         raise ConfigError("--tolerance is a number from 0 to 1")
     if arguments.allow_error is not None and not (arguments.optimize and 0 <= arguments.allow_error < 1):
         raise ConfigError("--allow-error is a number from 0 to 1, and goes with --optimize")
+    if arguments.device is not None and not arguments.optimize:
+        raise ConfigError("--device goes with --optimize")
     within = error_allowed_default if arguments.allow_error is None else arguments.allow_error
     report = package(
         arguments.model,
@@ -89,6 +96,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         input_schema=arguments.input_schema,
         tolerance=arguments.tolerance,
         optimize_within=within if arguments.optimize else None,
+        optimize_on=arguments.device or "cpu",
     )
     for fact, value in _facts(report).items():
         terminal.say(f"{fact:<20}{value}")
@@ -100,7 +108,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         for each in report.optimized.variants:
             if each.fault:
                 terminal.say(f"{each.name}: {each.fault}")
-        terminal.say(f"kept: {report.optimized.chosen.name}: {report.optimized.reason}")
+        kept = report.optimized
+        terminal.say(f"kept: {kept.chosen.name}: {kept.reason}; measured on {kept.device}")
     terminal.result(_json(report))
     return 0
 
@@ -176,6 +185,7 @@ def _variants(optimized: Optimized) -> Table:
 
 def _variants_json(optimized: Optimized) -> dict[str, Any]:
     return {
+        "device": optimized.device,
         "error_allowed": optimized.error_allowed,
         "chosen": {"form": optimized.chosen.form, "optimization": optimized.chosen.optimization},
         "reason": optimized.reason,

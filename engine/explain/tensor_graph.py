@@ -4,15 +4,13 @@ Every node's test is answered (Gather, LessOrEqual), the answers of a group of l
 by powers of two), and the rows are fetched and added (Gather, ReduceSum); see leaf_tables for what they hold.
 """
 
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from engine.explain.forest import Forest
+from engine.explain.graph_writer import GraphWriter
 from engine.explain.leaf_tables import GroupTable, LeafTables, table_bytes_max
 from engine.models.device import Device
 from engine.models.manifest import ModelOutput
@@ -67,7 +65,7 @@ def tensor_graph(tables: LeafTables) -> bytes:
     table_bytes = sum(len(table.values) for table in tables.tables) * width * 4
     if table_bytes > table_bytes_max:
         raise ConfigError(f"a tensor graph of these trees needs {table_bytes >> 20} MiB of tables")
-    writer = _Writer()
+    writer = GraphWriter()
     inner = np.flatnonzero(forest.leaf < 0)
     column = np.zeros(forest.nodes, dtype=np.int64)
     column[inner] = np.arange(len(inner))
@@ -83,15 +81,11 @@ def tensor_graph(tables: LeafTables) -> bytes:
             filled = np.stack([_with_every_feature(table, forest) for table in part])
             sums.append(_looked_up(writer, passes, column[nodes], filled))
     writer.name("Sum", sums, "values")
-    graph = helper.make_graph(
-        writer.nodes,
+    return writer.model(
         "tree_shap",
         [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, forest.features])],
         [helper.make_tensor_value_info("values", TensorProto.FLOAT, [None, width])],
-        initializer=writer.constants,
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(made.SerializeToString())
 
 
 def _with_every_feature(table: GroupTable, forest: Forest) -> NDArray[np.float32]:
@@ -102,7 +96,7 @@ def _with_every_feature(table: GroupTable, forest: Forest) -> NDArray[np.float32
     return filled.reshape(len(filled), -1)
 
 
-def _answers(writer: "_Writer", forest: Forest, inner: NDArray[np.int64]) -> str:
+def _answers(writer: GraphWriter, forest: Forest, inner: NDArray[np.int64]) -> str:
     """Whether each row goes to `yes` at each inner node, as 0 and 1, (n, inner)."""
     asked = writer.emit("Gather", "X", writer.constant(forest.feature[inner].astype(np.int64)), axis=1)
     fits = writer.emit("LessOrEqual", asked, writer.constant(forest.threshold[inner]))
@@ -111,7 +105,7 @@ def _answers(writer: "_Writer", forest: Forest, inner: NDArray[np.int64]) -> str
     return writer.emit("Cast", routed, to=TensorProto.FLOAT)
 
 
-def _looked_up(writer: "_Writer", passes: str, nodes: NDArray[np.int64], table: NDArray[np.float32]) -> str:
+def _looked_up(writer: GraphWriter, passes: str, nodes: NDArray[np.int64], table: NDArray[np.float32]) -> str:
     """The sum over g groups of their table rows, (n, W), from the columns of their nodes (g, b) and tables (g, 2^b, W)."""
     groups, bits = nodes.shape
     flat = writer.constant(table.reshape(-1, table.shape[2]))
@@ -129,27 +123,3 @@ def _looked_up(writer: "_Writer", passes: str, nodes: NDArray[np.int64], table: 
     number = writer.emit("Cast", writer.emit("MatMul", picked, powers), to=TensorProto.INT64)
     fetched = writer.emit("Gather", flat, writer.emit("Add", number, writer.constant(first)), axis=0)
     return writer.emit("ReduceSum", fetched, writer.integers((1,)), keepdims=0)
-
-
-class _Writer:
-    """Nodes and constants, named as they come."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def emit(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        name = f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
-        return name
-
-    def name(self, operator: str, inputs: Sequence[str], output: str) -> None:
-        self.nodes.append(helper.make_node(operator, list(inputs), [output]))
-
-    def constant(self, values: NDArray[Any]) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def integers(self, values: Sequence[int]) -> str:
-        return self.constant(np.array(values, dtype=np.int64))

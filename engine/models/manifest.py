@@ -11,7 +11,7 @@ from engine.models.runtime import Runtime
 from engine.models.signature import Signature
 from schemas.errors import ConfigError
 
-format_number = 2
+format_number = 3
 output_width_max = 1 << 20
 _text_characters_max = 256
 

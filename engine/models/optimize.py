@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 from engine.clock import Clock
 from engine.models.convert import Converted
-from engine.models.device import Device
+from engine.models.device import Device, device_title
 from engine.models.forms import float16, int8
 from engine.models.graph import parse_model
+from engine.models.one_thread import LimitedModel
+from engine.models.opening import Opening
 from engine.models.parity import other_labels, relative_difference
 from engine.models.runtime import Form, Optimization
-from engine.models.session import OnnxModel, rewritten
-from engine.ports import Predictions
+from engine.models.session import rewritten
+from engine.models.timing import in_turns
+from engine.models.ways import bound_if_possible
+from engine.ports import Model, Predictions
 from schemas.errors import ConfigError, ModelError
 
 error_allowed_default = 1e-6
@@ -24,6 +28,7 @@ gain_min = 1.1
 slower_max = 1.2
 """How much slower than the model as converted it may be on one row."""
 timed_rows = (1, 256)
+timed_rows_on_gpu = (*timed_rows, 1024)
 timed_runs = 7
 timed_run_s_max = 0.2
 """Where a run takes longer, no larger batch is timed."""
@@ -74,40 +79,67 @@ class Optimized:
     chosen: Variant
     reason: str
     error_allowed: float
+    device: str
+    """Where it was measured."""
 
 
 def optimize(
-    converted: Converted, rows: NDArray[np.generic], *, error_allowed: float, clock: Clock
+    converted: Converted,
+    rows: NDArray[np.generic],
+    *,
+    error_allowed: float,
+    device: Device,
+    clock: Clock,
 ) -> Optimized:
-    """Try every variant on these matrix rows (R, F), and choose the fastest that keeps to the error allowed.
+    """Try every variant on these matrix rows (R, F) on the device, and choose the fastest that keeps to the error allowed.
 
-    Timings are of this machine and this moment: another run may choose another of two variants that are about as fast.
-    Raises ConfigError when the model as converted does not run.
+    On a GPU a variant runs bound and captured where that can be had, as it would be served. Timings are of this machine and
+    this moment: another run may choose another of two variants that are about as fast. Raises ConfigError when the model as
+    converted does not run.
     """
-    baseline = _opened(converted, converted.model, "all")
-    expected = baseline.predict(rows)
+    opening = Opening(
+        device=device, threads=1, batch_rows_max=batch_rows_max
+    )  # more threads: scores go by the batch
+    expected = opening.open(converted).predict(rows)
     found: list[Variant] = []
-    running: list[tuple[int, OnnxModel]] = []
-    for form, level, make in _wanted(converted):
+    running: list[tuple[int, Model]] = []
+    for form, level, make in _wanted(converted, device):
         try:
             model = make()
             parse_model(model)
             before_s = clock.monotonic_s()
-            opened = _opened(converted, model, level)
+            graph, as_wanted = replace(converted, model=model), replace(opening, optimization=level)
+            opened: LimitedModel = (plain := as_wanted.open(graph))
             load_ms = (clock.monotonic_s() - before_s) * 1000
+            if device.cuda is not None and converted.forest is None:
+                opened = bound_if_possible(graph, as_wanted, plain, rows)
             compared = _compared(expected, opened, rows, error_allowed)
         except (ConfigError, ModelError) as error:
             found.append(Variant(form=form, optimization=level, fault=str(error)))
             continue
         running.append((len(found), opened))
         found.append(replace(compared, form=form, optimization=level, model=model, load_ms=load_ms))
-    for place, ms in _timed(running, rows, clock).items():
-        found[place] = replace(found[place], ms=tuple(ms))
+    timed = in_turns(
+        [model for _, model in running],
+        rows,
+        sizes=timed_rows if device.cuda is None else timed_rows_on_gpu,
+        runs=timed_runs,
+        run_s_max=timed_run_s_max,
+        clock=clock,
+    )
+    for turn, (place, _) in enumerate(running):
+        found[place] = replace(found[place], ms=tuple((size, ms[turn]) for size, ms in timed))
     chosen, reason = choose(found, error_allowed)
-    return Optimized(variants=tuple(found), chosen=chosen, reason=reason, error_allowed=error_allowed)
+    return Optimized(
+        variants=tuple(found),
+        chosen=chosen,
+        reason=reason,
+        error_allowed=error_allowed,
+        device=device_title(device),
+    )
 
 
-def _wanted(converted: Converted) -> Iterator[tuple[Form, Optimization, Callable[[], bytes]]]:
+def _wanted(converted: Converted, device: Device) -> Iterator[tuple[Form, Optimization, Callable[[], bytes]]]:
     """Form, option, and how the graph is had; first the model as converted."""
     model = converted.model
     for level in ("all", "extended", "basic", "disabled"):
@@ -119,27 +151,14 @@ def _wanted(converted: Converted) -> Iterator[tuple[Form, Optimization, Callable
         )
 
     forms: tuple[tuple[Form, Callable[[bytes], bytes]], ...] = (
-        ("rewritten", rewritten), ("float16", float16), ("int8", int8),
+        ("rewritten", partial(rewritten, device=device)), ("float16", float16), ("int8", int8),
     )  # fmt: skip
     for form, make in forms:
         yield form, "all", of_trees if converted.forest is not None else partial(make, model)
 
 
-def _opened(converted: Converted, model: bytes, optimization: Optimization) -> OnnxModel:
-    return OnnxModel(
-        model=model,
-        signature=converted.signature,
-        outputs=converted.outputs,
-        labels=converted.labels,
-        device=Device(),
-        threads=1,  # more would make a row's scores depend on the batch
-        batch_rows_max=batch_rows_max,
-        optimization=optimization,
-    )
-
-
 def _compared(
-    expected: Predictions, model: OnnxModel, rows: NDArray[np.generic], error_allowed: float
+    expected: Predictions, model: Model, rows: NDArray[np.generic], error_allowed: float
 ) -> Variant:
     found = model.predict(rows)
     few = rows[:alone_rows]
@@ -157,27 +176,6 @@ def _compared(
         alone_difference_max=max(float(each.max()) for each in apart),
         labels_different=other_labels(expected, found, error_allowed),
     )
-
-
-def _timed(
-    running: Sequence[tuple[int, OnnxModel]], rows: NDArray[np.generic], clock: Clock
-) -> dict[int, list[tuple[int, float]]]:
-    """By place: rows of a batch and its milliseconds. The variants take turns, so that a slow moment meets all of them."""
-    ms: dict[int, list[tuple[int, float]]] = {place: [] for place, _ in running}
-    for size in timed_rows:
-        fastest_s = dict.fromkeys(ms, float("inf"))
-        for run in range(timed_runs + 1):
-            batch = np.take(rows, range(run * size, (run + 1) * size), axis=0, mode="wrap")
-            for place, model in running:
-                before_s = clock.monotonic_s()
-                model.predict(batch)
-                if run:  # the first one warms up
-                    fastest_s[place] = min(fastest_s[place], clock.monotonic_s() - before_s)
-        for place, took_s in fastest_s.items():
-            ms[place].append((size, took_s * 1000))
-        if max(fastest_s.values()) > timed_run_s_max:
-            break
-    return ms
 
 
 def choose(variants: Sequence[Variant], error_allowed: float) -> tuple[Variant, str]:

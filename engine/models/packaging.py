@@ -17,12 +17,13 @@ from engine.models.device import Device
 from engine.models.features import read_features_file
 from engine.models.manifest import Manifest, json_object
 from engine.models.native import NativeModel, order_of, prove
-from engine.models.optimize import Optimized, Variant, optimize
+from engine.models.opening import Opening
+from engine.models.optimize import Optimized, optimize
 from engine.models.parity import Parity, prove_parity, tolerance_default
 from engine.models.rows import read_rows, rows_made_up, rows_of_table, rows_that_pass
-from engine.models.runtime import Optimization, Runtime
+from engine.models.runtime import Runtime
 from engine.models.served import Comparison, compare, varied_rows
-from engine.models.session import OnnxModel
+from engine.models.session import OnnxModel, choose_device
 from engine.models.signature import Signature
 from engine.ports import Model, Predictions
 from schemas.errors import ConfigError, ModelError
@@ -62,6 +63,7 @@ def package(
     input_schema: Path | None = None,
     tolerance: float = tolerance_default,
     optimize_within: float | None = None,
+    optimize_on: str = "cpu",
 ) -> PackageReport:
     """Make the bundle `out` from a model file or a live XGBoost, LightGBM or scikit-learn object.
 
@@ -70,10 +72,12 @@ def package(
     parity is proved on both and on rows made up to sit on every threshold. `name`: default, the folder's name.
     `optimize_within`: try other forms of the graph and options of its session, and keep the fastest whose scores differ by
     no more than this from the graph's as converted; as that goes by the clock, the same input need not give the same bytes
-    then. None: keep it as converted.
+    then. None: keep it as converted. `optimize_on`: the device where that is measured, and whose scores the golden batch
+    keeps.
 
     Raises ConfigError for what cannot be packaged, ParityError when the packaged model would predict something else.
     """
+    device = Device() if optimize_within is None else choose_device(optimize_on)
     overrides = read_features_file(features) if isinstance(features, Path) else list(features or ())
     converted = convert(
         model,
@@ -87,17 +91,22 @@ def package(
     known = None if background is None else _rows(background, signature, "the background")
     more = np.empty((0, signature.width)) if rows is None else _rows(rows, signature, "the rows")
     given = more if known is None else np.concatenate((known, more))
-    runner = _runner(converted)
+    opening = Opening(device=Device(), threads=1, batch_rows_max=_batch_rows)
+    runner = opening.open(converted)
     made_up = rows_made_up(signature, converted.forest, given)
     parity = prove_parity(converted, runner, given=given, made_up=made_up, tolerance=tolerance)
     schema = None if input_schema is None else _schema_bytes(input_schema, signature)
     tried = np.concatenate((given[:tried_rows_max], made_up)).astype(signature.dtype)
     optimized, kept = None, Runtime()
     if optimize_within is not None:
-        optimized = optimize(converted, tried, error_allowed=optimize_within, clock=SystemClock())
-        kept = _runtime(optimized.chosen)
+        optimized = optimize(
+            converted, tried, error_allowed=optimize_within, device=device, clock=SystemClock()
+        )
+        kept = _runtime(optimized)
         converted = replace(converted, model=optimized.chosen.model)
-        runner = _runner(converted, kept.optimization)
+        opening = replace(opening, optimization=kept.optimization)
+        runner = opening.open(converted)
+    keeper = runner if device.cuda is None else replace(opening, device=device).open(converted)
     bundle = Bundle.write(
         out,
         manifest=Manifest(
@@ -112,7 +121,7 @@ def package(
             runtime=replace(kept, native=prove(converted, runner, given)),
         ),
         model=converted.model,
-        golden=_golden(runner, np.concatenate((given[: golden_rows // 2], made_up)).astype(signature.dtype)),
+        golden=_golden(keeper, np.concatenate((given[: golden_rows // 2], made_up)).astype(signature.dtype)),
         background=None if known is None else known.astype(signature.dtype),
         input_schema=schema,
     )
@@ -142,27 +151,20 @@ def package(
     )
 
 
-def _runtime(chosen: Variant) -> Runtime:
-    return Runtime(form=chosen.form, optimization=chosen.optimization, difference_max=order_of(chosen.error))
+def _runtime(optimized: Optimized) -> Runtime:
+    chosen = optimized.chosen
+    return Runtime(
+        form=chosen.form,
+        optimization=chosen.optimization,
+        difference_max=order_of(chosen.error),
+        measured_on=optimized.device,
+    )
 
 
 def _compared(bundle: Bundle, runner: OnnxModel) -> tuple[Comparison, ...]:
     if not bundle.manifest.runtime.native.equal:
         return ()
     return compare(runner, NativeModel(bundle), varied_rows(bundle, runner), _batch_rows, SystemClock())
-
-
-def _runner(converted: Converted, optimization: Optimization = "all") -> OnnxModel:
-    return OnnxModel(
-        model=converted.model,
-        signature=converted.signature,
-        outputs=converted.outputs,
-        labels=converted.labels,
-        device=Device(),
-        threads=1,
-        batch_rows_max=_batch_rows,
-        optimization=optimization,
-    )
 
 
 def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:

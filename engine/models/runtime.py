@@ -38,7 +38,14 @@ class Runtime:
     optimization: Optimization = "all"
     difference_max: float = 0.0
     """How far the form moved a score from the converted graph's, rounded up to a power of ten."""
+    measured_on: str = ""
+    """The device on which form and optimization were found to be the fastest; empty where they were not measured."""
     native: NativeProof = field(default_factory=NativeProof)
+
+    @property
+    def measured_on_gpu(self) -> bool:
+        """Whether its scores were those of a GPU when it was packaged."""
+        return self.measured_on not in ("", "cpu")
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a manifest."""
@@ -53,9 +60,11 @@ class Runtime:
             or not isinstance(native, Mapping)
             or tree["form"] not in get_args(Form)
             or tree["optimization"] not in get_args(Optimization)
+            or not isinstance(tree["measured_on"], str)
+            or len(tree["measured_on"]) > _reason_characters_max
         ):
             raise ConfigError(
-                "member runtime of the manifest is not form, optimization, difference_max and native"
+                "member runtime of the manifest is not form, optimization, difference_max, measured_on and native"
             )
         _check_numbers({"difference_max": tree["difference_max"]})
         names = set(asdict(NativeProof()))

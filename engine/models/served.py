@@ -10,11 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import Clock
-from engine.models.bundle import Bundle, Golden
+from engine.models.bundle import Bundle
 from engine.models.device import Device
+from engine.models.golden import check_golden
 from engine.models.native import NativeModel, check_rows, difference
+from engine.models.one_thread import LimitedModel
+from engine.models.opening import Opening
 from engine.models.rows import rows_mixed
+from engine.models.runtime import Runtime
 from engine.models.session import OnnxModel, choose_device
+from engine.models.timing import batch_of, buckets, in_turns
+from engine.models.ways import ChosenWay, Way, fastest_way
 from engine.ports import Model, Predictions
 from schemas.errors import ConfigError, InvariantError, ModelError
 
@@ -26,10 +32,9 @@ warmup_runs = 4
 """ONNX Runtime allocates on the first run, plans its memory on the second and replays on the third."""
 warmup_run_s_max = 2.0
 """A bucket that takes longer than this is the last: no batch will be larger."""
-golden_relative_tolerance = 1e-4
-golden_absolute_tolerance = 1e-6
 mixed_rows = 1024
 compared_rows = (1, 16, 256, 1024)
+compared_rows_on_gpu = (*compared_rows, 4096)
 compared_runs = 5
 compared_run_s_max = 0.02
 """Where a run takes longer than this, larger batches would tell no more."""
@@ -71,6 +76,8 @@ class ServedModel:
     """Why this runtime, in a sentence."""
     compared: tuple[Comparison, ...]
     """Empty where there was nothing to choose."""
+    ways: tuple[Way, ...]
+    """How else ONNX Runtime could run it on its GPU, the plain way first; empty on the CPU."""
     batch_rows_max: int
     warmup: tuple[BucketTiming, ...]
 
@@ -100,39 +107,51 @@ def open_model(
         if device != "cpu":
             raise ConfigError(f"model.runtime native runs on the CPU, and model.device is {device}")
     kept = bundle.manifest.runtime
-    onnx = OnnxModel(
-        model=bundle.model,
-        signature=bundle.signature,
-        outputs=bundle.outputs,
-        labels=bundle.labels,
+    opening = Opening(
         device=choose_device(device),
         threads=threads,
         batch_rows_max=batch_rows_max,
         optimization=kept.optimization,
     )
+    onnx = opening.open(bundle)
     if onnx.device.note:
         logger.info("%s", onnx.device.note)
-    # A row's scores in int8 depend on its batch, and a batch here need not be as large as the golden one.
-    slack = kept.difference_max if kept.form == "int8" else 0.0
+    slack = _slack(kept, onnx.device)
     check_golden(onnx, bundle.golden, onnx.device.name, slack=slack)
     rows = varied_rows(bundle, onnx)
     native, why = _native(bundle, onnx, device=device, runtime=runtime, threads=threads)
+    serving: LimitedModel = onnx
+    way: ChosenWay | None = None
+    if onnx.device.cuda is not None:
+        way = fastest_way(bundle, onnx, opening, rows=rows, slack=slack, clock=clock)
+        serving = way.model
     compared: tuple[Comparison, ...] = ()
     if native is not None and runtime == "auto":
-        compared = compare(onnx, native, rows, batch_rows_max, clock)
+        sizes = compared_rows_on_gpu if way else compared_rows
+        compared = compare(serving, native, rows, batch_rows_max, clock, sizes=sizes)
         native, why = _faster(native, why, compared)
-    chosen: OnnxModel | NativeModel = native or onnx
+    chosen: LimitedModel | NativeModel = native or serving
     warmup = warm_up(chosen, rows, batch_rows_max, clock)
-    onnx.batch_rows_max = warmup[-1].rows
+    for each in (onnx, serving):
+        each.batch_rows_max = min(each.batch_rows_max, warmup[-1].rows)
     return ServedModel(
         model=chosen,
         device=Device() if native else onnx.device,
         runtime="native" if native else "onnxruntime",
-        reason=why,
+        reason=f"{why}; {way.reason}" if way and not native else why,
         compared=compared,
+        ways=way.ways if way else (),
         batch_rows_max=warmup[-1].rows,
         warmup=warmup,
     )
+
+
+def _slack(kept: Runtime, device: Device) -> float:
+    """What scores may wander by more than rounding: a row's in int8 depend on its batch, which need not be as large as the
+    golden one here; float16 is rounded where the kernels of a device round it."""
+    elsewhere = kept.measured_on_gpu != (device.cuda is not None)
+    wanders = kept.form == "int8" or (kept.form == "float16" and elsewhere)
+    return kept.difference_max if wanders else 0.0
 
 
 def varied_rows(bundle: Bundle, model: Model) -> NDArray[np.generic]:
@@ -161,7 +180,7 @@ def _native(
         return None, proof.reason
     try:
         native = NativeModel(bundle, threads=threads)
-        fault = difference(onnx, native, check_rows(bundle, native, bundle.golden.rows)).reason
+        fault = difference(onnx, native, check_rows(bundle, native.forest, bundle.golden.rows)).reason
     except ConfigError as error:
         if runtime == "native":
             raise ConfigError(f"model.runtime native: {error}") from error
@@ -189,24 +208,24 @@ def _faster(native: NativeModel, why: str, compared: Sequence[Comparison]) -> tu
 
 
 def compare(
-    onnx: Model, native: Model, rows: NDArray[np.generic], batch_rows_max: int, clock: Clock
+    onnx: Model,
+    native: Model,
+    rows: NDArray[np.generic],
+    batch_rows_max: int,
+    clock: Clock,
+    *,
+    sizes: Sequence[int] = compared_rows,
 ) -> tuple[Comparison, ...]:
-    """Both runtimes in turn on batches of these rows, at a few sizes up to `batch_rows_max`."""
-    found = []
-    for size in sorted({min(size, batch_rows_max) for size in compared_rows}):
-        fastest_s = [float("inf"), float("inf")]
-        for run in range(compared_runs + 1):
-            batch = np.take(rows, range(run * size, (run + 1) * size), axis=0, mode="wrap")
-            for place, model in enumerate((onnx, native)):
-                before_s = clock.monotonic_s()
-                model.predict(batch)
-                took_s = clock.monotonic_s() - before_s
-                if run:  # the first one warms up
-                    fastest_s[place] = min(fastest_s[place], took_s)
-        found.append(Comparison(rows=size, onnxruntime_ms=fastest_s[0] * 1000, native_ms=fastest_s[1] * 1000))
-        if max(fastest_s) > compared_run_s_max:
-            break
-    return tuple(found)
+    """Both runtimes in turn on batches of these rows, at these sizes up to `batch_rows_max`."""
+    timed = in_turns(
+        (onnx, native),
+        rows,
+        sizes=sorted({min(size, batch_rows_max) for size in sizes}),
+        runs=compared_runs,
+        run_s_max=compared_run_s_max,
+        clock=clock,
+    )
+    return tuple(Comparison(rows=size, onnxruntime_ms=ms[0], native_ms=ms[1]) for size, ms in timed)
 
 
 def warm_up(
@@ -220,7 +239,7 @@ def warm_up(
     for bucket in buckets(batch_rows_max):
         durations_ms = []
         for run in range(warmup_runs):
-            batch = np.take(rows, range(run * bucket, (run + 1) * bucket), axis=0, mode="wrap")
+            batch = batch_of(rows, bucket, run=run)
             before_s = clock.monotonic_s()
             try:
                 model.predict(batch)
@@ -233,36 +252,3 @@ def warm_up(
         if timings[-1].ms > warmup_run_s_max * 1000:
             break
     return tuple(timings)
-
-
-def check_golden(model: Model, golden: Golden, where: str, *, slack: float = 0.0) -> None:
-    """Compare with what the model said when it was packaged. Raises ConfigError when it says something else now.
-
-    `slack`: what scores may wander by more than rounding; then classes may change where scores are close.
-    """
-    try:
-        found = model.predict(golden.rows)
-    except (ModelError, InvariantError) as error:
-        raise ConfigError(f"the model cannot run its golden batch: {error}") from error
-    stale = f"on {where} the model does not say what it said when it was packaged: "
-    for name, expected in golden.outputs.items():
-        difference = np.abs(found.outputs[name] - expected)
-        scale = np.abs(expected).max(axis=0)
-        allowed = golden_absolute_tolerance + golden_relative_tolerance * scale
-        allowed += slack * np.maximum(1.0, scale)
-        off = ~(difference <= allowed).all(axis=1)
-        if off.any():
-            row = int(np.flatnonzero(off)[0])
-            raise ConfigError(
-                f"{stale}output {name} of golden row {row} differs by {difference[row].max():.3g}"
-            )
-    if golden.labels is not None and found.labels is not None and not slack:
-        other = np.flatnonzero(found.labels != golden.labels)
-        if len(other):
-            raise ConfigError(f"{stale}golden row {other[0]} gets another class")
-
-
-def buckets(batch_rows_max: int) -> list[int]:
-    """The batch sizes that are run before the model is ready: powers of two, and the limit itself."""
-    sizes = [1 << power for power in range(batch_rows_max.bit_length())]
-    return [*(size for size in sizes if size < batch_rows_max), batch_rows_max]

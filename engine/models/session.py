@@ -16,6 +16,8 @@ from engine.models.feeds import feed_of
 from engine.models.manifest import Labels, ModelOutput
 from engine.models.runtime import Optimization
 from engine.models.signature import Signature
+from engine.models.timing import bucket_of
+from engine.models.wiring import Wiring, row_shape
 from engine.ports import Predictions
 from schemas.errors import ConfigError, InvariantError, ModelError
 
@@ -30,14 +32,13 @@ _graph_types = {
     "tensor(bool)": "bool",
 }
 _device_faults = ("CUDA", "CUBLAS", "CUDNN", "Failed to allocate memory")
-# ONNX Runtime's exceptions share no base class of their own.
-_ort_exceptions: tuple[type[Exception], ...] = (
+ort_exceptions: tuple[type[Exception], ...] = (
     *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     RuntimeError,
     ValueError,
 )
+"""What ONNX Runtime raises; its exceptions share no base class of their own."""
 
-LabelReader = Callable[[Mapping[str, NDArray[np.float64]], NDArray[np.generic]], NDArray[np.int64]]
 _levels: Mapping[Optimization, Any] = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -50,7 +51,8 @@ class OnnxModel:
     """The Model port on one ONNX Runtime session. One thread at a time.
 
     With threads=1 a row's scores are the same bits whatever else is in its batch. A batch of more than
-    `batch_rows_max` rows is run in pieces. No batch is padded, unless the graph takes one number of rows only.
+    `batch_rows_max` rows is run in pieces. No batch is padded, unless the graph takes one number of rows only, or the
+    device is a GPU: there the first run of a shape is many times slower, so batches are filled up to the next of `buckets`.
     """
 
     def __init__(
@@ -64,77 +66,73 @@ class OnnxModel:
         threads: int,
         batch_rows_max: int,
         optimization: Optimization = "all",
+        captures: bool = False,
     ) -> None:
-        """Load the graph on the device. Raises ConfigError when it cannot be, or when it ended on another device."""
-        self._session = _open_session(model, device, threads, optimization)
-        graph_inputs = {graph_input.name: graph_input for graph_input in self._session.get_inputs()}
+        """Load the graph on the device. Raises ConfigError when it cannot be, or when it ended on another device.
+
+        `captures`: bound runs (engine.models.bound) are captured as CUDA graphs; ONNX Runtime refuses that for a graph
+        with a node that does not run on the GPU.
+        """
+        self.session = _open_session(model, device, threads, optimization, captures)
+        graph_inputs = {graph_input.name: graph_input for graph_input in self.session.get_inputs()}
         _check_inputs(signature, graph_inputs)
-        _check_outputs(self._session, outputs, labels)
-        self._feeds = {
-            model_input.name: feed_of(
-                signature, model_input, _row_shape(graph_inputs[model_input.name].shape, model_input.width)
-            )
-            for model_input in signature.inputs
-        }
-        self._outputs = tuple(outputs)
-        self._names = [output.name for output in outputs]
-        if labels is not None and labels.values is not None:
-            self._names.append(labels.output)
-        self._classes = labels.classes if labels else ()
-        self._read_labels = _label_reader(labels) if labels else None
-        self._run_options = ort.RunOptions()
-        self._run_options.log_severity_level = _fatal_only
-        self._width, self._dtype = signature.width, signature.dtype
-        self._fixed_rows = _fixed_rows(graph_inputs.values())
+        _check_outputs(self.session, outputs, labels)
+        self.wiring = Wiring(
+            signature=signature,
+            outputs=outputs,
+            labels=labels,
+            shapes={name: graph_input.shape for name, graph_input in graph_inputs.items()},
+        )
+        self._run_options = run_options()
+        self.captures = captures
         self.device = device
         self.batch_rows_max = batch_rows_max
+        self.fills_up = device.cuda is not None
+        """Batches are filled up to the next of `buckets`."""
 
     def predict(self, matrix: NDArray[np.generic]) -> Predictions:
         """Predictions of every row of a matrix (R, F) in the signature's dtype.
 
         Raises ModelError when the graph throws on these rows, InvariantError when the device itself has failed.
         """
-        if matrix.ndim != 2 or matrix.shape[1] != self._width or matrix.dtype != self._dtype:
-            raise ModelError(
-                f"the model takes rows of {self._width} columns of {self._dtype}, "
-                f"not {matrix.dtype} of shape {matrix.shape}"
-            )
-        step = self._fixed_rows or self.batch_rows_max
-        if 0 < len(matrix) <= step:
-            return self._run(matrix)
-        parts = [self._run(matrix[start : start + step]) for start in range(0, len(matrix), step)]
-        outputs = {
-            output.name: np.concatenate(
-                [np.empty((0, output.width)), *(part.outputs[output.name] for part in parts)]
-            )
-            for output in self._outputs
-        }
-        labels = None
-        if self._read_labels:
-            found = [part.labels for part in parts if part.labels is not None]
-            labels = np.concatenate([np.empty(0, dtype=np.int64), *found])
-        return Predictions(outputs=outputs, labels=labels, classes=self._classes)
+        return self.wiring.in_pieces(self._run, matrix, self.batch_rows_max)
+
+    def arrays(self, matrix: NDArray[np.generic]) -> list[NDArray[Any]]:
+        """What the graph answers to a matrix (R, F), output by output of `wiring.names`. Raises as predict does."""
+        feeds = self.wiring.feeds(matrix)
+        try:
+            return list(self.session.run(self.wiring.names, feeds, self._run_options))
+        except ort_exceptions as error:
+            raise failure(error, self.device) from error
 
     def _run(self, matrix: NDArray[np.generic]) -> Predictions:
-        rows = len(matrix)
-        if self._fixed_rows and rows < self._fixed_rows:
-            matrix = np.resize(matrix, (self._fixed_rows, self._width))
-        feeds = {name: feed(matrix) for name, feed in self._feeds.items()}
-        try:
-            found = self._session.run(self._names, feeds, self._run_options)
-        except _ort_exceptions as error:
-            text = _first_line(error)
-            if self.device.cuda is not None and any(sign in text for sign in _device_faults):
-                # A poisoned context fails every later row too, and none of them is at fault.
-                raise InvariantError(f"{self.device.name} has failed: {text}") from error
-            raise ModelError(f"ONNX Runtime: {text}") from error
-        outputs = {}
-        for output, array in zip(self._outputs, found, strict=False):
-            if array.size != len(matrix) * output.width:
-                raise ModelError(f"output {output.name} is not {output.width} numbers a row")
-            outputs[output.name] = array.reshape(len(matrix), output.width)[:rows].astype(np.float64)
-        labels = self._read_labels(outputs, found[-1].reshape(-1)[:rows]) if self._read_labels else None
-        return Predictions(outputs=outputs, labels=labels, classes=self._classes)
+        rows = ran = len(matrix)
+        if self.wiring.fixed_rows:
+            ran = self.wiring.fixed_rows
+        elif self.fills_up:
+            ran = bucket_of(rows, self.batch_rows_max)
+        if ran > rows:
+            matrix = np.resize(matrix, (ran, matrix.shape[1]))
+        return self.wiring.predictions(self.arrays(matrix), ran=ran, rows=rows)
+
+
+def run_options(*, capture_as: int = -1) -> Any:
+    """Of a run, which says nothing. `capture_as`: number of the CUDA graph that it is captured as and replayed from, where
+    the session captures; -1: it is not captured."""
+    options = ort.RunOptions()
+    options.log_severity_level = _fatal_only
+    # Without the entry, run_with_iobinding raises and catches an exception on its way, which takes 50 us.
+    options.add_run_config_entry("gpu_graph_id", str(capture_as))
+    return options
+
+
+def failure(error: Exception, device: Device) -> ModelError | InvariantError:
+    """What an exception of a run means: the rows are at fault, or the device is."""
+    text = _first_line(error)
+    if device.cuda is not None and any(sign in text for sign in _device_faults):
+        # A poisoned context fails every later row too, and none of them is at fault.
+        return InvariantError(f"{device.name} has failed: {text}")
+    return ModelError(f"ONNX Runtime: {text}")
 
 
 def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.generic]], dict[str, Any]]:
@@ -145,7 +143,7 @@ def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.gener
     session = _open_session(model, Device(), 1)
     shapes = {graph_input.name: graph_input.shape for graph_input in session.get_inputs()}
     feeds = {
-        each.name: feed_of(signature, each, _row_shape(shapes[each.name], each.width))
+        each.name: feed_of(signature, each, row_shape(shapes[each.name], each.width))
         for each in signature.inputs
     }
     names = [graph_output.name for graph_output in session.get_outputs()]
@@ -153,22 +151,25 @@ def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.gener
     def run(matrix: NDArray[np.generic]) -> dict[str, Any]:
         try:
             found = session.run(names, {name: feed(matrix) for name, feed in feeds.items()})
-        except _ort_exceptions as error:
+        except ort_exceptions as error:
             raise ConfigError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
         return dict(zip(names, found, strict=True))
 
     return run
 
 
-def rewritten(model: bytes) -> bytes:
-    """The graph as ONNX Runtime rewrites it for any processor, so that it need not at every start. Raises ConfigError."""
+def rewritten(model: bytes, device: Device) -> bytes:
+    """The graph as ONNX Runtime rewrites it for any processor of the device's kind, so that it need not at every start.
+
+    Raises ConfigError.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         options = _options(1, "extended")
         options.optimized_model_filepath = str(path)
         try:
-            ort.InferenceSession(model, sess_options=options, providers=[_cpu_provider])
-        except _ort_exceptions as error:
+            _new_session(model, device, options)
+        except ort_exceptions as error:
             raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
         return path.read_bytes()
 
@@ -200,8 +201,8 @@ def _cuda_fault(index: int) -> str | None:
     ort.set_default_logger_severity(_fatal_only)
     try:
         ort.preload_dlls()
-        session = _new_session(_smallest_model(), Device(cuda=index), 1)
-    except _ort_exceptions as error:
+        session = _new_session(_smallest_model(), Device(cuda=index), _options(1, "all"))
+    except ort_exceptions as error:
         return f"ONNX Runtime cannot use the GPU ({_first_line(error)})"
     if session.get_providers()[0] != _cuda_provider:
         return "the CUDA and cuDNN libraries that ONNX Runtime needs are not here"
@@ -217,10 +218,12 @@ def _smallest_model() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _open_session(model: bytes, device: Device, threads: int, optimization: Optimization = "all") -> Any:
+def _open_session(
+    model: bytes, device: Device, threads: int, optimization: Optimization = "all", captures: bool = False
+) -> Any:
     try:
-        session = _new_session(model, device, threads, optimization)
-    except _ort_exceptions as error:
+        session = _new_session(model, device, _options(threads, optimization), captures)
+    except ort_exceptions as error:
         raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
     wanted = _cpu_provider if device.cuda is None else _cuda_provider
     if session.get_providers()[0] != wanted:  # it falls back to the CPU with no more than a warning
@@ -228,14 +231,16 @@ def _open_session(model: bytes, device: Device, threads: int, optimization: Opti
     return session
 
 
-def _new_session(model: bytes, device: Device, threads: int, optimization: Optimization = "all") -> Any:
-    options = _options(threads, optimization)
+def _new_session(model: bytes, device: Device, options: Any, captures: bool = False) -> Any:
     providers: list[Any] = [_cpu_provider]
     if device.cuda is not None:
         # TF32 rounds the factors of float32 products to 10 bits; timing convolutions makes starts differ.
         cuda = {"device_id": str(device.cuda), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        if captures:
+            cuda["enable_cuda_graph"] = "1"
         providers.insert(0, (_cuda_provider, cuda))
-    return ort.InferenceSession(model, sess_options=options, providers=providers)
+    # Falling back, it would print on standard output and go on, on the CPU, even in the middle of a stream.
+    return ort.InferenceSession(model, sess_options=options, providers=providers, enable_fallback=False)
 
 
 def _options(threads: int, optimization: Optimization) -> Any:
@@ -280,44 +285,6 @@ def _check_outputs(session: Any, outputs: Sequence[ModelOutput], labels: Labels 
     for output in outputs:
         if types[output.name] not in ("tensor(float)", "tensor(double)", "tensor(float16)"):
             raise ConfigError(f"output {output.name} is a {types[output.name]}, not a tensor of floats")
-
-
-def _row_shape(graph_shape: Sequence[Any], width: int) -> tuple[int, ...]:
-    if len(graph_shape) <= 1:
-        return ()
-    tail = graph_shape[1:]
-    if all(isinstance(extent, int) for extent in tail):
-        return tuple(tail)
-    return (width,) if len(tail) == 1 else (1,) * (len(tail) - 1) + (width,)
-
-
-def _fixed_rows(graph_inputs: Any) -> int | None:
-    fixed = {graph_input.shape[0] for graph_input in graph_inputs if graph_input.shape}
-    numbers = [extent for extent in fixed if isinstance(extent, int)]
-    return min(numbers) if numbers else None
-
-
-def _label_reader(labels: Labels) -> LabelReader:
-    if labels.values is None:
-        return lambda outputs, _: outputs[labels.output].argmax(axis=1)
-    if labels.values == tuple(range(len(labels.values))):
-        return lambda _, found: _places_in_range(found, len(labels.classes))
-    places = {value: place for place, value in enumerate(labels.values)}
-
-    def look_up(_: Mapping[str, NDArray[np.float64]], found: NDArray[np.generic]) -> NDArray[np.int64]:
-        try:
-            return np.array([places[value] for value in found.tolist()], dtype=np.int64)
-        except KeyError as error:
-            raise ModelError("the model answers a class that the bundle does not know") from error
-
-    return look_up
-
-
-def _places_in_range(found: NDArray[np.generic], classes: int) -> NDArray[np.int64]:
-    places = found.astype(np.int64)
-    if ((places < 0) | (places >= classes)).any():
-        raise ModelError("the model answers a class that the bundle does not know")
-    return places
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ from onnx import helper
 
 from engine.cli import main
 from engine.clock import SystemClock
+from engine.models import opening, package
 from engine.models import optimize as module
-from engine.models import package, served
 from engine.models.bundle import Bundle
 from engine.models.convert import Converted, Wishes, convert
+from engine.models.device import Device, cuda_devices
 from engine.models.forms import int8
 from engine.models.optimize import Variant, choose, optimize
+from engine.models.runtime import Runtime
 from engine.models.served import open_model
 from engine.models.session import OnnxModel, rewritten
 from schemas.errors import ConfigError
-from tests.bundles import constant, graph_bytes, linear_model, tensor, write_stump
+from tests.bundles import constant, graph_bytes, linear_model, tensor, write_linear, write_stump
+from tests.pretended_gpu import pretend_gpu
 
 width = 24
 
@@ -63,7 +67,7 @@ def rows(count: int = 300) -> NDArray[np.float32]:
 
 
 def test_every_form_is_measured_and_only_equal_ones_fit_by_default(path: Path) -> None:
-    found = optimize(converted(path), rows(), error_allowed=1e-6, clock=SystemClock())
+    found = optimize(converted(path), rows(), error_allowed=1e-6, device=Device(), clock=SystemClock())
     by_form = {each.form: each for each in found.variants}
     assert [each.optimization for each in found.variants[:4]] == ["all", "extended", "basic", "disabled"]
     assert set(by_form) == {"converted", "rewritten", "float16", "int8"}
@@ -83,7 +87,7 @@ def test_every_form_is_measured_and_only_equal_ones_fit_by_default(path: Path) -
 def test_a_missing_value_that_spoils_its_batch_rules_int8_out(path: Path) -> None:
     some = rows()
     some[7, 3] = np.nan
-    found = optimize(converted(path), some, error_allowed=0.5, clock=SystemClock())
+    found = optimize(converted(path), some, error_allowed=0.5, device=Device(), clock=SystemClock())
     int8 = next(each for each in found.variants if each.form == "int8")
     assert int8.error == np.inf
     assert not int8.keeps_to(0.5)
@@ -135,7 +139,11 @@ def test_a_graph_without_products_has_no_int8_form(tmp_path: Path) -> None:
     )
     (tmp_path / "tanh.onnx").write_bytes(model)
     found = optimize(
-        convert(tmp_path / "tanh.onnx", Wishes()), rows()[:, :3], error_allowed=1.0, clock=SystemClock()
+        convert(tmp_path / "tanh.onnx", Wishes()),
+        rows()[:, :3],
+        error_allowed=1.0,
+        device=Device(),
+        clock=SystemClock(),
     )
     assert "no matrix product" in next(each.fault for each in found.variants if each.form == "int8")
 
@@ -172,9 +180,9 @@ def test_the_option_kept_is_used_at_start(
             used.append(arguments["optimization"])
             super().__init__(**arguments)
 
-    monkeypatch.setattr(served, "OnnxModel", Recorded)
     monkeypatch.setattr(module, "choose", lambda found, _: (found[3], "wanted"))
     bundle = package(path, tmp_path / "bundle", features=features(), optimize_within=1e-6).bundle
+    monkeypatch.setattr(opening, "OnnxModel", Recorded)
     open_model(bundle, device="cpu", batch_rows_max=4, clock=SystemClock())
     assert used == ["disabled"]
 
@@ -198,9 +206,83 @@ def test_the_command_shows_every_variant(
     assert "kept: " in shown
 
 
+def test_variants_are_measured_on_the_device_that_is_named(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretend_gpu(monkeypatch)
+    words = ["package", str(path), "--out", str(tmp_path / "bundle"), "--optimize"]
+    assert main([*words, "--device", "cuda:0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["optimized"]["device"].startswith("cuda")
+    assert found["runtime"]["measured_on"] == found["optimized"]["device"]
+    assert [[each["rows"] for each in variant["ms"]] for variant in found["optimized"]["variants"]] == [
+        [1, 256, 1024]
+    ] * 7
+    stored = Bundle.load(tmp_path / "bundle").manifest.runtime
+    assert (stored.measured_on, stored.measured_on_gpu) == (found["optimized"]["device"], True)
+    assert main(words) == 0
+    assert "; measured on cpu" in capsys.readouterr().out
+    stored = Bundle.load(tmp_path / "bundle").manifest.runtime
+    assert (stored.measured_on, stored.measured_on_gpu) == ("cpu", False)
+
+
+@pytest.mark.skipif(cuda_devices() > 0, reason="there is a GPU here")
+def test_a_device_to_measure_on_that_is_not_there_is_one_error(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["package", str(path), "--out", str(tmp_path / "bundle")]
+    assert main([*words, "--optimize", "--device", "cuda:0"]) == 2
+    assert "device cuda:0 was asked for, but there is no GPU here" in capsys.readouterr().err
+    assert main([*words, "--device", "cpu"]) == 2
+    assert "--device goes with --optimize" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "measured_on", "served"),
+    [
+        ("float16", "cuda (NVIDIA H100)", True),  # rounded by other kernels than here
+        ("float16", "cpu", False),
+        ("converted", "cuda (NVIDIA H100)", False),
+    ],
+)
+def test_float16_is_held_to_the_error_of_its_form_on_another_kind_of_device(
+    tmp_path: Path, form: Any, measured_on: str, served: bool
+) -> None:
+    bundle = write_linear(tmp_path / "linear")
+    moved = Bundle.write(
+        tmp_path / "linear",
+        manifest=replace(
+            bundle.manifest, runtime=Runtime(form=form, difference_max=1e-3, measured_on=measured_on)
+        ),
+        model=bundle.model,
+        golden=replace(bundle.golden, outputs={"scores": bundle.golden.outputs["scores"] + 5e-4}),
+    )
+    if served:
+        open_model(moved, device="cpu", batch_rows_max=4, clock=SystemClock())
+        return
+    with pytest.raises(ConfigError, match="golden row"):
+        open_model(moved, device="cpu", batch_rows_max=4, clock=SystemClock())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not cuda_devices(), reason="no GPU here")
+def test_on_a_gpu_every_form_is_measured_and_the_one_kept_is_served(path: Path, tmp_path: Path) -> None:
+    report = package(
+        path, tmp_path / "bundle", features=features(missing="reject"), rows=rows(), optimize_within=0.01,
+        optimize_on="cuda:0",
+    )  # fmt: skip
+    assert report.optimized is not None
+    assert report.optimized.device.startswith("cuda (")
+    timed = {each.form for each in report.optimized.variants if each.ms}
+    assert {"converted", "rewritten", "float16"} <= timed
+    for device in ("cuda:0", "cpu"):
+        open_model(report.bundle, device=device, batch_rows_max=64, clock=SystemClock())
+
+
 def test_what_is_broken_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match="refuses the model"):
-        rewritten(b"")
+        rewritten(b"", Device())
     empty = graph_bytes(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         [tensor("x", ["N", 3])],

@@ -17,9 +17,10 @@ from engine.clock import SystemClock
 from engine.models.bundle import Bundle
 from engine.models.device import Device, cuda_devices
 from engine.models.manifest import Labels, ModelOutput
-from engine.models.served import buckets, open_model
+from engine.models.served import open_model
 from engine.models.session import OnnxModel
 from engine.models.signature import Feature, ModelInput, Signature
+from engine.models.timing import buckets
 from schemas.errors import ConfigError, ModelError
 from tests.bundles import (
     constant,

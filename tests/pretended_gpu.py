@@ -1,0 +1,28 @@
+"""A GPU that is the CPU: what is done for one can be tested where there is none."""
+
+from typing import Any
+
+import pytest
+
+from engine.models import bound, packaging, served, session
+from engine.models.device import Device
+
+
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Device cuda:0 is there and runs on the CPU; a session on it captures nothing."""
+    new_session, on_device = session._new_session, bound._on_device
+    choose = session.choose_device
+
+    def new(model: bytes, device: Device, options: Any, captures: bool = False) -> Any:
+        if captures:
+            raise RuntimeError("This session cannot use the graph capture feature")
+        return new_session(model, Device(), options)
+
+    def chosen(asked: str) -> Device:
+        return Device(cuda=0) if asked in ("auto", "cuda:0") else choose(asked)
+
+    monkeypatch.setattr(session, "_new_session", new)
+    monkeypatch.setattr(session, "_cuda_provider", "CPUExecutionProvider")
+    monkeypatch.setattr(bound, "_on_device", lambda shape, dtype, device: on_device(shape, dtype, Device()))
+    for module in (served, packaging):
+        monkeypatch.setattr(module, "choose_device", chosen)
