@@ -112,7 +112,7 @@ class KafkaReader:
     """Reads a whole topic without a group: only what is committed, every partition from its beginning."""
 
     def __init__(self, config: ClientConfig, topic: str, clock: Clock, *, from_end: bool = False) -> None:
-        """`from_end`: only what is written from now on. Raises UnavailableError, ConfigError."""
+        """`from_end`: only what is written from now on, for `read` alone. Raises UnavailableError, ConfigError."""
         self._topic = topic
         self._clock = clock
         self._consumer = open_client(
@@ -120,7 +120,7 @@ class KafkaReader:
             {
                 **consumer_config(config),
                 "group.id": "penstock-reader",  # never joined and never committed to
-                "enable.partition.eof": True,
+                "enable.partition.eof": not from_end,  # who reads on and on need not hear of every end
                 "auto.offset.reset": "error",
             },
         )

@@ -4,7 +4,6 @@ Every node's test is answered (Gather, LessOrEqual), the answers of a group of l
 by powers of two), and the rows are fetched and added (Gather, ReduceSum); see leaf_tables for what they hold.
 """
 
-
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
