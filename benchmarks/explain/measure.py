@@ -2,7 +2,8 @@
 
     python measure.py EXPLAINER.py MAKER FOLDER
 
-EXPLAINER.py has a function MAKER from the folder to a function from rows (n, F) to values (n, F). The folder holds task.json
+EXPLAINER.py has a function MAKER from the folder to a function from rows (n, F) to values (n, F), says its version(), and
+whether it works row by row. The folder holds task.json
 (batches, seconds, calls_max, call_s_max), rows.npy and sample.npy (float32) and what the makers read. The values of the sample go to
 values.npy there; what was measured is the last line printed, as JSON.
 """
@@ -31,26 +32,21 @@ def main() -> None:
     values = explain(np.load(folder / "sample.npy"))
     ready_s = time.perf_counter() - started
     np.save(folder / "values.npy", np.asarray(values, dtype=np.float64))
-    batches, count = {}, 1
+    batches = {}
     for batch in task["batches"]:
-        count = rows_that_fit(explain, rows, count, batch, task["call_s_max"])
+        count = batch
+        if module.row_by_row:  # fewer rows stand for a batch that would take too long
+            row_s = timed(explain, rows[:1])
+            count = max(1, min(batch, int(task["call_s_max"] / row_s)))
         batches[str(batch)] = measured(explain, rows, count, batch, task)
     print(json.dumps({"ready_s": ready_s, "version": module.version(), "batches": batches}))
 
 
-def rows_that_fit(explain, rows, count, batch, call_s_max) -> int:
-    """The batch, or as many rows as a call of bearable length takes; found by calls of ever more rows, which warm up too."""
-    while True:
-        took_s = timed(explain, rows[:count])
-        more = min(batch, int(count / took_s * call_s_max))
-        if more <= count:
-            return count
-        count = more
-
-
 def measured(explain, rows, count, batch, task) -> dict:
     """Median time of a call, and what it makes of the batch; every call gets other rows."""
-    times, start = [], 0
+    times, start = [timed(explain, rows[:count])], 0
+    if times[0] < task["call_s_max"]:
+        times.clear()  # that one warmed up; a long one is not asked twice
     while not times or (sum(times) < task["seconds"] and len(times) < task["calls_max"]):
         start = start + count if start + 2 * count <= len(rows) else 0
         times.append(timed(explain, rows[start : start + count]))

@@ -17,8 +17,8 @@ from schemas.errors import ConfigError
 
 folder_of_rivals: Final = "explain"
 process_timeout_s: Final = 300.0
-call_s_max: Final = 5.0
-"""Where a batch would take longer, fewer rows stand for it: who is so slow works row by row."""
+call_s_max: Final = 2.0
+"""Where one who works row by row would take longer for a batch, fewer rows stand for it."""
 _one_thread: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS"),
     "1",

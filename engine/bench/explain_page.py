@@ -84,6 +84,11 @@ def times(ratio: float) -> str:
     return f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.3g}x"
 
 
+def rate(rows_per_s: float) -> str:
+    """`1,234`, and of few one decimal."""
+    return f"{rows_per_s:,.0f}" if rows_per_s >= 10 else f"{rows_per_s:.1f}"
+
+
 def _bars(bars: Sequence[Mapping[str, Any]]) -> Figures:
     rows = tuple(
         (each["work"], f"{'≥' if each['at_least'] else '≤'} {each['bar']:,.3g}{each['unit']}",
@@ -104,17 +109,13 @@ def _rates(model: Mapping[str, Any]) -> Figures:
         if "batches" not in row:
             rows.append((title(row["peer"]), *("not run" for _ in sizes), "", "", ""))
             continue
-        rates = [_rate(row["batches"][size]["rows_per_s"]) for size in sizes]
+        rates = [rate(row["batches"][size]["rows_per_s"]) for size in sizes]
         rows.append(
             (title(row["peer"]), *rates, *(f"{row[key]:.0e}" if key in row else "" for key in _errors))
         )
     head = ("", *(f"batch {int(size):,}" for size in sizes), "error", "of complete rows", "additivity")
     heading = f"{model['model']}: {model['leaves']:,} leaves, {model['features']} features"
     return Figures(heading=heading, about="", head=head, rows=tuple(rows))
-
-
-def _rate(rows_per_s: float) -> str:
-    return f"{rows_per_s:,.0f}" if rows_per_s >= 10 else f"{rows_per_s:.1f}"
 
 
 def _ratios(model: Mapping[str, Any]) -> Figures:
@@ -158,7 +159,7 @@ def _deep(deep: Sequence[Mapping[str, Any]]) -> Figures:
 def _network(network: Mapping[str, Any]) -> Figures:
     sizes = list(network["methods"][0]["batches"])
     rows = tuple(
-        (each["method"], f"{each['samples']:,}", *(_rate(each["batches"][size]["rows_per_s"]) for size in sizes),
+        (each["method"], f"{each['samples']:,}", *(rate(each["batches"][size]["rows_per_s"]) for size in sizes),
          f"{each['error_relative']:.1e}", f"{each['additivity_error']:.0e}")
         for each in network["methods"]
     )  # fmt: skip
@@ -168,9 +169,9 @@ def _network(network: Mapping[str, Any]) -> Figures:
 
 
 def _lime(lime: Mapping[str, Any]) -> Figures:
-    rows = [("Penstock, in closed form", _rate(lime["penstock"]["rows_per_s"]), "0")]
+    rows = [("Penstock, in closed form", rate(lime["penstock"]["rows_per_s"]), "0")]
     if lime["lime"]["installed"]:
-        rows.append(("lime", _rate(lime["lime"]["rows_per_s"]), f"{lime['lime']['distance']:.2f}"))
+        rows.append(("lime", rate(lime["lime"]["rows_per_s"]), f"{lime['lime']['distance']:.2f}"))
     about = f"""{lime["model"]}, rows without missing values. The lime package draws 5,000 perturbed records a row and fits them
     anew; the distance is the median row's, from the closed form, over its length: chance, and another choice of values in a bin."""
     head = ("", f"batch {lime['batch']}", "distance")

@@ -1,6 +1,8 @@
 """Who computes SHAP values of trees: in this process as a call from rows to values, or in one of its own."""
 
+import contextlib
 import importlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ class Peer:
     """`make` returns None where the peer's package is not installed; an `outside` one has an environment of its own.
 
     `deep`: also asked about trees of up to 64 tests on a path, which cost others memory without end.
+    `row_by_row`: so slow that fewer rows may stand for a batch.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Peer:
     interventional: bool = False
     same_trees: bool = True
     deep: bool = False
+    row_by_row: bool = False
 
 
 def predictor(work: Workload) -> Explain:
@@ -92,7 +96,13 @@ def _shap_interventional(work: Workload) -> Explain | None:
     if package is None:
         return None
     explainer = package.TreeExplainer(as_plain_trees(work.forest), work.background)
-    return lambda rows: np.asarray(explainer.shap_values(rows, check_additivity=False)).reshape(len(rows), -1)
+
+    def explain(rows: Rows) -> NDArray[np.float64]:
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar of progress, where it takes long
+            values = explainer.shap_values(rows, check_additivity=False)
+        return np.asarray(values).reshape(len(rows), -1)
+
+    return explain
 
 
 def _installed(name: str) -> Any | None:
@@ -114,7 +124,7 @@ peers = (
     Peer(name="treeshap", outside=Outside(folder="treeshap", maker="path_dependent")),
     Peer(name="woodelf", outside=Outside(folder="woodelf", maker="path_dependent")),
     Peer(name="penstock interventional", make=_penstock_interventional, interventional=True),
-    Peer(name="shap interventional", make=_shap_interventional, interventional=True),
+    Peer(name="shap interventional", make=_shap_interventional, interventional=True, row_by_row=True),
     Peer(
         name="woodelf interventional",
         outside=Outside(folder="woodelf", maker="interventional"),

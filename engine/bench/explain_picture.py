@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.bench.explain_page import times, title
+from engine.bench.explain_page import rate, times, title
 from engine.bench.picture import bar, line, svg, text
+
+_off = 1e-3
+"""Past this values are called wrong: no float32 is so far off."""
 
 
 def draw(found: Mapping[str, Any]) -> str:
@@ -22,10 +25,12 @@ def _model(parts: list[str], model: Mapping[str, Any], y: int) -> int:
     batch = max(model["predict"]["batches"], key=int)
     rows = [row for row in (*model["explain"], model["predict"]) if "batches" in row]
     rates = {row["peer"]: row["batches"][batch]["rows_per_s"] for row in rows}
+    errors = {row["peer"]: row.get("error_relative", 0.0) for row in rows}
     parts.append(text(8, y, f"{model['model']}: SHAP values, rows/s in batches of {int(batch):,}", "head"))
-    for name, rate in sorted(rates.items(), key=lambda item: -item[1]):
+    for name, reached in sorted(rates.items(), key=lambda item: -item[1]):
         y += line
         ratio = model["ratios"].get(name, {}).get(batch)
-        label = f"{rate:,.0f}" + (f" · Penstock {times(ratio)}" if ratio is not None else "")
-        parts += bar(y, title(name), rate / max(rates.values()), label, ours=name.startswith("penstock"))
+        label = rate(reached) + (f" · Penstock {times(ratio)}" if ratio is not None else "")
+        label += f" · values off by {errors[name]:.0%}" if errors[name] > _off else ""
+        parts += bar(y, title(name), reached / max(rates.values()), label, ours=name.startswith("penstock"))
     return y + 2 * line

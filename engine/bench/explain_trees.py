@@ -21,7 +21,7 @@ from schemas.errors import ConfigError
 
 deep_depths = (16, 32, 48, 64)
 _sample_rows = 48
-_outside_rows = 12  # some of them take half a second a row
+_outside_rows = 8  # some of them take half a second a row
 _calls_max = 200
 # What another version of a peer's package says where it is used as this one was.
 _peer_errors = (ImportError, TypeError, ValueError, AttributeError, RuntimeError)
@@ -68,19 +68,25 @@ def deep(chosen: Sequence[Peer], plan: Plan, terminal: Terminal) -> list[dict[st
     return found
 
 
-def rates(explain: Explain, rows: Rows, plan: Plan) -> dict[str, dict[str, float]]:
-    """Median time of a call; every call gets other rows, and is the only thread."""
+def rates(
+    explain: Explain, rows: Rows, plan: Plan, *, row_by_row: bool = False
+) -> dict[str, dict[str, float]]:
+    """Median time of a call, and what it makes of the batch; every call gets other rows, and is the only thread.
+
+    `row_by_row`: fewer rows may stand for a batch that would take long.
+    """
     found: dict[str, dict[str, float]] = {}
     for batch in plan.batches:
-        slices = _slices(rows, batch)
+        count = batch
+        if row_by_row:
+            row_s = _timed(explain, rows[:1], plan.clock)
+            count = max(1, min(batch, int(explain_outside.call_s_max / row_s)))
+        slices = _slices(rows, count)
         explain(next(slices))
         times: list[float] = []
         while not times or (sum(times) < plan.seconds and len(times) < _calls_max):
-            given = next(slices)
-            started = plan.clock.monotonic_s()
-            explain(given)
-            times.append(plan.clock.monotonic_s() - started)
-        call_s = median(times)
+            times.append(_timed(explain, next(slices), plan.clock))
+        call_s = median(times) * batch / count
         found[str(batch)] = {"rows_per_s": batch / call_s, "call_ms": call_s * 1e3, "calls": len(times)}
     return found
 
@@ -131,7 +137,10 @@ def _asked(
         raise ConfigError("not installed")
     values = explain(sample)
     ready_s = plan.clock.monotonic_s() - started
-    return values, {"ready_s": ready_s, "batches": rates(explain, work.rows, plan)}
+    return values, {
+        "ready_s": ready_s,
+        "batches": rates(explain, work.rows, plan, row_by_row=peer.row_by_row),
+    }
 
 
 def _accuracy(
@@ -148,6 +157,12 @@ def _accuracy(
         "error_complete_rows": float(error[half:].max() / scale),
         "additivity_error": float(np.abs(base + values.sum(axis=1) - score).max() / scale),
     }
+
+
+def _timed(explain: Explain, rows: Rows, clock: Clock) -> float:
+    started = clock.monotonic_s()
+    explain(rows)
+    return clock.monotonic_s() - started
 
 
 def _slices(rows: Rows, batch: int) -> Iterator[Rows]:

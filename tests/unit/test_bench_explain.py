@@ -126,6 +126,8 @@ def test_deep_trees_a_network_and_lime(tmp_path: Path, monkeypatch: pytest.Monke
 _explainer = """
 import numpy as np
 
+row_by_row = True
+
 def fine(folder):
     weights = np.load(folder / "background.npy")[0]
     return lambda rows: rows * weights

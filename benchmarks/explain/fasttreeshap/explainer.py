@@ -5,6 +5,8 @@ from importlib.metadata import version as version_of
 import fasttreeshap
 import numpy as np
 
+row_by_row = False
+
 
 def v1(folder):
     return made(folder, "v1")

@@ -6,6 +6,8 @@ import numpy as np
 import xgboost
 from lime.lime_tabular import LimeTabularExplainer
 
+row_by_row = True
+
 
 def coefficients(folder):
     booster = xgboost.Booster({"nthread": 1})

@@ -6,6 +6,8 @@ import numpy as np
 import shapiq
 import xgboost
 
+row_by_row = True
+
 
 def path_dependent(folder):
     regressor = xgboost.XGBRegressor()  # a bare Booster it does not take

@@ -5,6 +5,8 @@ from importlib.metadata import version as version_of
 import numpy as np
 from treeshap import ShapExplainer, TreeEnsemble
 
+row_by_row = True
+
 
 def path_dependent(folder):
     explainer = ShapExplainer(model(folder))

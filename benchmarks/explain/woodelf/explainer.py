@@ -9,6 +9,8 @@ import pandas
 import woodelf
 import xgboost
 
+row_by_row = False
+
 
 def path_dependent(folder):
     return quiet(woodelf.WoodelfExplainer(booster(folder)))
