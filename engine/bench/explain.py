@@ -1,35 +1,32 @@
-"""`penstock bench explain`: SHAP values per second and how right they are, all peers on the same trees and rows."""
+"""`penstock bench explain`: SHAP values per second and how right they are, all peers on the same models and rows."""
 
 import argparse
 import importlib.metadata
 import platform
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from rich.table import Table
-
-from engine.bench.explain_peers import Explain, Peer, Workload, peers, predictor, workload
-from engine.bench.explain_picture import draw, table
+from engine.bench import explain_lime, explain_network, explain_trees
+from engine.bench.explain_bars import bars
+from engine.bench.explain_page import figures, page
+from engine.bench.explain_peers import Peer, peers
+from engine.bench.explain_picture import draw
+from engine.bench.explain_trees import Plan
+from engine.bench.explain_workload import workload
+from engine.bench.peers_environments import python_of
 from engine.bench.picture import require_folder, write_figures
 from engine.clock import Clock, SystemClock
-from engine.explain import oracle
 from engine.models.cuda_driver import Driver, Gpu
 from engine.terminal import Terminal
 from schemas.errors import ConfigError
 
 summary = (
-    "SHAP values: rows per second and accuracy, beside shap, XGBoost, LightGBM and others that are installed"
+    "SHAP values: rows per second and accuracy, beside shap, XGBoost, LightGBM, and FastTreeSHAP, shapiq, treeshap and "
+    "WOODELF in environments of their own, made once; then deep trees, a network, and LIME"
 )
-_accuracy_rows = 48
-_calls_max = 200
-# What another version of a peer's package says where it is used as this one was.
-_peer_errors = (ImportError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError)
-_packages = ("xgboost", "lightgbm", "shap", "shapiq", "woodelf-explainer", "onnxruntime-gpu", "onnxruntime")
+_packages = ("xgboost", "lightgbm", "shap", "onnxruntime-gpu", "onnxruntime")
+_sections = ("trees", "deep", "network", "lime")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"only these, parted by commas, of: {', '.join(peer.name for peer in peers)}",
     )
     parser.add_argument(
+        "--sections",
+        default=",".join(_sections),
+        help="what to measure: trees of --models, deep trees, a network, LIME (default: %(default)s)",
+    )
+    parser.add_argument(
         "--seconds", type=float, default=0.5, help="spent on each peer and batch size (default: %(default)s)"
     )
     parser.add_argument(
@@ -56,152 +58,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None = None) -> dict[str, Any]:
-    """Measure, show a table per model, and return all of it."""
-    clock = clock or SystemClock()
+    """Measure, show tables, and return all of it."""
     batches = _numbers(arguments.batches, "--batches", 8192)
+    models = [_shape(name) for name in arguments.models.split(",")]
     chosen = _chosen(arguments.peers)
+    sections = _named(arguments.sections, "--sections", _sections)
     if not 1 <= arguments.background <= 10_000 or not 0 < arguments.seconds <= 60:
         raise ConfigError("--background is 1 to 10000 rows, --seconds more than 0 and at most 60")
     require_folder(arguments.picture, "--picture")
     require_folder(arguments.table, "--table")
-    models = []
-    for name in arguments.models.split(","):
-        match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d?)", name.strip())
-        if match is None or int(match[2]) > 12:
-            raise ConfigError(f"--models {name} is not TREESxDEPTH, as 100x6, with a depth of at most 12")
-        terminal.say(f"training {name.strip()} ...")
-        work = workload(int(match[1]), int(match[2]), rows=16_384, background=arguments.background)
-        models.append(_measured(work, chosen, batches, arguments.seconds, terminal, clock))
-        terminal.say(_table(models[-1], batches))
-        for peer in models[-1]["explain"]:
-            if not peer["installed"]:
-                terminal.say(f"{peer['peer']}: {' '.join(peer['why'].split())[:120]}")
-    found = {"machine": _machine(), "models": models}
-    write_figures(arguments.picture, draw, found, terminal)
-    write_figures(arguments.table, table, found, terminal)
+    plan = Plan(
+        batches=batches,
+        seconds=arguments.seconds,
+        clock=clock or SystemClock(),
+        pythons=_pythons(chosen, sections, terminal),
+    )
+    found: dict[str, Any] = {"machine": _machine(), "models": [], "deep": [], "network": None, "lime": None}
+    for trees, depth in models if "trees" in sections else ():
+        terminal.say(f"training {trees}x{depth} ...")
+        work = workload(trees, depth, rows=16_384, background=arguments.background)
+        found["models"].append(explain_trees.measured(work, chosen, plan, terminal))
+    if "deep" in sections:
+        found["deep"] = explain_trees.deep(chosen, plan, terminal)
+    if "network" in sections:
+        terminal.say("a network: exact values and estimates ...")
+        found["network"] = explain_network.measured(plan)
+    if "lime" in sections:
+        terminal.say("LIME: in closed form and sampled ...")
+        found["lime"] = explain_lime.measured(*models[0], plan)
+    found["bars"] = bars(found)
+    for each in figures(found):
+        terminal.say(each.for_terminal())
+    _say_who_is_missing(found, terminal)
+    if found["models"]:
+        write_figures(arguments.picture, draw, found, terminal)
+    write_figures(arguments.table, page, found, terminal)
     return found
 
 
-def _measured(
-    work: Workload, chosen: list[Peer], batches: list[int], seconds: float, terminal: Terminal, clock: Clock
-) -> dict[str, Any]:
-    sample = work.rows[:_accuracy_rows]
-    exact = {False: oracle.path_dependent(work.forest, sample)[0][:, :, 0]}
-    if any(peer.interventional for peer in chosen):
-        exact[True] = oracle.interventional(work.forest, sample, work.background)[0][:, :, 0]
-    score = work.forest.raw_scores(sample)[:, 0]
-    results: list[dict[str, Any]] = []
-    for peer in terminal.track(chosen, label=f"{work.name}: peers", total=len(chosen)):
-        started = clock.monotonic_s()
+def _pythons(chosen: list[Peer], sections: tuple[str, ...], terminal: Terminal) -> dict[str, Path | str]:
+    """The interpreter of every environment that is needed, or why it is not to be had."""
+    wanted = [peer.outside for peer in chosen if peer.outside and ("trees" in sections or peer.deep)]
+    wanted = wanted if "trees" in sections or "deep" in sections else []
+    if "lime" in sections:
+        wanted.append(explain_lime.rival)
+    found: dict[str, Path | str] = {}
+    for environment in dict.fromkeys(rival.environment for rival in wanted):
         try:
-            explain = peer.make(work)
-            values = np.empty(0) if explain is None else explain(sample)
-        except _peer_errors as error:
-            results.append({"peer": peer.name, "installed": False, "why": f"{type(error).__name__}: {error}"})
-            continue
-        if explain is None:
-            results.append({"peer": peer.name, "installed": False, "why": "not installed"})
-            continue
-        ready_s = clock.monotonic_s() - started
-        result: dict[str, Any] = {"peer": peer.name, "installed": True, "ready_s": ready_s}
-        if peer.same_trees:
-            result |= _accuracy(values, exact[peer.interventional], score)
-        result["batches"] = _batches(explain, work, batches, seconds, clock)
-        results.append(result)
-    predict = {
-        "peer": "onnxruntime predict",
-        "batches": _batches(predictor(work), work, batches, seconds, clock),
+            found[environment] = python_of(environment, terminal.say)
+        except ConfigError as error:
+            found[environment] = str(error)
+    return found
+
+
+def _say_who_is_missing(found: dict[str, Any], terminal: Terminal) -> None:
+    said = {
+        peer["peer"]: peer["why"]
+        for run in (*found["models"], *found["deep"])
+        for peer in run["explain"]
+        if not peer["installed"]
     }
-    return {
-        "model": work.name,
-        "leaves": len(work.forest.leaf_values),
-        "features": work.forest.features,
-        "background_rows": len(work.background),
-        "explain": results,
-        "predict": predict,
-        "ratios": _ratios(results, predict, batches),
-    }
-
-
-def _accuracy(
-    values: NDArray[np.float64], exact: NDArray[np.float64], score: NDArray[np.float64]
-) -> dict[str, float]:
-    """Largest error over the largest value; and how far the sums miss, beside the exact ones."""
-    base = score - exact.sum(axis=1)
-    return {
-        "error_relative": float(np.abs(values - exact).max() / np.abs(exact).max()),
-        "additivity_error": float(np.abs(base + values.sum(axis=1) - score).max()),
-    }
-
-
-def _batches(
-    explain: Explain, work: Workload, batches: list[int], seconds: float, clock: Clock
-) -> dict[str, dict[str, float]]:
-    """Median time of a call; every call gets other rows, and is the only thread."""
-    measured: dict[str, dict[str, float]] = {}
-    for batch in batches:
-        slices = _slices(work, batch)
-        explain(next(slices))
-        times: list[float] = []
-        while not times or (sum(times) < seconds and len(times) < _calls_max):
-            rows = next(slices)
-            started = clock.monotonic_s()
-            explain(rows)
-            times.append(clock.monotonic_s() - started)
-        call_s = median(times)
-        measured[str(batch)] = {"rows_per_s": batch / call_s, "call_ms": call_s * 1e3, "calls": len(times)}
-    return measured
-
-
-def _slices(work: Workload, batch: int) -> Iterator[NDArray[np.float32]]:
-    start = 0
-    while True:
-        if start + batch > len(work.rows):
-            start = 0
-        yield work.rows[start : start + batch]
-        start += batch
-
-
-def _ratios(
-    results: list[dict[str, Any]], predict: dict[str, Any], batches: list[int]
-) -> dict[str, dict[str, float]]:
-    """Penstock's rate over that of each peer (interventional over interventional) and over prediction."""
-    rates = {result["peer"]: result["batches"] for result in results if result.get("installed")}
-    ratios: dict[str, dict[str, float]] = {}
-    for peer in peers:
-        ours = "penstock interventional" if peer.interventional else "penstock"
-        if peer.name in rates and ours in rates and not peer.name.startswith("penstock"):
-            ratios[peer.name] = _over(rates[ours], rates[peer.name], batches)
-    if "penstock" in rates:
-        ratios[predict["peer"]] = _over(rates["penstock"], predict["batches"], batches)
-    return ratios
-
-
-def _over(ours: dict[str, Any], theirs: dict[str, Any], batches: list[int]) -> dict[str, float]:
-    return {
-        str(batch): ours[str(batch)]["rows_per_s"] / theirs[str(batch)]["rows_per_s"] for batch in batches
-    }
-
-
-def _table(result: dict[str, Any], batches: list[int]) -> Table:
-    table = Table(
-        title=f"{result['model']}: {result['leaves']} leaves, {result['features']} features, one thread"
-    )
-    table.add_column("rows/s at a batch of")
-    for batch in batches:
-        table.add_column(str(batch), justify="right")
-    table.add_column("error", justify="right")
-    table.add_column("additivity", justify="right")
-    for row in (*result["explain"], result["predict"]):
-        if not row.get("installed", True):
-            table.add_row(row["peer"], "not run")
-            continue
-        rates = [f"{row['batches'][str(batch)]['rows_per_s']:,.0f}" for batch in batches]
-        accuracy = [f"{row[key]:.0e}" if key in row else "" for key in ("error_relative", "additivity_error")]
-        table.add_row(row["peer"], *rates, *accuracy)
-    for peer, ratio in result["ratios"].items():
-        table.add_row(f"penstock / {peer}", *(f"{ratio[str(batch)]:.2f}x" for batch in batches))
-    return table
+    if found["lime"] and not found["lime"]["lime"]["installed"]:
+        said["lime"] = found["lime"]["lime"]["why"]
+    for peer, why in said.items():
+        terminal.say(f"{peer}: {' '.join(why.split())[:200]}")
 
 
 def _machine() -> dict[str, Any]:
@@ -234,13 +154,24 @@ def _gpu() -> str | None:
     return gpu.model
 
 
+def _shape(name: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d?)", name.strip())
+    if match is None or int(match[2]) > 12:
+        raise ConfigError(f"--models {name} is not TREESxDEPTH, as 100x6, with a depth of at most 12")
+    return int(match[1]), int(match[2])
+
+
 def _chosen(names: str) -> list[Peer]:
     known = {peer.name: peer for peer in peers}
-    wanted = [name.strip() for name in names.split(",") if name.strip()] or list(known)
+    return [known[name] for name in _named(names or ",".join(known), "--peers", tuple(known))]
+
+
+def _named(names: str, option: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    wanted = tuple(name.strip() for name in names.split(",") if name.strip())
     unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise ConfigError(f"--peers {unknown[0]} is not one of {', '.join(known)}")
-    return [known[name] for name in wanted]
+    if unknown or not wanted:
+        raise ConfigError(f"{option} {(unknown or ['nothing'])[0]} is not one of {', '.join(known)}")
+    return wanted
 
 
 def _numbers(text: str, option: str, most: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Who else computes SHAP values of trees: each peer made ready for one model, as a call from rows to values."""
+"""Who computes SHAP values of trees: in this process as a call from rows to values, or in one of its own."""
 
 import contextlib
 import importlib
@@ -10,71 +10,38 @@ from typing import Any
 import lightgbm
 import numpy as np
 import onnxruntime as ort
-import pandas
 import xgboost
 from numpy.typing import NDArray
 
-from engine.explain.forest import Forest
+from engine.bench.explain_outside import Outside
+from engine.bench.explain_workload import Rows, Workload, as_plain_trees
 from engine.explain.fused_shap import FusedShap
 from engine.explain.leaf_tables import LeafTables
-from engine.explain.onnx_write import write_forest
 from engine.explain.tensor_graph import GraphShap
 from engine.explain.tree_shap import TreeShap
 from engine.models.device import Device
-from engine.models.from_xgboost import read_xgboost
 from engine.models.session import choose_device
 
-Rows = NDArray[np.float32]
 Explain = Callable[[Rows], NDArray[np.float64]]
 """Rows (n, F) to SHAP values (n, F)."""
-_features, _train_rows = 28, 20_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Workload:
-    """One model, as every peer wants to have it, and rows that it has not seen."""
-
-    name: str
-    trees: int
-    depth: int
-    booster: xgboost.Booster
-    forest: Forest
-    onnx: bytes
-    rows: Rows
-    background: Rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Peer:
-    """`make` returns None where the peer's package is not installed, and raises ConfigError where there is no GPU for it."""
+    """`make` returns None where the peer's package is not installed, and raises ConfigError where there is no GPU for it; an
+    `outside` one has an environment of its own.
+
+    `deep`: also asked about trees of up to 64 tests on a path, which cost others memory without end.
+    `row_by_row`: so slow that fewer rows may stand for a batch.
+    """
 
     name: str
-    make: Callable[[Workload], Explain | None]
+    make: Callable[[Workload], Explain | None] | None = None
+    outside: Outside | None = None
     interventional: bool = False
     same_trees: bool = True
-
-
-def workload(trees: int, depth: int, *, rows: int, background: int) -> Workload:
-    """A boosted model of nearly full trees: noisy target, 8 % missing values, every feature used."""
-    rng = np.random.default_rng(trees * 100 + depth)
-    X = rng.normal(size=(_train_rows + rows, _features)).astype(np.float32)
-    signal = X[:, 0] * X[:, 1] + np.sin(3 * X[:, 2:10]).sum(axis=1) + np.abs(X[:, 10:]).sum(axis=1)
-    X[rng.random(X.shape) < 0.08] = np.nan
-    train = xgboost.DMatrix(X[:_train_rows], signal[:_train_rows] + rng.normal(size=_train_rows))
-    settings = {"max_depth": depth, "eta": 0.05, "min_child_weight": 1, "tree_method": "hist"}
-    booster = xgboost.train(settings, train, num_boost_round=trees)
-    booster.set_param({"nthread": 1})
-    forest = read_xgboost(bytes(booster.save_raw("json"))).forest
-    return Workload(
-        name=f"{trees}x{depth}",
-        trees=trees,
-        depth=depth,
-        booster=booster,
-        forest=forest,
-        onnx=write_forest(forest).SerializeToString(),
-        rows=X[_train_rows:],
-        background=X[:background],
-    )
+    deep: bool = False
+    row_by_row: bool = False
 
 
 def predictor(work: Workload) -> Explain:
@@ -136,7 +103,7 @@ def _shap(work: Workload) -> Explain | None:
     package = _installed("shap")
     if package is None:
         return None
-    explainer = package.TreeExplainer(_as_shap_trees(work.forest))
+    explainer = package.TreeExplainer(as_plain_trees(work.forest))
     return lambda rows: np.asarray(explainer.shap_values(rows, check_additivity=False)).reshape(len(rows), -1)
 
 
@@ -144,71 +111,14 @@ def _shap_interventional(work: Workload) -> Explain | None:
     package = _installed("shap")
     if package is None:
         return None
-    explainer = package.TreeExplainer(_as_shap_trees(work.forest), work.background)
-    return lambda rows: np.asarray(explainer.shap_values(rows, check_additivity=False)).reshape(len(rows), -1)
-
-
-def _as_shap_trees(forest: Forest) -> dict[str, Any]:
-    """The same trees for shap's own C code; an XGBoost model it would hand back to XGBoost."""
-    ends = [*forest.roots[1:].tolist(), forest.nodes]
-    trees = []
-    for start, end in zip(forest.roots.tolist(), ends, strict=True):
-        part = slice(start, end)
-        leaf = forest.leaf[part] >= 0
-        yes, no = np.where(leaf, -1, forest.yes[part] - start), np.where(leaf, -1, forest.no[part] - start)
-        cover = np.ones(end - start) if forest.cover is None else forest.cover[part]
-        trees.append({
-            "children_left": yes,
-            "children_right": no,
-            "children_default": np.where(forest.missing_yes[part] != 0, yes, no),
-            "features": np.where(leaf, -2, forest.feature[part]),
-            "thresholds": forest.threshold[part].astype(np.float64),
-            "values": np.where(leaf, forest.leaf_values[forest.leaf[part], 0], 0.0)[:, None],
-            "node_sample_weight": cover,
-        })  # fmt: skip
-    return {"trees": trees, "base_offset": float(forest.base_values[0])}
-
-
-def _shapiq(work: Workload) -> Explain | None:
-    package = _installed("shapiq")
-    if package is None:
-        return None
-    regressor = xgboost.XGBRegressor()  # a bare Booster it does not take
-    regressor.load_model(work.booster.save_raw("ubj"))
-    explainer = package.TreeExplainer(model=regressor, max_order=1, index="SV")
+    explainer = package.TreeExplainer(as_plain_trees(work.forest), work.background)
 
     def explain(rows: Rows) -> NDArray[np.float64]:
-        return np.stack([explainer.explain(row).get_n_order_values(1) for row in rows])
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar of progress, where it takes long
+            values = explainer.shap_values(rows, check_additivity=False)
+        return np.asarray(values).reshape(len(rows), -1)
 
     return explain
-
-
-def _woodelf(work: Workload) -> Explain | None:
-    package = _installed("woodelf")
-    if package is None:
-        return None
-    return _quietly(package.WoodelfExplainer(work.booster))
-
-
-def _woodelf_interventional(work: Workload) -> Explain | None:
-    package = _installed("woodelf")
-    if package is None:
-        return None
-    return _quietly(package.WoodelfExplainer(work.booster, _frame(work.background)))
-
-
-def _quietly(explainer: Any) -> Explain:
-    """Without the progress and times that woodelf prints at every call."""
-
-    def explain(rows: Rows) -> NDArray[np.float64]:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            return np.asarray(explainer.shap_values(_frame(rows)), dtype=np.float64)
-
-    return explain
-
-
-def _frame(rows: Rows) -> pandas.DataFrame:
-    return pandas.DataFrame(rows, columns=[f"f{column}" for column in range(rows.shape[1])])
 
 
 def _installed(name: str) -> Any | None:
@@ -219,16 +129,23 @@ def _installed(name: str) -> Any | None:
 
 
 peers = (
-    Peer(name="penstock", make=_penstock),
-    Peer(name="penstock float64", make=_penstock_exact),
+    Peer(name="penstock", make=_penstock, deep=True),
+    Peer(name="penstock float64", make=_penstock_exact, deep=True),
     Peer(name="penstock cuda graph", make=_cuda_graph),
     Peer(name="penstock cuda fused", make=_cuda_fused),
-    Peer(name="shap", make=_shap),
-    Peer(name="xgboost", make=_xgboost),
+    Peer(name="shap", make=_shap, deep=True),
+    Peer(name="xgboost", make=_xgboost, deep=True),
     Peer(name="lightgbm", make=_lightgbm, same_trees=False),
-    Peer(name="shapiq", make=_shapiq),
-    Peer(name="woodelf", make=_woodelf),
+    Peer(name="fasttreeshap v1", outside=Outside(folder="fasttreeshap", maker="v1"), deep=True),
+    Peer(name="fasttreeshap v2", outside=Outside(folder="fasttreeshap", maker="v2")),
+    Peer(name="shapiq", outside=Outside(folder="shapiq", maker="path_dependent"), deep=True),
+    Peer(name="treeshap", outside=Outside(folder="treeshap", maker="path_dependent")),
+    Peer(name="woodelf", outside=Outside(folder="woodelf", maker="path_dependent")),
     Peer(name="penstock interventional", make=_penstock_interventional, interventional=True),
-    Peer(name="shap interventional", make=_shap_interventional, interventional=True),
-    Peer(name="woodelf interventional", make=_woodelf_interventional, interventional=True),
+    Peer(name="shap interventional", make=_shap_interventional, interventional=True, row_by_row=True),
+    Peer(
+        name="woodelf interventional",
+        outside=Outside(folder="woodelf", maker="interventional"),
+        interventional=True,
+    ),
 )

@@ -10,7 +10,7 @@ example = "penstock bench explain --models 100x6,500x6"
 
 kinds = {
     "codec": "Avro records to a matrix and results to Avro, beside fastavro",
-    "explain": "SHAP values, beside shap, XGBoost, LightGBM and others that are installed",
+    "explain": "SHAP values, beside shap, XGBoost, LightGBM, FastTreeSHAP, shapiq, treeshap and WOODELF; LIME beside lime",
     "peers": "records through a real Kafka, beside loops in Java and Python, Kafka Streams, Quix, Faust and MLServer",
     "pipeline": "records through a real Kafka, beside a hand-written Python loop",
 }

@@ -70,22 +70,24 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _matrix(file: Path, bundle: Bundle) -> NDArray[np.generic]:
     """The rows of the file, after the features' policies. Raises ConfigError for the first that is set aside."""
+    piped = str(file) == "-"
+    name = "standard input" if piped else str(file)
     try:
-        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        data = sys.stdin.buffer.read() if piped else file.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {name}: {error.strerror}") from error
     lines = [line for line in data.splitlines() if line.strip()]
     if not lines:
-        raise ConfigError(f"{file} holds no record")
+        raise ConfigError(f"{name} holds no record")
     if len(lines) > rows_max:
-        raise ConfigError(f"{file} holds {len(lines)} records; up to {rows_max} are explained at once")
+        raise ConfigError(f"{name} holds {len(lines)} records; up to {rows_max} are explained at once")
     matrix, rows, faults = JsonRows(bundle.signature).read(lines)
     if faults:
         place, fault = faults[0]
-        raise ConfigError(f"{file}, record {place + 1}: {fault.detail}")
+        raise ConfigError(f"{name}, record {place + 1}: {fault.detail}")
     matrix, _, rejections = FeaturePolicies(bundle.signature).apply(matrix, rows)
     if rejections:
-        raise ConfigError(f"{file}, record {rejections[0].index + 1}: {rejections[0].detail}")
+        raise ConfigError(f"{name}, record {rejections[0].index + 1}: {rejections[0].detail}")
     return matrix
 
 

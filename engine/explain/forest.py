@@ -14,6 +14,8 @@ depth_max = 1024
 features_max = 1 << 20
 leaf_cells_max = 1 << 28
 """Leaves times outputs: 2 GiB of float64."""
+joined_nodes_max = 1 << 24
+"""Of several ensembles that add up: a small file may name one of them again and again."""
 
 _dtypes: dict[str, type[np.generic]] = {
     "roots": np.int32,
@@ -290,8 +292,14 @@ def ordered(forest: Forest) -> Forest:
 
 
 def joined(forests: Sequence[Forest]) -> Forest:
-    """One forest with all trees of several that have the same outputs; the scores add up."""
+    """One forest with all trees of several that have the same outputs; the scores add up. Raises ConfigError past all measure."""
     first = forests[0]
+    nodes = sum(forest.nodes for forest in forests)
+    cells = sum(forest.leaf_values.size for forest in forests)
+    if nodes > joined_nodes_max or cells > joined_nodes_max:
+        raise ConfigError(
+            f"tree ensembles of {nodes} nodes and {cells} leaf values add up, more than {joined_nodes_max}"
+        )
     node_start = np.cumsum([0, *(forest.nodes for forest in forests)])
     leaf_start = np.cumsum([0, *(len(forest.leaf_values) for forest in forests)])
     set_start = np.cumsum([0, *(len(forest.set_offsets) - 1 for forest in forests)])

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import onnx
 from google.protobuf.message import EncodeError
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import TensorProto, helper, shape_inference
 
 from engine.explain.gradient_rules import rule_of
 from engine.explain.gradient_tape import NotDifferentiableError, Shape, Tape, prefix
+from engine.explain.onnx_attributes import array_of
 from engine.models.graph import parse_model
 
 opset_min = 13
@@ -41,14 +42,14 @@ def derive(data: bytes, output: str, scores: int, *, rescale: bool) -> GradientG
     if opset < opset_min:
         raise NotDifferentiableError(f"the model is of opset {opset}; gradients need {opset_min} or later")
     graph = model.graph
-    fixed = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    fixed = {tensor.name: array_of(tensor) for tensor in graph.initializer}
     inputs = [each for each in graph.input if each.name not in fixed]
     for each in inputs:
         if each.type.tensor_type.elem_type not in _floats:
             raise NotDifferentiableError(f"input {each.name} does not take floating-point numbers")
     for node in graph.node:
         if node.op_type == "Constant" and len(node.attribute) == 1 and node.attribute[0].name == "value":
-            fixed[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+            fixed[node.output[0]] = array_of(node.attribute[0].t)
     if any(name.startswith(prefix) for node in graph.node for name in (*node.input, *node.output)):
         raise NotDifferentiableError(f"the model has names that begin with {prefix}")
 

@@ -185,6 +185,8 @@ def _member_lists(values: NDArray[np.float64], lists: int) -> tuple[NDArray[np.f
 
 
 def _mode_codes(modes: Any) -> NDArray[np.uint8]:
+    if not isinstance(modes, list) or not all(isinstance(mode, bytes) for mode in modes):
+        raise ConfigError("attribute nodes_modes of the tree ensemble is not a list of texts")
     known = {f"BRANCH_{mode.name}".encode(): mode for mode in Mode if mode < Mode.MEMBER}
     known[b"LEAF"] = Mode.LEAF
     codes = [known.get(mode, 255) for mode in modes]
@@ -230,8 +232,8 @@ def numbers(attributes: Mapping[str, Any], name: str) -> NDArray[np.float64]:
     values = attributes.get(f"{name}_as_tensor", attributes.get(name, []))
     if isinstance(values, onnx.TensorProto):
         try:
-            array = onnx.numpy_helper.to_array(values)
-        except (ValueError, TypeError, KeyError) as error:
+            array = array_of(values)
+        except ConfigError as error:
             raise ConfigError(f"attribute {name} of the tree ensemble is not a readable tensor") from error
         if array.dtype.kind not in "fiu" or array.ndim > 1:
             raise ConfigError(f"attribute {name} of the tree ensemble is not a list of numbers")
@@ -240,6 +242,17 @@ def numbers(attributes: Mapping[str, Any], name: str) -> NDArray[np.float64]:
     if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
         raise ConfigError(f"attribute {name} of the tree ensemble is not a list of numbers")
     return np.array(values, dtype=np.float64)
+
+
+def array_of(tensor: onnx.TensorProto) -> NDArray[np.generic]:
+    """The numbers or texts of a tensor. Raises ConfigError where they are broken, or in another file, which is never opened."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ConfigError(f"constant {tensor.name[:40]} is kept in another file than the model's")
+    try:
+        array: NDArray[np.generic] = onnx.numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise ConfigError(f"constant {tensor.name[:40]} cannot be read") from error
+    return array
 
 
 def _flags(values: NDArray[np.int64], n: int) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from engine.explain.forest import Forest, PostTransform, joined
+from engine.explain.forest import Forest, PostTransform, features_max, joined
 
 
 class Numbers(Enum):
@@ -74,7 +74,8 @@ def applied(node: onnx.NodeProto, values: Sequence[Value]) -> Value:
     if any(isinstance(value, Labels) for value in values):
         return _labels(node, values)
     rule = _rules.get(node.op_type)
-    result = rule(node, values) if rule and values and node.domain in _domains else None
+    with np.errstate(over="ignore", invalid="ignore"):  # a forest of infinite values is refused as such
+        result = rule(node, values) if rule and values and node.domain in _domains else None
     return result or Refused(why=f"operator {node.op_type[:40]} around the trees, which is not explained")
 
 
@@ -132,7 +133,7 @@ def _concat(node: onnx.NodeProto, values: Sequence[Value]) -> Value | None:
         share = forest.post_transform is PostTransform.NONE
         return Scores(forest=replace(forest, labels=("0", "1"), mirror=1.0 if share else 0.0))
     places = [value.place for value in values if isinstance(value, Columns) and value.place is not None]
-    if len(places) != len(values):
+    if len(places) != len(values) or sum(len(place) for place in places) > features_max:
         return None
     kinds = {value.numbers for value in values if isinstance(value, Columns)}
     numbers = kinds.pop() if len(kinds) == 1 else Numbers.FLOAT64

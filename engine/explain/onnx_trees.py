@@ -1,7 +1,7 @@
 """Reads an ONNX model as a tree ensemble."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import onnx
@@ -9,13 +9,29 @@ from google.protobuf.message import DecodeError
 
 from engine.explain.covers import from_property, property_key
 from engine.explain.forest import Forest, PostTransform, features_max, ordered
+from engine.explain.onnx_attributes import array_of
 from engine.explain.onnx_nodes import NotATreeError, forest_of_node, operators
-from engine.explain.onnx_rules import Columns, Constant, Labels, Numbers, Refused, Scores, Value, applied
+from engine.explain.onnx_rules import (
+    Columns,
+    Constant,
+    Labels,
+    Numbers,
+    Refused,
+    Rest,
+    Scores,
+    Value,
+    applied,
+)
 from schemas.errors import ConfigError
 
 __all__ = ["NotATreeError", "read_forest"]
 
 _model_bytes_max = 1 << 30
+_bytes_of_any = 1 << 28
+_bytes_each = 8
+_bytes_least = 1 << 14
+"""What operators around the trees may make of them, in bytes: so much of any file, and so many for each byte of it; each of
+them counts as a few pages, for it takes time."""
 _input_numbers = {
     onnx.TensorProto.FLOAT: Numbers.FLOAT32,
     onnx.TensorProto.BOOL: Numbers.FLOAT32,
@@ -50,10 +66,15 @@ def read_forest(
     values |= {tensor.name: _constant(tensor) for tensor in proto.graph.initializer}
     properties = {item.key: item.value for item in proto.metadata_props}
     ours = property_key in properties
+    room, known = _bytes_of_any + _bytes_each * proto.ByteSize(), set[int]()
     for node in proto.graph.node:
         unknown = Refused(why=f"operator {node.op_type[:40]} reads a tensor that is not there")
         given = [values.get(name, unknown) for name in node.input if name]
-        values.update(zip(node.output, _evaluated(node, given, copies=not ours), strict=False))
+        made = _evaluated(node, given, copies=not ours)
+        room -= sum(_new_bytes(value, known) for value in made)
+        if room < 0:
+            raise ConfigError("the operators of the ONNX model blow its tree ensemble up beyond all measure")
+        values.update(zip(node.output, made, strict=False))
     forest = ordered(_chosen(proto.graph, values, output))
     if all(value.place is not None for value in columns.values()):
         width = sum(len(value.place) for value in columns.values() if value.place is not None)
@@ -107,6 +128,20 @@ def _width(kind: onnx.TypeProto.Tensor, *, alone: bool) -> int | None:
     raise NotATreeError("an input of the model does not say how many columns it takes")
 
 
+def _new_bytes(value: Value, known: set[int]) -> int:
+    """Of a value's arrays that are not shared with an earlier one; `known` are their ids, and all of them are kept."""
+    if isinstance(value, Columns):
+        arrays: list[object] = [value.place]
+    elif isinstance(value, (Scores, Rest)):
+        arrays = [getattr(value.forest, field.name) for field in fields(value.forest)]
+    else:
+        return 0
+    new = {id(array): array.nbytes for array in arrays if isinstance(array, np.ndarray)}
+    total = sum(nbytes for key, nbytes in new.items() if key not in known)
+    known.update(new)
+    return max(total, _bytes_least)
+
+
 def _chosen(graph: onnx.GraphProto, values: Mapping[str, Value], output: str | None) -> Forest:
     names = [item.name for item in graph.output if output in (None, item.name)]
     if not names:
@@ -135,9 +170,9 @@ def _named(forest: Forest, values: Iterable[Value]) -> Forest:
 
 def _constant(tensor: onnx.TensorProto) -> Value:
     try:
-        return Constant(array=onnx.numpy_helper.to_array(tensor))
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
-        return Refused(why=f"constant {tensor.name[:40]} cannot be read")
+        return Constant(array=array_of(tensor))
+    except ConfigError as error:
+        return Refused(why=str(error))
 
 
 def _evaluated(node: onnx.NodeProto, values: Sequence[Value], *, copies: bool) -> list[Value]:

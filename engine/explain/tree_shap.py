@@ -129,6 +129,16 @@ class TreeShap:
         """What the values start from, (outputs,): the expected raw score."""
         return self._kernel.expected
 
+    @property
+    def table_bytes(self) -> int:
+        """Memory that the tables take, at most `table_bytes_max`."""
+        return self._kernel.native.table_bytes
+
+    @property
+    def tabled_trees(self) -> int:
+        """How many trees have tables; the others are explained by quadrature."""
+        return self._kernel.native.tabled_trees
+
     def shap_values(
         self, X: ArrayLike, *, precision: Precision = "float32"
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -212,16 +222,16 @@ class _Kernel:
     def __init__(self, forest: Forest, background: NDArray[np.float32] | None, threads: int) -> None:
         none = np.empty((0, forest.features), dtype=np.float32)
         share = shares(forest) if background is None else np.empty(0)
-        self._native = ShapKernel(
+        self.native = ShapKernel(
             native_arrays(forest), share, none if background is None else background, table_bytes_max, threads
         )
-        self.expected = self._native.expected
+        self.expected = self.native.expected
 
     def shap_values(
         self, rows: NDArray[np.float32], precision: Precision, threads: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Values (n, F, K) and raw scores (n, K)."""
-        return self._native.shap_values(rows, precision == "float64", threads)
+        return self.native.shap_values(rows, precision == "float64", threads)
 
 
 def native_arrays(forest: Forest) -> Arrays:

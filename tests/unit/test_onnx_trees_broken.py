@@ -3,10 +3,12 @@
 import base64
 import contextlib
 import copy
+import itertools
 import resource
 import time
 import tracemalloc
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,8 @@ def _attributes() -> dict[str, Any]:
         ({"nodes_values": [float("nan"), 0.0, 2.0, 0.0, 0.0]}, "threshold that is NaN"),
         ({"nodes_modes": ["BRANCH_SOMETIMES", "LEAF", "BRANCH_LEQ", "LEAF", "LEAF"]}, "unknown mode 'BRANCH_SOMETIMES'"),
         ({"nodes_modes": ["BRANCH_LEQ", "LEAF"]}, "5 nodes and 2 nodes_modes"),
+        ({"nodes_modes": [0, 7, 0, 7, 7]}, "nodes_modes of the tree ensemble is not a list of texts"),
+        ({"nodes_modes": "LEAF!"}, "nodes_modes of the tree ensemble is not a list of texts"),
         ({"nodes_featureids": [-1, 0, 1, 0, 0]}, "feature outside"),
         ({"nodes_featureids": [1 << 40, 0, 1, 0, 0]}, "feature outside"),
         ({"nodes_featureids": [7, 0, 1, 0, 0]}, "feature 7 of a row of 2"),
@@ -184,6 +188,97 @@ def test_a_classifier_with_too_many_classes_for_its_leaves_takes_no_memory() -> 
     with pytest.raises(ConfigError, match="cannot be explained"):
         read_forest(model)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
+
+
+def _around(nodes: list[onnx.NodeProto], *constants: onnx.TensorProto) -> onnx.ModelProto:
+    """Operators around `_attributes`' trees, which read `rows` and make `scores`; X in, y out."""
+    trees = helper.make_node(
+        "TreeEnsembleRegressor", ["rows"], ["scores"], domain="ai.onnx.ml", n_targets=1, **_attributes()
+    )
+    before = [node for node in nodes if node.output[0].startswith("rows")]
+    if not before:
+        before = [helper.make_node("Identity", ["X"], ["rows"])]
+    after = [node for node in nodes if node not in before]
+    model = model_of([*before, trees, *after], features=2, outputs=[("y", TensorProto.FLOAT, [None, 1])])
+    model.graph.initializer.extend(constants)
+    return model
+
+
+def _elsewhere(location: str) -> onnx.TensorProto:
+    tensor = TensorProto(name="c", data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL, dims=[1])
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", location
+    return tensor
+
+
+@pytest.mark.parametrize("location", ["beside.bin", "not-there.bin", "../up.bin", "/etc/hostname"])
+def test_what_is_kept_in_another_file_is_refused_and_never_opened(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside.bin").write_bytes(np.float32(1).tobytes())
+    tensor = _elsewhere(location)
+    with pytest.raises(ConfigError, match="kept in another file"):
+        read_forest(_around([helper.make_node("Add", ["scores", "c"], ["y"])], tensor))
+    node = helper.make_node(
+        "TreeEnsembleRegressor", ["X"], ["y"], domain="ai.onnx.ml", n_targets=1, base_values_as_tensor=tensor,
+        **_attributes(),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="base_values of the tree ensemble is not a readable tensor"):
+        read_forest(model_of([node], features=2, outputs=[("y", TensorProto.FLOAT, [None, 1])]))
+
+
+def _doubled(count: int) -> list[onnx.NodeProto]:
+    names = ["scores", *(f"s{step}" for step in range(count - 1)), "y"]
+    return [helper.make_node("Add", [name, name], [after]) for name, after in itertools.pairwise(names)]
+
+
+def _fibonacci(count: int) -> list[onnx.NodeProto]:
+    names = ["scores", "first", *(f"s{step}" for step in range(count)), "y"]
+    sums = [
+        helper.make_node("Add", [names[place], names[place + 1]], [names[place + 2]])
+        for place in range(len(names) - 2)
+    ]
+    return [helper.make_node("Identity", ["scores"], ["first"]), *sums]
+
+
+def _widened(count: int) -> list[onnx.NodeProto]:
+    names = ["X", *(f"rows{step}" for step in range(count - 1)), "rows"]
+    return [
+        helper.make_node("Concat", [name, name], [after], axis=1) for name, after in itertools.pairwise(names)
+    ] + [helper.make_node("Identity", ["scores"], ["y"])]
+
+
+def _scaled(count: int) -> list[onnx.NodeProto]:
+    names = ["scores", *(f"s{step}" for step in range(count - 1)), "y"]
+    return [helper.make_node("Mul", [name, "c"], [after]) for name, after in itertools.pairwise(names)]
+
+
+def test_scores_scaled_beyond_all_numbers_are_refused() -> None:
+    model = _around(_scaled(20), numpy_helper.from_array(np.array([3e38], np.float32), "c"))
+    with pytest.raises(ConfigError, match="not finite"):
+        read_forest(model)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        _doubled(60),
+        _fibonacci(80),
+        [helper.make_node("Sum", ["scores"] * 10_000_000, ["y"])],
+        _widened(60),
+        _scaled(50_000),
+    ],
+    ids=["doubled", "fibonacci", "named again and again", "widened", "scaled"],
+)
+def test_operators_that_blow_the_trees_up_take_neither_time_nor_memory(nodes: list[onnx.NodeProto]) -> None:
+    model = _around(nodes, numpy_helper.from_array(np.array([1 + 2**-23], np.float32), "c"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.monotonic()
+    with pytest.raises(ConfigError):
+        read_forest(model)
+    assert time.monotonic() - started < 60
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_500_000  # KiB
 
 
 @pytest.mark.parametrize("data", [b"", b"not a model", b"\x08", b"\xff" * 100])

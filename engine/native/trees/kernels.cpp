@@ -151,12 +151,20 @@ void add_coded_small(const float* values, const uint8_t* codes, double* sums) {
 
 #endif
 
+void flush(float* phi, double* sums, int32_t slots, int32_t rows) {
+  for (int32_t s = 0; s < slots; ++s, phi += block, sums += block)
+    for (int32_t c = 0; c < rows; ++c) {
+      sums[c] += static_cast<double>(phi[c]);
+      phi[c] = 0.0f;
+    }
+}
+
 constexpr bool wide = Floats::width > 4;
 
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {PENSTOCK_TEXT(PENSTOCK_ISA), wide, decide, number, add_coded, add_coded_small,
+const Kernels kernels = {PENSTOCK_TEXT(PENSTOCK_ISA), wide, decide, number, add_coded, add_coded_small, flush,
                          quadrature<Floats>, quadrature<Doubles>, look_up, look_up_exact};
 
 }  // namespace penstock::PENSTOCK_ISA

@@ -64,7 +64,7 @@ struct Quadrature {
 
 // The sum of the SHAP values of one or two leaves, by what their path's tests answer.
 struct LeafTable {
-  int32_t first_bit, bits;          // into BitTerms::ends
+  int32_t first_bit, bits;          // into the list of bits
   int32_t first_feature, features;  // into the list of slots
   int32_t own;                      // which of them the last bit's test is of
   int64_t first;                    // of the first output's (features, table_rows(bits)) floats
@@ -72,23 +72,12 @@ struct LeafTable {
 
 constexpr int64_t table_rows(int bits) { return bits < 4 ? 16 : int64_t{1} << bits; }
 
-// planes[b] = which rows answer bit b of a table.
-inline void answers(const LeafTable& table, const int32_t* bit_ends, const int32_t* terms, const uint64_t* masks,
-                    uint64_t* planes) {
-  const int32_t* ends = bit_ends + table.first_bit;
-  for (int32_t b = 0; b < table.bits; ++b) {
-    planes[b] = ~uint64_t{0};
-    for (int32_t t = ends[b]; t < ends[b + 1]; ++t)
-      planes[b] &= masks[terms[t] >> 1] ^ (static_cast<uint64_t>(terms[t] & 1) - 1);
-  }
-}
 
 struct Lookup {
   const LeafTable* tables;
   int32_t count;
   int32_t output;          // among the tree's own
-  const int32_t* bit_ends; // bit i is set where all of terms[bit_ends[i - 1] .. bit_ends[i]) hold
-  const int32_t* terms;    // place << 1 | wanted answer
+  const int32_t* bits;     // a table's bit b is set for the rows of masks[bits[table.first_bit + b]]
   const int32_t* slots;
   const float* values;
   const float* rests;      // what float32 left of them; only for look_up_exact
@@ -106,6 +95,8 @@ struct Kernels {
   // sums[c] += values[codes[c]]; of float32 at most 64 values in room for 64.
   void (*add_coded)(const double* values, const uint8_t* codes, double* sums);
   void (*add_coded_small)(const float* values, const uint8_t* codes, double* sums);
+  // sums += phi, and phi = 0, of the first `rows` rows of each slot.
+  void (*flush)(float* phi, double* sums, int32_t slots, int32_t rows);
   void (*quadrature_f)(const Quadrature<float>& work);
   void (*quadrature_d)(const Quadrature<double>& work);
   void (*look_up)(const Lookup& work, float* phi);          // += (slots, block)

@@ -32,17 +32,16 @@ inline __m512 picked(const __m512* values, Code code, const uint64_t* planes, in
   }
 }
 
-template <int bits>
+template <int bits, int vectors>
 void add_picked(const float* values, int32_t features, const int32_t* slots, const Code* codes, const uint64_t* planes,
-                int32_t rows, float* phi_all) {
-  constexpr int vectors = bits <= 4 ? 1 : 1 << (bits - 4);
-  for (int32_t f = 0; f < features; ++f) {
-    __m512 table[vectors];
-    for (int v = 0; v < vectors; ++v) table[v] = _mm512_loadu_ps(values + v * 16);
+                float* phi_all) {
+  constexpr int loads = bits <= 4 ? 1 : 1 << (bits - 4);
+  for (int32_t f = 0; f < features; ++f, values += loads * 16) {
+    __m512 table[loads];
+    for (int v = 0; v < loads; ++v) table[v] = _mm512_loadu_ps(values + v * 16);
     float* phi = phi_all + static_cast<int64_t>(slots[f]) * block;
-    for (int r = 0; r < rows; r += 16)
-      _mm512_storeu_ps(phi + r, _mm512_add_ps(_mm512_loadu_ps(phi + r), picked<bits>(table, codes[r / 16], planes, r)));
-    values += vectors * 16;
+    for (int v = 0; v < vectors; ++v)
+      _mm512_storeu_ps(phi + v * 16, _mm512_add_ps(_mm512_loadu_ps(phi + v * 16), picked<bits>(table, codes[v], planes, v * 16)));
   }
 }
 
@@ -66,14 +65,13 @@ inline __m256 picked(const float* values, Code code) {
   }
 }
 
-template <int bits>
-void add_picked(const float* values, int32_t features, const int32_t* slots, const Code* codes, const uint64_t*, int32_t rows,
+template <int bits, int vectors>
+void add_picked(const float* values, int32_t features, const int32_t* slots, const Code* codes, const uint64_t*,
                 float* phi_all) {
-  for (int r = 0; r < rows; r += 8) {
-    const Code code = codes[r / 8];
+  for (int v = 0; v < vectors; ++v) {
     for (int32_t f = 0; f < features; ++f) {
-      float* phi = phi_all + static_cast<int64_t>(slots[f]) * block + r;
-      _mm256_storeu_ps(phi, _mm256_add_ps(_mm256_loadu_ps(phi), picked<bits>(values + (f << bits), code)));
+      float* phi = phi_all + static_cast<int64_t>(slots[f]) * block + v * 8;
+      _mm256_storeu_ps(phi, _mm256_add_ps(_mm256_loadu_ps(phi), picked<bits>(values + (f << bits), codes[v])));
     }
   }
 }
@@ -89,8 +87,8 @@ struct Code {
 };
 constexpr int picked_bits_max = 0;
 
-template <int bits>
-void add_picked(const float*, int32_t, const int32_t*, const Code*, const uint64_t*, int32_t, float*) {}
+template <int bits, int vectors>
+void add_picked(const float*, int32_t, const int32_t*, const Code*, const uint64_t*, float*) {}
 
 inline Code widened(const uint8_t* codes) {
   Code wide;
@@ -126,13 +124,15 @@ struct Answered {
   Code codes[block / Floats::width];
 
   Answered(const Lookup& work, const LeafTable& table) {
-    answers(table, work.bit_ends, work.terms, work.masks, planes);
+    const int32_t* bits = work.bits + table.first_bit;
+    for (int32_t b = 0; b < table.bits; ++b) planes[b] = work.masks[bits[b]];
     uint8_t bytes[block];
+    const int vectors = work.rows / Floats::width;
     number(planes, table.bits < 8 ? table.bits : 8, bytes);
-    for (int v = 0; v < block / Floats::width; ++v) codes[v] = widened(bytes + v * Floats::width);
+    for (int v = 0; v < vectors; ++v) codes[v] = widened(bytes + v * Floats::width);
     if (table.bits <= 8) return;
     number(planes + 8, table.bits - 8, bytes);
-    for (int v = 0; v < block / Floats::width; ++v) codes[v] = joined(codes[v], widened(bytes + v * Floats::width));
+    for (int v = 0; v < vectors; ++v) codes[v] = joined(codes[v], widened(bytes + v * Floats::width));
   }
 };
 
@@ -140,7 +140,9 @@ inline int64_t first_value(const Lookup& work, const LeafTable& table) {
   return table.first + work.output * table_rows(table.bits) * table.features;
 }
 
-void look_up(const Lookup& work, float* phi) {
+// `vectors` of rows.
+template <int vectors>
+void look_up_some(const Lookup& work, float* phi) {
   for (const LeafTable* table = work.tables; table != work.tables + work.count; ++table) {
     const Answered answered(work, *table);
     const Code* codes = answered.codes;
@@ -149,13 +151,23 @@ void look_up(const Lookup& work, float* phi) {
     const float* values = work.values + first_value(work, *table);
     const int32_t* slots = work.slots + table->first_feature;
     switch (bits <= picked_bits_max ? bits : 0) {
-      case 1: case 2: case 3: case 4: add_picked<4>(values, features, slots, codes, planes, work.rows, phi); break;
-      case 5: add_picked<5>(values, features, slots, codes, planes, work.rows, phi); break;
-      case 6: add_picked<6>(values, features, slots, codes, planes, work.rows, phi); break;
-      case 7: add_picked<7>(values, features, slots, codes, planes, work.rows, phi); break;
-      case 8: add_picked<8>(values, features, slots, codes, planes, work.rows, phi); break;
+      case 1: case 2: case 3: case 4: add_picked<4, vectors>(values, features, slots, codes, planes, phi); break;
+      case 5: add_picked<5, vectors>(values, features, slots, codes, planes, phi); break;
+      case 6: add_picked<6, vectors>(values, features, slots, codes, planes, phi); break;
+      case 7: add_picked<7, vectors>(values, features, slots, codes, planes, phi); break;
+      case 8: add_picked<8, vectors>(values, features, slots, codes, planes, phi); break;
       default: add_gathered(values, bits, features, slots, codes, work.rows, phi);
     }
+  }
+}
+
+void look_up(const Lookup& work, float* phi) {
+  constexpr int each = 16 / Floats::width;
+  switch (work.rows / 16) {
+    case 1: look_up_some<1 * each>(work, phi); break;
+    case 2: look_up_some<2 * each>(work, phi); break;
+    case 3: look_up_some<3 * each>(work, phi); break;
+    default: look_up_some<4 * each>(work, phi);
   }
 }
 

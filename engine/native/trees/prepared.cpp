@@ -68,4 +68,15 @@ void Prepared::columns(const float* rows, int64_t count, int64_t begin, float* x
   }
 }
 
+void Prepared::follow(size_t t, uint64_t* masks) const {
+  const Tree& tree = trees[t];
+  uint64_t* passed = masks + tree.places();
+  for (int32_t i = 0; i < tree.places(); ++i) {
+    const int32_t earlier = tree.earlier[i];
+    const uint64_t before = earlier < 0 ? ~uint64_t{0} : passed[2 * earlier + tree.earlier_side[i]];
+    passed[2 * i] = before & ~masks[i];
+    passed[2 * i + 1] = before & masks[i];
+  }
+}
+
 }  // namespace penstock

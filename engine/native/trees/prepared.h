@@ -14,6 +14,8 @@
 namespace penstock {
 
 struct Prepared {
+  static constexpr int masks_each = 3;  // for a place; see follow()
+
   explicit Prepared(Forest checked);  // throws what Forest::check() does
   Prepared(const Prepared&) = delete;
   Prepared& operator=(const Prepared&) = delete;
@@ -27,12 +29,16 @@ struct Prepared {
   int32_t places_max = 1, depth_most = 0;
 
   int32_t slots() const { return static_cast<int32_t>(features.size()); }
+  int64_t mask_cells() const { return int64_t{places_max} * masks_each; }  // room for those of any tree
 
   // Rows [begin, begin + block) of (count, F), by column; past the end the last one again.
   void columns(const float* rows, int64_t count, int64_t begin, float* x) const;
   void decide(const Kernels& kernels, size_t tree, const float* x, uint64_t* masks) const {
     kernels.decide(tests.data() + first_test[tree], trees[tree].places(), sets_.data(), x, masks);
   }
+  // After the masks of the tree's places, for each place the rows that go to no there, and to yes, and have passed all tests of
+  // the same feature above on the way that leads here: masks (masks_each * places,).
+  void follow(size_t tree, uint64_t* masks) const;
 
  private:
   std::vector<uint32_t> bits_;

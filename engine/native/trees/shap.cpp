@@ -34,19 +34,6 @@ struct Shap::Scratch {
   Shares shares;
   int32_t additions = 0;  // to phi
 
-  void added(int32_t count) {
-    additions += count;
-    if (additions >= additions_max) flush();
-  }
-
-  void flush() {
-    for (size_t i = 0; i < phi.size(); ++i) {
-      sums[i] += static_cast<double>(phi[i]);
-      phi[i] = 0.0f;
-    }
-    additions = 0;
-  }
-
   template <typename T, typename F, typename D>
   auto& of(F Scratch::*f, D Scratch::*d) {
     if constexpr (sizeof(T) == sizeof(float)) return this->*f;
@@ -138,6 +125,16 @@ void Shap::part_background(size_t t, Scratch& scratch) const {
   }
 }
 
+// So many more numbers have been added to phi, or will be none: where they are many, they go over to the sums.
+void Shap::added(int32_t count, int blocks, const int32_t* rows, Scratch& scratch) const {
+  scratch.additions += count;
+  if (scratch.additions < additions_max) return;
+  const int64_t cells = static_cast<int64_t>(prepared_.slots()) * block;
+  for (int b = 0; b < blocks; ++b)
+    kernels_.flush(scratch.phi.data() + b * cells, scratch.sums.data() + b * cells, prepared_.slots(), rows[b]);
+  scratch.additions = 0;
+}
+
 // Adds a tree's values of one output to the scratch's sums (float64) or phi (float32).
 template <typename T>
 void Shap::add_quadrature(const Term& term, int blocks, const int32_t* rows, Scratch& scratch) const {
@@ -186,26 +183,27 @@ void Shap::walk(const Term& term, const Shares& shares, double weight, int block
     for (int q = 0; q < points; ++q) weights[q] = static_cast<T>(rule.weights[from + q] * weight);
     for (int b = 0; b < blocks; ++b) {
       const Quadrature<T> work{nodes_[term.tree].data(), constants.data(), weights, points, rows[b],
-                               scratch.masks.data() + static_cast<int64_t>(b) * prepared_.places_max, scratch.live.data(),
+                               scratch.masks.data() + b * prepared_.mask_cells(), scratch.live.data(),
                                scratch.of<T>(&Scratch::stack_f, &Scratch::stack_d).data(), phi.data() + b * cells};
       if constexpr (sizeof(T) == sizeof(float)) kernels_.quadrature_f(work);
       else kernels_.quadrature_d(work);
     }
-    if constexpr (sizeof(T) == sizeof(float)) scratch.added(tree.places());
+    if constexpr (sizeof(T) == sizeof(float)) added(tree.places(), blocks, rows, scratch);
   }
 }
 
 void Shap::add_tables(const Term& term, bool exact, int blocks, const int32_t* rows, Scratch& scratch) const {
   const int64_t cells = static_cast<int64_t>(prepared_.slots()) * block;
+  for (int b = 0; b < blocks; ++b) prepared_.follow(term.tree, scratch.masks.data() + b * prepared_.mask_cells());
   for (int32_t from = 0, all = tables_->count(term.tree); from < all; from += additions_max) {
     const int32_t count = std::min(additions_max, all - from);
     for (int b = 0; b < blocks; ++b) {
-      const uint64_t* masks = scratch.masks.data() + static_cast<int64_t>(b) * prepared_.places_max;
+      const uint64_t* masks = scratch.masks.data() + b * prepared_.mask_cells();
       const Lookup work = tables_->look_up(term.tree, term.output, from, count, masks, rows[b]);
       if (exact) kernels_.look_up_exact(work, scratch.sums.data() + b * cells);
       else kernels_.look_up(work, scratch.phi.data() + b * cells);
     }
-    if (!exact) scratch.added(count);
+    if (!exact) added(count, blocks, rows, scratch);
   }
 }
 
@@ -225,7 +223,7 @@ void Shap::explain_rows(const float* rows, int64_t count, int64_t begin, int blo
   int64_t valid[blocks_together];
   int32_t used[blocks_together];
   scratch.x.resize(static_cast<size_t>(blocks * cells));
-  scratch.masks.resize(static_cast<size_t>(blocks) * prepared_.places_max);
+  scratch.masks.resize(static_cast<size_t>(blocks * prepared_.mask_cells()));
   for (int b = 0; b < blocks; ++b) {
     valid[b] = std::min<int64_t>(block, count - begin - b * block);
     used[b] = static_cast<int32_t>((valid[b] + row_step - 1) / row_step * row_step);
@@ -237,14 +235,14 @@ void Shap::explain_rows(const float* rows, int64_t count, int64_t begin, int blo
     scratch.scores.assign(static_cast<size_t>(blocks) * block, 0.0);
     for (const Term& term : terms_[k]) {
       for (int b = 0; b < blocks; ++b) {
-        uint64_t* masks = scratch.masks.data() + static_cast<int64_t>(b) * prepared_.places_max;
+        uint64_t* masks = scratch.masks.data() + b * prepared_.mask_cells();
         prepared_.decide(kernels_, term.tree, scratch.x.data() + b * cells, masks);
         predictor_.add(term.tree, term.output, masks, rows + (begin + b * block) * forest.features, valid[b],
                        scratch.scores.data() + b * block);
       }
       add_tree(term, exact, blocks, used, scratch);
     }
-    scratch.flush();
+    added(additions_max, blocks, used, scratch);
     for (int b = 0; b < blocks; ++b) {
       for (int64_t c = 0; c < valid[b]; ++c) {
         const int64_t row = begin + b * block + c;

@@ -49,6 +49,7 @@ class Shap {
   void expect_from_shares(const std::vector<double>& share);
   void expect_from_background(const std::vector<float>& background, int threads);
   void explain_rows(const float* rows, int64_t count, int64_t begin, int blocks, bool exact, double* values, double* scores) const;
+  void added(int32_t count, int blocks, const int32_t* rows, Scratch& scratch) const;
   void add_tree(const Term& term, bool exact, int blocks, const int32_t* rows, Scratch& scratch) const;
   void add_tables(const Term& term, bool exact, int blocks, const int32_t* rows, Scratch& scratch) const;
   template <typename T>

@@ -104,9 +104,8 @@ int64_t LeafTables::size_of(size_t t, int32_t bits_max) const {
     distinct[i] = above + (tree.earlier[i] < 0 ? 1 : 0);
     if (tree.yes[i] >= 0 && tree.no[i] >= 0) continue;
     if (bits > bits_max) return 0;
-    const int64_t ends = bits + 1, terms = tree.level[i] + 1, slots = distinct[i];
-    const int64_t floats = table_rows(bits) * slots * outputs * floats_each_;
-    bytes += static_cast<int64_t>(sizeof(LeafTable) + sizeof(int32_t) * (ends + terms + slots) + sizeof(float) * floats);
+    const int64_t slots = distinct[i], floats = table_rows(bits) * slots * outputs * floats_each_;
+    bytes += static_cast<int64_t>(sizeof(LeafTable) + sizeof(int32_t) * (bits + slots) + sizeof(float) * floats);
   }
   return bytes;
 }
@@ -117,25 +116,22 @@ void LeafTables::plan(size_t t, int64_t& floats) {
   const Tree& tree = prepared_.trees[t];
   const Test* tests = prepared_.tests.data() + prepared_.first_test[t];
   first_[t] = static_cast<int64_t>(tables_.size());
-  std::vector<std::pair<int32_t, int32_t>> path;  // slot, term
+  std::vector<std::pair<int32_t, int32_t>> path;  // slot, the last of its tests above and its side
   for (int32_t place = 0; place < tree.places(); ++place) {
     if (tree.yes[place] >= 0 && tree.no[place] >= 0) continue;
     path.clear();
     for (int32_t at = place; tree.above[at] >= 0; at = tree.above[at])
       path.emplace_back(tests[tree.above[at]].slot, tree.above[at] << 1 | tree.side[at]);
-    std::sort(path.begin(), path.end());
-    LeafTable table{static_cast<int32_t>(bit_ends_.size()), 0, static_cast<int32_t>(slots_.size()), 0, -1, floats};
-    bit_ends_.push_back(static_cast<int32_t>(terms_.size()));
+    std::sort(path.begin(), path.end());  // places are in preorder: of a feature's tests the lowest comes last
+    LeafTable table{static_cast<int32_t>(bits_.size()), 0, static_cast<int32_t>(slots_.size()), 0, -1, floats};
     for (size_t i = 0; i < path.size(); ++i) {
-      terms_.push_back(path[i].second);
       if (i + 1 < path.size() && path[i + 1].first == path[i].first) continue;
-      bit_ends_.push_back(static_cast<int32_t>(terms_.size()));
+      bits_.push_back(tree.places() + path[i].second);
       if (path[i].first == tests[place].slot) table.own = static_cast<int32_t>(slots_.size()) - table.first_feature;
       slots_.push_back(path[i].first);
     }
-    terms_.push_back(place << 1 | 1);
-    bit_ends_.push_back(static_cast<int32_t>(terms_.size()));
-    table.bits = static_cast<int32_t>(bit_ends_.size()) - 1 - table.first_bit;
+    bits_.push_back(place);
+    table.bits = static_cast<int32_t>(bits_.size()) - table.first_bit;
     if (table.own < 0) {
       table.own = table.bits - 1;
       slots_.push_back(tests[place].slot);
@@ -153,16 +149,16 @@ std::vector<double> LeafTables::counted(size_t t, const Background& background) 
   int64_t codes = 0;
   for (const LeafTable* table = begin; table != end; ++table) codes += int64_t{1} << table->bits;
   std::vector<double> weights(static_cast<size_t>(codes), 0.0);
-  std::vector<uint64_t> masks(prepared_.trees[t].places());
-  uint64_t planes[32];
+  std::vector<uint64_t> masks(static_cast<size_t>(prepared_.trees[t].places()) * Prepared::masks_each);
   for (int64_t first = 0; first < background.rows; first += block) {
     prepared_.decide(best_kernels(), t, background.columns[first / block].data(), masks.data());
+    prepared_.follow(t, masks.data());
     double* weight = weights.data();
     for (const LeafTable* table = begin; table != end; weight += int64_t{1} << table->bits, ++table) {
-      answers(*table, bit_ends_.data(), terms_.data(), masks.data(), planes);
+      const int32_t* bits = bits_.data() + table->first_bit;
       for (int64_t c = 0; c < std::min<int64_t>(block, background.rows - first); ++c) {
         uint32_t code = 0;
-        for (int32_t b = 0; b < table->bits; ++b) code |= static_cast<uint32_t>(planes[b] >> c & 1) << b;
+        for (int32_t b = 0; b < table->bits; ++b) code |= static_cast<uint32_t>(masks[bits[b]] >> c & 1) << b;
         ++weight[code];
       }
     }
@@ -172,13 +168,16 @@ std::vector<double> LeafTables::counted(size_t t, const Background& background) 
 }
 
 // How much of the training data satisfies each set of the features of the leaf on that side: (2^features,).
-std::vector<double> LeafTables::shared(const LeafTable& table, const Shares& shares, bool side) const {
-  const int32_t* ends = bit_ends_.data() + table.first_bit;
+std::vector<double> LeafTables::shared(size_t t, const LeafTable& table, const Shares& shares, bool side) const {
+  const int32_t places = prepared_.trees[t].places();
   const auto share_of = [&](int32_t place, bool yes) { return (yes ? shares.yes : shares.no)[place]; };
   std::vector<double> weight(size_t{1} << table.features, 1.0);
   for (int32_t f = 0; f < table.features; ++f) {
-    double share = f == table.own ? share_of(terms_[ends[table.bits - 1]] >> 1, side) : 1.0;
-    for (int32_t i = ends[f]; f < table.bits - 1 && i < ends[f + 1]; ++i) share *= share_of(terms_[i] >> 1, terms_[i] & 1);
+    double share = f == table.own ? share_of(place_of(table), side) : 1.0;
+    if (f < table.bits - 1) {
+      const int32_t last = bits_[table.first_bit + f] - places;
+      share *= shares.before[last >> 1] * share_of(last >> 1, last & 1);
+    }
     for (size_t set = 0; set < weight.size(); ++set) weight[set] *= set >> f & 1 ? share : 1 - share;
   }
   return weight;
@@ -187,14 +186,14 @@ std::vector<double> LeafTables::shared(const LeafTable& table, const Shares& sha
 void LeafTables::fill(size_t t, const LeafTable& table, const Shares* shares, const double* by_code) {
   const Tree& tree = prepared_.trees[t];
   const int64_t size = table_rows(table.bits);
-  const int32_t place = terms_[bit_ends_[table.first_bit + table.bits - 1]] >> 1;
+  const int32_t place = place_of(table);
   std::vector<double> sums(static_cast<size_t>(size) * table.features * prepared_.outputs[t].size(), 0.0);
   for (const bool side : {true, false}) {
     const int32_t child = side ? tree.yes[place] : tree.no[place];
     if (child >= 0) continue;
     const std::vector<uint32_t> satisfied = satisfied_by_code(table, side);
     std::vector<double> weight(size_t{1} << table.features, 0.0);
-    if (shares != nullptr) weight = shared(table, *shares, side);
+    if (shares != nullptr) weight = shared(t, table, *shares, side);
     else for (size_t code = 0; code < satisfied.size(); ++code) weight[satisfied[code]] += by_code[code];
     const std::vector<double> phi = leaf_shapley(table.features, weight);
     const double* values = prepared_.forest.value(tree.leaf_row[~child]);
@@ -212,7 +211,7 @@ void LeafTables::fill(size_t t, const LeafTable& table, const Shares* shares, co
 }
 
 Lookup LeafTables::look_up(size_t t, size_t output, int32_t from, int32_t count, const uint64_t* masks, int32_t rows) const {
-  return {tables_.data() + first_[t] + from, count, static_cast<int32_t>(output), bit_ends_.data(), terms_.data(), slots_.data(),
+  return {tables_.data() + first_[t] + from, count, static_cast<int32_t>(output), bits_.data(), slots_.data(),
           values_.data(), rests_.data(), masks, rows};
 }
 

@@ -37,10 +37,11 @@ class LeafTables {
 
  private:
   int64_t size_of(size_t tree, int32_t bits_max) const;
+  int32_t place_of(const LeafTable& table) const { return bits_[table.first_bit + table.bits - 1]; }
   void plan(size_t tree, int64_t& floats);
   void fill(size_t tree, const LeafTable& table, const Shares* shares, const double* by_code);
   std::vector<double> counted(size_t tree, const Background& background) const;
-  std::vector<double> shared(const LeafTable& table, const Shares& shares, bool side) const;
+  std::vector<double> shared(size_t tree, const LeafTable& table, const Shares& shares, bool side) const;
 
   const Prepared& prepared_;
   const int32_t floats_each_;  // for a value
@@ -48,7 +49,7 @@ class LeafTables {
   std::vector<int64_t> first_;  // of each tree's tables
   std::vector<int32_t> count_;
   std::vector<LeafTable> tables_;
-  std::vector<int32_t> bit_ends_, terms_, slots_;
+  std::vector<int32_t> bits_, slots_;
   AlignedVector<float> values_, rests_;
 };
 
