@@ -45,6 +45,7 @@ bench: setup ## the figures of the README, measured here; tables and pictures un
 	@mkdir -p docs/figures
 	@$(BIN)/penstock bench codec
 	@$(BIN)/penstock bench explain --models 100x6,500x6,100x8 --batches 1,16,256,1024 --picture docs/figures/explain.svg --table docs/figures/explain.md
+	@$(BIN)/penstock bench predict
 	@$(BIN)/penstock bench pipeline
 	@$(BIN)/penstock bench peers --picture docs/figures/peers.svg
 

@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None = None) -> dict[str, Any]:
     """Measure, show tables, and return all of it."""
-    batches = _numbers(arguments.batches, "--batches", 8192)
-    models = [_shape(name) for name in arguments.models.split(",")]
+    batches = parse_numbers(arguments.batches, "--batches", 8192)
+    models = [parse_shape(name) for name in arguments.models.split(",")]
     chosen = _chosen(arguments.peers)
     sections = _named(arguments.sections, "--sections", _sections)
     if not 1 <= arguments.background <= 10_000 or not 0 < arguments.seconds <= 60:
@@ -154,7 +154,8 @@ def _gpu() -> str | None:
     return gpu.model
 
 
-def _shape(name: str) -> tuple[int, int]:
+def parse_shape(name: str) -> tuple[int, int]:
+    """Trees and depth of what --models says, as 100x6. Raises ConfigError."""
     match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d?)", name.strip())
     if match is None or int(match[2]) > 12:
         raise ConfigError(f"--models {name} is not TREESxDEPTH, as 100x6, with a depth of at most 12")
@@ -174,7 +175,8 @@ def _named(names: str, option: str, known: tuple[str, ...]) -> tuple[str, ...]:
     return wanted
 
 
-def _numbers(text: str, option: str, most: int) -> list[int]:
+def parse_numbers(text: str, option: str, most: int) -> list[int]:
+    """Numbers parted by commas, each 1 to `most`. Raises ConfigError."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:

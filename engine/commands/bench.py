@@ -12,6 +12,7 @@ kinds = {
     "codec": "Avro records to a matrix and results to Avro, beside fastavro",
     "explain": "SHAP values, beside shap, XGBoost, LightGBM, FastTreeSHAP, shapiq, treeshap and WOODELF; LIME beside lime",
     "peers": "records through a real Kafka, beside loops in Java and Python, Kafka Streams, Quix, Faust and MLServer",
+    "predict": "trees by our kernel, beside ONNX Runtime and XGBoost",
     "pipeline": "records through a real Kafka, beside a hand-written Python loop",
 }
 

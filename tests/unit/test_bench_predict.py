@@ -1,0 +1,56 @@
+"""`penstock bench predict`: the same rows for all, taking turns, and whether the bar is met."""
+
+import argparse
+import io
+
+import pytest
+from rich.console import Console
+
+from engine.bench import predict
+from engine.terminal import Terminal
+from schemas.errors import ConfigError
+
+
+class TickingClock:
+    """Every look at it takes a millisecond."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        self.now_s += 0.001
+        return self.now_s
+
+    def wall_ms(self) -> int:
+        return 0
+
+    def sleep(self, duration_s: float) -> None:
+        self.now_s += duration_s
+
+
+def run(*words: str) -> tuple[dict[str, object], str]:
+    parser = argparse.ArgumentParser()
+    predict.add_arguments(parser)
+    shown = io.StringIO()
+    terminal = Terminal(console=Console(file=shown, width=120))
+    return predict.run(parser.parse_args(words), terminal, TickingClock()), shown.getvalue()
+
+
+def test_all_are_timed_on_every_batch_size_and_the_bar_is_judged() -> None:
+    found, shown = run("--models", "3x2", "--batches", "1,256", "--seconds", "0.1")
+    (model,) = found["models"]  # type: ignore[misc]
+    assert model["model"] == "3x2"
+    for batch in (1, 256):
+        rates = model["rows_per_s"][str(batch)]
+        assert set(rates) == {"penstock", "onnxruntime", "xgboost"}
+        assert rates["penstock"] == pytest.approx(1000 * batch)
+    assert "1x met" in shown  # as fast as the other on this clock: enough for one row,
+    assert "2.5x missed" in shown  # and not for many
+
+
+@pytest.mark.parametrize(
+    "words", [("--batches", "0"), ("--models", "100"), ("--seconds", "0"), ("--batches", "x")]
+)
+def test_what_makes_no_sense_is_one_sentence(words: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError):
+        run(*words)
