@@ -18,6 +18,7 @@ help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.native ## .venv with everything, the native code, Kafka's jars
+	@$(BIN)/python -m compileall -q engine connectors schemas
 	@$(BIN)/python -m connectors.embedded --fetch || [[ "$(ARGS)" == *"--broker memory"* ]]
 
 demo: setup ## everything on one machine: real flights, predicted and explained as they take off
@@ -69,7 +70,7 @@ $(VENV)/.packages: requirements.txt pyproject.toml | $(VENV)/.tools
 	@echo "installing the packages of requirements.txt into $(VENV) ..."
 	@awk '/^uv==/ {on = 1; print; next} on && /^ / {print; next} {on = 0}' requirements.txt > $(VENV)/uv.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements.txt
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --no-deps -r requirements.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -C wheel.cmake=false -e .
 	@touch $@
 

@@ -25,6 +25,7 @@ from schemas.records import Outgoing
 
 messages_per_call = 8192
 queue_messages_max = 2_000_000
+_connect_s = 1.0
 
 
 class _Queue:
@@ -204,8 +205,15 @@ class KafkaTransactionalProducer:
 
     def initialise(self, timeout_s: float) -> None:
         """As TransactionalProducer asks; likewise below."""
-        initialise, patience_s = self._queue.client.init_transactions, self._initialise_s
-        self._call("initialise", lambda: initialise(patience_s), timeout_s)
+        client, patience_s = self._queue.client, self._initialise_s
+
+        def initialise() -> None:
+            # A client that is not connected when it is asked for its coordinator asks again half a second later.
+            with suppress(KafkaException):
+                client.list_topics(self._topic, timeout=_connect_s)
+            client.init_transactions(patience_s)
+
+        self._call("initialise", initialise, timeout_s)
 
     def begin(self) -> None:
         try:
