@@ -9,7 +9,7 @@ from engine.clock import Clock
 from engine.compute import Finished
 from engine.ledger import Ledger
 from engine.metrics import Metrics
-from engine.pipeline import Waiting
+from engine.onlookers import Waiting
 from engine.status import StatusBoard, WorkerState, WorkerStatus
 
 gauges_every_s = 1.0

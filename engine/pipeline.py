@@ -3,18 +3,17 @@
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.batcher import Batch, Batcher, Poll
+from engine.batcher import Batcher, Poll
 from engine.clock import Clock
 from engine.compute import Compute, Finished
 from engine.ledger import Ledger, Span
+from engine.onlookers import Breaker, Waiting, Watcher
 from engine.ports import AssignmentListener, Delivery, Sink, Source
 from schemas.errors import AbortedError, UnavailableError
-from schemas.records import Outgoing, Records, Rejection
+from schemas.records import Outgoing, Records
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,44 +36,6 @@ class PipelineLimits:
     aborts_in_a_row_max: int = 20
     abort_backoff_first_s: float = 0.05
     abort_backoff_max_s: float = 5.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Waiting:
-    """Rows by where they wait."""
-
-    batcher: int
-    compute: int
-    delivery: int
-
-
-class Watcher(Protocol):
-    """Told what happens, on the polling thread; counts it and shows it."""
-
-    def turn(self, *, ledger: Ledger, waiting: "Waiting") -> None:
-        """The loop is alive."""
-
-    def draining(self) -> None:
-        """The loop was asked to stop; what is in flight is being finished."""
-
-    def batch_closed(self, batch: Batch) -> None:
-        """A batch was handed to the compute side."""
-
-    def delivered(self, finished: Sequence[Finished], *, took_s: float) -> None:
-        """These batches are acknowledged, and their offsets are committed or about to be; `took_s` since submitted."""
-
-    def rewound(self, *, cause: str) -> None:
-        """Everything in flight was dropped and will be read again; the cause is abort, revoke or lost."""
-
-    def rebalanced(self, *, assigned: Sequence[int]) -> None:
-        """The assignment changed."""
-
-
-class Breaker(Protocol):
-    """Stops a worker that sets too much aside."""
-
-    def observe(self, bad: NDArray[np.bool_], rejections: Sequence[Rejection]) -> None:
-        """Take in the next batch. Raises TooManyRejectedError."""
 
 
 class Pipeline:
@@ -153,24 +114,32 @@ class Pipeline:
         polled = self._poll()
         self._feed()
         quick = self._quick()
-        self._collect(wait=not self._deliveries and (quick or not polled), all_of_it=quick)
+        worth_waiting = not self._deliveries or self._commits_by_source
+        self._collect(wait=worth_waiting and (quick or not polled), all_of_it=quick)
         self._deliver(wait=quick or not polled)
         if self._commit_due_s is not None and self._clock.monotonic_s() >= self._commit_due_s:
             self._commit()
 
     def _quick(self) -> bool:
-        """Whether a transaction takes longer than all the rest does, as at low load: then what comes meanwhile is polled and
-        computed when it has ended, as one batch, and goes into the next. Looking for it earlier would have the model, the
-        interpreter and the broker do more for every record, and bring none of them forward."""
-        if self._commits_by_source:
-            return False
+        """Whether the broker takes longer than all the rest does, as at low load: then what was polled is computed at once, as
+        one batch. With transactions it goes into the next one, and what comes during that one is polled when it has ended:
+        looking for it earlier would have the model, the interpreter and the broker do more for every record, and bring
+        none of them forward. Without, nothing is waited for but the next record."""
         waiting = self._waiting()
         rows = waiting.batcher + waiting.compute + waiting.delivery
         limits = self._limits
         return rows < limits.beside_records_min and self._batcher.expected_s(rows) < limits.quick_compute_s
 
     def _broker_wait_s(self) -> float:
-        return self._limits.quick_wait_s if self._quick() else self._limits.busy_wait_s
+        if not self._quick():
+            return self._limits.busy_wait_s
+        return 0.0 if self._commits_by_source else self._limits.quick_wait_s
+
+    def _poll_wait_s(self) -> float:
+        if not self._deliveries:
+            return self._limits.idle_poll_s if self.quiet else 0.0
+        # Acknowledgements come by themselves, and are only needed for the next commit.
+        return self._limits.busy_wait_s if self._commits_by_source and self._quick() else 0.0
 
     def _waiting(self) -> Waiting:
         submitted = sum(finished.batch.rows for _, group in self._deliveries for finished in group)
@@ -197,8 +166,7 @@ class Pipeline:
             return False
         self._stalled_since_s = None
         self._source.resume()
-        idle = self.quiet and not self._deliveries
-        records = self._poll_source(room, self._limits.idle_poll_s if idle else 0.0)
+        records = self._poll_source(room, self._poll_wait_s())
         return records is not None and len(records) > 0
 
     def _hold_back(self, now_s: float) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 
 from engine.batcher import Batch, Batcher, CostCurve
 from engine.compute import Finished
-from engine.pipeline import Pipeline, PipelineLimits, Waiting
+from engine.onlookers import Waiting
+from engine.pipeline import Pipeline, PipelineLimits
 from engine.ports import AssignmentListener, Delivery, Positions
 from engine.predict import Outcome
 from schemas.errors import PenstockError, TooManyRejectedError, UnavailableError

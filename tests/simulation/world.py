@@ -9,7 +9,8 @@ from connectors.memory import Fault, MemoryBroker, Point
 from engine.batcher import Batch, Batcher, CostCurve
 from engine.codec.breaker import Breaker
 from engine.ledger import Ledger
-from engine.pipeline import Pipeline, PipelineLimits, Waiting
+from engine.onlookers import Waiting
+from engine.pipeline import Pipeline, PipelineLimits
 from engine.ports import AssignmentListener, Sink
 from schemas.errors import FencedError, UnavailableError
 from tests.simulation.stages import kinds, make_scorer, read_place

@@ -99,6 +99,24 @@ def test_at_low_load_a_turn_waits_for_the_delivery_and_then_takes_what_has_come(
     assert [dict(delivery.positions) for delivery in loop.sink.delivered] == [{0: 1}, {0: 3, 1: 1}]
 
 
+def test_at_least_once_at_low_load_only_the_next_record_is_waited_for() -> None:
+    loop = Loop(commits_by_source=True, quick_compute_s=1.0)
+    loop.compute.takes_time, loop.sink.eager, loop.sink.room = True, False, 8
+    loop.source.coming += [records((0, 0)), records((0, 1)), records((1, 0))]
+    began_s = loop.clock.now_s
+    loop.turns(3)
+    assert [dict(delivery.positions) for delivery in loop.sink.pending] == [{0: 1}, {0: 2}, {1: 1}]
+    assert loop.clock.now_s - began_s < 0.002  # nobody waited for an acknowledgement
+    loop.turns(5)
+    assert all(0 < timeout_s <= 0.2 for _, timeout_s in loop.source.polls[-5:])
+    assert loop.source.committed == []
+    loop.sink.eager = True
+    loop.turns(1)
+    loop.clock.sleep(1.0)
+    loop.turns(1)
+    assert loop.source.committed == [{0: 2, 1: 1}]
+
+
 @pytest.mark.parametrize("limits", [{"quick_compute_s": 0.0}, {"beside_records_min": 1}])
 def test_where_batches_take_long_or_are_large_they_are_polled_beside_the_delivery(
     limits: dict[str, float],
