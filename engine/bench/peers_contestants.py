@@ -104,6 +104,15 @@ def _python_loop(entry: Entry, *, delivery: str = "exactly_once", explains: bool
     return [sys.executable, "-m", "engine.bench.python_loop", given]
 
 
+def _echo_command(entry: Entry, *, delivery: str) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "engine.bench.peers_echo",
+        _in_json(entry, _given(entry, delivery=delivery)),
+    ]
+
+
 def _needs_shap(announce: Announce) -> None:
     if importlib.util.find_spec("shap") is None:
         raise ConfigError("shap is not installed here")
@@ -189,6 +198,14 @@ _quix = Contestant(
     prepare=_has_python("quix"),
     start=lambda entry, announce: _app(entry, announce, "quix", delivery="exactly_once"),
     share=0.75,
+)
+_echo = Contestant(
+    slug="echo",
+    offered="all",
+    title="librdkafka alone, no work",
+    guarantee=_at_least_once,
+    start=lambda entry, _: _echo_command(entry, delivery="at_least_once"),
+    limit=True,
 )
 
 contestants: Final = (
@@ -281,18 +298,13 @@ contestants: Final = (
         asks_in_json=True,
         note="reads JSON; no consumer group, starts at the end, commits nothing",
     ),
-    Contestant(
-        slug="echo",
-        offered="all",
-        title="librdkafka alone, no work",
-        guarantee=_at_least_once,
-        start=lambda entry, _: [
-            sys.executable,
-            "-m",
-            "engine.bench.peers_echo",
-            _in_json(entry, _given(entry)),
-        ],
-        limit=True,
+    _echo,
+    replace(
+        _echo,
+        slug="echo-eos",
+        title="librdkafka alone, in transactions",
+        guarantee=_exactly_once,
+        start=lambda entry, _: _echo_command(entry, delivery="exactly_once"),
     ),
 )
 """In the order of the table."""

@@ -13,7 +13,7 @@ summary = (
     "first committed output, and latency at an offered rate; 30 doubles a record, a model of 100 trees x depth 6. "
     "With --records 2000000 or more it also tells by how much memory grows."
 )
-_names = "penstock,penstock-onnxruntime,penstock-alo,penstock-explained,python-loop,echo"
+_names = "penstock,penstock-onnxruntime,penstock-alo,penstock-explained,python-loop,echo,echo-eos"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
