@@ -16,9 +16,7 @@ def draw(found: Mapping[str, Any]) -> str:
     y = 24
     for model in found["models"]:
         y = _model(parts, model, y)
-    caption = (
-        f"{processors(found['machine'])}, one thread, {model['features']} features; penstock bench explain"
-    )
+    caption = f"{processors(found['machine'])}, one thread, {model['features']} features, 8 % of the values missing; penstock bench explain"
     parts.append(text(8, y + 6, caption, "small"))
     return svg(parts, height=y + 20, label="SHAP values per second of Penstock and its peers")
 

@@ -202,7 +202,7 @@ _quix = Contestant(
 _echo = Contestant(
     slug="echo",
     offered="all",
-    title="librdkafka alone, no work",
+    title="librdkafka, no work",
     guarantee=_at_least_once,
     start=lambda entry, _: _echo_command(entry, delivery="at_least_once"),
     limit=True,
@@ -302,7 +302,6 @@ contestants: Final = (
     replace(
         _echo,
         slug="echo-eos",
-        title="librdkafka alone, in transactions",
         guarantee=_exactly_once,
         start=lambda entry, _: _echo_command(entry, delivery="exactly_once"),
     ),
