@@ -10,12 +10,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from engine.models.cuda_driver import Driver, Gpu
 from engine.models.device import Device
-from engine.models.host_memory import page_locked
 from engine.models.session import OnnxModel, failure, ort_exceptions, run_options
 from engine.models.timing import buckets
 from engine.ports import Predictions
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, InvariantError
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class BoundModel:
         size_bytes = sum(self._sizes) * sum(row.nbytes for row in (*inputs.values(), *outputs.values()))
         if size_bytes > bound_bytes_max:
             raise ConfigError(f"arrays for all batch sizes would take {size_bytes >> 20} MiB on the device")
-        staged = _staged(inputs, self._sizes[-1], self.device)
+        staged, self._gpu = _staged(inputs, self._sizes[-1], self.device)
         try:
             self._buckets = [
                 self._bound(size, staged, outputs, capture_as=number + 1 if model.captures else -1)
@@ -135,14 +135,17 @@ def _on_device(shape: Sequence[int], dtype: np.dtype[Any], device: Device) -> An
     return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, kind, number)
 
 
-def _staged(rows: Mapping[str, NDArray[Any]], size: int, device: Device) -> dict[str, NDArray[Any]]:
-    """Room for the inputs of the largest batch, page-locked where there is a GPU to read it."""
+def _staged(
+    rows: Mapping[str, NDArray[Any]], size: int, device: Device
+) -> tuple[dict[str, NDArray[Any]], Gpu | None]:
+    """Room for the inputs of the largest batch, page-locked where there is a GPU to read it; then with the GPU that gave it,
+    which must be kept as long."""
     shapes = {name: (size, *row.shape) for name, row in rows.items()}
     if device.cuda is not None:
         try:
-            return {
-                name: page_locked(shape, rows[name].dtype, cuda=device.cuda) for name, shape in shapes.items()
-            }
-        except ConfigError as error:
+            gpu = Gpu(device.cuda, driver=Driver())
+            with gpu.current():
+                return {name: gpu.page_locked(shape, rows[name].dtype) for name, shape in shapes.items()}, gpu
+        except (ConfigError, InvariantError) as error:
             logger.warning("inputs go to %s from ordinary memory: %s", device.name, error)
-    return {name: np.zeros(shape, dtype=rows[name].dtype) for name, shape in shapes.items()}
+    return {name: np.zeros(shape, dtype=rows[name].dtype) for name, shape in shapes.items()}, None

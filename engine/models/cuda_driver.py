@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from engine.models.device import driver_names
 from schemas.errors import ConfigError, InvariantError
@@ -166,15 +167,16 @@ class Gpu:
             self._driver.call(ConfigError, "cuStreamSynchronize", self._held.stream)
         return address
 
-    def page_locked(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """A float32 array that the GPU copies from and to by itself; not to be used after close()."""
-        count = int(np.prod(shape))
+    def page_locked(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """An array that the GPU copies from and to by itself; not to be used after close()."""
+        count = math.prod(shape)
+        size_bytes = max(count * np.dtype(dtype).itemsize, 16)
         pointer = c_void_p()
-        self._driver.call(ConfigError, "cuMemHostAlloc", ctypes.byref(pointer), max(count * 4, 16), 0)
+        self._driver.call(ConfigError, "cuMemHostAlloc", ctypes.byref(pointer), size_bytes, 0)
         self._held.pointers.append(pointer)
         assert pointer.value is not None
-        memory = (ctypes.c_float * count).from_address(pointer.value)
-        return np.ctypeslib.as_array(memory).reshape(shape)
+        memory: Any = (ctypes.c_char * size_bytes).from_address(pointer.value)
+        return np.frombuffer(memory, dtype=dtype, count=count).reshape(shape)
 
     def send(self, address: c_uint64, array: NDArray[np.float32]) -> None:
         """Begin to copy a page-locked, C-contiguous array to the GPU."""

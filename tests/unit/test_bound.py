@@ -1,10 +1,8 @@
 """Bound runs say what plain runs say, whatever the batch; on the CPU here, and on a GPU where there is one."""
 
-import ctypes
 import gc
 import logging
 import threading
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from engine.models import bound as module
-from engine.models import host_memory
 from engine.models.bound import BoundModel
+from engine.models.cuda_driver import Driver
 from engine.models.device import Device, cuda_devices
-from engine.models.host_memory import page_locked
 from engine.models.manifest import Labels, ModelOutput
 from engine.models.one_thread import OneThread
 from engine.models.session import OnnxModel, choose_device
@@ -25,6 +22,7 @@ from engine.models.signature import Feature, ModelInput, Signature
 from engine.ports import Predictions
 from schemas.errors import ConfigError, ModelError
 from tests.bundles import constant, graph_bytes, linear_model, linear_signature, numbers, tensor
+from tests.fake_cuda import FakeCuda
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not cuda_devices(), reason="no GPU here")]
 devices = [
@@ -291,76 +289,6 @@ def test_a_batch_leaves_nothing_to_the_garbage_collector() -> None:
         gc.enable()
 
 
-class Driver:
-    """What page_locked asks of the CUDA driver; a GPU's context is its number plus 1000."""
-
-    def __init__(self, *, out_of_memory: bool = False) -> None:
-        self.held: dict[int, Any] = {}
-        self.retained = self.pushed = 0
-        self.out_of_memory = out_of_memory
-
-    def cuDeviceGet(self, number: Any, ordinal: int) -> int:  # noqa: N802
-        number._obj.value = ordinal
-        return 0
-
-    def cuDevicePrimaryCtxRetain(self, context: Any, number: ctypes.c_int) -> int:  # noqa: N802
-        context._obj.value = 1000 + number.value
-        self.retained += 1
-        return 0
-
-    def cuDevicePrimaryCtxRelease_v2(self, number: ctypes.c_int) -> int:  # noqa: N802
-        self.retained -= 1
-        return 0
-
-    def cuCtxPushCurrent_v2(self, context: ctypes.c_void_p) -> int:  # noqa: N802
-        assert context.value == 1003
-        self.pushed += 1
-        return 0
-
-    def cuCtxPopCurrent_v2(self, context: Any) -> int:  # noqa: N802
-        self.pushed -= 1
-        return 0
-
-    def cuMemHostAlloc(self, address: Any, size: ctypes.c_size_t, flags: int) -> int:  # noqa: N802
-        assert self.pushed
-        if self.out_of_memory:
-            return 2
-        memory = (ctypes.c_char * size.value)()
-        address._obj.value = ctypes.addressof(memory)
-        self.held[ctypes.addressof(memory)] = memory
-        return 0
-
-    def cuMemFreeHost(self, address: ctypes.c_void_p) -> int:  # noqa: N802
-        assert self.pushed
-        assert address.value is not None
-        del self.held[address.value]
-        return 0
-
-
-def test_page_locked_memory_is_given_back_with_the_last_view_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = Driver()
-    monkeypatch.setattr(host_memory, "cuda_driver", lambda: driver)
-    array = page_locked((4, 3), np.float32, cuda=3)
-    array[:] = rows_of(4)
-    view = array[1:]
-    assert (array.shape, array.dtype, len(driver.held), driver.retained) == ((4, 3), np.float32, 1, 1)
-    del array
-    np.testing.assert_array_equal(view, rows_of(4)[1:])
-    del view
-    assert (driver.held, driver.retained, driver.pushed) == ({}, 0, 0)
-
-
-def test_page_locked_memory_that_is_not_to_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = Driver(out_of_memory=True)
-    monkeypatch.setattr(host_memory, "cuda_driver", lambda: driver)
-    with pytest.raises(ConfigError, match="error 2"):
-        page_locked((4, 3), np.float32, cuda=3)
-    assert (driver.retained, driver.pushed) == (0, 0)
-    monkeypatch.setattr(host_memory, "cuda_driver", lambda: None)
-    with pytest.raises(ConfigError, match="no CUDA driver"):
-        page_locked((4, 3), np.float32, cuda=3)
-
-
 def test_without_page_locked_memory_ordinary_memory_serves(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -370,15 +298,24 @@ def test_without_page_locked_memory_ordinary_memory_serves(
     plain.device = Device(cuda=0)
     on_device = module._on_device
     monkeypatch.setattr(module, "_on_device", lambda shape, dtype, device: on_device(shape, dtype, Device()))
-    monkeypatch.setattr(host_memory, "cuda_driver", lambda: None)
+    monkeypatch.setattr(module, "Driver", lambda: Driver(("libnone.so",)))
     with caplog.at_level(logging.WARNING):
         check(expected, bound(plain, rows_of(3)).predict(rows_of(9)), exact=True)
-    assert "inputs go to cuda:0 from ordinary memory: there is no CUDA driver here" in caplog.text
+    assert "inputs go to cuda:0 from ordinary memory: there is no NVIDIA driver here" in caplog.text
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not cuda_devices(), reason="no GPU here")
-def test_a_gpu_gives_page_locked_memory() -> None:
-    array = page_locked((1000, 3), np.float32, cuda=0)
-    array[:] = 7
-    assert array.sum() == 21_000
+def test_inputs_wait_in_page_locked_memory_for_as_long_as_the_model_lives(
+    monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda
+) -> None:
+    plain = linear((Device(), False))
+    expected = plain.predict(rows_of(9))
+    plain.device = Device(cuda=0)
+    on_device, held = module._on_device, cuda.held
+    monkeypatch.setattr(module, "_on_device", lambda shape, dtype, device: on_device(shape, dtype, Device()))
+    monkeypatch.setattr(module, "Driver", lambda: Driver(cuda.libraries.driver))
+    model = bound(plain, rows_of(3))
+    assert cuda.held > held
+    check(expected, model.predict(rows_of(9)), exact=True)
+    del model
+    gc.collect()
+    assert cuda.held == held
