@@ -98,6 +98,9 @@ class World:
                 sender.commit_transaction(30)
         sender.begin_transaction()
         sender.produce(self.letters, value=b"never committed", partition=0)
+        assert (
+            sender.flush(30) == 0
+        )  # in the log, and known to the coordinator: an abort before that fails now and then
         sender.abort_transaction(30)
         deadline_s = time.monotonic() + 20
         while self._committed_letters() < letters_made + 2 and time.monotonic() < deadline_s:

@@ -75,10 +75,25 @@ def test_peers_are_measured_on_the_same_trees_and_judged_by_the_oracle() -> None
         assert 0 < model["tables"][kind]["bytes"] <= model["tables"]["bytes_max"]
         assert model["tables"][kind]["seconds"] == pytest.approx(0.001)
     assert "onnxruntime predict" in shown
-    if not cuda_devices():
-        assert "no GPU here" in peers["penstock cuda graph"]["why"]
-        assert "penstock cuda fused: ConfigError: " in shown  # no driver, or one that finds no GPU
     orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+@pytest.mark.skipif(cuda_devices() > 0, reason="there is a GPU here")
+def test_what_needs_a_gpu_is_named_with_the_reason_where_there_is_none() -> None:
+    words = (
+        "--models",
+        "2x2",
+        "--batches",
+        "4",
+        "--peers",
+        "penstock,penstock cuda graph,penstock cuda fused",
+    )
+    found, shown = _run(*trees, *words)
+    graph, fused = found["models"][0]["explain"][1:]
+    assert not graph["installed"]
+    assert "no GPU here" in graph["why"]
+    assert not fused["installed"]
+    assert f"penstock cuda fused: {fused['why']}" in shown  # no driver, or one that finds no GPU
 
 
 def test_only_the_peers_that_are_asked_for() -> None:
