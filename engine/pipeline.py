@@ -27,6 +27,7 @@ class PipelineLimits:
     )
     quick_wait_s: float = 0.01  # the same, where nothing else is worth doing meanwhile: at low load,
     quick_compute_s: float = 0.002  # when all that is under way is computed in less
+    quick_deliveries_max: int = 3  # at least once: with so many on their way, one is waited for first
     stall_before_pause_s: float = 0.25  # pausing throws fetched records away, so a short stall is sat out
     commit_interval_s: float = 0.1  # at-least-once: each commit is a write to the broker's log
     delivery_records_max: int = (
@@ -133,13 +134,17 @@ class Pipeline:
     def _broker_wait_s(self) -> float:
         if not self._quick():
             return self._limits.busy_wait_s
-        return 0.0 if self._commits_by_source else self._limits.quick_wait_s
+        return 0.0 if self._only_the_next_record_is_awaited() else self._limits.quick_wait_s
+
+    def _only_the_next_record_is_awaited(self) -> bool:
+        """At least once, where acknowledgements come by themselves and are only needed for the next commit. With several on
+        their way the broker sets the pace: what comes meanwhile is one batch instead of many."""
+        return self._commits_by_source and len(self._deliveries) < self._limits.quick_deliveries_max
 
     def _poll_wait_s(self) -> float:
         if not self._deliveries:
             return self._limits.idle_poll_s if self.quiet else 0.0
-        # Acknowledgements come by themselves, and are only needed for the next commit.
-        return self._limits.busy_wait_s if self._commits_by_source and self._quick() else 0.0
+        return self._limits.busy_wait_s if self._only_the_next_record_is_awaited() and self._quick() else 0.0
 
     def _waiting(self) -> Waiting:
         submitted = sum(finished.batch.rows for _, group in self._deliveries for finished in group)

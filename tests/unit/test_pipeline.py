@@ -100,7 +100,7 @@ def test_at_low_load_a_turn_waits_for_the_delivery_and_then_takes_what_has_come(
 
 
 def test_at_least_once_at_low_load_only_the_next_record_is_waited_for() -> None:
-    loop = Loop(commits_by_source=True, quick_compute_s=1.0)
+    loop = Loop(commits_by_source=True, quick_compute_s=1.0, quick_deliveries_max=8)
     loop.compute.takes_time, loop.sink.eager, loop.sink.room = True, False, 8
     loop.source.coming += [records((0, 0)), records((0, 1)), records((1, 0))]
     began_s = loop.clock.now_s
@@ -115,6 +115,17 @@ def test_at_least_once_at_low_load_only_the_next_record_is_waited_for() -> None:
     loop.clock.sleep(1.0)
     loop.turns(1)
     assert loop.source.committed == [{0: 2, 1: 1}]
+
+
+def test_at_least_once_the_broker_sets_the_pace_when_several_deliveries_are_on_their_way() -> None:
+    loop = Loop(commits_by_source=True, quick_compute_s=1.0, quick_deliveries_max=2)
+    loop.compute.takes_time, loop.sink.eager, loop.sink.room = True, False, 8
+    loop.source.coming += [records((0, 0)), records((0, 1))]
+    loop.turns(2)
+    began_s = loop.clock.now_s
+    loop.turns(1)
+    assert loop.clock.now_s - began_s > 0.009  # for an acknowledgement
+    assert loop.source.polls[-1][1] == 0.0
 
 
 @pytest.mark.parametrize("limits", [{"quick_compute_s": 0.0}, {"beside_records_min": 1}])
