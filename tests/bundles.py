@@ -125,3 +125,19 @@ def write_stump(path: Path, *, cover: bool = True, input_schema: bytes | None = 
         golden=Golden(rows=rows, outputs={"value": forest.raw_scores(rows)}, labels=None),
         input_schema=input_schema,
     )
+
+
+def gather_model() -> tuple[bytes, Signature]:
+    """y = table[i]: throws on an index outside the table."""
+    table = constant("table", np.arange(4, dtype=np.float32).reshape(4, 1) * 10)
+    model = graph_bytes(
+        [helper.make_node("Gather", ["table", "i"], ["y"], axis=0)],
+        [tensor("i", ["N"], TensorProto.INT64)],
+        [tensor("y", ["N", 1])],
+        [table],
+    )
+    signature = Signature(
+        features=numbers("i", missing="reject"),
+        inputs=(ModelInput(name="i", dtype="int64", start=0, width=1),),
+    )
+    return model, signature

@@ -19,7 +19,7 @@ from engine.models.opening import Opening
 from engine.models.rows import rows_mixed
 from engine.models.runtime import Runtime
 from engine.models.session import OnnxModel, choose_device
-from engine.models.timing import batch_of, buckets, in_turns
+from engine.models.timing import batch_of, buckets, compared_rows, compared_rows_on_gpu, compared_times
 from engine.models.ways import ChosenWay, Way, fastest_way
 from engine.ports import Model, Predictions
 from schemas.errors import ConfigError, InvariantError, ModelError
@@ -33,11 +33,6 @@ warmup_runs = 4
 warmup_run_s_max = 2.0
 """A bucket that takes longer than this is the last: no batch will be larger."""
 mixed_rows = 1024
-compared_rows = (1, 16, 256, 1024)
-compared_rows_on_gpu = (*compared_rows, 4096)
-compared_runs = 5
-compared_run_s_max = 0.02
-"""Where a run takes longer than this, larger batches would tell no more."""
 slower_max = 1.2
 """Our kernel may seem this much slower at a size before it counts as slower: one run of a few microseconds is noisy."""
 
@@ -217,14 +212,7 @@ def compare(
     sizes: Sequence[int] = compared_rows,
 ) -> tuple[Comparison, ...]:
     """Both runtimes in turn on batches of these rows, at these sizes up to `batch_rows_max`."""
-    timed = in_turns(
-        (onnx, native),
-        rows,
-        sizes=sorted({min(size, batch_rows_max) for size in sizes}),
-        runs=compared_runs,
-        run_s_max=compared_run_s_max,
-        clock=clock,
-    )
+    timed = compared_times((onnx, native), rows, sizes=sizes, batch_rows_max=batch_rows_max, clock=clock)
     return tuple(Comparison(rows=size, onnxruntime_ms=ms[0], native_ms=ms[1]) for size, ms in timed)
 
 

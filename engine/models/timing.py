@@ -8,6 +8,12 @@ from numpy.typing import NDArray
 from engine.clock import Clock
 from engine.ports import Model
 
+compared_rows = (1, 16, 256, 1024)
+compared_rows_on_gpu = (*compared_rows, 4096)
+compared_runs = 5
+compared_run_s_max = 0.02
+"""Where a run takes longer than this, larger batches would tell no more."""
+
 
 def buckets(batch_rows_max: int) -> list[int]:
     """The batch sizes that are run before the model is ready: powers of two, and the limit itself."""
@@ -54,3 +60,22 @@ def in_turns(
         if max(fastest_s) > run_s_max:
             break
     return found
+
+
+def compared_times(
+    models: Sequence[Model],
+    rows: NDArray[np.generic],
+    *,
+    sizes: Sequence[int],
+    batch_rows_max: int,
+    clock: Clock,
+) -> list[tuple[int, list[float]]]:
+    """As `in_turns`, at these sizes up to `batch_rows_max`, for a choice between the models at start."""
+    return in_turns(
+        models,
+        rows,
+        sizes=sorted({min(size, batch_rows_max) for size in sizes}),
+        runs=compared_runs,
+        run_s_max=compared_run_s_max,
+        clock=clock,
+    )

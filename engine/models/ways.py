@@ -17,17 +17,13 @@ from engine.models.one_thread import LimitedModel, OneThread
 from engine.models.opening import Graph, Opening
 from engine.models.session import OnnxModel
 from engine.models.tensor_trees import RawScores, TensorTrees, rows_at_once
-from engine.models.timing import batch_of, buckets, in_turns
+from engine.models.timing import batch_of, buckets, compared_rows_on_gpu, compared_times
 from engine.models.tree_answers import TreeAnswers
 from engine.ports import Predictions
 from schemas.errors import ConfigError, InvariantError, ModelError
 
 logger = logging.getLogger(__name__)
 
-compared_rows = (1, 16, 256, 1024, 4096)
-compared_runs = 5
-compared_run_s_max = 0.02
-"""Where a run takes longer than this, larger batches would tell no more."""
 checked_s_max = 2.0
 """Where comparing one batch size takes longer than this, no larger batch will be run at once."""
 slower_max, slower_ms_max = 1.2, 1.0
@@ -224,13 +220,8 @@ def _timed(
     batch_rows_max: int,
     clock: Clock,
 ) -> list[Way]:
-    timed = in_turns(
-        (plain, other),
-        rows,
-        sizes=sorted({min(size, batch_rows_max) for size in compared_rows}),
-        runs=compared_runs,
-        run_s_max=compared_run_s_max,
-        clock=clock,
+    timed = compared_times(
+        (plain, other), rows, sizes=compared_rows_on_gpu, batch_rows_max=batch_rows_max, clock=clock
     )
     return [
         Way(name=way, ms=tuple((size, ms[place]) for size, ms in timed))

@@ -19,23 +19,7 @@ from engine.bench.explain_workload import complete, workload
 from engine.models.device import cuda_devices
 from engine.terminal import Terminal
 from schemas.errors import ConfigError
-
-
-class _SteppingClock:
-    """A millisecond passes with every look."""
-
-    def __init__(self) -> None:
-        self._now_s = 0.0
-
-    def monotonic_s(self) -> float:
-        self._now_s += 0.001
-        return self._now_s
-
-    def wall_ms(self) -> int:
-        return int(self._now_s * 1000)
-
-    def sleep(self, duration_s: float) -> None:
-        self._now_s += duration_s
+from tests.clocks import SteppingClock
 
 
 def _run(*words: str) -> tuple[dict[str, Any], str]:
@@ -43,7 +27,7 @@ def _run(*words: str) -> tuple[dict[str, Any], str]:
     explain.add_arguments(parser)
     shown = io.StringIO()
     terminal = Terminal(console=Console(file=shown, width=160))
-    return explain.run(parser.parse_args(words), terminal, _SteppingClock()), shown.getvalue()
+    return explain.run(parser.parse_args(words), terminal, SteppingClock()), shown.getvalue()
 
 
 inside = "penstock,penstock float64,shap,xgboost,lightgbm,penstock interventional,shap interventional"

@@ -9,23 +9,7 @@ from rich.console import Console
 from engine.bench import predict
 from engine.terminal import Terminal
 from schemas.errors import ConfigError
-
-
-class TickingClock:
-    """Every look at it takes a millisecond."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def monotonic_s(self) -> float:
-        self.now_s += 0.001
-        return self.now_s
-
-    def wall_ms(self) -> int:
-        return 0
-
-    def sleep(self, duration_s: float) -> None:
-        self.now_s += duration_s
+from tests.clocks import SteppingClock
 
 
 def run(*words: str) -> tuple[dict[str, object], str]:
@@ -33,7 +17,7 @@ def run(*words: str) -> tuple[dict[str, object], str]:
     predict.add_arguments(parser)
     shown = io.StringIO()
     terminal = Terminal(console=Console(file=shown, width=120))
-    return predict.run(parser.parse_args(words), terminal, TickingClock()), shown.getvalue()
+    return predict.run(parser.parse_args(words), terminal, SteppingClock()), shown.getvalue()
 
 
 def test_all_are_timed_on_every_batch_size_and_the_bar_is_judged() -> None:

@@ -21,7 +21,7 @@ from engine.models.session import OnnxModel, choose_device
 from engine.models.signature import Feature, ModelInput, Signature
 from engine.ports import Predictions
 from schemas.errors import ConfigError, ModelError
-from tests.bundles import constant, graph_bytes, linear_model, linear_signature, numbers, tensor
+from tests.bundles import constant, gather_model, graph_bytes, linear_model, linear_signature, numbers, tensor
 from tests.fake_cuda import FakeCuda
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not cuda_devices(), reason="no GPU here")]
@@ -197,17 +197,7 @@ def test_labels_are_read_from_the_graph_where_it_has_them(where: Where) -> None:
 
 def gather() -> OnnxModel:
     """y = table[i]: throws on an index outside the table."""
-    table = constant("table", np.arange(4, dtype=np.float32).reshape(4, 1) * 10)
-    model = graph_bytes(
-        [helper.make_node("Gather", ["table", "i"], ["y"], axis=0)],
-        [tensor("i", ["N"], TensorProto.INT64)],
-        [tensor("y", ["N", 1])],
-        [table],
-    )
-    signature = Signature(
-        features=numbers("i", missing="reject"),
-        inputs=(ModelInput(name="i", dtype="int64", start=0, width=1),),
-    )
+    model, signature = gather_model()
     return opened(model, signature, {"y": 1}, None, (Device(), False))
 
 

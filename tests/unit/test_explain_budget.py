@@ -19,22 +19,7 @@ from engine.status import StatusBoard
 from schemas.errors import ModelError
 from schemas.reasons import Reason
 from schemas.records import Outgoing, Records, Rejection
-
-
-class HandClock:
-    """Time that the explainer moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def wall_ms(self) -> int:
-        return 0
-
-    def sleep(self, duration_s: float) -> None:
-        self.now_s += duration_s
+from tests.clocks import HandClock
 
 
 class SlowExplainer:

@@ -12,23 +12,9 @@ from engine.explain.on_device import faster_shap
 from engine.explain.tensor_graph import GraphShap
 from engine.explain.tree_shap import Precision, TreeShap, TreeValues
 from engine.models.device import Device
+from tests.clocks import HandClock
 from tests.fake_cuda import FakeCuda
 from tests.forests import random_forest, random_rows
-
-
-class HandClock:
-    """Stands still unless moved."""
-
-    now_s = 0.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def wall_ms(self) -> int:
-        return 0
-
-    def sleep(self, duration_s: float) -> None:
-        self.now_s += duration_s
 
 
 class Tampered(TreeShap):

@@ -24,6 +24,7 @@ from engine.models.timing import buckets
 from schemas.errors import ConfigError, ModelError
 from tests.bundles import (
     constant,
+    gather_model,
     graph_bytes,
     linear_model,
     linear_scores,
@@ -181,17 +182,7 @@ def test_the_gpu_says_what_the_cpu_said(bundle: Bundle) -> None:
 
 def _gather() -> OnnxModel:
     """y = table[i]: throws on an index outside the table."""
-    table = constant("table", np.arange(4, dtype=np.float32).reshape(4, 1) * 10)
-    model = graph_bytes(
-        [helper.make_node("Gather", ["table", "i"], ["y"], axis=0)],
-        [tensor("i", ["N"], TensorProto.INT64)],
-        [tensor("y", ["N", 1])],
-        [table],
-    )
-    signature = Signature(
-        features=numbers("i", missing="reject"),
-        inputs=(ModelInput(name="i", dtype="int64", start=0, width=1),),
-    )
+    model, signature = gather_model()
     return _model(model, signature, {"y": 1})
 
 

@@ -26,25 +26,11 @@ from engine.models.ways import Candidate, ChosenWay, choose_way, fastest_way, of
 from engine.ports import Predictions
 from schemas.errors import ConfigError, ModelError
 from tests.bundles import linear_scores, write_linear, write_stump
+from tests.clocks import HandClock
 from tests.pretended_gpu import pretend_gpu
 
 with_gpu = [pytest.mark.gpu, pytest.mark.skipif(not cuda_devices(), reason="no GPU here")]
 Takes = Callable[[int], float]
-
-
-class HandClock:
-    """Stands still unless moved."""
-
-    now_s = 0.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def wall_ms(self) -> int:
-        return 0
-
-    def sleep(self, duration_s: float) -> None:
-        self.now_s += duration_s
 
 
 class Timed:
