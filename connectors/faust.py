@@ -23,10 +23,10 @@ from faust.auth import SASLCredentials, SSLCredentials
 from faust.serializers.codecs import Codec
 from faust.types.auth import CredentialsT
 
-from connectors.kafka_client import ClientConfig
-from connectors.partitioner import partition_of
-from schemas.errors import ConfigError, RecordError
-from schemas.reasons import Reason, Stage
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.partitioner import partition_of
+from penstock.schemas.errors import ConfigError, RecordError
+from penstock.schemas.reasons import Reason, Stage
 
 _no_schema: Final = (
     SchemaParseException, UnknownType, avro.errors.AvroException, KeyError, TypeError, ValueError, AttributeError, RecursionError,

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.records import Outgoing, Records, Rejection
+from penstock.schemas.records import Outgoing, Records, Rejection
 
 Positions = Mapping[int, int]
 """Partition of the input topic to an offset in it."""

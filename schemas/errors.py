@@ -1,6 +1,6 @@
 """Errors, named by what the one who catches them does."""
 
-from schemas.reasons import Reason, Stage
+from penstock.schemas.reasons import Reason, Stage
 
 
 class PenstockError(Exception):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.reasons import Reason, Stage
+from penstock.schemas.reasons import Reason, Stage
 
 Headers = Sequence[tuple[str, bytes | None]]
 

@@ -8,7 +8,7 @@ from typing import Any
 import fastavro
 from hypothesis import strategies as st
 
-from engine.models.signature import Feature, ModelInput, Signature
+from penstock.engine.features.signature import Feature, ModelInput, Signature
 
 Values = st.SearchStrategy[Any]
 Draw = st.DrawFn

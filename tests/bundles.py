@@ -9,12 +9,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from engine.explain.forest import PostTransform
-from engine.explain.onnx_write import write_forest
-from engine.models.bundle import Bundle, Golden
-from engine.models.manifest import Labels, Manifest, ModelOutput
-from engine.models.signature import Feature, ModelInput, Signature
-from engine.models.trees import Tree, join_trees
+from penstock.engine.features.signature import Feature, ModelInput, Signature
+from penstock.engine.models.bundle.bundle import Bundle, Golden
+from penstock.engine.models.bundle.manifest import Labels, Manifest, ModelOutput
+from penstock.engine.trees.forest import PostTransform
+from penstock.engine.trees.onnx.write import write_forest
+from penstock.engine.trees.readers.assemble import Tree, join_trees
 
 weights = np.array([[1.0, -1.0], [0.5, 2.0], [-2.0, 0.25]], dtype=np.float32)
 

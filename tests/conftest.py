@@ -12,11 +12,11 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, settings
 
-from connectors.embedded import EmbeddedKafka
-from connectors.embedded_nodes import free_ports
-from connectors.kafka_admin import KafkaAdmin
-from connectors.kafka_client import ClientConfig
-from schemas.errors import ConfigError, UnavailableError
+from penstock.connectors.embedded.cluster import free_ports
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.schemas.errors import ConfigError, UnavailableError
 from tests import fake_cuda
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])

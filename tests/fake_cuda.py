@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from engine.explain.fused_layout import block_rows
-from engine.explain.fused_shap import CudaLibraries
+from penstock.engine.explain.tree.fused_layout import block_rows
+from penstock.engine.explain.tree.fused_shap import CudaLibraries
 
 _here = Path(__file__).parent / "cuda"
 
@@ -50,7 +50,7 @@ class FakeCuda:
 def build(folder: Path) -> FakeCuda:
     """Compiled into `folder`."""
     library = folder / "libfakecuda.so"
-    kernels = files("engine.native").joinpath("cuda", "tree_shap.cu")
+    kernels = files("penstock.engine.native").joinpath("cuda", "tree_shap.cu")
     words: Sequence[str] = (
         shutil.which("c++") or "g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-w",
         f"-DROWS={block_rows}", f'-DKERNELS="{kernels}"', str(_here / "driver.cpp"), "-o", str(library),

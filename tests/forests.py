@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from engine.explain.forest import Forest, PostTransform
+from penstock.engine.trees.forest import Forest, PostTransform
 
 categories = 40
 

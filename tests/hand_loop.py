@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from engine.batcher import Batch, Batcher, CostCurve
-from engine.compute import Finished
-from engine.onlookers import Waiting
-from engine.pipeline import Pipeline, PipelineLimits
-from engine.ports import AssignmentListener, Delivery, Positions
-from engine.predict import Outcome
-from schemas.errors import PenstockError, TooManyRejectedError, UnavailableError
-from schemas.records import Outgoing, Records, Rejection
+from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
+from penstock.engine.pipeline.compute import Finished
+from penstock.engine.pipeline.hooks import Waiting
+from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
+from penstock.engine.pipeline.scorer import Outcome
+from penstock.engine.ports import AssignmentListener, Delivery, Positions
+from penstock.schemas.errors import PenstockError, TooManyRejectedError, UnavailableError
+from penstock.schemas.records import Outgoing, Records, Rejection
 
 rows_max = 8
 

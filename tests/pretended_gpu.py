@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
-from engine.models import bound, packaging, served, session
-from engine.models.device import Device
+from penstock.engine.gpu.device import Device
+from penstock.engine.models.packaging import package as packaging
+from penstock.engine.models.runtime import io_binding as bound
+from penstock.engine.models.runtime import loader as served
+from penstock.engine.models.runtime import session
 
 
 def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

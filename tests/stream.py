@@ -26,15 +26,15 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from connectors.kafka_admin import KafkaAdmin
-from connectors.kafka_client import ClientConfig
-from connectors.kafka_offsets import KafkaOffsets
-from connectors.kafka_plain import KafkaReader, KafkaWriter
-from engine.clock import SystemClock
-from engine.codec.contracts import contract
-from engine.codec.framing import single_object_header_bytes, single_object_prefix
-from schemas.errors import UnavailableError
-from schemas.records import Records
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.group_offsets import KafkaOffsets
+from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
+from penstock.engine.clock import SystemClock
+from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.framing import single_object_header_bytes, single_object_prefix
+from penstock.schemas.errors import UnavailableError
+from penstock.schemas.records import Records
 
 event_schema: dict[str, Any] = {
     "type": "record",
@@ -191,7 +191,7 @@ class Stream:
         log = (self._folder / f"{self.name}-{identity}.log").open("ab")
         with log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "engine", "run", str(self.settings)],
+                [sys.executable, "-P", "-m", "penstock", "run", str(self.settings)],
                 env={**os.environ, "PENSTOCK_IDENTITY": identity},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.explain import oracle
-from engine.explain.forest import Forest, PostTransform
-from engine.explain.fused_shap import CudaLibraries, FusedShap
-from engine.explain.leaf_tables import LeafTables
-from engine.models.cuda_driver import Driver, Gpu
-from engine.models.device import Device
+from penstock.engine.explain.tree import reference as oracle
+from penstock.engine.explain.tree.fused_shap import CudaLibraries, FusedShap
+from penstock.engine.explain.tree.leaf_tables import LeafTables
+from penstock.engine.gpu.device import Device
+from penstock.engine.gpu.driver import Driver, Gpu
+from penstock.engine.trees.forest import Forest, PostTransform
 
 _checked_rows = 48
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from engine.codec.framing import confluent_prefix, single_object_prefix
-from schemas.errors import ConfigError
+from penstock.engine.codec.framing import confluent_prefix, single_object_prefix
+from penstock.schemas.errors import ConfigError
 
 schema_bytes_max = 1 << 20
 
@@ -34,7 +34,7 @@ class OutputPrefixes:
 
 def contract(name: str) -> dict[str, Any]:
     """A published schema by file name: `prediction`, `explanation`, `dead_letter` or `worker_status`."""
-    schema: dict[str, Any] = orjson.loads(files("schemas").joinpath(f"{name}.avsc").read_bytes())
+    schema: dict[str, Any] = orjson.loads(files("penstock.schemas").joinpath(f"{name}.avsc").read_bytes())
     return schema
 
 

@@ -8,27 +8,27 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.codec.avro_columns import NativeRows
-from engine.codec.avro_program import UnsupportedSchemaError
-from engine.codec.contracts import load_schema
-from engine.codec.features import FeaturePolicies
-from engine.codec.framing import (
+from penstock.engine.codec.avro.columns import NativeRows
+from penstock.engine.codec.avro.program import UnsupportedSchemaError
+from penstock.engine.codec.avro.reference import ReferenceRows, check_resolves
+from penstock.engine.codec.contracts import load_schema
+from penstock.engine.codec.framing import (
     Schema,
     confluent_schema_id,
     header_bytes,
     is_single_object,
     single_object_prefix,
 )
-from engine.codec.json_rows import JsonRows
-from engine.codec.reference import ReferenceRows, check_resolves
-from engine.codec.schema_check import check_fields
-from engine.models.signature import Signature
-from engine.native._avro import alike
-from engine.ports import Decoded
-from engine.settings import Settings
-from schemas.errors import ConfigError, RecordError
-from schemas.reasons import Reason, Stage
-from schemas.records import Records, Rejection
+from penstock.engine.codec.json_rows import JsonRows
+from penstock.engine.codec.schema_check import check_fields
+from penstock.engine.features.policies import FeaturePolicies
+from penstock.engine.features.signature import Signature
+from penstock.engine.native._avro import alike
+from penstock.engine.ports import Decoded
+from penstock.engine.settings.model import Settings
+from penstock.schemas.errors import ConfigError, RecordError
+from penstock.schemas.reasons import Reason, Stage
+from penstock.schemas.records import Records, Rejection
 
 programs_max: Final = 64
 """Writer schemas whose compiled readers are kept; more than that at once on one topic are compiled again and again."""
@@ -82,7 +82,7 @@ class RowDecoder:
         self._compiled: OrderedDict[bytes, Rows | RecordError] = OrderedDict()
 
     def decode(self, records: Records) -> Decoded:
-        """See engine.ports.Decoder."""
+        """See penstock.engine.ports.Decoder."""
         rejections: list[Rejection] = []
         values: list[Any] = records.values
         header = self._common_header(values)

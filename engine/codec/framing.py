@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from fastavro.schema import SchemaParseException, fingerprint, to_parsing_canonical_form
 
-from schemas.errors import ConfigError
+from penstock.schemas.errors import ConfigError
 
 Schema = dict[str, Any] | list[Any] | str
 """A parsed .avsc: what `json.loads` makes of it."""

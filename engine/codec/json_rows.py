@@ -7,10 +7,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from engine.codec.object_rows import ObjectRows, without_faults, wrong_type
-from engine.models.signature import Signature
-from schemas.errors import RecordError
-from schemas.reasons import Reason, Stage
+from penstock.engine.codec.object_rows import ObjectRows, without_faults, wrong_type
+from penstock.engine.features.signature import Signature
+from penstock.schemas.errors import RecordError
+from penstock.schemas.reasons import Reason, Stage
 
 chunk_bytes_max: Final = 4 << 20
 """Parsed at a time: a parsed record can take some 30 times its bytes."""

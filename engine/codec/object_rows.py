@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.codec.features import unseen_code
-from engine.models.signature import Feature, Signature
-from schemas.errors import RecordError
-from schemas.reasons import Reason, Stage
+from penstock.engine.features.policies import unseen_code
+from penstock.engine.features.signature import Feature, Signature
+from penstock.schemas.errors import RecordError
+from penstock.schemas.reasons import Reason, Stage
 
 _nothing: Final[dict[str, Any]] = {}
 _numbers: Final[frozenset[type]] = frozenset({int, float, bool, Decimal, type(None)})

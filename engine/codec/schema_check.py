@@ -9,9 +9,9 @@ import avro.errors
 import avro.schema
 import orjson
 
-from engine.codec.framing import Schema
-from engine.models.signature import Feature, Signature
-from schemas.errors import ConfigError
+from penstock.engine.codec.framing import Schema
+from penstock.engine.features.signature import Feature, Signature
+from penstock.schemas.errors import ConfigError
 
 _numbers: Final = frozenset({"int", "long", "float", "double", "boolean"})
 _texts: Final = frozenset({"string", "enum"})

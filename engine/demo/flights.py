@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from schemas.errors import ConfigError
+from penstock.schemas.errors import ConfigError
 
 late_after_min = 15.0
 numeric = {
@@ -38,7 +38,7 @@ weekdays = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 def departure_schema() -> dict[str, Any]:
     """The Avro schema of one departure."""
-    text = resources.files("engine.demo").joinpath("departure.avsc").read_text(encoding="utf-8")
+    text = resources.files("penstock.engine.demo").joinpath("departure.avsc").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 

@@ -13,18 +13,18 @@ import fastavro
 import numpy as np
 from rich.live import Live
 
-from engine.clock import Clock, SystemClock
-from engine.codec.contracts import contract
-from engine.codec.framing import single_object_header_bytes, single_object_prefix
-from engine.demo.audit import Audit
-from engine.demo.flights import Departures, departure_schema, load_departures
-from engine.demo.stage import Reader, Stage, kafka_stage, memory_stage, topics
-from engine.demo.train import train_and_package
-from engine.demo.view import Numbers, Shown, plain_line, screen, summary
-from engine.explain.reasons import Reason
-from engine.terminal import Terminal
-from schemas.errors import NotReadyError, PenstockError
-from schemas.records import Records
+from penstock.engine.clock import Clock, SystemClock
+from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.framing import single_object_header_bytes, single_object_prefix
+from penstock.engine.console.reasons import FeatureShare
+from penstock.engine.console.terminal import Terminal
+from penstock.engine.demo.audit import Audit
+from penstock.engine.demo.flights import Departures, departure_schema, load_departures
+from penstock.engine.demo.stage import Reader, Stage, kafka_stage, memory_stage, topics
+from penstock.engine.demo.train import train_and_package
+from penstock.engine.demo.view import Numbers, Shown, plain_line, screen, summary
+from penstock.schemas.errors import NotReadyError, PenstockError
+from penstock.schemas.records import Records
 
 stream_from_month = 4
 catch_up_patience_s = 60.0
@@ -224,7 +224,7 @@ class _Show:
         flight, origin, destination = self._about[key]
         due = key.split("-")[1][-4:]
         reasons = tuple(
-            Reason(feature=a["feature"], value=a["value"], attribution=a["attribution"])
+            FeatureShare(feature=a["feature"], value=a["value"], attribution=a["attribution"])
             for a in explanation["attributions"]
         )
         self._newest.appendleft(

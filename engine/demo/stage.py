@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import httpx
 import yaml
 
-from engine.clock import Clock
-from engine.settings import Settings, parse_settings
-from schemas.errors import ConfigError, NotReadyError, PenstockError
-from schemas.records import Records
+from penstock.engine.clock import Clock
+from penstock.engine.settings.model import Settings, parse_settings
+from penstock.schemas.errors import ConfigError, NotReadyError, PenstockError
+from penstock.schemas.records import Records
 
 partitions = 4
 topics = ("departures", "departures.predictions", "departures.explanations", "departures.dead-letters")
@@ -78,11 +78,11 @@ def settings_tree(bootstrap_servers: str, bundle: Path) -> dict[str, Any]:
 @contextmanager
 def kafka_stage(bundle: Path, folder: Path, clock: Clock, say: Callable[[str], None]) -> Iterator[Stage]:
     """A real Kafka as a child process, and `penstock run` as another."""
-    from connectors.embedded import EmbeddedKafka
-    from connectors.kafka_admin import KafkaAdmin
-    from connectors.kafka_client import ClientConfig
-    from connectors.kafka_offsets import KafkaOffsets
-    from connectors.kafka_plain import KafkaReader, KafkaWriter
+    from penstock.connectors.embedded.kafka import EmbeddedKafka
+    from penstock.connectors.kafka.admin import KafkaAdmin
+    from penstock.connectors.kafka.client import ClientConfig
+    from penstock.connectors.kafka.group_offsets import KafkaOffsets
+    from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
 
     with ExitStack() as held:
         try:
@@ -96,7 +96,7 @@ def kafka_stage(bundle: Path, folder: Path, clock: Clock, say: Callable[[str], N
         file.write_text(yaml.safe_dump(tree, sort_keys=False))
         log = held.enter_context((folder / "worker.log").open("wb"))
         worker = subprocess.Popen(
-            [sys.executable, "-m", "engine", "run", str(file)],
+            [sys.executable, "-P", "-m", "penstock", "run", str(file)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -131,10 +131,10 @@ def kafka_stage(bundle: Path, folder: Path, clock: Clock, say: Callable[[str], N
 @contextmanager
 def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
     """Penstock's own broker in this process, and the worker on a thread of it."""
-    from connectors.memory import MemoryBroker
-    from engine.app import Link, make_worker, new_metrics, open_bundle
-    from engine.ports import AssignmentListener, Source
-    from engine.status import StatusBoard
+    from penstock.connectors.memory.broker import MemoryBroker
+    from penstock.engine.ports import AssignmentListener, Source
+    from penstock.engine.telemetry.status import StatusBoard
+    from penstock.engine.worker.assembly import Link, make_worker, new_metrics, open_bundle
 
     broker = MemoryBroker(clock)
     for topic in topics:

@@ -6,8 +6,8 @@ from pathlib import Path
 import lightgbm as lgb
 import numpy as np
 
-from engine.demo.flights import Departures, categories, departure_schema, feature_names
-from engine.models.packaging import PackageReport, package
+from penstock.engine.demo.flights import Departures, categories, departure_schema, feature_names
+from penstock.engine.models.packaging.package import PackageReport, package
 
 classes = ("on_time", "late")
 trees = 100

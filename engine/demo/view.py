@@ -8,9 +8,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from engine.demo.audit import Account, Quality
-from engine.demo.flights import phrase
-from engine.explain.reasons import Reason, draw, in_words, strongest
+from penstock.engine.console.reasons import FeatureShare, draw, in_words, strongest
+from penstock.engine.demo.audit import Account, Quality
+from penstock.engine.demo.flights import phrase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +21,7 @@ class Shown:
     route: str
     due: str
     probability: float
-    reasons: tuple[Reason, ...]
+    reasons: tuple[FeatureShare, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

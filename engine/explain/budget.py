@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import Clock
-from engine.ports import Attributions, Explainer, Predictions
-from schemas.errors import ModelError
+from penstock.engine.clock import Clock
+from penstock.engine.ports import Attributions, Explainer, Predictions
+from penstock.schemas.errors import ModelError
 
 Part = tuple[NDArray[np.int64], Attributions]
 

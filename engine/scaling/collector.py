@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.clock import Clock
-from engine.lag import OffsetReading, PartitionLag, Start, measure
-from engine.scaling.planner import Demand
-from engine.scaling.reports import ReportBook
+from penstock.engine.clock import Clock
+from penstock.engine.scaling.lag import OffsetReading, PartitionLag, Start, measure
+from penstock.engine.scaling.planner import Demand
+from penstock.engine.scaling.reports import ReportBook
 
 rate_window_s = 30.0
 saturated_backlog_s = 5.0  # this much work waiting, all through the window: the workers do all they can

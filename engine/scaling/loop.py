@@ -5,14 +5,14 @@ import threading
 from dataclasses import asdict
 from typing import Any
 
-from engine.clock import Clock
-from engine.http import Answer, Routes, json_answer, verdict_answer
-from engine.metrics import ScalerMetrics, content_type, render, scaling_bounds
-from engine.scaling.collector import Collector, Observation
-from engine.scaling.planner import Bounds, HoldDown, Plan, required
-from engine.scaling.service import Published
-from engine.status import Verdict
-from schemas.errors import UnavailableError
+from penstock.engine.clock import Clock
+from penstock.engine.scaling.collector import Collector, Observation
+from penstock.engine.scaling.keda_service import Published
+from penstock.engine.scaling.planner import Bounds, HoldDown, Plan, required
+from penstock.engine.telemetry.http_server import Answer, Routes, json_answer, verdict_answer
+from penstock.engine.telemetry.metrics import ScalerMetrics, content_type, render, scaling_bounds
+from penstock.engine.telemetry.status import Verdict
+from penstock.schemas.errors import UnavailableError
 
 logger = logging.getLogger("penstock.scaler")
 

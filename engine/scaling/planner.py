@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.errors import InvariantError
+from penstock.schemas.errors import InvariantError
 
 Bound = Literal["rate", "drain", "idle", "minimum", "maximum", "partitions", "held", "capacity_unknown"]
 """What decided the number; a label of penstock_scaling_bound."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import fastavro
 
-from engine.clock import Clock
-from engine.codec.contracts import contract
-from engine.codec.framing import single_object_header_bytes, single_object_prefix
-from engine.status import WorkerState, WorkerStatus
-from schemas.errors import RecordError
-from schemas.reasons import Reason, Stage
+from penstock.engine.clock import Clock
+from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.framing import single_object_header_bytes, single_object_prefix
+from penstock.engine.telemetry.status import WorkerState, WorkerStatus
+from penstock.schemas.errors import RecordError
+from penstock.schemas.reasons import Reason, Stage
 
 report_bytes_max = 1 << 20
 

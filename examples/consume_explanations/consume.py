@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 # The contract of the topic. Without Penstock at hand, copy schemas/explanation.avsc to your service.
-contract = json.loads(files("schemas").joinpath("explanation.avsc").read_text())
+contract = json.loads(files("penstock.schemas").joinpath("explanation.avsc").read_text())
 schema = fastavro.parse_schema(contract)
 header = b"\xc3\x01" + bytes.fromhex(fingerprint(to_parsing_canonical_form(contract), "CRC-64-AVRO"))
 

@@ -7,9 +7,9 @@ import faust
 from last_hour import add_departure, mean_delay_min
 from topics import bootstrap_servers
 
-from connectors.faust import AvroCodec, make_app
-from connectors.kafka_client import ClientConfig
-from schemas.errors import RecordError
+from penstock.connectors.faust import AvroCodec, make_app
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.schemas.errors import RecordError
 
 app = make_app(
     "airport-delays",

@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from flights import events, load_flights
 from topics import bootstrap_servers
 
-from connectors.faust import AvroCodec
+from penstock.connectors.faust import AvroCodec
 
 
 def delivered(error: KafkaError | None, message: Message) -> None:

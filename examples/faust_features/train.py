@@ -11,7 +11,7 @@ from flights import events, load_flights
 from last_hour import Departures, add_departure, mean_delay_min
 from sklearn.metrics import roc_auc_score
 
-from engine.models import package
+from penstock.engine.models.packaging.package import package
 
 of_the_flight = ["scheduled_hour", "distance_mi", "carrier", "airport"]
 features = ["airport_delay_min", *of_the_flight]

@@ -11,7 +11,7 @@ from flights import load_flights
 from topics import bootstrap_servers
 
 # The contract of the predictions topic. Without Penstock at hand, copy schemas/prediction.avsc to your service.
-schema = fastavro.parse_schema(json.loads(files("schemas").joinpath("prediction.avsc").read_text()))
+schema = fastavro.parse_schema(json.loads(files("penstock.schemas").joinpath("prediction.avsc").read_text()))
 header_bytes = 10  # Avro's single-object header: which schema the rest was written with
 
 flights = load_flights("2013-07-01", "2013-07-01")

@@ -3,7 +3,7 @@
 import xgboost
 from flights import features, load_flights
 
-from engine.models import package
+from penstock.engine.models.packaging.package import package
 
 past = load_flights("2013-04-01", "2013-06-30")
 rows = past[features].astype({"carrier": "category", "origin": "category", "destination": "category"})

@@ -11,19 +11,19 @@ import numpy as np
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from connectors.exactly_once import TransactionalSink
-from connectors.kafka_admin import KafkaAdmin
-from connectors.kafka_client import ClientConfig, base_config
-from connectors.kafka_plain import KafkaReader, KafkaWriter
-from connectors.kafka_producer import KafkaTransactionalProducer
-from connectors.kafka_sink import ExactlyOnceSink, GroupOffsets, KafkaAtLeastOnceSink
-from connectors.kafka_source import KafkaSource
-from connectors.memory import MemoryBroker
-from connectors.memory_clients import MemoryProducer
-from connectors.transactions import TransactionalProducer
-from engine.clock import SystemClock
-from engine.ports import Delivery, Sink, Source
-from schemas.records import Outgoing, Records
+from penstock.connectors.delivery.exactly_once import TransactionalSink
+from penstock.connectors.delivery.producer_port import TransactionalProducer
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig, base_config
+from penstock.connectors.kafka.producers import KafkaTransactionalProducer
+from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
+from penstock.connectors.kafka.sinks import ExactlyOnceSink, GroupOffsets, KafkaAtLeastOnceSink
+from penstock.connectors.kafka.source import KafkaSource
+from penstock.connectors.memory.broker import MemoryBroker
+from penstock.connectors.memory.clients import MemoryProducer
+from penstock.engine.clock import SystemClock
+from penstock.engine.ports import Delivery, Sink, Source
+from penstock.schemas.records import Outgoing, Records
 
 patience_s = 30.0
 Wrap = Callable[[TransactionalProducer], TransactionalProducer]

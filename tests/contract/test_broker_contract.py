@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from connectors.partitioner import partition_of
-from connectors.transactions import BrokenError, TransactionalProducer, UnfinishedError
-from engine.ports import Delivery
-from schemas.errors import AbortedError, ConfigError, FencedError, InvariantError, UnavailableError
-from schemas.records import Outgoing
+from penstock.connectors.delivery.producer_port import BrokenError, TransactionalProducer, UnfinishedError
+from penstock.connectors.partitioner import partition_of
+from penstock.engine.ports import Delivery
+from penstock.schemas.errors import AbortedError, ConfigError, FencedError, InvariantError, UnavailableError
+from penstock.schemas.records import Outgoing
 from tests.contract.bench import Bench, Recorder, delivery, firsts
 
 

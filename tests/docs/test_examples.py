@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from connectors.embedded import EmbeddedKafka
+from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.example_readmes import Examples, blocks, commands, root
 
 pytest.importorskip("xgboost")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.metrics import all_declared
-from schemas.reasons import Reason, Stage
+from penstock.engine.telemetry.metrics import all_declared
+from penstock.schemas.reasons import Reason, Stage
 
 root = Path(__file__).parents[2]
 guides = sorted(path for folder in (root, root / "docs", root / "examples") for path in folder.rglob("*.md")

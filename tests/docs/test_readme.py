@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from engine.settings import parse_settings
+from penstock.engine.settings.model import parse_settings
 
 root = Path(__file__).parents[2]
 readme = (root / "README.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def commands() -> list[str]:
 
 
 def penstock(*words: str, cwd: Path, timeout_s: float = 120.0) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "engine", *words]
+    command = [sys.executable, "-P", "-m", "penstock", *words]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.reference import references
-from engine.settings import Settings, parse_settings
+from docs.build_reference import references
+from penstock.engine.settings.model import Settings, parse_settings
 
 docs = Path(__file__).parents[2] / "docs"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from connectors.embedded import EmbeddedKafka
+from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.bundles import write_stump
 from tests.stream import Stream, children, event, event_schema, kill
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from connectors.kafka_client import ClientConfig
-from connectors.kafka_letters import KafkaLog, KafkaReturns
-from engine.cli import main
-from engine.codec.contracts import contract
-from engine.codec.dead_letters import DeadLetterEncoder, ModelIdentity
-from engine.codec.framing import single_object_prefix
-from engine.dlq import LetterFilter, Message, Replay, find_letter, replay, summarise
-from schemas.errors import ConfigError, FencedError
-from schemas.reasons import Reason, Stage
-from schemas.records import Records, Rejection
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.dead_letters import KafkaLog, ReplayWriter
+from penstock.engine.cli.main import main
+from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.framing import single_object_prefix
+from penstock.engine.dead_letters.message import DeadLetterEncoder, ModelIdentity
+from penstock.engine.dead_letters.replay import LetterFilter, Message, Replay, find_letter, replay, summarise
+from penstock.schemas.errors import ConfigError, FencedError
+from penstock.schemas.reasons import Reason, Stage
+from penstock.schemas.records import Records, Rejection
 
 pytestmark = pytest.mark.kafka
 
@@ -115,7 +115,7 @@ class World:
     def replay(self, wanted: LetterFilter, *, again: bool = False, dry_run: bool = False) -> Replay:
         log = KafkaLog(self.config, topic=self.letters, group=f"{self.group}-replay")
         source = KafkaLog(self.config, topic=self.input, group=f"{self.group}-replay")
-        returns = KafkaReturns(
+        returns = ReplayWriter(
             self.config, group=f"{self.group}-replay", letters_topic=self.letters, topic=self.input
         )
         try:
@@ -202,7 +202,7 @@ def test_letters_are_counted_found_and_put_back_exactly_once(world: World) -> No
 
 
 def test_a_replay_under_way_is_fenced_by_a_second(world: World) -> None:
-    first = KafkaReturns(
+    first = ReplayWriter(
         world.config, group=f"{world.group}-replay", letters_topic=world.letters, topic=world.input
     )
     first.claim()

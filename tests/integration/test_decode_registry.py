@@ -9,16 +9,16 @@ import fastavro
 import numpy as np
 import pytest
 
-from connectors.registry import Registry, RegistryConfig, unknown_burst_max
-from engine.clock import SystemClock
-from engine.codec.contracts import contract, output_prefixes
-from engine.codec.decode import make_decoder
-from engine.codec.framing import confluent_prefix, confluent_schema_id
-from engine.models.signature import Feature, ModelInput, Signature
-from engine.settings import parse_settings
-from schemas.errors import UnavailableError
-from schemas.reasons import Reason
-from schemas.records import Records
+from penstock.connectors.registry.client import Registry, RegistryConfig, unknown_burst_max
+from penstock.engine.clock import SystemClock
+from penstock.engine.codec.contracts import contract, output_prefixes
+from penstock.engine.codec.decode import make_decoder
+from penstock.engine.codec.framing import confluent_prefix, confluent_schema_id
+from penstock.engine.features.signature import Feature, ModelInput, Signature
+from penstock.engine.settings.model import parse_settings
+from penstock.schemas.errors import UnavailableError
+from penstock.schemas.reasons import Reason
+from penstock.schemas.records import Records
 from tests.registry_server import Fault, RegistryServer, registry_server
 
 point: Any = {"type": "record", "name": "Point", "fields": [{"name": "x", "type": "double"}]}

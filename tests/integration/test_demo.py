@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from connectors.embedded_jars import find_java
-from schemas.errors import ConfigError
+from penstock.connectors.embedded.jars import find_java
+from penstock.schemas.errors import ConfigError
 
 
 def demo(*words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "engine", "demo", *words]
+    command = [sys.executable, "-P", "-m", "penstock", "demo", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 

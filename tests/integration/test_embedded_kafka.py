@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from connectors.embedded import EmbeddedKafka
-from connectors.embedded_nodes import free_ports
-from connectors.kafka_admin import KafkaAdmin
-from connectors.kafka_client import ClientConfig, consumer_config, producer_config
-from connectors.kafka_offsets import KafkaOffsets
-from schemas.errors import ConfigError, InvariantError
+from penstock.connectors.embedded.cluster import free_ports
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig, consumer_config, producer_config
+from penstock.connectors.kafka.group_offsets import KafkaOffsets
+from penstock.schemas.errors import ConfigError, InvariantError
 
 pytestmark = pytest.mark.kafka
 
@@ -164,7 +164,7 @@ def test_kept_data_are_there_the_next_time_on_the_same_port(start_kafka: StartKa
 
 def broker_command(*arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "engine", "broker", *arguments],
+        [sys.executable, "-P", "-m", "penstock", "broker", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -24,14 +24,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from connectors.embedded import EmbeddedKafka
-from connectors.kafka_admin import KafkaAdmin
-from connectors.kafka_client import ClientConfig
-from connectors.kafka_plain import KafkaReader
-from connectors.partitioner import partition_of
-from engine.clock import SystemClock
-from engine.codec.contracts import contract
-from engine.codec.framing import single_object_header_bytes, single_object_prefix
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.simple import KafkaReader
+from penstock.connectors.partitioner import partition_of
+from penstock.engine.clock import SystemClock
+from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.framing import single_object_header_bytes, single_object_prefix
 from tests.example_readmes import Examples, blocks, commands, root
 
 pd = pytest.importorskip("pandas")
@@ -204,8 +204,8 @@ def committed_offsets(address: str, group: str, topic: str, partitions: int) -> 
 
 failing_app = """
 import os
-from connectors.faust import make_app
-from connectors.kafka_client import ClientConfig
+from penstock.connectors.faust import make_app
+from penstock.connectors.kafka.client import ClientConfig
 
 config = ClientConfig(bootstrap_servers=os.environ["BROKERS"], protocol="SASL_PLAINTEXT", mechanism="PLAIN",
                       username="faust", password="pass-canary")

@@ -21,11 +21,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
     ResourceType,
 )
 
-from connectors.embedded import EmbeddedKafka
-from connectors.kafka_admin import KafkaAdmin
-from connectors.kafka_client import ClientConfig, base_config
-from connectors.kafka_offsets import KafkaOffsets
-from schemas.errors import ConfigError, UnavailableError
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig, base_config
+from penstock.connectors.kafka.group_offsets import KafkaOffsets
+from penstock.schemas.errors import ConfigError, UnavailableError
 
 pytestmark = pytest.mark.kafka
 

@@ -6,10 +6,10 @@ from contextlib import closing
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from connectors.kafka_admin import KafkaAdmin
-from connectors.kafka_client import ClientConfig, consumer_config, producer_config
-from connectors.kafka_offsets import KafkaOffsets, PartitionOffsets
-from schemas.errors import ConfigError
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig, consumer_config, producer_config
+from penstock.connectors.kafka.group_offsets import KafkaOffsets, PartitionOffsets
+from penstock.schemas.errors import ConfigError
 
 pytestmark = pytest.mark.kafka
 

@@ -12,16 +12,16 @@ import grpc
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from connectors.kafka_client import ClientConfig
-from connectors.kafka_reports import ReportReader, ReportWriter
-from engine.cli import main
-from engine.commands.scaler import serve
-from engine.scaling.reports import encode_status
-from engine.scaling.service import metric_name
-from engine.settings import Settings, load_settings
-from engine.status import ModelIdentity, WorkerState, WorkerStatus
-from schemas.errors import ConfigError
-from schemas.externalscaler_pb2 import GetMetricsRequest, GetMetricsResponse, ScaledObjectRef
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.reports import ReportReader, ReportWriter
+from penstock.engine.cli.commands.scaler import serve
+from penstock.engine.cli.main import main
+from penstock.engine.scaling.keda_service import metric_name
+from penstock.engine.scaling.reports import encode_status
+from penstock.engine.settings.model import Settings, load_settings
+from penstock.engine.telemetry.status import ModelIdentity, WorkerState, WorkerStatus
+from penstock.schemas.errors import ConfigError
+from penstock.schemas.externalscaler_pb2 import GetMetricsRequest, GetMetricsResponse, ScaledObjectRef
 
 pytestmark = pytest.mark.kafka
 

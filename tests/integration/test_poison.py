@@ -13,10 +13,10 @@ import orjson
 import pytest
 from onnx import TensorProto, helper
 
-from engine.codec.framing import single_object_prefix
-from engine.models.bundle import Bundle, Golden
-from engine.models.manifest import Manifest, ModelOutput
-from engine.models.signature import Feature, ModelInput, Signature
+from penstock.engine.codec.framing import single_object_prefix
+from penstock.engine.features.signature import Feature, ModelInput, Signature
+from penstock.engine.models.bundle.bundle import Bundle, Golden
+from penstock.engine.models.bundle.manifest import Manifest, ModelOutput
 from tests.bundles import constant, graph_bytes, tensor
 from tests.stream import Seen, Stream
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from connectors.embedded import EmbeddedKafka
-from connectors.kafka_admin import KafkaAdmin
-from connectors.kafka_client import ClientConfig
-from connectors.kafka_plain import KafkaWriter
-from connectors.kafka_source import KafkaSource
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.simple import KafkaWriter
+from penstock.connectors.kafka.source import KafkaSource
 
 pytestmark = pytest.mark.kafka
 patience_s = 30.0

@@ -8,15 +8,15 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from connectors.embedded import EmbeddedKafka
-from connectors.kafka_admin import KafkaAdmin
-from connectors.kafka_client import ClientConfig
-from connectors.kafka_plain import KafkaReader, KafkaWriter
-from connectors.kafka_producer import KafkaTransactionalProducer
-from connectors.kafka_source import KafkaSource
-from connectors.transactions import UnfinishedError
-from engine.clock import SystemClock
-from schemas.records import Outgoing
+from penstock.connectors.delivery.producer_port import UnfinishedError
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.producers import KafkaTransactionalProducer
+from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
+from penstock.connectors.kafka.source import KafkaSource
+from penstock.engine.clock import SystemClock
+from penstock.schemas.records import Outgoing
 
 pytestmark = pytest.mark.kafka
 topic = "slow"

@@ -16,9 +16,9 @@ sys.path.insert(0, {site!r})
 """
 program = """
 import json, engine, connectors, schemas, numpy as np
-from engine.native import _avro, _trees
-from engine.codec.contracts import contract
-from engine.native._trees import instruction_set
+from penstock.engine.native import _avro, _trees
+from penstock.engine.codec.contracts import contract
+from penstock.engine.native._trees import instruction_set
 print(json.dumps({
     "from": [engine.__file__, connectors.__file__, schemas.__file__, _avro.__file__, _trees.__file__],
     "contract": contract("prediction")["name"], "isa": instruction_set(),
@@ -55,7 +55,7 @@ def test_the_wheel_carries_everything_it_needs(tmp_path: Path) -> None:
     found = json.loads(_python(site + program, cwd=tmp_path))
     assert [path for path in found["from"] if not path.startswith(str(tmp_path / "site"))] == []
     assert found["contract"] == "Prediction"
-    said = _python(site + "from engine.cli import main\nmain(['--help'])", cwd=tmp_path)
+    said = _python(site + "from penstock.engine.cli.main import main\nmain(['--help'])", cwd=tmp_path)
     assert "penstock COMMAND --help" in said
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from connectors.kafka_client import ClientConfig
-from connectors.kafka_reports import ReportReader
-from engine.scaling.reports import decode_status
-from engine.status import WorkerState
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.reports import ReportReader
+from penstock.engine.scaling.reports import decode_status
+from penstock.engine.telemetry.status import WorkerState
 from tests.bundles import write_stump
 
 pytestmark = pytest.mark.kafka
@@ -45,7 +45,9 @@ http: {{port: 0}}
                 time.sleep(0.05)
             assert state in states
 
-        worker = subprocess.Popen([sys.executable, "-m", "engine", "run", str(tmp_path / "penstock.yaml")])
+        worker = subprocess.Popen(
+            [sys.executable, "-P", "-m", "penstock", "run", str(tmp_path / "penstock.yaml")]
+        )
         try:
             wait_for(WorkerState.RUNNING)
             os.kill(worker.pid, signal.SIGTERM)

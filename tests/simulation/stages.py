@@ -7,13 +7,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import Clock
-from engine.explain.policy import parse_policy
-from engine.ports import Attributions, Decoded, Predictions
-from engine.predict import Explaining, Scorer, Topics
-from schemas.errors import ModelError, UnavailableError
-from schemas.reasons import Reason, Stage
-from schemas.records import Records, Rejection
+from penstock.engine.clock import Clock
+from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
+from penstock.engine.ports import Attributions, Decoded, Predictions
+from penstock.engine.settings.explain_policy import parse_policy
+from penstock.schemas.errors import ModelError, UnavailableError
+from penstock.schemas.reasons import Reason, Stage
+from penstock.schemas.records import Records, Rejection
 
 poison: dict[bytes, tuple[Stage, Reason]] = {
     b"corrupt": (Stage.DECODE, Reason.CORRUPT),

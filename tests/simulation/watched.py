@@ -5,13 +5,13 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from connectors.memory import MemoryBroker
-from engine.batcher import Batch
-from engine.compute import Finished
-from engine.ports import AssignmentListener, Delivery, Positions, Sink
-from engine.predict import Outcome, Scorer
-from schemas.errors import AbortedError, UnavailableError
-from schemas.records import Records
+from penstock.connectors.memory.broker import MemoryBroker
+from penstock.engine.pipeline.batcher import Batch
+from penstock.engine.pipeline.compute import Finished
+from penstock.engine.pipeline.scorer import Outcome, Scorer
+from penstock.engine.ports import AssignmentListener, Delivery, Positions, Sink
+from penstock.schemas.errors import AbortedError, UnavailableError
+from penstock.schemas.records import Records
 
 Mode = Literal["exactly_once", "at_least_once"]
 Place = tuple[int, int]
@@ -50,7 +50,7 @@ class Surroundings(Protocol):
 
 
 class TimedCompute:
-    """engine.compute.Compute in simulated time: scores in line, and each batch takes as long as chance wants."""
+    """penstock.engine.pipeline.compute.Compute in simulated time: scores in line, and each batch takes as long as chance wants."""
 
     def __init__(self, scorer: Scorer, world: Surroundings) -> None:
         self._scorer, self._world, self._clock = scorer, world, world.clock

@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
-from connectors.memory import Fault, MemoryBroker, Point
-from engine.batcher import Batch, Batcher, CostCurve
-from engine.codec.breaker import Breaker
-from engine.ledger import Ledger
-from engine.onlookers import Waiting
-from engine.pipeline import Pipeline, PipelineLimits
-from engine.ports import AssignmentListener, Sink
-from schemas.errors import FencedError, UnavailableError
+from penstock.connectors.memory.broker import Fault, MemoryBroker, Point
+from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
+from penstock.engine.pipeline.hooks import Waiting
+from penstock.engine.pipeline.ledger import Ledger
+from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
+from penstock.engine.pipeline.rejection_limit import Breaker
+from penstock.engine.ports import AssignmentListener, Sink
+from penstock.schemas.errors import FencedError, UnavailableError
 from tests.simulation.stages import kinds, make_scorer, read_place
 from tests.simulation.watched import Mode, Place, TimedCompute, TornSource, WatchedSink, batches_max, rows_max
 
@@ -46,8 +46,8 @@ class SimulatedClock:
         self.now_s += max(duration_s, 1e-6)
 
 
-class Watcher:
-    """engine.pipeline.Watcher that holds the loop to its bounds."""
+class PipelineHooks:
+    """penstock.engine.pipeline.pipeline.PipelineHooks that holds the loop to its bounds."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
@@ -112,7 +112,7 @@ class Worker:
                 rows_max=rows_max, latency_slo_s=0.05, cost=CostCurve([(1, 0.001), (rows_max, 0.004)])
             ),
             breaker=lambda: Breaker(run_max=10_000, share_max=1.0, window=10_000),
-            watcher=Watcher(world),
+            watcher=PipelineHooks(world),
             clock=world.clock,
             commits_by_source=world.mode == "at_least_once",
             limits=PipelineLimits(

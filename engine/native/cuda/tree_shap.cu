@@ -1,7 +1,7 @@
 // SHAP values of a tree ensemble on a GPU: the answers to a group's tests make the number of a table row, and the row is added.
 //
 // NVRTC compiles this when a model is loaded, with ROWS: rows of a block, one a thread, a multiple of 32. The arrays are those
-// of engine/explain/fused_layout.py, which sees to it that every number in them is inside its array. A part is a run of groups
+// of engine/explain/tree/fused_layout.py, which sees to it that every number in them is inside its array. A part is a run of groups
 // that one block adds up for ROWS rows; parts are many, so that a batch of a few rows keeps the GPU busy too.
 //
 // A row gets the same bits in every batch: one thread adds all of a part to it, group after group, in float32, and another

@@ -1,0 +1,146 @@
+"""End-to-end latency: from the moment at which a record was due to the moment at which a read_committed reader has its output."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.connectors.kafka.simple import KafkaReader
+from penstock.schemas.errors import NotReadyError
+from penstock_bench.peers.contestants import Contestant
+from penstock_bench.peers.environment import BenchEnvironment, Running
+from penstock_bench.peers.load import Order, Report
+from penstock_bench.peers.statistics import percentile
+
+warm_up_records: Final = 30_000
+warm_up_s: Final = 2.0
+drain_s: Final = 6.0
+behind_share: Final = 0.01
+"""With more than this share of the records unanswered in the end, higher rates are not tried."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Latency:
+    """Of one contestant at one offered rate; infinite where so many records never came."""
+
+    rate: int
+    records: int
+    unanswered: int
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    late_p99_ms: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Rounded; an infinite figure is null."""
+        return {
+            name: (round(value, 3) if np.isfinite(value) else None) if isinstance(value, float) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def latencies(
+    environment: BenchEnvironment, contestant: Contestant, *, rates: Sequence[int], seconds: float, seed: int
+) -> list[Latency]:
+    """One process through all rates, ascending, after a warm-up. Raises NotReadyError."""
+    found: list[Latency] = []
+    topic = environment.empty_topic("offered")
+    with environment.running(contestant, topic) as running:
+        environment.send_probes(contestant, running)
+        environment.warm_up(running, warm_up_records, seed=seed)
+        reader = KafkaReader(environment.config, running.entry.output, environment.clock, from_end=True)
+        try:
+            first_key = 0
+            for rate in environment.terminal.track(
+                sorted(rates), label=f"{contestant.slug}, offered rates", total=len(rates)
+            ):
+                records = int(rate * (seconds + warm_up_s))
+                found.append(
+                    _at(
+                        environment,
+                        running,
+                        reader,
+                        rate=rate,
+                        records=records,
+                        first_key=first_key,
+                        seed=seed,
+                    )
+                )
+                first_key += records
+                if found[-1].unanswered > behind_share * found[-1].records:
+                    break
+        finally:
+            reader.close()
+    return found
+
+
+def _at(
+    environment: BenchEnvironment,
+    running: Running,
+    reader: KafkaReader,
+    *,
+    rate: int,
+    records: int,
+    first_key: int,
+    seed: int,
+) -> Latency:
+    report_file = running.entry.folder / f"report-{rate}.json"
+    order = Order(
+        servers=running.entry.servers,
+        topic=running.entry.input,
+        rate=rate,
+        records=records,
+        first_key=first_key,
+        seed=seed,
+        report=str(report_file),
+    )
+    order_file = running.entry.folder / f"order-{rate}.json"
+    order_file.write_text(json.dumps(asdict(order)), encoding="utf-8")
+    clock = environment.clock
+    arrived_s = np.full(records, np.inf)
+    came = 0
+    with environment.beside(
+        f"load-{running.name}-{rate}",
+        [sys.executable, "-P", "-m", "penstock_bench.peers.load", str(order_file)],
+    ):
+        deadline_s = clock.monotonic_s() + records / rate + 30.0
+        while came < records and clock.monotonic_s() < deadline_s:
+            batch = reader.read(10_000, 0.1)
+            now_s = clock.monotonic_s()
+            if report_file.exists():
+                deadline_s = min(deadline_s, now_s + drain_s)
+            if batch is None:
+                environment.require_alive(running)
+                continue
+            keys = np.array([int(key) for key in batch.keys if key], np.int64) - first_key
+            keys = keys[(keys >= 0) & (keys < records)]
+            came += int(np.count_nonzero(np.isinf(arrived_s[keys])))
+            arrived_s[keys] = np.minimum(arrived_s[keys], now_s)
+        while not report_file.exists() and clock.monotonic_s() < deadline_s:
+            clock.sleep(0.05)
+    if not report_file.exists():
+        raise NotReadyError(f"the load of {rate} records a second did not end in time")
+    report = Report(**json.loads(report_file.read_text(encoding="utf-8")))
+    return summarize(arrived_s, report, rate=rate, dropped=int(rate * warm_up_s))
+
+
+def summarize(arrived_s: NDArray[np.float64], report: Report, *, rate: int, dropped: int) -> Latency:
+    """Percentiles from the due times of the records (n,), the first `dropped` of which warmed things up; infinite: never came."""
+    due_s = report.first_due_s + np.arange(len(arrived_s)) / rate
+    taken_ms = (arrived_s - due_s)[dropped:] * 1e3
+    answered = taken_ms[np.isfinite(taken_ms)]
+    missing = len(taken_ms) - len(answered)
+    p50, p99, p999 = (percentile(answered, percent, missing=missing) for percent in (50, 99, 99.9))
+    return Latency(
+        rate=rate,
+        records=len(taken_ms),
+        unanswered=missing,
+        p50_ms=p50,
+        p99_ms=p99,
+        p999_ms=p999,
+        late_p99_ms=report.late_p99_ms,
+    )

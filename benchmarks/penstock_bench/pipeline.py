@@ -1,0 +1,48 @@
+"""`penstock bench pipeline`: Penstock from Kafka to Kafka, beside a hand-written Python loop and the limits, in one run."""
+
+import argparse
+from typing import Any
+
+from penstock.engine.clock import Clock, SystemClock
+from penstock.engine.console.terminal import Terminal
+from penstock_bench.peers.contestants import chosen
+from penstock_bench.peers.plan import Plan, carry_out, parse_rates
+
+summary = (
+    "Penstock on a real Kafka on this machine: throughput, CPU (engine and broker apart), memory, time from process start to the "
+    "first committed output, and latency at an offered rate; 30 doubles a record, a model of 100 trees x depth 6. "
+    "With --records 2000000 or more it also tells by how much memory grows."
+)
+_names = "penstock,penstock-onnxruntime,penstock-alo,penstock-explained,python-loop,echo,echo-eos"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this bench."""
+    parser.add_argument(
+        "--only", default=_names, metavar="NAMES", help="these, parted by commas (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--records", type=int, default=600_000, help="on the input topic (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of order and records (default: %(default)s)")
+    parser.add_argument(
+        "--rates",
+        default="1000",
+        help="offered rates for latency, records a second; empty: none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="at each offered rate (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None = None) -> dict[str, Any]:
+    """Measure, show tables, and return all of it."""
+    plan = Plan(
+        contestants=tuple(chosen(arguments.only)),
+        onnxruntime_alone=True,
+        records=arguments.records,
+        seed=arguments.seed,
+        rates=parse_rates(arguments.rates),
+        seconds=arguments.seconds,
+    )
+    return carry_out(plan, terminal, clock or SystemClock())

@@ -1,0 +1,390 @@
+"""Exactly-once delivery: two transactional producers in turn, and a certain answer to every uncertain commit."""
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from penstock.connectors.delivery.producer_port import (
+    AbortableError,
+    BrokenError,
+    Clock,
+    Delivery,
+    FencedProducerError,
+    MakeProducer,
+    ReadCommitted,
+    RefusedError,
+    TransactionalProducer,
+    TransactionError,
+    UnfinishedError,
+)
+from penstock.schemas.errors import AbortedError, ConfigError, FencedError, InvariantError, UnavailableError
+
+slice_max_s = 0.2  # the polling thread waits no longer than this in one call
+abort_patience_s = 3.0  # for the polite end of a transaction; a new producer ends it by force
+
+
+class _Phase(Enum):
+    RENEW = auto()  # a new producer with the same id is to be made and initialised
+    READY = auto()
+    PRODUCE = auto()
+    OFFSETS = auto()
+    FLUSH = auto()
+    COMMIT = auto()
+    LEARN = auto()  # the commit's outcome is unknown: the group's committed offsets tell
+    ABORT = auto()
+
+
+class _Verdict(Enum):
+    OPEN = auto()
+    DELIVERED = auto()
+    ABORTED = auto()
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A transactional id: its producer and the delivery it carries."""
+
+    make: MakeProducer
+    producer: TransactionalProducer | None = None
+    phase: _Phase = _Phase.RENEW
+    verdict: _Verdict = _Verdict.ABORTED
+    delivery: Delivery | None = None
+    membership: object = None
+    began_s: float = 0.0
+    commit_until_s: float = 0.0
+    abort_until_s: float = 0.0
+    topic: int = 0  # how far PRODUCE is: place in delivery.outgoing,
+    message: int = 0  # and in its messages
+    commit_tried: bool = False
+    refusal: str | None = None
+    reason: str = "the caller gave it up"
+
+    @property
+    def client(self) -> TransactionalProducer:
+        if self.producer is None:
+            raise InvariantError("a transaction is under way without a producer")
+        return self.producer
+
+    @property
+    def cargo(self) -> Delivery:
+        if self.delivery is None:
+            raise InvariantError("a transaction is under way without a delivery")
+        return self.delivery
+
+    def carry(self, delivery: Delivery, membership: object, now_s: float) -> None:
+        self.delivery, self.membership, self.began_s = delivery, membership, now_s
+        self.phase, self.verdict = _Phase.PRODUCE, _Verdict.OPEN
+        self.topic = self.message = 0
+        self.commit_tried, self.refusal = False, None
+        self.reason = "the caller gave it up"
+
+    def discard_producer(self) -> None:
+        if self.producer is not None:
+            self.producer.close()
+            self.producer = None
+        self.phase = _Phase.RENEW
+
+
+class TransactionalSink:
+    """The exactly-once Sink over any broker (penstock.engine.ports.Sink by shape).
+
+    Promises: outputs and positions of a delivery become visible together or not at all; deliveries complete in the
+    order of submission, and so do their records in every partition: the second producer sends its first record when
+    the broker has acknowledged the last one of the first. A commit that did not end in a clear answer costs the
+    producer its life, because a request of its that is still under way could end a later transaction (KIP-890 is not
+    in librdkafka); the successor fences it, and the group's committed offsets then tell what became of the delivery.
+    """
+
+    def __init__(
+        self,
+        *,
+        producers: Sequence[MakeProducer],
+        read_committed: ReadCommitted,
+        clock: Clock,
+        transaction_timeout_s: float,
+        start_timeout_s: float = 60.0,
+    ) -> None:
+        """Initialises every producer at once, so that every predecessor is fenced before the first record is polled.
+
+        Raises UnavailableError when the broker does not answer in `start_timeout_s`; FencedError; ConfigError.
+        """
+        self._slots = deque(_Slot(make=make) for make in producers)  # the next one to use is at the left
+        self._pending: deque[_Slot] = deque()
+        self._read_committed = read_committed
+        self._clock = clock
+        self._fence_age_s = 0.9 * transaction_timeout_s
+        self._patience_s = transaction_timeout_s / 3  # to send; then the same again to commit
+        self._gone = False
+        self.renewals = 0
+        deadline_s = clock.monotonic_s() + start_timeout_s
+        with ExitStack() as undo:
+            undo.callback(self._release)
+            while not self._renew_all(slice_max_s):
+                if clock.monotonic_s() >= deadline_s:
+                    raise UnavailableError(f"transactions could not be initialised in {start_timeout_s:g} s")
+            undo.pop_all()
+        self.renewals = 0
+
+    def has_room(self) -> bool:
+        """Whether submit may be called now; moves the renewal of producers on.
+
+        A producer that was given up may have left its transaction open, and readers wait there until its successor has
+        fenced it: so the successor comes before any new delivery.
+        """
+        if self._gone or any(self._in_doubt(slot) for slot in self._pending):
+            return False
+        renewed = self._renew_all(0.0 if self._pending else slice_max_s / 4)
+        return renewed and self._vacant() is not None
+
+    def submit(self, delivery: Delivery, membership: object) -> None:
+        """Open a transaction and send what may be sent by now; what goes wrong here, `advance` reports."""
+        slot = self._vacant()
+        if slot is None or not self.has_room():
+            raise InvariantError("a delivery was submitted without room for it")
+        if not delivery.positions:
+            raise InvariantError("a delivery without positions could be neither committed nor verified")
+        self._slots.remove(slot)
+        self._slots.append(slot)
+        slot.carry(delivery, membership, self._clock.monotonic_s())
+        self._pending.append(slot)
+        try:
+            slot.client.begin()
+        except TransactionError as fault:
+            self._react(slot, fault)
+        if slot.phase is _Phase.PRODUCE and self._move(slot, slot.began_s + slice_max_s):
+            # Asks for the offsets to be sent; the answer is advance's to await.
+            self._move(slot, slot.began_s)
+
+    def advance(self, timeout_s: float) -> int:
+        """As penstock.engine.ports.Sink asks."""
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        completed = 0
+        while True:
+            self._move_all(deadline_s)
+            while self._pending and self._pending[0].verdict is _Verdict.DELIVERED:
+                self._pending.popleft()
+                completed += 1
+            if completed or not self._pending:
+                return completed
+            if all(slot.verdict is _Verdict.ABORTED for slot in self._pending):
+                refusals = [slot.refusal for slot in self._pending if slot.refusal]
+                reason = self._pending[0].reason
+                self._pending.clear()
+                if refusals:
+                    raise ConfigError(refusals[0])
+                raise AbortedError(f"the transaction was aborted: {reason}")
+            if self._clock.monotonic_s() >= deadline_s:
+                return 0
+
+    def abort(self) -> int:
+        """Give up what is not committed; the number of deliveries, oldest first, that were delivered all the same.
+
+        Raises UnavailableError when the outcome of a commit under way cannot be learnt in a few seconds.
+        """
+        if self._gone:
+            self._pending.clear()
+            return 0
+        deadline_s = self._clock.monotonic_s() + 2 * abort_patience_s
+        for slot in self._pending:
+            if slot.verdict is _Verdict.OPEN and not slot.commit_tried:
+                self._begin_abort(slot)
+            elif slot.phase is _Phase.COMMIT:  # a shorter patience than a commit that is wanted
+                slot.commit_until_s = min(slot.commit_until_s, self._clock.monotonic_s() + abort_patience_s)
+        while any(slot.verdict is _Verdict.OPEN for slot in self._pending):
+            if self._clock.monotonic_s() >= deadline_s:
+                raise UnavailableError("the broker did not say in time whether a transaction was committed")
+            self._move_all(deadline_s)
+        delivered = sum(slot.verdict is _Verdict.DELIVERED for slot in self._pending)
+        self._pending.clear()
+        return delivered
+
+    def close(self, timeout_s: float) -> None:
+        """Abort what is open, as far as `timeout_s` allows, and release the clients. Idempotent."""
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        for slot in self._pending:
+            with suppress(
+                TransactionError
+            ):  # the transaction then ends by its time-out or with the next start
+                if not self._gone and slot.verdict is _Verdict.OPEN and not slot.commit_tried:
+                    slot.client.abort(max(deadline_s - self._clock.monotonic_s(), 0.0))
+        self._release()
+
+    def _release(self) -> None:
+        self._gone = True
+        self._pending.clear()
+        for slot in self._slots:
+            slot.discard_producer()
+
+    @staticmethod
+    def _in_doubt(slot: _Slot) -> bool:
+        return slot.verdict is _Verdict.ABORTED or slot.phase in (_Phase.LEARN, _Phase.RENEW, _Phase.ABORT)
+
+    def _vacant(self) -> _Slot | None:
+        if len(self._pending) >= len(self._slots):
+            return None
+        return next((s for s in self._slots if s.phase is _Phase.READY and s not in self._pending), None)
+
+    def _renew_all(self, timeout_s: float) -> bool:
+        """Whether every idle producer is ready, after trying for a while."""
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        idle = [slot for slot in self._slots if slot not in self._pending]
+        for slot in idle:
+            if slot.phase is _Phase.RENEW:
+                self._move(slot, deadline_s)
+        return all(slot.phase is _Phase.READY for slot in idle)
+
+    def _move_all(self, deadline_s: float) -> None:
+        for slot in tuple(self._pending):
+            while self._move(slot, deadline_s):
+                if slot.phase is _Phase.COMMIT:
+                    self._hand_over(slot)
+        oldest = self._pending[0] if self._pending else None
+        if oldest is not None and (
+            oldest.verdict is _Verdict.ABORTED or oldest.phase in (_Phase.RENEW, _Phase.LEARN)
+        ):
+            for slot in self._pending:  # of a row of deliveries, none may stand without those before it
+                if slot is not oldest and slot.verdict is _Verdict.OPEN and slot.phase is not _Phase.ABORT:
+                    self._begin_abort(slot)
+                    self._move(slot, deadline_s)
+
+    def _hand_over(self, oldest: _Slot) -> None:
+        """Let the next delivery's records travel while the commit of this one is waited for."""
+        for slot in self._pending:
+            if slot is not oldest and slot.phase is _Phase.PRODUCE:
+                self._move(slot, self._clock.monotonic_s())
+                return
+
+    def _move(self, slot: _Slot, deadline_s: float) -> bool:
+        """One step of one slot; whether the next step may be taken at once."""
+        if not self._may_move(slot):
+            return False
+        phase = slot.phase
+        now_s = self._clock.monotonic_s()
+        try:
+            self._step(slot, min(max(deadline_s - now_s, 0.0), slice_max_s))
+        except TransactionError as fault:
+            self._react(slot, fault)
+        return slot.phase is not phase and slot.phase is not _Phase.READY
+
+    def _may_move(self, slot: _Slot) -> bool:
+        oldest = self._pending[0] if self._pending else slot
+        match slot.phase:
+            case _Phase.READY:
+                return False
+            case (
+                _Phase.PRODUCE
+            ):  # order in a partition: nothing is sent before the older delivery is in the log
+                return slot is oldest or oldest.phase in (_Phase.COMMIT, _Phase.READY)
+            case _Phase.COMMIT:
+                return slot is oldest or oldest.verdict is _Verdict.DELIVERED
+            case _Phase.LEARN:  # a younger transaction that holds offsets would hide the answer
+                return all(s is slot or s.verdict is not _Verdict.OPEN for s in self._pending)
+            case _:
+                return True
+
+    def _step(self, slot: _Slot, timeout_s: float) -> None:
+        match slot.phase:
+            case _Phase.RENEW:
+                self._renew(slot, timeout_s)
+            case _Phase.PRODUCE:
+                self._produce(slot, timeout_s)
+            case _Phase.OFFSETS:
+                slot.client.send_offsets(slot.cargo.positions, slot.membership, timeout_s)
+                slot.phase = _Phase.FLUSH
+            case _Phase.FLUSH:
+                slot.client.flush(timeout_s)
+                slot.phase = _Phase.COMMIT
+            case _Phase.COMMIT:
+                if not slot.commit_tried:
+                    slot.commit_tried = True
+                    slot.commit_until_s = self._clock.monotonic_s() + self._patience_s
+                slot.client.commit(timeout_s)
+                self._settle(slot, _Verdict.DELIVERED)
+            case _Phase.LEARN:
+                committed = self._read_committed(list(slot.cargo.positions), timeout_s)
+                # Of a transaction all offsets are there or none. More than ours: the next owner went on from ours.
+                there = all(committed.get(p, -1) >= offset for p, offset in slot.cargo.positions.items())
+                self._settle(slot, _Verdict.DELIVERED if there else _Verdict.ABORTED)
+            case _Phase.ABORT:
+                slot.client.abort(timeout_s)
+                self._settle(slot, _Verdict.ABORTED)
+            case _Phase.READY:
+                pass
+
+    def _produce(self, slot: _Slot, timeout_s: float) -> None:
+        outgoing = slot.cargo.outgoing
+        while slot.topic < len(outgoing):
+            slot.message = slot.client.produce(outgoing[slot.topic], slot.message, timeout_s)
+            if slot.message < len(outgoing[slot.topic]):
+                raise UnfinishedError("no room for more messages yet")
+            slot.topic, slot.message = slot.topic + 1, 0
+        slot.phase = _Phase.OFFSETS
+
+    def _renew(self, slot: _Slot, timeout_s: float) -> None:
+        if slot.producer is None:
+            slot.producer = slot.make()
+            self.renewals += 1
+        slot.producer.initialise(timeout_s)
+        if slot.verdict is _Verdict.OPEN:
+            slot.phase = _Phase.LEARN
+        else:
+            slot.phase = _Phase.READY
+
+    def _settle(self, slot: _Slot, verdict: _Verdict) -> None:
+        slot.verdict = verdict
+        slot.delivery = slot.membership = None
+        slot.phase = _Phase.READY
+        if slot.client.suspect():
+            slot.discard_producer()
+
+    def _begin_abort(self, slot: _Slot) -> None:
+        slot.phase = _Phase.ABORT
+        slot.abort_until_s = self._clock.monotonic_s() + abort_patience_s
+
+    def _react(self, slot: _Slot, fault: TransactionError) -> None:
+        """What a fault asks for; the table of facts: fatal, abortable, retriable, and anything else is fatal."""
+        now_s = self._clock.monotonic_s()
+        if slot.verdict is _Verdict.OPEN:
+            slot.reason = str(fault)
+        if isinstance(fault, RefusedError) and slot.refusal is None:
+            slot.refusal = str(fault)
+        if isinstance(fault, FencedProducerError) and (
+            slot.phase is _Phase.RENEW or now_s - slot.began_s < self._fence_age_s
+        ):
+            self._gone = True
+            raise FencedError(f"another worker uses this one's transactional id: {fault}") from fault
+        match slot.phase:
+            case _Phase.RENEW:
+                self._renewal_failed(slot, fault)
+            case _Phase.LEARN:
+                if isinstance(fault, RefusedError):
+                    raise ConfigError(str(fault)) from fault
+            case _Phase.ABORT:
+                if not isinstance(fault, UnfinishedError) or now_s >= slot.abort_until_s:
+                    slot.verdict = (
+                        _Verdict.ABORTED
+                    )  # no commit was asked for, or it was refused: there is none
+                    slot.discard_producer()
+            case _Phase.COMMIT:
+                if isinstance(fault, AbortableError | RefusedError):
+                    self._begin_abort(slot)
+                elif not isinstance(fault, UnfinishedError) or now_s >= slot.commit_until_s:
+                    slot.discard_producer()  # the verdict stays open: the successor learns it
+            case _:
+                if isinstance(fault, BrokenError | FencedProducerError):
+                    slot.verdict = _Verdict.ABORTED
+                    slot.discard_producer()
+                elif (
+                    isinstance(fault, AbortableError | RefusedError)
+                    or now_s - slot.began_s >= self._patience_s
+                ):
+                    self._begin_abort(slot)
+
+    def _renewal_failed(self, slot: _Slot, fault: TransactionError) -> None:
+        if isinstance(fault, RefusedError):
+            raise ConfigError(str(fault)) from fault
+        if not isinstance(fault, UnfinishedError):
+            slot.discard_producer()
+            self._clock.sleep(slice_max_s / 4)  # a broker that refuses at once is not asked without pause

@@ -1,0 +1,1 @@
+"""Kafka through librdkafka; the only folder that imports confluent_kafka."""

@@ -1,0 +1,195 @@
+"""What a cluster has and allows: its id, its topics, and the permissions we need."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AclOperation, NewTopic  # type: ignore[attr-defined]  # public, not re-exported
+
+from penstock.connectors.kafka.admin_session import AdminSession, absent
+from penstock.connectors.kafka.client import ClientConfig, open_client, producer_config
+from penstock.connectors.kafka.errors import translate
+from penstock.schemas.errors import ConfigError, UnavailableError
+
+settle_poll_s: Final = 0.05
+
+_forbidden: Final = frozenset({
+    KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+})  # fmt: skip
+
+
+class KafkaAdmin:
+    """Asks and changes a cluster. Every call on the wire ends within `timeout_s`.
+
+    Any method may raise UnavailableError (no answer in time) or ConfigError (refused; the sentence says why).
+    """
+
+    def __init__(self, config: ClientConfig, *, timeout_s: float = 10.0) -> None:
+        self._config = config
+        self._session = AdminSession(config, timeout_s=timeout_s)
+
+    def cluster_id(self) -> str:
+        """Kafka's own id of the cluster."""
+        return str(self._cluster().cluster_id)
+
+    def broker_ids(self) -> frozenset[int]:
+        """The ids of the brokers that are up."""
+        return frozenset(node.id for node in self._cluster().nodes)
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has. Raises ConfigError when there is no such topic."""
+        count = self.partition_counts([topic])[topic]
+        if count is None:
+            raise ConfigError(f"topic {topic} does not exist")
+        return count
+
+    def partition_counts(self, topics: Iterable[str]) -> dict[str, int | None]:
+        """Partitions of each topic, None for one that does not exist."""
+        counts: dict[str, int | None] = {}
+        for name, found in self._topics(topics).items():
+            if isinstance(found, KafkaError) and found.code() not in absent:
+                raise translate(found, f"look up topic {name}")
+            counts[name] = None if isinstance(found, KafkaError) else len(found.partitions)
+        return counts
+
+    def create_topics(
+        self,
+        partitions: Mapping[str, int],
+        *,
+        replication: int | None = None,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create topics with so many partitions each, and wait until every partition has a leader.
+
+        `replication` None is the brokers' own default. Raises ConfigError when one exists already.
+        """
+        topics = [
+            NewTopic(
+                name,
+                num_partitions=count,
+                replication_factor=-1 if replication is None else replication,
+                config=dict(properties or {}),
+            )
+            for name, count in partitions.items()
+        ]
+        made = self._session.client.create_topics(
+            topics, operation_timeout=self._session.timeout_s, request_timeout=self._session.timeout_s
+        )
+        for name, future in made.items():
+            self._session.answer(future, f"create topic {name}")
+        self._await(
+            partitions, lambda name, found: _led(found, partitions[name]), "give each partition a leader"
+        )
+
+    def delete_topics(self, topics: Iterable[str]) -> None:
+        """Delete topics, and wait until they are gone; one that does not exist is no error."""
+        names = list(topics)
+        gone = self._session.client.delete_topics(
+            names, operation_timeout=self._session.timeout_s, request_timeout=self._session.timeout_s
+        )
+        for name, future in gone.items():
+            self._session.answer(future, f"delete topic {name}", expected=absent)
+        self._await(names, lambda _, found: isinstance(found, KafkaError), "delete topics")
+
+    def check(
+        self,
+        *,
+        reads: Sequence[str] = (),
+        writes: Sequence[str] = (),
+        group: str | None = None,
+        transactional_id: str | None = None,
+    ) -> None:
+        """Prove that topics exist and that this user may do what a worker does; one ConfigError names all that is amiss.
+
+        `transactional_id` is initialised for the proof, so it must be one that no producer uses.
+        """
+        faults = self._topic_faults(reads, AclOperation.READ) + self._topic_faults(writes, AclOperation.WRITE)
+        if group is not None:
+            faults += self._group_faults(group)
+        if transactional_id is not None:
+            faults += self._transaction_faults(transactional_id)
+        if faults:
+            raise ConfigError("; ".join(dict.fromkeys(faults)))
+
+    def _topic_faults(self, topics: Sequence[str], operation: AclOperation) -> list[str]:
+        faults = []
+        for name, found in self._topics(topics).items():
+            if isinstance(found, KafkaError):
+                if found.code() in _forbidden:
+                    faults.append(_permission(operation, f"topic {name}"))
+                elif found.code() in absent:
+                    faults.append(f"topic {name} does not exist")
+                else:
+                    raise translate(found, f"look up topic {name}")
+            elif found.authorized_operations is not None and operation not in found.authorized_operations:
+                faults.append(_permission(operation, f"topic {name}"))
+        return faults
+
+    def _group_faults(self, group: str) -> list[str]:
+        found = self._session.ask(
+            lambda: self._session.client.describe_consumer_groups(
+                [group], include_authorized_operations=True, request_timeout=self._session.timeout_s
+            ),
+            f"look up group {group}",
+            expected=_forbidden | {KafkaError.GROUP_ID_NOT_FOUND},
+        )[group]
+        if isinstance(found, KafkaError):
+            lacking = found.code() in _forbidden
+        else:
+            allowed = found.authorized_operations
+            lacking = allowed is not None and AclOperation.READ not in allowed
+        if not lacking:
+            return []
+        return [_permission(AclOperation.READ, f"group {group}")]
+
+    def _transaction_faults(self, transactional_id: str) -> list[str]:
+        properties = producer_config(self._config) | {"transactional.id": transactional_id}
+        producer = open_client(Producer, properties)
+        try:
+            producer.init_transactions(self._session.timeout_s)
+        except KafkaException as error:
+            fault = error.args[0]
+            if fault.code() in _forbidden:
+                return [_permission(AclOperation.WRITE, f"transactional id {transactional_id}")]
+            raise translate(fault, f"begin a transaction as {transactional_id}") from error
+        return []
+
+    def _cluster(self) -> Any:
+        future = self._session.client.describe_cluster(request_timeout=self._session.timeout_s)
+        return self._session.answer(future, f"reach Kafka at {self._config.bootstrap_servers}")
+
+    def _topics(self, topics: Iterable[str]) -> dict[str, Any]:
+        """Each topic's description, or the KafkaError that stands in its place."""
+        names = list(dict.fromkeys(topics))
+        if not names:
+            return {}
+        futures = self._session.client.describe_topics(
+            TopicCollection(names),
+            include_authorized_operations=True,
+            request_timeout=self._session.timeout_s,
+        )
+        expected = absent | _forbidden
+        return {
+            name: self._session.answer(futures[name], f"look up topic {name}", expected=expected)
+            for name in names
+        }
+
+    def _await(self, topics: Collection[str], settled: Callable[[str, Any], bool], doing: str) -> None:
+        """Wait until the brokers tell what the controller has decided."""
+        deadline_s = time.monotonic() + self._session.timeout_s
+        while not all(settled(name, found) for name, found in self._topics(topics).items()):
+            if time.monotonic() >= deadline_s:
+                raise UnavailableError(f"cannot {doing} in {self._session.timeout_s:g} s")
+            time.sleep(settle_poll_s)
+
+
+def _led(found: Any, partitions: int) -> bool:
+    if isinstance(found, KafkaError) or len(found.partitions) < partitions:
+        return False
+    return all(partition.leader is not None and partition.isr for partition in found.partitions)
+
+
+def _permission(operation: AclOperation, resource: str) -> str:
+    return f"this user lacks the permission {operation.name.capitalize()} on {resource}"

@@ -1,0 +1,83 @@
+"""An AdminClient whose answers come in time, or as an error of ours."""
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from penstock.connectors.kafka.client import ClientConfig, ClientErrors, base_config, open_client
+from penstock.connectors.kafka.errors import translate
+from penstock.schemas.errors import ConfigError, PenstockError
+
+Key = TypeVar("Key", bound=Hashable)
+
+retry_s: Final = 0.1
+grace_s: Final = 2.0  # beyond the client's own time-out, which should always end a call first
+absent: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+unheard: Final = frozenset({
+    KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT,
+})  # fmt: skip
+transient: Final = frozenset({
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR,
+    KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.NOT_CONTROLLER,
+    KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.FENCED_LEADER_EPOCH,
+})  # fmt: skip
+"""A fresh cluster says these for a second, and any cluster while a broker takes over another one's work."""
+
+
+class AdminSession:
+    """The client, and what becomes of its futures. `timeout_s` is for each call."""
+
+    def __init__(self, config: ClientConfig, *, timeout_s: float) -> None:
+        """Raises ConfigError for settings that the client refuses; connects to nothing yet."""
+        self._errors = ClientErrors()
+        self.timeout_s = timeout_s
+        self.client = open_client(AdminClient, base_config(config) | {"error_cb": self._errors})
+
+    def answer(self, future: "Future[Any]", doing: str, *, expected: frozenset[int] = frozenset()) -> Any:
+        """The result, or the KafkaError when its code is an expected one; `doing` completes "cannot ...".
+
+        Raises UnavailableError (no answer in time), ConfigError, or whatever else `translate` makes of the error.
+        """
+        try:
+            return future.result(self.timeout_s + grace_s)
+        except FutureTimeoutError as error:
+            raise self._silence(doing) from error
+        except KafkaException as error:
+            fault = error.args[0]
+            if fault.code() in expected:
+                return fault
+            if fault.code() in unheard:
+                raise self._silence(doing) from error
+            if fault.code() in absent:
+                raise ConfigError(f"cannot {doing}: it does not exist") from error
+            raise translate(fault, doing) from error
+
+    def ask(
+        self,
+        call: "Callable[[], Mapping[Key, Future[Any]]]",
+        doing: str,
+        *,
+        expected: frozenset[int] = frozenset(),
+    ) -> dict[Key, Any]:
+        """All answers to a question that changes nothing; asked again while the brokers are settling. Raises as `answer`."""
+        deadline_s = time.monotonic() + self.timeout_s
+        while True:
+            answers = {
+                key: self.answer(future, doing, expected=expected | transient)
+                for key, future in call().items()
+            }
+            faults = [a for a in answers.values() if isinstance(a, KafkaError) and a.code() in transient]
+            if not faults:
+                return answers
+            if time.monotonic() >= deadline_s:
+                raise translate(faults[0], doing)
+            time.sleep(retry_s)
+
+    def _silence(self, doing: str) -> PenstockError:
+        self.client.poll(0)  # hands over what the client has to say, a refused password for one
+        return self._errors.explain(doing)

@@ -1,0 +1,246 @@
+"""Dead letters on Kafka: a topic read through without a group, and records put back together with the note of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+
+from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
+from penstock.connectors.kafka.errors import translate
+from penstock.schemas.errors import UnavailableError
+
+call_s: Final = 15.0
+"""Time-out of each call to the brokers."""
+idle_max_s: Final = 30.0
+"""A read that got nothing for so long, though more is there, has failed."""
+message_bytes_max: Final = 100 << 20
+"""What is put back was in the topic before: the topic's limit decides, not the client's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredMessage:
+    """A message as it lies in a topic."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+class Returned(Protocol):
+    """A message to put back."""
+
+    @property
+    def partition(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+class KafkaLog:
+    """A topic as it is when it is first read: messages of committed transactions, up to the ends of that moment.
+
+    Joins no group and commits nothing. One thread. Raises ConfigError (no such topic, no permission) or UnavailableError.
+    """
+
+    def __init__(self, config: ClientConfig, *, topic: str, group: str) -> None:
+        """`group` is only a name that the client asks for, of a group that may be read."""
+        self._topic = topic
+        self._consumer = open_client(
+            Consumer,
+            {
+                **consumer_config(config),
+                "group.id": group,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 20,  # the end is known: waiting there for news is time lost, once per partition
+            },
+        )
+        self._ranges: dict[int, tuple[int, int]] | None = None
+
+    def read(self) -> Iterator[StoredMessage]:
+        """Every committed message, partition by partition, offsets ascending."""
+        for partition, (earliest, end) in sorted(self._bounds().items()):
+            if earliest < end:
+                yield from self._range(partition, earliest, end)
+
+    def one(self, partition: int, offset: int) -> StoredMessage | None:
+        """The message at this place; None when it is gone."""
+        earliest, end = self._bounds().get(partition, (0, 0))
+        if not earliest <= offset < end:
+            return None
+        found = next(self._range(partition, offset, offset + 1), None)
+        return found if found is not None and found.offset == offset else None
+
+    def size(self) -> int:
+        """How many offsets there are to read; messages are at most as many."""
+        return sum(end - earliest for earliest, end in self._bounds().values())
+
+    def close(self) -> None:
+        """Release the client."""
+        self._consumer.close()
+
+    def _bounds(self) -> dict[int, tuple[int, int]]:
+        """Earliest and end offset of each partition, as at the first call."""
+        if self._ranges is None:
+            try:
+                metadata = self._consumer.list_topics(self._topic, timeout=call_s).topics[self._topic]
+                if metadata.error is not None:
+                    raise KafkaException(metadata.error)
+                self._ranges = {
+                    partition: self._consumer.get_watermark_offsets(
+                        TopicPartition(self._topic, partition), timeout=call_s
+                    )
+                    for partition in metadata.partitions
+                }
+            except KafkaException as error:
+                raise translate(error, f"read topic {self._topic}") from error
+        return self._ranges
+
+    def _range(self, partition: int, start: int, end: int) -> Iterator[StoredMessage]:
+        try:
+            self._consumer.assign([TopicPartition(self._topic, partition, start)])
+            while (first := self._consumer.poll(idle_max_s)) is not None:
+                messages: Sequence[Any] = [first, *self._consumer.consume(500, 0)]
+                for message in messages:
+                    fault = message.error()
+                    if fault is not None and fault.code() == KafkaError._PARTITION_EOF:
+                        if message.offset() >= end:
+                            return
+                        continue
+                    if fault is not None:
+                        raise KafkaException(fault)
+                    if message.offset() >= end:
+                        return
+                    yield _stored(message)
+                    if message.offset() == end - 1:
+                        return
+        except KafkaException as error:
+            raise translate(error, f"read topic {self._topic}") from error
+        raise UnavailableError(f"nothing came from {self._topic} partition {partition} for {idle_max_s:g} s")
+
+
+class ReplayWriter:
+    """Puts records back on a topic and commits, in the same transaction, a group's offsets with a note beside each.
+
+    The group is used for its offsets alone: nobody joins it. A second one under the same name fences the first. The broker
+    forgets the offsets of a group that was not used for `offsets.retention.minutes` (7 days by default). One thread.
+    """
+
+    def __init__(self, config: ClientConfig, *, group: str, letters_topic: str, topic: str) -> None:
+        self._letters_topic = letters_topic
+        self._topic = topic
+        self._consumer = open_client(Consumer, {**consumer_config(config), "group.id": group})
+        self._producer = open_client(
+            Producer,
+            {
+                **producer_config(config),
+                "transactional.id": group,
+                "message.max.bytes": message_bytes_max,
+                "transaction.timeout.ms": 60_000,
+            },
+        )
+
+    def claim(self) -> None:
+        """Fence whoever puts back under the same name, and undo what it left half done. Before the first `put`."""
+        try:
+            self._producer.init_transactions(call_s)
+        except KafkaException as error:
+            raise translate(error, f"begin to put records back on {self._topic}") from error
+
+    def notes(self) -> Mapping[int, tuple[int, str]]:
+        """Per partition of the dead-letter topic that has one: the committed offset and the note beside it."""
+        try:
+            metadata = self._consumer.list_topics(self._letters_topic, timeout=call_s).topics[
+                self._letters_topic
+            ]
+            if metadata.error is not None:
+                raise KafkaException(metadata.error)
+            asked = [TopicPartition(self._letters_topic, partition) for partition in metadata.partitions]
+            found = self._consumer.committed(asked, timeout=call_s)
+            for place in found:
+                if place.error is not None:
+                    raise KafkaException(place.error)
+        except KafkaException as error:
+            raise translate(error, "read what was replayed before") from error
+        return {
+            place.partition: (place.offset, place.metadata or "")
+            for place in found
+            if place.offset >= 0 and place.offset != OFFSET_INVALID
+        }
+
+    def put(self, messages: Sequence[Returned], notes: Mapping[int, tuple[int, str]]) -> None:
+        """Send all and commit the notes, together or not at all."""
+        failed: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                failed.append(error)
+
+        places = [
+            TopicPartition(self._letters_topic, partition, offset, metadata=note)
+            for partition, (offset, note) in notes.items()
+        ]
+        try:
+            self._producer.begin_transaction()
+            for message in messages:
+                self._send(message, delivered)
+            if self._producer.flush(call_s) or failed:
+                raise KafkaException(failed[0] if failed else KafkaError(KafkaError._TIMED_OUT))
+            self._producer.send_offsets_to_transaction(
+                places, self._consumer.consumer_group_metadata(), call_s
+            )
+            self._producer.commit_transaction(call_s)
+        except KafkaException as error:
+            self._abort()
+            raise translate(error, f"put more records back on {self._topic}") from error
+
+    def close(self) -> None:
+        """Release the clients."""
+        self._consumer.close()
+
+    def _send(self, message: Returned, delivered: Any) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    self._topic,
+                    value=message.value,
+                    key=message.key,
+                    partition=message.partition,
+                    headers=list(message.headers),
+                    on_delivery=delivered,
+                )
+                break
+            except BufferError:
+                if self._producer.flush(call_s):
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+        self._producer.poll(0)
+
+    def _abort(self) -> None:
+        """What stays open after this, the broker ends in a minute, or the next one that claims our name."""
+        with suppress(KafkaException):
+            self._producer.abort_transaction(call_s)
+
+
+def _stored(message: Any) -> StoredMessage:
+    return StoredMessage(
+        partition=message.partition(),
+        offset=message.offset(),
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),
+    )

@@ -1,0 +1,59 @@
+"""How a group member is set up, and what its membership says."""
+
+import sys
+from typing import Any, Literal
+
+from penstock.connectors.kafka.client import ClientConfig, consumer_config
+from penstock.schemas.errors import InvariantError
+
+session_timeout_ms = 45_000
+queued_record_bytes = 1024  # a queued record costs the client this much, its own book-keeping included
+
+
+def group_settings(
+    config: ClientConfig,
+    *,
+    group: str,
+    protocol: Literal["classic", "consumer"],
+    max_poll_interval_s: float,
+    memory_bytes_max: int,
+) -> dict[str, Any]:
+    """Client properties of a member.
+
+    Committed records only, in both delivery modes: it also makes the coordinator hold back the committed offsets of
+    a predecessor whose transaction is still open. Users may set what stands before `consumer_config`.
+    """
+    half = memory_bytes_max // 2  # the other half is for the answer that is being received
+    settings: dict[str, Any] = {
+        "reconnect.backoff.max.ms": 1000,
+        "queued.max.messages.kbytes": max(half // 1024, 1024),
+        "queued.min.messages": min(max(half // queued_record_bytes, 1000), 1_000_000),
+        "fetch.max.bytes": max(half, 1 << 20),
+    }
+    if protocol == "classic":
+        settings["session.timeout.ms"] = min(session_timeout_ms, int(max_poll_interval_s * 1000))
+        # how soon a rebalance is heard of
+        settings["heartbeat.interval.ms"] = min(1000, int(max_poll_interval_s * 250))
+        settings["partition.assignment.strategy"] = "cooperative-sticky"
+    settings |= consumer_config(config)
+    longest = max(
+        int(settings[name]) for name in ("fetch.max.bytes", "message.max.bytes") if name in settings
+    )
+    settings.setdefault("receive.message.max.bytes", longest + (1 << 20))
+    return settings | {
+        "group.id": group,
+        "group.protocol": protocol,
+        "max.poll.interval.ms": int(max_poll_interval_s * 1000),
+        "auto.offset.reset": "error",
+    }
+
+
+def generation(metadata: object) -> int:
+    """The generation (classic) or member epoch (consumer protocol) inside the client's serialised group metadata.
+
+    librdkafka writes a tag, the generation as a native 32-bit number, then names. Python sees only these bytes, and
+    they are made without an error for a member that has not joined.
+    """
+    if not isinstance(metadata, bytes) or not metadata.startswith(b"CGMDv2:"):
+        raise InvariantError("the client's group metadata has a form this release does not know")
+    return int.from_bytes(metadata[7:11], sys.byteorder, signed=True)

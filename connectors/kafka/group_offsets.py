@@ -1,0 +1,230 @@
+"""How far a group is in a topic, read from the broker without being a member."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, not re-exported
+
+from penstock.connectors.kafka.admin_session import AdminSession, retry_s, transient, unheard
+from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
+from penstock.connectors.kafka.errors import translate
+from penstock.schemas.errors import UnavailableError
+
+peek_timeout_s: Final = 5.0
+
+_earliest: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_latest: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_nobody: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartitionOffsets:
+    """Where one partition stands.
+
+    `end` is the last stable offset: what a read_committed reader may see. `oldest_unfinished_timestamp_ms` is of the first
+    readable record at or after the committed offset (-1: it has none); None when there is no such record: all is done, or only
+    commit markers and aborted records are left.
+    """
+
+    partition: int
+    earliest: int
+    end: int
+    committed: int | None
+    oldest_unfinished_timestamp_ms: int | None
+    owner: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Glimpse:
+    """What was found when looking from `position` on: the first readable record, or none before `end`."""
+
+    position: int
+    end: int
+    offset: int | None
+    timestamp_ms: int
+
+    def answers(self, position: int, end: int) -> bool:
+        """Whether it still tells what looking from `position` to `end` would find."""
+        if self.offset is None:
+            return self.position <= position and end <= self.end
+        return self.position <= position <= self.offset < end
+
+
+class KafkaOffsets:
+    """Reads committed offsets, log ends, owners and the age of what waits, and commits nothing. One thread at a time.
+
+    What is known already is not read again: a group that stands still, or has nothing to do, costs four small requests.
+    """
+
+    def __init__(self, config: ClientConfig, group: str, *, timeout_s: float = 10.0) -> None:
+        """Raises ConfigError for settings that the client refuses; connects to nothing yet."""
+        self._group = group
+        self._session = AdminSession(config, timeout_s=timeout_s)
+        # A consumer joins its group only when it subscribes, and these never do.
+        # Committed offsets are not asked for with the AdminClient: it crashes the process (librdkafka#5040) when the group's
+        # coordinator has just moved. They are read uncommitted, since a busy group has an offset pending at nearly any time.
+        self._group_view = open_client(
+            Consumer, consumer_config(config) | {"group.id": group, "isolation.level": "read_uncommitted"}
+        )
+        self._reader = open_client(
+            Consumer,
+            consumer_config(config)
+            | {
+                "group.id": group,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,  # tells that no readable record is left
+                "fetch.wait.max.ms": 50,
+                "max.partition.fetch.bytes": 16_384,
+                "queued.min.messages": 1,
+            },
+        )
+        self._ids: dict[str, str] = {}
+        self._glimpses: dict[tuple[str, int], _Glimpse] = {}
+
+    def read(self, topic: str) -> list[PartitionOffsets]:
+        """Every partition of a topic, ascending.
+
+        Raises ConfigError: there is no such topic, or a permission is missing (Read on the topic, for the time stamps of
+        what waits; Describe on the group). Raises UnavailableError when the brokers do not answer in time.
+        """
+        partitions = self._partitions(topic)
+        committed = self._committed(topic, partitions)
+        owners = self._owners(topic)
+        earliest = self._bounds(topic, partitions, _earliest)
+        ends = self._bounds(topic, partitions, _latest)  # last, so that no commit is beyond its end
+        unfinished = {
+            partition: (position, ends[partition])
+            for partition in partitions
+            if (position := max(committed.get(partition, 0), earliest[partition])) < ends[partition]
+        }
+        oldest = self._oldest(topic, unfinished)
+        return [
+            PartitionOffsets(
+                partition=partition,
+                earliest=earliest[partition],
+                end=ends[partition],
+                committed=committed.get(partition),
+                oldest_unfinished_timestamp_ms=oldest.get(partition),
+                owner=owners.get(partition),
+            )
+            for partition in partitions
+        ]
+
+    def close(self) -> None:
+        """Release the clients. Idempotent."""
+        self._group_view.close()
+        self._reader.close()
+
+    def _partitions(self, topic: str) -> list[int]:
+        client, timeout_s = self._session.client, self._session.timeout_s
+        found = self._session.ask(
+            lambda: client.describe_topics(TopicCollection([topic]), request_timeout=timeout_s),
+            f"look up topic {topic}",
+        )[topic]
+        if self._ids.setdefault(topic, str(found.topic_id)) != str(found.topic_id):  # deleted, and made anew
+            self._ids[topic] = str(found.topic_id)
+            self._glimpses = {key: glimpse for key, glimpse in self._glimpses.items() if key[0] != topic}
+        return sorted(partition.id for partition in found.partitions)
+
+    def _committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        deadline_s = time.monotonic() + self._session.timeout_s
+        while True:
+            try:
+                places = self._group_view.committed(wanted, timeout=self._session.timeout_s)
+                fault = next((place.error for place in places if place.error is not None), None)
+            except KafkaException as error:
+                fault = error.args[0]
+            if fault is None:
+                return {place.partition: place.offset for place in places if place.offset >= 0}
+            if fault.code() not in transient or time.monotonic() >= deadline_s:
+                raise translate(fault, f"look up the offsets of group {self._group}")
+            time.sleep(retry_s)
+
+    def _owners(self, topic: str) -> dict[int, str]:
+        client, timeout_s = self._session.client, self._session.timeout_s
+        group = self._session.ask(
+            lambda: client.describe_consumer_groups([self._group], request_timeout=timeout_s),
+            f"look up group {self._group}",
+            expected=_nobody,
+        )[self._group]
+        if isinstance(group, KafkaError):
+            return {}
+        return {
+            place.partition: f"{member.client_id}@{member.host.lstrip('/')}"
+            for member in group.members
+            if member.assignment is not None
+            for place in member.assignment.topic_partitions
+            if place.topic == topic
+        }
+
+    def _bounds(self, topic: str, partitions: Sequence[int], spec: OffsetSpec) -> dict[int, int]:
+        client, timeout_s = self._session.client, self._session.timeout_s
+        found = self._session.ask(
+            lambda: client.list_offsets(
+                {TopicPartition(topic, partition): spec for partition in partitions},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=timeout_s,
+            ),
+            f"look up the offsets of topic {topic}",
+        )
+        return {place.partition: answer.offset for place, answer in found.items()}
+
+    def _oldest(self, topic: str, unfinished: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+        """Time stamps of the first readable records from a position to an end; partitions without one are left out."""
+        unknown = {}
+        for partition, (position, end) in unfinished.items():
+            known = self._glimpses.get((topic, partition))
+            if known is None or not known.answers(position, end):
+                unknown[partition] = position, end
+        if unknown:
+            self._look(topic, unknown)
+        return {
+            partition: glimpse.timestamp_ms
+            for partition in unfinished
+            if (glimpse := self._glimpses[topic, partition]).offset is not None
+        }
+
+    def _look(self, topic: str, unknown: Mapping[int, tuple[int, int]]) -> None:
+        waiting = set(unknown)
+        deadline_s = time.monotonic() + peek_timeout_s
+        try:
+            self._reader.assign([TopicPartition(topic, p, position) for p, (position, _) in unknown.items()])
+            while waiting:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    raise UnavailableError(
+                        f"partitions {sorted(waiting)} of topic {topic} gave no record in time"
+                    )
+                message = self._reader.poll(left_s)
+                if message is None:
+                    continue
+                error, partition = message.error(), message.partition()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    if error.code() in unheard or error.retriable():
+                        continue
+                    raise translate(error, f"read topic {topic}")
+                if partition in waiting:
+                    waiting.remove(partition)
+                    position, end = unknown[partition]
+                    self._glimpses[topic, partition] = _Glimpse(
+                        position=position,
+                        end=end,
+                        offset=None if error is not None else message.offset(),
+                        timestamp_ms=-1 if error is not None else message.timestamp()[1],
+                    )
+                    self._reader.incremental_unassign([TopicPartition(topic, partition)])
+        except KafkaException as error:
+            raise translate(error, f"read topic {topic}") from error
+        finally:
+            self._reader.unassign()

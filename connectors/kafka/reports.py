@@ -1,0 +1,98 @@
+"""The compacted topic of worker reports: written without ever waiting, read from its beginning by whoever wants the newest."""
+
+import logging
+from typing import Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
+from penstock.connectors.kafka.errors import translate
+
+logger = logging.getLogger("penstock.kafka")
+
+call_s: Final = 5.0
+queue_messages_max: Final = 1000
+read_messages_max: Final = 10_000
+
+
+class ReportWriter:
+    """Sends reports and forgets them: a report that is lost is made good by the next one. One thread."""
+
+    def __init__(self, config: ClientConfig, topic: str) -> None:
+        """Raises ConfigError when the client refuses its settings."""
+        self._topic = topic
+        self._producer = open_client(
+            Producer,
+            {
+                **producer_config(config),
+                "queue.buffering.max.messages": queue_messages_max,
+                "message.timeout.ms": 30_000,
+                "on_delivery": self._delivered,
+                "delivery.report.only.error": True,
+            },
+        )
+
+    def send(self, *, worker: str, payload: bytes) -> None:
+        """Queue one report under its worker's name. Never waits and never raises: a report that cannot be queued is dropped."""
+        try:
+            self._producer.produce(self._topic, value=payload, key=worker.encode())
+        except BufferError:
+            logger.debug("the status topic does not take reports; one is dropped")
+        except KafkaException as error:
+            logger.info("a report to %s was refused: %s", self._topic, error)
+        self._producer.poll(0)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Send what is queued, for as long as allowed, and let go of the client."""
+        self._producer.flush(timeout_s)
+        self._producer.purge()
+        self._producer.poll(0)
+
+    def _delivered(self, error: KafkaError | None, _: object) -> None:
+        if error is not None:
+            logger.info("a report to %s was lost: %s", self._topic, error.str())
+
+
+class ReportReader:
+    """Reads the whole status topic, then what comes after. Joins no group and commits nothing. One thread."""
+
+    def __init__(self, config: ClientConfig, topic: str) -> None:
+        """Raises ConfigError when the client refuses its settings."""
+        self._topic = topic
+        self._assigned = False
+        self._consumer = open_client(
+            Consumer, {**consumer_config(config), "group.id": "penstock-status-reader"}
+        )
+
+    def read(self) -> list[bytes | None]:
+        """What has arrived since the last call, without waiting for more; the first call asks for the partitions.
+
+        Raises UnavailableError, or ConfigError when the topic is not there or may not be read.
+        """
+        try:
+            if not self._assigned:
+                self._assign()
+            messages = self._consumer.consume(read_messages_max, 0.0)
+        except KafkaException as error:
+            raise translate(error, f"read the status topic {self._topic}") from error
+        values: list[bytes | None] = []
+        for message in messages:
+            fault = message.error()
+            if fault is None:
+                values.append(message.value())
+            elif not fault.retriable():
+                logger.info("status topic %s: %s", self._topic, fault.str())
+        return values
+
+    def close(self) -> None:
+        """Let go of the client."""
+        self._consumer.close()
+
+    def _assign(self) -> None:
+        metadata = self._consumer.list_topics(self._topic, timeout=call_s).topics[self._topic]
+        if metadata.error is not None:
+            raise KafkaException(metadata.error)
+        self._consumer.assign(
+            [TopicPartition(self._topic, partition, OFFSET_BEGINNING) for partition in metadata.partitions]
+        )
+        self._assigned = True

@@ -1,0 +1,122 @@
+"""The two sinks on Kafka."""
+
+from collections.abc import Mapping, Sequence
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from penstock.connectors.delivery.at_least_once import AtLeastOnceSink
+from penstock.connectors.delivery.exactly_once import TransactionalSink
+from penstock.connectors.delivery.producer_port import Clock, MakeProducer, RefusedError, UnfinishedError
+from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
+from penstock.connectors.kafka.errors import cause_of, is_refusal, said
+from penstock.connectors.kafka.producers import KafkaAcknowledger, KafkaTransactionalProducer
+
+
+class ExactlyOnceSink(TransactionalSink):
+    """Transactions on Kafka, with one producer for each transactional id, taking turns."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        group: str,
+        topic: str,
+        transactional_ids: Sequence[str],
+        partition_counts: Mapping[str, int],
+        clock: Clock,
+        transaction_timeout_s: float = 30.0,
+        memory_bytes_max: int = 256 << 20,
+        start_timeout_s: float = 60.0,
+    ) -> None:
+        """`topic` is the input; `partition_counts` has it and every output topic.
+
+        The ids are this worker's alone and the same after a restart: then the restart ends what the crash left open.
+        A `transaction.timeout.ms` among the client's properties stands before `transaction_timeout_s`.
+        Raises UnavailableError, FencedError, ConfigError.
+        """
+        timeout_s = (
+            float(config.properties.get("transaction.timeout.ms", transaction_timeout_s * 1000)) / 1000
+        )
+        self._offsets = GroupOffsets(config, group, topic)
+
+        def maker(transactional_id: str) -> MakeProducer:
+            return lambda: KafkaTransactionalProducer(
+                config,
+                transactional_id=transactional_id,
+                topic=topic,
+                partition_counts=partition_counts,
+                transaction_timeout_s=timeout_s,
+                memory_bytes_max=memory_bytes_max // len(transactional_ids),
+            )
+
+        super().__init__(
+            producers=[maker(transactional_id) for transactional_id in transactional_ids],
+            read_committed=self._offsets.read,
+            clock=clock,
+            transaction_timeout_s=timeout_s,
+            start_timeout_s=start_timeout_s,
+        )
+
+    def close(self, timeout_s: float) -> None:
+        """As TransactionalSink, and the offset reader."""
+        super().close(timeout_s)
+        self._offsets.close()
+
+
+class KafkaAtLeastOnceSink(AtLeastOnceSink):
+    """Acknowledged messages on Kafka."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        topic: str,
+        partition_counts: Mapping[str, int],
+        clock: Clock,
+        message_timeout_s: float = 120.0,
+        memory_bytes_max: int = 256 << 20,
+    ) -> None:
+        """`topic` is the input; `partition_counts` has it and every output topic. Raises ConfigError."""
+        super().__init__(
+            make=lambda: KafkaAcknowledger(
+                config,
+                topic=topic,
+                partition_counts=partition_counts,
+                message_timeout_s=message_timeout_s,
+                memory_bytes_max=memory_bytes_max,
+            ),
+            clock=clock,
+        )
+
+
+class GroupOffsets:
+    """Reads a group's committed offsets without joining it; the client is made when first needed, which is rarely."""
+
+    def __init__(self, config: ClientConfig, group: str, topic: str) -> None:
+        self._config = config
+        self._group = group
+        self._topic = topic
+        self._consumer: Consumer | None = None
+
+    def read(self, partitions: Sequence[int], timeout_s: float) -> dict[int, int]:
+        """As penstock.connectors.delivery.producer_port.ReadCommitted asks."""
+        if self._consumer is None:
+            # read_committed also makes the broker say when an open transaction holds offsets
+            self._consumer = open_client(Consumer, consumer_config(self._config) | {"group.id": self._group})
+        try:
+            found = self._consumer.committed(
+                [TopicPartition(self._topic, partition) for partition in partitions],
+                timeout=max(timeout_s, 0.05),
+            )
+        except KafkaException as error:
+            cause = cause_of(error)
+            raise (RefusedError if is_refusal(cause) else UnfinishedError)(said(cause)) from error
+        for place in found:
+            if place.error is not None:
+                raise (RefusedError if is_refusal(place.error) else UnfinishedError)(said(place.error))
+        return {place.partition: place.offset for place in found if place.offset >= 0}
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None

@@ -1,0 +1,1 @@
+"""A whole broker in one process: topics, groups, transactions, faults on request."""

@@ -1,0 +1,226 @@
+"""The references under docs/, written from the code: `python -m docs.build_reference docs`."""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.engine.cli.main import commands
+from penstock.engine.settings.model import Settings, client_properties_allowed, environment_prefix
+from penstock.engine.telemetry.metrics import reference as metrics_reference
+
+Node = dict[str, Any]
+
+_example: Final = """```yaml
+kafka:
+  bootstrap_servers: kafka-1:9092,kafka-2:9092
+  group: fraud-scorer
+  delivery: exactly_once
+  security: {protocol: SASL_SSL, mechanism: SCRAM-SHA-512, username: fraud, password_file: /run/secrets/kafka}
+  client: {linger.ms: 0, compression.type: lz4}
+registry: {url: "https://registry:8081"}
+input: {topic: transactions, format: avro, schema: transaction.avsc}
+output:
+  predictions: transactions.predictions
+  explanations: transactions.explanations
+  dead_letters: transactions.dead-letters
+  status: penstock.status
+model: {path: models/fraud, device: auto, runtime: auto}
+objective: {latency_slo_ms: 50}
+explain: {policy: "score>=0.8", top: 5}
+workers: 2
+http: {host: 0.0.0.0, port: 9464}
+scaling: {max_age_s: 30, min_replicas: 1, max_replicas: 16}
+```"""
+
+_exit_codes: Final = (
+    (0, "done"),
+    (1, "failed while running"),
+    (2, "wrong usage or settings"),
+    (3, "fenced by a twin: another worker runs under the same identity"),
+    (4, "not ready in time"),
+)
+
+
+def references() -> dict[str, str]:
+    """File name under docs/ to its text."""
+    return {
+        "settings.md": settings_reference(),
+        "settings.schema.json": json.dumps(_schema(), indent=2) + "\n",
+        "commands.md": commands_reference(),
+        "metrics.md": metrics_reference(),
+    }
+
+
+def settings_reference() -> str:
+    """docs/settings.md: every key with its type, default, meaning and environment variable."""
+    schema = _schema()
+    lines = [
+        "# Settings",
+        "",
+        "Generated from `engine/settings/model.py` by `make docs`; a test keeps it up to date. An unknown key is an error that names",
+        "the nearest known one. Editors check and complete a `penstock.yaml` with [settings.schema.json](settings.schema.json):",
+        "put `# yaml-language-server: $schema=` and its address on the first line.",
+        "",
+        f"Every key can be overridden by an environment variable: `{environment_prefix}` and the path in capitals, sections parted",
+        f"by two underscores (`{environment_prefix}KAFKA__BOOTSTRAP_SERVERS`). Relative paths are relative to the settings file. Secrets come",
+        "from files (`*_file`) or the environment and are never printed.",
+        "",
+        _example,
+    ]
+    rows = list(_keys(schema, schema, ()))
+    for section in dict.fromkeys(path[:-1] for path, _, _ in rows):
+        title = ".".join(section) or "top level"
+        told = _at(schema, section).get("description", "") if section else "Keys beside the sections."
+        if section == ("kafka",):
+            told += (
+                " Under `client`: "
+                + ", ".join(f"`{name}`" for name in sorted(client_properties_allowed))
+                + "."
+            )
+        lines += ["", f"## {title}", "", told, "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        for path, node, required in rows:
+            if path[:-1] == section:
+                default = "required" if required else f"`{_default(node)}`"
+                meaning = _words(node.get("description", ""))
+                lines.append(f"| `{path[-1]}` | {_type(node)} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def commands_reference() -> str:
+    """docs/commands.md: every command with its arguments and an example."""
+    lines = [
+        "# Commands",
+        "",
+        "Generated from `engine/cli/commands/` by `make docs`; a test keeps it up to date.",
+        "",
+    ]
+    lines += ["| exit code | means |", "|---|---|"]
+    lines += [f"| {code} | {meaning} |" for code, meaning in _exit_codes]
+    for name in commands:
+        module = importlib.import_module(f"penstock.engine.cli.commands.{name}")
+        parser = argparse.ArgumentParser(prog=f"penstock {name}")
+        module.add_arguments(parser)
+        lines += ["", f"## penstock {name}", "", _sentence(module.summary), ""]
+        lines += ["```text", *(part.strip() for part in module.example.splitlines()), "```"]
+        lines += list(_arguments(parser))
+    return "\n".join(lines) + "\n"
+
+
+def _arguments(parser: argparse.ArgumentParser, depth: int = 3) -> Iterator[str]:
+    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    plain = [
+        action
+        for action in parser._actions
+        if action not in nested and not isinstance(action, argparse._HelpAction)
+    ]
+    if plain:
+        yield from ("", "| argument | meaning |", "|---|---|")
+    for action in plain:
+        yield f"| `{_usage(action)}` | {_words(_help(action))} |"
+    for action in nested:
+        told = {choice.dest: choice.help for choice in action._choices_actions}
+        for name, child in action.choices.items():
+            yield from ("", f"{'#' * depth} {child.prog}", "", _sentence(told.get(name) or ""))
+            yield from _arguments(child, depth + 1)
+
+
+def _usage(action: argparse.Action) -> str:
+    takes: str = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    if action.choices is not None:
+        takes = "{" + ",".join(map(str, action.choices)) + "}"
+    if not action.option_strings:
+        return takes
+    names = ", ".join(action.option_strings)
+    return names if action.nargs == 0 else f"{names} {takes}"
+
+
+def _help(action: argparse.Action) -> str:
+    text = action.help or ""
+    for name, value in vars(action).items():
+        text = text.replace(f"%({name})s", str(value)).replace(f"%({name})d", str(value))
+    return text.replace("%%", "%")
+
+
+def _schema() -> Node:
+    schema = Settings.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _keys(schema: Node, node: Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node, bool]]:
+    """Path, node and whether it is required, of every key that is no section."""
+    for name, child in node["properties"].items():
+        section = _section(schema, child)
+        if section is None:
+            yield (*path, name), child, name in node.get("required", ())
+        else:
+            yield from _keys(schema, section, (*path, name))
+
+
+def _section(schema: Node, node: Node) -> Node | None:
+    for candidate in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
+        if "$ref" in candidate:
+            found: Node = schema["$defs"][candidate["$ref"].rpartition("/")[2]]
+            return found if "properties" in found else None
+    return None
+
+
+def _at(schema: Node, path: Sequence[str]) -> Node:
+    node = schema
+    for name in path:
+        section = _section(schema, node["properties"][name])
+        assert section is not None
+        node = section
+    return node
+
+
+def _type(node: Node) -> str:
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    if "anyOf" in node:
+        return " or ".join(dict.fromkeys(_type(each) for each in node["anyOf"] if each.get("type") != "null"))
+    if node.get("format") == "password":
+        return "secret"
+    kind: dict[str, str] = {
+        "string": "text",
+        "integer": "whole number",
+        "boolean": "true or false",
+        "object": "map",
+    }
+    plain = str(node.get("type", "string"))
+    name = "path" if node.get("format") == "path" else kind.get(plain, plain)
+    low = [f"{word} {node[key]:,.15g}" for key, word in (("minimum", "at least"), ("exclusiveMinimum", "more than")) if key in node]  # fmt: skip
+    high = [f"{word} {node[key]:,.15g}" for key, word in (("maximum", "at most"), ("exclusiveMaximum", "less than")) if key in node]  # fmt: skip
+    return ", ".join([name, *low, *high])
+
+
+def _default(node: Node) -> str:
+    value = node.get("default", {} if node.get("type") == "object" else None)
+    return "none" if value is None else json.dumps(value).strip('"')
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text else text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write every reference into a folder."""
+    parser = argparse.ArgumentParser(prog="python -m docs.build_reference", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args(argv).folder
+    for name, text in references().items():
+        (folder / name).write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{folder / name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

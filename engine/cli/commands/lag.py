@@ -1,0 +1,134 @@
+"""`penstock lag`: how far behind the group is, per partition, and what does not move."""
+
+import argparse
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.live import Live
+from rich.table import Table
+
+from penstock.engine.clock import Clock, SystemClock
+from penstock.engine.console.terminal import Terminal
+from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure
+from penstock.engine.settings.model import Settings, load_settings
+
+summary = "how far behind the group is: records and seconds per partition, who owns it, and what is stuck"
+example = "penstock lag penstock.yaml --watch"
+
+_watch_every_s = 2.0
+_colours = {Movement.STUCK: "bold red", Movement.UNOWNED: "yellow", Movement.CAUGHT_UP: "green"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `penstock lag` takes."""
+    parser.add_argument("settings", type=Path, metavar="penstock.yaml", help="the settings of the workers")
+    parser.add_argument(
+        "--over",
+        type=_seconds,
+        default=3.0,
+        metavar="S",
+        help="look twice, this many seconds apart, to tell what is stuck from what moves; 0 looks once (default 3)",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--watch", action="store_true", help="look again every two seconds, until Ctrl-C")
+    how.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Show the lag; raises what KafkaOffsets.read raises."""
+    from penstock.connectors.kafka.group_offsets import KafkaOffsets  # late: --help needs no Kafka client
+    from penstock.engine.worker.kafka import client_config
+
+    settings = load_settings(arguments.settings)
+    clock = SystemClock()
+    with closing(KafkaOffsets(client_config(settings.kafka), settings.kafka.group)) as offsets:
+
+        def look() -> list[PartitionLag]:
+            readings = offsets.read(settings.input.topic)
+            return measure(readings, now_ms=clock.wall_ms(), start=settings.kafka.start)
+
+        if arguments.watch:
+            _watch(look, settings, terminal)
+            return 0
+        lags = _look_twice(look, arguments.over, clock)
+        terminal.result(as_json(lags, settings))
+        if not terminal.json:
+            terminal.say(as_table(lags, settings))
+    return 0
+
+
+def as_json(lags: Sequence[PartitionLag], settings: Settings) -> dict[str, Any]:
+    """The lag as the one object of --json."""
+    return {
+        "group": settings.kafka.group,
+        "topic": settings.input.topic,
+        "lag_records": sum(lag.lag_records for lag in lags),
+        "lag_seconds": max((lag.lag_seconds for lag in lags), default=0.0),
+        "stuck": [lag.partition for lag in lags if lag.movement is Movement.STUCK],
+        "partitions": [asdict(lag) for lag in lags],
+    }
+
+
+def as_table(lags: Sequence[PartitionLag], settings: Settings) -> Table:
+    """The lag for people, with its sum below."""
+    total, oldest_s = (
+        sum(lag.lag_records for lag in lags),
+        max((lag.lag_seconds for lag in lags), default=0.0),
+    )
+    table = Table(title=f"{settings.kafka.group} on {settings.input.topic}", show_footer=True)
+    table.add_column("partition", justify="right")
+    table.add_column("committed", justify="right")
+    table.add_column("end", justify="right", footer="in all")
+    table.add_column("lag records", justify="right", footer=f"{total:,}")
+    table.add_column("lag seconds", justify="right", footer=f"{oldest_s:,.1f}")
+    table.add_column("owner", overflow="fold")
+    table.add_column("")
+    for lag in lags:
+        table.add_row(
+            str(lag.partition),
+            "-" if lag.committed is None else str(lag.committed),
+            str(lag.end),
+            f"{lag.lag_records:,}",
+            f"{lag.lag_seconds:,.1f}",
+            lag.owner or "-",
+            str(lag.movement),
+            style=_colours.get(lag.movement),
+        )
+    return table
+
+
+def _look_twice(look: Callable[[], list[PartitionLag]], over_s: float, clock: Clock) -> list[PartitionLag]:
+    lags = look()
+    if over_s == 0 or all(lag.movement is not Movement.BEHIND for lag in lags):
+        return lags
+    clock.sleep(over_s)
+    return compare(lags, look())
+
+
+def _watch(look: Callable[[], list[PartitionLag]], settings: Settings, terminal: Terminal) -> None:
+    """On a terminal the table is drawn over itself; elsewhere one line for each look."""
+    pause, before = threading.Event(), look()
+    if not terminal.live:
+        while True:
+            total = sum(lag.lag_records for lag in before)
+            oldest_s = max((lag.lag_seconds for lag in before), default=0.0)
+            stuck = [str(lag.partition) for lag in before if lag.movement is Movement.STUCK]
+            terminal.say(f"lag {total} records, {oldest_s:.1f} s, stuck: {', '.join(stuck) or 'none'}")
+            pause.wait(_watch_every_s)
+            before = compare(before, look())
+    with Live(as_table(before, settings), console=terminal.console, auto_refresh=False) as live:
+        while True:
+            pause.wait(_watch_every_s)
+            before = compare(before, look())
+            live.update(as_table(before, settings), refresh=True)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600")
+    return value

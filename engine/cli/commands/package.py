@@ -1,0 +1,244 @@
+"""`penstock package`: a trained model becomes a bundle, with the proof that it predicts the same."""
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from penstock.engine.console.terminal import Terminal
+from penstock.engine.models.packaging.optimize import Optimized, error_allowed_default
+from penstock.engine.models.packaging.package import PackageReport, package
+from penstock.engine.models.packaging.parity import tolerance_default
+from penstock.schemas.errors import ConfigError
+
+summary = (
+    "Make a model bundle from ONNX (.onnx), XGBoost (.json, .ubj), LightGBM (.txt) or scikit-learn (.skops), and prove "
+    "that it predicts what the original predicts. A difference beyond the tolerance is an error, and nothing is written."
+)
+example = "penstock package fraud.txt --out models/fraud --background train.parquet --classes honest,fraud"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="the model file")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the bundle; an older one is replaced"
+    )
+    parser.add_argument("--name", help="default: the name of DIR")
+    parser.add_argument("--version", default="1", help="default: 1")
+    parser.add_argument(
+        "--background",
+        type=Path,
+        metavar="FILE",
+        help="rows that explanations are relative to: .npy, .csv or .parquet",
+    )
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="more rows to prove parity on")
+    parser.add_argument(
+        "--input-schema", type=Path, metavar="FILE", help="Avro schema of the input records (.avsc)"
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE",
+        help='JSON list of features: [{"name": "carrier", "kind": "category", "categories": ["AA", "UA"]}, ...]',
+    )
+    parser.add_argument(
+        "--feature-names", type=_words, metavar="A,B,...", help="names of the columns, in order"
+    )
+    parser.add_argument("--classes", type=_words, metavar="A,B,...", help="names of the classes, in order")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=tolerance_default,
+        help=f"largest difference allowed, relative to scores above 1 (default {tolerance_default:g})",
+    )
+    parser.add_argument(
+        "--optimize",
+        action="store_true",
+        help="try other forms of the graph (rewritten, float16, int8) and options of its session, and keep the fastest that "
+        "keeps to --allow-error",
+    )
+    parser.add_argument(
+        "--allow-error",
+        type=float,
+        metavar="X",
+        help=f"with --optimize: how far a score may move, relative to scores above 1 (default {error_allowed_default:g})",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="with --optimize: where the variants are run and timed, cpu or cuda:INDEX (default cpu)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Package, and report."""
+    if not 0 <= arguments.tolerance < 1:
+        raise ConfigError("--tolerance is a number from 0 to 1")
+    if arguments.allow_error is not None and not (arguments.optimize and 0 <= arguments.allow_error < 1):
+        raise ConfigError("--allow-error is a number from 0 to 1, and goes with --optimize")
+    if arguments.device is not None and not arguments.optimize:
+        raise ConfigError("--device goes with --optimize")
+    within = error_allowed_default if arguments.allow_error is None else arguments.allow_error
+    report = package(
+        arguments.model,
+        arguments.out,
+        name=arguments.name,
+        version=arguments.version,
+        feature_names=arguments.feature_names,
+        features=arguments.features,
+        classes=arguments.classes,
+        background=arguments.background,
+        rows=arguments.rows,
+        input_schema=arguments.input_schema,
+        tolerance=arguments.tolerance,
+        optimize_within=within if arguments.optimize else None,
+        optimize_on=arguments.device or "cpu",
+    )
+    for fact, value in _facts(report).items():
+        terminal.say(f"{fact:<20}{value}")
+    for note in report.notes:
+        terminal.say(f"note: {note}")
+    if report.optimized is not None:
+        terminal.say()
+        terminal.say(_variants(report.optimized))
+        for each in report.optimized.variants:
+            if each.fault:
+                terminal.say(f"{each.name}: {each.fault}")
+        kept = report.optimized
+        terminal.say(f"kept: {kept.chosen.name}: {kept.reason}; measured on {kept.device}")
+    terminal.result(_json(report))
+    return 0
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _facts(report: PackageReport) -> dict[str, str]:
+    bundle, parity = report.bundle, report.parity
+    features = bundle.signature.features
+    categories = sum(feature.kind == "category" for feature in features)
+    rows = f"{parity.rows_given} given, {parity.rows_made_up} on thresholds and with values missing"
+    return {
+        "bundle": str(report.path),
+        "model": f"{bundle.name} {bundle.version}, from {bundle.manifest.provenance['source']}",
+        "digest": bundle.digest,
+        "features": f"{len(features)}" + (f", {categories} of them categories" if categories else ""),
+        "classes": ", ".join(bundle.classes) or "none",
+        "explained by": _explained_by(report),
+        "native trees": _native(report),
+        "compared on": f"{parity.rows_given + parity.rows_made_up} rows: {rows}",
+        "largest difference": f"{parity.difference_max:.2g} (allowed: {parity.tolerance:g})",
+    }
+
+
+def _explained_by(report: PackageReport) -> str:
+    """How the predictions of this bundle will be explained by default."""
+    bundle = report.bundle
+    if bundle.covers:
+        return "exact tree SHAP, path-dependent (the covers are kept)"
+    if bundle.background is None:
+        return "nothing: it has no background"
+    return "exact tree SHAP, interventional" if bundle.trees else "sampled SHAP"
+
+
+def _native(report: PackageReport) -> str:
+    """Whether our tree kernel may serve the model, and what that rests on."""
+    proof = report.bundle.manifest.runtime.native
+    if not proof.rows:
+        return f"no: {proof.reason}"
+    found = (
+        f"compared on {proof.rows} rows, {proof.tests_hit} of {proof.tests} tests met head-on: "
+        f"at most {proof.difference_max:g} of the span apart, {proof.labels_different} labels differ"
+    )
+    if not proof.equal:
+        return f"no: {proof.reason} ({found})"
+    fast = report.compared[-1]
+    return f"equal to ONNX Runtime ({found}); {fast.speed_up:.1f} times as fast here at {fast.rows} rows"
+
+
+def _variants(optimized: Optimized) -> Table:
+    sizes = [size for size, _ in optimized.variants[0].ms]
+    columns = ["variant", "KB", "load, ms", *(f"{size} rows, ms" for size in sizes), "error", "alone", "fits"]
+    table = Table(*columns, box=None)
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in optimized.variants:
+        if each.fault:
+            continue
+        table.add_row(
+            each.name,
+            f"{len(each.model) / 1000:,.0f}",
+            f"{each.load_ms:.1f}",
+            *(f"{took_ms:.3f}" for _, took_ms in each.ms),
+            f"{each.difference_max:.1g}",
+            f"{each.alone_difference_max:.1g}",
+            "yes" if each.keeps_to(optimized.error_allowed) else "no",
+        )
+    return table
+
+
+def _variants_json(optimized: Optimized) -> dict[str, Any]:
+    return {
+        "device": optimized.device,
+        "error_allowed": optimized.error_allowed,
+        "chosen": {"form": optimized.chosen.form, "optimization": optimized.chosen.optimization},
+        "reason": optimized.reason,
+        "variants": [
+            {
+                "form": each.form,
+                "optimization": each.optimization,
+                "fault": each.fault or None,
+                "bytes": len(each.model),
+                "load_ms": each.load_ms,
+                "ms": [{"rows": size, "ms": took_ms} for size, took_ms in each.ms],
+                "difference_max": _finite(each.difference_max),
+                "alone_difference_max": _finite(each.alone_difference_max),
+                "labels_different": each.labels_different,
+                "keeps_to_error": each.keeps_to(optimized.error_allowed),
+            }
+            for each in optimized.variants
+        ],
+    }
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no infinity: a score that became NaN differs by nothing that could be written."""
+    return number if math.isfinite(number) else None
+
+
+def _json(report: PackageReport) -> dict[str, Any]:
+    bundle, parity = report.bundle, report.parity
+    return {
+        "path": str(report.path),
+        "name": bundle.name,
+        "version": bundle.version,
+        "digest": bundle.digest,
+        "source": bundle.manifest.provenance["source"],
+        "features": list(bundle.signature.columns),
+        "classes": list(bundle.classes),
+        "trees": bundle.trees,
+        "covers": bundle.covers,
+        "background_digest": bundle.background_digest,
+        "parity": {
+            "rows_given": parity.rows_given,
+            "rows_made_up": parity.rows_made_up,
+            "rows_narrowed": parity.rows_narrowed,
+            "difference_max": parity.difference_max,
+            "tolerance": parity.tolerance,
+        },
+        "runtime": {
+            **bundle.manifest.runtime.to_json(),
+            "compared": [
+                {"rows": each.rows, "onnxruntime_ms": each.onnxruntime_ms, "native_ms": each.native_ms}
+                for each in report.compared
+            ],
+        },
+        "optimized": None if report.optimized is None else _variants_json(report.optimized),
+        "notes": list(report.notes),
+    }

@@ -1,0 +1,91 @@
+"""`penstock run`: the worker processes under one supervisor, with one port for metrics and health."""
+
+import argparse
+import logging
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.engine.console.terminal import Terminal
+from penstock.engine.worker.process import Command, started_ahead
+
+if TYPE_CHECKING:
+    from penstock.engine.worker.supervisor import Supervisor
+
+summary = "Run the worker(s) of a settings file until SIGTERM or Ctrl+C; then finish what is in flight, commit and leave."
+example = "penstock run penstock.yaml"
+
+logger = logging.getLogger("penstock")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("settings", type=Path, metavar="penstock.yaml", help="the settings file")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Supervise until stopped."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s supervisor %(levelname)s %(message)s"
+    )
+    command = Command(arguments=(str(arguments.settings),))
+    with tempfile.TemporaryDirectory(prefix="penstock-run-") as folder:
+        run_folder = Path(folder)
+        with started_ahead(command, run_folder) as first:
+            return _supervise(arguments.settings, command, run_folder, first)
+
+
+def _supervise(
+    settings_path: Path, command: Command, run_folder: Path, first: subprocess.Popen[bytes]
+) -> int:
+    # Late: the first worker loads its libraries at the same time.
+    from prometheus_client import CollectorRegistry
+
+    from penstock.engine.clock import SystemClock
+    from penstock.engine.settings.model import load_settings
+    from penstock.engine.telemetry.http_server import HttpServer, SupervisorView
+    from penstock.engine.telemetry.metrics import SupervisorMetrics
+    from penstock.engine.worker.supervisor import Supervisor
+
+    settings = load_settings(settings_path)
+    metrics = SupervisorMetrics(CollectorRegistry())
+    supervisor = Supervisor(
+        command,
+        workers=settings.workers,
+        run_folder=run_folder,
+        drain_budget_s=settings.kafka.drain_budget_s,
+        clock=SystemClock(),
+        say=logger.warning,
+        ahead=first,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, supervisor.request_stop)
+    view = SupervisorView(metrics=metrics, ports=lambda: _ports(supervisor, run_folder))
+    server = HttpServer(view.routes(), host=settings.http.host, port=settings.http.port)
+    server.start()
+    logger.info("metrics and health on http://%s:%d", settings.http.host, server.port)
+    counted = 0
+
+    def count_restarts() -> None:
+        nonlocal counted
+        metrics.worker_restarts.inc(supervisor.restarts - counted)
+        counted = supervisor.restarts
+
+    try:
+        return supervisor.run(each_turn=count_restarts)
+    finally:
+        server.close()
+
+
+def _ports(supervisor: "Supervisor", run_folder: Path) -> dict[str, int]:
+    """The loopback port of each worker that runs; 0 for one that does not serve yet."""
+    ports = {}
+    for slot in supervisor.pids():
+        try:
+            ports[str(slot)] = int((run_folder / f"http-{slot}").read_text())
+        except (FileNotFoundError, ValueError):
+            ports[str(slot)] = 0  # it has not come so far: not ready, and asked for all the same
+    return ports

@@ -1,0 +1,113 @@
+"""`penstock scaler`: tells KEDA how many workers it takes, and why."""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.engine.clock import SystemClock
+from penstock.engine.console.terminal import Terminal
+from penstock.engine.settings.model import ScalingSettings, Settings, load_settings
+
+if TYPE_CHECKING:
+    from penstock.engine.scaling.keda_service import TlsFiles
+
+summary = "the scaler: answers KEDA's external-push calls, serves metrics and the reasons for its number"
+example = "penstock scaler penstock.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `penstock scaler` takes."""
+    parser.add_argument("settings", type=Path, metavar="penstock.yaml", help="the settings of the workers")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Serve until SIGTERM or Ctrl-C. Raises ConfigError for a port, a topic or a certificate that cannot be had."""
+    settings = load_settings(arguments.settings)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("penstock.kafka").setLevel(
+        logging.WARNING
+    )  # a broker that is away says so ten times a second
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    serve(settings, stop=stop, say=terminal.say)
+    return 0
+
+
+def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], None]) -> None:
+    """The scaler from its first reading to `stop`; `say` is told once where it listens."""
+    from prometheus_client import CollectorRegistry  # late, all of them: --help needs neither Kafka nor gRPC
+
+    from penstock.connectors.kafka.group_offsets import KafkaOffsets
+    from penstock.connectors.kafka.reports import ReportReader
+    from penstock.engine.scaling.collector import Collector
+    from penstock.engine.scaling.keda_service import KedaService, Published
+    from penstock.engine.scaling.loop import ScalerLoop, stale_after_s
+    from penstock.engine.scaling.planner import Bounds
+    from penstock.engine.scaling.reports import ReportBook
+    from penstock.engine.telemetry.http_server import HttpServer
+    from penstock.engine.telemetry.metrics import ScalerMetrics
+    from penstock.engine.worker.kafka import client_config
+
+    clock, scaling, group = SystemClock(), settings.scaling, settings.kafka.group
+    config = client_config(settings.kafka)
+    with ExitStack() as stack:
+        offsets = stack.enter_context(closing(KafkaOffsets(config, group)))
+        read_reports: Callable[[], Iterable[bytes | None]] = tuple
+        if settings.output.status is not None:
+            read_reports = stack.enter_context(closing(ReportReader(config, settings.output.status))).read
+        collector = Collector(
+            read_offsets=lambda: offsets.read(settings.input.topic),
+            read_reports=read_reports,
+            book=ReportBook(group=group),
+            start=settings.kafka.start,
+            workers_per_replica=settings.workers,
+            clock=clock,
+        )
+        published = Published(clock=clock, age_max_s=stale_after_s)
+        bounds = Bounds(
+            max_age_s=scaling.max_age_s,
+            min_replicas=scaling.min_replicas,
+            max_replicas=scaling.max_replicas,
+            workers_per_replica=settings.workers,
+        )
+        loop = ScalerLoop(
+            collector=collector,
+            bounds=bounds,
+            published=published,
+            metrics=ScalerMetrics(CollectorRegistry()),
+            topic=settings.input.topic,
+            clock=clock,
+        )
+        service = stack.enter_context(
+            closing(
+                KedaService(
+                    published, group=group, host=scaling.host, port=scaling.port, tls=_tls_files(scaling)
+                )
+            )
+        )
+        http = stack.enter_context(
+            HttpServer(loop.routes(), host=settings.http.host, port=settings.http.port)
+        )
+        service.start()
+        say(
+            f"scaler of group {group}: KEDA at {scaling.host}:{service.port}, "
+            f"metrics and status at http://{settings.http.host}:{http.port}"
+        )
+        loop.run(stop)
+
+
+def _tls_files(scaling: ScalingSettings) -> "TlsFiles | None":
+    from penstock.engine.scaling.keda_service import TlsFiles
+
+    if scaling.certificate_file is None or scaling.key_file is None:
+        return None
+    return TlsFiles(
+        certificate=scaling.certificate_file, key=scaling.key_file, client_ca=scaling.client_ca_file
+    )

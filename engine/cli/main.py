@@ -1,0 +1,86 @@
+"""The `penstock` command: finds the subcommand, turns errors into one sentence and an exit code."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from penstock.engine.console.terminal import Terminal
+from penstock.schemas.errors import ConfigError, FencedError, NotReadyError, PenstockError
+
+commands = {
+    "demo": "everything on one machine: real flights, predicted and explained as they take off",
+    "broker": "an Apache Kafka for this machine, in the foreground",
+    "package": "make a model bundle from ONNX, XGBoost, LightGBM or scikit-learn",
+    "check": "preflight: what would be refused at start, and the warm-up table",
+    "run": "the worker(s)",
+    "scaler": "the scaler: KEDA external-push service and metrics",
+    "lag": "how far behind, in records and in seconds",
+    "dlq": "dead letters: list, show, replay",
+    "explain": "one record's prediction and its reasons",
+    "bench": "the figures of the README, measured here and now",
+}
+exit_done, exit_failed, exit_usage, exit_fenced, exit_not_ready = 0, 1, 2, 3, 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the return value is the process's exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = next((word for word in words if not word.startswith("-")), None)
+    parser = _parser(name if name in commands else None)
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else exit_usage
+    if not arguments.command:
+        parser.print_help()
+        return exit_usage
+    terminal = Terminal(json=getattr(arguments, "json", False))
+    module = importlib.import_module(f"penstock.engine.cli.commands.{arguments.command}")
+    try:
+        return int(module.run(arguments, terminal))
+    except PenstockError as error:
+        sys.stderr.write(f"penstock {arguments.command}: {error}\n")
+        return _exit_code(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_failed
+
+
+def _exit_code(error: PenstockError) -> int:
+    if isinstance(error, ConfigError):
+        return exit_usage
+    if isinstance(error, FencedError):
+        return exit_fenced
+    if isinstance(error, NotReadyError):
+        return exit_not_ready
+    return exit_failed
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="penstock",
+        description="Streaming inference on Kafka: every event predicted exactly once, and explained.",
+        epilog="penstock COMMAND --help says more, with an example.",
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, summary in commands.items():
+        if name != chosen:
+            subparsers.add_parser(name, help=summary, add_help=False)
+            continue
+        module = importlib.import_module(
+            f"penstock.engine.cli.commands.{name}"
+        )  # only the one that is asked for: start-up counts
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=module.summary,
+            epilog=f"example:\n  {module.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+    return parser

@@ -1,0 +1,310 @@
+"""Dead letters for the one who repairs: which there are, one of them in full, and back to where they came from."""
+
+import base64
+import hashlib
+import zlib
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from penstock.engine.dead_letters.message import DeadLetter, DeadLetterReader
+from penstock.schemas.errors import PenstockError, RecordError
+
+replayed_header: Final = "penstock-replayed-from"
+note_characters_max: Final = 4000
+"""A broker keeps 4,096 characters beside a committed offset."""
+batch_letters_max: Final = 500
+batch_bytes_max: Final = 8 << 20
+
+_note_version: Final = "r1:"
+
+
+class Stored(Protocol):
+    """A message as it lies in a topic."""
+
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+class Log(Protocol):
+    """A topic to look into, without a group."""
+
+    def read(self) -> Iterator[Stored]:
+        """Every committed message there is now, partition by partition, offsets ascending. Raises UnavailableError."""
+
+    def one(self, partition: int, offset: int) -> Stored | None:
+        """The message at this place; None when it is gone. Raises UnavailableError."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """What is put back."""
+
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class Returns(Protocol):
+    """Puts messages back, and remembers beside them which letters they came from: both or neither."""
+
+    def claim(self) -> None:
+        """From here on nobody else puts back under our name; what another left half done is undone first."""
+
+    def notes(self) -> Mapping[int, tuple[int, str]]:
+        """Per partition of the dead-letter topic: the committed offset and the note beside it."""
+
+    def put(self, messages: Sequence[Message], notes: Mapping[int, tuple[int, str]]) -> None:
+        """Send all and commit the notes, in one transaction. Raises UnavailableError, ConfigError or FencedError."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Letter:
+    """A dead letter and where it lies."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    dead: DeadLetter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LetterFilter:
+    """Which letters are meant; what is empty or None does not narrow. Partition and offset are those of the source."""
+
+    reasons: frozenset[str] = frozenset()
+    stages: frozenset[str] = frozenset()
+    since_ms: int | None = None
+    partition: int | None = None
+    offset: int | None = None
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Whether it is one of them."""
+        return (
+            (not self.reasons or letter.reason in self.reasons)
+            and (not self.stages or letter.stage in self.stages)
+            and (self.since_ms is None or letter.at_ms >= self.since_ms)
+            and (self.partition is None or letter.source.partition == self.partition)
+            and (self.offset is None or letter.source.offset == self.offset)
+        )
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What a look through the letters found."""
+
+    letters: int = 0
+    unreadable: int = 0  # messages in the topic that are no dead letters
+    by_reason: Counter[tuple[str, str]] = field(default_factory=Counter)  # (stage, reason)
+    by_partition: Counter[int] = field(default_factory=Counter)
+    newest: dict[tuple[str, str], list[Letter]] = field(default_factory=dict)
+
+
+def read_letters(log: Log, wanted: LetterFilter, unreadable: Callable[[], None]) -> Iterator[Letter]:
+    """The letters meant, in log order; `unreadable` is called for each message that is no dead letter."""
+    reader = DeadLetterReader()
+    for stored in log.read():
+        try:
+            dead = reader.read(stored.value or b"")
+        except RecordError:
+            unreadable()
+            continue
+        if wanted.matches(dead):
+            yield Letter(partition=stored.partition, offset=stored.offset, key=stored.key, dead=dead)
+
+
+def summarise(log: Log, wanted: LetterFilter, *, newest_max: int) -> Summary:
+    """Counts, and the newest letters of each stage and reason."""
+    summary = Summary()
+
+    def unreadable() -> None:
+        summary.unreadable += 1
+
+    for letter in read_letters(log, wanted, unreadable):
+        kind = (letter.dead.stage, letter.dead.reason)
+        summary.letters += 1
+        summary.by_reason[kind] += 1
+        summary.by_partition[letter.dead.source.partition] += 1
+        newest = summary.newest.setdefault(kind, [])
+        newest.append(letter)
+        newest.sort(key=lambda each: each.dead.at_ms, reverse=True)
+        del newest[newest_max:]
+    return summary
+
+
+def find_letter(log: Log, *, partition: int, offset: int) -> Letter | None:
+    """The newest letter of the record that stood at this place of the input topic."""
+    wanted = LetterFilter(partition=partition, offset=offset)
+    letters = read_letters(log, wanted, lambda: None)
+    return max(letters, key=lambda letter: letter.dead.at_ms, default=None)
+
+
+class Offsets:
+    """A set of offsets as ranges, and as a commit: the offset below which all are in, and a note of the others."""
+
+    def __init__(self, position: int = 0, note: str = "") -> None:
+        """What `commit` gave. Raises PenstockError for a note of another making."""
+        self._bounds = (
+            [0, position] if position > 0 else []
+        )  # start, end (exclusive), start, end, ...; ascending
+        for start, end in _read_note(note):
+            self.put(position + start, position + end)
+
+    def __contains__(self, offset: int) -> bool:
+        return bisect_right(self._bounds, offset) % 2 == 1
+
+    def put(self, start: int, end: int) -> None:
+        """Put in start up to, not including, end."""
+        if start >= end:
+            return
+        first, last = bisect_left(self._bounds, start), bisect_right(self._bounds, end)
+        self._bounds[first:last] = [start] * (first % 2 == 0) + [end] * (last % 2 == 0)
+
+    def commit(self) -> tuple[int, str]:
+        """The position and the note."""
+        bounds = self._bounds
+        position = bounds[1] if bounds and bounds[0] == 0 else 0
+        rest = bounds[2:] if position else bounds
+        return position, _write_note([bound - position for bound in rest])
+
+
+@dataclass(kw_only=True)
+class Replay:
+    """What a replay did, or would do."""
+
+    replayed: int = 0
+    already: int = 0  # put back by an earlier replay
+    foreign: int = 0  # of another input topic
+    gone: int = 0  # payload was left at the source, and is not there any more
+    unreadable: int = 0
+    by_reason: Counter[str] = field(default_factory=Counter)
+
+
+def replay(
+    log: Log, source: Log, returns: Returns, wanted: LetterFilter, *, topic: str, again: bool, dry_run: bool
+) -> Replay:
+    """Put the letters meant back on the input topic: original key, bytes, headers and partition, one header more.
+
+    Exactly once: what was put back is noted in the same transaction, so a replay that was cut short goes on where it
+    stopped, and a second one does nothing unless `again`. `log` is the dead-letter topic, `source` the input topic. Raises
+    UnavailableError, ConfigError, FencedError, and PenstockError when there is too much to remember.
+    """
+    report = Replay()
+    if not dry_run:
+        returns.claim()
+    done = {partition: Offsets(*committed) for partition, committed in returns.notes().items()}
+    reader = DeadLetterReader()
+    before: dict[int, int] = {}  # the message before, per partition: between two messages lie only markers
+    waiting: list[Message] = []
+    touched: set[int] = set()
+
+    def flush() -> None:
+        if waiting and not dry_run:
+            notes = {partition: done[partition].commit() for partition in touched}
+            if max(len(note) for _, note in notes.values()) > note_characters_max:
+                raise PenstockError(
+                    "what was replayed lies too scattered to be remembered; replay a whole reason or partition first"
+                )
+            returns.put(waiting, notes)
+        report.replayed += len(waiting)
+        waiting.clear()
+        touched.clear()
+
+    for stored in log.read():
+        partition, offset = stored.partition, stored.offset
+        seen = done.setdefault(partition, Offsets())
+        start = offset
+        if partition not in before:
+            seen.put(0, offset)  # what was there is gone
+        elif before[partition] in seen:
+            start = before[partition] + 1
+        before[partition] = offset
+        try:
+            letter = reader.read(stored.value or b"")
+        except RecordError:
+            report.unreadable += 1
+            continue
+        if offset in seen:
+            seen.put(start, offset + 1)
+        if not wanted.matches(letter):
+            continue
+        if letter.source.topic != topic:
+            report.foreign += 1
+        elif offset in seen and not again:
+            report.already += 1
+        elif (message := _message(letter, stored.key, source)) is None:
+            report.gone += 1
+        else:
+            seen.put(start, offset + 1)
+            report.by_reason[letter.reason] += 1
+            touched.add(partition)
+            waiting.append(message)
+            if (
+                len(waiting) == batch_letters_max
+                or sum(len(m.value or b"") for m in waiting) > batch_bytes_max
+            ):
+                flush()
+    flush()
+    return report
+
+
+def _message(letter: DeadLetter, key: bytes | None, source: Log) -> Message | None:
+    """The record as it was; None when it is nowhere any more."""
+    payload, headers, at = letter.payload, letter.headers, letter.source
+    if letter.elsewhere is not None:
+        original = source.one(at.partition, at.offset)
+        if original is None or hashlib.sha256(original.value or b"").hexdigest() != letter.elsewhere.sha256:
+            return None
+        key, payload, headers = original.key, original.value, tuple(original.headers)
+    came_from = f"{at.topic}/{at.partition}/{at.offset}".encode()
+    return Message(
+        partition=at.partition, key=key, value=payload, headers=(*headers, (replayed_header, came_from))
+    )
+
+
+def _write_note(bounds: Sequence[int]) -> str:
+    """Ascending numbers in few characters."""
+    if not bounds:
+        return ""
+    out = bytearray()
+    for bound, previous in zip(bounds, [0, *bounds], strict=False):
+        step = bound - previous
+        while step >= 0x80:
+            out.append(step & 0x7F | 0x80)
+            step >>= 7
+        out.append(step)
+    return _note_version + base64.b85encode(zlib.compress(bytes(out), 9)).decode()
+
+
+def _read_note(note: str) -> Iterable[tuple[int, int]]:
+    """The ranges in a note. Raises PenstockError."""
+    if not note:
+        return []
+    try:
+        if not note.startswith(_note_version):
+            raise ValueError(note[:10])
+        packed = zlib.decompress(base64.b85decode(note.removeprefix(_note_version)))
+    except (ValueError, zlib.error) as error:
+        raise PenstockError(
+            "the note beside the replay group's offset was not written by this version"
+        ) from error
+    bounds, bound, step, shift = [], 0, 0, 0
+    for byte in packed:
+        step |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            bound += step
+            bounds.append(bound)
+            step = shift = 0
+    return list(zip(bounds[::2], bounds[1::2], strict=True))

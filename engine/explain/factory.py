@@ -1,0 +1,146 @@
+"""Why the model said it: which explainer a model gets."""
+
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from penstock.schemas.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from penstock.engine.clock import Clock
+    from penstock.engine.explain.tree.tree_shap import TreeShap, TreeValues
+    from penstock.engine.gpu.device import Device
+    from penstock.engine.models.bundle.bundle import Bundle
+    from penstock.engine.ports import Explainer, Model, Predictions
+    from penstock.engine.settings.model import ExplainSettings
+
+__all__ = ["TreeShap", "make_explainer"]
+
+logger = logging.getLogger(__name__)
+
+_by_gradients = ("expected_gradients", "deeplift_rescale")
+
+
+def make_explainer(
+    bundle: "Bundle",
+    model: "Model",
+    settings: "ExplainSettings",
+    *,
+    device: "Device | None" = None,
+    clock: "Clock | None" = None,
+) -> "Explainer":
+    """The explainer that the settings ask for, tried on a row of the golden batch.
+
+    `auto` explains trees exactly, other models of few features exactly by enumeration, those whose file has a gradient by
+    expected gradients where these account for the scores, and the rest by sampled coalitions. A gradient graph runs on
+    `device`, the CPU when None; trees do where it is a GPU and faster, by `clock`. Raises ConfigError when the model cannot be explained as asked, or the bundle lacks what that
+    needs.
+    """
+    import numpy as np
+
+    answers = _golden_answers(bundle)
+    explainer = _chosen(bundle, model, settings, device, clock, answers)
+    with suppress(ModelError):  # perhaps of this row alone
+        explainer.explain(bundle.golden.rows[:1], answers.take(np.zeros(1, dtype=np.int64)))
+    return explainer
+
+
+def _chosen(
+    bundle: "Bundle",
+    model: "Model",
+    settings: "ExplainSettings",
+    device: "Device | None",
+    clock: "Clock | None",
+    answers: "Predictions",
+) -> "Explainer":
+    method = settings.method
+    if method == "auto" or method == "tree_path_dependent" or method == "tree_interventional":
+        from penstock.engine.explain.tree.tree_shap import TreeExplainer, TreeShap
+        from penstock.engine.trees.onnx.read import NotATreeError
+
+        try:
+            shap = TreeShap.from_bundle(bundle, method=method)
+            return TreeExplainer(_on_device(shap, bundle, device, clock), output=settings.output)
+        except NotATreeError as error:
+            if method != "auto":
+                raise ConfigError(f"explain.method {method}: {error}") from error
+    if method == "lime":
+        return _lime(bundle, model, settings)
+    few = 2**bundle.signature.width <= settings.samples
+    if method in _by_gradients or (method == "auto" and not few and bundle.background is not None):
+        found = _gradients(bundle, model, settings, device, answers)
+        if found is not None:
+            return found
+    from penstock.engine.explain.sampled.explainer import SampledExplainer
+
+    return SampledExplainer(model, bundle.signature, bundle.background, settings)
+
+
+def _on_device(
+    shap: "TreeShap", bundle: "Bundle", device: "Device | None", clock: "Clock | None"
+) -> "TreeValues":
+    if device is None or device.cuda is None:
+        return shap
+    from penstock.engine.clock import SystemClock
+    from penstock.engine.explain.tree.on_device import faster_shap
+
+    return faster_shap(
+        shap, device, rows=bundle.golden.rows, background=bundle.background, clock=clock or SystemClock()
+    )
+
+
+def _gradients(
+    bundle: "Bundle",
+    model: "Model",
+    settings: "ExplainSettings",
+    device: "Device | None",
+    answers: "Predictions",
+) -> "Explainer | None":
+    """By gradients; None where `auto` had better not."""
+    from penstock.engine.explain.gradient.explainer import GradientExplainer, sound
+    from penstock.engine.gpu.device import Device
+
+    automatic = settings.method == "auto"
+    method = "expected_gradients" if automatic else settings.method
+    try:
+        explainer = GradientExplainer(bundle, model, settings, method=method, device=device or Device())
+        if not automatic or sound(explainer, bundle.golden.rows, answers):
+            return explainer
+        reason = "gradients do not account for its scores"
+    except (ConfigError, ModelError) as error:
+        if not automatic:
+            raise ConfigError(f"explain.method {method}: {error}") from error
+        reason = str(error)
+    logger.info("the model is explained by sampled coalitions: %s", reason)
+    return None
+
+
+def _lime(bundle: "Bundle", model: "Model", settings: "ExplainSettings") -> "Explainer":
+    """Of trees in closed form, of anything else by a fixed design."""
+    from penstock.engine.explain.lime.explainer import LimeExplainer
+    from penstock.engine.explain.lime.trees import LimeTreeExplainer
+    from penstock.engine.explain.tree.tree_shap import forest_of
+    from penstock.engine.trees.onnx.read import NotATreeError
+
+    if bundle.background is not None:
+        with suppress(NotATreeError):
+            return LimeTreeExplainer(
+                forest_of(bundle), bundle.signature, bundle.background, output=settings.output
+            )
+    return LimeExplainer(model, bundle.signature, bundle.background, settings)
+
+
+def _golden_answers(bundle: "Bundle") -> "Predictions":
+    from penstock.engine.ports import Predictions
+
+    golden = bundle.golden
+    return Predictions(outputs=golden.outputs, labels=golden.labels, classes=bundle.classes)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "TreeShap":
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    # Late: the settings import this package for the policy's grammar.
+    from penstock.engine.explain.tree.tree_shap import TreeShap
+
+    return TreeShap

@@ -1,0 +1,1 @@
+"""LIME: by a fixed design, and for trees in closed form."""

@@ -1,0 +1,166 @@
+"""Shapley values of any model by evaluating it: exact for few features, a fixed paired design of coalitions above that.
+
+The game of a row x: v(S) is the mean answer over the background rows b of the model at x on S and b elsewhere. Many rows'
+coalitions are evaluated in one run of the model, and the values are one matrix product.
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.explain.sampled.coalitions import exact_design, paired_design
+from penstock.engine.features.signature import Signature
+from penstock.engine.ports import Attributions, Model, Predictions
+from penstock.engine.settings.explain_policy import score_column
+from penstock.engine.settings.model import ExplainSettings
+from penstock.schemas.errors import ConfigError, ModelError
+
+background_rows_max = 64
+"""Background rows that the values are relative to; more of them cost evaluations that coalitions make better use of."""
+
+evaluated_at_once_max = 65_536
+cells_at_once_max = 1 << 22
+"""Numbers in the buffer of rows to evaluate, unless a single record needs more."""
+
+exact_features_max = 16
+
+
+class SampledExplainer:
+    """The Explainer port for any model; values are in the model's own output: `probability` with classes, else `value`.
+
+    Not to be shared by threads: the rows to evaluate are put together in one buffer, again and again.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        signature: Signature,
+        background: NDArray[np.generic] | None,
+        settings: ExplainSettings,
+    ) -> None:
+        """Where `settings.samples` suffice for all coalitions, all are evaluated, and the method is exact_enumeration.
+
+        Raises ConfigError: there is no background, or exact enumeration was asked for of too many features.
+        """
+        if background is None or len(background) == 0:
+            raise ConfigError(
+                "explaining this model needs background rows: package it again with --background"
+            )
+        features = signature.width
+        self._exact = 2**features <= settings.samples
+        if settings.method == "exact_enumeration":
+            if features > exact_features_max:
+                raise ConfigError(
+                    f"explain.method exact_enumeration: {features} features have too many coalitions; "
+                    f"up to {exact_features_max} are enumerated"
+                )
+            self._exact = True
+        self._design = exact_design(features) if self._exact else paired_design(features, settings.samples)
+        coalitions = len(self._design.coalitions)
+        self._background = representatives(
+            np.asarray(background, dtype=signature.dtype),
+            min(background_rows_max, max(1, settings.samples // coalitions)),
+        )
+        self._digest = hashlib.sha256(self._background.tobytes()).hexdigest()
+        self._model = model
+        self._output = settings.output
+        at_once = min(evaluated_at_once_max, cells_at_once_max // features)
+        self._rows_at_once = max(1, at_once // (coalitions * len(self._background)))
+        shape = (self._rows_at_once, len(self._background), coalitions, features)
+        self._mixed = np.empty(shape, dtype=signature.dtype)
+        self._word = np.dtype(f"u{signature.dtype.itemsize}")
+        ones = np.array(-1, dtype=f"i{signature.dtype.itemsize}").view(self._word)
+        self._masks = np.where(self._design.coalitions, ones, self._word.type(0))
+
+    def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
+        """Attributions of every row (R, F); see penstock.engine.ports.Explainer."""
+        name, index = explained_output(predictions, self._output)
+        features = matrix.shape[1]
+        phi, base = np.empty((len(matrix), features)), np.empty(len(matrix))
+        error = None if self._design.halves is None else np.empty(len(matrix))
+        for start in range(0, len(matrix), self._rows_at_once):
+            at = slice(start, start + self._rows_at_once)
+            values = self._values(matrix[at], name, index[at])  # (R, m)
+            phi[at], base[at] = values @ self._design.solve.T, values[:, 0]
+            if error is not None and self._design.halves is not None:
+                first, second = (values @ half.T for half in self._design.halves)
+                error[at] = np.sqrt(np.mean(((first - second) / 2) ** 2, axis=1))
+        score = predictions.outputs[name][np.arange(len(matrix)), index]
+        return Attributions(
+            values=phi,
+            base=base,
+            output_index=index,
+            output_name=name,
+            additivity_error=base + phi.sum(axis=1) - score,
+            sampling_error=error,
+            method="exact_enumeration" if self._exact else "sampled",
+            space="probability" if predictions.classes else "value",
+            background=self._digest,
+        )
+
+    def _values(self, rows: NDArray[np.generic], name: str, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """v(S) of every coalition, (R, m): one run of the model over rows x background x coalitions."""
+        rows = np.ascontiguousarray(rows, dtype=self._background.dtype)
+        mixed = self._mixed[: len(rows)]
+        if self._exact:
+            self._enumerate(rows, mixed)
+        else:
+            self._mix(rows, mixed)
+        found = self._model.predict(mixed.reshape(-1, rows.shape[1]))
+        answers = found.outputs[name].reshape(*mixed.shape[:3], -1)
+        if answers.shape[3] == 1:
+            picked = answers[..., 0]
+        else:
+            picked = np.take_along_axis(answers, index[:, None, None, None], axis=3)[..., 0]
+        values = picked[:, 0] if picked.shape[1] == 1 else picked.mean(axis=1)
+        if not np.isfinite(values).all():
+            raise ModelError("the model answers NaN or an infinity for a coalition")
+        return np.asarray(values, dtype=np.float64)
+
+    def _enumerate(self, rows: NDArray[np.generic], mixed: NDArray[np.generic]) -> None:
+        """All coalitions, by doubling: those with a feature are those before it, with that feature from the row."""
+        mixed[:, :, 0] = self._background
+        for feature in range(rows.shape[1]):
+            half = 1 << feature
+            mixed[:, :, half : 2 * half] = mixed[:, :, :half]
+            mixed[:, :, half : 2 * half, feature] = rows[:, None, None, feature]
+
+    def _mix(self, rows: NDArray[np.generic], mixed: NDArray[np.generic]) -> None:
+        """The design's coalitions: b ^ (mask & (x ^ b)) on the bits of the numbers chooses exactly, NaN included."""
+        x, b, out = rows.view(self._word), self._background.view(self._word), mixed.view(self._word)
+        np.bitwise_and(self._masks, (x[:, None] ^ b)[:, :, None], out=out)
+        np.bitwise_xor(out, b[:, None], out=out)
+
+
+def representatives(background: NDArray[np.generic], count: int) -> NDArray[np.generic]:
+    """At most `count` of the rows (n, F), in C order: evenly spaced ones, and of all if one, the most typical.
+
+    The most typical row is nearest to the medians, every feature in units of its mean distance from them.
+    """
+    if count == 1 and len(background) > 1:
+        known = background.astype(np.float64)
+        known[~np.isfinite(known)] = np.nan
+        known = known[:, ~np.isnan(known).all(axis=0)]
+        distance = np.abs(known - np.nanmedian(known, axis=0))
+        unit = np.nanmean(distance, axis=0)
+        unit[unit == 0] = 1.0
+        far = np.where(np.isnan(distance), 1.0, distance / unit).sum(axis=1)  # unknown is as far as the usual
+        return np.ascontiguousarray(background[[int(np.argmin(far))]])
+    chosen = np.linspace(0, len(background) - 1, min(count, len(background))).astype(np.int64)
+    return np.ascontiguousarray(background[chosen])
+
+
+def explained_output(predictions: Predictions, wanted: str) -> tuple[str, NDArray[np.int64]]:
+    """The output's name and, for each row, the place in it that is explained. Raises ConfigError."""
+    name, scores = next(iter(predictions.outputs.items()))
+    count = len(scores)
+    if wanted == "predicted":
+        return name, score_column(predictions)
+    if wanted in predictions.classes and scores.shape[1] == len(predictions.classes):
+        return name, np.full(count, predictions.classes.index(wanted), dtype=np.int64)
+    if wanted in predictions.outputs and predictions.outputs[wanted].shape[1] == 1:
+        return wanted, np.zeros(count, dtype=np.int64)
+    raise ConfigError(
+        f"explain.output {wanted}: a sampled explanation is of predicted, of a class, or of an output of one number"
+    )

@@ -1,0 +1,252 @@
+"""What a model is fed: features of the record, columns of the matrix, inputs of the ONNX graph."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from penstock.schemas.errors import ConfigError
+
+Kind = Literal["number", "category", "vector"]
+InputType = Literal["float32", "float64", "int64", "int32", "string", "bool"]
+
+width_max = 1 << 20
+categories_max = 1 << 24
+"""Codes up to this are exact in float32."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """One thing that the model looks at. Construction raises ConfigError for a contradiction."""
+
+    name: str
+    """What explanations and messages call it."""
+    field: str = ""
+    """Dotted path in the input record (`weather.temp`); the name when left out."""
+    kind: Kind
+    width: int = 1
+    """Columns it takes in the matrix: the length of a vector, whose columns are called name[0], name[1], ..."""
+    categories: tuple[str, ...] = ()
+    """The table of a category: the code is the position."""
+    missing: Literal["nan", "reject"] | float = "nan"
+    """Null, absent or NaN: passed as NaN, the record set aside, or this number (of a category: this code)."""
+    infinite: Literal["pass", "reject"] = "reject"
+    unseen: Literal["nan", "reject"] | int = "nan"
+    """A category that is not in the table: missing, the record set aside, or this code."""
+
+    def __post_init__(self) -> None:
+        if not self.field:
+            object.__setattr__(self, "field", self.name)
+        if not self.name or any(not part for part in self.field.split(".")):
+            raise ConfigError(f"feature {self.name or '(without a name)'} reads no field: {self.field!r}")
+        if self.kind not in get_args(Kind):
+            raise ConfigError(
+                f"feature {self.name} is of kind {self.kind}; known are number, category, vector"
+            )
+        if not 1 <= self.width <= width_max or (self.kind != "vector" and self.width != 1):
+            raise ConfigError(f"feature {self.name} of kind {self.kind} cannot be {self.width} columns wide")
+        if self.infinite not in ("pass", "reject"):
+            raise ConfigError(f"feature {self.name}: infinite is pass or reject, not {self.infinite}")
+        self._check_category()
+
+    def _check_category(self) -> None:
+        is_category = self.kind == "category"
+        if is_category != bool(self.categories):
+            raise ConfigError(
+                f"feature {self.name} is a category without a table"
+                if is_category
+                else f"feature {self.name} has a category table but is of kind {self.kind}"
+            )
+        if len(self.categories) > categories_max or len(set(self.categories)) != len(self.categories):
+            raise ConfigError(f"feature {self.name} has a category twice, or too many")
+        if isinstance(self.missing, str):
+            if self.missing not in ("nan", "reject"):
+                raise ConfigError(
+                    f"feature {self.name}: missing is nan, reject or a number, not {self.missing}"
+                )
+        elif not math.isfinite(self.missing) or (is_category and not self._is_code(self.missing)):
+            raise ConfigError(f"feature {self.name} cannot put {self.missing} for a missing value")
+        if isinstance(self.unseen, str):
+            if self.unseen not in ("nan", "reject"):
+                raise ConfigError(f"feature {self.name}: unseen is nan, reject or a code, not {self.unseen}")
+        elif not self._is_code(self.unseen):
+            raise ConfigError(f"feature {self.name} cannot put code {self.unseen} for an unseen category")
+
+    def _is_code(self, value: float) -> bool:
+        return float(value).is_integer() and 0 <= value < len(self.categories)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of its matrix columns."""
+        if self.kind == "vector":
+            return tuple(f"{self.name}[{index}]" for index in range(self.width))
+        return (self.name,)
+
+    @property
+    def whole_numbers(self) -> bool:
+        """Whether its categories are whole numbers, as columns of integers become: then a whole number stands for one."""
+        return self.kind == "category" and all(_is_whole(category) for category in self.categories)
+
+    @property
+    def may_be_nan(self) -> bool:
+        """Whether a NaN can stand in one of its columns."""
+        return self.missing == "nan" or (self.kind == "category" and self.unseen == "nan")
+
+
+def _is_whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and text.isascii() and str(int(text)) == text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInput:
+    """One input of the graph, fed from the columns [start, start + width) of the matrix.
+
+    A `string` input covers categories only: their codes are turned into the strings of their tables, and NaN into "".
+    """
+
+    name: str
+    dtype: InputType
+    start: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signature:
+    """The features in matrix order, and the inputs that the matrix is cut into.
+
+    Every column belongs to exactly one input, in order. Construction raises ConfigError otherwise.
+    """
+
+    features: tuple[Feature, ...]
+    inputs: tuple[ModelInput, ...]
+
+    def __post_init__(self) -> None:
+        names = [feature.name for feature in self.features]
+        columns = self.columns
+        if not names or len(set(names)) != len(names) or len(set(columns)) != len(columns):
+            raise ConfigError("a model needs features, each with a name of its own")
+        if len(columns) > width_max:
+            raise ConfigError(f"{len(columns)} matrix columns are more than {width_max}")
+        place = 0
+        for model_input in self.inputs:
+            if model_input.dtype not in get_args(InputType):
+                raise ConfigError(
+                    f"input {model_input.name} is of type {model_input.dtype}, which is not fed"
+                )
+            if model_input.start != place or model_input.width < 1:
+                raise ConfigError(f"input {model_input.name} does not start at column {place}")
+            place += model_input.width
+        if place != len(columns):
+            raise ConfigError(f"the inputs take {place} columns, the features have {len(columns)}")
+        self._check_feeds()
+
+    def _check_feeds(self) -> None:
+        owners = self.column_features
+        for model_input in self.inputs:
+            for feature in owners[model_input.start : model_input.start + model_input.width]:
+                if model_input.dtype == "string" and feature.kind != "category":
+                    raise ConfigError(
+                        f"input {model_input.name} takes strings: feature {feature.name} must be a category"
+                    )
+                if model_input.dtype in ("int64", "int32", "bool") and (
+                    feature.may_be_nan or feature.infinite == "pass"
+                ):
+                    raise ConfigError(
+                        f"input {model_input.name} is {model_input.dtype}, which has no NaN or infinity: "
+                        f"feature {feature.name} needs missing (and unseen) to be reject or a number"
+                    )
+
+    @property
+    def column_features(self) -> tuple[Feature, ...]:
+        """The feature of each matrix column."""
+        return tuple(feature for feature in self.features for _ in range(feature.width))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the matrix columns, F of them."""
+        return tuple(column for feature in self.features for column in feature.columns)
+
+    @property
+    def width(self) -> int:
+        """F."""
+        return sum(feature.width for feature in self.features)
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """float32 when that loses nothing that an input could tell, else float64."""
+        narrow = all(model_input.dtype in ("float32", "string", "bool") for model_input in self.inputs)
+        return np.dtype(np.float32 if narrow else np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a manifest."""
+        return {
+            "features": [_feature_json(feature) for feature in self.features],
+            "inputs": [asdict(model_input) for model_input in self.inputs],
+        }
+
+    @staticmethod
+    def from_json(tree: Mapping[str, Any]) -> "Signature":
+        """Undo to_json. Raises ConfigError."""
+        return Signature(
+            features=tuple(feature_from_json(item) for item in _items(tree, "features")),
+            inputs=tuple(_input_from_json(item) for item in _items(tree, "inputs")),
+        )
+
+
+def _feature_json(feature: Feature) -> dict[str, Any]:
+    tree: dict[str, Any] = {
+        "name": feature.name,
+        "field": feature.field,
+        "kind": feature.kind,
+        "missing": feature.missing,
+        "infinite": feature.infinite,
+    }
+    if feature.kind == "vector":
+        tree["width"] = feature.width
+    if feature.kind == "category":
+        tree["categories"] = list(feature.categories)
+        tree["unseen"] = feature.unseen
+    return tree
+
+
+def feature_from_json(tree: Any) -> Feature:
+    """One feature as a manifest or a features file describes it. Raises ConfigError."""
+    allowed = {"name", "field", "kind", "width", "categories", "missing", "infinite", "unseen"}
+    if not isinstance(tree, Mapping) or not {"name", "kind"} <= set(tree) <= allowed:
+        raise ConfigError(
+            f"a feature is an object of name, kind and perhaps {', '.join(sorted(allowed - {'name', 'kind'}))}"
+        )
+    texts = (tree["name"], tree.get("field", ""), tree["kind"], tree.get("infinite", "reject"))
+    categories = tree.get("categories", [])
+    missing, unseen = tree.get("missing", "nan"), tree.get("unseen", "nan")
+    typed = (
+        all(isinstance(text, str) for text in texts)
+        and type(tree.get("width", 1)) is int
+        and isinstance(categories, list)
+        and all(isinstance(category, str) for category in categories)
+        and type(missing) in (str, int, float)
+        and type(unseen) in (str, int)
+    )
+    if not typed:
+        raise ConfigError(f"feature {tree['name']} has a member of the wrong type")
+    return Feature(**{**tree, "categories": tuple(categories)})
+
+
+def _input_from_json(tree: Any) -> ModelInput:
+    types = {"name": str, "dtype": str, "start": int, "width": int}
+    if (
+        not isinstance(tree, Mapping)
+        or set(tree) != set(types)
+        or any(type(tree[name]) is not kind for name, kind in types.items())
+    ):
+        raise ConfigError("a model input is an object of name, dtype, start and width")
+    return ModelInput(**tree)
+
+
+def _items(tree: Mapping[str, Any], name: str) -> list[Any]:
+    items = tree.get(name)
+    if not isinstance(items, list):
+        raise ConfigError(f"the manifest has no list of {name}")
+    return items

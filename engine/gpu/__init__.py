@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: which there are, their driver, and the compiler of their kernels."""

@@ -1,0 +1,263 @@
+"""A model bundle: a folder that holds all a worker needs of a model, every file under its digest."""
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.features.signature import Signature
+from penstock.engine.models.bundle.arrays import from_npy, to_npy
+from penstock.engine.models.bundle.graph_checks import model_bytes_max, parse_model
+from penstock.engine.models.bundle.manifest import Labels, Manifest, ModelOutput, json_object
+from penstock.schemas.errors import ConfigError
+
+manifest_name = "manifest.json"
+_bytes_max: Mapping[str, int] = {
+    manifest_name: 64 << 20,
+    "model.onnx": model_bytes_max,
+    "golden_rows.npy": 64 << 20,
+    "golden_outputs.npy": 256 << 20,
+    "golden_labels.npy": 1 << 20,
+    "background.npy": 1 << 30,
+    "input.avsc": 1 << 20,
+}
+"""Every file that a bundle may hold, and how long it may be."""
+_needed = frozenset({manifest_name, "model.onnx", "golden_rows.npy", "golden_outputs.npy"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Golden:
+    """Rows, and what the model said of them when it was packaged."""
+
+    rows: NDArray[np.generic]  # (G, F) in the signature's dtype
+    outputs: Mapping[str, NDArray[np.float64]]  # (G, width) by output name
+    labels: NDArray[np.int64] | None  # (G,)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Bundle:
+    """A verified bundle, in memory: nothing is read from the folder again."""
+
+    digest: str
+    """SHA-256 of the manifest, which holds the digests of all other files."""
+    manifest: Manifest
+    model: bytes
+    golden: Golden
+    background: NDArray[np.generic] | None  # (B, F) in the signature's dtype
+    background_digest: str | None
+    input_schema: dict[str, Any] | None
+    """The reader's Avro schema of the input records."""
+
+    @staticmethod
+    def load(path: Path | str) -> "Bundle":
+        """Read and verify the folder. Raises ConfigError with one sentence for anything that is not as it should be."""
+        folder = Path(path)
+        try:
+            return _verified(_read_folder(folder))
+        except ConfigError as error:
+            raise ConfigError(f"model bundle {folder}: {error}") from error
+
+    @staticmethod
+    def write(
+        path: Path | str,
+        *,
+        manifest: Manifest,
+        model: bytes,
+        golden: Golden,
+        background: NDArray[np.generic] | None = None,
+        input_schema: bytes | None = None,
+    ) -> "Bundle":
+        """Write the folder in one step, in place of a bundle that stands there, and return what load() says of it.
+
+        The same arguments give the same bytes. Raises ConfigError when something else stands there, when the folder
+        cannot be written, or when the parts contradict each other.
+        """
+        files = _files(model, golden, background, input_schema)
+        files = {manifest_name: manifest.to_bytes(files), **files}
+        _verified(files)
+        folder = Path(path).absolute()
+        try:
+            if folder.exists() and not _is_replaceable(folder):
+                raise ConfigError(
+                    f"{folder} holds something that is not a model bundle; choose another --out"
+                )
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
+                fresh, old = Path(work, "new"), Path(work, "old")
+                fresh.mkdir(mode=0o755)
+                for name, data in files.items():
+                    _write_durably(fresh / name, data)
+                if folder.exists():
+                    folder.rename(old)
+                fresh.rename(folder)
+                shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            raise ConfigError(f"cannot write the model bundle {folder}: {error.strerror}") from error
+        return Bundle.load(folder)
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """Of the model."""
+        return self.manifest.version
+
+    @property
+    def signature(self) -> Signature:
+        """What the model is fed."""
+        return self.manifest.signature
+
+    @property
+    def outputs(self) -> tuple[ModelOutput, ...]:
+        """What the model answers."""
+        return self.manifest.outputs
+
+    @property
+    def labels(self) -> Labels | None:
+        """How a class is read from the answer."""
+        return self.manifest.labels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names of a classifier, else empty."""
+        return self.manifest.labels.classes if self.manifest.labels else ()
+
+    @property
+    def trees(self) -> bool:
+        """Whether the tree explainers read the model."""
+        return self.manifest.trees
+
+    @property
+    def covers(self) -> bool:
+        """Whether the tree ensemble carries the covers of its training."""
+        return self.manifest.covers
+
+
+def _read_folder(folder: Path) -> dict[str, bytes]:
+    try:
+        # The way to the folder may be a link (a mounted volume's is); nothing inside it may be.
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ConfigError(f"cannot open the folder: {error.strerror}") from error
+    try:
+        names = sorted(os.listdir(descriptor))
+        for name in names:
+            if name not in _bytes_max:
+                raise ConfigError(f"{name} does not belong there")
+        for name in sorted(_needed - set(names)):
+            raise ConfigError(f"{name} is missing")
+        return {name: _read_file(name, descriptor) for name in names}
+    finally:
+        os.close(descriptor)
+
+
+def _read_file(name: str, folder_descriptor: int) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, dir_fd=folder_descriptor)
+    except OSError as error:
+        raise ConfigError(f"cannot read {name}: {error.strerror} (links are refused)") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise ConfigError(f"{name} is a link or not a file; copy the file itself")
+        if status.st_size > _bytes_max[name]:
+            raise ConfigError(f"{name} has {status.st_size} bytes, more than {_bytes_max[name]}")
+        data = file.read(status.st_size + 1)
+    if len(data) != status.st_size:
+        raise ConfigError(f"{name} changed while it was read")
+    return data
+
+
+def _files(
+    model: bytes, golden: Golden, background: NDArray[np.generic] | None, input_schema: bytes | None
+) -> dict[str, bytes]:
+    files = {
+        "model.onnx": model,
+        "golden_rows.npy": to_npy(golden.rows),
+        "golden_outputs.npy": to_npy(np.concatenate(list(golden.outputs.values()), axis=1)),
+    }
+    if golden.labels is not None:
+        files["golden_labels.npy"] = to_npy(golden.labels)
+    if background is not None:
+        files["background.npy"] = to_npy(background)
+    if input_schema is not None:
+        files["input.avsc"] = input_schema
+    return files
+
+
+def _verified(files: Mapping[str, bytes]) -> Bundle:
+    """The bundle in these files, every one checked against the manifest and the manifest against itself."""
+    rest = {name: data for name, data in files.items() if name != manifest_name}
+    manifest = Manifest.from_bytes(files[manifest_name], rest)
+    parse_model(files["model.onnx"])
+    background = schema = None
+    if "background.npy" in files:
+        background = _matrix(files, "background.npy", manifest.signature)
+    if "input.avsc" in files:
+        schema = json_object(files["input.avsc"], "input.avsc")
+    return Bundle(
+        digest=hashlib.sha256(files[manifest_name]).hexdigest(),
+        manifest=manifest,
+        model=files["model.onnx"],
+        golden=_golden(files, manifest),
+        background=background,
+        background_digest=None if background is None else hashlib.sha256(files["background.npy"]).hexdigest(),
+        input_schema=schema,
+    )
+
+
+def _golden(files: Mapping[str, bytes], manifest: Manifest) -> Golden:
+    rows = _matrix(files, "golden_rows.npy", manifest.signature)
+    numbers = from_npy(files["golden_outputs.npy"], name="golden_outputs.npy")
+    widths = [output.width for output in manifest.outputs]
+    if numbers.dtype != np.float64 or numbers.shape != (len(rows), sum(widths)):
+        raise ConfigError("golden_outputs.npy does not fit the golden rows and the outputs")
+    columns = np.split(numbers.astype(np.float64, copy=False), np.cumsum(widths)[:-1], axis=1)
+    if (manifest.labels is None) != ("golden_labels.npy" not in files):
+        raise ConfigError("golden_labels.npy is there without classes, or missing with them")
+    answers = None
+    if manifest.labels is not None:
+        found = from_npy(files["golden_labels.npy"], name="golden_labels.npy")
+        if found.dtype != np.int64 or found.shape != (len(rows),):
+            raise ConfigError("golden_labels.npy does not fit the golden rows")
+        answers = found.astype(np.int64, copy=False)
+        if (answers < 0).any() or (answers >= len(manifest.labels.classes)).any():
+            raise ConfigError("golden_labels.npy names a class that is not there")
+    return Golden(
+        rows=rows,
+        outputs={output.name: column for output, column in zip(manifest.outputs, columns, strict=True)},
+        labels=answers,
+    )
+
+
+def _matrix(files: Mapping[str, bytes], name: str, signature: Signature) -> NDArray[np.generic]:
+    matrix = from_npy(files[name], name=name)
+    if matrix.dtype != signature.dtype or matrix.ndim != 2 or matrix.shape[1] != signature.width:
+        raise ConfigError(f"{name} is not rows of {signature.width} columns of {signature.dtype}")
+    if not len(matrix):
+        raise ConfigError(f"{name} holds no row")
+    return matrix
+
+
+def _is_replaceable(folder: Path) -> bool:
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {""}
+    return not names or (manifest_name in names and names <= set(_bytes_max))
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

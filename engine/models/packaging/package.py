@@ -1,0 +1,228 @@
+"""From a trained model to a bundle, with the proof that it predicts the same."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.clock import SystemClock
+from penstock.engine.codec.schema_check import check_fields
+from penstock.engine.features.overrides import read_features_file
+from penstock.engine.features.signature import Signature
+from penstock.engine.gpu.device import Device
+from penstock.engine.models.bundle.bundle import Bundle, Golden
+from penstock.engine.models.bundle.manifest import Manifest, json_object
+from penstock.engine.models.bundle.run_options import Runtime
+from penstock.engine.models.packaging.convert import Converted, PackageOptions, convert
+from penstock.engine.models.packaging.optimize import Optimized, optimize
+from penstock.engine.models.packaging.parity import Parity, prove_parity, tolerance_default
+from penstock.engine.models.probes.probe_rows import read_rows, rows_made_up, rows_of_table, rows_that_pass
+from penstock.engine.models.runtime.loader import Comparison, compare, varied_rows
+from penstock.engine.models.runtime.native_trees import NativeModel, order_of, prove
+from penstock.engine.models.runtime.session import OnnxModel, choose_device
+from penstock.engine.models.runtime.session_spec import Opening
+from penstock.engine.ports import Model, Predictions
+from penstock.schemas.errors import ConfigError, ModelError
+
+golden_rows = 64
+tried_rows_max = 4096
+"""Of the rows given, those that other forms of the graph are compared on."""
+_batch_rows = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackageReport:
+    """What was made."""
+
+    path: Path
+    bundle: Bundle
+    parity: Parity
+    notes: tuple[str, ...]
+    """What a person should know, a sentence each."""
+    compared: tuple[Comparison, ...]
+    """Speed of our tree kernel beside ONNX Runtime's, here and now; it is no part of the bundle, whose bytes repeat."""
+    optimized: Optimized | None
+    """What was tried to make it faster, where that was asked for."""
+
+
+def package(
+    model: Any,
+    out: Path | str,
+    *,
+    name: str | None = None,
+    version: str = "1",
+    feature_names: Sequence[str] | None = None,
+    features: Path | Sequence[Mapping[str, Any]] | None = None,
+    classes: Sequence[str] | None = None,
+    background: Any = None,
+    rows: Any = None,
+    input_schema: Path | None = None,
+    tolerance: float = tolerance_default,
+    optimize_within: float | None = None,
+    optimize_on: str = "cpu",
+) -> PackageReport:
+    """Make the bundle `out` from a model file or a live XGBoost, LightGBM or scikit-learn object.
+
+    `features`: a features file, or what would stand in it. `background` and `rows`: a path (.npy, .csv, .parquet), a data
+    frame, or an array of matrix rows (R, F), a category as its code; explanations are relative to the background, and
+    parity is proved on both and on rows made up to sit on every threshold. `name`: default, the folder's name.
+    `optimize_within`: try other forms of the graph and options of its session, and keep the fastest whose scores differ by
+    no more than this from the graph's as converted; as that goes by the clock, the same input need not give the same bytes
+    then. None: keep it as converted. `optimize_on`: the device where that is measured, and whose scores the golden batch
+    keeps.
+
+    Raises ConfigError for what cannot be packaged, ParityError when the packaged model would predict something else.
+    """
+    device = Device() if optimize_within is None else choose_device(optimize_on)
+    overrides = read_features_file(features) if isinstance(features, Path) else list(features or ())
+    converted = convert(
+        model,
+        PackageOptions(
+            feature_names=None if feature_names is None else tuple(feature_names),
+            overrides=overrides,
+            classes=None if classes is None else tuple(classes),
+        ),
+    )
+    signature = converted.signature
+    known = None if background is None else _rows(background, signature, "the background")
+    more = np.empty((0, signature.width)) if rows is None else _rows(rows, signature, "the rows")
+    given = more if known is None else np.concatenate((known, more))
+    opening = Opening(device=Device(), threads=1, batch_rows_max=_batch_rows)
+    runner = opening.open(converted)
+    made_up = rows_made_up(signature, converted.forest, given)
+    parity = prove_parity(converted, runner, given=given, made_up=made_up, tolerance=tolerance)
+    schema = None if input_schema is None else _schema_bytes(input_schema, signature)
+    tried = np.concatenate((given[:tried_rows_max], made_up)).astype(signature.dtype)
+    optimized, kept = None, Runtime()
+    if optimize_within is not None:
+        optimized = optimize(
+            converted, tried, error_allowed=optimize_within, device=device, clock=SystemClock()
+        )
+        kept = _runtime(optimized)
+        converted = replace(converted, model=optimized.chosen.model)
+        opening = replace(opening, optimization=kept.optimization)
+        runner = opening.open(converted)
+    keeper = runner if device.cuda is None else replace(opening, device=device).open(converted)
+    bundle = Bundle.write(
+        out,
+        manifest=Manifest(
+            name=name or Path(out).absolute().name,
+            version=version,
+            signature=signature,
+            outputs=converted.outputs,
+            labels=converted.labels,
+            trees=converted.forest is not None,
+            covers=converted.forest is not None and converted.forest.cover is not None,
+            provenance=_provenance(converted, parity),
+            runtime=replace(kept, native=prove(converted, runner, given)),
+        ),
+        model=converted.model,
+        golden=_golden(keeper, np.concatenate((given[: golden_rows // 2], made_up)).astype(signature.dtype)),
+        background=None if known is None else known.astype(signature.dtype),
+        input_schema=schema,
+    )
+    notes = list(converted.notes)
+    if parity.rows_narrowed:
+        notes.append(
+            f"on {parity.rows_narrowed} of {parity.rows_given} given rows the original itself answers differently when "
+            f"their numbers are rounded to {signature.dtype}, as the packaged model takes them"
+        )
+    if not bundle.covers and bundle.background is None:
+        notes.append("without a background (--background) its predictions cannot be explained")
+    if kept.form != "converted":
+        notes.append(
+            f"the graph is stored in the form {kept.form}, which explanations by gradients cannot read"
+        )
+    if optimized is not None and optimized.chosen.alone_difference_max > 0:
+        notes.append(
+            "a row's scores depend a little on the other rows of its batch, which differ from run to run"
+        )
+    return PackageReport(
+        path=Path(out),
+        bundle=bundle,
+        parity=parity,
+        notes=tuple(notes),
+        compared=_compared(bundle, runner),
+        optimized=optimized,
+    )
+
+
+def _runtime(optimized: Optimized) -> Runtime:
+    chosen = optimized.chosen
+    return Runtime(
+        form=chosen.form,
+        optimization=chosen.optimization,
+        difference_max=order_of(chosen.error),
+        measured_on=optimized.device,
+    )
+
+
+def _compared(bundle: Bundle, runner: OnnxModel) -> tuple[Comparison, ...]:
+    if not bundle.manifest.runtime.native.equal:
+        return ()
+    return compare(runner, NativeModel(bundle), varied_rows(bundle, runner), _batch_rows, SystemClock())
+
+
+def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
+    if isinstance(rows, (str, Path)):
+        matrix = read_rows(Path(rows), signature)
+    elif hasattr(rows, "columns"):
+        matrix = rows_of_table(rows, signature, origin=what)
+    else:
+        matrix = np.asarray(rows, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[1] != signature.width or not len(matrix):
+        raise ConfigError(f"{what} must be rows of {signature.width} columns, and at least one")
+    for column, feature in enumerate(signature.column_features):
+        codes = matrix[~np.isnan(matrix[:, column]), column]
+        if (
+            feature.kind == "category"
+            and ((codes != np.floor(codes)) | (codes < 0) | (codes >= len(feature.categories))).any()
+        ):
+            raise ConfigError(f"{what} hold a code of {feature.name} that is not in its table")
+    passing = rows_that_pass(matrix, signature)
+    if not len(passing):
+        raise ConfigError(f"every one of {what} misses a value that the model cannot do without")
+    return passing
+
+
+def _golden(model: Model, rows: NDArray[np.generic]) -> Golden:
+    """Rows spread over those given, with what the model says of them; rows that it answers with NaN teach nothing."""
+    found = _predicted(model, rows)
+    finite = np.ones(len(rows), dtype=np.bool_)
+    for output in found.outputs.values():
+        finite &= np.isfinite(output).all(axis=1)
+    places = np.flatnonzero(finite)[:golden_rows]
+    if not len(places):
+        raise ConfigError("the packaged model answers NaN or an infinity on every row tried; give --rows")
+    found = _predicted(model, rows[places])  # in the batch in which it will be asked again
+    return Golden(rows=rows[places], outputs=found.outputs, labels=found.labels)
+
+
+def _predicted(model: Model, rows: NDArray[np.generic]) -> Predictions:
+    try:
+        return model.predict(rows)
+    except ModelError as error:
+        raise ConfigError(f"the packaged model cannot run: {error}") from error
+
+
+def _provenance(converted: Converted, parity: Parity) -> dict[str, Any]:
+    return {
+        "source": converted.source,
+        "onnx_sha256": hashlib.sha256(converted.model).hexdigest(),
+        "parity": {**asdict(parity), "difference_max": order_of(parity.difference_max)},
+        "notes": list(converted.notes),
+        **converted.facts,
+    }
+
+
+def _schema_bytes(path: Path, signature: Signature) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    check_fields(signature, json_object(data, str(path)), origin=str(path))
+    return data

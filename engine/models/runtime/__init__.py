@@ -1,0 +1,1 @@
+"""Running a bundle: ONNX Runtime, the native tree kernel, and the choice between them."""

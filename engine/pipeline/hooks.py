@@ -1,0 +1,51 @@
+"""Who looks on while the polling thread works: what it tells them, and what they may stop."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.pipeline.batcher import Batch
+from penstock.engine.pipeline.compute import Finished
+from penstock.engine.pipeline.ledger import Ledger
+from penstock.schemas.records import Rejection
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """Rows by where they wait."""
+
+    batcher: int
+    compute: int
+    delivery: int
+
+
+class PipelineHooks(Protocol):
+    """Told what happens, on the polling thread; counts it and shows it."""
+
+    def turn(self, *, ledger: Ledger, waiting: Waiting) -> None:
+        """The loop is alive."""
+
+    def draining(self) -> None:
+        """The loop was asked to stop; what is in flight is being finished."""
+
+    def batch_closed(self, batch: Batch) -> None:
+        """A batch was handed to the compute side."""
+
+    def delivered(self, finished: Sequence[Finished], *, took_s: float) -> None:
+        """These batches are acknowledged, and their offsets are committed or about to be; `took_s` since submitted."""
+
+    def rewound(self, *, cause: str) -> None:
+        """Everything in flight was dropped and will be read again; the cause is abort, revoke or lost."""
+
+    def rebalanced(self, *, assigned: Sequence[int]) -> None:
+        """The assignment changed."""
+
+
+class Breaker(Protocol):
+    """Stops a worker that sets too much aside."""
+
+    def observe(self, bad: NDArray[np.bool_], rejections: Sequence[Rejection]) -> None:
+        """Take in the next batch. Raises TooManyRejectedError."""

@@ -1,0 +1,397 @@
+"""The polling thread: poll, open, batch, hand over, collect, send, settle, commit; it never waits for work."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock.engine.clock import Clock
+from penstock.engine.pipeline.batcher import Batcher, Poll
+from penstock.engine.pipeline.compute import Compute, Finished
+from penstock.engine.pipeline.hooks import Breaker, PipelineHooks, Waiting
+from penstock.engine.pipeline.ledger import Ledger, Span
+from penstock.engine.ports import AssignmentListener, Delivery, Sink, Source
+from penstock.schemas.errors import AbortedError, UnavailableError
+from penstock.schemas.records import Outgoing, Records
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineLimits:
+    """Bounds of the loop; none of them is reached in a healthy worker."""
+
+    drain_budget_s: float = 10.0
+    idle_poll_s: float = 0.1
+    busy_wait_s: float = (
+        0.002  # how long one turn waits for the compute side or the broker when there is work in flight
+    )
+    quick_wait_s: float = 0.01  # the same, where nothing else is worth doing meanwhile: at low load,
+    quick_compute_s: float = 0.002  # when all that is under way is computed in less
+    quick_deliveries_max: int = 3  # at least once: with so many on their way, one is waited for first
+    stall_before_pause_s: float = 0.25  # pausing throws fetched records away, so a short stall is sat out
+    commit_interval_s: float = 0.1  # at-least-once: each commit is a write to the broker's log
+    delivery_records_max: int = (
+        16_384  # in one delivery, and, but for one batch, finished and waiting for the next
+    )
+    beside_records_min: int = 1024  # in a transaction that begins while another one is on its way
+    aborts_in_a_row_max: int = 20
+    abort_backoff_first_s: float = 0.05
+    abort_backoff_max_s: float = 5.0
+
+
+class Pipeline:
+    """One worker's loop. All methods but `request_stop` belong to the polling thread.
+
+    Promises: what is committed was delivered; after a revocation, a lost partition or an aborted delivery, every
+    partition of the work that was dropped is read again from its first unfinished record.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Callable[[AssignmentListener], Source],
+        sink: Sink,
+        compute: Compute,
+        batcher: Batcher,
+        breaker: Callable[[], Breaker],
+        watcher: PipelineHooks,
+        clock: Clock,
+        commits_by_source: bool,
+        limits: PipelineLimits | None = None,
+    ) -> None:
+        """`breaker`: makes a fresh one, for the start and after each rewind, when what was observed comes again.
+
+        `commits_by_source`: at-least-once, where the consumer commits; exactly-once commits inside the sink."""
+        self._sink = sink
+        self._compute = compute
+        self._batcher = batcher
+        self._new_breaker = breaker
+        self._breaker = breaker()
+        self._watcher = watcher
+        self._clock = clock
+        self._commits_by_source = commits_by_source
+        self._limits = limits or PipelineLimits()
+        self._ledger = Ledger()
+        self._generation = 0
+        self._finished: deque[Finished] = deque()
+        self._deliveries: deque[tuple[float, list[Finished]]] = deque()  # submitted at, oldest first
+        self._polling = False
+        self._seek_due: dict[int, int] = {}
+        self._commit_due_s: float | None = None
+        self._stalled_since_s: float | None = None
+        self._aborts_in_a_row = 0
+        self._resume_at_s = 0.0
+        self._stops = 0
+        self._source = source(self)
+
+    def request_stop(self) -> None:
+        """Drain and leave; asked a second time, leave without draining. Safe in a signal handler."""
+        self._stops += 1
+
+    def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Work until stopped or `until()`, then drain within the budget and leave the group.
+
+        Raises FencedError, ConfigError, TooManyRejectedError, UnavailableError (too many aborts), InvariantError; what was not
+        delivered then is not committed either.
+        """
+        try:
+            while not self._stops and not until():
+                self.turn()
+            self._watcher.draining()
+            self._drain()
+            self._commit()
+        finally:
+            self._forget()
+            self._sink.abort()
+
+    def close(self, timeout_s: float) -> None:
+        """Leave the group and release the clients."""
+        self._source.close(timeout_s)
+        self._sink.close(timeout_s)
+
+    def turn(self) -> None:
+        """One round; waits at most `idle_poll_s`, and only when there is nothing to do."""
+        self._watcher.turn(ledger=self._ledger, waiting=self._waiting())
+        polled = self._poll()
+        self._feed()
+        quick = self._quick()
+        worth_waiting = not self._deliveries or self._commits_by_source
+        self._collect(wait=worth_waiting and (quick or not polled), all_of_it=quick)
+        self._deliver(wait=quick or not polled)
+        if self._commit_due_s is not None and self._clock.monotonic_s() >= self._commit_due_s:
+            self._commit()
+
+    def _quick(self) -> bool:
+        """Whether the broker takes longer than all the rest does, as at low load: then what was polled is computed at once, as
+        one batch. With transactions it goes into the next one, and what comes during that one is polled when it has ended:
+        looking for it earlier would have the model, the interpreter and the broker do more for every record, and bring
+        none of them forward. Without, nothing is waited for but the next record."""
+        waiting = self._waiting()
+        rows = waiting.batcher + waiting.compute + waiting.delivery
+        limits = self._limits
+        return rows < limits.beside_records_min and self._batcher.expected_s(rows) < limits.quick_compute_s
+
+    def _broker_wait_s(self) -> float:
+        if not self._quick():
+            return self._limits.busy_wait_s
+        return 0.0 if self._only_the_next_record_is_awaited() else self._limits.quick_wait_s
+
+    def _only_the_next_record_is_awaited(self) -> bool:
+        """At least once, where acknowledgements come by themselves and are only needed for the next commit. With several on
+        their way the broker sets the pace: what comes meanwhile is one batch instead of many."""
+        return self._commits_by_source and len(self._deliveries) < self._limits.quick_deliveries_max
+
+    def _poll_wait_s(self) -> float:
+        if not self._deliveries:
+            return self._limits.idle_poll_s if self.quiet else 0.0
+        return self._limits.busy_wait_s if self._only_the_next_record_is_awaited() and self._quick() else 0.0
+
+    def _waiting(self) -> Waiting:
+        submitted = sum(finished.batch.rows for _, group in self._deliveries for finished in group)
+        return Waiting(
+            batcher=self._batcher.rows,
+            compute=self._compute.queued_rows,
+            delivery=submitted + self._finished_rows(),
+        )
+
+    def _finished_rows(self) -> int:
+        return sum(finished.batch.rows for finished in self._finished)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing polled is unfinished."""
+        return self._ledger.unfinished() == 0
+
+    def _poll(self) -> bool:
+        """Take what is there; whether there was anything."""
+        now_s = self._clock.monotonic_s()
+        room = self._batcher.room if now_s >= self._resume_at_s else 0
+        if room <= 0:
+            self._hold_back(now_s)
+            return False
+        self._stalled_since_s = None
+        self._source.resume()
+        records = self._poll_source(room, self._poll_wait_s())
+        return records is not None and len(records) > 0
+
+    def _hold_back(self, now_s: float) -> None:
+        if self._stalled_since_s is None:
+            self._stalled_since_s = now_s
+        if now_s - self._stalled_since_s < self._limits.stall_before_pause_s and now_s >= self._resume_at_s:
+            return
+        self._source.pause()
+        # Keep polling: a consumer that stops polling loses its partitions. What arrives all the same is kept.
+        self._poll_source(1, self._limits.busy_wait_s)
+
+    def _poll_source(self, records_max: int, timeout_s: float) -> Records | None:
+        self._polling = True
+        records = self._source.poll(records_max, timeout_s)
+        self._polling = False
+        self._seek_if_due(records)
+        return records
+
+    def _seek_if_due(self, records: Records | None) -> None:
+        """Open what was polled, unless a rebalance inside the poll dropped what came before it."""
+        if not self._seek_due:
+            if records is not None and len(records):
+                self._open(records)
+            return
+        again, self._seek_due = self._seek_due, {}
+        for partition, span in _bounds(records) if records is not None else ():
+            if partition in self._ledger.assigned():
+                again.setdefault(partition, span[0])
+        self._source.seek(again)
+
+    def _open(self, records: Records) -> None:
+        spans: list[Span] = []
+        for partition, (first, last, oldest_ms) in _bounds(records):
+            spans.append(
+                self._ledger.open(
+                    partition=partition, first=first, next=last + 1, oldest_timestamp_ms=oldest_ms
+                )
+            )
+        self._batcher.add(Poll(records=records, spans=tuple(spans), polled_at_s=self._clock.monotonic_s()))
+
+    def _feed(self) -> None:
+        while self._compute.has_room():
+            batch = self._batcher.take(
+                now_s=self._clock.monotonic_s(),
+                queued_rows=self._compute.queued_rows,
+                generation=self._generation,
+            )
+            if batch is None:
+                return
+            self._compute.submit(batch)
+            self._watcher.batch_closed(batch)
+
+    def _collect(self, *, wait: bool, all_of_it: bool) -> None:
+        """What the compute side has finished; `wait` for the first of it, or for `all_of_it`."""
+        timeout_s = self._limits.busy_wait_s if wait and (all_of_it or not self._finished) else 0.0
+        # What the sink cannot take yet stays with the compute side, so that its bound stops the polling.
+        while self._finished_rows() < self._limits.delivery_records_max:
+            finished = self._compute.collect(timeout_s if self._compute.queued_rows else 0.0)
+            if finished is None:
+                return
+            if not all_of_it:
+                timeout_s = 0.0
+            self._accept(finished)
+            self._feed()
+
+    def _accept(self, finished: Finished) -> None:
+        if finished.error is not None:
+            raise finished.error
+        if finished.batch.generation != self._generation:
+            return
+        assert finished.outcome is not None
+        self._batcher.computed(finished.batch, took_s=finished.busy_s)
+        self._breaker.observe(finished.outcome.bad, finished.outcome.rejections)
+        self._finished.append(finished)
+
+    def _deliver(self, *, wait: bool) -> None:
+        try:
+            self._advance(self._broker_wait_s() if wait else 0.0)
+            if not self._finished and not self._deliveries:
+                self._sink.has_room()  # with nothing to send, too, it mends what an abort has left behind
+            while self._finished and self._sink.has_room() and self._worth_sending():
+                group = self._group()
+                try:
+                    membership = self._source.membership()
+                except UnavailableError:  # not joined, or between generations: the next turn asks again
+                    self._finished.extendleft(reversed(group))
+                    self._clock.sleep(self._limits.busy_wait_s)
+                    return
+                self._deliveries.append((self._clock.monotonic_s(), group))
+                self._sink.submit(_delivery(group), membership)
+                self._advance(self._broker_wait_s())
+        except AbortedError:
+            self._after_abort()
+
+    def _worth_sending(self) -> bool:
+        """Whether now, beside deliveries on their way. Two small transactions at once only make each other slow; large
+        ones hide each other's commit."""
+        beside = self._deliveries and not self._commits_by_source
+        return not beside or self._finished_rows() >= self._limits.beside_records_min
+
+    def _advance(self, timeout_s: float) -> None:
+        if not self._deliveries:
+            return
+        self._settle(self._sink.advance(timeout_s))
+
+    def _settle(self, deliveries: int) -> None:
+        for _ in range(deliveries):
+            submitted_at_s, group = self._deliveries.popleft()
+            for finished in group:
+                self._ledger.settle(finished.batch.spans)
+            self._aborts_in_a_row = 0
+            if self._commits_by_source and self._commit_due_s is None:
+                self._commit_due_s = self._clock.monotonic_s() + self._limits.commit_interval_s
+            self._watcher.delivered(group, took_s=self._clock.monotonic_s() - submitted_at_s)
+
+    def _commit(self) -> None:
+        """What is delivered and not committed yet, where the source commits."""
+        if self._commit_due_s is not None:
+            self._commit_due_s = None
+            self._source.commit(self._ledger.positions())
+
+    def _group(self) -> list[Finished]:
+        """Finished batches that share the next transaction."""
+        group = [self._finished.popleft()]
+        rows = group[0].batch.rows
+        while self._finished and rows + self._finished[0].batch.rows <= self._limits.delivery_records_max:
+            group.append(self._finished.popleft())
+            rows += group[-1].batch.rows
+        return group
+
+    def _after_abort(self) -> None:
+        self._aborts_in_a_row += 1
+        if self._aborts_in_a_row > self._limits.aborts_in_a_row_max:
+            raise UnavailableError(f"{self._aborts_in_a_row} deliveries in a row were aborted by the broker")
+        wait_s = self._limits.abort_backoff_first_s * 2 ** (self._aborts_in_a_row - 1)
+        self._resume_at_s = self._clock.monotonic_s() + min(wait_s, self._limits.abort_backoff_max_s)
+        self._forget()
+        self._watcher.rewound(cause="abort")
+        self._read_again(self._ledger.rewind())
+
+    def _read_again(self, positions: Mapping[int, int]) -> None:
+        """From there on. Inside a poll that is seen to when it returns: the records that it brings are dropped as well."""
+        if not self._polling:
+            self._source.seek(positions)
+            return
+        for partition, offset in positions.items():
+            self._seek_due[partition] = min(offset, self._seek_due.get(partition, offset))
+
+    def _forget(self) -> None:
+        """Nothing in flight is wanted any more."""
+        self._generation += 1
+        self._compute.forget()
+        self._batcher.clear()
+        self._finished.clear()
+        self._deliveries.clear()
+        self._breaker = self._new_breaker()
+
+    def _drain(self) -> None:
+        """Finish what the compute side has, deliver it, within the budget; a second stop request cuts it short."""
+        deadline_s = self._clock.monotonic_s() + self._limits.drain_budget_s
+        while self._compute.queued_rows or self._finished or self._deliveries:
+            if self._clock.monotonic_s() >= deadline_s or self._stops > 1:
+                return
+            self._watcher.turn(ledger=self._ledger, waiting=self._waiting())
+            timeout_s = self._limits.busy_wait_s if not self._finished and not self._deliveries else 0.0
+            if (finished := self._compute.collect(timeout_s)) is not None:
+                self._accept(finished)
+            generation = self._generation
+            self._deliver(wait=True)
+            if generation != self._generation:  # aborted: whoever owns the partitions next reads them again
+                return
+
+    def on_assigned(self, partitions: Sequence[int]) -> None:
+        """As AssignmentListener asks."""
+        self._ledger.assign(partitions)
+        self._watcher.rebalanced(assigned=self._ledger.assigned())
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """As AssignmentListener asks: drain within the budget, then let go."""
+        self._drain()
+        self._give_up(partitions, cause="revoke")
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """As AssignmentListener asks."""
+        self._give_up(partitions, cause="lost")
+
+    def _give_up(self, partitions: Sequence[int], *, cause: str) -> None:
+        """Drop what is not delivered yet, of the partitions that stay as well: a transaction is all or nothing."""
+        if self._deliveries:
+            self._settle(self._sink.abort())
+        if cause == "revoke":
+            self._commit()
+        dropped = not self.quiet
+        self._forget()
+        self._ledger.revoke(partitions)
+        for partition in partitions:
+            self._seek_due.pop(partition, None)
+        self._read_again(self._ledger.rewind())
+        if dropped:
+            self._watcher.rewound(cause=cause)
+        self._watcher.rebalanced(assigned=self._ledger.assigned())
+
+
+def _bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
+    """Per partition: its first and last offset and its oldest timestamp."""
+    partitions, offsets, timestamps = records.partitions, records.offsets, records.timestamps_ms
+    bounds = []
+    for partition in np.unique(partitions).tolist():
+        own = partitions == partition
+        theirs = offsets[own]
+        bounds.append((partition, (int(theirs[0]), int(theirs[-1]), int(timestamps[own].min()))))
+    return bounds
+
+
+def _delivery(group: Sequence[Finished]) -> Delivery:
+    outgoing: list[Outgoing] = []
+    positions: dict[int, int] = {}
+    for finished in group:
+        assert finished.outcome is not None
+        outgoing += finished.outcome.outgoing
+        for span in finished.batch.spans:
+            positions[span.partition] = max(span.next, positions.get(span.partition, 0))
+    return Delivery(outgoing=outgoing, positions=positions)

@@ -1,0 +1,394 @@
+"""A batch becomes messages: decode, infer, explain, encode; each record ends in exactly one outcome."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.clock import Clock
+from penstock.engine.explain.budget import Explained, explain_within
+from penstock.engine.ports import Attributions, Decoder, Explainer, Model, Predictions
+from penstock.engine.settings.explain_policy import Policy, lots
+from penstock.schemas.errors import ModelError
+from penstock.schemas.reasons import Reason, Stage
+from penstock.schemas.records import Outgoing, Records, Rejection
+
+EncodePredictions = Callable[[Records, Predictions, int], list[bytes]]
+"""Source records, their predictions and the time in milliseconds to the payloads of the prediction topic, in order."""
+
+EncodeExplanations = Callable[[Records, NDArray[np.generic], Attributions], list[bytes]]
+"""Source records, their rows and attributions to the payloads of the explanation topic, in order."""
+
+EncodeDeadLetters = Callable[[Records, Sequence[Rejection], int], list[bytes]]
+"""All records of the batch, the rejections and the time in milliseconds to the payloads of the dead-letter topic."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Topics:
+    """Where the outcomes go."""
+
+    predictions: str
+    explanations: str | None
+    dead_letters: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explaining:
+    """What it takes to explain: who is chosen, by which explainer, encoded how, and in how much time per batch."""
+
+    policy: Policy
+    explainer: Explainer
+    encode: EncodeExplanations
+    budget_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of the records of one batch; predicted + rejected + skipped is all of them."""
+
+    outgoing: tuple[Outgoing, ...]
+    predicted: int
+    explained: int  # of the predicted ones, those that carry an explanation
+    skipped: int
+    rejections: tuple[Rejection, ...]
+    bad: NDArray[np.bool_]  # (N,) the rejected ones, in record order
+    stage_s: Mapping[str, float]
+    unexplained: Mapping[str, int] = field(default_factory=dict)
+    """Of the predicted ones, those without an explanation, by why: policy or budget; empty where nothing is explained."""
+
+
+class Scorer:
+    """Runs the stages. One thread at a time; holds nothing between batches.
+
+    May raise UnavailableError (a schema cannot be fetched now): the same batch is to be given again.
+    """
+
+    def __init__(
+        self,
+        *,
+        decoder: Decoder,
+        model: Model,
+        topics: Topics,
+        encode_predictions: EncodePredictions,
+        encode_dead_letters: EncodeDeadLetters,
+        explaining: Explaining | None,
+        message_bytes_max: int,
+        condemned: Callable[[Records], Sequence[int]],
+        clock: Clock,
+    ) -> None:
+        self._decoder = decoder
+        self._model = model
+        self._topics = topics
+        self._encode_predictions = encode_predictions
+        self._encode_dead_letters = encode_dead_letters
+        self._explaining = explaining
+        self._message_bytes_max = message_bytes_max
+        self._condemned = condemned
+        self._clock = clock
+
+    def score(self, records: Records) -> Outcome:
+        """Every record's outcome."""
+        watch = _Watch(self._clock)
+        rejections: list[Rejection] = []
+        living, living_at = self._without_condemned(records, rejections)
+
+        decoded = self._decoder.decode(living)
+        rejections += [_moved(rejection, living_at) for rejection in decoded.rejections]
+        rows = living_at[decoded.rows] if living_at is not None else decoded.rows
+        skipped = len(living) - len(decoded.rows) - len(decoded.rejections)
+        watch.lap("decode")
+
+        matrix, rows, predictions = self._infer(decoded.matrix, rows, rejections)
+        watch.lap("infer")
+        explained = self._explain(records, matrix, rows, predictions, rejections)
+        watch.lap("explain")
+
+        outgoing, failed_rows = self._encode(records, matrix, rows, predictions, explained, rejections)
+        watch.lap("encode")
+        bad = np.zeros(len(records), dtype=np.bool_)
+        bad[[rejection.index for rejection in rejections]] = True
+        carrying, unexplained = _count_explained(explained, len(rows), failed_rows)
+        return Outcome(
+            outgoing=tuple(outgoing),
+            predicted=len(rows) - len(failed_rows),
+            explained=carrying,
+            unexplained=unexplained,
+            skipped=skipped,
+            rejections=tuple(sorted(rejections, key=lambda rejection: rejection.index)),
+            bad=bad,
+            stage_s=watch.laps,
+        )
+
+    def rehearse(self, matrix: NDArray[np.generic]) -> None:
+        """Run everything behind the decoder on these rows (R, F) and throw away what comes of it: what takes longer the
+        first time takes it before the first record."""
+        count = len(matrix)
+        source = Records(
+            topic="",
+            partitions=np.zeros(count, dtype=np.int32),
+            offsets=np.arange(count, dtype=np.int64),
+            timestamps_ms=np.zeros(count, dtype=np.int64),
+            keys=[None] * count,
+            values=[None] * count,
+        )
+        rejections: list[Rejection] = []
+        matrix, rows, predictions = self._infer(matrix, np.arange(count, dtype=np.int64), rejections)
+        explained = self._explain(source, matrix, rows, predictions, rejections)
+        self._encode(source, matrix, rows, predictions, explained, rejections)
+
+    def _without_condemned(
+        self, records: Records, rejections: list[Rejection]
+    ) -> tuple[Records, NDArray[np.int64] | None]:
+        condemned = self._condemned(records)
+        if not condemned:
+            return records, None
+        for index in condemned:
+            detail = "a worker process died on this record twice"
+            rejections.append(
+                Rejection(index=index, stage=Stage.INFER, reason=Reason.KILLED_WORKER, detail=detail)
+            )
+        kept = np.setdiff1d(np.arange(len(records), dtype=np.int64), np.asarray(condemned, dtype=np.int64))
+        return records.take(kept), kept
+
+    def _infer(
+        self, matrix: NDArray[np.generic], rows: NDArray[np.int64], rejections: list[Rejection]
+    ) -> tuple[NDArray[np.generic], NDArray[np.int64], Predictions | None]:
+        if len(rows) == 0:
+            return matrix, rows, None
+        predictions, failed = infer_around_failures(self._model, matrix)
+        for row in failed:
+            detail = "the model raises an error on this record alone"
+            rejections.append(
+                Rejection(index=int(rows[row]), stage=Stage.INFER, reason=Reason.MODEL_FAILED, detail=detail)
+            )
+        if failed:
+            kept = np.setdiff1d(np.arange(len(rows)), failed)
+            matrix, rows = matrix[kept], rows[kept]
+        if predictions is None:
+            return matrix, rows, None
+        finite = np.ones(len(rows), dtype=np.bool_)
+        for output in predictions.outputs.values():
+            finite &= np.isfinite(output).all(axis=1)
+        if finite.all():
+            return matrix, rows, predictions
+        for row in np.flatnonzero(~finite).tolist():
+            detail = "an output of the model is NaN or infinite"
+            rejections.append(
+                Rejection(
+                    index=int(rows[row]), stage=Stage.INFER, reason=Reason.OUTPUT_NOT_FINITE, detail=detail
+                )
+            )
+        return matrix[finite], rows[finite], predictions.take(np.flatnonzero(finite))
+
+    def _explain(
+        self,
+        records: Records,
+        matrix: NDArray[np.generic],
+        rows: NDArray[np.int64],
+        predictions: Predictions | None,
+        rejections: list[Rejection],
+    ) -> Explained | None:
+        """Attributions with the places (into `rows`) they belong to; a row that cannot be explained is rejected whole."""
+        explaining = self._explaining
+        if explaining is None or predictions is None or len(rows) == 0:
+            return None
+        chosen = np.flatnonzero(explaining.policy.select(records, rows, predictions))
+        if explaining.budget_s is not None:
+            # By lot: if the time does not suffice, what is explained is a fair sample, not the first partitions.
+            chosen = chosen[np.argsort(lots(records, rows[chosen]), kind="stable")]
+        explained = explain_within(
+            explaining.explainer,
+            matrix,
+            predictions,
+            chosen,
+            budget_s=explaining.budget_s,
+            clock=self._clock,
+        )
+        detail = "no explanation could be computed for this record"
+        rejections += [
+            Rejection(index=index, stage=Stage.EXPLAIN, reason=Reason.EXPLAINER_FAILED, detail=detail)
+            for index in rows[explained.failed].tolist()
+        ]
+        return explained
+
+    def _encode(
+        self,
+        records: Records,
+        matrix: NDArray[np.generic],
+        rows: NDArray[np.int64],
+        predictions: Predictions | None,
+        explained: Explained | None,
+        rejections: list[Rejection],
+    ) -> tuple[list[Outgoing], set[int]]:
+        """The messages, and which places of `rows` were rejected after the model ran."""
+        now_ms = self._clock.wall_ms()
+        predicted: list[bytes] = []
+        explanations: list[tuple[int, bytes]] = []
+        if predictions is not None and len(rows):
+            source = records if len(rows) == len(records) else records.take(rows)
+            predicted = self._encode_predictions(source, predictions, now_ms)
+            if explained is not None:
+                explanations = self._encode_explained(source, matrix, explained)
+        failed = set() if explained is None else set(explained.failed.tolist())
+        failed |= self._reject_too_long(records.keys, rows, predicted, explanations, rejections)
+
+        outgoing = []
+        if predicted:
+            outgoing.append(
+                _outgoing(self._topics.predictions, records, rows, range(len(rows)), predicted, failed)
+            )
+        if explanations and self._topics.explanations:
+            explained_places, payloads = zip(*explanations, strict=True)
+            outgoing.append(
+                _outgoing(self._topics.explanations, records, rows, explained_places, payloads, failed)
+            )
+        if rejections:
+            rejections.sort(key=lambda rejection: rejection.index)
+            indices = np.array([rejection.index for rejection in rejections], dtype=np.int64)
+            dead = self._encode_dead_letters(records, rejections, now_ms)
+            outgoing.append(
+                _outgoing(self._topics.dead_letters, records, indices, range(len(dead)), dead, set())
+            )
+        return outgoing, failed
+
+    def _encode_explained(
+        self, source: Records, matrix: NDArray[np.generic], explained: Explained
+    ) -> list[tuple[int, bytes]]:
+        """The payloads with the places of their rows, in the order of the rows; `source` is the records of all rows."""
+        assert self._explaining is not None
+        explanations: list[tuple[int, bytes]] = []
+        for places, attributions in explained.parts:
+            each = len(attributions.base) // len(places)  # with explain.output all, every output of a record
+            placed = np.repeat(places, each) if each > 1 else places
+            whole = np.array_equal(placed, np.arange(len(source)))
+            encoded = self._explaining.encode(
+                source if whole else source.take(placed), matrix if whole else matrix[placed], attributions
+            )
+            explanations += zip(placed.tolist(), encoded, strict=True)
+        if len(explained.parts) > 1:
+            explanations.sort(key=lambda explanation: explanation[0])
+        return explanations
+
+    def _reject_too_long(
+        self,
+        keys: Sequence[bytes | None],
+        rows: NDArray[np.int64],
+        predicted: Sequence[bytes],
+        explanations: Sequence[tuple[int, bytes]],
+        rejections: list[Rejection],
+    ) -> set[int]:
+        longest = max(map(len, predicted), default=0)
+        longest = max(longest, max((len(payload) for _, payload in explanations), default=0))
+        longest += max(map(len, filter(None, keys)), default=0)  # every message carries its record's key
+        if longest <= self._message_bytes_max:
+            return set()
+        room = {
+            place: self._message_bytes_max - len(keys[row] or b"") for place, row in enumerate(rows.tolist())
+        }
+        failed = {place for place, payload in enumerate(predicted) if len(payload) > room[place]}
+        failed |= {place for place, payload in explanations if len(payload) > room[place]}
+        for place in failed:
+            detail = f"a result and its key are longer than the producer's limit of {self._message_bytes_max} bytes"
+            rejections.append(
+                Rejection(
+                    index=int(rows[place]), stage=Stage.ENCODE, reason=Reason.OUTPUT_TOO_LONG, detail=detail
+                )
+            )
+        return failed
+
+
+def infer_around_failures(model: Model, matrix: NDArray[np.generic]) -> tuple[Predictions | None, list[int]]:
+    """Predictions of the rows the model can do, in order, and the rows it throws on.
+
+    A batch that throws is halved until the rows at fault stand alone: one bad row among n costs at most 2 log2(n) + 1
+    further runs.
+    """
+    failed: list[int] = []
+    parts: list[Predictions] = []
+    todo = [(0, len(matrix))]  # the first one last
+    while todo:  # no function that calls itself by name: it would hold the matrix until the collector comes
+        start, stop = todo.pop()
+        try:
+            parts.append(model.predict(matrix[start:stop]))
+        except ModelError:
+            if stop - start == 1:
+                failed.append(start)
+            else:
+                middle = (start + stop) // 2
+                todo += [(middle, stop), (start, middle)]
+    if not parts:
+        return None, failed
+    if len(parts) == 1:
+        return parts[0], failed
+    names = parts[0].outputs.keys()
+    labels = [part.labels for part in parts if part.labels is not None]
+    joined = Predictions(
+        outputs={name: np.concatenate([part.outputs[name] for part in parts]) for name in names},
+        labels=np.concatenate(labels) if labels else None,
+        classes=parts[0].classes,
+    )
+    return joined, failed
+
+
+def _count_explained(
+    explained: Explained | None, rows: int, failed: set[int]
+) -> tuple[int, Mapping[str, int]]:
+    """Predicted records that carry an explanation, and why the others do not."""
+    if explained is None:
+        return 0, {}
+    carrying = sum(len(places) for places, _ in explained.parts)
+    skipped = len(explained.skipped)
+    if failed:
+        at_fault = np.fromiter(failed, dtype=np.int64)
+        carrying -= sum(int(np.isin(places, at_fault).sum()) for places, _ in explained.parts)
+        skipped -= int(np.isin(explained.skipped, at_fault).sum())
+    return carrying, {"policy": rows - len(failed) - carrying - skipped, "budget": skipped}
+
+
+def _moved(rejection: Rejection, places: NDArray[np.int64] | None) -> Rejection:
+    if places is None:
+        return rejection
+    return Rejection(
+        index=int(places[rejection.index]),
+        stage=rejection.stage,
+        reason=rejection.reason,
+        detail=rejection.detail,
+    )
+
+
+def _outgoing(
+    topic: str,
+    records: Records,
+    rows: NDArray[np.int64],
+    places: Sequence[int],
+    payloads: Sequence[bytes],
+    failed: set[int],
+) -> Outgoing:
+    """Messages for the records `rows[places]`, less those at the failed places, under the records' own keys."""
+    if failed:
+        kept = [i for i, place in enumerate(places) if place not in failed]
+        places, payloads = [places[i] for i in kept], [payloads[i] for i in kept]
+    if places == range(len(records)):
+        # Nothing was set aside: the usual case, without a copy per record.
+        return Outgoing(topic=topic, keys=records.keys, values=list(payloads), partitions=records.partitions)
+    indices = rows[np.asarray(places, dtype=np.int64)]
+    keys = records.keys
+    return Outgoing(
+        topic=topic,
+        keys=[keys[i] for i in indices],
+        values=list(payloads),
+        partitions=records.partitions[indices],
+    )
+
+
+class _Watch:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last_s = clock.monotonic_s()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now_s = self._clock.monotonic_s()
+        self.laps[stage] = now_s - self._last_s
+        self._last_s = now_s

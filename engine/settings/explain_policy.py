@@ -1,0 +1,132 @@
+"""Which records are explained: the grammar of `explain.policy` and its meaning."""
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.ports import Predictions
+from penstock.schemas.records import Records
+
+_score = re.compile(r"score\s*(>=|<=|>|<)\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)")
+_comparisons: dict[str, Callable[[Any, float], Any]] = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
+}  # fmt: skip
+
+
+class Policy(Protocol):
+    """Chooses rows; deterministic, so that a record processed again is treated the same."""
+
+    def select(
+        self, records: Records, rows: NDArray[np.int64], predictions: Predictions
+    ) -> NDArray[np.bool_]:
+        """Which of the R predicted rows to explain; `rows[r]` is row r's index in `records`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """All of them, or none."""
+
+    chosen: bool
+
+    def select(
+        self, records: Records, rows: NDArray[np.int64], predictions: Predictions
+    ) -> NDArray[np.bool_]:
+        return np.full(len(rows), self.chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A share of the records, by a hash of partition and offset: the same records on every replay."""
+
+    share: float
+
+    def select(
+        self, records: Records, rows: NDArray[np.int64], predictions: Predictions
+    ) -> NDArray[np.bool_]:
+        chosen: NDArray[np.bool_] = (lots(records, rows) >> np.uint64(11)) * 2.0**-53 < self.share
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Those whose score compares so: the probability of the last class of two, of the predicted one of more, or the value."""
+
+    comparison: str
+    bound: float
+
+    def select(
+        self, records: Records, rows: NDArray[np.int64], predictions: Predictions
+    ) -> NDArray[np.bool_]:
+        chosen: NDArray[np.bool_] = _comparisons[self.comparison](score_of(predictions), self.bound)
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class HasHeader:
+    """Those whose record carries a header of this name."""
+
+    name: str
+
+    def select(
+        self, records: Records, rows: NDArray[np.int64], predictions: Predictions
+    ) -> NDArray[np.bool_]:
+        return np.fromiter(
+            (any(key == self.name for key, _ in records.headers(int(row))) for row in rows),
+            dtype=np.bool_,
+            count=len(rows),
+        )
+
+
+def lots(records: Records, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A number per row, (R,), evenly spread and decided by partition and offset alone: the same on every replay."""
+    place: NDArray[np.uint64] = records.offsets[rows].astype(np.uint64) ^ (
+        records.partitions[rows].astype(np.uint64) << np.uint64(48)
+    )
+    with np.errstate(over="ignore"):  # SplitMix64's finaliser (Steele, Lea, Flood 2014): wraps on purpose
+        place = (place ^ (place >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        place = (place ^ (place >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    place ^= place >> np.uint64(31)
+    return place
+
+
+def score_of(predictions: Predictions) -> NDArray[np.float64]:
+    """One number a row, (R,): what `score` means in a policy."""
+    scores = next(iter(predictions.outputs.values()))
+    if scores.shape[1] == 1 or predictions.labels is None or scores.shape[1] != len(predictions.classes):
+        return scores[:, 0]
+    if scores.shape[1] == 2:
+        return scores[:, 1]
+    return scores[np.arange(len(scores)), predictions.labels]
+
+
+def score_column(predictions: Predictions) -> NDArray[np.int64]:
+    """Which column of the first output speaks of the predicted class, (R,); 0 without classes."""
+    scores = next(iter(predictions.outputs.values()))
+    if predictions.labels is None or scores.shape[1] != len(predictions.classes):
+        return np.zeros(len(scores), dtype=np.int64)
+    return predictions.labels
+
+
+def parse_policy(text: str) -> Policy:
+    """`every`, `none`, `sample:0.1`, `score>=0.8` or `header:NAME`. Raises ValueError with one sentence."""
+    if text in ("every", "none"):
+        return Every(text == "every")
+    kind, _, rest = text.partition(":")
+    if kind == "sample":
+        try:
+            share = float(rest)
+        except ValueError:
+            share = -1.0
+        if not 0 < share <= 1:
+            raise ValueError(f"sample wants a share above 0 and up to 1, not {rest!r}")
+        return Sample(share)
+    if kind == "header" and rest:
+        return HasHeader(rest)
+    if match := _score.fullmatch(text.strip()):
+        return Score(match[1], float(match[2]))
+    raise ValueError(f"{text!r} is not a policy; use every, none, sample:0.1, score>=0.8 or header:NAME")

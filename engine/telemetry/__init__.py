@@ -1,0 +1,1 @@
+"""Metrics, status and the HTTP server that shows them."""

@@ -1,0 +1,335 @@
+"""Every metric there is, declared once, on a registry that is passed in."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import (
+    CollectorRegistry,
+    ProcessCollector,
+    generate_latest,
+)
+
+from penstock.engine.pipeline.batcher import CloseReason
+from penstock.engine.telemetry.metric_declarations import Declarations, Declared, Labels, bound_text
+from penstock.schemas.reasons import Reason
+
+content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+record_outcomes = ("predicted", "explained", "rejected", "skipped")
+unexplained_reasons = ("policy", "budget")
+stages = ("wait", "decode", "infer", "explain", "encode", "deliver")
+delivery_outcomes = ("delivered", "aborted")
+rewind_causes = ("abort", "revoke", "lost")
+queues = ("batcher", "compute", "delivery")
+cache_outcomes = ("hit", "miss")
+runtimes = ("onnxruntime", "native")
+scaling_bounds = ("rate", "drain", "idle", "minimum", "maximum", "partitions", "held", "capacity_unknown")
+
+_rows_buckets = tuple(2.0**power for power in range(17))
+_stage_buckets_s = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+)  # fmt: skip
+_gap_buckets_s = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0)
+# OpenTelemetry's buckets for messaging, with finer steps below (a record can pass in 2 ms) and longer ages above.
+_age_buckets_s = (
+    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0, 300.0,
+)  # fmt: skip
+
+
+class BatchOutcome(Protocol):
+    """What the metrics read of a finished batch."""
+
+    @property
+    def predicted(self) -> int: ...
+    @property
+    def explained(self) -> int: ...
+    @property
+    def unexplained(self) -> Mapping[str, int]: ...
+    @property
+    def skipped(self) -> int: ...
+    @property
+    def rejections(self) -> Sequence["RejectionReason"]: ...
+    @property
+    def stage_s(self) -> Mapping[str, float]: ...
+
+
+class RejectionReason(Protocol):
+    """What the metrics read of a rejection."""
+
+    @property
+    def reason(self) -> Reason: ...
+
+
+class Metrics:
+    """The metrics of one worker. Counters move when a delivery is acknowledged, never before."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        make = Declarations(registry)
+        self.records = make.counter(
+            "penstock_records_total",
+            "Records delivered: predicted + rejected + skipped is every record; explained counts the predicted ones that carry an explanation.",
+            {"outcome": record_outcomes},
+        )
+        self.unexplained = make.counter(
+            "penstock_unexplained_records_total",
+            "Predicted records without an explanation, by why: explain.policy passed them over, or explain.budget_ms was spent; with explained they are every predicted record where there is an explanations topic.",
+            {"reason": unexplained_reasons},
+        )
+        self.rejected = make.counter(
+            "penstock_rejected_records_total",
+            "Records set aside in the dead-letter topic, by reason.",
+            {"reason": tuple(Reason)},
+        )
+        self.batches = make.counter(
+            "penstock_batches_total", "Batches closed, by why.", {"reason": tuple(CloseReason)}
+        )
+        self.batch_rows = make.histogram("penstock_batch_rows", "Records in a batch.", _rows_buckets)
+        self.stage_seconds = make.histogram(
+            "penstock_stage_seconds",
+            "Duration of a stage for a whole batch: wait from the poll until it is computed, deliver from computed to acknowledged.",
+            _stage_buckets_s,
+            {"stage": stages},
+        )
+        self.end_to_end_seconds = make.array_histogram(
+            "penstock_end_to_end_seconds",
+            "Age of a record when its output is acknowledged, from the input record's timestamp.",
+            _age_buckets_s,
+        )
+        self._declare_flow(make)
+        self._declare_worker(make)
+        self.declared = tuple(make.declared)
+        ProcessCollector(registry=registry)
+
+    def _declare_flow(self, make: Declarations) -> None:
+        place: Labels = {"topic": None, "partition": None}
+        self.lag_records = make.gauge(
+            "penstock_lag_records",
+            "Offsets of a partition that are not finished yet; commit markers count, which penstock_group_lag_records leaves out.",
+            place,
+        )
+        self.lag_seconds = make.gauge(
+            "penstock_lag_seconds",
+            "Age of the oldest unfinished record of a partition; 0 when nothing is unfinished.",
+            place,
+        )
+        self.deliveries = make.counter(
+            "penstock_deliveries_total",
+            "Groups of finished batches sent together, with exactly_once each a Kafka transaction, by how they ended.",
+            {"outcome": delivery_outcomes},
+        )
+        self.rewinds = make.counter(
+            "penstock_rewinds_total",
+            "Times work in flight was dropped, to be read again, by cause.",
+            {"cause": rewind_causes},
+        )
+        self.rebalances = make.counter("penstock_rebalances_total", "Changes of the assigned partitions.")
+        self.assigned_partitions = make.gauge(
+            "penstock_assigned_partitions", "Input partitions that this worker owns."
+        )
+        self.poll_gap_seconds = make.histogram(
+            "penstock_poll_gap_seconds",
+            "Time between two rounds of the polling loop; a gap past max.poll.interval.ms costs the partitions.",
+            _gap_buckets_s,
+        )
+        self.queue_rows = make.gauge(
+            "penstock_queue_rows",
+            "Records that wait: in the batcher, with the compute side, or for their delivery to be acknowledged.",
+            {"queue": queues},
+        )
+        self.reference_decoded = make.counter(
+            "penstock_reference_decoded_records_total",
+            "Records decoded by the slow reference path, because their schema is beyond the native codec.",
+        )
+
+    def _declare_worker(self, make: Declarations) -> None:
+        self.model_info = make.gauge(
+            "penstock_model_info",
+            "1 for the model that is loaded.",
+            {"name": None, "version": None, "digest": None, "device": None, "runtime": runtimes},
+        )
+        self.model_batch_seconds = make.gauge(
+            "penstock_model_batch_seconds",
+            "What a batch of so many rows took the model at warm-up, and the other runtime where the two were compared.",
+            {"runtime": runtimes, "rows": None},
+        )
+        self.cache_rows = make.counter(
+            "penstock_cache_rows_total",
+            "Rows whose result was kept from before, and rows that the model had to answer; with model.cache_rows.",
+            {"outcome": cache_outcomes},
+        )
+        self.native_proof_rows = make.gauge(
+            "penstock_native_proof_rows",
+            "Rows on which packaging compared the native tree kernel with ONNX Runtime; 0 where it could not.",
+        )
+        self.native_proof_difference = make.gauge(
+            "penstock_native_proof_difference_ratio",
+            "Largest difference of a score found on them, relative to the span of its output, rounded up to a power of ten.",
+        )
+        self.build_info = make.gauge("penstock_build_info", "1 for the running release.", {"version": None})
+        self.build_info.labels(version=version("penstock")).set(1)
+        self.ready = make.gauge("penstock_ready", "1 when assigned, verified and warmed, 0 otherwise.")
+        self.capacity = make.gauge(
+            "penstock_worker_capacity_records_per_second",
+            "What this worker could do flat out, from its busy time; 0 until it is known.",
+        )
+        self.busy_seconds = make.counter(
+            "penstock_busy_seconds_total", "Seconds the compute side spent on records."
+        )
+        self.startup_seconds = make.gauge(
+            "penstock_startup_seconds", "Process start to ready; 0 until it is ready."
+        )
+
+    def count_batch(self, outcome: BatchOutcome, *, busy_s: float) -> None:
+        """Count one delivered batch."""
+        self.records.labels(outcome="predicted").inc(outcome.predicted)
+        self.records.labels(outcome="explained").inc(outcome.explained)
+        self.records.labels(outcome="skipped").inc(outcome.skipped)
+        for reason, count in outcome.unexplained.items():
+            self.unexplained.labels(reason=reason).inc(count)
+        for stage, duration_s in outcome.stage_s.items():
+            self.stage_seconds.labels(stage=stage).observe(duration_s)
+        self.busy_seconds.inc(busy_s)
+        if not outcome.rejections:
+            return
+        self.records.labels(outcome="rejected").inc(len(outcome.rejections))
+        for rejection in outcome.rejections:
+            self.rejected.labels(reason=rejection.reason).inc()
+
+    def count_ages(self, timestamps_ms: NDArray[np.int64], *, now_ms: int) -> None:
+        """Count the end-to-end age of delivered records; those without a timestamp (-1) have none.
+
+        A producer's clock may run ahead of ours: such an age counts as 0.
+        """
+        stamped = timestamps_ms[timestamps_ms >= 0]
+        self.end_to_end_seconds.observe_many(np.maximum(now_ms - stamped, 0) / 1000.0)
+
+    def forget_lag(self, topic: str, partitions: Iterable[int]) -> None:
+        """These partitions are another worker's now: a series left behind would show an old lag for ever."""
+        for partition in partitions:
+            for gauge in (self.lag_records, self.lag_seconds):
+                gauge.remove_by_labels({"topic": topic, "partition": str(partition)})
+
+
+class SupervisorMetrics:
+    """The metrics of the process that keeps the workers running."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        make = Declarations(registry)
+        self.workers_running = make.gauge("penstock_workers_running", "Worker processes that run now.")
+        self.worker_restarts = make.counter(
+            "penstock_worker_restarts_total", "Worker processes that were replaced."
+        )
+        self.declared = tuple(make.declared)
+
+
+class ScalerMetrics:
+    """The metrics of the scaler: the number it publishes, and every term it was made from."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        make = Declarations(registry)
+        self.required_replicas = make.gauge(
+            "penstock_required_replicas",
+            "Workers needed, as published to KEDA; the last good value while stale.",
+        )
+        self.active = make.gauge("penstock_scaling_active", "1 when there is work for at least one worker.")
+        self.stale = make.gauge(
+            "penstock_scaling_stale",
+            "1 when the inputs are too old to decide on; KEDA then gets an error and holds.",
+        )
+        self.arrival_rate = make.gauge(
+            "penstock_scaling_arrival_records_per_second",
+            "Records that arrive, averaged over the rate window.",
+        )
+        self.backlog = make.gauge(
+            "penstock_scaling_backlog_records", "Records that are not finished yet, over all partitions."
+        )
+        self.oldest_age = make.gauge(
+            "penstock_scaling_oldest_age_seconds", "Age of the oldest unfinished record, over all partitions."
+        )
+        self.capacity = make.gauge(
+            "penstock_scaling_capacity_records_per_second",
+            "What one worker can do flat out, as the decision used it; 0 while unknown.",
+        )
+        self.rate_term = make.gauge(
+            "penstock_scaling_rate_term_replicas", "Share of the decision that keeps up with arrivals."
+        )
+        self.drain_term = make.gauge(
+            "penstock_scaling_drain_term_replicas", "Share of the decision that works off the backlog."
+        )
+        self.bound = make.gauge(
+            "penstock_scaling_bound",
+            "1 at what decided the published number, 0 at the others.",
+            {"bound": scaling_bounds},
+        )
+        self.partitions = make.gauge(
+            "penstock_scaling_partitions",
+            "Partitions of the input topic: the most workers that can have work.",
+        )
+        self.workers_reporting = make.gauge(
+            "penstock_scaling_workers_reporting", "Workers whose report is fresh."
+        )
+        self.signal_age = make.gauge(
+            "penstock_scaling_signal_age_seconds", "Age of the newest reading of the offsets."
+        )
+        place: Labels = {"topic": None, "partition": None}
+        self.group_lag_records = make.gauge(
+            "penstock_group_lag_records", "Records of a partition that the group has not finished yet.", place
+        )
+        self.group_lag_seconds = make.gauge(
+            "penstock_group_lag_seconds",
+            "Age of the oldest unfinished record of a partition; 0 when nothing is unfinished.",
+            place,
+        )
+        self.reading_failures = make.counter(
+            "penstock_scaling_reading_failures_total", "Readings of the offsets that failed."
+        )
+        self.declared = tuple(make.declared)
+        ProcessCollector(registry=registry)
+
+
+def render(registry: CollectorRegistry) -> bytes:
+    """The registry in the text format that Prometheus scrapes."""
+    return bytes(generate_latest(registry))
+
+
+def all_declared() -> dict[str, tuple[Declared, ...]]:
+    """Every metric by the process that serves it, for the documentation and for checks on dashboards."""
+    return {
+        "Worker": Metrics(CollectorRegistry()).declared,
+        "Supervisor": SupervisorMetrics(CollectorRegistry()).declared,
+        "Scaler": ScalerMetrics(CollectorRegistry()).declared,
+    }
+
+
+def reference() -> str:
+    """docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from `engine/telemetry/metrics.py` by `make docs`; a test keeps it up to date.",
+        "",
+        "With several workers, the supervisor's one port serves all of them, each with a label `worker`. Workers and the",
+        "scaler also export the `process_*` family (resident memory, CPU seconds, open files).",
+    ]
+    for process, declared in all_declared().items():
+        lines += ["", f"## {process}", "", "| metric | kind | labels | meaning |", "|---|---|---|---|"]
+        lines += [f"| `{one.name}` | {one.kind} | {_labels(one)} | {one.help} |" for one in declared]
+    lines += ["", "## Buckets", "", "| histogram | upper bounds |", "|---|---|"]
+    for declared in all_declared().values():
+        lines += [
+            f"| `{one.name}` | {', '.join(map(bound_text, one.buckets))} |" for one in declared if one.buckets
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(declared: Declared) -> str:
+    return "; ".join(
+        f"`{label}`" + (f": {', '.join(values)}" if values else "")
+        for label, values in declared.labels.items()
+    )

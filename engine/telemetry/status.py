@@ -1,0 +1,267 @@
+"""What one worker knows of itself: is it alive, is it ready, what has it done; written by its threads, read by others."""
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from penstock.engine.clock import Clock
+from penstock.engine.telemetry.capacity import CapacityEstimator, RateWindow, worker_capacity
+
+
+class WorkerState(StrEnum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"  # settings, model and topics are being proved
+    WARMING = "warming"  # the model runs at every bucket size
+    JOINING = "joining"  # warmed; waits for the group to give it partitions
+    RUNNING = "running"
+    DRAINING = "draining"  # asked to stop; finishes what is in flight
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """Yes or no, and why in words."""
+
+    ok: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelIdentity:
+    """Which model is loaded, and where it runs."""
+
+    name: str
+    version: str
+    digest: str
+    device: str
+    runtime: str = "onnxruntime"
+    runtime_reason: str = ""  # why that one, in a sentence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Position:
+    """How far one owned partition is: the next offset to commit, and the age of what comes next."""
+
+    partition: int
+    offset: int
+    oldest_timestamp_ms: int  # of the oldest unfinished record; -1 when nothing is unfinished
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerStatus:
+    """A worker's own report at one moment."""
+
+    worker: str
+    group: str
+    topic: str
+    at_ms: int
+    state: WorkerState
+    model: ModelIdentity | None
+    startup_s: float  # process start to ready; 0 until then
+    capacity_records_per_s: float  # 0 while unknown
+    finished_records_per_s: float  # over the last minute
+    busy_ratio: float  # share of the last minute
+    in_flight_batches: int
+    records: int  # finished since the start
+    explained: int = 0  # of those, predicted with an explanation
+    unexplained: Mapping[str, int] = field(default_factory=dict)  # of those, predicted without one, by why
+    assigned: tuple[int, ...] = ()
+    positions: tuple[Position, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LivenessLimits:
+    """When a worker counts as hung: only killing it helps then."""
+
+    beat_age_max_s: float = 30.0  # the polling loop turns every 0.1 s, also while it drains
+    progress_age_max_s: float = (
+        300.0  # work in flight, and the compute side neither finished nor retried anything
+    )
+
+
+@dataclass(slots=True)
+class _Facts:
+    state: WorkerState = WorkerState.STARTING
+    model: ModelIdentity | None = None
+    verified: bool = False
+    beat_s: float | None = None
+    progress_s: float = 0.0
+    in_flight: int = 0
+    joined: bool = False
+    assigned: tuple[int, ...] = ()
+    offsets: dict[int, int] = field(default_factory=dict)
+    oldest_ms: dict[int, int] = field(default_factory=dict)
+    startup_s: float = 0.0
+    records: int = 0
+    explained: int = 0
+    unexplained: dict[str, int] = field(default_factory=dict)
+
+
+class StatusBoard:
+    """Thread-safe. The polling thread writes it, the HTTP server and the reporter read it; no call waits for anything.
+
+    Life: `starting` → `verified()` → `warming` → `joining` → the first `rebalanced()` → `running` → `draining` → `stopped`.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        group: str,
+        topic: str,
+        clock: Clock,
+        rows_max: int,
+        started_s: float | None = None,
+        limits: LivenessLimits | None = None,
+    ) -> None:
+        """`started_s`: the process's start on the monotonic clock, now when None; `rows_max`: the largest batch."""
+        self._worker = worker
+        self._group = group
+        self._topic = topic
+        self._clock = clock
+        self._limits = limits or LivenessLimits()
+        self._started_s = clock.monotonic_s() if started_s is None else started_s
+        self._lock = threading.Lock()
+        self._facts = _Facts()
+        self._window = RateWindow()
+        self._capacity = CapacityEstimator(rows_max=rows_max)
+
+    def set_state(self, state: WorkerState) -> None:
+        """The worker goes on to this state."""
+        with self._lock:
+            self._facts.state = state
+
+    def verified(self, model: ModelIdentity) -> None:
+        """The model is loaded, its golden batch and the topics agree with the settings."""
+        with self._lock:
+            self._facts.model = model
+            self._facts.verified = True
+
+    def beat(self, *, in_flight_batches: int) -> None:
+        """The polling loop turned once more."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            facts = self._facts
+            facts.beat_s = now_s
+            if facts.in_flight == 0:
+                facts.progress_s = (
+                    now_s  # an idle worker is not a stalled one; the clock runs from the first batch
+                )
+            facts.in_flight = in_flight_batches
+
+    def progressed(self) -> None:
+        """The compute side finished a batch, or tried one again because something remote does not answer. Any thread."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            self._facts.progress_s = now_s
+
+    def rebalanced(self, assigned: Iterable[int]) -> None:
+        """The group gave us exactly these partitions (perhaps none: there are more workers than partitions)."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            facts = self._facts
+            facts.assigned = tuple(sorted(assigned))
+            facts.offsets = {p: o for p, o in facts.offsets.items() if p in facts.assigned}
+            facts.oldest_ms = {p: t for p, t in facts.oldest_ms.items() if p in facts.assigned}
+            facts.joined = True
+            if facts.state is WorkerState.JOINING:
+                facts.state = WorkerState.RUNNING
+                facts.startup_s = now_s - self._started_s
+                self._window.start(now_s=now_s)
+
+    def finished(
+        self, *, rows: int, busy_s: float, explained: int = 0, unexplained: Mapping[str, int] | None = None
+    ) -> None:
+        """One batch was delivered; `unexplained` counts its predicted records without an explanation, by why."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            self._facts.records += rows
+            self._facts.explained += explained
+            for reason, count in (unexplained or {}).items():
+                self._facts.unexplained[reason] = self._facts.unexplained.get(reason, 0) + count
+            self._facts.progress_s = now_s
+            self._window.add(now_s=now_s, records=rows, busy_s=busy_s)
+            self._capacity.observe(rows=rows, busy_s=busy_s)
+
+    def positions(self, *, offsets: Mapping[int, int], oldest_ms: Mapping[int, int]) -> None:
+        """Next offset to commit per partition, and the timestamp of its oldest unfinished record (-1: none)."""
+        with self._lock:
+            self._facts.offsets.update(offsets)
+            self._facts.oldest_ms = dict(oldest_ms)
+
+    def live(self) -> Verdict:
+        """Whether killing the process would not help: the loop turns, and work in flight moves."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            facts = self._facts
+            if facts.beat_s is None:
+                return Verdict(ok=True, reason=f"{facts.state}: the polling loop has not begun")
+            if facts.state is WorkerState.STOPPED:
+                return Verdict(ok=True, reason="stopped")
+            silent_s = now_s - facts.beat_s
+            if silent_s > self._limits.beat_age_max_s:
+                return Verdict(ok=False, reason=f"the polling loop has not turned for {silent_s:.0f} s")
+            stuck_s = now_s - facts.progress_s
+            if facts.in_flight and stuck_s > self._limits.progress_age_max_s:
+                return Verdict(
+                    ok=False,
+                    reason=f"{facts.in_flight} batches in flight and no progress for {stuck_s:.0f} s",
+                )
+            return Verdict(ok=True, reason=str(facts.state))
+
+    def ready(self) -> Verdict:
+        """Whether records flow through: verified, warmed, a member of the group, not on its way out."""
+        with self._lock:
+            facts = self._facts
+            if not facts.verified:
+                return Verdict(ok=False, reason=f"{facts.state}: not verified yet")
+            if facts.state is not WorkerState.RUNNING or not facts.joined:
+                return Verdict(ok=False, reason=str(facts.state))
+            if not facts.assigned:
+                return Verdict(
+                    ok=True, reason="running as a spare: the group has no partition for this worker"
+                )
+            return Verdict(ok=True, reason=f"running on {len(facts.assigned)} partitions")
+
+    def status(self) -> WorkerStatus:
+        """Everything, at this moment."""
+        now_s, at_ms = self._clock.monotonic_s(), self._clock.wall_ms()
+        with self._lock:
+            facts = self._facts
+            rate, busy_ratio = self._window.rates(now_s=now_s)
+            capacity = worker_capacity(
+                estimate=self._capacity.records_per_s(), finished_records_per_s=rate, busy_ratio=busy_ratio
+            )
+            return WorkerStatus(
+                worker=self._worker,
+                group=self._group,
+                topic=self._topic,
+                at_ms=at_ms,
+                state=facts.state,
+                model=facts.model,
+                startup_s=facts.startup_s,
+                capacity_records_per_s=capacity,
+                finished_records_per_s=rate,
+                busy_ratio=busy_ratio,
+                in_flight_batches=facts.in_flight,
+                records=facts.records,
+                explained=facts.explained,
+                unexplained=dict(facts.unexplained),
+                assigned=facts.assigned,
+                positions=tuple(
+                    Position(
+                        partition=partition,
+                        offset=facts.offsets[partition],
+                        oldest_timestamp_ms=facts.oldest_ms.get(partition, -1),
+                    )
+                    for partition in facts.assigned
+                    if partition in facts.offsets
+                ),
+            )

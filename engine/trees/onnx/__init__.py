@@ -1,0 +1,1 @@
+"""Tree ensembles read from ONNX graphs and written as such."""

@@ -1,0 +1,1 @@
+"""Tree ensembles read from the libraries that trained them."""

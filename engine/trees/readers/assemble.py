@@ -1,0 +1,161 @@
+"""Trees of a foreign library, one by one, joined into a canonical Forest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.trees.forest import Forest, PostTransform
+from penstock.schemas.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Tree:
+    """One tree of m nodes, node 0 its root. Tests as in Forest: x <= threshold, or x in a set, goes to `yes`."""
+
+    feature: NDArray[np.int64]  # (m,), anything at a leaf
+    threshold: NDArray[np.float32]  # (m,), anything at a leaf and at a category test
+    yes: NDArray[np.int64]  # (m,), -1 at a leaf
+    no: NDArray[np.int64]  # (m,), -1 at a leaf
+    missing_yes: NDArray[np.bool_]  # (m,), anything at a leaf
+    cover: NDArray[np.float64] | None  # (m,)
+    values: NDArray[
+        np.float64
+    ]  # (m, K) or, for a tree that speaks for one output, (m,); anything at an inner node
+    output: int = 0
+    """Which output a tree with one value a leaf speaks for."""
+    sets: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    """Members, ascending, of the set that each category test asks about, by node."""
+
+
+def join_trees(
+    trees: Sequence[Tree],
+    *,
+    features: int,
+    outputs: int,
+    base_values: Sequence[float],
+    post_transform: PostTransform,
+    labels: tuple[str, ...],
+    output_name: str,
+) -> Forest:
+    """One forest of all trees, in order. Raises ConfigError when the arrays make no forest.
+
+    Covers are kept when every tree has them.
+    """
+    if not trees:
+        raise ConfigError("the model has no trees")
+    trees = [_without_twin_tests(tree) for tree in trees]
+    starts = np.cumsum([0, *(len(tree.feature) for tree in trees)])
+    joined: dict[str, list[NDArray[np.generic]]] = {
+        name: []
+        for name in ("feature", "threshold", "set_index", "yes", "no", "missing_yes", "leaf", "values")
+    }
+    members: list[NDArray[np.float32]] = []
+    leaves = 0
+    for tree, start in zip(trees, starts[:-1], strict=True):
+        inner = tree.yes >= 0
+        set_index = np.full(len(inner), -1)
+        for node in sorted(tree.sets):
+            set_index[node] = len(members)
+            members.append(tree.sets[node])
+        leaf = np.where(inner, -1, leaves + np.cumsum(~inner) - 1)
+        leaves += int((~inner).sum())
+        values = np.zeros((int((~inner).sum()), outputs))
+        if tree.values.ndim == 1:
+            values[:, tree.output] = tree.values[~inner]
+        else:
+            values[:] = tree.values[~inner]
+        columns: dict[str, NDArray[np.generic]] = {
+            "feature": np.where(inner, tree.feature, -1),
+            "threshold": np.where(inner & (set_index < 0), tree.threshold, np.float32(0)),
+            "set_index": set_index,
+            "yes": np.where(inner, tree.yes + start, -1),
+            "no": np.where(inner, tree.no + start, -1),
+            "missing_yes": inner & tree.missing_yes,
+            "leaf": leaf,
+            "values": values,
+        }
+        for name, column in columns.items():
+            joined[name].append(column)
+    covers = [tree.cover for tree in trees if tree.cover is not None]
+    return Forest(
+        features=features,
+        outputs=outputs,
+        roots=starts[:-1].astype(np.int32),
+        feature=np.concatenate(joined["feature"]).astype(np.int32),
+        threshold=np.concatenate(joined["threshold"]).astype(np.float32),
+        set_index=np.concatenate(joined["set_index"]).astype(np.int32),
+        yes=np.concatenate(joined["yes"]).astype(np.int32),
+        no=np.concatenate(joined["no"]).astype(np.int32),
+        missing_yes=np.concatenate(joined["missing_yes"]).astype(np.uint8),
+        cover=np.concatenate(covers).astype(np.float64) if len(covers) == len(trees) else None,
+        leaf=np.concatenate(joined["leaf"]).astype(np.int32),
+        leaf_values=np.ascontiguousarray(np.concatenate(joined["values"]), dtype=np.float64),
+        base_values=np.asarray(base_values, dtype=np.float64),
+        set_offsets=np.cumsum([0, *(len(each) for each in members)]).astype(np.int32),
+        set_values=np.concatenate([np.empty(0, dtype=np.float32), *members]),
+        post_transform=post_transform,
+        labels=labels,
+        output_name=output_name,
+    )
+
+
+def _without_twin_tests(tree: Tree) -> Tree:
+    """The tree with `x in A: leaf, else x in B: leaf of the same value` said once, as `x in A or B: leaf`.
+
+    ONNX has category tests for one member only, so that both forms become the same chain there, and read back as one.
+    Values and explanations stay what they were: of one feature, they depend on the sum of both leaves.
+    """
+    if not tree.sets:
+        return tree
+    values = tree.values.astype(np.float32)  # as ONNX holds them
+    sets, no, missing_yes = dict(tree.sets), tree.no.copy(), tree.missing_yes.copy()
+    cover = None if tree.cover is None else tree.cover.copy()
+    alive = np.ones(len(no), dtype=np.bool_)
+
+    def is_twin(node: int, after: int) -> bool:
+        first, second = tree.yes[node], tree.yes[after]
+        return bool(
+            after in sets
+            and tree.feature[node] == tree.feature[after]
+            and tree.yes[first] < 0
+            and tree.yes[second] < 0
+            and (values[first] == values[second]).all()
+        )
+
+    for node in sorted(tree.sets):
+        while alive[node] and is_twin(node, after := int(no[node])):
+            sets[node] = np.union1d(sets[node], sets.pop(after))
+            missing_yes[node] |= missing_yes[after]
+            no[node] = no[after]
+            if cover is not None:
+                cover[tree.yes[node]] += cover[tree.yes[after]]
+            alive[[after, tree.yes[after]]] = False
+    if alive.all():
+        return tree
+    number = np.cumsum(alive) - 1
+    return Tree(
+        feature=tree.feature[alive],
+        threshold=tree.threshold[alive],
+        yes=np.where(tree.yes < 0, -1, number[tree.yes])[alive],
+        no=np.where(no < 0, -1, number[no])[alive],
+        missing_yes=missing_yes[alive],
+        cover=None if cover is None else cover[alive],
+        values=tree.values[alive],
+        output=tree.output,
+        sets={int(number[node]): members for node, members in sets.items()},
+    )
+
+
+def float32_at_most(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The largest float32 not above each value: for float32 x, x <= value exactly when x <= this."""
+    with np.errstate(over="ignore"):
+        nearest = values.astype(np.float32)
+    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+
+
+def bits_set(words: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """The numbers of the bits that are set in a row of 32-bit words, ascending."""
+    bits = np.unpackbits(words.astype("<u4").view(np.uint8), bitorder="little")
+    return np.flatnonzero(bits).astype(np.float32)

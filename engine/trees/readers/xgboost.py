@@ -1,0 +1,197 @@
+"""XGBoost: its own JSON read into the canonical form.
+
+Traps on the way: tests are `<`, not `<=`; a category in the set goes right; base_score is stored before the link
+function, as a number in old files and as a list in new ones; covers are sums of hessians; DART trees have weights; and
+early stopping leaves trees in the file that the scikit-learn classes do not use.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.trees.forest import Forest, PostTransform
+from penstock.engine.trees.readers.assemble import Tree, join_trees
+from penstock.schemas.errors import ConfigError
+
+_identity = (
+    "reg:squarederror", "reg:linear", "reg:squaredlogerror", "reg:absoluteerror", "reg:pseudohubererror",
+    "reg:quantileerror", "rank:ndcg", "rank:map", "rank:pairwise", "binary:logitraw",
+)  # fmt: skip
+_exponential = ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft")
+_integer_types = {12: np.int8, 13: np.int16, 14: np.int32, 15: np.int64}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class XgboostModel:
+    """What the JSON says."""
+
+    forest: Forest
+    exponential: bool
+    """The answer is exp(raw score)."""
+    feature_names: tuple[str, ...] | None
+    categories: Mapping[int, tuple[str, ...]]
+    """Tables of the categorical features, by column."""
+    categorical: tuple[int, ...]
+    """Columns with category tests, with or without a table."""
+    rounds: int
+    rounds_in_file: int
+    early_stopped: bool
+    """Training went on after the best round, and the model was not told to forget it."""
+
+
+def read_xgboost(
+    data: bytes, *, classes: Sequence[str] | None = None, stop_at_best: bool | None = None
+) -> XgboostModel:
+    """A model in XGBoost's JSON format.
+
+    `stop_at_best`: use the trees up to the best round of early stopping, as XGBModel.predict does, or all, as
+    Booster.predict does; None: as the kind of object that wrote the file does. Raises ConfigError for what is malformed
+    or cannot be kept exactly.
+    """
+    try:
+        return _read(json.loads(data)["learner"], classes, stop_at_best)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise ConfigError(f"the XGBoost model is malformed: {type(error).__name__} {error}") from error
+
+
+def _read(
+    learner: Mapping[str, Any], classes: Sequence[str] | None, stop_at_best: bool | None
+) -> XgboostModel:
+    booster = learner["gradient_booster"]
+    weights = None
+    if booster["name"] == "dart":
+        weights, booster = booster["weight_drop"], booster["gbtree"]
+    if booster["name"] != "gbtree":
+        raise ConfigError(f"an XGBoost model of {booster['name']} is not made of trees")
+    model, facts = booster["model"], learner["learner_model_param"]
+    objective = _Objective.parse(learner["objective"]["name"])
+    outputs = max(int(facts["num_class"]), int(facts.get("num_target", 1)), 1)
+    base_values = [objective.margin(score) for score in _base_scores(facts["base_score"])]
+    rounds_in_file = len(model["iteration_indptr"]) - 1
+    attributes = learner.get("attributes", {})
+    best = int(attributes["best_iteration"]) + 1 if "best_iteration" in attributes else rounds_in_file
+    stops = "scikit_learn" in attributes if stop_at_best is None else stop_at_best
+    rounds = min(best, rounds_in_file) if stops else rounds_in_file
+    count = model["iteration_indptr"][rounds]
+    trees = [
+        _tree(tree, 1.0 if weights is None else weights[number], model["tree_info"][number])
+        for number, tree in enumerate(model["trees"][:count])
+    ]
+    labels: tuple[str, ...] = ()
+    if objective.is_classifier:
+        known = max(outputs, 2)
+        labels = tuple(classes) if classes else tuple(str(index) for index in range(known))
+        if len(labels) != known:
+            raise ConfigError(f"{len(labels)} class names were given, the model has {known} classes")
+    forest = join_trees(
+        trees,
+        features=int(facts["num_feature"]),
+        outputs=outputs,
+        base_values=base_values if len(base_values) == outputs else base_values * outputs,
+        post_transform=objective.post_transform,
+        labels=labels,
+        output_name="probabilities" if labels else "value",
+    )
+    types = learner.get("feature_types") or []
+    tested = np.unique(forest.feature[forest.set_index >= 0]).tolist()
+    return XgboostModel(
+        forest=forest,
+        exponential=objective.exponential,
+        feature_names=tuple(learner["feature_names"]) if learner.get("feature_names") else None,
+        categories=_tables(model.get("cats")),
+        categorical=tuple(sorted({*tested, *(index for index, kind in enumerate(types) if kind == "c")})),
+        rounds=rounds,
+        rounds_in_file=rounds_in_file,
+        early_stopped=best < rounds_in_file,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Objective:
+    """How raw scores become answers."""
+
+    post_transform: PostTransform = PostTransform.NONE
+    is_classifier: bool = False
+    exponential: bool = False
+
+    @staticmethod
+    def parse(name: str) -> "_Objective":
+        if name in _identity:
+            return _Objective()
+        if name in _exponential:
+            return _Objective(exponential=True)
+        if name in ("binary:logistic", "reg:logistic"):
+            return _Objective(post_transform=PostTransform.LOGISTIC, is_classifier=name == "binary:logistic")
+        if name in ("multi:softprob", "multi:softmax"):
+            return _Objective(post_transform=PostTransform.SOFTMAX, is_classifier=True)
+        raise ConfigError(f"XGBoost objective {name} has an output that no bundle can keep")
+
+    def margin(self, base_score: float) -> float:
+        """The raw score that a stored base_score stands for."""
+        if self.post_transform is PostTransform.LOGISTIC:
+            return math.log(base_score / (1.0 - base_score))
+        return math.log(base_score) if self.exponential else base_score
+
+
+def _base_scores(text: str) -> list[float]:
+    return [float(part) for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
+
+
+def _tree(tree: Mapping[str, Any], weight: float, output: int) -> Tree:
+    if int(tree["tree_param"]["size_leaf_vector"]) > 1:
+        raise ConfigError("XGBoost trees with a vector in each leaf (multi_output_tree) are not supported")
+    left, right = (np.array(tree[f"{side}_children"], dtype=np.int64) for side in ("left", "right"))
+    condition = np.array(tree["split_conditions"], dtype=np.float32)
+    default_left = np.array(tree["default_left"], dtype=np.int64) != 0
+    sets = _sets(tree)
+    in_set = np.isin(np.arange(len(left)), list(sets))
+    is_leaf = left < 0
+    if len({len(left), len(right), len(condition), len(default_left)}) != 1:
+        raise ConfigError("an XGBoost tree has arrays of different lengths")
+    return Tree(
+        feature=np.array(tree["split_indices"], dtype=np.int64),
+        # x < t is x <= the float32 before t.
+        threshold=np.nextafter(condition, np.float32(-np.inf)),
+        yes=np.where(in_set, right, left),
+        no=np.where(in_set, left, right),
+        missing_yes=np.where(in_set, ~default_left, default_left),
+        cover=np.array(tree["sum_hessian"], dtype=np.float64),
+        values=np.where(is_leaf, condition.astype(np.float64) * weight, 0.0),
+        output=output,
+        sets=sets,
+    )
+
+
+def _sets(tree: Mapping[str, Any]) -> dict[int, NDArray[np.float32]]:
+    members = tree.get("categories", [])
+    places = zip(
+        tree.get("categories_nodes", []),
+        tree.get("categories_segments", []),
+        tree.get("categories_sizes", []),
+        strict=True,
+    )
+    return {
+        int(node): np.sort(np.array(members[start : start + size], dtype=np.float32))
+        for node, start, size in places
+    }
+
+
+def _tables(cats: Mapping[str, Any] | None) -> dict[int, tuple[str, ...]]:
+    """The category tables that XGBoost 3.1 and later keep of a data frame: strings as offsets into UTF-8, or numbers."""
+    tables = {}
+    for column, table in enumerate((cats or {}).get("enc", [])):
+        if "type" in table:
+            if table["type"] not in _integer_types:
+                raise ConfigError(f"the categories of column {column} are of a type that is not known")
+            tables[column] = tuple(str(value) for value in table["values"])
+        elif table["offsets"] and all(0 <= value < 0x80 for value in table["values"]):
+            # XGBoost 3.2 counts characters where it stores bytes: beyond ASCII its tables are torn, and are not used.
+            text, ends = bytes(table["values"]), table["offsets"]
+            tables[column] = tuple(text[start:stop].decode() for start, stop in pairwise(ends))
+    return {column: table for column, table in tables.items() if table}

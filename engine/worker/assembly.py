@@ -1,0 +1,364 @@
+"""Puts a worker together: the only place that knows both the engine and the connectors."""
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from penstock.engine.clock import Clock
+from penstock.engine.codec.avro.encode import ExplanationEncoder, PredictionEncoder
+from penstock.engine.codec.contracts import OutputPrefixes, load_schema, output_prefixes
+from penstock.engine.codec.decode import RowDecoder, SchemaStore, make_decoder
+from penstock.engine.dead_letters.message import DeadLetterEncoder
+from penstock.engine.dead_letters.message import ModelIdentity as LetterModel
+from penstock.engine.explain.factory import make_explainer
+from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.runtime.cache import CachedModel, check_alone
+from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
+from penstock.engine.pipeline.batcher import Batcher
+from penstock.engine.pipeline.compute import ComputeThread
+from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
+from penstock.engine.pipeline.rejection_limit import Breaker
+from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
+from penstock.engine.ports import AssignmentListener, Attributions, Predictions, Sink, Source
+from penstock.engine.settings.explain_policy import Every, parse_policy
+from penstock.engine.settings.model import Settings
+from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
+from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
+from penstock.engine.worker.calibration import cost_curve, rehearse
+from penstock.engine.worker.poison_records import InFlightLog, Isolation
+from penstock.engine.worker.telemetry import Observer
+from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
+from penstock.schemas.records import Records
+
+message_bytes_max = 1_000_000
+"""The longest output message: what Kafka's producers and topics allow by default, less the envelope."""
+
+compute_batches_max = 4
+"""One in work and three that wait: enough to keep the compute side busy through a commit."""
+
+
+class OpenSource(Protocol):
+    """Joins the group."""
+
+    def __call__(self, listener: AssignmentListener) -> Source:
+        """A member that tells the listener of rebalances."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """The two ends of a broker, Kafka's or the one in memory."""
+
+    cluster: str
+    open_source: OpenSource
+    open_sink: Callable[[], Sink]
+    ends: Callable[[Iterable[int]], Mapping[int, int]]
+    report: Callable[[WorkerStatus], None]
+    schemas: SchemaStore | None = None
+    prefixes: OutputPrefixes | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worker:
+    """A worker that is ready to run: its model is verified and warm."""
+
+    pipeline: Pipeline
+    compute: ComputeThread
+    metrics: Metrics
+    board: StatusBoard
+    model: ServedModel
+    bundle: Bundle
+    report: Callable[[WorkerStatus], None]
+
+    def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Work until asked to stop, then drain and leave; see Pipeline.run for what is raised."""
+        try:
+            self.pipeline.run(until=until)
+        finally:
+            self.board.set_state(WorkerState.STOPPED)
+            self.report(self.board.status())  # the scaler need not wait for silence to know
+            self.compute.close(timeout_s=5.0)
+            self.pipeline.close(timeout_s=5.0)
+
+
+def worker_name(group: str, slot: int, environ: Mapping[str, str] = os.environ) -> str:
+    """Stable across restarts of the same place: group, identity (PENSTOCK_IDENTITY, else the host's name) and slot."""
+    return f"{group}-{environ.get('PENSTOCK_IDENTITY') or socket.gethostname()}-{slot}"
+
+
+def open_bundle(settings: Settings) -> Bundle:
+    """The bundle that the settings name. Raises ConfigError."""
+    return Bundle.load(settings.model.path)
+
+
+def make_worker(
+    settings: Settings,
+    link: Link,
+    *,
+    name: str,
+    run_folder: Path,
+    board: StatusBoard,
+    metrics: Metrics,
+    bundle: Bundle,
+    clock: Clock,
+    slot: int = 0,
+) -> Worker:
+    """Prove and warm everything, then join the group. Raises ConfigError for whatever would go wrong at the first record."""
+    board.set_state(WorkerState.WARMING)
+    model = open_model(
+        bundle,
+        device=settings.model.device,
+        runtime=settings.model.runtime,
+        threads=settings.model.threads,
+        batch_rows_max=settings.objective.batch_rows_max,
+        clock=clock,
+    )
+    isolation = Isolation(
+        note=InFlightLog(run_folder / f"note-{slot}"), verdicts=run_folder / "verdicts.json"
+    )
+    schema_path = settings.input.record_schema
+    decoder = make_decoder(
+        settings=settings,
+        signature=bundle.signature,
+        reader_schema=load_schema(schema_path) if schema_path else bundle.input_schema,
+        schemas=link.schemas,
+        record_bytes_max=settings.input.record_bytes_max,
+    )
+    cached = _cached(settings, bundle, model, metrics)
+    scorer = make_scorer(
+        settings,
+        cluster=link.cluster,
+        prefixes=link.prefixes,
+        name=name,
+        bundle=bundle,
+        model=model,
+        cached=cached,
+        decoder=decoder,
+        condemned=isolation.condemned,
+        clock=clock,
+    )
+    rehearsed = rehearse(scorer, varied_rows(bundle, model), batch_rows_max=model.batch_rows_max, clock=clock)
+    if cached is not None:
+        cached.begin()
+    show_model(bundle, model, metrics, board)
+    board.set_state(WorkerState.JOINING)
+
+    compute = ComputeThread(
+        isolation.guard(scorer.score),
+        batches_max=compute_batches_max,
+        monotonic_s=clock.monotonic_s,
+        error_of=error_of,
+        on_retry=board.progressed,
+    )
+    rows_max = model.batch_rows_max
+    observer = Observer(
+        metrics=metrics,
+        board=board,
+        clock=clock,
+        topic=settings.input.topic,
+        ends=link.ends,
+        report=link.report,
+        on_rebalance=isolation.reload,
+        reference_records=lambda: decoder.reference_records,
+    )
+    letters = settings.dead_letters
+    pipeline = Pipeline(
+        source=link.open_source,
+        sink=link.open_sink(),
+        compute=compute,
+        batcher=Batcher(
+            rows_max=rows_max,
+            latency_slo_s=settings.objective.latency_slo_ms / 1000,
+            cost=cost_curve(rehearsed),
+        ),
+        breaker=lambda: Breaker(run_max=letters.run_max, share_max=letters.share_max, window=letters.window),
+        watcher=observer,
+        clock=clock,
+        commits_by_source=settings.kafka.delivery == "at_least_once",
+        limits=PipelineLimits(drain_budget_s=settings.kafka.drain_budget_s),
+    )
+    return Worker(
+        pipeline=pipeline,
+        compute=compute,
+        metrics=metrics,
+        board=board,
+        model=model,
+        bundle=bundle,
+        report=link.report,
+    )
+
+
+def show_model(bundle: Bundle, model: ServedModel, metrics: Metrics, board: StatusBoard) -> None:
+    """Which model is loaded, where and how it runs, and why so, for whoever asks."""
+    facts = {"name": bundle.name, "version": bundle.version, "digest": bundle.digest}
+    where = {"device": model.device.name, "runtime": model.runtime}
+    metrics.model_info.labels(**facts, **where).set(1)
+    seconds = {(model.runtime, timing.rows): timing.ms / 1000 for timing in model.warmup}
+    for each in model.compared:
+        seconds.setdefault(("onnxruntime", each.rows), each.onnxruntime_ms / 1000)
+        seconds.setdefault(("native", each.rows), each.native_ms / 1000)
+    for (runtime, rows), took_s in seconds.items():
+        metrics.model_batch_seconds.labels(runtime=runtime, rows=str(rows)).set(took_s)
+    proof = bundle.manifest.runtime.native
+    metrics.native_proof_rows.set(proof.rows)
+    metrics.native_proof_difference.set(proof.difference_max)
+    board.verified(ModelIdentity(**facts, **where, runtime_reason=model.reason))
+
+
+def _cached(settings: Settings, bundle: Bundle, model: ServedModel, metrics: Metrics) -> CachedModel | None:
+    if not settings.model.cache_rows:
+        return None
+    check_alone(model, varied_rows(bundle, model))
+    hits, misses = (metrics.cache_rows.labels(outcome=outcome) for outcome in cache_outcomes)
+
+    def count(found: int, asked: int) -> None:
+        hits.inc(found)
+        misses.inc(asked)
+
+    return CachedModel(model, rows_max=settings.model.cache_rows, count=count)
+
+
+def make_scorer(
+    settings: Settings,
+    *,
+    cluster: str,
+    prefixes: OutputPrefixes | None,
+    name: str,
+    bundle: Bundle,
+    model: ServedModel,
+    cached: CachedModel | None,
+    decoder: RowDecoder,
+    condemned: Callable[[Records], Sequence[int]],
+    clock: Clock,
+) -> Scorer:
+    """The stages from bytes to bytes for one bundle; `cached` answers in place of the model, but explains nothing."""
+    output = settings.output
+    prefixes = prefixes or output_prefixes(
+        predictions=output.predictions,
+        explanations=output.explanations,
+        dead_letters=output.dead_letters,
+        registrar=None,
+    )
+    return Scorer(
+        decoder=decoder,
+        model=model if cached is None else cached,
+        topics=Topics(
+            predictions=output.predictions, explanations=output.explanations, dead_letters=output.dead_letters
+        ),
+        encode_predictions=_prediction_encoder(settings, cluster, bundle, prefixes.predictions),
+        encode_dead_letters=DeadLetterEncoder(
+            prefix=prefixes.dead_letters,
+            cluster=cluster,
+            model=LetterModel(name=bundle.name, version=bundle.version, digest=bundle.digest),
+            worker=name,
+            message_bytes_max=message_bytes_max,
+        ),
+        explaining=_explaining(settings, cluster, bundle, model, prefixes.explanations, clock),
+        message_bytes_max=message_bytes_max,
+        condemned=condemned,
+        clock=clock,
+    )
+
+
+def error_of(error: BaseException) -> PenstockError:
+    """What a worker says of an exception that nobody expected."""
+    if isinstance(error, PenstockError):
+        return error
+    return InvariantError(f"unexpected {type(error).__name__}: {error}")
+
+
+def _explaining(
+    settings: Settings, cluster: str, bundle: Bundle, model: ServedModel, prefix: bytes, clock: Clock
+) -> Explaining | None:
+    policy = parse_policy(settings.explain.policy)
+    if settings.output.explanations is None or policy == Every(False):
+        return None
+    explainer = make_explainer(bundle, model, settings.explain, device=model.device, clock=clock)
+    tables = [feature.categories or None for feature in bundle.signature.column_features]
+    encoders: dict[tuple[str, str | None, str, str], ExplanationEncoder] = {}
+
+    def encode(source: Records, matrix: NDArray[np.generic], attributions: Attributions) -> list[bytes]:
+        kind = (attributions.method, attributions.background, attributions.output_name, attributions.space)
+        if kind not in encoders:
+            encoders[kind] = ExplanationEncoder(
+                prefix=prefix,
+                topic=settings.input.topic,
+                cluster=cluster,
+                model_name=bundle.name,
+                model_version=bundle.version,
+                model_digest=bundle.digest,
+                columns=bundle.signature.columns,
+                tables=tables,
+                method=attributions.method,
+                background=attributions.background,
+                output_name=attributions.output_name,
+                space=attributions.space,
+                top=settings.explain.top,
+            )
+        return encoders[kind].encode(
+            source.partitions,
+            source.offsets,
+            source.timestamps_ms,
+            matrix,
+            attributions.values,
+            attributions.base,
+            attributions.output_index,
+            attributions.additivity_error,
+            attributions.sampling_error,
+        )
+
+    budget_ms = settings.explain.budget_ms
+    return Explaining(
+        policy=policy,
+        explainer=explainer,
+        encode=encode,
+        budget_s=None if budget_ms is None else budget_ms / 1000,
+    )
+
+
+def _prediction_encoder(
+    settings: Settings, cluster: str, bundle: Bundle, prefix: bytes
+) -> Callable[[Records, Predictions, int], list[bytes]]:
+    names = tuple(output.name for output in bundle.outputs)
+    encoder = PredictionEncoder(
+        prefix=prefix,
+        topic=settings.input.topic,
+        cluster=cluster,
+        model_name=bundle.name,
+        model_version=bundle.version,
+        model_digest=bundle.digest,
+        output_names=names,
+        classes=bundle.classes,
+    )
+
+    def encode(source: Records, predictions: Predictions, predicted_at_ms: int) -> list[bytes]:
+        return encoder.encode(
+            source.partitions,
+            source.offsets,
+            source.timestamps_ms,
+            [predictions.outputs[name] for name in names],
+            predictions.labels,
+            predicted_at_ms,
+        )
+
+    return encode
+
+
+def new_metrics() -> Metrics:
+    """A worker's metrics on a registry of their own."""
+    return Metrics(CollectorRegistry())
+
+
+def require_topics(found: Mapping[str, int | None]) -> None:
+    """Raises ConfigError naming every topic that is not there (None partitions)."""
+    missing = sorted(topic for topic, partitions in found.items() if partitions is None)
+    if missing:
+        raise ConfigError(
+            f"missing topics: {', '.join(missing)}; create them first, Penstock makes none by itself"
+        )

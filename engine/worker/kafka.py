@@ -1,0 +1,226 @@
+"""A worker on a real Kafka: proves topics and contracts, opens the two ends, serves health and metrics."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.reports import ReportWriter
+from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
+from penstock.connectors.kafka.source import KafkaSource
+from penstock.engine.clock import Clock
+from penstock.engine.codec.contracts import output_prefixes
+from penstock.engine.ports import AssignmentListener, Sink, Source
+from penstock.engine.scaling.reports import Reporter
+from penstock.engine.settings.model import KafkaSettings, RegistrySettings, Settings
+from penstock.engine.telemetry.http_server import HttpServer, worker_routes
+from penstock.engine.telemetry.status import StatusBoard, WorkerStatus
+from penstock.engine.worker.assembly import (
+    Link,
+    Worker,
+    make_worker,
+    new_metrics,
+    open_bundle,
+    require_topics,
+    worker_name,
+)
+from penstock.schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from penstock.connectors.registry.client import RegistryConfig
+
+logger = logging.getLogger("penstock.worker")
+
+max_poll_interval_s = 300.0
+fetch_memory_bytes_max = 128 << 20
+send_memory_bytes_max = 256 << 20
+
+
+def client_config(settings: KafkaSettings) -> ClientConfig:
+    """What the connectors need of the settings; secrets are read from their files here."""
+    security = settings.security
+    return ClientConfig(
+        bootstrap_servers=settings.bootstrap_servers,
+        properties=settings.client,
+        protocol=security.protocol,
+        mechanism=security.mechanism,
+        username=security.username,
+        password=secret(security.password, security.password_file),
+        ca_file=security.ca_file,
+        certificate_file=security.certificate_file,
+        key_file=security.key_file,
+        key_password=secret(security.key_password, None),
+        oauth_token_url=security.oauth_token_url,
+        oauth_client_id=security.oauth_client_id,
+        oauth_client_secret=secret(security.oauth_client_secret, security.oauth_client_secret_file),
+        oauth_scope=security.oauth_scope,
+    )
+
+
+def registry_config(settings: RegistrySettings) -> "RegistryConfig":
+    """Likewise for the schema registry."""
+    from penstock.connectors.registry.client import (
+        RegistryConfig,  # its HTTP client is slow to load, and many have no registry
+    )
+
+    return RegistryConfig(
+        url=settings.url,
+        username=settings.username,
+        password=secret(settings.password, settings.password_file),
+        ca_file=settings.ca_file,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def secret(value: SecretStr | None, file: Path | None) -> str | None:
+    """A secret from the settings, or from its file, without the line end. Raises ConfigError."""
+    if value is not None or file is None:
+        return value.get_secret_value() if value is not None else None
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the secret in {file}") from error
+
+
+def topics_of(settings: Settings) -> list[str]:
+    """Every topic that a worker needs."""
+    output = settings.output
+    names = [
+        settings.input.topic,
+        output.predictions,
+        output.explanations,
+        output.dead_letters,
+        output.status,
+    ]
+    return [name for name in names if name]
+
+
+@contextmanager
+def open_kafka_worker(
+    settings: Settings, *, slot: int, run_folder: Path, http_port: int, clock: Clock
+) -> Iterator[Worker]:
+    """A worker that is verified, warmed and ready to join; what it holds is released at the end.
+
+    Serves /metrics, /live, /ready and /status on a loopback port, which it writes to `http-SLOT` in the run folder.
+    """
+    name = worker_name(settings.kafka.group, slot)
+    board = StatusBoard(
+        worker=name,
+        group=settings.kafka.group,
+        topic=settings.input.topic,
+        clock=clock,
+        rows_max=settings.objective.batch_rows_max,
+    )
+    metrics = new_metrics()
+    with ExitStack() as held:
+        server = HttpServer(worker_routes(metrics=metrics, board=board), host="127.0.0.1", port=http_port)
+        server.start()
+        held.callback(server.close)
+        (run_folder / f"http-{slot}").write_text(str(server.port))
+        bundle = open_bundle(settings)
+        link = kafka_link(settings, name=name, clock=clock, held=held)
+        worker = make_worker(
+            settings,
+            link,
+            name=name,
+            run_folder=run_folder,
+            board=board,
+            metrics=metrics,
+            bundle=bundle,
+            clock=clock,
+            slot=slot,
+        )
+        logger.info(
+            "model %s %s on %s is verified and warm", bundle.name, bundle.version, worker.model.device.name
+        )
+        yield worker
+
+
+def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) -> Link:
+    """The two ends on Kafka. Raises ConfigError for a missing topic, UnavailableError when nobody answers."""
+    config = replace(client_config(settings.kafka), properties={"client.id": name, **settings.kafka.client})
+    admin = KafkaAdmin(config)
+    counts = admin.partition_counts(topics_of(settings))
+    require_topics(counts)
+    partition_counts = {topic: count for topic, count in counts.items() if count is not None}
+    registry = None
+    if settings.registry is not None:
+        from penstock.connectors.registry.client import Registry
+
+        registry = Registry(
+            registry_config(settings.registry), monotonic_s=clock.monotonic_s, sleep=clock.sleep
+        )
+        held.callback(registry.close)
+    output = settings.output
+    exactly_once = settings.kafka.delivery == "exactly_once"
+    topic = settings.input.topic
+    sources: list[KafkaSource] = []
+
+    def open_source(listener: AssignmentListener) -> Source:
+        source = KafkaSource(
+            config,
+            group=settings.kafka.group,
+            topic=topic,
+            protocol=settings.kafka.protocol,
+            start=settings.kafka.start,
+            listener=listener,
+            exactly_once=exactly_once,
+            max_poll_interval_s=max_poll_interval_s,
+            memory_bytes_max=fetch_memory_bytes_max,
+        )
+        sources.append(source)
+        return source
+
+    def open_sink() -> Sink:
+        if not exactly_once:
+            return KafkaAtLeastOnceSink(
+                config,
+                topic=topic,
+                partition_counts=partition_counts,
+                clock=clock,
+                memory_bytes_max=send_memory_bytes_max,
+            )
+        return ExactlyOnceSink(
+            config,
+            group=settings.kafka.group,
+            topic=topic,
+            transactional_ids=(f"{name}-a", f"{name}-b"),
+            partition_counts=partition_counts,
+            clock=clock,
+            memory_bytes_max=send_memory_bytes_max,
+        )
+
+    def ends(partitions: Iterable[int]) -> Mapping[int, int]:
+        return sources[0].ends(partitions) if sources else {}
+
+    return Link(
+        cluster=admin.cluster_id(),
+        open_source=open_source,
+        open_sink=open_sink,
+        ends=ends,
+        report=_reporter(settings, config, clock, held),
+        schemas=registry,
+        prefixes=output_prefixes(
+            predictions=output.predictions,
+            explanations=output.explanations,
+            dead_letters=output.dead_letters,
+            registrar=registry,
+        ),
+    )
+
+
+def _reporter(
+    settings: Settings, config: ClientConfig, clock: Clock, held: ExitStack
+) -> Callable[[WorkerStatus], None]:
+    """Sends the worker's report to the status topic now and then, if there is one."""
+    if settings.output.status is None:
+        return lambda _: None
+    writer = ReportWriter(config, settings.output.status)
+    held.callback(writer.close)
+    return Reporter(lambda worker, payload: writer.send(worker=worker, payload=payload), clock=clock)

@@ -1,0 +1,127 @@
+"""A worker process: `python -m penstock.engine.worker.main SETTINGS --slot K --run-folder DIR`, started by the supervisor."""
+
+import argparse
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from penstock.engine.clock import SystemClock
+from penstock.engine.worker.process import exit_retry
+from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
+
+logger = logging.getLogger("penstock.worker")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one worker until it is asked to stop; the exit code tells the supervisor what to do next."""
+    parser = argparse.ArgumentParser(prog="penstock worker")
+    parser.add_argument("settings", type=Path)
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--run-folder", type=Path, required=True)
+    parser.add_argument("--http-port", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format=f"%(asctime)s worker {arguments.slot} %(levelname)s %(message)s",
+    )
+    logging.getLogger("penstock.kafka").setLevel(
+        logging.WARNING
+    )  # the client repeats itself while a broker is away
+    try:
+        return _run(arguments.settings, arguments.slot, arguments.run_folder, arguments.http_port)
+    except ConfigError as error:
+        logger.error("%s", error)
+        return 2
+    except FencedError as error:
+        logger.error("%s", error)
+        return 3
+    except UnavailableError as error:
+        logger.warning("%s", error)
+        return exit_retry
+    except PenstockError as error:
+        logger.error("%s", error)
+        return 1
+
+
+def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int) -> int:
+    signals = _Signals()
+    signal.signal(signal.SIGTERM, signals)
+    signal.signal(signal.SIGINT, signals)
+    begin = threading.Event()
+    _follow_parent(begin)
+    # Late: a wrong argument is answered, and a stop is heard, before the libraries load.
+    from penstock.engine.settings.model import load_settings
+    from penstock.engine.worker.kafka import open_kafka_worker
+
+    begin.wait()
+    if signals.heard:
+        return 0
+    settings = load_settings(settings_path)
+    with open_kafka_worker(
+        settings, slot=slot, run_folder=run_folder, http_port=http_port, clock=SystemClock()
+    ) as worker:
+        signals.pass_on_to(worker.pipeline.request_stop)
+        with _calm_collector():
+            worker.run()
+    return 0
+
+
+@contextmanager
+def _calm_collector() -> Iterator[None]:
+    """Each poll makes thousands of objects that the collector tracks and that end without it: looking at them at its
+    usual pace took a tenth of a worker's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.unfreeze()  # or what is in cycles outlives the native libraries, which then complain of leaks
+
+
+class _Signals:
+    """Remembers stop signals until there is somebody to tell: a worker that is still warming up must not miss one."""
+
+    def __init__(self) -> None:
+        self._early = 0
+        self._tell: Callable[[], None] | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._tell is None:
+            self._early += 1
+        else:
+            self._tell()
+
+    @property
+    def heard(self) -> bool:
+        """Whether a stop came before there was somebody to tell."""
+        return self._early > 0
+
+    def pass_on_to(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+        for _ in range(self._early):
+            tell()
+
+
+def _follow_parent(begin: threading.Event) -> None:
+    """The supervisor holds the other end of our standard input: a byte lets us begin; when it is gone, we drain."""
+
+    def follow() -> None:
+        while os.read(0, 4096):
+            begin.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        begin.set()
+
+    threading.Thread(target=follow, name="parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,245 @@
+"""What would be refused at start, found before it: settings, bundle, device, contracts, topics, permissions, registry."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.clock import Clock
+from penstock.engine.codec.contracts import load_schema
+from penstock.engine.codec.decode import RowDecoder, SchemaStore, make_decoder
+from penstock.engine.codec.framing import Schema
+from penstock.engine.explain.factory import make_explainer
+from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.runtime.cache import check_alone
+from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
+from penstock.engine.pipeline.batcher import rows_within_objective, share_of_objective_s
+from penstock.engine.pipeline.scorer import Scorer
+from penstock.engine.settings.explain_policy import Every, parse_policy
+from penstock.engine.settings.model import Settings
+from penstock.engine.worker.assembly import make_scorer, worker_name
+from penstock.engine.worker.calibration import Rehearsed, cost_curve, rehearse
+from penstock.schemas.errors import PenstockError
+
+steady_runs = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstBatch:
+    """The first batch after start against those that follow it, from the model to the messages."""
+
+    rows: int
+    first_ms: float
+    steady_ms: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times slower the first one is."""
+        return self.first_ms / self.steady_ms
+
+
+@dataclass(kw_only=True, slots=True)
+class Findings:
+    """What was looked at, in order: what holds, and what does not."""
+
+    good: list[tuple[str, str]] = field(default_factory=list)
+    """What was checked, and what was found."""
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    """What was checked, and one sentence on what is wrong."""
+    bundle: Bundle | None = None
+    model: ServedModel | None = None
+    rehearsed: tuple[Rehearsed, ...] = ()
+    batch_rows_max: int | None = None
+    """The largest batch that the objective allows."""
+    first_batch: FirstBatch | None = None
+
+    def look(self, what: str, check: Callable[[], str]) -> None:
+        """Run one check: the sentence it returns, or the error it raises."""
+        try:
+            self.good.append((what, check()))
+        except PenstockError as error:
+            self.faults.append((what, str(error)))
+
+
+def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
+    """Bundle, device, golden batch, warm-up, first batch, input schema and explainer."""
+
+    def bundle() -> str:
+        findings.bundle = found = Bundle.load(settings.model.path)
+        return (
+            f"{found.name} {found.version}, {len(found.signature.features)} features, digest {found.digest}"
+        )
+
+    findings.look("bundle", bundle)
+    if (found := findings.bundle) is None:
+        return
+
+    def model() -> str:
+        findings.model = opened = open_model(
+            found,
+            device=settings.model.device,
+            runtime=settings.model.runtime,
+            threads=settings.model.threads,
+            batch_rows_max=settings.objective.batch_rows_max,
+            clock=clock,
+        )
+        note = f" ({opened.device.note})" if opened.device.note else ""
+        return f"{opened.runtime} on {opened.device.name}{note}, as when packaged on {len(found.golden.rows)} golden rows"
+
+    findings.look("model", model)
+    if findings.model is not None:
+        findings.good.append(("runtime", f"{findings.model.runtime}: {findings.model.reason}"))
+    findings.look("input", lambda: _input(settings, found))
+    if findings.model is None:
+        return
+    opened = findings.model
+    if settings.output.explanations is not None:
+        findings.look("explanations", lambda: _explanations(settings, found, opened, clock))
+    if not findings.faults:
+        findings.look("rehearsal", lambda: _rehearsal(settings, findings, found, opened, clock))
+
+
+def check_kafka(settings: Settings, findings: Findings) -> None:
+    """Topics and permissions."""
+    from penstock.connectors.kafka.admin import KafkaAdmin
+    from penstock.engine.worker.kafka import client_config
+
+    output = settings.output
+    writes = [output.predictions, output.explanations, output.dead_letters, output.status]
+    exactly_once = settings.kafka.delivery == "exactly_once"
+    preflight_id = f"{worker_name(settings.kafka.group, 0)}-preflight"  # no worker's: it would fence that one
+
+    def kafka() -> str:
+        admin = KafkaAdmin(client_config(settings.kafka))
+        admin.check(
+            reads=[settings.input.topic],
+            writes=[topic for topic in writes if topic],
+            group=settings.kafka.group,
+            transactional_id=preflight_id if exactly_once else None,
+        )
+        count = admin.partitions(settings.input.topic)
+        return f"cluster {admin.cluster_id()}; {settings.input.topic} has {count} partitions; {settings.kafka.delivery}"
+
+    findings.look("kafka", kafka)
+
+
+def check_registry(settings: Settings, findings: Findings, clock: Clock) -> None:
+    """The registry answers, and the newest input schema carries what the model's features need."""
+    if settings.registry is None:
+        return
+    from penstock.connectors.registry.client import Registry
+    from penstock.engine.codec.schema_check import check_fields
+    from penstock.engine.worker.kafka import registry_config
+
+    config = registry_config(settings.registry)
+    subject = f"{settings.input.topic}-value"
+
+    def registry() -> str:
+        client = Registry(config, monotonic_s=clock.monotonic_s, sleep=clock.sleep)
+        try:
+            newest = client.latest(subject)
+        finally:
+            client.close()
+        if newest is None:
+            return f"answers; nothing is registered under {subject} yet"
+        if findings.bundle is not None and settings.input.format == "avro":
+            check_fields(findings.bundle.signature, newest.schema, origin=f"the newest schema of {subject}")
+        return f"answers; {subject} is at version {newest.version}, which has every field the model needs"
+
+    findings.look("registry", registry)
+
+
+class _NoSchemas:
+    """Stands in for the registry where a decoder is built but never used."""
+
+    def schema(self, schema_id: int) -> object:
+        raise AssertionError(f"schema {schema_id} asked for in a preflight")
+
+
+def _reader(settings: Settings, bundle: Bundle) -> Schema | None:
+    path = settings.input.record_schema
+    return load_schema(path) if path else bundle.input_schema
+
+
+def _decoder(settings: Settings, bundle: Bundle) -> RowDecoder:
+    schemas: SchemaStore | None = _NoSchemas() if settings.registry else None
+    return make_decoder(
+        settings=settings,
+        signature=bundle.signature,
+        reader_schema=_reader(settings, bundle),
+        schemas=schemas,
+        record_bytes_max=settings.input.record_bytes_max,
+    )
+
+
+def _input(settings: Settings, bundle: Bundle) -> str:
+    _decoder(settings, bundle)
+    path, reader = settings.input.record_schema, _reader(settings, bundle)
+    if settings.input.format == "json":
+        return "json; fields are looked for in each record"
+    if reader is None:
+        return f"avro, {settings.framing}; each writer's schema is checked when its first record comes"
+    return f"avro, {settings.framing}; every feature has its field in {path or 'the schema of the bundle'}"
+
+
+def _explanations(settings: Settings, bundle: Bundle, model: ServedModel, clock: Clock) -> str:
+    if parse_policy(settings.explain.policy) == Every(False):
+        return "none (explain.policy)"
+    explainer = make_explainer(bundle, model, settings.explain, device=model.device, clock=clock)
+    rows = bundle.golden.rows[:4]
+    attributions = explainer.explain(rows, model.predict(rows))
+    worst = float(np.abs(attributions.additivity_error).max())
+    return f"{attributions.method} in {attributions.space}; on golden rows they add up to within {worst:.1g}"
+
+
+def _rehearsal(
+    settings: Settings, findings: Findings, bundle: Bundle, model: ServedModel, clock: Clock
+) -> str:
+    scorer = make_scorer(
+        settings,
+        cluster="",
+        prefixes=None,
+        name="preflight",
+        bundle=bundle,
+        model=model,
+        cached=None,
+        decoder=_decoder(settings, bundle),
+        condemned=lambda _: (),
+        clock=clock,
+    )
+    rows = varied_rows(bundle, model)
+    if settings.model.cache_rows:
+        check_alone(model, rows)
+    findings.rehearsed = rehearse(scorer, rows, batch_rows_max=model.batch_rows_max, clock=clock)
+    cost = cost_curve(findings.rehearsed)
+    slo_s = settings.objective.latency_slo_ms / 1000
+    fits = rows_within_objective(cost, slo_s, rows_max=model.batch_rows_max)
+    findings.batch_rows_max = fits
+    measured = min(fits, findings.rehearsed[-1].rows)
+    findings.first_batch = _first_batch(scorer, np.resize(rows, (measured, rows.shape[1])), clock)
+    allowed_ms, took_ms = share_of_objective_s(slo_s) * 1000, cost.seconds(fits) * 1000
+    if cost.seconds(1) * 1000 > allowed_ms:
+        return (
+            f"one record takes {cost.seconds(1) * 1000:.3g} ms, and a batch may take {allowed_ms:g} ms, half of "
+            f"objective.latency_slo_ms: it will not be held; batches of up to {fits:,} records"
+        )
+    return (
+        f"batches of up to {fits:,} records take {took_ms:.3g} ms from the model to the messages; "
+        f"objective.latency_slo_ms leaves {allowed_ms:g} ms"
+    )
+
+
+def _first_batch(scorer: Scorer, rows: NDArray[np.generic], clock: Clock) -> FirstBatch:
+    def run_ms() -> float:
+        before_s = clock.monotonic_s()
+        scorer.rehearse(rows)
+        return (clock.monotonic_s() - before_s) * 1000
+
+    first_ms = run_ms()
+    return FirstBatch(
+        rows=len(rows),
+        first_ms=first_ms,
+        steady_ms=statistics.median(run_ms() for _ in range(steady_runs)),
+    )

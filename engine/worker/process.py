@@ -1,0 +1,60 @@
+"""Starts a worker's process. Loads next to nothing, so that the first worker can load its libraries while the supervisor loads its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+exit_retry = 75  # a worker's way to say: start me again (EX_TEMPFAIL)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """How to start the worker of a slot: by spawn, never fork, since client threads do not survive a fork."""
+
+    argv: Sequence[str] = field(
+        default_factory=lambda: (sys.executable, "-P", "-m", "penstock.engine.worker.main")
+    )
+    arguments: Sequence[str] = ()
+
+    def start(self, slot: int, run_folder: Path) -> subprocess.Popen[bytes]:
+        """The slot's process. It loads its libraries, and waits for `let_begin` before it does anything."""
+        # The worker holds the other end of its standard input: it drains when we are gone, however we went. In a group
+        # of its own a terminal's Ctrl-C does not reach it beside the stop that we pass on: two would cut its drain short.
+        return subprocess.Popen(
+            [*self.argv, *self.arguments, "--slot", str(slot), "--run-folder", str(run_folder)],
+            stdin=subprocess.PIPE,
+            env=os.environ.copy(),
+            process_group=0,
+        )
+
+
+@contextmanager
+def started_ahead(command: Command, run_folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The first worker's process, for a supervisor that is not ready yet; it is gone in the end, whatever became of it."""
+    process = command.start(0, run_folder)
+    try:
+        yield process
+    finally:
+        close_stdin(process)
+        if process.poll() is None:
+            process.kill()  # it was never let begin, or has had its time to drain
+        process.wait()
+
+
+def let_begin(process: subprocess.Popen[bytes]) -> None:
+    """The settings are good: read them and work."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended already, which the supervisor is about to see
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+
+
+def close_stdin(process: subprocess.Popen[bytes]) -> None:
+    """Let go of our end."""
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):
+            process.stdin.close()

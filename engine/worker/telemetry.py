@@ -1,0 +1,131 @@
+"""The pipeline's watcher: turns what happens into metrics and into the worker's own report."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from penstock.engine.clock import Clock
+from penstock.engine.pipeline.batcher import Batch
+from penstock.engine.pipeline.compute import Finished
+from penstock.engine.pipeline.hooks import Waiting
+from penstock.engine.pipeline.ledger import Ledger
+from penstock.engine.telemetry.metrics import Metrics
+from penstock.engine.telemetry.status import StatusBoard, WorkerState, WorkerStatus
+
+gauges_every_s = 1.0
+
+
+class Observer:
+    """Counts per batch, and refreshes the gauges once a second. Polling thread only."""
+
+    def __init__(
+        self,
+        *,
+        metrics: Metrics,
+        board: StatusBoard,
+        clock: Clock,
+        topic: str,
+        ends: Callable[[Iterable[int]], Mapping[int, int]],
+        report: Callable[[WorkerStatus], None],
+        on_rebalance: Callable[[], None],
+        reference_records: Callable[[], int],
+    ) -> None:
+        """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
+        second; `reference_records`: how many took the slow decoder so far."""
+        self._metrics = metrics
+        self._board = board
+        self._clock = clock
+        self._topic = topic
+        self._ends = ends
+        self._report = report
+        self._on_rebalance = on_rebalance
+        self._reference_records = reference_records
+        self._reference_counted = 0
+        self._last_turn_s: float | None = None
+        self._gauges_due_s = 0.0
+        self._assigned: set[int] = set()
+        self._positions: dict[int, int] = {}
+        self._oldest_ms: dict[int, int] = {}
+
+    def turn(self, *, ledger: Ledger, waiting: Waiting) -> None:
+        """The loop is alive."""
+        now_s = self._clock.monotonic_s()
+        if self._last_turn_s is not None:
+            self._metrics.poll_gap_seconds.observe(now_s - self._last_turn_s)
+        self._last_turn_s = now_s
+        self._board.beat(in_flight_batches=ledger.unfinished())
+        if now_s >= self._gauges_due_s:
+            self._gauges_due_s = now_s + gauges_every_s
+            self._positions, self._oldest_ms = ledger.positions(), ledger.oldest_unfinished_ms()
+            self._refresh(waiting)
+
+    def draining(self) -> None:
+        """The worker was asked to stop."""
+        self._board.set_state(WorkerState.DRAINING)
+        self._metrics.ready.set(0)
+
+    def batch_closed(self, batch: Batch) -> None:
+        """A batch was handed to the compute side."""
+        self._metrics.batches.labels(reason=batch.reason).inc()
+        self._metrics.batch_rows.observe(batch.rows)
+        waited_s = self._clock.monotonic_s() - batch.polls[0].polled_at_s
+        self._metrics.stage_seconds.labels(stage="wait").observe(waited_s)
+
+    def delivered(self, finished: Sequence[Finished], *, took_s: float) -> None:
+        """These batches are acknowledged."""
+        now_ms = self._clock.wall_ms()
+        self._metrics.deliveries.labels(outcome="delivered").inc()
+        self._metrics.stage_seconds.labels(stage="deliver").observe(took_s)
+        for done in finished:
+            assert done.outcome is not None
+            self._metrics.count_batch(done.outcome, busy_s=done.busy_s)
+            self._board.finished(
+                rows=done.batch.rows,
+                busy_s=done.busy_s,
+                explained=done.outcome.explained,
+                unexplained=done.outcome.unexplained,
+            )
+        stamps = [poll.records.timestamps_ms for done in finished for poll in done.batch.polls]
+        self._metrics.count_ages(np.concatenate(stamps), now_ms=now_ms)
+
+    def rewound(self, *, cause: str) -> None:
+        """Work in flight was dropped."""
+        self._metrics.rewinds.labels(cause=cause).inc()
+        if cause == "abort":
+            self._metrics.deliveries.labels(outcome="aborted").inc()
+
+    def rebalanced(self, *, assigned: Sequence[int]) -> None:
+        """The assignment changed."""
+        self._metrics.rebalances.inc()
+        gone = self._assigned - set(assigned)
+        self._metrics.forget_lag(self._topic, gone)
+        self._assigned = set(assigned)
+        self._metrics.assigned_partitions.set(len(assigned))
+        self._board.rebalanced(assigned)
+        self._on_rebalance()
+        self._gauges_due_s = 0.0
+
+    def _refresh(self, waiting: Waiting) -> None:
+        for queue in ("batcher", "compute", "delivery"):
+            self._metrics.queue_rows.labels(queue=queue).set(getattr(waiting, queue))
+        reference = self._reference_records()
+        self._metrics.reference_decoded.inc(reference - self._reference_counted)
+        self._reference_counted = reference
+        now_ms = self._clock.wall_ms()
+        self._board.positions(offsets=self._positions, oldest_ms=self._oldest_ms)
+        status = self._board.status()
+        self._metrics.capacity.set(status.capacity_records_per_s)
+        self._metrics.startup_seconds.set(status.startup_s)
+        self._metrics.ready.set(self._board.ready().ok)
+        ends = self._ends(self._assigned)
+        for partition in self._assigned:
+            place = {"topic": self._topic, "partition": str(partition)}
+            oldest_ms = self._oldest_ms.get(partition, -1)
+            self._metrics.lag_seconds.labels(**place).set(
+                max(now_ms - oldest_ms, 0) / 1000 if oldest_ms >= 0 else 0.0
+            )
+            if partition in ends and partition in self._positions:
+                self._metrics.lag_records.labels(**place).set(
+                    max(ends[partition] - self._positions[partition], 0)
+                )
+        self._report(status)

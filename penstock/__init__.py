@@ -1,0 +1,1 @@
+"""Streaming inference on Kafka: every record predicted exactly once, and explained."""

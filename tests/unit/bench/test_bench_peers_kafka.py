@@ -1,0 +1,62 @@
+"""`penstock bench peers` and `pipeline` on a real Kafka, small: who takes part is measured, and every record counted."""
+
+import argparse
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from penstock_bench import peers
+from penstock_bench.peers.topics import StableEnds, count_outputs
+from rich.console import Console
+
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.simple import KafkaWriter
+from penstock.engine.clock import SystemClock
+from penstock.engine.console.terminal import Terminal
+
+pytestmark = pytest.mark.kafka
+
+
+def test_what_is_missing_and_what_came_twice_is_counted(kafka: str, new_topic: Callable[..., str]) -> None:
+    topic, config = new_topic("outputs", partitions=4), ClientConfig(bootstrap_servers=kafka)
+    writer = KafkaWriter(config, topic)
+    keys = [b"-1", *(b"%d" % key for key in range(100) if key != 40), b"7", b"7", b"8"]
+    writer.write([b"x"] * len(keys), keys=keys)
+    writer.flush(30)
+    writer.close()
+    assert StableEnds(config).visible(topic) == len(keys)
+    count = count_outputs(config, topic, expected=100, patience_s=1.0, clock=SystemClock())
+    assert (count.outputs, count.lost, count.duplicated) == (102, 1, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kafka")  # skips where no Kafka can be had
+def test_penstock_the_loop_and_the_limits_are_measured_side_by_side(tmp_path: Path) -> None:
+    picture = tmp_path / "peers.svg"
+    words = [
+        "--only", "penstock,python-loop,echo,onnxruntime", "--records", "40000", "--rates", "300", "--seconds", "1",
+        "--picture", str(picture),
+    ]  # fmt: skip
+    parser = argparse.ArgumentParser()
+    peers.add_arguments(parser)
+    shown = io.StringIO()
+    found: dict[str, Any] = peers.run(
+        parser.parse_args(words), Terminal(console=Console(file=shown, width=200))
+    )
+
+    assert found["skipped"] == {}
+    assert sorted(found["order"]) == ["echo", "onnxruntime", "penstock", "python-loop"]
+    assert set(found["contestants"]) == {"penstock", "python-loop", "echo"}
+    for slug, each in found["contestants"].items():
+        assert (each["lost"], each["duplicated"]) == (0, 0), slug
+        assert each["records_per_s"] > 100, slug
+        assert each["engine_us_per_record"] > 0, slug
+        assert each["peak_mb"] > 20, slug
+        (latency,) = each["latency"]
+        assert (latency["rate"], latency["records"], latency["unanswered"]) == (300, 300, 0), slug
+        assert 0 < latency["p50_ms"] <= latency["p99_ms"] <= latency["p999_ms"], slug
+    assert {"1", "256", "1024"} == set(found["onnxruntime_alone"])
+    assert "onnxruntime, by 1024" in shown.getvalue()
+    assert picture.read_text().startswith("<svg")

@@ -1,0 +1,237 @@
+"""Predictions and explanations as bytes: what fastavro reads back is exactly what went in."""
+
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import fastavro
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from penstock.engine.codec.avro.encode import ExplanationEncoder, PredictionEncoder
+from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.framing import confluent_prefix, single_object_prefix
+
+doubles = st.floats()
+names = st.text(max_size=20)
+
+
+def decoded(contract_name: str, prefix: bytes, payloads: list[bytes]) -> list[Any]:
+    schema = fastavro.parse_schema(contract(contract_name))
+    found = []
+    for payload in payloads:
+        assert payload.startswith(prefix)
+        stream = io.BytesIO(payload[len(prefix) :])
+        found.append(fastavro.schemaless_reader(stream, schema, None))
+        assert stream.read() == b""
+    return found
+
+
+def same(found: Any, expected: Any) -> None:
+    """Equal, NaN included, and -0.0 told from 0.0."""
+    assert repr(found) == repr(expected)
+
+
+def sources(count: int) -> tuple[Any, Any, Any]:
+    partitions = np.arange(count, dtype=np.int32) * 7
+    offsets = np.array([*(2**62, 0, 2**31, 63, 64, 8191, 8192)][:count], dtype=np.int64)
+    return partitions, offsets, np.where(np.arange(count) % 2, -1, 1_700_000_000_000 + offsets % 1000)
+
+
+def source(place: int, columns: tuple[Any, Any, Any]) -> dict[str, Any]:
+    partition, offset, timestamp_ms = (int(column[place]) for column in columns)
+    return {
+        "cluster": "klüster", "topic": "transactions", "partition": partition, "offset": offset, "timestamp_ms": timestamp_ms,
+    }  # fmt: skip
+
+
+model = {"name": "fraud", "version": "2024-1", "digest": "ab" * 32}
+identity: dict[str, Any] = {"topic": "transactions", "cluster": "klüster", **{f"model_{key}": value for key, value in model.items()}}  # fmt: skip
+
+
+@given(st.data())
+def test_predictions_are_read_back_exactly(data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, 6))
+    output_names = data.draw(st.lists(names, max_size=3, unique=True))
+    outputs = [
+        data.draw(arrays(np.float64, (count, data.draw(st.integers(0, 3))), elements=doubles))
+        for _ in output_names
+    ]
+    classes = data.draw(st.lists(names, min_size=1, max_size=3))
+    labels = data.draw(
+        st.one_of(st.none(), arrays(np.int64, count, elements=st.integers(0, len(classes) - 1)))
+    )
+    at_ms = data.draw(st.integers(-(2**63), 2**63 - 1))
+    prefix = confluent_prefix(data.draw(st.integers(0, 2**31 - 1)))
+    columns = sources(count)
+
+    encoder = PredictionEncoder(prefix=prefix, **identity, output_names=output_names, classes=classes)
+    payloads = encoder.encode(*columns, outputs, labels, at_ms)
+
+    expected = [
+        {
+            "source": source(place, columns),
+            "model": model,
+            "outputs": {
+                name: output[place].tolist() for name, output in zip(output_names, outputs, strict=True)
+            },
+            "label": None if labels is None else classes[labels[place]],
+            "predicted_at_ms": at_ms,
+        }
+        for place in range(count)
+    ]
+    same(decoded("prediction", prefix, payloads), expected)
+
+
+def explanation_encoder(**changes: Any) -> ExplanationEncoder:
+    settings: dict[str, Any] = {
+        "prefix": b"", **identity, "columns": ["amount", "land", "höhe"], "tables": [None, ["NO", "SE", ""], None],
+        "method": "tree_path_dependent", "background": None, "output_name": "probabilities", "space": "log_odds", "top": 0,
+    }  # fmt: skip
+    return ExplanationEncoder(**{**settings, **changes})
+
+
+def chosen(values: list[float], top: int) -> list[int]:
+    """The places of the strongest values, by definition."""
+    if top == 0 or top >= len(values):
+        return [*range(len(values))]
+    strength = [math.inf if math.isnan(value) else abs(value) for value in values]
+    return sorted(range(len(values)), key=lambda place: (-strength[place], place))[:top]
+
+
+@given(st.data())
+def test_explanations_are_read_back_exactly(data: st.DataObject) -> None:
+    count, width, top = (
+        data.draw(st.integers(0, 6)),
+        data.draw(st.integers(1, 6)),
+        data.draw(st.integers(0, 7)),
+    )
+    features = [f"feature {place}" for place in range(width)]
+    table = st.lists(names, min_size=1, max_size=3)
+    tables = data.draw(st.lists(st.one_of(st.none(), table), min_size=width, max_size=width))
+    codes = st.sampled_from([0.0, 1.0, 2.0, -1.0, 3.0, math.nan])
+    matrix = data.draw(arrays(np.float64, (count, width), elements=st.one_of(codes, doubles)))
+    if data.draw(st.booleans()):
+        with np.errstate(over="ignore"):
+            matrix = matrix.astype(np.float32)
+    repeated = st.one_of(st.sampled_from([-2.0, 2.0, 0.0]), doubles)
+    values = data.draw(arrays(np.float64, (count, width), elements=repeated))
+    base, additivity = (data.draw(arrays(np.float64, count, elements=doubles)) for _ in range(2))
+    sampling = data.draw(st.one_of(st.none(), arrays(np.float64, count, elements=doubles)))
+    output_index = data.draw(arrays(np.int64, count, elements=st.integers(0, 2**31 - 1)))
+    background = data.draw(st.one_of(st.none(), names))
+    prefix = single_object_prefix(contract("explanation"))
+    columns = sources(count)
+
+    encoder = explanation_encoder(
+        prefix=prefix, columns=features, tables=tables, background=background, top=top
+    )
+    payloads = encoder.encode(*columns, matrix, values, base, output_index, additivity, sampling)
+
+    def value(place: int, feature: int) -> Any:
+        number, table = float(matrix[place, feature]), tables[feature]
+        if math.isnan(number):
+            return None
+        return table[int(number)] if table and 0 <= number < len(table) else number
+
+    expected = []
+    for place in range(count):
+        kept = chosen(values[place].tolist(), top)
+        rest = 0.0
+        for feature in range(width):
+            if feature not in kept:
+                rest += float(values[place, feature])
+        expected.append(
+            {
+                "source": source(place, columns),
+                "model": model,
+                "method": "tree_path_dependent",
+                "background": background,
+                "output": {"name": "probabilities", "index": int(output_index[place])},
+                "space": "log_odds",
+                "base_value": float(base[place]),
+                "attributions": [
+                    {"feature": features[feature], "value": value(place, feature), "attribution": float(values[place, feature])}
+                    for feature in kept
+                ],
+                "rest": rest,
+                "additivity_error": float(additivity[place]),
+                "sampling_error": None if sampling is None else float(sampling[place]),
+            }
+        )  # fmt: skip
+    same(decoded("explanation", prefix, payloads), expected)
+
+
+def test_many_explanations_at_once() -> None:
+    """What is reserved for a message suffices for the longest, over a large batch."""
+    count, width = 3000, 40
+    rng = np.random.default_rng(3)
+    table = ["c" * length for length in range(1, 60)]
+    encoder = explanation_encoder(
+        columns=[f"f{place}" for place in range(width)], tables=[table] * width, prefix=b"12345"
+    )
+    matrix = rng.integers(55, 59, size=(count, width)).astype(np.float64)
+    values = rng.normal(size=(count, width))
+    where = (np.full(count, 2**31 - 1, np.int32), np.full(count, 2**63 - 1), np.full(count, -(2**63)))
+    error = np.full(count, 0.5)
+    payloads = encoder.encode(
+        *where, matrix, values, values[:, 0], np.full(count, 2**31 - 1), error, values[:, 1]
+    )
+    found = decoded("explanation", b"12345", payloads)
+    assert len(found) == count
+    assert [len(each["value"]) for each in found[-1]["attributions"]] == (matrix[-1] + 1).tolist()
+    assert [each["attribution"] for each in found[-1]["attributions"]] == values[-1].tolist()
+    assert found[0]["source"]["timestamp_ms"] == -(2**63)
+
+
+def predict(**changes: Any) -> list[bytes]:
+    encoder = PredictionEncoder(prefix=b"", **identity, output_names=["p"], classes=["no", "yes"])
+    arguments: dict[str, Any] = {
+        "partitions": np.zeros(2, np.int32), "offsets": np.zeros(2, np.int64), "timestamps_ms": np.zeros(2, np.int64),
+        "outputs": [np.zeros((2, 2))], "labels": np.zeros(2, np.int64), "predicted_at_ms": 0,
+    }  # fmt: skip
+    return encoder.encode(**{**arguments, **changes})
+
+
+def explain(**changes: Any) -> list[bytes]:
+    arguments: dict[str, Any] = {
+        "partitions": np.zeros(2, np.int32), "offsets": np.zeros(2, np.int64), "timestamps_ms": np.zeros(2, np.int64),
+        "matrix": np.zeros((2, 3)), "values": np.zeros((2, 3)), "base": np.zeros(2), "output_index": np.zeros(2, np.int64),
+        "additivity_error": np.zeros(2), "sampling_error": None,
+    }  # fmt: skip
+    return explanation_encoder().encode(**{**arguments, **changes})
+
+
+@pytest.mark.parametrize(
+    ("encode", "changes"),
+    [
+        (predict, {"offsets": np.zeros(3, np.int64)}),
+        (predict, {"outputs": [np.zeros((3, 2))]}),
+        (predict, {"outputs": []}),
+        (predict, {"labels": np.zeros(1, np.int64)}),
+        (predict, {"labels": np.array([0, 2])}),
+        (predict, {"labels": np.array([-1, 0])}),
+        (explain, {"matrix": np.zeros((2, 4))}),
+        (explain, {"values": np.zeros((1, 3))}),
+        (explain, {"base": np.zeros(3)}),
+        (explain, {"additivity_error": np.zeros(1)}),
+        (explain, {"sampling_error": np.zeros(1)}),
+        (explain, {"output_index": np.array([0, -1])}),
+        (explain, {"output_index": np.array([2**31, 0])}),
+    ],
+)
+def test_columns_that_do_not_agree_are_refused(
+    encode: Callable[..., list[bytes]], changes: dict[str, Any]
+) -> None:
+    assert len(encode()) == 2
+    with pytest.raises(ValueError, match=r"\w"):
+        encode(**changes)
+
+
+def test_the_single_object_header_is_the_one_that_avro_publishes() -> None:
+    """The fingerprint of `"int"` is in Avro's own test data: 7275d51a3f395c8f, little-endian in the header."""
+    assert single_object_prefix("int") == b"\xc3\x01" + bytes.fromhex("8f5c393f1ad57572")

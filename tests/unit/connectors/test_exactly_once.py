@@ -1,0 +1,295 @@
+"""The exactly-once sink under every fault a broker can have, from one seed: nothing is lost, doubled or out of order."""
+
+import random
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from penstock.connectors.delivery.exactly_once import TransactionalSink
+from penstock.connectors.memory.broker import Fault, MemoryBroker, Point
+from penstock.connectors.memory.clients import MemorySource
+from penstock.engine.ports import Delivery
+from penstock.schemas.errors import AbortedError, FencedError, InvariantError, UnavailableError
+from penstock.schemas.records import Outgoing, Records
+
+partitions = 3
+points = [
+    Point.INITIALISE,
+    Point.PRODUCE,
+    Point.OFFSETS,
+    Point.FLUSH,
+    Point.COMMIT,
+    Point.ABORT,
+    Point.COMMITTED,
+]
+faults = [Fault.UNAVAILABLE, Fault.ABORTABLE, Fault.UNKNOWN_DONE, Fault.UNKNOWN_UNDONE]
+
+
+class SimulatedClock:
+    """Time that moves when someone waits."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wall_ms(self) -> int:
+        return int(self.now_s * 1000)
+
+    def sleep(self, duration_s: float) -> None:
+        self.now_s += max(duration_s, 0.001)
+
+
+class Worker:
+    """The engine's loop without the engine: poll, submit, advance, and rewind when told."""
+
+    def __init__(self, world: "World", slot: int) -> None:
+        self.world = world
+        self.slot = slot
+        self.start()
+
+    def start(self) -> None:
+        self.held: Records | None = None  # polled and not submitted
+        self.pending: deque[Records] = deque()
+        self.sink: TransactionalSink = self.world.broker.exactly_once_sink(
+            group="g",
+            topic="in",
+            transactional_ids=(f"g-{self.slot}-a", f"g-{self.slot}-b"),
+            start_timeout_s=3600.0,
+        )
+        self.source: MemorySource = self.world.broker.source(
+            group="g", topic="in", listener=self, max_poll_interval_s=60.0
+        )
+
+    def turn(self) -> None:
+        if self.held is not None:
+            self.source.pause()
+            assert self.source.poll(1, 0.0) is None
+        else:
+            self.source.resume()
+            self.held = self.source.poll(self.world.random.randint(1, 9), 0.0)
+        if self.held is not None and self.sink.has_room():
+            records, self.held = self.held, None
+            out = Outgoing(
+                topic="out", keys=records.keys, values=records.values, partitions=records.partitions
+            )
+            self.pending.append(records)
+            self.sink.submit(Delivery(outgoing=[out], positions=after(records)), self.source.membership())
+        self.settle(0.1 if self.world.random.random() < 0.5 else 0.0)
+
+    def settle(self, timeout_s: float) -> None:
+        try:
+            for _ in range(self.sink.advance(timeout_s)):
+                self.pending.popleft()
+        except AbortedError:
+            self.world.aborts += 1
+            self.rewind()
+
+    def rewind(self) -> None:
+        again: dict[int, int] = {}
+        for records in [*self.pending, *([self.held] if self.held is not None else [])]:
+            for partition, offset in zip(records.partitions.tolist(), records.offsets.tolist(), strict=True):
+                again[partition] = min(offset, again.get(partition, offset))
+        self.pending.clear()
+        self.held = None
+        self.source.seek(again)
+
+    def on_assigned(self, partitions: Sequence[int]) -> None:
+        pass
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        if self.world.random.random() < 0.5:
+            for _ in range(20):
+                self.settle(0.1)
+        self.give_up()
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        self.give_up()
+
+    def give_up(self) -> None:
+        for _ in range(self.sink.abort()):
+            self.pending.popleft()
+        self.rewind()
+
+
+def after(records: Records) -> dict[int, int]:
+    return {
+        partition: int(records.offsets[records.partitions == partition].max()) + 1
+        for partition in np.unique(records.partitions).tolist()
+    }
+
+
+class World:
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.clock = SimulatedClock()
+        self.broker = MemoryBroker(self.clock, wait=lambda _, duration_s: self.clock.sleep(duration_s))
+        self.broker.create_topic("in", partitions)
+        self.broker.create_topic("out", partitions)
+        self.written = 0
+        self.aborts = 0
+        self.workers = [Worker(self, 0), Worker(self, 1)]
+
+    def run(self, turns: int) -> "World":
+        for _ in range(turns):
+            self.step()
+        for _ in range(3000):
+            if self.finished():
+                self.clock.sleep(60.0)  # transactions of killed workers end, and hide nothing any more
+                return self
+            for worker in self.workers:
+                self.guard(worker)
+            self.clock.sleep(0.05)  # who was killed is missed at last
+        raise AssertionError("the work was not finished")
+
+    def step(self) -> None:
+        chance = self.random.random()
+        if chance < 0.2:
+            values = [b"%08d" % (self.written + n) for n in range(self.random.randint(1, 12))]
+            self.written += len(values)
+            self.broker.writer("in").write(values, keys=[b"%d" % self.random.randint(0, 9) for _ in values])
+        elif chance < 0.3:
+            self.broker.inject(
+                self.random.choice(points), self.random.choice(faults), times=self.random.randint(1, 2)
+            )
+        elif chance < 0.32:
+            self.broker.expire("g", self.random.choice(self.workers).source.member)
+        elif chance < 0.33:
+            self.random.choice(self.workers).start()  # killed: nothing is closed, nobody is told
+        elif chance < 0.34:
+            self.clock.sleep(40.0)
+        else:
+            self.guard(self.random.choice(self.workers))
+
+    def guard(self, worker: Worker) -> None:
+        try:
+            worker.turn()
+        except (FencedError, UnavailableError):
+            worker.start()
+
+    def finished(self) -> bool:
+        rows = self.broker.offsets("g").read("in")
+        return all(row.end in (0, row.committed) for row in rows)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_each_input_comes_out_once_and_in_order(seed: int) -> None:
+    world = World(seed).run(turns=400)
+    latest: dict[bytes, bytes] = {}
+    found = []
+    for records in world.broker.reader("out").read_to_end(1.0):
+        for key, value in zip(records.keys, records.values, strict=True):
+            assert key is not None
+            assert value is not None
+            assert latest.get(key, b"") < value, f"seed={seed}: order"
+            latest[key] = value
+            found.append(int(value))
+    assert sorted(found) == list(range(world.written)), f"seed={seed}"
+
+
+def test_the_faults_do_happen() -> None:
+    assert sum(World(seed).run(turns=400).aborts for seed in range(5)) > 5
+
+
+class TestOneFault:
+    @pytest.fixture
+    def world(self) -> World:
+        made = World(0)
+        made.workers.clear()
+        made.broker.expire("g")
+        return made
+
+    def sink(self, world: World) -> TransactionalSink:
+        return world.broker.exactly_once_sink(group="g", topic="in", transactional_ids=("x", "y"))
+
+    def member(self, world: World) -> MemorySource:
+        class Silent:
+            def on_assigned(self, partitions: Sequence[int]) -> None: ...
+            def on_revoked(self, partitions: Sequence[int]) -> None: ...
+            def on_lost(self, partitions: Sequence[int]) -> None: ...
+
+        source = world.broker.source(group="g", topic="in", listener=Silent())
+        source.poll(1, 0.0)
+        return source
+
+    def one(self, number: int) -> Delivery:
+        out = Outgoing(topic="out", keys=[b"k"], values=[b"%d" % number], partitions=np.zeros(1, np.int32))
+        return Delivery(outgoing=[out], positions={0: number + 1})
+
+    def test_a_producer_whose_commit_ended_unclear_is_replaced(self, world: World) -> None:
+        sink, source = self.sink(world), self.member(world)
+        world.broker.inject(Point.COMMIT, Fault.UNKNOWN_DONE)
+        sink.submit(self.one(0), source.membership())
+        assert sink.advance(1.0) == 1
+        assert sink.renewals == 1
+
+    def test_an_impatient_broker_is_waited_for(self, world: World) -> None:
+        sink, source = self.sink(world), self.member(world)
+        world.broker.inject(Point.COMMIT, Fault.UNAVAILABLE, times=3)
+        sink.submit(self.one(0), source.membership())
+        assert sum(sink.advance(0.1) for _ in range(10)) == 1
+        assert sink.renewals == 0
+
+    def test_a_commit_that_never_answers_is_resolved_within_the_transaction_s_time(
+        self, world: World
+    ) -> None:
+        sink, source = self.sink(world), self.member(world)
+        world.broker.inject(Point.COMMIT, Fault.UNAVAILABLE, times=1000)
+        sink.submit(self.one(0), source.membership())
+        began_s = world.clock.now_s
+        with pytest.raises(AbortedError):
+            sum(sink.advance(0.1) for _ in range(1000))
+        assert world.clock.now_s - began_s < 30.0
+        assert sink.renewals == 1
+
+    def test_without_a_verdict_abort_says_so(self, world: World) -> None:
+        sink, source = self.sink(world), self.member(world)
+        world.broker.inject(Point.COMMIT, Fault.UNKNOWN_DONE)
+        world.broker.inject(Point.COMMITTED, Fault.UNAVAILABLE, times=1000)
+        sink.submit(self.one(0), source.membership())
+        assert sink.advance(0.1) == 0
+        with pytest.raises(UnavailableError):
+            sink.abort()
+
+    def test_a_start_that_is_not_answered_ends(self, world: World) -> None:
+        world.broker.inject(Point.INITIALISE, Fault.UNAVAILABLE, times=10_000)
+        with pytest.raises(UnavailableError):
+            world.broker.exactly_once_sink(
+                group="g", topic="in", transactional_ids=("x", "y"), start_timeout_s=5.0
+            )
+
+    def test_without_room_nothing_is_taken(self, world: World) -> None:
+        sink, source = self.sink(world), self.member(world)
+        world.broker.inject(Point.FLUSH, Fault.UNAVAILABLE, times=100)
+        for number in range(2):
+            sink.submit(self.one(number), source.membership())
+        assert not sink.has_room()
+        with pytest.raises(InvariantError):
+            sink.submit(self.one(2), source.membership())
+
+    def test_closed_it_has_no_room_and_leaves_nothing_open(self, world: World) -> None:
+        sink, source = self.sink(world), self.member(world)
+        sink.submit(self.one(0), source.membership())
+        sink.close(1.0)
+        sink.close(1.0)
+        assert not sink.has_room()
+        world.broker.writer("out").write([b"after"], partition=0)
+        assert [v for r in world.broker.reader("out").read_to_end(1.0) for v in r.values] == [b"after"]
+
+    def test_a_transaction_whose_abort_failed_is_ended_before_the_next_begins(self, world: World) -> None:
+        """Else readers would stand before it until its time-out, while the other producer does all the work."""
+        sink, source = self.sink(world), self.member(world)
+        world.broker.inject(Point.FLUSH, Fault.UNAVAILABLE)
+        world.broker.inject(Point.ABORT, Fault.UNKNOWN_UNDONE)
+        sink.submit(self.one(0), source.membership())
+        assert sink.advance(0.0) == 0
+        world.broker.inject(Point.INITIALISE, Fault.UNAVAILABLE, times=3)  # its successor takes a while
+        assert sink.abort() == 0
+        while not sink.has_room():
+            pass
+        world.broker.writer("out").write([b"after"], partition=0)
+        assert [v for r in world.broker.reader("out").read_to_end(1.0) for v in r.values] == [b"after"]
+        assert sink.renewals == 1

@@ -1,0 +1,145 @@
+"""How clients are set up, and what their errors ask for."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from penstock.connectors.kafka.client import (
+    ClientConfig,
+    ClientErrors,
+    base_config,
+    consumer_config,
+    open_client,
+    producer_config,
+)
+from penstock.connectors.kafka.errors import translate
+from penstock.schemas.errors import AbortedError, ConfigError, FencedError, PenstockError, UnavailableError
+
+nowhere = ClientConfig(bootstrap_servers="127.0.0.1:1")
+secret = "canary-secret"
+
+
+def test_secrets_are_in_no_repr() -> None:
+    config = replace(nowhere, password=secret, key_password=secret, oauth_client_secret=secret)
+    assert secret not in repr(config)
+    assert secret not in str(config)
+
+
+def test_each_client_gets_the_properties_it_understands_and_complains_about_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mixed = replace(
+        nowhere, properties={"linger.ms": 3, "session.timeout.ms": 9000, "socket.timeout.ms": 7000}
+    )
+    with caplog.at_level(logging.DEBUG, logger="penstock.kafka"):
+        open_client(AdminClient, base_config(mixed)).poll(0.2)
+        open_client(Producer, producer_config(mixed)).poll(0.2)
+        consumer = open_client(Consumer, consumer_config(mixed) | {"group.id": "g"})
+        consumer.poll(0.2)
+        consumer.close()
+    assert "refused" in caplog.text  # so the client's log does arrive here
+    assert "CONFWARN" not in caplog.text
+    assert {record.levelno for record in caplog.records} <= {logging.INFO, logging.DEBUG}
+    assert producer_config(mixed)["linger.ms"] == 3
+    assert consumer_config(mixed)["session.timeout.ms"] == 9000
+    assert base_config(mixed)["socket.timeout.ms"] == 7000
+
+
+@pytest.mark.parametrize(("property_name", "value"), [("isolation.level", "read_uncommitted")])
+def test_no_property_undoes_a_guarantee(property_name: str, value: str) -> None:
+    made = consumer_config(replace(nowhere, properties={property_name: value}))
+    assert made["isolation.level"] == "read_committed"
+    assert made["enable.auto.commit"] is False
+
+
+def test_a_name_and_a_password_go_to_the_client_with_their_files(tmp_path: Path) -> None:
+    made = base_config(
+        replace(
+            nowhere,
+            protocol="SASL_SSL",
+            mechanism="SCRAM-SHA-512",
+            username="ann",
+            password=secret,
+            ca_file=tmp_path,
+        )
+    )
+    assert made["security.protocol"] == "SASL_SSL"
+    assert (made["sasl.username"], made["sasl.password"]) == ("ann", secret)
+    assert made["ssl.ca.location"] == str(tmp_path)
+    assert not any(value is None for value in made.values())
+
+
+def test_tokens_are_fetched_by_the_client_itself() -> None:
+    made = base_config(
+        replace(
+            nowhere,
+            protocol="SASL_SSL",
+            mechanism="OAUTHBEARER",
+            oauth_token_url="https://idp/token",
+            oauth_client_id="penstock",
+            oauth_client_secret=secret,
+        )
+    )
+    assert made["sasl.oauthbearer.method"] == "oidc"
+    assert made["sasl.oauthbearer.client.secret"] == secret
+    assert "sasl.password" not in made
+    open_client(AdminClient, made)  # the library accepts them all
+
+
+def test_what_the_library_does_not_accept_is_a_wrong_setting(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"refuses its settings: .*no\.such\.property"):
+        open_client(AdminClient, base_config(replace(nowhere, properties={"no.such.property": 1})))
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"refuses its settings: .*ssl\.ca\.location"):
+        open_client(AdminClient, base_config(replace(nowhere, protocol="SSL", ca_file=tmp_path / "ca.pem")))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*ca\.pem$"):
+        base_config(replace(nowhere, protocol="SSL", ca_file=tmp_path / "ca.pem"))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, ConfigError),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, ConfigError),
+        (KafkaError._AUTHENTICATION, ConfigError),
+        (KafkaError._FENCED, FencedError),
+        (KafkaError.PRODUCER_FENCED, FencedError),
+        (KafkaError.ILLEGAL_GENERATION, AbortedError),
+        (KafkaError._TIMED_OUT, UnavailableError),
+        (KafkaError._TRANSPORT, UnavailableError),
+        (KafkaError.NOT_ENOUGH_REPLICAS, UnavailableError),
+        (KafkaError.UNKNOWN, UnavailableError),
+    ],
+)
+def test_an_error_is_named_by_the_reaction_to_it(code: int, expected: type[PenstockError]) -> None:
+    for error in (KafkaError(code), KafkaException(KafkaError(code))):
+        told = translate(error, "read topic t")
+        assert type(told) is expected
+        assert str(told).startswith("cannot read topic t: ")
+
+
+def test_an_error_that_asks_for_an_abort_is_one() -> None:
+    error = KafkaError(KafkaError.UNKNOWN_PRODUCER_ID, "x", False, False, True)
+    assert type(translate(error, "commit")) is AbortedError
+
+
+def test_a_time_out_is_explained_by_what_the_client_said_by_itself() -> None:
+    errors = ClientErrors()
+    assert type(errors.explain("call")) is UnavailableError
+    errors(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+    errors(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    told = errors.explain("call")
+    assert type(told) is UnavailableError
+    assert "connection refused" in str(told)
+    errors(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+    errors(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+    told = errors.explain("call")
+    assert type(told) is ConfigError
+    assert str(told) == "cannot call: wrong password"

@@ -1,0 +1,314 @@
+"""Dead letters looked through and put back: each once, whatever is chosen in whatever order, and however it is cut short."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.engine.cli.commands.dlq import parse_place, parse_since
+from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.framing import single_object_prefix
+from penstock.engine.dead_letters.message import DeadLetterEncoder, ModelIdentity
+from penstock.engine.dead_letters.replay import (
+    LetterFilter,
+    Message,
+    Offsets,
+    Replay,
+    find_letter,
+    note_characters_max,
+    replay,
+    replayed_header,
+    summarise,
+)
+from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
+from penstock.schemas.reasons import Reason, Stage
+from penstock.schemas.records import Records, Rejection
+
+topic = "departures"
+
+
+@dataclass(frozen=True)
+class Stored:
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+@dataclass
+class Log:
+    """A topic in memory, with holes between offsets as markers and retention leave them."""
+
+    messages: list[Stored] = field(default_factory=list)
+
+    def read(self) -> Iterator[Stored]:
+        yield from sorted(self.messages, key=lambda stored: (stored.partition, stored.offset))
+
+    def one(self, partition: int, offset: int) -> Stored | None:
+        return next((m for m in self.messages if (m.partition, m.offset) == (partition, offset)), None)
+
+
+@dataclass
+class Returns:
+    """Where replays go; fails at the `fails_at`-th put, without any of it."""
+
+    put_back: list[Message] = field(default_factory=list)
+    committed: dict[int, tuple[int, str]] = field(default_factory=dict)
+    fails_at: int | None = None
+    claims: int = 0
+
+    def claim(self) -> None:
+        self.claims += 1
+
+    def notes(self) -> Mapping[int, tuple[int, str]]:
+        return self.committed
+
+    def put(self, messages: Sequence[Message], notes: Mapping[int, tuple[int, str]]) -> None:
+        if self.fails_at is not None:
+            self.fails_at -= 1
+            if self.fails_at < 0:
+                raise UnavailableError("the broker is gone")
+        self.put_back += messages
+        self.committed.update(notes)
+
+
+def letter(
+    place: int,
+    *,
+    reason: Reason = Reason.CORRUPT,
+    value: bytes | None = b"payload",
+    of: str = topic,
+    message_bytes_max: int = 100_000,
+    source_partition: int = 0,
+) -> bytes:
+    one = Records(
+        topic=of,
+        partitions=np.array([source_partition], dtype=np.int32),
+        offsets=np.array([place], dtype=np.int64),
+        timestamps_ms=np.array([5], dtype=np.int64),
+        keys=[b"k"],
+        values=[value],
+        headers=lambda _: [("trace", b"1"), ("empty", None)],
+    )
+    rejection = Rejection(index=0, stage=Stage.DECODE, reason=reason, detail="as the test wants it")
+    return encoder(message_bytes_max)(one, [rejection], at_ms=1000 + place)[0]
+
+
+@cache
+def encoder(message_bytes_max: int) -> DeadLetterEncoder:
+    return DeadLetterEncoder(
+        prefix=single_object_prefix(contract("dead_letter")),
+        cluster="c",
+        model=ModelIdentity(name="m", version="1", digest="d"),
+        worker="w",
+        message_bytes_max=message_bytes_max,
+    )
+
+
+def run(log: Log, returns: Returns, wanted: LetterFilter | None = None, **changes: object) -> Replay:
+    arguments: dict[str, object] = {
+        "topic": topic,
+        "again": False,
+        "dry_run": False,
+        "source": Log(),
+        **changes,
+    }
+    return replay(log, arguments.pop("source"), returns, wanted or LetterFilter(), **arguments)  # type: ignore[arg-type]
+
+
+def sources(returns: Returns) -> list[int]:
+    return [
+        int((dict(message.headers)[replayed_header] or b"").rpartition(b"/")[2])
+        for message in returns.put_back
+    ]
+
+
+@given(
+    ranges=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40)), max_size=15),
+    probe=st.integers(0, 400),
+)
+def test_offsets_are_the_set_of_what_was_put_in(ranges: list[tuple[int, int]], probe: int) -> None:
+    kept, plain = Offsets(), set[int]()
+    for start, length in ranges:
+        kept.put(start, start + length)
+        plain |= set(range(start, start + length))
+    again = Offsets(*kept.commit())
+    assert (probe in kept) == (probe in again) == (probe in plain)
+    position, _ = kept.commit()
+    assert position not in plain
+    assert set(range(position)) <= plain
+    assert kept.commit() == again.commit()
+
+
+@pytest.mark.parametrize("note", ["x", "r2:abc", "r1:~~~", "r1:00"])
+def test_a_note_of_another_making_is_refused(note: str) -> None:
+    with pytest.raises(PenstockError, match="this version"):
+        Offsets(3, note)
+
+
+def test_a_record_goes_back_as_it_was() -> None:
+    returns = Returns()
+    report = run(Log([Stored(1, 9, b"key", letter(7, source_partition=3))]), returns)
+    assert report.replayed == 1
+    assert returns.put_back == [
+        Message(
+            partition=3,
+            key=b"key",
+            value=b"payload",
+            headers=(("trace", b"1"), ("empty", None), (replayed_header, b"departures/3/7")),
+        )
+    ]
+
+
+@given(data=st.data())
+def test_each_letter_goes_back_once_whatever_is_chosen_and_wherever_it_is_cut_short(
+    data: st.DataObject,
+) -> None:
+    reasons = [Reason.CORRUPT, Reason.NULL_VALUE, Reason.UNSEEN_CATEGORY]
+    kinds = data.draw(st.lists(st.sampled_from([*reasons, None]), max_size=30))
+    gaps = data.draw(st.lists(st.integers(1, 4), min_size=len(kinds), max_size=len(kinds)))
+    log, offset = Log(), 0
+    for place, (kind, gap) in enumerate(zip(kinds, gaps, strict=True)):
+        offset += gap
+        log.messages.append(
+            Stored(place % 2, offset, None, b"none" if kind is None else letter(place, reason=kind))
+        )
+    returns = Returns()
+    for _ in range(data.draw(st.integers(0, 5))):
+        chosen = data.draw(st.lists(st.sampled_from(reasons), max_size=2))
+        returns.fails_at = data.draw(st.none() | st.just(0))
+        before = list(returns.put_back)
+        try:
+            run(log, returns, LetterFilter(reasons=frozenset(map(str, chosen))))
+        except UnavailableError:
+            assert returns.put_back == before
+        log.messages = log.messages[data.draw(st.integers(0, 2)) :]  # retention
+    assert len(set(sources(returns))) == len(sources(returns))
+    returns.fails_at = None
+    run(log, returns)
+    found = sources(returns)
+    assert sorted(set(found)) == sorted(found)
+    left = {
+        int(place)
+        for place, kind in enumerate(kinds)
+        if kind is not None and _still_there(log, kinds, gaps, place)
+    }
+    assert left <= set(found)
+    assert run(log, returns).replayed == 0
+
+
+def _still_there(log: Log, kinds: Sequence[object], gaps: Sequence[int], place: int) -> bool:
+    return any(stored.offset == sum(gaps[: place + 1]) for stored in log.messages)
+
+
+def test_a_replay_cut_short_goes_on_where_it_stopped() -> None:
+    log = Log([Stored(0, place, None, letter(place)) for place in range(1200)])
+    returns = Returns(fails_at=1)
+    with pytest.raises(UnavailableError):
+        run(log, returns)
+    assert len(returns.put_back) == 500
+    returns.fails_at = None
+    assert run(log, returns).replayed == 700
+    assert sources(returns) == [*range(1200)]
+    assert returns.committed == {0: (1200, "")}
+
+
+def test_markers_between_letters_do_not_scatter_the_note() -> None:
+    log = Log([Stored(0, 2 * place + 1, None, letter(place)) for place in range(5000)])
+    returns = Returns()
+    run(log, returns)
+    assert returns.committed == {0: (2 * 4999 + 2, "")}
+
+
+def test_what_cannot_be_remembered_is_not_put_back() -> None:
+    rng = np.random.default_rng(1)
+    log = Log([
+        Stored(0, place, None, letter(place, reason=Reason.CORRUPT if rng.random() < 0.5 else Reason.NULL_VALUE))
+        for place in range(40_000)
+    ])  # fmt: skip
+    returns = Returns()
+    with pytest.raises(PenstockError, match="too scattered"):
+        run(log, returns, LetterFilter(reasons=frozenset({"corrupt"})))
+    assert all(len(note) <= note_characters_max for _, note in returns.committed.values())
+    remembered = len(returns.put_back)
+    assert remembered > 5000
+    run(log, returns)
+    assert sorted(sources(returns)) == [*range(40_000)]
+
+
+def test_a_dry_run_claims_and_changes_nothing() -> None:
+    returns = Returns()
+    report = run(Log([Stored(0, 0, None, letter(0))]), returns, dry_run=True)
+    assert report.replayed == 1
+    assert (returns.claims, returns.put_back, returns.committed) == (0, [], {})
+
+
+def test_again_puts_back_what_was_put_back() -> None:
+    log, returns = Log([Stored(0, 0, None, letter(0))]), Returns()
+    assert [
+        run(log, returns).replayed,
+        run(log, returns).already,
+        run(log, returns, again=True).replayed,
+    ] == [1, 1, 1]
+
+
+def test_letters_of_another_topic_are_passed_over() -> None:
+    returns = Returns()
+    report = run(Log([Stored(0, 0, None, letter(0, of="arrivals"))]), returns)
+    assert (report.foreign, report.replayed) == (1, 0)
+
+
+def test_a_payload_left_at_the_source_is_fetched_from_there_if_it_is_the_same() -> None:
+    long = b"x" * 5000
+    log = Log(
+        [Stored(0, place, None, letter(place, value=long, message_bytes_max=2000)) for place in range(3)]
+    )
+    source = Log([Stored(0, 0, b"k0", long, (("h", b"1"),)), Stored(0, 1, b"k1", b"another")])
+    returns = Returns()
+    report = run(log, returns, source=source)
+    assert (report.replayed, report.gone) == (1, 2)
+    [message] = returns.put_back
+    assert (message.key, message.value) == (b"k0", long)
+    assert message.headers[0] == ("h", b"1")
+    assert hashlib.sha256(message.value or b"").digest() == hashlib.sha256(long).digest()
+
+
+def test_a_null_value_goes_back_as_null() -> None:
+    returns = Returns()
+    run(Log([Stored(0, 0, b"k", letter(0, value=None, reason=Reason.NULL_VALUE))]), returns)
+    assert returns.put_back[0].value is None
+
+
+def test_filters_narrow_by_reason_time_and_place() -> None:
+    log = Log([
+        Stored(0, 0, None, letter(0)), Stored(0, 1, None, letter(1, reason=Reason.TRUNCATED)),
+        Stored(1, 0, None, letter(1, source_partition=4)), Stored(1, 1, None, b"no letter"),
+    ])  # fmt: skip
+    assert summarise(log, LetterFilter(), newest_max=1).letters == 3
+    assert summarise(log, LetterFilter(reasons=frozenset({"truncated"})), newest_max=1).letters == 1
+    assert summarise(log, LetterFilter(stages=frozenset({"infer"})), newest_max=1).letters == 0
+    assert summarise(log, LetterFilter(since_ms=1001), newest_max=1).letters == 2
+    assert summarise(log, LetterFilter(partition=4), newest_max=1).by_partition == {4: 1}
+    found = find_letter(log, partition=0, offset=1)
+    assert found is not None
+    assert found.dead.reason == "truncated"
+    assert find_letter(log, partition=9, offset=1) is None
+
+
+def test_times_and_places_are_read_and_refused() -> None:
+    assert parse_since("2h", 10_000_000) == 10_000_000 - 7_200_000
+    assert parse_since("1970-01-01T00:00:10", 0) == 10_000
+    assert parse_since("1970-01-01T01:00:10+01:00", 0) == 10_000
+    assert parse_place("3:1042") == (3, 1042)
+    for broken in ("", "h", "yesterday", "-1h"):
+        with pytest.raises(ConfigError, match="--since"):
+            parse_since(broken, 0)
+    for broken in ("", "3", "3:", "a:b", "-1:2"):
+        with pytest.raises(ConfigError, match="3:1042"):
+            parse_place(broken)

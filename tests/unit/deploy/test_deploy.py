@@ -1,0 +1,323 @@
+"""What is deployed agrees with the code: metrics, settings, ports, images, and the rules that KEDA punishes."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from penstock.engine.scaling.keda_service import metric_name
+from penstock.engine.settings.model import Settings, load_settings
+from penstock.engine.telemetry.metrics import Declared, all_declared
+
+root = Path(__file__).parents[3]
+chart = root / "deploy" / "helm" / "penstock"
+declared: dict[str, Declared] = {one.name: one for process in all_declared().values() for one in process}
+
+
+def expressions() -> list[tuple[str, str]]:
+    """Every query of the rules and the dashboard, with where it stands."""
+    rules = yaml.safe_load((root / "deploy/prometheus/penstock-rules.yaml").read_text())
+    found = [(rule["alert"], rule["expr"]) for group in rules["groups"] for rule in group["rules"]]
+    dashboard = json.loads((root / "deploy/grafana/dashboards/penstock.json").read_text())
+    for panel in dashboard["panels"]:
+        found += [(panel["title"], target["expr"]) for target in panel.get("targets", ())]
+    assert len(found) > 30
+    return found
+
+
+def family_of(sample: str) -> str:
+    for suffix in ("_bucket", "_sum", "_count"):
+        stem = sample.removesuffix(suffix)
+        if stem != sample and stem in declared and declared[stem].kind == "histogram":
+            return stem
+    return sample
+
+
+@pytest.mark.parametrize(("where", "expression"), expressions())
+def test_every_metric_in_a_rule_or_a_panel_exists_with_its_labels_and_values(
+    where: str, expression: str
+) -> None:
+    names = re.findall(r"\b(penstock_\w+)", expression)
+    assert names or "process_resident_memory_bytes" in expression, where
+    for name in names:
+        family = declared.get(family_of(name))
+        assert family is not None, f"{where}: {name} is not declared in engine/telemetry/metrics.py"
+        assert family.kind != "histogram" or name != family.name, f"{where}: {name} is a histogram"
+    for name, matchers in re.findall(r"\b(penstock_\w+)\{([^}]*)\}", expression):
+        for label, values in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
+            known = declared[family_of(name)].labels
+            assert label in known, f"{where}: {name} has no label {label}"
+            assert set(values.split("|")) <= set(known[label] or ()), f"{where}: {label}={values}"
+
+
+def test_counters_are_only_asked_for_their_growth() -> None:
+    for where, expression in expressions():
+        for name in re.findall(r"\b(penstock_\w+_total)", expression):
+            assert re.search(rf"(rate|increase)\({name}\b", expression), f"{where}: {name} only ever grows"
+
+
+def test_every_alert_says_how_bad_it_is_and_what_happened() -> None:
+    rules = yaml.safe_load((root / "deploy/prometheus/penstock-rules.yaml").read_text())
+    for rule in rules["groups"][0]["rules"]:
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"]["summary"].endswith(".")
+
+
+def test_panels_do_not_overlap_and_have_their_own_ids() -> None:
+    panels = json.loads((root / "deploy/grafana/dashboards/penstock.json").read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+class Template:
+    """The few template words that the chart allows itself, so that its output can be checked without Helm."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.scope = {"Values": values, "Release": {"Name": "prod", "Namespace": "ns"}}
+
+    def render(self, text: str, item: Any = None) -> str:
+        out, rest = "", text
+        while match := re.search(r"(\s*)\{\{(-?) (.+?) \}\}", rest):
+            out += rest[: match.start()] + ("" if match[2] else match[1])
+            rest = rest[match.end() :]
+            word, _, argument = match[3].partition(" ")
+            if word in ("if", "range"):
+                body, rest = self._block(rest)
+                value = self._value(argument, item)
+                for one in value if word == "range" else ([value] if value else []):
+                    out += self.render(body, one if word == "range" else item)
+            else:
+                out += self._pipe(match[3], item)
+        return out + rest
+
+    def _block(self, text: str) -> tuple[str, str]:
+        depth = 1
+        for match in re.finditer(r"\s*\{\{- (if|range|end)\b[^}]*\}\}", text):
+            depth += -1 if match[1] == "end" else 1
+            if depth == 0:
+                return text[: match.start()], text[match.end() :]
+        raise AssertionError("a block without an end")
+
+    def _pipe(self, action: str, item: Any) -> str:
+        first, *filters = action.split(" | ")
+        if first.startswith("toYaml "):
+            value = yaml.safe_dump(self._value(first[7:], item)).rstrip()
+        elif first.startswith("toJson "):
+            value = json.dumps(self._value(first[7:], item))
+        else:
+            value = str(self._value(first, item))
+        for name in filters:
+            if name == "sha256sum":
+                value = hashlib.sha256(value.encode()).hexdigest()
+            elif name.startswith("nindent "):
+                value = "".join("\n" + " " * int(name[8:]) + line for line in value.splitlines())
+            else:
+                raise AssertionError(f"the chart uses {name}, which nothing checks")
+        return value
+
+    def _value(self, path: str, item: Any) -> Any:
+        if path == ".":
+            return item
+        assert path.startswith("."), f"the chart uses {path}, which nothing checks"
+        found: Any = self.scope
+        for part in path[1:].split("."):
+            found = found[part]  # a value that values.yaml does not name is an error
+        return found
+
+
+def objects(**changes: Any) -> dict[tuple[str, str], Any]:
+    """Everything the chart makes, by kind and name."""
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    template = Template({**values, **changes})
+    made = [
+        each
+        for path in sorted((chart / "templates").iterdir())
+        for each in yaml.safe_load_all(template.render(path.read_text()))
+    ]
+    named = {(each["kind"], each["metadata"]["name"]): each for each in made}
+    assert len(named) == len(made)
+    return named
+
+
+def pod_of(deployment: Any) -> Any:
+    return deployment["spec"]["template"]["spec"]
+
+
+def test_the_chart_makes_what_it_should() -> None:
+    assert set(objects()) == {
+        ("ConfigMap", "prod-settings"), ("Deployment", "prod-worker"), ("Deployment", "prod-scaler"), ("Service", "prod-scaler"),
+        ("PodDisruptionBudget", "prod-worker"), ("PodDisruptionBudget", "prod-scaler"), ("ScaledObject", "prod-worker"),
+        ("NetworkPolicy", "prod-penstock"),
+    }  # fmt: skip
+
+
+def chart_settings(tmp_path: Path) -> Settings:
+    path = tmp_path / "penstock.yaml"
+    path.write_text(objects()[("ConfigMap", "prod-settings")]["data"]["penstock.yaml"])
+    return load_settings(path, environ={})
+
+
+def test_the_settings_in_the_chart_are_accepted_and_reach_the_pods(tmp_path: Path) -> None:
+    settings = chart_settings(tmp_path)
+    assert settings.http.host == settings.scaling.host == "0.0.0.0"
+    for name in ("worker", "scaler"):
+        pod = pod_of(objects()[("Deployment", f"prod-{name}")])
+        (container,) = pod["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports["http"] == settings.http.port
+        assert {container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")} == {
+            "/live",
+            "/ready",
+        }
+    worker = pod_of(objects()[("Deployment", "prod-worker")])
+    assert worker["terminationGracePeriodSeconds"] > settings.kafka.drain_budget_s + 10
+    assert "replicas" not in objects()[("Deployment", "prod-worker")]["spec"]
+
+
+def test_pods_run_without_privileges() -> None:
+    for name in ("worker", "scaler"):
+        pod = pod_of(objects()[("Deployment", f"prod-{name}")])
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+
+
+def test_selectors_find_their_pods() -> None:
+    made = objects()
+    for name in ("worker", "scaler"):
+        deployment = made[("Deployment", f"prod-{name}")]
+        labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+        assert deployment["spec"]["selector"]["matchLabels"].items() <= labels
+        assert (
+            made[("PodDisruptionBudget", f"prod-{name}")]["spec"]["selector"]["matchLabels"].items() <= labels
+        )
+        assert (
+            made[("NetworkPolicy", "prod-penstock")]["spec"]["podSelector"]["matchLabels"].items() <= labels
+        )
+    scaler = made[("Deployment", "prod-scaler")]["spec"]["template"]["metadata"]["labels"].items()
+    assert made[("Service", "prod-scaler")]["spec"]["selector"].items() <= scaler
+
+
+def test_the_scaled_object_keeps_the_rules_that_keda_punishes(tmp_path: Path) -> None:
+    settings = chart_settings(tmp_path)
+    spec = objects()[("ScaledObject", "prod-worker")]["spec"]
+    assert spec["fallback"]["replicas"] >= 1, "with 0, KEDA scales to zero on an error"
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (
+        settings.scaling.min_replicas,
+        settings.scaling.max_replicas,
+    )
+    push, guard = spec["triggers"]
+    assert push["type"] == "external-push"
+    assert push["metricType"] == "AverageValue"
+    assert push["metadata"]["scalerAddress"] == f"prod-scaler.ns.svc:{settings.scaling.port}"
+    assert push["metadata"]["group"] == settings.kafka.group
+    assert guard["type"] == "kafka"
+    assert guard["metadata"]["consumerGroup"] == settings.kafka.group
+    assert guard["metadata"]["activationLagThreshold"] == guard["metadata"]["lagThreshold"], (
+        "below it the guard must not keep workers: transaction markers count as lag for it"
+    )
+    assert all(
+        isinstance(value, str) for trigger in spec["triggers"] for value in trigger["metadata"].values()
+    )
+    assert objects()[("Service", "prod-scaler")]["spec"]["clusterIP"] == "None"
+    assert len(f"s0-{metric_name}") <= 63
+
+
+def test_secrets_and_the_model_are_mounted_when_they_are_named() -> None:
+    made = objects(secretName="kafka-login", modelVolume={"persistentVolumeClaim": {"claimName": "models"}})
+    pod = pod_of(made[("Deployment", "prod-worker")])
+    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "kafka-login"}}]
+    assert {"name": "model", "persistentVolumeClaim": {"claimName": "models"}} in pod["volumes"]
+    assert {"name": "model", "mountPath": "/models", "readOnly": True} in pod["containers"][0]["volumeMounts"]
+    bare = pod_of(objects()[("Deployment", "prod-worker")])
+    assert "envFrom" not in bare["containers"][0]
+    assert [volume["name"] for volume in bare["volumes"]] == ["settings", "tmp"]
+
+
+def test_the_workers_can_reach_dns_and_what_is_named() -> None:
+    egress = objects()[("NetworkPolicy", "prod-penstock")]["spec"]["egress"]
+    ports = [port["port"] for rule in egress for port in rule["ports"]]
+    assert ports == [53, 53, 9092, 8081]
+
+
+compose = yaml.safe_load((root / "docker-compose.yml").read_text())
+
+
+def test_compose_mounts_files_that_exist_and_settings_that_are_accepted() -> None:
+    mounts = [mount for service in compose["services"].values() for mount in service.get("volumes", ())]
+    for mount in mounts:
+        source = mount.split(":")[0]
+        if source.startswith("./"):
+            assert (root / source).exists(), mount
+    settings = load_settings(root / "deploy/compose/penstock.yaml", environ={})
+    created = re.findall(r"create (\S+) --partitions", compose["services"]["topics"]["command"][0])
+    output = settings.output
+    named = [
+        settings.input.topic,
+        output.predictions,
+        output.explanations,
+        output.dead_letters,
+        output.status,
+    ]
+    assert created == named
+    assert settings.kafka.bootstrap_servers == "broker:29092"
+    assert f"127.0.0.1:{settings.http.port}:{settings.http.port}" in compose["services"]["engine"]["ports"]
+    assert (
+        f"127.0.0.1:{settings.scaling.port}:{settings.scaling.port}" in compose["services"]["scaler"]["ports"]
+    )
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    for name, service in compose["services"].items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
+
+
+def test_images_are_pinned_and_name_no_registry() -> None:
+    images = {service["image"] for service in compose["services"].values()} - {"penstock:cpu"}
+    dockerfile = (root / "deploy/Dockerfile").read_text()
+    images.add("python:" + re.findall(r"^ARG PYTHON_TAG=(\S+)", dockerfile, re.MULTILINE)[0])
+    for image in images:
+        name, _, tag = image.partition(":")
+        assert re.search(r"\d+\.\d+", tag), f"{image} is not pinned"
+        assert "." not in name.split("/")[0], f"{image} names a registry"
+
+
+def test_the_broker_is_the_one_that_the_tests_and_the_demo_use() -> None:
+    version = compose["services"]["broker"]["image"].removeprefix("apache/kafka:")
+    jars = "".join((root / "connectors/embedded/kafka-jars.xml").read_text().split())
+    assert f"<artifactId>kafka_2.13</artifactId><version>{version}</version>" in jars
+    assert f'"apache/kafka:{version}"' in (root / "tests/conftest.py").read_text()
+
+
+def test_the_image_runs_as_nobody_special_and_is_built_from_what_the_wheel_needs() -> None:
+    dockerfile = (root / "deploy/Dockerfile").read_text()
+    stages = re.findall(r"^FROM (\S+) AS (\S+)$", dockerfile, re.MULTILINE)
+    assert [target for base, target in stages if base == "base"] == ["gpu", "cpu"]
+    assert "USER 10001" in dockerfile
+    ignored = (root / "deploy/Dockerfile.dockerignore").read_text()
+    for line in re.findall(r"^COPY (?!--from)(.+)$", dockerfile, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (root / source).exists(), source
+            assert re.search(rf"^!{re.escape(source)}(/\*\*)?$", ignored, re.MULTILINE), source
+    for package in re.findall(r"s/\^([a-z-]+)==", dockerfile):
+        assert re.search(rf"^{package}==", (root / "requirements.txt").read_text(), re.MULTILINE), package

@@ -1,0 +1,59 @@
+"""Messages that would not fit are set aside, counted with the key that they carry."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from penstock.engine.clock import SystemClock
+from penstock.engine.pipeline.scorer import Scorer, Topics
+from penstock.engine.ports import Decoded, Predictions
+from penstock.schemas.reasons import Reason, Stage
+from penstock.schemas.records import Records
+
+message_bytes_max = 100
+
+
+class _Stages:
+    def decode(self, records: Records) -> Decoded:
+        count = len(records)
+        return Decoded(matrix=np.zeros((count, 1), np.float32), rows=np.arange(count), rejections=())
+
+    def predict(self, matrix: NDArray[np.generic]) -> Predictions:
+        return Predictions(outputs={"y": np.zeros((len(matrix), 1))}, labels=None, classes=())
+
+
+def _records(keys: list[bytes | None]) -> Records:
+    count = len(keys)
+    return Records(
+        topic="in",
+        partitions=np.zeros(count, np.int32),
+        offsets=np.arange(count, dtype=np.int64),
+        timestamps_ms=np.zeros(count, np.int64),
+        keys=keys,
+        values=[b""] * count,
+    )
+
+
+@pytest.mark.parametrize("payload_bytes", [60, 100, 101])
+def test_a_result_is_measured_with_its_key(payload_bytes: int) -> None:
+    scorer = Scorer(
+        decoder=_Stages(),
+        model=_Stages(),
+        topics=Topics(predictions="p", explanations=None, dead_letters="d"),
+        encode_predictions=lambda source, predictions, _: [bytes(payload_bytes)] * len(source),
+        encode_dead_letters=lambda records, rejections, _: [b"letter"] * len(rejections),
+        explaining=None,
+        message_bytes_max=message_bytes_max,
+        condemned=lambda _: (),
+        clock=SystemClock(),
+    )
+    keys = [None, b"k" * 40, b"k" * 41, b""]
+    outcome = scorer.score(_records([*keys]))
+    fits = [payload_bytes + len(key or b"") <= message_bytes_max for key in keys]
+    assert outcome.bad.tolist() == [not each for each in fits]
+    assert outcome.predicted == sum(fits)
+    sent = {out.topic: list(out.keys) for out in outcome.outgoing}
+    assert sent.get("p", []) == [key for key, each in zip(keys, fits, strict=True) if each]
+    assert sent.get("d", []) == [key for key, each in zip(keys, fits, strict=True) if not each]
+    for rejection in outcome.rejections:
+        assert (rejection.stage, rejection.reason) == (Stage.ENCODE, Reason.OUTPUT_TOO_LONG)

@@ -1,0 +1,414 @@
+"""KEDA's wire contract, in the order in which KEDA calls, over real gRPC."""
+
+import importlib.util
+import json
+import math
+import queue
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry
+
+from penstock.engine.scaling.collector import Collector
+from penstock.engine.scaling.keda_service import KedaService, Published, TlsFiles, metric_name, streams_max
+from penstock.engine.scaling.loop import ScalerLoop, stale_after_s
+from penstock.engine.scaling.planner import Bounds, Plan
+from penstock.engine.scaling.reports import ReportBook
+from penstock.engine.telemetry.http_server import HttpServer
+from penstock.engine.telemetry.metrics import ScalerMetrics
+from penstock.schemas.errors import ConfigError, UnavailableError
+from penstock.schemas.externalscaler_pb2 import (
+    GetMetricSpecResponse,
+    GetMetricsRequest,
+    GetMetricsResponse,
+    IsActiveResponse,
+    ScaledObjectRef,
+)
+
+root = Path(__file__).parents[3]
+keda_deadline_s = 3.0
+
+
+class HandClock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wall_ms(self) -> int:
+        return int(self.now_s * 1000)
+
+    def sleep(self, duration_s: float) -> None:
+        self.now_s += duration_s
+
+
+class Keda:
+    """The four calls, as KEDA's client makes them."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        def unary(name: str, answer: Any) -> Callable[..., Any]:
+            call = channel.unary_unary(
+                f"/externalscaler.ExternalScaler/{name}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=answer.FromString,
+            )
+            return lambda request: call(request, timeout=keda_deadline_s)
+
+        self.is_active = unary("IsActive", IsActiveResponse)
+        self.metric_spec = unary("GetMetricSpec", GetMetricSpecResponse)
+        self.metrics = unary("GetMetrics", GetMetricsResponse)
+        self.stream_is_active = channel.unary_stream(
+            "/externalscaler.ExternalScaler/StreamIsActive",
+            request_serializer=ScaledObjectRef.SerializeToString,
+            response_deserializer=IsActiveResponse.FromString,
+        )
+
+
+ref = ScaledObjectRef(name="penstock", namespace="ns", scalerMetadata={"scalerAddress": "x:1", "group": "g"})
+
+
+def plan_of(replicas: int) -> Plan:
+    return Plan(
+        replicas=replicas, active=replicas > 0, rate_term=0.5, drain_term=0.0, drain_s=30.0, bound="rate"
+    )
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def published(clock: HandClock) -> Published:
+    return Published(clock=clock, age_max_s=15)
+
+
+@pytest.fixture
+def service(published: Published) -> Iterator[KedaService]:
+    service = KedaService(published, group="g", host="127.0.0.1", port=0)
+    service.start()
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def keda(service: KedaService) -> Iterator[Keda]:
+    with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        yield Keda(channel)
+
+
+def poll(keda: Keda) -> tuple[float, bool]:
+    """One round of KEDA's polling loop: the specs, then for each the value and the activity; old and new fields agree."""
+    (spec,) = keda.metric_spec(ref).metricSpecs
+    assert (spec.targetSize, spec.targetSizeFloat) == (1, 1.0)
+    (value,) = keda.metrics(GetMetricsRequest(scaledObjectRef=ref, metricName=spec.metricName)).metricValues
+    assert value.metricName == spec.metricName
+    assert value.metricValue == math.ceil(value.metricValueFloat)
+    taken = value.metricValueFloat if value.metricValueFloat > 0 else float(value.metricValue)
+    return taken, keda.is_active(ref).result
+
+
+def code_of(call: Callable[[], Any]) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code()
+
+
+def test_a_polling_round_reads_the_replicas(keda: Keda, published: Published) -> None:
+    published.publish(plan_of(7))
+    assert poll(keda) == (7.0, True)
+    published.publish(plan_of(9))
+    assert poll(keda) == (9.0, True)
+
+
+def test_zero_is_zero_in_both_fields(keda: Keda, published: Published) -> None:
+    published.publish(plan_of(0))
+    assert poll(keda) == (0.0, False)
+
+
+def test_the_metric_name_fits_into_a_url_path() -> None:
+    assert set(metric_name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def test_an_unknown_metric_is_not_found(keda: Keda, published: Published) -> None:
+    published.publish(plan_of(7))
+    request = GetMetricsRequest(scaledObjectRef=ref, metricName="s0-other")
+    assert code_of(lambda: keda.metrics(request)) is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_scaled_object_of_another_group_is_refused(keda: Keda, published: Published) -> None:
+    published.publish(plan_of(7))
+    astray = ScaledObjectRef(name="x", namespace="ns", scalerMetadata={"group": "other"})
+    assert code_of(lambda: keda.is_active(astray)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert code_of(lambda: list(keda.stream_is_active(astray))) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_before_the_first_plan_and_after_it_is_stale_the_values_are_unavailable_but_the_spec_is_there(
+    keda: Keda, published: Published, clock: HandClock
+) -> None:
+    request = GetMetricsRequest(scaledObjectRef=ref, metricName=metric_name)
+
+    def is_held() -> bool:
+        assert len(keda.metric_spec(ref).metricSpecs) == 1
+        codes = {code_of(lambda: keda.metrics(request)), code_of(lambda: keda.is_active(ref))}
+        return codes == {grpc.StatusCode.UNAVAILABLE}
+
+    assert is_held()
+    published.publish(plan_of(7))
+    clock.sleep(15)
+    assert poll(keda) == (7.0, True)
+    clock.sleep(0.1)
+    assert is_held()
+    published.publish(plan_of(6))
+    assert poll(keda) == (6.0, True)
+
+
+def test_a_stream_says_it_at_once_then_at_every_change_and_ends_with_ok(
+    service: KedaService, keda: Keda, published: Published
+) -> None:
+    published.publish(plan_of(0))
+    stream = keda.stream_is_active(ref)
+    assert next(stream).result is False
+    published.publish(plan_of(0))
+    published.publish(plan_of(1))
+    assert next(stream).result is True
+    published.publish(plan_of(5))
+    published.publish(plan_of(0))
+    assert next(stream).result is False
+    service.close()
+    assert list(stream) == []
+    assert stream.code() is grpc.StatusCode.OK
+
+
+def test_a_plan_that_changes_nothing_about_activity_wakes_nobody(published: Published) -> None:
+    wanted, heard = _set(), queue.SimpleQueue[bool]()
+
+    def listen() -> None:
+        for active in published.activity(wanted):
+            heard.put(active)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    published.publish(plan_of(1))
+    assert heard.get(timeout=5) is True
+    for replicas in range(2, 200):
+        published.publish(plan_of(replicas))
+    published.publish(plan_of(0))
+    assert heard.get(timeout=5) is False
+    published.close()
+    listener.join(5)
+    assert heard.empty()
+
+
+def test_a_stream_opened_before_the_first_plan_waits_for_it(keda: Keda, published: Published) -> None:
+    stream = keda.stream_is_active(ref)
+    published.publish(plan_of(1))
+    assert next(stream).result is True
+
+
+def test_streams_are_bounded_and_never_starve_the_calls(keda: Keda, published: Published) -> None:
+    published.publish(plan_of(3))
+    streams = [keda.stream_is_active(ref) for _ in range(streams_max)]
+    for stream in streams:
+        assert next(stream).result is True
+    assert poll(keda) == (3.0, True)
+    assert code_of(lambda: list(keda.stream_is_active(ref))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    ended = threading.Event()
+    streams[0].add_callback(ended.set)
+    streams[0].cancel()
+    assert ended.wait(5)
+    deadline = threading.Event()
+    for _ in range(100):  # the server learns of a cancelled stream a little later than the client
+        again = keda.stream_is_active(ref)
+        try:
+            assert next(again).result is True
+            break
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # noqa: PT017
+            deadline.wait(0.05)
+    else:
+        pytest.fail("the place of a cancelled stream is never free again")
+
+
+def test_a_port_that_is_taken_is_a_clear_error(service: KedaService, clock: HandClock) -> None:
+    published = Published(clock=clock, age_max_s=15)
+    with pytest.raises(ConfigError, match=f"127.0.0.1:{service.port}"):
+        KedaService(published, group="g", host="127.0.0.1", port=service.port)
+
+
+def make_certificate(folder: Path) -> TlsFiles:
+    files = TlsFiles(certificate=folder / "tls.crt", key=folder / "tls.key", client_ca=folder / "tls.crt")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", str(files.key), "-out", str(files.certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return files
+
+
+def test_with_certificates_only_clients_that_show_one_are_answered(
+    published: Published, tmp_path: Path
+) -> None:
+    files = make_certificate(tmp_path)
+    published.publish(plan_of(2))
+    service = KedaService(published, group="g", host="127.0.0.1", port=0, tls=files)
+    service.start()
+    try:
+        authority, key = files.certificate.read_bytes(), files.key.read_bytes()
+        both = grpc.ssl_channel_credentials(authority, key, authority)
+        with grpc.secure_channel(f"localhost:{service.port}", both) as channel:
+            assert poll(Keda(channel)) == (2.0, True)
+        with grpc.secure_channel(
+            f"localhost:{service.port}", grpc.ssl_channel_credentials(authority)
+        ) as channel:
+            assert code_of(lambda: Keda(channel).is_active(ref)) is grpc.StatusCode.UNAVAILABLE
+    finally:
+        service.close()
+
+
+def test_certificates_that_are_not_there_are_a_clear_error(published: Published, tmp_path: Path) -> None:
+    files = TlsFiles(certificate=tmp_path / "no.crt", key=tmp_path / "no.key")
+    with pytest.raises(ConfigError, match="cannot read"):
+        KedaService(published, group="g", host="127.0.0.1", port=0, tls=files)
+
+
+class Broker:
+    """Offsets as a test wants them."""
+
+    def __init__(self) -> None:
+        self.readings: list[Any] = []
+        self.down = False
+
+    def read(self) -> list[Any]:
+        if self.down:
+            raise UnavailableError("no broker")
+        return self.readings
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+@pytest.fixture
+def loop(broker: Broker, published: Published, clock: HandClock) -> ScalerLoop:
+    collector = Collector(
+        read_offsets=broker.read,
+        read_reports=list,
+        book=ReportBook(group="g"),
+        start="earliest",
+        workers_per_replica=1,
+        clock=clock,
+    )
+    return ScalerLoop(
+        collector=collector,
+        bounds=Bounds(max_age_s=30, min_replicas=0, max_replicas=10),
+        published=published,
+        metrics=ScalerMetrics(CollectorRegistry()),
+        topic="t",
+        clock=clock,
+    )
+
+
+class Reading:
+    """One partition with ten records that nobody has read."""
+
+    partition, earliest, end, committed, oldest_unfinished_timestamp_ms, owner = 0, 0, 10, None, 999_000, None
+
+
+def exposition(loop: ScalerLoop) -> dict[str, float]:
+    lines = loop.routes()["/metrics"]().body.decode().splitlines()
+    return {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")
+    }
+
+
+def test_the_loop_publishes_shows_every_term_and_holds_when_the_broker_is_gone(
+    loop: ScalerLoop, broker: Broker, keda: Keda, clock: HandClock
+) -> None:
+    assert loop.routes()["/ready"]().status == 503
+    broker.readings = [Reading]
+    loop.turn()
+    assert poll(keda) == (1.0, True)
+    shown = exposition(loop)
+    assert shown["penstock_required_replicas"] == 1
+    assert shown["penstock_scaling_backlog_records"] == 10
+    assert shown["penstock_scaling_oldest_age_seconds"] == 1
+    assert shown['penstock_scaling_bound{bound="capacity_unknown"}'] == 1
+    assert shown['penstock_scaling_bound{bound="rate"}'] == 0
+    assert shown['penstock_group_lag_records{partition="0",topic="t"}'] == 10
+    assert loop.routes()["/ready"]().status == 200
+    assert loop.status()["plan"]["replicas"] == 1
+
+    broker.down = True
+    clock.sleep(stale_after_s + 1)
+    loop.turn()
+    assert code_of(lambda: poll(keda)) is grpc.StatusCode.UNAVAILABLE
+    shown = exposition(loop)
+    assert shown["penstock_required_replicas"] == 1, "the last good value"
+    assert shown["penstock_scaling_stale"] == 1
+    assert shown["penstock_scaling_reading_failures_total"] == 1
+    assert loop.routes()["/ready"]().status == 503
+    assert loop.status()["trusted"] is False
+
+    broker.down = False
+    loop.turn()
+    assert poll(keda) == (1.0, True)
+
+
+def test_the_first_exposition_has_no_nan_and_no_infinity(loop: ScalerLoop) -> None:
+    assert all(math.isfinite(value) for value in exposition(loop).values())
+
+
+def test_the_loop_runs_until_stopped(loop: ScalerLoop, broker: Broker, published: Published) -> None:
+    broker.readings = [Reading]
+    stop = threading.Event()
+    runner = threading.Thread(target=loop.run, args=(stop,))
+    runner.start()
+    assert next(published.activity(_set())) is True
+    stop.set()
+    runner.join(5)
+    assert not runner.is_alive()
+
+
+def _set() -> threading.Event:
+    wanted = threading.Event()
+    wanted.set()
+    return wanted
+
+
+def test_the_reasons_are_served_over_http(loop: ScalerLoop, broker: Broker) -> None:
+    broker.readings = [Reading]
+    loop.turn()
+    with (
+        HttpServer(loop.routes(), host="127.0.0.1", port=0) as server,
+        urllib.request.urlopen(f"http://127.0.0.1:{server.port}/status", timeout=5) as answer,
+    ):
+        status = json.load(answer)
+    assert status["demand"]["backlog_records"] == 10
+    assert status["plan"]["bound"] == "capacity_unknown"
+    assert status["partitions"][0]["movement"] == "unowned"
+
+
+@pytest.mark.parametrize("suffix", ["py", "pyi"])
+def test_the_generated_messages_are_those_of_the_proto(suffix: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec("grpc_tools") is None:
+        pytest.skip("grpcio-tools is not installed")
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "grpc_tools.protoc", "-I.", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}",
+         "schemas/externalscaler.proto"],
+        check=True, cwd=root, capture_output=True,
+    )  # fmt: skip
+    name = f"externalscaler_pb2.{suffix}"
+    assert (root / "schemas" / name).read_text() == (tmp_path / "schemas" / name).read_text()

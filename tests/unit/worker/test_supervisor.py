@@ -1,0 +1,178 @@
+"""The supervisor over real processes: who is replaced, who ends everything, and what the exit code says."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.engine.clock import SystemClock
+from penstock.engine.worker.process import Command, exit_retry, let_begin, started_ahead
+from penstock.engine.worker.supervisor import Supervisor
+
+patience_s = 20.0
+listens = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); up(); sys.stdin.read()"
+
+
+class House:
+    """A supervisor on a thread, over processes that run a script; `up()` in it says that it has come so far."""
+
+    def __init__(self, folder: Path, script: str, *, workers: int = 1, drain_budget_s: float = 5.0) -> None:
+        self.said: list[str] = []
+        self.folder = folder
+        begin = (
+            "import os, pathlib, signal, sys\n"
+            f"folder = pathlib.Path({str(folder)!r})\n"
+            "def up(): (folder / f'up-{os.getpid()}').touch()\n"
+            "try: (folder / 'first').touch(exist_ok=False); first = True\n"
+            "except FileExistsError: first = False\n"
+        )
+        self.supervisor = Supervisor(
+            Command(argv=(sys.executable, "-c", begin + script)),
+            workers=workers, run_folder=folder, drain_budget_s=drain_budget_s, clock=SystemClock(), say=self.said.append,
+        )  # fmt: skip
+        self._code: int | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._code = self.supervisor.run()
+
+    def up(self) -> list[int]:
+        """Workers that run and said so."""
+        return [pid for pid in self.supervisor.pids().values() if (self.folder / f"up-{pid}").exists()]
+
+    def until(self, met: Callable[[], bool]) -> None:
+        end_s = time.monotonic() + patience_s
+        while not met():
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+
+    def end(self) -> int | None:
+        self._thread.join(patience_s)
+        assert not self._thread.is_alive()
+        return self._code
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
+    opened: list[House] = []
+
+    def make(script: str, **how: float) -> House:
+        opened.append(House(tmp_path, script, **how))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.supervisor.request_stop()
+        for pid in each.supervisor.pids().values():
+            os.kill(pid, signal.SIGKILL)
+        each.end()
+
+
+def test_a_worker_that_is_killed_is_replaced(house: Callable[..., House]) -> None:
+    running = house(listens)
+    running.until(lambda: len(running.up()) == 1)
+    (pid,) = running.up()
+    os.kill(pid, signal.SIGKILL)
+    running.until(lambda: running.supervisor.restarts == 1 and len(running.up()) == 1)
+    running.supervisor.request_stop()
+    assert running.end() == 0
+    assert running.said == ["worker 0 died of SIGKILL; starting another"]
+
+
+def test_a_worker_may_ask_to_be_started_again(house: Callable[..., House]) -> None:
+    running = house(f"if first: sys.exit({exit_retry})\n{listens}")
+    running.until(lambda: len(running.up()) == 1)
+    assert running.supervisor.restarts == 1
+    running.supervisor.request_stop()
+    assert running.end() == 0
+
+
+@pytest.mark.parametrize(("ends_with", "code"), [(2, 2), (3, 3), (1, 1), (0, 1)])
+def test_a_worker_whose_fault_stays_ends_all_of_them(
+    house: Callable[..., House], ends_with: int, code: int
+) -> None:
+    """Even a zero, which nobody asked for."""
+    running = house(f"if first: sys.exit({ends_with})\n{listens}", workers=2)
+    assert running.end() == code
+    assert running.supervisor.pids() == {}
+
+
+def test_a_worker_stopped_while_it_still_starts_is_no_failure(house: Callable[..., House]) -> None:
+    running = house("up(); sys.stdin.read()")  # has not come so far as to listen to signals
+    running.until(lambda: len(running.up()) == 1)
+    running.supervisor.request_stop()
+    assert running.end() == 0
+
+
+def test_a_worker_that_does_not_drain_in_time_is_killed(house: Callable[..., House]) -> None:
+    running = house(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); up()\nwhile True: signal.pause()", drain_budget_s=-4.8
+    )
+    running.until(lambda: len(running.up()) == 1)
+    running.supervisor.request_stop()
+    assert running.end() == signal.SIGKILL
+
+
+def test_a_second_stop_reaches_the_workers(house: Callable[..., House]) -> None:
+    running = house(
+        "stops = []\n"
+        "def stop(*_):\n  stops.append(1)\n  (folder / f'stops-{len(stops)}').touch()\n  len(stops) == 2 and sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, stop); up()\nwhile True: signal.pause()"
+    )
+    running.until(lambda: len(running.up()) == 1)
+    running.supervisor.request_stop()
+    running.until(lambda: (running.folder / "stops-1").exists())
+    running.supervisor.request_stop()
+    assert running.end() == 0
+    assert (running.folder / "stops-2").exists()
+
+
+waits = "import pathlib, sys\nsys.stdin.buffer.read(1) and pathlib.Path(sys.argv[-1], 'began').touch()\nsys.stdin.read()"
+
+
+def test_a_worker_started_ahead_does_nothing_until_it_is_let_begin(tmp_path: Path) -> None:
+    command = Command(argv=(sys.executable, "-c", waits))
+    with started_ahead(command, tmp_path) as process:
+        assert process.poll() is None
+    assert process.returncode is not None  # gone, and without having begun
+    assert not (tmp_path / "began").exists()
+    with started_ahead(command, tmp_path) as process:
+        let_begin(process)
+        end_s = time.monotonic() + patience_s
+        while not (tmp_path / "began").exists():
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+
+
+def test_a_process_started_ahead_is_the_first_worker_and_is_replaced_like_any(tmp_path: Path) -> None:
+    command = Command(argv=(sys.executable, "-c", waits))
+    with started_ahead(command, tmp_path) as process:
+        supervisor = Supervisor(
+            command, workers=2, run_folder=tmp_path, drain_budget_s=5.0, clock=SystemClock(), say=lambda _: None, ahead=process,
+        )  # fmt: skip
+        seen: list[dict[int, int]] = []
+
+        def turn() -> None:
+            seen.append(supervisor.pids())
+            if len(seen) == 1:
+                process.kill()
+            elif len(seen[-1]) == 2 and seen[-1][0] != process.pid:
+                supervisor.request_stop()
+
+        supervisor.run(each_turn=turn)
+    assert seen[0][0] == process.pid
+    assert len({pid for pids in seen for pid in pids.values()}) == 3
+
+
+def test_a_worker_that_is_never_let_begin_leaves_with_its_supervisor(tmp_path: Path) -> None:
+    """The real one: its supervisor may find the settings wrong, or be gone, while it still loads its libraries."""
+    process = Command(arguments=("absent.yaml",)).start(0, tmp_path)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(patience_s) in (0, -signal.SIGTERM)
