@@ -166,6 +166,7 @@ def make_worker(
         report=link.report,
         on_rebalance=isolation.reload,
         reference_records=lambda: decoder.reference_records,
+        values=decoder.counts,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from penstock.engine.clock import Clock
+from penstock.engine.codec.value_counts import ValueCounts
 from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.compute import Finished
 from penstock.engine.pipeline.hooks import Waiting
@@ -29,9 +30,10 @@ class Observer:
         report: Callable[[WorkerStatus], None],
         on_rebalance: Callable[[], None],
         reference_records: Callable[[], int],
+        values: ValueCounts,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
-        second; `reference_records`: how many took the slow decoder so far."""
+        second; `reference_records`: how many took the slow decoder so far; `values`: what features lacked so far."""
         self._metrics = metrics
         self._board = board
         self._clock = clock
@@ -41,6 +43,7 @@ class Observer:
         self._on_rebalance = on_rebalance
         self._reference_records = reference_records
         self._reference_counted = 0
+        self._values = values
         self._last_turn_s: float | None = None
         self._gauges_due_s = 0.0
         self._assigned: set[int] = set()
@@ -111,6 +114,7 @@ class Observer:
         reference = self._reference_records()
         self._metrics.reference_decoded.inc(reference - self._reference_counted)
         self._reference_counted = reference
+        self._metrics.count_values(self._values)
         now_ms = self._clock.wall_ms()
         self._board.positions(offsets=self._positions, oldest_ms=self._oldest_ms)
         status = self._board.status()
