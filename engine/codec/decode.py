@@ -26,9 +26,9 @@ from penstock.engine.codec.framing import (
 )
 from penstock.engine.codec.json_rows import JsonRows
 from penstock.engine.codec.schema_check import check_fields
-from penstock.engine.codec.value_counts import ValueCounts
 from penstock.engine.features.policies import FeaturePolicies
 from penstock.engine.features.signature import Signature
+from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.native._avro import alike
 from penstock.engine.ports import Decoded
 from penstock.engine.settings.model import Settings

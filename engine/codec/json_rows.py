@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from penstock.engine.codec.framing import confluent_header_bytes, confluent_schema_id, foreign_bytes
 from penstock.engine.codec.json_text import Nan, parse_with_care
 from penstock.engine.codec.object_rows import ObjectRows, without_faults
-from penstock.engine.codec.values import wrong_type
 from penstock.engine.features.signature import Signature
+from penstock.engine.features.values import wrong_type
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 

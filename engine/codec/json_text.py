@@ -4,7 +4,7 @@ import json
 from typing import Any, Final, Literal
 
 from penstock.engine.codec.framing import foreign_bytes
-from penstock.engine.codec.values import Unreadable
+from penstock.engine.features.values import Unreadable
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.codec.values import CategoryCodes, floats, numbers, objects, of_type, vectors
 from penstock.engine.features.signature import Feature, Signature
+from penstock.engine.features.values import CategoryCodes, floats, numbers, objects, of_type, vectors
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 
@@ -42,7 +42,7 @@ class ObjectRows:
     """Takes the fields of a signature from dictionaries.
 
     A field is the record's member of exactly that name, else what its dotted path leads to; null and absent are missing
-    (NaN). What a value is, penstock.engine.codec.values says; arrays of numbers are vectors of exactly the feature's width.
+    (NaN). What a value is, penstock.engine.features.values says; arrays of numbers are vectors of exactly the feature's width.
     """
 
     def __init__(self, signature: Signature, *, refuses_empty: bool = True) -> None:

@@ -10,8 +10,8 @@ import avro.schema
 import orjson
 
 from penstock.engine.codec.framing import Schema
-from penstock.engine.codec.values import boolean_names, number_names
 from penstock.engine.features.signature import Feature, Signature
+from penstock.engine.features.values import boolean_names, number_names
 from penstock.schemas.errors import ConfigError
 
 _numbers: Final = frozenset({"int", "long", "float", "double", "boolean"})

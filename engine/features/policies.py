@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.codec.value_counts import ValueCounts
 from penstock.engine.features.signature import Signature
+from penstock.engine.features.value_counts import ValueCounts
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Rejection
 

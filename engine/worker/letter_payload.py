@@ -11,8 +11,8 @@ from penstock.engine.codec.contracts import load_schema
 from penstock.engine.codec.decode import writer_finder
 from penstock.engine.codec.framing import confluent_header_bytes, header_bytes
 from penstock.engine.codec.json_text import parse_with_care
-from penstock.engine.codec.values import Unreadable
 from penstock.engine.dead_letters.message import DeadLetter
+from penstock.engine.features.values import Unreadable
 from penstock.engine.settings.model import Settings
 from penstock.schemas.errors import PenstockError, RecordError
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from penstock.engine.clock import Clock
-from penstock.engine.codec.value_counts import ValueCounts
+from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.compute import Finished
 from penstock.engine.pipeline.hooks import Waiting

@@ -11,9 +11,9 @@ from penstock.engine.codec.avro.program import UnsupportedSchemaError, make_prog
 from penstock.engine.codec.framing import Schema
 from penstock.engine.codec.object_rows import no_features
 from penstock.engine.codec.schema_check import read_as_numbers
-from penstock.engine.codec.values import boolean_names, number_names
 from penstock.engine.features.policies import unseen_code
 from penstock.engine.features.signature import Feature, ModelInput, Signature
+from penstock.engine.features.values import boolean_names, number_names
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 
