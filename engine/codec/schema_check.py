@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import avro.errors
@@ -23,6 +23,9 @@ _wanted: Final = {
 }
 
 
+Codes = dict[int | float, float]
+
+
 def check_fields(
     signature: Signature, schema: Schema, *, origin: str, record_type: str | None = None
 ) -> None:
@@ -36,23 +39,23 @@ def check_fields(
         raise ConfigError(f"{origin} does not fit the model: {'; '.join(faults)}")
 
 
-def read_as_numbers(signature: Signature, schema: Schema, record_type: str | None) -> frozenset[str]:
-    """The names of the categories whose field in `schema`, which has passed check_fields, holds numbers or booleans only,
-    and always what the table has."""
+def read_as_numbers(signature: Signature, schema: Schema, record_type: str | None) -> Mapping[str, Codes]:
+    """The categories whose field in `schema`, which has passed check_fields, holds only numbers or only booleans: by name,
+    from the number (a boolean is 0 or 1) to the code."""
     if not any(number_names(each) or boolean_names(each) for each in signature.features):
-        return frozenset()
+        return {}
     parsed = _root(_parsed(schema, "the schema"), record_type, "the schema")
-    found = set()
+    found: dict[str, Codes] = {}
     for feature in signature.features:
         place = _field(feature, parsed) if feature.kind == "category" else ""
         if isinstance(place, str):
             continue
         kinds = {_category_kind(branch) for branch in _branches(place)}
-        if kinds == {"number"} and number_names(feature):
-            found.add(feature.name)
-        if kinds == {"boolean"} and not number_names(feature):  # 1 is no category of a table with True and 1
-            found.add(feature.name)
-    return frozenset(found)
+        if kinds == {"number"}:
+            found[feature.name] = number_names(feature)
+        elif kinds == {"boolean"}:
+            found[feature.name] = {int(value): code for value, code in boolean_names(feature).items()}
+    return found
 
 
 def _root(schema: Any, record_type: str | None, origin: str) -> Any:

@@ -104,12 +104,14 @@ def boolean_names(feature: Feature) -> dict[bool, float]:
 
 
 def plain(value: Any) -> Any:
-    """A value of a library as the Python value that it stands for: a numpy scalar or array, a tuple, pandas.NA."""
+    """A value of a library as the Python value that it stands for: a numpy scalar or array, a tuple, pandas.NA; NaN, where
+    no number is wanted, is nothing."""
     if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
+        value = value.tolist()
     if isinstance(value, tuple):
         return list(value)
-    return None if type(value).__name__ in _nothing_names else value
+    is_nan = type(value) is float and value != value
+    return None if is_nan or type(value).__name__ in _nothing_names else value
 
 
 def of_type(

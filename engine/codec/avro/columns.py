@@ -1,6 +1,6 @@
 """Avro records to matrix rows, natively: the fast path of the decoder."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from penstock.engine.codec.avro.program import UnsupportedSchemaError, make_program
 from penstock.engine.codec.framing import Schema
 from penstock.engine.codec.object_rows import no_features
-from penstock.engine.codec.schema_check import read_as_numbers
+from penstock.engine.codec.schema_check import Codes, read_as_numbers
 from penstock.engine.features.policies import unseen_code
-from penstock.engine.features.signature import Feature, ModelInput, Signature
-from penstock.engine.features.values import boolean_names, number_names
+from penstock.engine.features.signature import ModelInput, Signature
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 
@@ -123,7 +122,7 @@ def _as_numbers(signature: Signature, names: Collection[str]) -> Signature:
 
 
 def _tables(
-    signature: Signature, names: Collection[str]
+    signature: Signature, names: Mapping[str, Codes]
 ) -> list[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
     """For each of these categories its column, its numbers ascending, and their codes.
 
@@ -132,18 +131,13 @@ def _tables(
     tables = []
     for column, feature in enumerate(signature.column_features):
         if feature.name in names:
-            numbers = _numbers_of(feature)
+            numbers = names[feature.name]
             if any(isinstance(number, int) and abs(number) >= 1 << 53 for number in numbers):
                 raise UnsupportedSchemaError(f"feature {feature.name} has categories past 2^53")
             keys = np.array([*numbers], dtype=np.float64)
             order = np.argsort(keys)
             tables.append((column, keys[order], np.array([*numbers.values()], dtype=np.float64)[order]))
     return tables
-
-
-def _numbers_of(feature: Feature) -> dict[int | float, float]:
-    """What a number that is read natively stands for: a boolean comes as 0 or 1."""
-    return number_names(feature) or {int(value): code for value, code in boolean_names(feature).items()}
 
 
 def _look_up(values: NDArray[np.generic], numbers: NDArray[np.float64], codes: NDArray[np.float64]) -> None:
