@@ -14,6 +14,7 @@ commands = {
     "demo": "everything on one machine: real flights, predicted and explained as they take off",
     "broker": "an Apache Kafka for this machine, in the foreground",
     "package": "make a model bundle from ONNX, XGBoost, LightGBM or scikit-learn",
+    "init": "write a penstock.yaml for a bundle and a topic",
     "check": "preflight: what would be refused at start, and the warm-up table",
     "run": "the worker(s)",
     "scaler": "the scaler: KEDA external-push service and metrics",
