@@ -1,13 +1,13 @@
 """A pipeline whose source, sink and compute side do as a test tells them."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
 from penstock.engine.pipeline.compute import Finished
-from penstock.engine.pipeline.hooks import Waiting
+from penstock.engine.pipeline.hooks import Held, Waiting
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.engine.ports import AssignmentListener, Delivery, Positions
@@ -187,6 +187,7 @@ class Watched:
     def __init__(self) -> None:
         self.waiting = Waiting(batcher=0, compute=0, delivery=0)
         self.causes: list[str] = []
+        self.held: dict[int, Held] = {}
         self.trips = False
 
     def turn(self, *, ledger: object, waiting: Waiting) -> None:
@@ -195,7 +196,11 @@ class Watched:
     def draining(self) -> None: ...
     def batch_closed(self, batch: Batch) -> None: ...
     def delivered(self, finished: Sequence[Finished], *, took_s: float) -> None: ...
-    def rebalanced(self, *, assigned: Sequence[int]) -> None: ...
+    def rebalanced(self, *, assigned: Sequence[int], lost: bool = False) -> None: ...
+    def stopped(self, *, unfinished: int) -> None: ...
+
+    def holding(self, held: Mapping[int, Held]) -> None:
+        self.held = dict(held)
 
     def rewound(self, *, cause: str) -> None:
         self.causes.append(cause)

@@ -1,6 +1,6 @@
 """Who looks on while the polling thread works: what it tells them, and what they may stop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,39 @@ class Waiting:
     delivery: int
 
 
+class Contact(Protocol):
+    """What is known of the broker at one moment."""
+
+    @property
+    def address(self) -> str:
+        """Where it is asked."""
+
+    @property
+    def answer_age_s(self) -> float:
+        """Time since it last answered."""
+
+    @property
+    def fault(self) -> str:
+        """The newest error since then, "" when there is none."""
+
+    @property
+    def partitions(self) -> int | None:
+        """Of the input topic; None while unknown."""
+
+    @property
+    def members(self) -> str:
+        """Who is in the group, in words; "" unless it was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """Why a partition stands still while the others go on."""
+
+    reason: str
+    someone_must_act: bool = False  # it will not pass by itself
+    stopped: bool = False  # until the next start, or until another worker owns it
+
+
 class PipelineHooks(Protocol):
     """Told what happens, on the polling thread; counts it and shows it."""
 
@@ -40,8 +73,14 @@ class PipelineHooks(Protocol):
     def rewound(self, *, cause: str) -> None:
         """Everything in flight was dropped and will be read again; the cause is abort, revoke or lost."""
 
-    def rebalanced(self, *, assigned: Sequence[int]) -> None:
-        """The assignment changed."""
+    def rebalanced(self, *, assigned: Sequence[int], lost: bool = False) -> None:
+        """The assignment changed; `lost`: what went is another's already."""
+
+    def holding(self, held: Mapping[int, Held]) -> None:
+        """Exactly these partitions stand still now."""
+
+    def stopped(self, *, unfinished: int) -> None:
+        """The loop has ended with so many records unfinished, which will be read again."""
 
 
 class Breaker(Protocol):

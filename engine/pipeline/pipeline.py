@@ -82,6 +82,7 @@ class Pipeline:
         self._aborts_in_a_row = 0
         self._resume_at_s = 0.0
         self._stops = 0
+        self._unfinished = 0
         self._source = source(self)
 
     def request_stop(self) -> None:
@@ -101,6 +102,7 @@ class Pipeline:
             self._drain()
             self._commit()
         finally:
+            self._unfinished = self._ledger.unfinished()
             self._forget()
             self._sink.abort()
 
@@ -358,6 +360,10 @@ class Pipeline:
         """As AssignmentListener asks."""
         self._give_up(partitions, cause="lost")
 
+    def tell_stopped(self) -> None:
+        """The loop has ended, and nobody starts it again."""
+        self._watcher.stopped(unfinished=self._unfinished)
+
     def _give_up(self, partitions: Sequence[int], *, cause: str) -> None:
         """Drop what is not delivered yet, of the partitions that stay as well: a transaction is all or nothing."""
         if self._deliveries:
@@ -372,7 +378,7 @@ class Pipeline:
         self._read_again(self._ledger.rewind())
         if dropped:
             self._watcher.rewound(cause=cause)
-        self._watcher.rebalanced(assigned=self._ledger.assigned())
+        self._watcher.rebalanced(assigned=self._ledger.assigned(), lost=cause == "lost")
 
 
 def _bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
