@@ -13,8 +13,8 @@ from prometheus_client import (
 
 import penstock
 from penstock.engine.pipeline.batcher import CloseReason
+from penstock.engine.telemetry.events import Event
 from penstock.engine.telemetry.metric_declarations import Declarations, Declared, Labels, bound_text
-from penstock.engine.worker.events import Event
 from penstock.schemas.reasons import Reason
 
 content_type = "text/plain; version=0.0.4; charset=utf-8"

@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.engine.clock import Clock
 from penstock.engine.telemetry.capacity import CapacityEstimator, RateWindow, worker_capacity
-from penstock.engine.worker.events import Happened
+from penstock.engine.telemetry.events import Happened
 
 
 class WorkerState(StrEnum):

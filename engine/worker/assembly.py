@@ -31,10 +31,10 @@ from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
 from penstock.engine.ports import AssignmentListener, Attributions, Predictions, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
+from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
 from penstock.engine.worker.calibration import cost_curve, rehearse
-from penstock.engine.worker.events import Event, EventLog
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from penstock.engine.clock import Clock
 from penstock.engine.pipeline.hooks import Contact, Held
+from penstock.engine.telemetry.events import Event, EventLog, Repeated, listed, seconds
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import KafkaStatus, StatusBoard, Wait, WorkerState
-from penstock.engine.worker.events import Event, EventLog, Repeated, listed, seconds
 from penstock.schemas.reasons import Reason
 from penstock.schemas.records import Rejection
 

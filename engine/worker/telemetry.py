@@ -11,9 +11,9 @@ from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.compute import Finished
 from penstock.engine.pipeline.hooks import Contact, Held, Waiting
 from penstock.engine.pipeline.ledger import Ledger
+from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard, WorkerState, WorkerStatus
-from penstock.engine.worker.events import Event, EventLog
 from penstock.engine.worker.situation import Situation, assignment_text
 from penstock.schemas.records import Records
 
