@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.pipeline.batcher import Batch
-from penstock.engine.pipeline.compute import Finished
+from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.ledger import Ledger
 from penstock.schemas.records import Rejection
 
@@ -46,15 +46,6 @@ class Contact(Protocol):
         """Who is in the group, in words; "" unless it was asked for."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Held:
-    """Why a partition stands still while the others go on."""
-
-    reason: str
-    someone_must_act: bool = False  # it will not pass by itself
-    stopped: bool = False  # until the next start, or until another worker owns it
-
-
 class PipelineHooks(Protocol):
     """Told what happens, on the polling thread; counts it and shows it."""
 
@@ -71,7 +62,7 @@ class PipelineHooks(Protocol):
         """These batches are acknowledged, and their offsets are committed or about to be; `took_s` since submitted."""
 
     def rewound(self, *, cause: str) -> None:
-        """Everything in flight was dropped and will be read again; the cause is abort, revoke or lost."""
+        """Everything in flight was dropped and will be read again; the cause is abort, revoke, lost or hold."""
 
     def rebalanced(self, *, assigned: Sequence[int], lost: bool = False) -> None:
         """The assignment changed; `lost`: what went is another's already."""

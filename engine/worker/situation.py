@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from penstock.engine.clock import Clock
-from penstock.engine.pipeline.hooks import Contact, Held
+from penstock.engine.pipeline.compute import Held
+from penstock.engine.pipeline.hooks import Contact
 from penstock.engine.telemetry.events import Event, EventLog, Repeated, listed, seconds
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import KafkaStatus, StatusBoard, Wait, WorkerState

@@ -8,8 +8,8 @@ import numpy as np
 
 from penstock.engine.clock import Clock
 from penstock.engine.pipeline.batcher import Batch
-from penstock.engine.pipeline.compute import Finished
-from penstock.engine.pipeline.hooks import Contact, Held, Waiting
+from penstock.engine.pipeline.compute import Finished, Held
+from penstock.engine.pipeline.hooks import Contact, Waiting
 from penstock.engine.pipeline.ledger import Ledger
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
