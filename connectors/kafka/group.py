@@ -47,6 +47,13 @@ def group_settings(
     }
 
 
+def member_id(metadata: object) -> str:
+    """The member id inside the same bytes: behind the generation stand the group's name and the id, each with a zero at its end."""
+    if not isinstance(metadata, bytes) or not metadata.startswith(b"CGMDv2:"):
+        raise InvariantError("the client's group metadata has a form this release does not know")
+    return metadata[11:].split(b"\0")[1].decode()
+
+
 def generation(metadata: object) -> int:
     """The generation (classic) or member epoch (consumer protocol) inside the client's serialised group metadata.
 

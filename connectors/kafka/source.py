@@ -16,7 +16,7 @@ from confluent_kafka import (
 
 from penstock.connectors.kafka.client import ClientConfig, open_client
 from penstock.connectors.kafka.errors import access_faults, cause_of, consumer_error, said
-from penstock.connectors.kafka.group import generation, group_settings
+from penstock.connectors.kafka.group import generation, group_settings, member_id
 from penstock.connectors.kafka.read_positions import ReadHeads
 from penstock.connectors.kafka.records import to_records
 from penstock.schemas.errors import ConfigError, FencedError, InvariantError, PenstockError, UnavailableError
@@ -167,6 +167,11 @@ class KafkaSource:
         if generation(metadata) < 1:  # the coordinator would not check it, and a zombie could commit
             raise UnavailableError(f"not a member of group {self._group} yet")
         return metadata
+
+    def standing(self) -> tuple[bool, str]:
+        """Whether the group counts us among its members, and under which id; "" while we have none."""
+        metadata = self._consumer.consumer_group_metadata()
+        return generation(metadata) >= 1, member_id(metadata)
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""

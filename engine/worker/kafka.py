@@ -31,7 +31,7 @@ from penstock.engine.worker.assembly import (
     require_topics,
     worker_name,
 )
-from penstock.schemas.errors import ConfigError, UnavailableError
+from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from penstock.connectors.registry.client import RegistryConfig
@@ -199,11 +199,9 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
         return sources[0].ends(partitions) if sources else {}
 
     def member() -> bool | None:
-        try:
-            sources[0].membership()
-        except UnavailableError:
-            return False
-        return True
+        is_member, member_id = sources[0].standing()
+        watch.standing(is_member, member_id)
+        return is_member
 
     watch = KafkaContact(
         config, topic=topic, group=settings.kafka.group, member=name, monotonic_s=clock.monotonic_s
