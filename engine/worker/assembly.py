@@ -34,7 +34,7 @@ from penstock.engine.settings.model import Settings
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
-from penstock.engine.worker.calibration import cost_curve, rehearse
+from penstock.engine.worker.calibration import batch_bound_s, cost_curve, rehearse
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
@@ -128,9 +128,12 @@ def make_worker(
         batch_rows_max=settings.objective.batch_rows_max,
         clock=clock,
     )
-    isolation = Isolation(
-        note=InFlightLog(run_folder / f"note-{slot}"), verdicts=run_folder / "verdicts.json"
-    )
+    note = InFlightLog(run_folder / f"note-{slot}")
+    if not note.kept:
+        logger.warning(
+            "records in hand cannot be noted in %s: %s; working on without", run_folder, note.fault
+        )
+    isolation = Isolation(note=note, verdicts=run_folder / "verdicts.json", in_hand=board.computing)
     schema_path = settings.input.record_schema
     decoder = make_decoder(
         settings=settings,
@@ -156,6 +159,9 @@ def make_worker(
     if cached is not None:
         cached.begin()
     show_model(bundle, model, metrics, board)
+    bound_s = settings.model.batch_s_max or batch_bound_s(rehearsed, model.batch_rows_max)
+    board.batch_bound(bound_s)
+    note.warm(bound_s=bound_s)
     events.note(
         Event.MODEL_LOADED,
         f"model {bundle.name} {bundle.version}, digest {bundle.digest}, on {model.device.name} with {model.runtime} "
@@ -183,6 +189,7 @@ def make_worker(
         events=events,
         contact=link.contact,
         member=link.member,
+        beat=note.beat,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(

@@ -54,6 +54,7 @@ def _supervise(
         workers=settings.workers,
         run_folder=run_folder,
         drain_budget_s=settings.kafka.drain_budget_s,
+        warmup_s_max=settings.model.warmup_s_max,
         clock=SystemClock(),
         say=logger.warning,
         ahead=first,
