@@ -153,7 +153,8 @@ class Stream:
     def _shorten_sessions(self, kafka: dict[str, Any]) -> None:
         """The partitions of a killed worker stand still for so long."""
         if kafka.get("protocol") != "consumer":
-            kafka["client"] = {"session.timeout.ms": session_timeout_ms}
+            # The transaction's time-out is longer than what the tests wait for readers, so that none of them ends by it.
+            kafka["client"] = {"session.timeout.ms": session_timeout_ms, "transaction.timeout.ms": 30_000}
             return
         name = "consumer.session.timeout.ms"  # here the broker decides
         entry = ConfigEntry(name, str(session_timeout_ms), incremental_operation=AlterConfigOpType.SET)

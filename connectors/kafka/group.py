@@ -6,7 +6,8 @@ from typing import Any, Literal
 from penstock.connectors.kafka.client import ClientConfig, consumer_config
 from penstock.schemas.errors import InvariantError
 
-session_timeout_ms = 45_000
+session_timeout_ms = 10_000
+"""So long the partitions of a worker that was killed stand still; heartbeats come from a thread of the client, each second."""
 queued_record_bytes = 1024  # a queued record costs the client this much, its own book-keeping included
 
 

@@ -87,7 +87,10 @@ class KafkaSettings(Section):
         default_factory=dict
     )
     drain_budget_s: float = Field(
-        10.0, gt=0, le=300, description="time to finish work in flight on a rebalance or SIGTERM"
+        3.0,
+        gt=0,
+        le=300,
+        description="time to finish work in flight on a rebalance or SIGTERM; what is not finished then is read again by the next owner. A stop takes at most 2 s more",
     )
 
 

@@ -45,6 +45,9 @@ logger = logging.getLogger("penstock.worker")
 message_bytes_max = 1_000_000
 """The longest output message: what Kafka's producers and topics allow by default, less the envelope."""
 
+compute_close_s, clients_close_s = 0.3, 1.4
+"""What a stop may take beyond the drain: an abort, and to leave the group."""
+
 compute_batches_max = 4
 """One in work and three that wait: enough to keep the compute side busy through a commit."""
 
@@ -91,8 +94,8 @@ class Worker:
             self.board.set_state(WorkerState.STOPPED)
             self.pipeline.tell_stopped()
             self.report(self.board.status())  # the scaler need not wait for silence to know
-            self.compute.close(timeout_s=5.0)
-            self.pipeline.close(timeout_s=5.0)
+            self.compute.close(timeout_s=compute_close_s)
+            self.pipeline.close(timeout_s=clients_close_s)
 
 
 def worker_name(group: str, slot: int, environ: Mapping[str, str] = os.environ) -> str:

@@ -1,5 +1,6 @@
 """A worker on a real Kafka: proves topics and contracts, opens the two ends, serves health and metrics."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -35,6 +36,8 @@ from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from penstock.connectors.registry.client import RegistryConfig
+
+logger = logging.getLogger("penstock.worker")
 
 max_poll_interval_s = 300.0
 fetch_memory_bytes_max = 128 << 20
@@ -123,7 +126,14 @@ def open_kafka_worker(
         server = HttpServer(worker_routes(metrics=metrics, board=board), host="127.0.0.1", port=http_port)
         server.start()
         held.callback(server.close)
-        (run_folder / f"http-{slot}").write_text(str(server.port))
+        try:
+            (run_folder / f"http-{slot}").write_text(str(server.port))
+        except OSError as error:
+            logger.warning(
+                "the port of /metrics and /ready cannot be told in %s: %s; working on without",
+                run_folder,
+                error.strerror,
+            )
         bundle = open_bundle(settings)
         link = kafka_link(settings, name=name, clock=clock, held=held)
         worker = make_worker(
@@ -236,5 +246,5 @@ def _reporter(
     if settings.output.status is None:
         return lambda _: None
     writer = ReportWriter(config, settings.output.status)
-    held.callback(writer.close)
+    held.callback(lambda: writer.close(0.3))
     return Reporter(lambda worker, payload: writer.send(worker=worker, payload=payload), clock=clock)

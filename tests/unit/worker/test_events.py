@@ -315,10 +315,8 @@ def test_one_time_stamp_of_1970_does_not_ruin_the_sum() -> None:
 
 
 def test_repeated_things_are_told_at_growing_intervals_and_none_is_left_uncounted() -> None:
-    repeated, told = Repeated(first_s=60, max_s=600), []
-    for second in range(3600):
-        if count := repeated.add(1, float(second)):
-            told.append((second, count))
+    repeated = Repeated(first_s=60, max_s=600)
+    told = [(second, count) for second in range(3600) if (count := repeated.add(1, float(second)))]
     assert [second for second, _ in told] == [0, 60, 180, 420, 900, 1500, 2100, 2700, 3300]
     assert sum(count for _, count in told) == 3301
 
