@@ -147,7 +147,7 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
     from penstock.connectors.memory.broker import MemoryBroker
     from penstock.engine.ports import AssignmentListener, Source
     from penstock.engine.telemetry.status import StatusBoard
-    from penstock.engine.worker.assembly import Link, make_worker, new_metrics, open_bundle
+    from penstock.engine.worker.assembly import Link, event_log, make_worker, new_metrics, open_bundle
 
     broker = MemoryBroker(clock)
     for topic in topics:
@@ -177,6 +177,7 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
         metrics=metrics,
         bundle=open_bundle(settings),
         clock=clock,
+        events=event_log(metrics, clock),
     )
     failures: list[str] = []
 
