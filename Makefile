@@ -29,6 +29,11 @@ test: setup ## every test, against a real Apache Kafka
 	@mkdir -p reports
 	$(PYTEST) $(ARGS)
 
+test-beside: wheel ## installs and imports beside Flink, Beam, Spark, KServe, Triton's client, TensorFlow and MLflow; before a release
+	@bundle=$$(mktemp -d)
+	@$(BIN)/python -P -c "import sys; sys.path.insert(0, '.'); from pathlib import Path; from tests.bundles import write_stump; write_stump(Path('$$bundle/stump'))"
+	@$(BIN)/python -P tests/beside/run.py "$$(ls -t dist/*.whl | head -1)" "$$bundle/stump" --report docs/figures/beside.md $(ARGS)
+
 test-fast: setup ## the tests that need no broker and no minutes
 	@mkdir -p reports
 	$(PYTEST) -m "not kafka and not slow" $(ARGS)
@@ -56,8 +61,12 @@ bench: setup ## the figures of the README, measured here; tables and pictures un
 	@$(BIN)/penstock bench pipeline
 	@$(BIN)/penstock bench peers --picture docs/figures/peers.svg
 
-docs: $(VENV)/.native ## regenerate the references under docs/
+docs: $(VENV)/.native ## regenerate the references under docs/, and build the site into build/site
 	@$(BIN)/python -P docs/build_reference.py docs
+	@$(MAKE) site
+
+site: $(VENV)/.native ## the documentation as a site, every link checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lock: $(VENV)/.native ## requirements.txt anew from pyproject.toml, with hashes and without addresses; pins that still fit stay
 	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra package --extra demo --extra faust --group dev --universal \
