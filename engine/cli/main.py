@@ -18,6 +18,7 @@ commands = {
     "scaler": "the scaler: KEDA external-push service and metrics",
     "lag": "how far behind, in records and in seconds",
     "dlq": "dead letters: list, show, replay",
+    "score": "files: Parquet, CSV or JSON lines in, predictions and explanations out",
     "explain": "one record's prediction and its reasons",
     "bench": "the figures of the README, measured here and now",
 }
