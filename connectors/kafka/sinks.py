@@ -1,6 +1,7 @@
 """The two sinks on Kafka."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -10,6 +11,9 @@ from penstock.connectors.delivery.producer_port import Clock, MakeProducer, Refu
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said
 from penstock.connectors.kafka.producers import KafkaAcknowledger, KafkaTransactionalProducer
+
+transaction_timeout_default_s: Final = 10.0
+"""As long as a session: a transaction whose worker was killed holds its partitions for so long, and until the broker looks."""
 
 
 class ExactlyOnceSink(TransactionalSink):
@@ -24,7 +28,7 @@ class ExactlyOnceSink(TransactionalSink):
         transactional_ids: Sequence[str],
         partition_counts: Mapping[str, int],
         clock: Clock,
-        transaction_timeout_s: float = 30.0,
+        transaction_timeout_s: float = transaction_timeout_default_s,
         memory_bytes_max: int = 256 << 20,
         start_timeout_s: float = 60.0,
     ) -> None:

@@ -1,7 +1,7 @@
 """One member of a Kafka consumer group: columns out of polls, and the truth about what is assigned."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, Protocol, cast
 
 from confluent_kafka import (
@@ -16,7 +16,7 @@ from confluent_kafka import (
 
 from penstock.connectors.kafka.client import ClientConfig, open_client
 from penstock.connectors.kafka.errors import access_faults, cause_of, consumer_error, said
-from penstock.connectors.kafka.group import generation, group_settings
+from penstock.connectors.kafka.group import generation, group_settings, member_id
 from penstock.connectors.kafka.read_positions import ReadHeads
 from penstock.connectors.kafka.records import to_records
 from penstock.schemas.errors import ConfigError, FencedError, InvariantError, PenstockError, UnavailableError
@@ -88,6 +88,7 @@ class KafkaSource:
         self._left: set[int] = set()  # gave or lost them since the first record of the current poll
         self._place_turn = 0
         self._place_patience_s = place_one_first_s
+        self._held: set[int] = set()
         self._paused = False
         self._closed = False
         self._failure: PenstockError | None = None
@@ -138,7 +139,17 @@ class KafkaSource:
         """As penstock.engine.ports.Source asks."""
         if self._paused:
             self._paused = False
-            self._consumer.resume(self._places(self._assigned))
+            self._consumer.resume(self._places(self._assigned - self._held))
+
+    def hold(self, partitions: Collection[int]) -> None:
+        """As penstock.engine.ports.Source asks."""
+        wanted = self._assigned & set(partitions)
+        new, over = wanted - self._held, self._held - wanted
+        self._held = wanted
+        if new:
+            self._consumer.pause(self._places(new))
+        if over and not self._paused:
+            self._consumer.resume(self._places(over))
 
     def seek(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
@@ -156,6 +167,11 @@ class KafkaSource:
         if generation(metadata) < 1:  # the coordinator would not check it, and a zombie could commit
             raise UnavailableError(f"not a member of group {self._group} yet")
         return metadata
+
+    def standing(self) -> tuple[bool, str]:
+        """Whether the group counts us among its members, and under which id; "" while we have none."""
+        metadata = self._consumer.consumer_group_metadata()
+        return generation(metadata) >= 1, member_id(metadata)
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
@@ -205,7 +221,7 @@ class KafkaSource:
                 self._note_error(message)
             messages = [message for message in messages if message.error() is None]
         present = set(map(_partition, messages))
-        stale = self._seek_due.keys() | (present - self._assigned)
+        stale = self._seek_due.keys() | (present - self._assigned) | self._held
         if stale & present:
             messages = [message for message in messages if _partition(message) not in stale]
         if not messages:
@@ -286,7 +302,8 @@ class KafkaSource:
     def _let_go(self, consumer: Consumer, partitions: set[int]) -> None:
         self._assigned -= partitions
         self._left |= partitions
-        paused = partitions if self._paused else partitions & self._unplaced
+        paused = partitions if self._paused else partitions & (self._unplaced | self._held)
+        self._held -= partitions
         self._unplaced -= partitions
         for partition in partitions:
             self._seek_due.pop(partition, None)

@@ -144,7 +144,7 @@ class Scorer:
         if not condemned:
             return records, None
         for index in condemned:
-            detail = "a worker process died on this record twice"
+            detail = "a worker process died on this record, or did not come back from it, twice"
             rejections.append(
                 Rejection(index=index, stage=Stage.INFER, reason=Reason.KILLED_WORKER, detail=detail)
             )
