@@ -193,6 +193,7 @@ def make_worker(
         contact=link.contact,
         member=link.member,
         beat=note.beat,
+        values=decoder.counts,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from penstock.engine.codec.tables.columns import Column, Distinct, FeatureColumns, Numbers, Values, Vectors
+from penstock.engine.features.signature import field_path
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
@@ -22,7 +23,7 @@ def arrow(what: str) -> Any:
 def leads_somewhere(schema: Any, path: str) -> bool:
     """Whether a dotted path leads through columns of objects to one of their fields."""
     pa = arrow("a table")
-    first, *rest = path.split(".")
+    first, *rest = field_path(path)
     index = schema.get_field_index(first)
     if not rest or index < 0:
         return False
@@ -37,7 +38,7 @@ def leads_somewhere(schema: Any, path: str) -> bool:
 def top_columns(plan: Sequence[FeatureColumns], names: Sequence[str]) -> list[str]:
     """The table's own columns that the plan reads, in the table's order."""
     known = set(names)
-    wanted = {name if name in known else name.partition(".")[0] for place in plan for name in place.names}
+    wanted = {name if name in known else field_path(name)[0] for place in plan for name in place.names}
     return [name for name in names if name in wanted]
 
 
@@ -50,7 +51,7 @@ def arrow_columns(batch: Any, plan: Sequence[FeatureColumns]) -> dict[str, Colum
             if name in known:
                 found[name] = column_of(batch.column(name))
             else:
-                first, *rest = name.split(".")
+                first, *rest = field_path(name)
                 found[name] = column_of(_inside(batch.column(first), rest))
     return found
 

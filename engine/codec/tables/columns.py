@@ -78,10 +78,12 @@ def find_columns(
     found, absent, start = [], [], 0
     for feature in signature.features:
         chosen: tuple[str, ...] | None = None
-        for name in (feature.field, feature.name):
-            if name in known or nested(name):
+        for name in (".".join(feature.path), feature.name):
+            if name in known:
                 chosen = (name,)
                 break
+        if chosen is None and nested(feature.field):
+            chosen = (feature.field,)
         if chosen is None and feature.kind == "vector" and known.issuperset(feature.columns):
             chosen = feature.columns
         if chosen is None:
@@ -214,6 +216,6 @@ def _asked(
 
 def _record(feature: Feature, value: Any) -> dict[str, Any]:
     record: Any = value
-    for part in reversed(feature.field.split(".")):
+    for part in reversed(feature.path):
         record = {part: record}
     return dict(record)

@@ -38,7 +38,7 @@ class RowReader:
         array; a pandas data frame; anything that speaks Arrow's PyCapsule or the data frame protocol; a sequence of
         dictionaries by field name. Raises ConfigError for anything else, and for a table without a needed column.
         """
-        for count, read in self._read(rows):
+        for count, read in self.read(rows):
             yield count, self.decoded(*read)
 
     def decoded(self, matrix: NDArray[np.generic], rows: NDArray[np.int64], faults: Faults) -> Decoded:
@@ -51,7 +51,8 @@ class RowReader:
         rejections = sorted([*rejections, *rejected], key=lambda rejection: rejection.index)
         return Decoded(matrix=np.ascontiguousarray(matrix), rows=rows, rejections=rejections)
 
-    def _read(self, rows: Any) -> Iterator[tuple[int, Read]]:
+    def read(self, rows: Any) -> Iterator[tuple[int, Read]]:
+        """As blocks, before the policies: NaN is missing, and unseen_code an unseen category."""
         if isinstance(rows, np.ndarray):
             yield from self._array(rows)
         elif _is_pandas(rows):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.schema_check import check_fields
 from penstock.engine.features.overrides import read_features_file
+from penstock.engine.features.policies import unseen_code
 from penstock.engine.features.signature import Signature
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle, Golden
@@ -203,14 +204,13 @@ def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
         raise ConfigError(f"{what} must be rows of {signature.width} columns, and at least one")
     for column, feature in enumerate(signature.column_features):
         codes = matrix[~np.isnan(matrix[:, column]), column]
-        if (
-            feature.kind == "category"
-            and ((codes != np.floor(codes)) | (codes < 0) | (codes >= len(feature.categories))).any()
-        ):
+        codes = codes[codes != unseen_code]  # the feature's policy decides on those
+        known = (codes == np.floor(codes)) & (codes >= 0) & (codes < len(feature.categories))
+        if feature.kind == "category" and not known.all():
             raise ConfigError(f"{what} hold a code of {feature.name} that is not in its table")
     passing = rows_that_pass(matrix, signature)
     if not len(passing):
-        raise ConfigError(f"every one of {what} misses a value that the model cannot do without")
+        raise ConfigError(f"every one of {what} has a value that the model's policies reject")
     return passing
 
 
