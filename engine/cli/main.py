@@ -21,6 +21,7 @@ commands = {
     "scaler": "the scaler: KEDA external-push service and metrics",
     "lag": "how far behind, in records and in seconds",
     "dlq": "dead letters: list, show, replay",
+    "score": "files: Parquet, CSV or JSON lines in, predictions and explanations out",
     "explain": "one record's prediction and its reasons",
     "completion": "the command line completed by bash, zsh or fish",
     "bench": "the figures of the README, measured here and now",

@@ -165,7 +165,8 @@ def _values(
 
 def _category_table(bundle: Bundle) -> tuple[list[int], list[str]]:
     """Where each column's categories begin in the list of all of them; -1 for a number."""
-    starts, names = [], []
+    starts: list[int] = []
+    names: list[str] = []
     for feature in bundle.signature.column_features:
         starts.append(len(names) if feature.categories else -1)
         names.extend(feature.categories)

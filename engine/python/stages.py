@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +146,7 @@ def _joined(parts: Sequence[tuple[NDArray[np.int64], Attributions]]) -> Attribut
         return parts[0][1] if parts else None
     order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
     first = parts[0][1]
-    joined = {}
+    joined: dict[str, Any] = {}
     for each in fields(Attributions):
         values = [getattr(part, each.name) for _, part in parts]
         if isinstance(values[0], np.ndarray):

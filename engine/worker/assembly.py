@@ -189,11 +189,11 @@ def make_worker(
         report=link.report,
         on_rebalance=isolation.reload,
         reference_records=lambda: decoder.reference_records,
-        values=decoder.counts,
         events=events,
         contact=link.contact,
         member=link.member,
         beat=note.beat,
+        values=decoder.counts,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(

@@ -43,8 +43,8 @@ class Observer:
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
-        second; `reference_records`: how many took the slow decoder so far; `values`: what features lacked so far;
-        `contact`: what is known of the broker, and
+        second; `reference_records`: how many took the slow decoder so far; `values`: what features
+        lacked so far; `contact`: what is known of the broker, and
         whether to ask who is in the group; `member`: whether the group counts us among its members, None where that is
         not known. None of them waits."""
         self._metrics = metrics
@@ -56,7 +56,6 @@ class Observer:
         self._on_rebalance = on_rebalance
         self._reference_records = reference_records
         self._reference_counted = 0
-        self._values = values
         self._events = events
         self._contact = contact
         self._member = member
@@ -64,6 +63,7 @@ class Observer:
         self._situation = Situation(metrics=metrics, board=board, events=events, clock=clock)
         self._any_delivered = False
         self._began_s = clock.monotonic_s()
+        self._values = values
         self._last_turn_s: float | None = None
         self._gauges_due_s = 0.0
         self._assigned: set[int] = set()
