@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from penstock.engine.console.terminal import Terminal
+from penstock.engine.console.terminal import Terminal, printable, write_safely
 from penstock.schemas.errors import ConfigError, FencedError, NotReadyError, PenstockError
 
 commands = {
@@ -26,6 +26,7 @@ exit_done, exit_failed, exit_usage, exit_fenced, exit_not_ready = 0, 1, 2, 3, 4
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the process's exit code."""
+    write_safely()
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((word for word in words if not word.startswith("-")), None)
     parser = _parser(name if name in commands else None)
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(module.run(arguments, terminal))
     except PenstockError as error:
-        sys.stderr.write(f"penstock {arguments.command}: {error}\n")
+        sys.stderr.write(f"penstock {arguments.command}: {printable(str(error))}\n")
         return _exit_code(error)
     except KeyboardInterrupt:
         sys.stderr.write("\n")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("penstock.worker")
 
 max_poll_interval_s = 300.0
+secret_characters_max = 65_536
 fetch_memory_bytes_max = 128 << 20
 send_memory_bytes_max = 256 << 20
 
@@ -79,13 +80,22 @@ def registry_config(settings: RegistrySettings) -> "RegistryConfig":
 
 
 def secret(value: SecretStr | None, file: Path | None) -> str | None:
-    """A secret from the settings, or from its file, without the line end. Raises ConfigError."""
+    """A secret from the settings, or from its file, where one line end does not count. Raises ConfigError."""
     if value is not None or file is None:
         return value.get_secret_value() if value is not None else None
     try:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the secret in {file}") from error
+        with file.open(encoding="utf-8", newline="") as lines:
+            text = lines.read(secret_characters_max + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read the secret in {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"the secret in {file} is not UTF-8 text") from None
+    if len(text) > secret_characters_max:
+        raise ConfigError(f"the secret in {file} is longer than {secret_characters_max} characters")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text or "\0" in text:
+        raise ConfigError(f"the secret in {file} {'holds a NUL character' if text else 'is empty'}")
+    return text
 
 
 def topics_of(settings: Settings) -> list[str]:

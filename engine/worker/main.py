@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.terminal import write_safely
+from penstock.engine.worker.logs import configure_logging
 from penstock.engine.worker.process import exit_retry
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
 
@@ -27,11 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run-folder", type=Path, required=True)
     parser.add_argument("--http-port", type=int, default=0)
     arguments = parser.parse_args(argv)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format=f"%(asctime)s worker {arguments.slot} %(levelname)s %(message)s",
-    )
+    write_safely()
+    configure_logging(f"worker {arguments.slot}")
     logging.getLogger("penstock.kafka").setLevel(
         logging.WARNING
     )  # the client repeats itself while a broker is away
