@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from penstock.engine.cli.main import commands
 from penstock.engine.settings.model import Settings, client_properties_allowed
+from penstock.engine.settings.source import environment_prefix
 from penstock.engine.telemetry.metrics import reference as metrics_reference
-from penstock.engine.worker.settings_source import environment_prefix
 
 Node = dict[str, Any]
 

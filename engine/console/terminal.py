@@ -77,7 +77,7 @@ class Terminal:
         """Where words go."""
         if self._console is not None:
             return self._console
-        from penstock.engine.worker.plain_console import PlainConsole
+        from penstock.engine.console.plain import PlainConsole
 
         return PlainConsole(stderr=self.json)
 

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from penstock.engine.worker.settings_source import Location, override, read_yaml
+from penstock.engine.settings.source import Location, override, read_yaml
 from penstock.schemas.errors import ConfigError
 
 client_properties_allowed = frozenset({

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.logs import configure_logging
 from penstock.engine.console.terminal import write_safely
-from penstock.engine.worker.logs import configure_logging
 from penstock.engine.worker.process import exit_retry
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
 

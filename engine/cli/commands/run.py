@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.engine.console.logs import configure_logging
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.worker.logs import configure_logging
 from penstock.engine.worker.process import Command, started_ahead
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.logs import configure_logging
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import ScalingSettings, Settings, load_settings
-from penstock.engine.worker.logs import configure_logging
 
 if TYPE_CHECKING:
     from penstock.engine.scaling.keda_service import TlsFiles

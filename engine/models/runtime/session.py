@@ -15,7 +15,7 @@ from penstock.engine.features.signature import Signature
 from penstock.engine.gpu.device import Device, cuda_devices, parse_device
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
 from penstock.engine.models.bundle.run_options import Optimization
-from penstock.engine.models.packaging.runtime_errors import runtime_reason
+from penstock.engine.models.runtime.errors import runtime_reason
 from penstock.engine.models.runtime.feeds import feed_of
 from penstock.engine.models.runtime.graph_io import Wiring, row_shape
 from penstock.engine.models.runtime.timing import bucket_of

@@ -16,11 +16,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from penstock.engine.console.logs import configure_logging
+from penstock.engine.console.plain import PlainConsole
 from penstock.engine.console.reasons import FeatureShare, draw
 from penstock.engine.console.terminal import Terminal, json_text, printable
 from penstock.engine.scaling.lag import Movement, PartitionLag
-from penstock.engine.worker.logs import configure_logging
-from penstock.engine.worker.plain_console import PlainConsole
 
 hostile = [
     "h\x1b]0;PWNED\x07\x1b[2J", "a\x9b31mb", "\u202egnp.exe", "zero\u200bwidth", "\ufeffx", "a\rb", "a\x00b", "del\x7f", "\x85next", "line\u2028",

@@ -5,7 +5,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from penstock.engine.models.packaging.runtime_errors import reason_characters_max, runtime_reason
+from penstock.engine.models.runtime.errors import reason_characters_max, runtime_reason
 from penstock.engine.models.runtime.session import ort_exceptions
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from penstock.engine.console.terminal import printable
 
-own: Final = ("penstock", "engine", "connectors", "schemas")
+own: Final = ("penstock", "penstock_bench")
 
 
 class _OneLine(logging.Formatter):
