@@ -134,7 +134,9 @@ def open_kafka_worker(
         held.callback(server.close)
         (run_folder / f"http-{slot}").write_text(str(server.port))
         bundle = open_bundle(settings)
-        link = kafka_link(settings, name=name, clock=clock, held=held)
+        let_in = run_folder / "let-in"  # a worker of this deployment has been let in by the brokers before
+        link = kafka_link(settings, name=name, clock=clock, held=held, proven=let_in.exists())
+        let_in.touch()
         worker = make_worker(
             settings,
             link,
@@ -152,9 +154,16 @@ def open_kafka_worker(
         yield worker
 
 
-def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) -> Link:
-    """The two ends on Kafka. Raises ConfigError for a missing topic, UnavailableError when nobody answers."""
-    config = replace(client_config(settings.kafka), properties={"client.id": name, **settings.kafka.client})
+def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, proven: bool = False) -> Link:
+    """The two ends on Kafka. Raises ConfigError for a missing topic, UnavailableError when nobody answers.
+
+    `proven`: the brokers have let this deployment in before, so what a token server or TLS refuses now may pass.
+    """
+    config = replace(
+        client_config(settings.kafka),
+        properties={"client.id": name, **settings.kafka.client},
+        proven=proven,
+    )
     admin = KafkaAdmin(config)
     counts = admin.partition_counts(topics_of(settings))
     require_topics(counts)
