@@ -7,12 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from penstock.engine.console.terminal import Terminal, printable, write_safely
+from penstock.schemas.distribution import extra_of, how_to_install
 from penstock.schemas.errors import ConfigError, FencedError, NotReadyError, PenstockError
 
 commands = {
     "demo": "everything on one machine: real flights, predicted and explained as they take off",
     "broker": "an Apache Kafka for this machine, in the foreground",
     "package": "make a model bundle from ONNX, XGBoost, LightGBM or scikit-learn",
+    "init": "write a penstock.yaml for a bundle and a topic",
     "check": "preflight: what would be refused at start, and the warm-up table",
     "run": "the worker(s)",
     "scaler": "the scaler: KEDA external-push service and metrics",
@@ -44,6 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PenstockError as error:
         sys.stderr.write(f"penstock {arguments.command}: {printable(str(error))}\n")
         return _exit_code(error)
+    except ModuleNotFoundError as error:
+        extra = extra_of(error.name or "")
+        if extra is None:
+            raise
+        sys.stderr.write(
+            f"penstock {arguments.command}: {error.name} is not installed: {how_to_install(extra)}\n"
+        )
+        return exit_usage
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         return 130

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from penstock.engine.clock import Clock
 from penstock.engine.scaling.planner import Plan
 from penstock.schemas.errors import ConfigError, UnavailableError
-from penstock.schemas.externalscaler_pb2 import (
+from penstock.schemas.externalscaler import (
     GetMetricSpecResponse,
     GetMetricsRequest,
     GetMetricsResponse,

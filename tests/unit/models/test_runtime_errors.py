@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from penstock.engine.models.runtime.errors import reason_characters_max, runtime_reason
-from penstock.engine.models.runtime.session import ort_exceptions
+from penstock.engine.models.runtime.onnx_runtime import runtime_errors
 
 
 def raised(nodes: list[object], data: np.ndarray, constants: list[object]) -> Exception:
@@ -22,7 +22,7 @@ def raised(nodes: list[object], data: np.ndarray, constants: list[object]) -> Ex
     model = helper.make_model(graph, opset_imports=domains, ir_version=8)
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    with pytest.raises(ort_exceptions) as caught:
+    with pytest.raises(runtime_errors()) as caught:
         _run(model.SerializeToString(), options, data)
     return caught.value
 
