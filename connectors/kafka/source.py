@@ -14,8 +14,8 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from penstock.connectors.kafka.client import ClientConfig, open_client
-from penstock.connectors.kafka.errors import access_faults, cause_of, consumer_error, said
+from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_client
+from penstock.connectors.kafka.errors import cause_of, consumer_error, said
 from penstock.connectors.kafka.group import generation, group_settings, member_id
 from penstock.connectors.kafka.read_positions import ReadHeads
 from penstock.connectors.kafka.records import to_records
@@ -93,6 +93,7 @@ class KafkaSource:
         self._closed = False
         self._failure: PenstockError | None = None
         self._unreadable: dict[int, int] = {}
+        self._access = AccessErrors()
         settings = group_settings(
             config,
             group=group,
@@ -261,8 +262,8 @@ class KafkaSource:
         """Client-wide errors. What is not named here, the client gets over by itself."""
         if error.fatal():
             self._fail(consumer_error(error, f"group {self._group}"))
-        elif error.code() in access_faults:
-            self._fail(UnavailableError(f"the broker refuses the connection: {said(error)}"))
+        elif (refused := self._access.reaction(error)) is not None:
+            self._fail(refused)
 
     def _fail(self, failure: PenstockError) -> None:
         """Raised by the next poll: what this one brings must not be dropped."""
