@@ -173,6 +173,9 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
             exactly_once=exactly_once,
             max_poll_interval_s=max_poll_interval_s,
             memory_bytes_max=fetch_memory_bytes_max,
+            clock=clock,
+            unreadable=settings.input.unreadable,
+            recreated=settings.input.recreated,
         )
         sources.append(source)
         return source
