@@ -34,7 +34,6 @@ def group_settings(
     """
     half = memory_bytes_max // 2  # the other half is for the answer that is being received
     settings: dict[str, Any] = {
-        "reconnect.backoff.max.ms": 1000,
         "queued.max.messages.kbytes": max(half // 1024, 1024),
         "queued.min.messages": min(max(half // queued_record_bytes, 1000), 1_000_000),
         "fetch.max.bytes": max(half, 1 << 20),

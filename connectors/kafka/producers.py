@@ -41,7 +41,6 @@ class _Queue:
             Producer,
             {
                 "linger.ms": 0,  # deliveries are batches already
-                "reconnect.backoff.max.ms": 1000,
                 **producer_config(config),
                 **properties,
                 "partitioner": "murmur2_random",

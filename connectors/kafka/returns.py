@@ -40,20 +40,21 @@ class Returns:
         heads: ReadHeads,
         policy: UnreadablePolicy,
         clock: Clock,
+        paused: Callable[[int], bool],
         give_up: Callable[[int, GivenUp, KafkaError], None],
         other_error: Callable[[KafkaError, str], None],
     ) -> None:
-        """`give_up`: reading of a partition cannot go on; `other_error`: is told what has to do with no bytes and no offset."""
+        """`paused`: whether a partition is to stay paused for another reason. `give_up`: reading of a partition cannot go on; `other_error`: is told what has to do with no bytes and no offset."""
         self._consumer = consumer
         self._topic = topic
         self._heads = heads
         self._clock = clock
+        self._paused = paused
         self._give_up = give_up
         self._other_error = other_error
         self._doubts = ReadDoubts(policy=policy)
         self._held: dict[int, float] = {}  # paused after an error until this moment
         self._passed: deque[tuple[int, Unreadable]] = deque()  # found, and not taken yet
-        self.paused = False  # everything is: what is made anew is paused too
         self.unreadable_offsets = 0
 
     @property
@@ -164,7 +165,7 @@ class Returns:
         self._held.pop(partition, None)
         if at_s > self._clock.monotonic_s():
             self._held[partition] = at_s
-        if self.paused or partition in self._held:
+        if self._paused(partition) or partition in self._held:
             self._consumer.pause([place])
         else:
             self._consumer.resume([place])
@@ -174,8 +175,9 @@ class Returns:
         ready = sorted(partition for partition, at_s in self._held.items() if at_s <= now_s)
         for partition in ready:
             del self._held[partition]
-        if ready and not self.paused:
-            self._consumer.resume([TopicPartition(self._topic, partition) for partition in ready])
+        places = [TopicPartition(self._topic, p) for p in ready if not self._paused(p)]
+        if places:
+            self._consumer.resume(places)
 
     def _row(self, partition: int, unreadable: Unreadable, topic_id: str | None) -> Records:
         self.unreadable_offsets += unreadable.next - unreadable.first

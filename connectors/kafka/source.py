@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, Protocol, cast
 
 from confluent_kafka import (
@@ -96,6 +96,7 @@ class KafkaSource:
         self._heads = ReadHeads()
         self._seek_due: dict[int, int] = {}  # seeks that the client could not do yet; no record passes before
         self._left: set[int] = set()  # gave or lost them since the first record of the current poll
+        self._held: set[int] = set()  # by whoever polls
         self._paused = False
         self._closed = False
         self._failure: PenstockError | None = None
@@ -119,6 +120,7 @@ class KafkaSource:
             heads=self._heads,
             policy=unreadable,
             clock=clock,
+            paused=lambda partition: self._paused or partition in self._held,
             give_up=self._give_up,
             other_error=self._note_error,
         )
@@ -158,14 +160,24 @@ class KafkaSource:
     def pause(self) -> None:
         """As penstock.engine.ports.Source asks."""
         if not self._paused:
-            self._paused = self._returns.paused = True
+            self._paused = True
             self._consumer.pause(self._places(self._assigned))
 
     def resume(self) -> None:
         """As penstock.engine.ports.Source asks."""
         if self._paused:
-            self._paused = self._returns.paused = False
-            self._consumer.resume(self._places(self._assigned.difference(self._returns.held)))
+            self._paused = False
+            self._consumer.resume(self._places(self._assigned.difference(self._held, self._returns.held)))
+
+    def hold(self, partitions: Collection[int]) -> None:
+        """As penstock.engine.ports.Source asks."""
+        wanted = self._assigned & set(partitions)
+        new, over = wanted - self._held, self._held - wanted
+        self._held = wanted
+        if new:
+            self._consumer.pause(self._places(new))
+        if over and not self._paused:
+            self._consumer.resume(self._places(over.difference(self._returns.held)))
 
     def seek(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
@@ -245,7 +257,7 @@ class KafkaSource:
         if any(map(Message.error, messages)):
             messages, broken = self._returns.without_errors(messages, self._assigned)
         present = set(map(_partition, messages))
-        stale = self._seek_due.keys() | (present - self._assigned)
+        stale = self._seek_due.keys() | (present - self._assigned) | self._held
         if stale & present:
             messages = [message for message in messages if _partition(message) not in stale]
         records: Records | None = None
@@ -384,7 +396,9 @@ class KafkaSource:
     def _let_go(self, consumer: Consumer, partitions: set[int]) -> None:
         self._assigned -= partitions
         self._left |= partitions
-        paused = partitions if self._paused else partitions & (self._unplaced.union(self._returns.held))
+        held = self._unplaced.union(self._held, self._returns.held)
+        paused = partitions if self._paused else partitions & held
+        self._held -= partitions
         self._unplaced -= partitions
         self._returns.forget(partitions)
         for partition in partitions:

@@ -134,7 +134,7 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
     from penstock.connectors.memory.broker import MemoryBroker
     from penstock.engine.ports import AssignmentListener, Source
     from penstock.engine.telemetry.status import StatusBoard
-    from penstock.engine.worker.assembly import Link, make_worker, new_metrics, open_bundle
+    from penstock.engine.worker.assembly import Link, event_log, make_worker, new_metrics, open_bundle
 
     broker = MemoryBroker(clock)
     for topic in topics:
@@ -154,15 +154,17 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
         ends=lambda _: {},
         report=lambda _: None,
     )
+    metrics = new_metrics()
     worker = make_worker(
         settings,
         link,
         name="demo",
         run_folder=folder,
         board=StatusBoard(worker="demo", group=group, topic=topics[0], clock=clock, rows_max=4096),
-        metrics=new_metrics(),
+        metrics=metrics,
         bundle=open_bundle(settings),
         clock=clock,
+        events=event_log(metrics, clock),
     )
     failures: list[str] = []
 

@@ -1,5 +1,6 @@
 """Puts a worker together: the only place that knows both the engine and the connectors."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,12 +24,14 @@ from penstock.engine.models.runtime.cache import CachedModel, check_alone
 from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
 from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
+from penstock.engine.pipeline.hooks import Contact
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
 from penstock.engine.pipeline.rejection_limit import Breaker
 from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
 from penstock.engine.ports import AssignmentListener, Attributions, Predictions, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
+from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
 from penstock.engine.worker.calibration import cost_curve, rehearse
@@ -36,6 +39,8 @@ from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
 from penstock.schemas.records import Records
+
+logger = logging.getLogger("penstock.worker")
 
 message_bytes_max = 1_000_000
 """The longest output message: what Kafka's producers and topics allow by default, less the envelope."""
@@ -60,6 +65,8 @@ class Link:
     open_sink: Callable[[], Sink]
     ends: Callable[[Iterable[int]], Mapping[int, int]]
     report: Callable[[WorkerStatus], None]
+    contact: Callable[[bool], Contact | None] = lambda _: None
+    member: Callable[[], bool | None] = lambda: None
     schemas: SchemaStore | None = None
     prefixes: OutputPrefixes | None = None
 
@@ -82,6 +89,7 @@ class Worker:
             self.pipeline.run(until=until)
         finally:
             self.board.set_state(WorkerState.STOPPED)
+            self.pipeline.tell_stopped()
             self.report(self.board.status())  # the scaler need not wait for silence to know
             self.compute.close(timeout_s=5.0)
             self.pipeline.close(timeout_s=5.0)
@@ -107,6 +115,7 @@ def make_worker(
     metrics: Metrics,
     bundle: Bundle,
     clock: Clock,
+    events: EventLog,
     slot: int = 0,
 ) -> Worker:
     """Prove and warm everything, then join the group. Raises ConfigError for whatever would go wrong at the first record."""
@@ -147,6 +156,11 @@ def make_worker(
     if cached is not None:
         cached.begin()
     show_model(bundle, model, metrics, board)
+    events.note(
+        Event.MODEL_LOADED,
+        f"model {bundle.name} {bundle.version}, digest {bundle.digest}, on {model.device.name} with {model.runtime} "
+        "is verified and warm",
+    )
     board.set_state(WorkerState.JOINING)
 
     compute = ComputeThread(
@@ -166,6 +180,9 @@ def make_worker(
         report=link.report,
         on_rebalance=isolation.reload,
         reference_records=lambda: decoder.reference_records,
+        events=events,
+        contact=link.contact,
+        member=link.member,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(
@@ -358,6 +375,11 @@ def _prediction_encoder(
         )
 
     return encode
+
+
+def event_log(metrics: Metrics, clock: Clock) -> EventLog:
+    """A worker's events: in the log, in the metrics, and kept for /status."""
+    return EventLog(logger=logger, count=lambda event: metrics.events.labels(event=event).inc(), clock=clock)
 
 
 def new_metrics() -> Metrics:

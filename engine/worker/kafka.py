@@ -1,6 +1,5 @@
 """A worker on a real Kafka: proves topics and contracts, opens the two ends, serves health and metrics."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pydantic import SecretStr
 
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.contact import Contact, KafkaContact
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
 from penstock.connectors.kafka.source import KafkaSource
@@ -24,18 +24,17 @@ from penstock.engine.telemetry.status import StatusBoard, WorkerStatus
 from penstock.engine.worker.assembly import (
     Link,
     Worker,
+    event_log,
     make_worker,
     new_metrics,
     open_bundle,
     require_topics,
     worker_name,
 )
-from penstock.schemas.errors import ConfigError
+from penstock.schemas.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
     from penstock.connectors.registry.client import RegistryConfig
-
-logger = logging.getLogger("penstock.worker")
 
 max_poll_interval_s = 300.0
 fetch_memory_bytes_max = 128 << 20
@@ -110,14 +109,16 @@ def open_kafka_worker(
     Serves /metrics, /live, /ready and /status on a loopback port, which it writes to `http-SLOT` in the run folder.
     """
     name = worker_name(settings.kafka.group, slot)
+    metrics = new_metrics()
+    events = event_log(metrics, clock)
     board = StatusBoard(
         worker=name,
         group=settings.kafka.group,
         topic=settings.input.topic,
         clock=clock,
         rows_max=settings.objective.batch_rows_max,
+        events=events.newest,
     )
-    metrics = new_metrics()
     with ExitStack() as held:
         server = HttpServer(worker_routes(metrics=metrics, board=board), host="127.0.0.1", port=http_port)
         server.start()
@@ -134,10 +135,8 @@ def open_kafka_worker(
             metrics=metrics,
             bundle=bundle,
             clock=clock,
+            events=events,
             slot=slot,
-        )
-        logger.info(
-            "model %s %s on %s is verified and warm", bundle.name, bundle.version, worker.model.device.name
         )
         yield worker
 
@@ -202,12 +201,29 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
     def ends(partitions: Iterable[int]) -> Mapping[int, int]:
         return sources[0].ends(partitions) if sources else {}
 
+    def member() -> bool | None:
+        try:
+            sources[0].membership()
+        except UnavailableError:
+            return False
+        return True
+
+    watch = KafkaContact(
+        config, topic=topic, group=settings.kafka.group, member=name, monotonic_s=clock.monotonic_s
+    )
+    held.callback(watch.close)
+
+    def contact(asks_for_members: bool) -> Contact:
+        return watch.contact(asks_for_members=asks_for_members)
+
     return Link(
         cluster=admin.cluster_id(),
         open_source=open_source,
         open_sink=open_sink,
         ends=ends,
         report=_reporter(settings, config, clock, held),
+        contact=contact,
+        member=member,
         schemas=registry,
         prefixes=output_prefixes(
             predictions=output.predictions,

@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from penstock.engine.clock import SystemClock
-from penstock.engine.worker.process import exit_retry
+from penstock.engine.worker.process import exit_retry, quiet_logging
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
 
 logger = logging.getLogger("penstock.worker")
@@ -27,14 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run-folder", type=Path, required=True)
     parser.add_argument("--http-port", type=int, default=0)
     arguments = parser.parse_args(argv)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format=f"%(asctime)s worker {arguments.slot} %(levelname)s %(message)s",
-    )
-    logging.getLogger("penstock.kafka").setLevel(
-        logging.WARNING
-    )  # the client repeats itself while a broker is away
+    quiet_logging(f"worker {arguments.slot}")
     try:
         return _run(arguments.settings, arguments.slot, arguments.run_folder, arguments.http_port)
     except ConfigError as error:

@@ -4,13 +4,12 @@ import argparse
 import logging
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.worker.process import Command, started_ahead
+from penstock.engine.worker.process import Command, quiet_logging, started_ahead
 
 if TYPE_CHECKING:
     from penstock.engine.worker.supervisor import Supervisor
@@ -28,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Supervise until stopped."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s supervisor %(levelname)s %(message)s"
-    )
+    quiet_logging("supervisor")
     command = Command(arguments=(str(arguments.settings),))
     with tempfile.TemporaryDirectory(prefix="penstock-run-") as folder:
         run_folder = Path(folder)

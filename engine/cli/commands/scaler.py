@@ -1,9 +1,7 @@
 """`penstock scaler`: tells KEDA how many workers it takes, and why."""
 
 import argparse
-import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import ScalingSettings, Settings, load_settings
+from penstock.engine.worker.process import quiet_logging
 
 if TYPE_CHECKING:
     from penstock.engine.scaling.keda_service import TlsFiles
@@ -29,10 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until SIGTERM or Ctrl-C. Raises ConfigError for a port, a topic or a certificate that cannot be had."""
     settings = load_settings(arguments.settings)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("penstock.kafka").setLevel(
-        logging.WARNING
-    )  # a broker that is away says so ten times a second
+    quiet_logging("scaler")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
