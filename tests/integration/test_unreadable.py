@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import pytest
 from confluent_kafka import Producer
@@ -12,6 +13,7 @@ from penstock.connectors.kafka import doubts as kafka_doubts
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.doubts import UnreadablePolicy
+from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.source import KafkaSource
 from penstock.engine.clock import SystemClock
 from penstock.schemas.errors import ConfigError
@@ -186,3 +188,31 @@ def test_a_range_is_found_again_after_a_rewind(ground: Ground) -> None:
     polled = _poll(source, lambda polled: len(_offsets(polled)) >= 20)
     assert (_offsets(polled), _ranges(polled)) == (list(range(10, 30)), [(10, 15)])
     source.close(5.0)
+
+
+def test_lag_shows_every_other_partition(ground: Ground) -> None:
+    topic = ground.topic(partitions=2)
+    ground.write(topic, [80] * 10)
+    ground.write(topic, [80] * 7, partition=1)
+    ground.change(topic, 0, at=15)
+    with closing(KafkaOffsets(ground.config, "looks")) as offsets:
+        bad, good = offsets.read(topic)
+        assert "CRC" in bad.fault
+        assert (good.fault, good.end, good.oldest_unfinished_timestamp_ms is not None) == ("", 7, True)
+
+
+def test_an_open_transaction_shows_as_a_log_that_ends_further_than_may_be_read(ground: Ground) -> None:
+    topic = ground.topic()
+    ground.write(topic, [20] * 3)
+    producer = Producer(
+        {"bootstrap.servers": ground.config.bootstrap_servers, "transactional.id": f"{topic}-open"}
+    )
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    for number in range(5):
+        producer.produce(topic, b"%d" % number, partition=0)
+    producer.flush(10)
+    with closing(KafkaOffsets(ground.config, "looks")) as offsets:
+        (found,) = offsets.read(topic)
+        assert (found.end, found.high) == (3, 8)
+    producer.abort_transaction(10)
