@@ -220,7 +220,8 @@ class KafkaOffsets:
 
     def _look(self, topic: str, unknown: Mapping[int, tuple[int, int]]) -> dict[int, str]:
         """Look at the first record of each; those that gave none, with the reason."""
-        waiting, faults = set(unknown), {}
+        waiting = set(unknown)
+        faults: dict[int, str] = {}
         deadline_s = time.monotonic() + peek_timeout_s
         try:
             self._reader.assign([TopicPartition(topic, p, position) for p, (position, _) in unknown.items()])

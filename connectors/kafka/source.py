@@ -19,10 +19,12 @@ from penstock.connectors.kafka.client import ClientConfig, open_client
 from penstock.connectors.kafka.doubts import GivenUp, UnreadablePolicy
 from penstock.connectors.kafka.errors import access_faults, cause_of, consumer_error, said
 from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings
+from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.offset_notes import offset_note
 from penstock.connectors.kafka.read_positions import ReadHeads
 from penstock.connectors.kafka.records import to_records
 from penstock.connectors.kafka.returns import Returns
+from penstock.connectors.kafka.stalls import StallDetector
 from penstock.connectors.kafka.starts import Recreated, Start, Starts, recreated_sentence
 from penstock.connectors.kafka.topic_watch import TopicFacts, TopicWatch
 from penstock.schemas.errors import ConfigError, FencedError, InvariantError, PenstockError, UnavailableError
@@ -125,6 +127,9 @@ class KafkaSource:
             other_error=self._note_error,
         )
         self._watch = TopicWatch(config, topic, clock=clock)
+        self._stalls = StallDetector(
+            topic=topic, open_offsets=lambda: KafkaOffsets(config, group), clock=clock
+        )
         self._consumer.subscribe(
             [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -229,8 +234,13 @@ class KafkaSource:
         return found
 
     def reading(self) -> Reading:
-        """What stands in the way of reading, for whoever looks."""
+        """What stands in the way of reading; to be asked for about once a second."""
+        heads = {partition: self._heads.next(partition) for partition in self._assigned}
+        paused = self._assigned if self._paused else self._held
+        stalls = self._stalls.look(heads, self.ends(self._assigned), paused)
         return Reading(
+            stalled_s=stalls.stalled_s,
+            open_transactions=stalls.open_transactions,
             doubts=self._returns.sentences(),
             unreadable_offsets=self._returns.unreadable_offsets,
             recreations=self._recreations,
@@ -242,6 +252,7 @@ class KafkaSource:
             return
         self._closed = True
         self._watch.close()
+        self._stalls.close()
         held = sorted(self._assigned)
         self._assigned.clear()
         self._unplaced.clear()

@@ -38,6 +38,7 @@ from penstock.engine.worker.calibration import cost_curve, rehearse
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
+from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.worker")
@@ -67,6 +68,7 @@ class Link:
     report: Callable[[WorkerStatus], None]
     contact: Callable[[bool], Contact | None] = lambda _: None
     member: Callable[[], bool | None] = lambda: None
+    reading: Callable[[], Reading] = Reading
     schemas: SchemaStore | None = None
     prefixes: OutputPrefixes | None = None
 
@@ -182,6 +184,7 @@ def make_worker(
         reference_records=lambda: decoder.reference_records,
         events=events,
         contact=link.contact,
+        reading=link.reading,
         member=link.member,
     )
     letters = settings.dead_letters

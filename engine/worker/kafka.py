@@ -32,6 +32,7 @@ from penstock.engine.worker.assembly import (
     worker_name,
 )
 from penstock.schemas.errors import ConfigError, UnavailableError
+from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
     from penstock.connectors.registry.client import RegistryConfig
@@ -224,6 +225,7 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
         report=_reporter(settings, config, clock, held),
         contact=contact,
         member=member,
+        reading=lambda: sources[0].reading() if sources else Reading(),
         schemas=registry,
         prefixes=output_prefixes(
             predictions=output.predictions,

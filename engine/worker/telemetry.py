@@ -14,7 +14,9 @@ from penstock.engine.pipeline.ledger import Ledger
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard, WorkerState, WorkerStatus
+from penstock.engine.worker.input_state import InputState
 from penstock.engine.worker.situation import Situation, assignment_text
+from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
 
 gauges_every_s = 1.0
@@ -36,6 +38,7 @@ class Observer:
         reference_records: Callable[[], int],
         events: EventLog,
         contact: Callable[[bool], Contact | None] = lambda _: None,
+        reading: Callable[[], Reading] = Reading,
         member: Callable[[], bool | None] = lambda: None,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
@@ -53,6 +56,8 @@ class Observer:
         self._reference_counted = 0
         self._events = events
         self._contact = contact
+        self._reading = reading
+        self._input = InputState(metrics=metrics, events=events, topic=topic, clock=clock)
         self._member = member
         self._situation = Situation(metrics=metrics, board=board, events=events, clock=clock)
         self._any_delivered = False
@@ -159,6 +164,7 @@ class Observer:
 
     def _refresh(self, waiting: Waiting) -> None:
         in_hand = waiting.batcher + waiting.compute + waiting.delivery
+        self._situation.input_waits = self._input.look(self._reading())
         contact = self._contact(self._situation.joining_long)
         self._situation.look(contact, member=self._member(), in_hand=in_hand)
         for queue in ("batcher", "compute", "delivery"):

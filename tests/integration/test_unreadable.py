@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.kafka import doubts as kafka_doubts
+from penstock.connectors.kafka import stalls
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.doubts import UnreadablePolicy
@@ -201,7 +202,9 @@ def test_lag_shows_every_other_partition(ground: Ground) -> None:
         assert (good.fault, good.end, good.oldest_unfinished_timestamp_ms is not None) == ("", 7, True)
 
 
-def test_an_open_transaction_shows_as_a_log_that_ends_further_than_may_be_read(ground: Ground) -> None:
+def test_an_open_transaction_shows_as_a_log_that_ends_further_than_may_be_read(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
     topic = ground.topic()
     ground.write(topic, [20] * 3)
     producer = Producer(
@@ -215,4 +218,11 @@ def test_an_open_transaction_shows_as_a_log_that_ends_further_than_may_be_read(g
     with closing(KafkaOffsets(ground.config, "looks")) as offsets:
         (found,) = offsets.read(topic)
         assert (found.end, found.high) == (3, 8)
+    monkeypatch.setattr(stalls, "stalled_after_s", 0.5)
+    source = ground.source(topic, group="waits", unreadable="stop")
+    _poll(source, lambda polled: len(_offsets(polled)) >= 3)
+    _poll(source, lambda _: source.reading().open_transactions == {0: 5})
+    assert source.reading().stalled_s == {}
     producer.abort_transaction(10)
+    _poll(source, lambda _: source.reading().open_transactions == {})
+    source.close(5.0)
