@@ -20,6 +20,7 @@ commands = {
     "run": "the worker(s)",
     "scaler": "the scaler: KEDA external-push service and metrics",
     "lag": "how far behind, in records and in seconds",
+    "offsets": "the group's committed offsets: show, reset",
     "dlq": "dead letters: list, show, replay",
     "explain": "one record's prediction and its reasons",
     "completion": "the command line completed by bash, zsh or fish",

@@ -181,6 +181,15 @@ class InputSettings(Section):
     null_value: Literal["dead_letter", "skip"] = Field(
         "dead_letter", description="what a record without a value becomes"
     )
+    unreadable: Literal["stop", "set_aside"] = Field(
+        "stop",
+        description="when bytes stored on the broker stay unreadable: stop the worker, or set_aside: one dead letter names "
+        "the range of offsets, and reading goes on behind it",
+    )
+    recreated: Literal["read", "stop"] = Field(
+        "read",
+        description="when the topic was deleted and made anew: read every partition from its beginning, or stop the worker",
+    )
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True)
 

@@ -33,6 +33,7 @@ from penstock.engine.worker.assembly import (
     worker_name,
 )
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
     from penstock.connectors.registry.client import RegistryConfig
@@ -201,6 +202,9 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
             exactly_once=exactly_once,
             max_poll_interval_s=max_poll_interval_s,
             memory_bytes_max=fetch_memory_bytes_max,
+            clock=clock,
+            unreadable=settings.input.unreadable,
+            recreated=settings.input.recreated,
         )
         sources.append(source)
         return source
@@ -248,6 +252,7 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
         report=_reporter(settings, config, clock, held),
         contact=contact,
         member=member,
+        reading=lambda: sources[0].reading() if sources else Reading(),
         schemas=registry,
         prefixes=output_prefixes(
             predictions=output.predictions,
