@@ -22,6 +22,7 @@ commands = {
     "lag": "how far behind, in records and in seconds",
     "offsets": "the group's committed offsets: show, reset",
     "dlq": "dead letters: list, show, replay",
+    "score": "files: Parquet, CSV or JSON lines in, predictions and explanations out",
     "explain": "one record's prediction and its reasons",
     "completion": "the command line completed by bash, zsh or fish",
     "bench": "the figures of the README, measured here and now",

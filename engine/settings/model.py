@@ -162,6 +162,15 @@ class RegistrySettings(Section):
     timeout_s: float = Field(3.0, gt=0, le=30)
 
 
+class JsonSettings(Section):
+    """How JSON records are read where producers differ."""
+
+    nan: Literal["reject", "missing"] = Field(
+        "reject",
+        description="the literals NaN and Infinity, which JSON does not have and some producers write, in a feature's field: reject the record, or read NaN as missing and Infinity as the feature's policy for infinities says",
+    )
+
+
 class InputSettings(Section):
     """What arrives."""
 
@@ -175,7 +184,19 @@ class InputSettings(Section):
         description="folder of further .avsc files that records of single_object framing are written with",
     )
     framing: Literal["confluent", "single_object", "none"] | None = Field(
-        None, description="default: confluent with a registry, single_object without"
+        None,
+        description="default: confluent with a registry, single_object without; of JSON none, or confluent for records behind a schema id, which is not looked up",
+    )
+    json_values: JsonSettings = Field(JsonSettings(), alias="json")
+    record_type: str | None = Field(
+        None,
+        min_length=1,
+        max_length=512,
+        description="Avro only: the full name of the record to read, on a topic that holds several types; records of other types are skipped and counted as skipped",
+    )
+    no_features: Literal["reject", "skip", "score"] = Field(
+        "reject",
+        description="what a record becomes that holds none of the model's fields, not even as null: a dead letter, nothing (counted as skipped), or a prediction from missing values alone",
     )
     record_bytes_max: int = Field(1 << 20, ge=16, le=64 << 20)
     null_value: Literal["dead_letter", "skip"] = Field(
@@ -349,10 +370,12 @@ class Settings(Section):
         named = [name for name in names if name]
         if len(set(named)) != len(named):
             raise ValueError("input and output topics must differ from each other")
-        if self.input.framing == "confluent" and self.registry is None:
+        if self.input.framing == "confluent" and self.registry is None and self.input.format == "avro":
             raise ValueError("input.framing confluent needs a registry")
-        if self.input.format == "json" and self.input.framing not in (None, "none"):
-            raise ValueError(f"input.framing {self.input.framing} does not go with format json")
+        if self.input.format == "json" and self.input.framing == "single_object":
+            raise ValueError("input.framing single_object does not go with format json")
+        if self.input.format == "json" and self.input.record_type is not None:
+            raise ValueError("input.record_type chooses among Avro types; a JSON record has no type")
         return self
 
     @property

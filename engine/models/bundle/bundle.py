@@ -43,7 +43,7 @@ class Golden:
     labels: NDArray[np.int64] | None  # (G,)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Bundle:
     """A verified bundle, in memory: nothing is read from the folder again."""
 
@@ -56,6 +56,10 @@ class Bundle:
     background_digest: str | None
     input_schema: dict[str, Any] | None
     """The reader's Avro schema of the input records."""
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.model):,} bytes of model, {len(self.signature.features)} features"
+        return f"<Bundle {self.name} {self.version}: {parts}, digest {self.digest[:12]}>"
 
     @staticmethod
     def load(path: Path | str) -> "Bundle":
