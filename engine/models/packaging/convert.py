@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from penstock.engine.features.narrowing import as_fed, levels_of
 from penstock.engine.features.overrides import Overrides, table_features
 from penstock.engine.features.signature import Feature, ModelInput, Signature
 from penstock.engine.models.bundle.manifest import Labels, Meaning, ModelOutput
-from penstock.engine.models.packaging.narrowing import as_fed, levels_of
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.onnx.write import write_forest

@@ -25,10 +25,10 @@ from sklearn.tree import DecisionTreeRegressor
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.json_rows import JsonRows
+from penstock.engine.features.narrowing import as_fed, cuts_of, levels_of, widened
 from penstock.engine.features.policies import FeaturePolicies
 from penstock.engine.features.signature import Feature, ModelInput, Signature
 from penstock.engine.models.bundle.bundle import Bundle
-from penstock.engine.models.packaging.narrowing import as_fed, cuts_of, levels_of, widened
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.packaging.parity import ParityError
 from penstock.engine.models.runtime.loader import open_model
