@@ -52,6 +52,7 @@ bench: setup ## the figures of the README, measured here; tables and pictures un
 
 docs: $(VENV)/.native ## regenerate the references under docs/
 	@$(BIN)/python -P docs/build_reference.py docs
+	@$(BIN)/python -m tests.model_families docs/models.md
 
 wheel: $(VENV)/.native ## one wheel into dist/
 	@uv build --wheel --no-build-isolation --out-dir dist
