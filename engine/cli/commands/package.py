@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from penstock.engine.console.terminal import Terminal
+from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.packaging.optimize import Optimized, error_allowed_default
 from penstock.engine.models.packaging.package import PackageReport, package
 from penstock.engine.models.packaging.parity import tolerance_default
@@ -162,6 +163,7 @@ def _facts(report: PackageReport) -> dict[str, str]:
         ),
         "missing values": ", ".join(["null, absent, NaN", *(f"{marker:g}" for marker in markers)]),
         "explained by": _explained_by(report),
+        "worker's memory": f"about {as_text(worker_bytes(bundle))} (an estimate, by the size of the model)",
         "native trees": _native(report),
         "compared on": f"{parity.rows_given + parity.rows_made_up} rows: {rows}",
         "compared with": _compared_with(report),
@@ -266,6 +268,7 @@ def _json(report: PackageReport) -> dict[str, Any]:
         "classes": list(bundle.classes),
         "outputs": [asdict(output) for output in bundle.outputs],
         "trees": bundle.trees,
+        "worker_bytes": worker_bytes(bundle),
         "covers": bundle.covers,
         "background_digest": bundle.background_digest,
         "parity": {
