@@ -78,7 +78,7 @@ class RowDecoder:
         self._skips_null = skips_null
         self._record_bytes_max = record_bytes_max
         self._policies = FeaturePolicies(signature)
-        self._empty = np.empty((0, signature.width), dtype=signature.dtype)
+        self._empty = np.empty((0, signature.width), dtype=signature.record_dtype)
         self._compiled: OrderedDict[bytes, Rows | RecordError] = OrderedDict()
 
     def decode(self, records: Records) -> Decoded:

@@ -25,7 +25,7 @@ class JsonRows:
 
     def __init__(self, signature: Signature) -> None:
         self._width = signature.width
-        self._dtype = signature.dtype
+        self._dtype = signature.record_dtype
         self._objects = ObjectRows(signature)
 
     def read(

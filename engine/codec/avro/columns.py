@@ -46,7 +46,7 @@ class NativeRows:
         self._program = make_program(writer, reader, _as_numbers(signature, numbered))
         self._tables = _tables(signature, numbered)
         self._skip = skip
-        self._as_double = signature.dtype == np.float64
+        self._as_double = signature.record_dtype == np.float64
 
     def read(
         self, values: Sequence[bytes]
@@ -82,7 +82,7 @@ def _as_numbers(signature: Signature, names: frozenset[str]) -> Signature:
     """The signature with these categories read as the numbers they are."""
     if not names:
         return signature
-    dtype: Literal["float32", "float64"] = "float32" if signature.dtype == np.float32 else "float64"
+    dtype: Literal["float32", "float64"] = "float32" if signature.record_dtype == np.float32 else "float64"
     return Signature(
         features=tuple(
             replace(feature, kind="number", categories=(), missing="nan", unseen="nan")
@@ -101,7 +101,7 @@ def _tables(
 
     Raises UnsupportedSchemaError where the matrix could take one number for another.
     """
-    exact = 1 << (24 if signature.dtype == np.float32 else 53)
+    exact = 1 << (24 if signature.record_dtype == np.float32 else 53)
     tables = []
     for column, feature in enumerate(signature.column_features):
         if feature.name not in names:

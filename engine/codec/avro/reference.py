@@ -56,7 +56,7 @@ class ReferenceRows:
     def __init__(self, writer: Schema, reader: Schema, signature: Signature, *, skip: int) -> None:
         self._records = ReferenceReader(writer, reader, skip=skip)
         self._objects = ObjectRows(signature)
-        self._width, self._dtype = signature.width, signature.dtype
+        self._width, self._dtype = signature.width, signature.record_dtype
 
     def read(
         self, values: Sequence[bytes]

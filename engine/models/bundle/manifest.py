@@ -11,7 +11,7 @@ from penstock.engine.features.signature import Signature
 from penstock.engine.models.bundle.run_options import Runtime
 from penstock.schemas.errors import ConfigError
 
-format_number = 3
+format_number = 4
 output_width_max = 1 << 20
 _text_characters_max = 256
 

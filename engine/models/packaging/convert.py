@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ from onnx import TensorProto, helper
 from penstock.engine.features.overrides import Overrides, table_features
 from penstock.engine.features.signature import Feature, ModelInput, Signature
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
+from penstock.engine.models.packaging.narrowing import as_fed, levels_of
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.forest import Forest
 from penstock.engine.trees.onnx.write import write_forest
 from penstock.schemas.errors import ConfigError
 
 Score = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
-"""Outputs by name, each (R, K), of the original on matrix rows (R, F); a category is its code, missing is NaN."""
+"""Outputs by name, each (R, K), of the original on matrix rows (R, F); a category is its code, missing is NaN.
+
+Outputs that the original has no method for are left out, and reported as not compared.
+"""
 input_name = "features"
 _foreign_errors = (ValueError, TypeError, RuntimeError)
 
@@ -32,6 +37,8 @@ class PackageOptions:
     feature_names: tuple[str, ...] | None = None
     overrides: Overrides = ()
     classes: tuple[str, ...] | None = None
+    missing: float | None = None
+    """A number that stands for a missing value in every number feature that names none of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -47,6 +54,11 @@ class Converted:
     outputs: tuple[ModelOutput, ...]
     labels: Labels | None
     score: Score
+    """On rows as records hold them, in double precision."""
+    compared_with: str = "predict"
+    """The method of the original that `score` asks."""
+    is_its_own_original: bool = False
+    """`score` runs the very graph that is packaged: nothing is compared with the model it was made from."""
     score_labels: Callable[[NDArray[np.float64]], NDArray[np.int64]] | None = None
     """Class numbers (R,) as the original says them; None: the highest of the scores, as in the bundle."""
     notes: tuple[str, ...] = ()
@@ -66,7 +78,11 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
     if module == "xgboost":
         is_booster = not hasattr(model, "get_booster")
         booster = model if is_booster else model.get_booster()
-        return _xgboost(booster, _with_classes(wishes, model), stop_at_best=not is_booster)
+        wishes = _with_classes(wishes, model)
+        marker = getattr(model, "missing", None)
+        if wishes.missing is None and marker is not None and not math.isnan(marker):
+            wishes = replace(wishes, missing=float(marker))
+        return _xgboost(booster, wishes, stop_at_best=not is_booster)
     if hasattr(model, "predict") and hasattr(model, "get_params"):
         return _sklearn(model, wishes)
     raise ConfigError(f"a {type(model).__name__} cannot be packaged; give a model file, or a fitted model")
@@ -93,7 +109,26 @@ def _with_classes(wishes: PackageOptions, model: Any) -> PackageOptions:
     known = getattr(model, "classes_", None)
     if wishes.classes is not None or known is None:
         return wishes
-    return replace(wishes, classes=tuple(str(name) for name in np.asarray(known).tolist()))
+    return replace(wishes, classes=class_names(np.asarray(known).tolist()))
+
+
+def class_names(values: Sequence[Any]) -> tuple[str, ...]:
+    """What a classifier's classes are called, whichever way the model comes: whole numbers without a decimal point."""
+    return tuple(
+        str(int(value)) if isinstance(value, float) and value.is_integer() else str(value) for value in values
+    )
+
+
+def with_sentinel(features: tuple[Feature, ...], sentinel: float | None) -> tuple[Feature, ...]:
+    """The features, a missing value of each number written as `sentinel` too where it names none of its own."""
+    if sentinel is None:
+        return features
+    return tuple(
+        feature
+        if feature.kind == "category" or feature.sentinel is not None
+        else replace(feature, sentinel=sentinel)
+        for feature in features
+    )
 
 
 def _lightgbm_file(data: bytes, wishes: PackageOptions) -> Converted:
@@ -119,12 +154,17 @@ def _lightgbm(text: str, wishes: PackageOptions) -> Converted:
     features = table_features(
         names, tables=read.categories, categorical=read.categorical, overrides=wishes.overrides
     )
+    features = with_sentinel(features, wishes.missing)
     return of_forest(
         read.forest,
         exponential=read.exponential,
         source=f"lightgbm {lightgbm.__version__}",
         features=features,
-        predict=lambda rows: np.asarray(booster.predict(rows, num_threads=1)),
+        predict=lambda rows: np.asarray(
+            booster.predict(_without_markers(rows, features, besides=None), num_threads=1)
+        ),
+        cuts=read.cuts,
+        compared_with="Booster.predict",
     )
 
 
@@ -153,12 +193,14 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
     features = table_features(
         names, tables=read.categories, categorical=read.categorical, overrides=wishes.overrides
     )
+    features = with_sentinel(features, wishes.missing)
     types = ["c" if index in read.categorical else "q" for index in range(columns)]
     as_margin = json.loads(data)["learner"]["objective"]["name"] == "multi:softmax"  # else it answers labels
 
     def predict(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         matrix = xgboost.DMatrix(
-            rows.astype(np.float32),
+            _without_markers(rows, features, besides=wishes.missing),
+            missing=np.nan if wishes.missing is None else wishes.missing,
             feature_types=booster.feature_types or types,
             feature_names=booster.feature_names,
             enable_categorical=True,
@@ -180,7 +222,20 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
         features=features,
         predict=predict,
         notes=tuple(notes),
+        compared_with="Booster.predict",
     )
+
+
+def _without_markers(
+    rows: NDArray[np.float64], features: tuple[Feature, ...], *, besides: float | None
+) -> NDArray[np.float64]:
+    """The rows with NaN for the sentinels of features, but for the one that the library itself is told about."""
+    marked = rows.copy()
+    owners = [feature for feature in features for _ in range(feature.width)]
+    for column, feature in enumerate(owners):
+        if feature.sentinel is not None and feature.sentinel != besides:
+            marked[marked[:, column].astype(np.float32) == np.float32(feature.sentinel), column] = np.nan
+    return marked
 
 
 def _softmax(margins: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -199,14 +254,14 @@ def _onnx_file(data: bytes, wishes: PackageOptions) -> Converted:
     labels = graph.labels if graph.labels and graph.labels.values is not None else None
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        found = run(rows.astype(graph.signature.dtype))
+        found = run(as_fed(rows, graph.signature))
         return {output.name: _plain(found[output.name], len(rows)) for output in graph.outputs}
 
     def score_labels(rows: NDArray[np.float64]) -> NDArray[np.int64]:
         assert labels is not None
         assert labels.values is not None
         places = {value: place for place, value in enumerate(labels.values)}
-        found = run(rows.astype(graph.signature.dtype))[labels.output]
+        found = run(as_fed(rows, graph.signature))[labels.output]
         return np.array([places[value] for value in np.asarray(found).reshape(-1).tolist()], dtype=np.int64)
 
     return Converted(
@@ -217,6 +272,7 @@ def _onnx_file(data: bytes, wishes: PackageOptions) -> Converted:
         outputs=graph.outputs,
         labels=graph.labels,
         score=score,
+        is_its_own_original=True,
         score_labels=score_labels if labels else None,
         notes=graph.notes,
     )
@@ -255,10 +311,13 @@ def of_forest(
     features: tuple[Feature, ...],
     predict: Callable[[NDArray[np.float64]], NDArray[np.generic]],
     notes: tuple[str, ...] = (),
+    cuts: tuple[tuple[float, ...], ...] = (),
+    compared_with: str = "predict",
 ) -> Converted:
     """A model that is trees and nothing else. `predict` is the original: (R,) or (R, K) answers of matrix rows.
 
     With `exponential` the answer is exp(raw score): the raw score is an output too, since that is what adds up.
+    `cuts`: see Signature.
     """
     name = forest.output_name
     outputs = [ModelOutput(name=name, width=forest.classes)]
@@ -280,7 +339,10 @@ def of_forest(
         found = found.reshape(len(rows), -1)
         if forest.classes == 2 and found.shape[1] == 1 and forest.labels:
             found = np.concatenate((1 - found, found), axis=1)
-        return {name: found}
+        if not exponential:
+            return {name: found}
+        with np.errstate(divide="ignore"):
+            return {name: found, forest.output_name: np.log(found)}
 
     return Converted(
         source=source,
@@ -289,9 +351,27 @@ def of_forest(
         signature=Signature(
             features=features,
             inputs=(ModelInput(name=input_name, dtype="float32", start=0, width=forest.features),),
+            cuts=cuts if any(cuts) else (),
         ),
         outputs=tuple(outputs),
         labels=Labels(classes=forest.labels, output=name, values=None) if forest.labels else None,
         score=score,
-        notes=notes,
+        compared_with=compared_with,
+        notes=(*notes, *_crowded(features, cuts)),
+    )
+
+
+def _crowded(features: tuple[Feature, ...], cuts: tuple[tuple[float, ...], ...]) -> tuple[str, ...]:
+    """A note on columns whose thresholds are closer together than float32 tells numbers apart."""
+    owners = [feature for feature in features for _ in range(feature.width)]
+    close = []
+    for feature, column in zip(owners, cuts, strict=False):
+        values = np.array(column, dtype=np.float64)
+        if len(values) and (levels_of(values) != values.astype(np.float32)).any():
+            close.append(feature.name)
+    if not close:
+        return ()
+    return (
+        f"the model tells numbers of {', '.join(dict.fromkeys(close))} apart that float32 does not: they are compared in "
+        "double precision as records are read, and shown rounded",
     )

@@ -18,9 +18,18 @@ from penstock.engine.models.bundle.bundle import Bundle, Golden
 from penstock.engine.models.bundle.manifest import Manifest, json_object
 from penstock.engine.models.bundle.run_options import Runtime
 from penstock.engine.models.packaging.convert import Converted, PackageOptions, convert
+from penstock.engine.models.packaging.narrowing import as_fed, widened
 from penstock.engine.models.packaging.optimize import Optimized, optimize
-from penstock.engine.models.packaging.parity import Parity, prove_parity, tolerance_default
-from penstock.engine.models.probes.probe_rows import read_rows, rows_made_up, rows_of_table, rows_that_pass
+from penstock.engine.models.packaging.parity import Expected, Parity, prove_parity, tolerance_default
+from penstock.engine.models.probes.boundary_rows import threshold_rows
+from penstock.engine.models.probes.probe_rows import (
+    policies_applied,
+    read_expected,
+    read_rows,
+    records_made_up,
+    rows_made_up,
+    rows_of_table,
+)
 from penstock.engine.models.runtime.loader import Comparison, compare, varied_rows
 from penstock.engine.models.runtime.native_trees import NativeModel, order_of, prove
 from penstock.engine.models.runtime.session import OnnxModel, choose_device
@@ -31,6 +40,8 @@ from penstock.schemas.errors import ConfigError, ModelError
 golden_rows = 64
 tried_rows_max = 4096
 """Of the rows given, those that other forms of the graph are compared on."""
+tests_met_max = 1024
+"""Tests of the trees that get rows of their own when parity is proved."""
 _batch_rows = 1024
 
 
@@ -60,6 +71,8 @@ def package(
     classes: Sequence[str] | None = None,
     background: Any = None,
     rows: Any = None,
+    expected: Any = None,
+    missing: float | None = None,
     input_schema: Path | None = None,
     tolerance: float = tolerance_default,
     optimize_within: float | None = None,
@@ -69,7 +82,10 @@ def package(
 
     `features`: a features file, or what would stand in it. `background` and `rows`: a path (.npy, .csv, .parquet), a data
     frame, or an array of matrix rows (R, F), a category as its code; explanations are relative to the background, and
-    parity is proved on both and on rows made up to sit on every threshold. `name`: default, the folder's name.
+    parity is proved on both and on rows made up around every threshold. The original gets every row as it is, in double
+    precision, the packaged model what the stream would make of it. `expected`: what the original answers to `rows`, a path or
+    an array (R,) or (R, K), or a data frame, for where the file cannot be asked (.onnx) or has no method for an output.
+    `missing`: a number that stands for a missing value (XGBoost's `missing=`). `name`: default, the folder's name.
     `optimize_within`: try other forms of the graph and options of its session, and keep the fastest whose scores differ by
     no more than this from the graph's as converted; as that goes by the clock, the same input need not give the same bytes
     then. None: keep it as converted. `optimize_on`: the device where that is measured, and whose scores the golden batch
@@ -85,18 +101,33 @@ def package(
             feature_names=None if feature_names is None else tuple(feature_names),
             overrides=overrides,
             classes=None if classes is None else tuple(classes),
+            missing=missing,
         ),
     )
     signature = converted.signature
     known = None if background is None else _rows(background, signature, "the background")
-    more = np.empty((0, signature.width)) if rows is None else _rows(rows, signature, "the rows")
+    more, kept_rows = (
+        (np.empty((0, signature.width)), None)
+        if rows is None
+        else _rows_and_places(rows, signature, "the rows")
+    )
     given = more if known is None else np.concatenate((known, more))
     opening = Opening(device=Device(), threads=1, batch_rows_max=_batch_rows)
     runner = opening.open(converted)
-    made_up = rows_made_up(signature, converted.forest, given)
-    parity = prove_parity(converted, runner, given=given, made_up=made_up, tolerance=tolerance)
+    made_up = records_made_up(signature, converted.forest, given)
+    head_on = _head_on(converted, given, made_up)
+    parity = prove_parity(
+        converted,
+        runner,
+        given=given,
+        made_up=np.concatenate((made_up, head_on)),
+        tolerance=tolerance,
+        expected=None if expected is None else _expected(expected, converted, more, kept_rows),
+    )
     schema = None if input_schema is None else _schema_bytes(input_schema, signature)
-    tried = np.concatenate((given[:tried_rows_max], made_up)).astype(signature.dtype)
+    fed = as_fed(given, signature).astype(np.float64)
+    alike = rows_made_up(signature, converted.forest, fed)
+    tried = np.concatenate((fed[:tried_rows_max], alike)).astype(signature.dtype)
     optimized, kept = None, Runtime()
     if optimize_within is not None:
         optimized = optimize(
@@ -118,19 +149,14 @@ def package(
             trees=converted.forest is not None,
             covers=converted.forest is not None and converted.forest.cover is not None,
             provenance=_provenance(converted, parity),
-            runtime=replace(kept, native=prove(converted, runner, given)),
+            runtime=replace(kept, native=prove(converted, runner, fed)),
         ),
         model=converted.model,
-        golden=_golden(keeper, np.concatenate((given[: golden_rows // 2], made_up)).astype(signature.dtype)),
-        background=None if known is None else known.astype(signature.dtype),
+        golden=_golden(keeper, np.concatenate((fed[: golden_rows // 2], alike)).astype(signature.dtype)),
+        background=None if known is None else as_fed(known, signature),
         input_schema=schema,
     )
     notes = list(converted.notes)
-    if parity.rows_narrowed:
-        notes.append(
-            f"on {parity.rows_narrowed} of {parity.rows_given} given rows the original itself answers differently when "
-            f"their numbers are rounded to {signature.dtype}, as the packaged model takes them"
-        )
     if not bundle.covers and bundle.background is None:
         notes.append("without a background (--background) its predictions cannot be explained")
     if kept.form != "converted":
@@ -167,7 +193,43 @@ def _compared(bundle: Bundle, runner: OnnxModel) -> tuple[Comparison, ...]:
     return compare(runner, NativeModel(bundle), varied_rows(bundle, runner), _batch_rows, SystemClock())
 
 
+def _head_on(
+    converted: Converted, given: NDArray[np.float64], made_up: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Rows that meet the tests of the trees from both sides, as records hold them: one double apart where that counts."""
+    signature = converted.signature
+    base = given[:tried_rows_max] if len(given) else made_up
+    if converted.forest is None or signature.dtype != np.float32 or not len(base):
+        return np.empty((0, signature.width))
+    fed = as_fed(base, signature).astype(np.float64)
+    rows = threshold_rows(converted.forest, signature, fed, tests_max=tests_met_max).rows
+    return widened(rows.astype(np.float32), signature)
+
+
+def _expected(
+    expected: Any, converted: Converted, rows: NDArray[np.float64], kept: NDArray[np.bool_] | None
+) -> Expected:
+    """What the original is said to answer to the rows given. Raises ConfigError where it does not fit them."""
+    if kept is None:
+        raise ConfigError("--expected is the original's answers to the rows of --rows: give both")
+    outputs = read_expected(expected, converted.outputs, converted.labels)
+    for answers in outputs.values():
+        if len(answers) != len(kept):
+            raise ConfigError(f"there are {len(answers)} expected answers to {len(kept)} rows")
+    origin = str(expected) if isinstance(expected, (str, Path)) else "the answers given"
+    return Expected(
+        rows=rows, outputs={name: answers[kept] for name, answers in outputs.items()}, origin=origin
+    )
+
+
 def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
+    return _rows_and_places(rows, signature, what)[0]
+
+
+def _rows_and_places(
+    rows: Any, signature: Signature, what: str
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The rows that no policy rejects, replacements in place, and which of those given they are."""
     if isinstance(rows, (str, Path)):
         matrix = read_rows(Path(rows), signature)
     elif hasattr(rows, "columns"):
@@ -183,10 +245,10 @@ def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
             and ((codes != np.floor(codes)) | (codes < 0) | (codes >= len(feature.categories))).any()
         ):
             raise ConfigError(f"{what} hold a code of {feature.name} that is not in its table")
-    passing = rows_that_pass(matrix, signature)
-    if not len(passing):
+    filled, kept = policies_applied(matrix, signature)
+    if not kept.any():
         raise ConfigError(f"every one of {what} misses a value that the model cannot do without")
-    return passing
+    return filled[kept], kept
 
 
 def _golden(model: Model, rows: NDArray[np.generic]) -> Golden:
