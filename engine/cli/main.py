@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from penstock.engine.console.terminal import Terminal
+from penstock.schemas.distribution import extra_of, how_to_install
 from penstock.schemas.errors import ConfigError, FencedError, NotReadyError, PenstockError
 
 commands = {
@@ -43,6 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PenstockError as error:
         sys.stderr.write(f"penstock {arguments.command}: {error}\n")
         return _exit_code(error)
+    except ModuleNotFoundError as error:
+        extra = extra_of(error.name or "")
+        if extra is None:
+            raise
+        sys.stderr.write(
+            f"penstock {arguments.command}: {error.name} is not installed: {how_to_install(extra)}\n"
+        )
+        return exit_usage
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         return 130
