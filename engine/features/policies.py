@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.features.narrowing import Narrowing
 from penstock.engine.features.signature import Signature
 from penstock.engine.models.packaging.narrowing import Narrowing
 from penstock.schemas.reasons import Reason, Stage

@@ -129,7 +129,7 @@ class Signature:
     inputs: tuple[ModelInput, ...]
     cuts: tuple[tuple[float, ...], ...] = ()
     """For each column the thresholds, ascending, that the original compares in double precision while the graph compares
-    float32 (penstock.engine.models.packaging.narrowing keeps every value on its side of each); empty where there is no such column."""
+    float32 (penstock.engine.features.narrowing keeps every value on its side of each); empty where there is no such column."""
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]

@@ -118,11 +118,19 @@ def _show_each(
     for row in range(len(matrix)):
         reasons = reasons_of(bundle, matrix[row], attributions.values[row])
         index = int(attributions.output_index[row])
-        target = predictions.classes[index] if index < len(predictions.classes) else attributions.output_name
+        target = _target(predictions, attributions.output_name, index)
         score = float(attributions.base[row] + attributions.values[row].sum())
         if row < shown_max:
             terminal.say(
-                _headline(row, predictions, target, score, float(attributions.base[row]), attributions.space)
+                _headline(
+                    row,
+                    predictions,
+                    target,
+                    score,
+                    float(attributions.base[row]),
+                    attributions.space,
+                    as_share=bundle.outputs[0].meaning == "probability",
+                )
             )
             terminal.say(draw(reasons, top=top))
             terminal.say("")
@@ -148,13 +156,27 @@ def _show_each(
     terminal.result({"model": model, "records": results})
 
 
-def _headline(row: int, predictions: Predictions, target: str, score: float, base: float, space: str) -> Text:
+def _target(predictions: Predictions, output: str, index: int) -> str:
+    """What the explained number speaks of: one number for two classes is the second one's."""
+    classes, width = (
+        predictions.classes,
+        predictions.outputs[output].shape[1] if output in predictions.outputs else 0,
+    )
+    if width == 1:
+        return classes[1] if len(classes) == 2 else output
+    return classes[index] if index < len(classes) else output
+
+
+def _headline(
+    row: int, predictions: Predictions, target: str, score: float, base: float, space: str, *, as_share: bool
+) -> Text:
+    """`as_share`: the scores of the first output are probabilities, and shown as percentages."""
     text = Text(f"record {row + 1}: ", style="bold")
     if predictions.labels is not None:
         label = predictions.classes[int(predictions.labels[row])]
         text.append(label, style="bold")
         first = next(iter(predictions.outputs.values()))
-        if first.shape[1] == len(predictions.classes):
+        if as_share and first.shape[1] == len(predictions.classes):
             text.append(f" ({first[row, int(predictions.labels[row])]:.1%})")
         text.append("   ")
     text.append(

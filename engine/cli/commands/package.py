@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,9 @@ def _facts(report: PackageReport) -> dict[str, str]:
         "digest": bundle.digest,
         "features": f"{len(features)}" + (f", {categories} of them categories" if categories else ""),
         "classes": ", ".join(bundle.classes) or "none",
+        "outputs": ", ".join(
+            f"{output.name} ({output.meaning.replace('_', ' ')})" for output in bundle.outputs
+        ),
         "missing values": ", ".join(["null, absent, NaN", *(f"{marker:g}" for marker in markers)]),
         "explained by": _explained_by(report),
         "native trees": _native(report),
@@ -260,6 +264,7 @@ def _json(report: PackageReport) -> dict[str, Any]:
         "source": bundle.manifest.provenance["source"],
         "features": list(bundle.signature.columns),
         "classes": list(bundle.classes),
+        "outputs": [asdict(output) for output in bundle.outputs],
         "trees": bundle.trees,
         "covers": bundle.covers,
         "background_digest": bundle.background_digest,

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from penstock.engine.features.narrowing import as_fed, levels_of
 from penstock.engine.features.overrides import Overrides, table_features
 from penstock.engine.features.signature import Feature, ModelInput, Signature
-from penstock.engine.models.bundle.manifest import Labels, ModelOutput
-from penstock.engine.models.packaging.narrowing import as_fed, levels_of
+from penstock.engine.models.bundle.manifest import Labels, Meaning, ModelOutput
 from penstock.engine.models.runtime.session import raw_runner
-from penstock.engine.trees.forest import Forest
+from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.onnx.write import write_forest
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
@@ -166,6 +166,7 @@ def _lightgbm(text: str, wishes: PackageOptions) -> Converted:
         ),
         cuts=read.cuts,
         compared_with="Booster.predict",
+        meaning="rank" if read.ranks else None,
     )
 
 
@@ -224,7 +225,14 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
         predict=predict,
         notes=tuple(notes),
         compared_with="Booster.predict",
+        meaning=_xgboost_meaning(json.loads(data)["learner"]["objective"]["name"]),
     )
+
+
+def _xgboost_meaning(objective: str) -> Meaning | None:
+    if objective.startswith("rank:"):
+        return "rank"
+    return "log_odds" if objective == "binary:logitraw" else None
 
 
 def _without_markers(
@@ -314,17 +322,20 @@ def of_forest(
     notes: tuple[str, ...] = (),
     cuts: tuple[tuple[float, ...], ...] = (),
     compared_with: str = "predict",
+    meaning: Meaning | None = None,
 ) -> Converted:
     """A model that is trees and nothing else. `predict` is the original: (R,) or (R, K) answers of matrix rows.
 
     With `exponential` the answer is exp(raw score): the raw score is an output too, since that is what adds up.
-    `cuts`: see Signature.
+    `cuts`: see Signature. `meaning`: of the answer, where it is neither a probability nor a value.
     """
     name = forest.output_name
-    outputs = [ModelOutput(name=name, width=forest.classes)]
+    shares = forest.labels or forest.post_transform in (PostTransform.LOGISTIC, PostTransform.SOFTMAX)
+    meaning = meaning or ("probability" if shares else "value")
+    outputs = [ModelOutput(name=name, width=forest.classes, meaning=meaning)]
     if exponential:
         forest = replace(forest, output_name=f"log_{name}")
-        outputs.append(ModelOutput(name=forest.output_name, width=forest.classes))
+        outputs.append(ModelOutput(name=forest.output_name, width=forest.classes, meaning="log"))
     proto = write_forest(forest, input_name=input_name)
     if exponential:
         proto.graph.node.append(helper.make_node("Exp", [forest.output_name], [name]))

@@ -12,6 +12,7 @@ from penstock.engine.features.overrides import Overrides, described_features
 from penstock.engine.features.signature import Feature, InputType, ModelInput, Signature
 from penstock.engine.models.bundle.graph_checks import parse_model
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
+from penstock.engine.models.packaging.output_meaning import meaning_of
 from penstock.engine.trees.forest import Forest
 from penstock.engine.trees.onnx.read import NotATreeError, read_forest
 from penstock.schemas.errors import ConfigError
@@ -52,7 +53,8 @@ def read_onnx(
     zip_classes = _without_zip_map(model.graph)
     signature = _signature(model.graph, feature_names, overrides)
     known = _class_values(model.graph) or zip_classes
-    outputs, notes = _outputs(model.graph, None if known is None else len(known))
+    count = len(known) if known is not None else len(classes or ())
+    outputs, notes = _outputs(model.graph, count or None)
     forest = None
     try:
         inputs = [(each.name, each.width) for each in signature.inputs]
@@ -219,11 +221,14 @@ def _outputs(graph: onnx.GraphProto, classes: int | None) -> tuple[list[ModelOut
             continue
         extents = [dimension.dim_value for dimension in tensor.shape.dim[1:]]
         if all(extent > 0 for extent in extents):
-            outputs.append(ModelOutput(name=item.name, width=math.prod(extents)))
+            width = math.prod(extents)
         elif classes is not None and len(extents) == 1:
-            outputs.append(ModelOutput(name=item.name, width=classes))
+            width = classes
         else:
             notes.append(f"output {item.name} has no fixed width and is left out")
+            continue
+        meaning = meaning_of(graph, item.name, is_classifier=classes is not None and width in (1, classes))
+        outputs.append(ModelOutput(name=item.name, width=width, meaning=meaning))
     if not outputs:
         raise ConfigError("the graph has no output of floats with a fixed width")
     return outputs, notes

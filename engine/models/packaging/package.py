@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.schema_check import check_fields
+from penstock.engine.features.narrowing import as_fed, widened
 from penstock.engine.features.overrides import read_features_file
 from penstock.engine.features.signature import Signature
 from penstock.engine.gpu.device import Device
@@ -18,8 +19,8 @@ from penstock.engine.models.bundle.bundle import Bundle, Golden
 from penstock.engine.models.bundle.manifest import Manifest, json_object
 from penstock.engine.models.bundle.run_options import Runtime
 from penstock.engine.models.packaging.convert import Converted, PackageOptions, convert
-from penstock.engine.models.packaging.narrowing import as_fed, widened
 from penstock.engine.models.packaging.optimize import Optimized, optimize
+from penstock.engine.models.packaging.output_meaning import measured
 from penstock.engine.models.packaging.parity import Expected, Parity, prove_parity, tolerance_default
 from penstock.engine.models.probes.boundary_rows import threshold_rows
 from penstock.engine.models.probes.probe_rows import (
@@ -144,7 +145,7 @@ def package(
             name=name or Path(out).absolute().name,
             version=version,
             signature=signature,
-            outputs=converted.outputs,
+            outputs=measured(converted.outputs, converted.labels, _predicted(runner, tried)),
             labels=converted.labels,
             trees=converted.forest is not None,
             covers=converted.forest is not None and converted.forest.cover is not None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.features.narrowing import as_fed
 from penstock.engine.models.packaging.convert import Converted
 from penstock.engine.models.packaging.narrowing import as_fed
 from penstock.engine.ports import Model, Predictions

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.features.narrowing import widened
 from penstock.engine.features.signature import Feature, Signature
 from penstock.engine.models.bundle.arrays import from_npy
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
-from penstock.engine.models.packaging.narrowing import widened
 from penstock.engine.trees.forest import Forest
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError

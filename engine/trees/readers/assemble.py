@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.models.packaging.narrowing import cuts_of, narrowed_thresholds
+from penstock.engine.features.narrowing import cuts_of, narrowed_thresholds
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.schemas.errors import ConfigError
 

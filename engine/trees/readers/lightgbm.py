@@ -48,6 +48,8 @@ class LightgbmModel:
     """Tables of the categorical features, by column."""
     categorical: tuple[int, ...]
     """Columns with category tests, with or without a table."""
+    ranks: bool
+    """Its answer is a score to sort by."""
     cuts: tuple[tuple[float, ...], ...]
     """The thresholds in double precision, column by column: Signature.cuts."""
 
@@ -100,6 +102,7 @@ def _read(text: str, classes: Sequence[str] | None) -> LightgbmModel:
         feature_names=tuple(header["feature_names"].split(" ")),
         categories=_tables(text, infos, categorical),
         categorical=tuple(sorted({*categorical, *tested})),
+        ranks=header.get("objective", "").split(" ")[0] in ("lambdarank", "rank_xendcg"),
         cuts=cuts,
     )
 

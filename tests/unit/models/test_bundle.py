@@ -166,7 +166,7 @@ def _runtime(**changes: Any) -> dict[str, Any]:
         ({"more": 1}, "more"),
         ({"name": "a\nb"}, "printable"),
         ({"outputs": []}, "no output"),
-        ({"outputs": [{"name": "scores", "width": 3}]}, "do not fit"),
+        ({"outputs": [{"name": "scores", "width": 3, "meaning": "probability"}]}, "do not fit"),
         ({"labels": {"classes": ["a", "a"], "output": "scores", "values": None}}, "twice"),
         ({"labels": {"classes": ["a", "b"], "output": "l", "values": [1, "x"]}}, "wrong type"),
         ({"labels": None}, "golden_labels"),

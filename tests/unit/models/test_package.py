@@ -33,6 +33,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from penstock.engine.cli.main import main
 from penstock.engine.clock import SystemClock
+from penstock.engine.features.narrowing import as_fed
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.packaging.convert import PackageOptions, convert
