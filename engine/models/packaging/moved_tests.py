@@ -249,8 +249,9 @@ class _Search:
         """The answer of each entry at the low end, and the largest numbers before each change; points are passed over."""
         item, low, high = [], [], []
         for number, column in enumerate(self._asked.column[self._entries].tolist()):
-            cuts = self._mover.column(column).cuts
-            bounds = [-_end, *(cut for cut in cuts if -_end < cut < _end)]
+            made = self._mover.column(column)
+            start = max(-_end, float(np.nextafter(made.low, np.inf)))
+            bounds = [start, *(cut for cut in made.cuts if start < cut < _end)]
             item += [number] * len(bounds)
             low += [bounds[0], *(float(np.nextafter(cut, np.inf)) for cut in bounds[1:])]
             high += [*bounds[1:], _end]

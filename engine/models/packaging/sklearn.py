@@ -64,12 +64,24 @@ class _Conversion:
                 columns = first_columns(self._inputs)
                 self._leaves: list[Leaf] = [*leaves(model, columns, self._inputs, self._rows)]
                 settle(self._inputs, self._leaves)
+                self._note_missing()
         except _foreign_errors as error:
             raise ConfigError(
                 f"the {type(model).__name__} is not fitted, or malformed: {_reason(error)}"
             ) from error
         classes = getattr(model, "classes_", None)
         self._classes = None if classes is None or not is_classifier(model) else np.asarray(classes).tolist()
+
+    def _note_missing(self) -> None:
+        """Of numbers: whether the model answers where they are missing."""
+        for place, given in enumerate(self._inputs):
+            if given.is_read and not given.is_category:
+                values: list[NDArray[Any] | None] = [None] * len(self._inputs)
+                values[place] = given.missing_value()
+                try:
+                    self._model.predict(self._rows.frame(values, 1))
+                except _foreign_errors:
+                    given.takes_missing = False
 
     def converted(self) -> Converted:
         """As one tree ensemble where that is possible, else as a graph of operators."""
@@ -136,6 +148,11 @@ class _Conversion:
             compared_with="predict_proba" if labels else "predict",
         )
 
+    def _usual(self, places: Sequence[int]) -> NDArray[np.float64]:
+        """A matrix row that the steps take."""
+        chosen = [self._inputs[place] for place in places]
+        return np.array([0.0 if given.is_category else float(given.usual) for given in chosen])
+
     def _settled(
         self, features: tuple[Feature, ...], places: Sequence[int], answer: Callable[[Any], Any]
     ) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
@@ -145,6 +162,9 @@ class _Conversion:
         notes, features = _without_missing(
             lambda rows: answer(self._rows.of_matrix(rows, places)), features, usual
         )
+        begins = [f"{given.name}, whose {given.begins}" for given in self._inputs if given.begins]
+        if begins:
+            notes = (*notes, f"smaller numbers of {'; '.join(begins)}, are refused by the original and answered here as the smallest known")
         return features, notes
 
     def _as_graph(self, notes: tuple[str, ...]) -> Converted:
@@ -161,7 +181,7 @@ class _Conversion:
                 graph = read_onnx(data, feature_names=names, classes=classes or None)
                 graph = replace(graph, signature=replace(graph.signature, features=features))
                 raw_runner(graph.model, graph.signature)
-                graph = as_answered(graph, answers, lambda rows: self._rows.of_matrix(rows, places), features)
+                graph = as_answered(graph, answers, lambda rows: self._rows.of_matrix(rows, places), features, self._usual(places))
                 return self._beside(graph, answers, places, (*notes, *more))
             except ConfigError as error:
                 refusal = refusal or error

@@ -66,6 +66,8 @@ class Column:
     """The last number of each segment but the last, ascending, in the feature's own numbers."""
     points: tuple[float, ...] = ()
     """Numbers of the feature at which the column may be anything."""
+    low: float = -math.inf
+    """Where the feature's numbers begin: the steps make nothing of those up to here that the model takes."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -87,6 +89,10 @@ class Input:
     """What becomes of a missing category."""
     unseen: Literal["nan", "reject"] | int = "nan"
     """What becomes of a category that is not among the values."""
+    takes_missing: bool = True
+    """Of a number: whether the model answers where it is missing."""
+    begins: str = ""
+    """Which function keeps the model from small numbers of it, and where."""
     is_read: bool = False
     """Whether anything is made of it."""
 
@@ -221,7 +227,7 @@ def _known(step: Any, given: list[Column], inputs: list[Input], apply: Apply) ->
     if isinstance(step, PolynomialFeatures):
         return [_product(row, given) for row in step.powers_]
     if isinstance(step, FunctionTransformer):
-        return _function(step, given, apply)
+        return _function(step, given, inputs)
     return None
 
 
@@ -301,7 +307,7 @@ def _product(powers: NDArray[np.int64], given: list[Column]) -> Column:
     return Column(features=frozenset().union(*(column.features for column in used)), known=not used)
 
 
-def _function(step: FunctionTransformer, given: list[Column], apply: Apply) -> list[Column] | None:
+def _function(step: FunctionTransformer, given: list[Column], inputs: list[Input]) -> list[Column] | None:
     name = function_name(step)
     if name is None:
         return None
@@ -312,8 +318,14 @@ def _function(step: FunctionTransformer, given: list[Column], apply: Apply) -> l
     columns = []
     for column in given:
         if name in _domains and column.same:
-            start = float(np.nextafter(_domains[name], -np.inf))
-            columns.append(replace(column, same=False, cuts=tuple(sorted({*column.cuts, start}))))
+            (place,) = column.features
+            start = _domains[name]
+            if inputs[place].takes_missing:
+                cuts = tuple(sorted({*column.cuts, float(np.nextafter(start, -np.inf))}))
+                columns.append(replace(column, same=False, cuts=cuts))
+            else:  # what is NaN is refused; and so is the infinity that a logarithm begins with
+                columns.append(replace(column, same=False, low=start if name != "sqrt" else float(np.nextafter(0.0, -np.inf))))
+                inputs[place].begins = f"{name} begins at {start:g}"
         else:
             columns.append(Column(features=column.features, known=False))
     return columns

@@ -14,11 +14,13 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from penstock.engine.features.signature import Feature
-from penstock.engine.models.bundle.manifest import ModelOutput
+from penstock.engine.models.bundle.manifest import Meaning, ModelOutput
 from penstock.engine.models.packaging.narrowing import as_fed
+from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.onnx_file import OnnxGraph
 from penstock.engine.models.packaging.sklearn_members import members
 from penstock.engine.models.runtime.session import raw_runner
+from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
 _opsets = (17, 21)
@@ -38,6 +40,7 @@ class GraphAnswers:
     method: str
     name: str
     """What the output is called."""
+    meaning: Meaning
     groups: tuple[str, ...] = ()
     """Of a clusterer: its clusters, by number."""
 
@@ -46,28 +49,28 @@ class GraphAnswers:
         """The method whose numbers a record's prediction is made of. Raises ConfigError where there is none."""
         if is_classifier(model):
             if hasattr(model, "predict_proba"):
-                return GraphAnswers(model=model, method="predict_proba", name="probabilities")
+                return GraphAnswers(model=model, method="predict_proba", name="probabilities", meaning="probability")
             if hasattr(model, "decision_function"):
-                return GraphAnswers(model=model, method="decision_function", name="decision")
+                return GraphAnswers(model=model, method="decision_function", name="decision", meaning="decision")
             raise ConfigError(
                 f"{type(model).__name__} answers neither probabilities nor a decision, only classes"
             )
         if is_outlier_detector(model):
-            return GraphAnswers(model=model, method="decision_function", name="anomaly_score")
+            return GraphAnswers(model=model, method="decision_function", name="anomaly_score", meaning="anomaly_score")
         if hasattr(model, "n_components") and hasattr(model, "predict_proba"):  # a mixture
             groups = tuple(str(number) for number in range(model.n_components))
-            return GraphAnswers(model=model, method="predict_proba", name="probabilities", groups=groups)
+            return GraphAnswers(model=model, method="predict_proba", name="probabilities", meaning="probability", groups=groups)
         if is_clusterer(model):
             if not hasattr(model, "predict") or not hasattr(model, "transform"):
                 raise ConfigError(f"{type(model).__name__} cannot say to which cluster a new record belongs")
             last = model.steps[-1][1] if isinstance(model, Pipeline) else model
             groups = tuple(str(number) for number in range(len(last.cluster_centers_)))
-            return GraphAnswers(model=model, method="transform", name="distances", groups=groups)
+            return GraphAnswers(model=model, method="transform", name="distances", meaning="cluster", groups=groups)
         if not hasattr(model, "predict"):
             raise ConfigError(
                 f"{type(model).__name__} predicts nothing: package the pipeline that ends in a model"
             )
-        return GraphAnswers(model=model, method="predict", name="value")
+        return GraphAnswers(model=model, method="predict", name="value", meaning="value")
 
     def ask(self, rows: Any) -> NDArray[np.float64]:
         """Its answers (R, K) to the original's rows."""
@@ -112,17 +115,15 @@ def _converted(model: Any, width: int, *, wide: bool, opset: int) -> bytes:
         from skl2onnx import convert_sklearn
         from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
     except ImportError as error:
-        raise ConfigError("this model needs skl2onnx: pip install 'penstock[package]'") from error
-    from penstock.engine.models.packaging.sklearn_converters import converters
+        raise ConfigError(f"this model needs skl2onnx: {how_to_install('package')}") from error
+    from penstock.engine.models.packaging.sklearn_converters import register
 
-    functions, shapes = converters()
+    register()
     proto = convert_sklearn(
         model,
         name="model",  # the default is a random name, and the bundle's bytes would differ each time
         initial_types=[("features", (DoubleTensorType if wide else FloatTensorType)([None, width]))],
         target_opset={"": opset, "ai.onnx.ml": 3},
-        custom_conversion_functions=functions,
-        custom_shape_calculators=shapes,
     )
     return bytes(proto.SerializeToString(deterministic=True))
 
@@ -148,18 +149,12 @@ def _numbered(model: Any) -> Any:
 
 def _unsupported(model: Any) -> str:
     """The part of a model that skl2onnx does not know, as a message names it; the model itself where it knows them all."""
-    from skl2onnx._supported_operators import _get_sklearn_operator_name
+    from penstock.engine.models.packaging.sklearn_converters import is_known
 
-    from penstock.engine.models.packaging.sklearn_converters import converters
-
-    known = converters()[0]
     for name, part in _parts(model, type(model).__name__):
-        if type(part) in known or isinstance(part, (Pipeline, ColumnTransformer, FeatureUnion)):
+        if isinstance(part, (Pipeline, ColumnTransformer, FeatureUnion)) or is_known(part):
             continue
-        try:
-            _get_sklearn_operator_name(type(part))
-        except _foreign_errors:
-            return f"step {name} ({type(part).__name__})" if part is not model else type(part).__name__
+        return f"step {name} ({type(part).__name__})" if part is not model else f"a {type(part).__name__}"
     return f"the {type(model).__name__}"
 
 
@@ -184,9 +179,15 @@ def as_answered(
     answers: GraphAnswers,
     rows: Callable[[NDArray[np.float64]], Any],
     features: Sequence[Feature],
+    usual: NDArray[np.float64],
 ) -> OnnxGraph:
     """The graph with the one output that repeats the original's answers, in their order and with their sign."""
-    sample = _sample(features)
+    sample = _sample(features, usual)
+    sample = sample[answered(lambda some: answers.ask(rows(some)), sample)]
+    if not len(sample):
+        raise ConfigError(
+            f"the {type(answers.model).__name__} refuses every row made up to try it on, so that it cannot be compared"
+        )
     expected = answers.ask(rows(sample))
     found = raw_runner(graph.model, graph.signature)(as_fed(sample, graph.signature))
     best: tuple[float, str, NDArray[np.float64], NDArray[np.int64] | None] | None = None
@@ -204,7 +205,7 @@ def as_answered(
     off, name, scores, change = best
     proto = onnx.ModelProto.FromString(graph.model)
     _keep(proto.graph, name, scores.shape[1], answers.name, change if off < _near else None)
-    output = ModelOutput(name=answers.name, width=scores.shape[1])
+    output = ModelOutput(name=answers.name, width=scores.shape[1], meaning=answers.meaning)
     labels = graph.labels
     if labels is not None and labels.output == name:
         labels = replace(labels, output=answers.name)
@@ -254,12 +255,12 @@ def _keep(
     graph.output.extend([*kept, helper.make_tensor_value_info(called, kind, [None, width])])
 
 
-def _sample(features: Sequence[Feature]) -> NDArray[np.float64]:
+def _sample(features: Sequence[Feature], usual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows around a usual one (F,)."""
     random = np.random.default_rng(0)
-    columns = [
-        random.integers(0, len(feature.categories), _sample_rows).astype(np.float64)
-        if feature.kind == "category"
-        else random.normal(size=_sample_rows)
-        for feature in features
-    ]
-    return np.stack(columns, axis=1)
+    rows = usual + random.normal(size=(_sample_rows, len(usual)))
+    rows[: _sample_rows // 4] = usual  # where numbers stand for classes, others are refused
+    for column, feature in enumerate(features):
+        if feature.kind == "category":
+            rows[:, column] = random.integers(0, len(feature.categories), _sample_rows)
+    return rows

@@ -32,4 +32,6 @@ def with_members(model: Any, inner: list[Any]) -> Any:
         copied.regressor_ = inner[0]
     else:
         copied.estimators_ = inner
+    if hasattr(model, "flatten_transform"):
+        copied.flatten_transform = False  # of transform() alone, and all that skl2onnx takes
     return copied

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer
 
 from penstock.engine.models.packaging.moved_tests import Mover, NotFoldedError
 from penstock.engine.models.packaging.sklearn_columns import (
@@ -25,6 +25,7 @@ from penstock.engine.models.packaging.sklearn_columns import (
 )
 from penstock.engine.models.packaging.sklearn_inputs import Rows, then
 from penstock.engine.models.packaging.sklearn_members import members, with_members
+from penstock.engine.models.packaging.sklearn_stand_ins import stand_in
 from penstock.schemas.errors import ConfigError
 
 
@@ -103,7 +104,8 @@ def _copied(
     if isinstance(model, ColumnTransformer):
         return _columnwise(model, columns, inputs, rows, numbers)
     if members(model):
-        return with_members(model, [_copied(each, columns, inputs, rows, numbers) for each in members(model)])
+        copied = with_members(model, [_copied(each, columns, inputs, rows, numbers) for each in members(model)])
+        return stand_in(copied) or copied
     if any(inputs[place].is_category for place in numbers):
         raise ConfigError(
             f"{type(model).__name__} is given texts, and takes numbers only: put an encoder before it"
@@ -235,5 +237,11 @@ def plain(step: Any, name: str) -> Any:
                 "(FunctionTransformer(numpy.log1p)), or compute the column before the stream"
             )
         return NamedFunction(function)
+    if isinstance(step, KBinsDiscretizer) and step.encode == "onehot":
+        dense = copy.copy(step)
+        dense.encode = "onehot-dense"
+        return dense
     inner = members(step)
-    return with_members(step, [plain(each, name) for each in inner]) if inner else step
+    if inner:
+        step = with_members(step, [plain(each, name) for each in inner])
+    return stand_in(step) or step

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 from zipfile import BadZipFile
 
+from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
 _of_scikit_learn = re.compile(r"sklearn(\.[A-Za-z_][A-Za-z0-9_]*)+")
@@ -62,7 +63,7 @@ def load_skops(data: bytes, *, trusted: Sequence[str] = ()) -> Any:
     try:
         import skops.io
     except ImportError as error:
-        raise ConfigError("reading .skops files needs skops: pip install 'penstock[package]'") from error
+        raise ConfigError(f"reading .skops files needs skops: {how_to_install('package')}") from error
     for name in trusted:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+", name):
             raise ConfigError(f"--trust {name}: give the full name of one type, as package.module.Type")
