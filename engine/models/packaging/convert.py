@@ -1,7 +1,6 @@
 """Any model that can be packaged, brought into our form, with the original beside it to compare with."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,10 @@ from onnx import TensorProto, helper
 from penstock.engine.features.narrowing import as_fed, levels_of
 from penstock.engine.features.overrides import Overrides, table_features
 from penstock.engine.features.signature import Feature, ModelInput, Signature
+from penstock.engine.models.bundle.graph_checks import model_bytes_max, parse_model
 from penstock.engine.models.bundle.manifest import Labels, Meaning, ModelOutput
+from penstock.engine.models.packaging.external_data import with_external_data
+from penstock.engine.models.packaging.trial import try_file
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.onnx.write import write_forest
@@ -28,6 +30,23 @@ Score = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
 Outputs that the original has no method for are left out, and reported as not compared.
 """
 input_name = "features"
+_python_lines = (
+    "which only Python may open: load it there, and package the live object with "
+    "`from penstock.engine.models.packaging.package import package` and `package(model, 'bundle')`"
+)
+_refused_kinds = {
+    ".pkl": f"a pickle, {_python_lines}",
+    ".pickle": f"a pickle, {_python_lines}",
+    ".joblib": f"a pickle of joblib, {_python_lines}",
+    ".cbm": "a CatBoost model; save it with save_model(path, format='onnx') and package that",
+    ".pmml": "PMML, which is not read; package the model that it was made from",
+    ".pt": "a PyTorch file; export it with torch.onnx.export (dynamic batch) and package the .onnx",
+    ".pth": "a PyTorch file; export it with torch.onnx.export (dynamic batch) and package the .onnx",
+    ".keras": "a Keras file; export it with tf2onnx and package the .onnx",
+    ".h5": "a Keras file; export it with tf2onnx and package the .onnx",
+    ".model": "of XGBoost's old binary format; save it again with save_model as .json or .ubj",
+    ".bin": "of a format that is not known by its name; XGBoost's is saved as .json or .ubj, LightGBM's as .txt",
+}
 _foreign_errors = (ValueError, TypeError, RuntimeError)
 
 
@@ -92,15 +111,26 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
 def _convert_file(path: Path, wishes: PackageOptions) -> Converted:
     kinds = {".onnx": _onnx_file, ".txt": _lightgbm_file, ".json": _xgboost_file, ".ubj": _xgboost_file}
     kinds[".skops"] = _skops_file
+    if path.suffix in _refused_kinds:
+        raise ConfigError(f"{path.name} is {_refused_kinds[path.suffix]}")
     if path.suffix not in kinds:
         raise ConfigError(
             f"{path.name} is not a model file that can be packaged; known are {', '.join(sorted(kinds))}"
         )
     try:
+        if path.stat().st_size > model_bytes_max:
+            raise ConfigError(f"{path} is longer than {model_bytes_max} bytes")
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    converted = kinds[path.suffix](data, wishes)
+    if not data.strip():
+        raise ConfigError(f"{path.name} is empty")
+    try:
+        if path.suffix == ".onnx":
+            data = with_external_data(data, path.parent)
+        converted = kinds[path.suffix](data, wishes)
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {error}") from error
     digest = hashlib.sha256(data).hexdigest()
     return replace(converted, facts={**converted.facts, "file_sha256": digest})
 
@@ -134,18 +164,29 @@ def with_sentinel(features: tuple[Feature, ...], sentinel: float | None) -> tupl
 
 def _lightgbm_file(data: bytes, wishes: PackageOptions) -> Converted:
     try:
-        return _lightgbm(data.decode("utf-8"), wishes)
+        text = data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError("the LightGBM model is not a text file") from error
+    from penstock.engine.trees.readers.lightgbm import read_lightgbm
+
+    width = read_lightgbm(text, classes=wishes.classes).forest.features
+    _import_lightgbm()
+    try_file("lightgbm", text.encode(), rows_width=width)
+    return _lightgbm(text, wishes)
+
+
+def _import_lightgbm() -> Any:
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise ConfigError(_missing_library("lightgbm")) from error
+    return lightgbm
 
 
 def _lightgbm(text: str, wishes: PackageOptions) -> Converted:
     from penstock.engine.trees.readers.lightgbm import read_lightgbm
 
-    try:
-        import lightgbm
-    except ImportError as error:
-        raise ConfigError(_missing_library("lightgbm")) from error
+    lightgbm = _import_lightgbm()
     read = read_lightgbm(text, classes=wishes.classes)
     try:
         booster = lightgbm.Booster(model_str=text)
@@ -175,20 +216,23 @@ def _xgboost_file(data: bytes, wishes: PackageOptions) -> Converted:
         import xgboost
     except ImportError as error:
         raise ConfigError(_missing_library("xgboost")) from error
+    from penstock.engine.trees.readers.xgboost import read_xgboost
+
+    try_file("xgboost", data, rows_width=read_xgboost(data, classes=wishes.classes).forest.features)
     booster = xgboost.Booster()
     try:
         booster.load_model(bytearray(data))
     except xgboost.core.XGBoostError as error:
-        raise ConfigError(f"XGBoost refuses the model: {str(error).strip().splitlines()[-1]}") from error
+        raise ConfigError(f"XGBoost refuses the model: {_xgboost_reason(error)}") from error
     return _xgboost(booster, wishes, stop_at_best=None)
 
 
 def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None) -> Converted:
     import xgboost
 
-    from penstock.engine.trees.readers.xgboost import read_xgboost
+    from penstock.engine.trees.readers.xgboost import read_xgboost, xgboost_tree
 
-    data = bytes(booster.save_raw("json"))
+    data = bytes(booster.save_raw("ubj"))
     read = read_xgboost(data, classes=wishes.classes, stop_at_best=stop_at_best)
     columns = read.forest.features
     names = wishes.feature_names or read.feature_names or tuple(f"f{index}" for index in range(columns))
@@ -197,7 +241,8 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
     )
     features = with_sentinel(features, wishes.missing)
     types = ["c" if index in read.categorical else "q" for index in range(columns)]
-    as_margin = json.loads(data)["learner"]["objective"]["name"] == "multi:softmax"  # else it answers labels
+    objective = str(xgboost_tree(data)["learner"]["objective"]["name"])
+    as_margin = objective == "multi:softmax"  # else it answers labels
 
     def predict(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         matrix = xgboost.DMatrix(
@@ -225,8 +270,17 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
         predict=predict,
         notes=tuple(notes),
         compared_with="Booster.predict",
-        meaning=_xgboost_meaning(json.loads(data)["learner"]["objective"]["name"]),
+        meaning=_xgboost_meaning(objective),
     )
+
+
+def _xgboost_reason(error: Exception) -> str:
+    """The sentence in an error of XGBoost: what stands behind its check, before the stack of C++."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next(
+        (line for line in lines if not line.startswith(("Stack trace", "[bt]"))), "it says nothing more"
+    )
+    return said.rpartition("Check failed: ")[2].split(": ", 1)[-1] if "Check failed: " in said else said
 
 
 def _xgboost_meaning(objective: str) -> Meaning | None:
@@ -254,12 +308,14 @@ def _softmax(margins: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def _onnx_file(data: bytes, wishes: PackageOptions) -> Converted:
+    parse_model(data)  # circles and foreign operators, before any runtime sees them
+    try_file("onnx", data)
     from penstock.engine.models.packaging.onnx_file import read_onnx
 
     graph = read_onnx(
         data, feature_names=wishes.feature_names, overrides=wishes.overrides, classes=wishes.classes
     )
-    run = raw_runner(data, graph.signature)
+    run = raw_runner(graph.model if graph.widened else data, graph.signature)
     labels = graph.labels if graph.labels and graph.labels.values is not None else None
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -58,15 +58,21 @@ def read_lightgbm(text: str, *, classes: Sequence[str] | None = None) -> Lightgb
     """A model in LightGBM's text format. Raises ConfigError for what is malformed or cannot be kept exactly."""
     try:
         return _read(text, classes)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
         raise ConfigError(f"the LightGBM model is malformed: {type(error).__name__} {error}") from error
 
 
 def _read(text: str, classes: Sequence[str] | None) -> LightgbmModel:
     head, *blocks = text.split("\nTree=")
+    if head.lstrip()[:1] in ("{", "["):
+        raise ConfigError(
+            "the file is JSON: what LightGBM's dump_model says is for reading only; save the model with save_model (.txt)"
+        )
     header = _members(head)
     if not head.startswith("tree") or not blocks:
         raise ConfigError("the file is not a LightGBM text model with trees in it")
+    if "\nend of trees" not in blocks[-1]:
+        raise ConfigError("the LightGBM model is cut off: its trees do not end")
     blocks[-1] = blocks[-1].split("\nend of trees", 1)[0]
     outputs = int(header["num_tree_per_iteration"])
     features = int(header["max_feature_idx"]) + 1

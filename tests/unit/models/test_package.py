@@ -305,7 +305,7 @@ def test_skops_files_are_packaged_and_strange_types_in_them_refused(tmp_path: Pa
 
 def test_a_pickle_is_not_a_model_file(tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(pickle.dumps({}))
-    with pytest.raises(ConfigError, match="not a model file"):
+    with pytest.raises(ConfigError, match="is a pickle, which only Python may open"):
         package(tmp_path / "model.pkl", tmp_path / "bundle")
     assert main(["package", str(tmp_path / "model.pkl"), "--out", str(tmp_path / "bundle")]) == 2
 
