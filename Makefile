@@ -29,6 +29,11 @@ test: setup ## every test, against a real Apache Kafka
 	@mkdir -p reports
 	$(PYTEST) $(ARGS)
 
+test-beside: wheel ## installs and imports beside Flink, Beam, Spark, KServe, Triton's client, TensorFlow and MLflow; before a release
+	@bundle=$$(mktemp -d)
+	@$(BIN)/python -P -c "import sys; sys.path.insert(0, '.'); from pathlib import Path; from tests.bundles import write_stump; write_stump(Path('$$bundle/stump'))"
+	@$(BIN)/python -P tests/beside/run.py "$$(ls -t dist/*.whl | head -1)" "$$bundle/stump" --report docs/figures/beside.md $(ARGS)
+
 test-fast: setup ## the tests that need no broker and no minutes
 	@mkdir -p reports
 	$(PYTEST) -m "not kafka and not slow" $(ARGS)
