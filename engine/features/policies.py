@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.features.narrowing import Narrowing
 from penstock.engine.features.signature import Signature
-from penstock.engine.models.packaging.narrowing import Narrowing
+from penstock.engine.features.narrowing import Narrowing
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Rejection
 

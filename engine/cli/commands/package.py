@@ -68,6 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--classes", type=_words, metavar="A,B,...", help="names of the classes, in order")
     parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="a type that may be built from a .skops file besides scikit-learn's own, by its full name; once for each. Building "
+        "it runs code of its package: only for types that you know",
+    )
+    parser.add_argument(
         "--tolerance",
         type=float,
         default=tolerance_default,
@@ -114,6 +122,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         rows=arguments.rows,
         expected=arguments.expected,
         missing=arguments.missing,
+        trusted=arguments.trust,
         input_schema=arguments.input_schema,
         tolerance=arguments.tolerance,
         optimize_within=within if arguments.optimize else None,

@@ -60,6 +60,8 @@ class Asked:
     missing_yes: NDArray[np.bool_]
     members: Mapping[int, NDArray[np.float64]]
     """By entry, where it asks for members of a set of the column's values instead."""
+    tables: Mapping[int, NDArray[np.float64]]
+    """By entry, the column's values, ascending, whose places are members; without, the values are."""
     narrow: bool
     """Whether it compares numbers rounded to float32."""
     marker: float | None
@@ -70,9 +72,17 @@ class Asked:
         with np.errstate(over="ignore", invalid="ignore"):
             seen = values.astype(np.float32).astype(np.float64) if self.narrow else values
             yes = seen <= self.threshold[entry]
-        for place in np.flatnonzero(np.isin(entry, list(self.members))).tolist() if self.members else ():
-            yes[place] = bool(np.isin(seen[place], self.members[int(entry[place])]))
         missing = np.isnan(seen)
+        if self.members:
+            for number in np.intersect1d(entry, list(self.members)).tolist():
+                at = entry == number
+                codes = seen[at]
+                known = self.tables.get(number)
+                if known is not None:  # the trees number the values themselves, and miss those that they do not know
+                    places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+                    missing[at] |= known[places] != codes
+                    codes = places.astype(np.float64)
+                yes[at] = np.isin(codes, self.members[number])
         if self.marker is not None:
             missing |= seen == float(np.float32(self.marker))
         return np.where(missing, self.missing_yes[entry], yes)

@@ -1,13 +1,13 @@
 """Trees whose tests were moved to other columns: a test becomes one node, or a few, or none."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.models.packaging.moved_tests import Asked, Mover, NotFoldedError, Test
-from penstock.engine.models.packaging.narrowing import levels_of
+from penstock.engine.features.narrowing import levels_of
 from penstock.engine.trees.forest import Forest
 from penstock.engine.trees.readers.assemble import Tree
 
@@ -28,6 +28,8 @@ class Columns:
     """Signature.cuts of the forest, where it compares doubles."""
     marker: float | None = None
     """A number that they take for missing."""
+    tables: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
+    """Of their categorical columns, the values that they number, ascending."""
     places: NDArray[np.int64] | None = None
     """Which of the steps' columns each of theirs is; None: as they come."""
 
@@ -79,6 +81,11 @@ def _asked(forest: Forest, columns: Columns, nodes: NDArray[np.int64]) -> tuple[
         threshold=threshold[first],
         missing_yes=forest.missing_yes[nodes][first] != 0,
         members=members,
+        tables={
+            place: columns.tables[int(column[at])]
+            for place, at in enumerate(first.tolist())
+            if int(column[at]) in columns.tables
+        },
         narrow=columns.narrow,
         marker=columns.marker,
     )

@@ -75,6 +75,7 @@ def package(
     rows: Any = None,
     expected: Any = None,
     missing: float | None = None,
+    trusted: Sequence[str] = (),
     input_schema: Path | None = None,
     tolerance: float = tolerance_default,
     optimize_within: float | None = None,
@@ -87,7 +88,8 @@ def package(
     parity is proved on both and on rows made up around every threshold. The original gets every row as it is, in double
     precision, the packaged model what the stream would make of it. `expected`: what the original answers to `rows`, a path or
     an array (R,) or (R, K), or a data frame, for where the file cannot be asked (.onnx) or has no method for an output.
-    `missing`: a number that stands for a missing value (XGBoost's `missing=`). `name`: default, the folder's name.
+    `missing`: a number that stands for a missing value (XGBoost's `missing=`). `trusted`: full names of types that may
+    be built from a .skops file besides scikit-learn's own. `name`: default, the folder's name.
     `optimize_within`: try other forms of the graph and options of its session, and keep the fastest whose scores differ by
     no more than this from the graph's as converted; as that goes by the clock, the same input need not give the same bytes
     then. None: keep it as converted. `optimize_on`: the device where that is measured, and whose scores the golden batch
@@ -104,6 +106,7 @@ def package(
             overrides=overrides,
             classes=None if classes is None else tuple(classes),
             missing=missing,
+            trusted=tuple(trusted),
         ),
     )
     signature = converted.signature

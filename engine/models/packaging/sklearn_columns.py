@@ -307,10 +307,10 @@ def _product(powers: NDArray[np.int64], given: list[Column]) -> Column:
     return Column(features=frozenset().union(*(column.features for column in used)), known=not used)
 
 
-def _function(step: FunctionTransformer, given: list[Column], inputs: list[Input]) -> list[Column] | None:
+def _function(step: FunctionTransformer, given: list[Column], inputs: list[Input]) -> list[Column]:
     name = function_name(step)
     if name is None:
-        return None
+        raise ConfigError(function_refusal(step))
     if name in ("identity", "positive"):
         return given
     if name in _monotone_functions:
@@ -338,6 +338,15 @@ def function_name(step: FunctionTransformer) -> str | None:
     name = getattr(step.func, "__name__", "")
     known = isinstance(step.func, np.ufunc) and step.func.nin == 1 and getattr(np, name, None) is step.func
     return name if known and not step.kw_args else None
+
+
+def function_refusal(step: FunctionTransformer) -> str:
+    """Why a FunctionTransformer of any other function cannot be packaged, and what can."""
+    called = getattr(step.func, "__name__", type(step.func).__name__)
+    return (
+        f"a FunctionTransformer applies the Python function {called}, which no ONNX graph can hold: use a function of NumPy "
+        "(FunctionTransformer(numpy.log1p)), or compute the column before the stream"
+    )
 
 
 def _is_missing(value: Any) -> bool:

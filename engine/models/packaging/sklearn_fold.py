@@ -139,10 +139,14 @@ def _read(model: Any) -> tuple[Forest, Columns, bool]:
     if not is_trees(model):
         raise NotFoldedError(f"{type(model).__name__} is no tree ensemble")
     read = read_sklearn_trees(model)
-    if read.categories:
-        raise NotFoldedError("its trees take categories as codes")
+    tables = {}
+    for column, values in (read.categories or {}).items():
+        known = np.array(values, dtype=np.float64) if all(isinstance(value, (int, float)) for value in values) else None
+        if known is None or (np.diff(known) <= 0).any():
+            raise NotFoldedError("its trees take categories that are no ascending numbers")
+        tables[column] = known
     histogram = hasattr(model, "_predictors")
-    return read.forest, Columns(narrow=not histogram, cuts=read.cuts), read.exponential
+    return read.forest, Columns(narrow=not histogram, cuts=read.cuts, tables=tables), read.exponential
 
 
 def _vote(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> _Sum:

@@ -15,7 +15,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 
 from penstock.engine.features.signature import Feature
 from penstock.engine.models.bundle.manifest import Meaning, ModelOutput
-from penstock.engine.models.packaging.narrowing import as_fed
+from penstock.engine.features.narrowing import as_fed
 from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.onnx_file import OnnxGraph
 from penstock.engine.models.packaging.sklearn_members import members

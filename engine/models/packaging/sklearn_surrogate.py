@@ -22,6 +22,7 @@ from penstock.engine.models.packaging.sklearn_columns import (
     branches,
     columns_after,
     function_name,
+    function_refusal,
 )
 from penstock.engine.models.packaging.sklearn_inputs import Rows, then
 from penstock.engine.models.packaging.sklearn_members import members, with_members
@@ -231,11 +232,7 @@ def plain(step: Any, name: str) -> Any:
     if isinstance(step, FunctionTransformer):
         function = function_name(step)
         if function is None:
-            called = getattr(step.func, "__name__", type(step.func).__name__)
-            raise ConfigError(
-                f"step {name} applies the Python function {called}, which no ONNX graph can hold: use a function of NumPy "
-                "(FunctionTransformer(numpy.log1p)), or compute the column before the stream"
-            )
+            raise ConfigError(f"step {name}: {function_refusal(step)}")
         return NamedFunction(function)
     if isinstance(step, KBinsDiscretizer) and step.encode == "onehot":
         dense = copy.copy(step)

@@ -179,7 +179,7 @@ def run_once(model: bytes) -> None:
         )
     try:
         session.run(None, feeds, run_options())
-    except ort_exceptions as error:
+    except runtime_errors() as error:
         raise ConfigError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
 
 

@@ -37,7 +37,7 @@ from penstock.engine.features.narrowing import as_fed
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.packaging.convert import PackageOptions, convert
-from penstock.engine.models.packaging.narrowing import as_fed
+from penstock.engine.features.narrowing import as_fed
 from penstock.engine.models.packaging.package import PackageReport, package
 from penstock.engine.models.packaging.parity import ParityError, prove_parity
 from penstock.engine.models.probes.probe_rows import read_rows, rows_of_table
@@ -276,7 +276,7 @@ def test_a_pipeline_keeps_its_named_inputs_and_string_categories(kind: str, tmp_
     trained = pipelines[kind]()
     table = _texts(_flights())
     report = _package(trained, tmp_path / "bundle", background=table[:100], rows=table[100:])
-    assert [model_input.name for model_input in report.bundle.signature.inputs] == list(table.columns)
+    assert list(report.bundle.signature.columns) == list(table.columns)
     assert report.bundle.signature.features[2].categories == tuple(carriers)
     found = _predict(report.bundle, table)
     np.testing.assert_allclose(
