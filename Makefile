@@ -63,6 +63,7 @@ bench: setup ## the figures of the README, measured here; tables and pictures un
 
 docs: $(VENV)/.native ## regenerate the references under docs/
 	@$(BIN)/python -P docs/build_reference.py docs
+	@$(BIN)/python -m tests.model_families docs/models.md
 
 lock: $(VENV)/.native ## requirements.txt anew from pyproject.toml, with hashes and without addresses; pins that still fit stay
 	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra package --extra demo --extra faust --group dev --universal \

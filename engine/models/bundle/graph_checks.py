@@ -39,7 +39,13 @@ def _check(model: onnx.ModelProto) -> None:
             tensors += [sparse.values, sparse.indices]
         for node in graph.node:
             # Where a text is not UTF-8, protobuf hands out bytes.
-            texts = (node.op_type, node.domain, *node.input, *node.output, *(item.name for item in node.attribute))
+            texts = (
+                node.op_type,
+                node.domain,
+                *node.input,
+                *node.output,
+                *(item.name for item in node.attribute),
+            )
             if not all(isinstance(text, str) for text in texts):
                 raise ConfigError("the ONNX model has a name that is not UTF-8")
             if (node.domain, node.op_type) not in local:

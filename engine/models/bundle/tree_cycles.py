@@ -10,6 +10,12 @@ depth_max = 1 << 12
 _ml_operators = ("TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble")
 
 
+_read = frozenset(
+    {"nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids", "nodes_featureids",
+     "nodes_trueleafs", "nodes_falseleafs"}
+)  # fmt: skip
+
+
 def check_trees_end(node: onnx.NodeProto) -> None:
     """Raises ConfigError where a tree of this operator has a circle, or a child that is not there."""
     if node.op_type not in _ml_operators:
@@ -17,7 +23,7 @@ def check_trees_end(node: onnx.NodeProto) -> None:
     arrays = {
         item.name: np.fromiter(item.ints, dtype=np.int64, count=len(item.ints))
         for item in node.attribute
-        if item.ints
+        if item.name in _read and item.ints
     }
     if node.op_type == "TreeEnsemble":
         _check_one_list(arrays)
@@ -36,6 +42,10 @@ def _check_numbered(arrays: dict[str, NDArray[np.int64]], node: onnx.NodeProto) 
     if not len(modes):
         return
     inner = np.fromiter((mode != b"LEAF" for mode in modes), dtype=np.bool_, count=len(modes))
+    in_order = _children_in_order(trees, numbers, (yes[inner], no[inner]), inner)
+    if in_order is not None:
+        _check_ends(np.flatnonzero(inner), *in_order, count=len(trees))
+        return
     tree = np.unique(trees, return_inverse=True)[1].reshape(-1)
     low, span = int(numbers.min()), int(numbers.max()) - int(numbers.min()) + 1
     if span > np.iinfo(np.int64).max // (int(tree.max()) + 1):
@@ -54,6 +64,26 @@ def _check_numbered(arrays: dict[str, NDArray[np.int64]], node: onnx.NodeProto) 
             raise ConfigError(f"operator {node.op_type} has a tree with a child that is not there")
         children.append(found)
     _check_ends(np.flatnonzero(inner), *children, count=len(keys))
+
+
+def _children_in_order(
+    trees: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    sides: tuple[NDArray[np.int64], NDArray[np.int64]],
+    inner: NDArray[np.bool_],
+) -> list[NDArray[np.int64]] | None:
+    """Places of the children where the trees, and the nodes of each, are counted from zero, in order; else None."""
+    starts = np.flatnonzero(np.concatenate(([True], trees[1:] != trees[:-1])))
+    sizes = np.diff(np.append(starts, len(trees)))
+    start = np.repeat(starts, sizes)
+    if not np.array_equal(trees[starts], np.arange(len(starts))) or not np.array_equal(
+        numbers, np.arange(len(numbers)) - start
+    ):
+        return None
+    size = np.repeat(sizes, sizes)[inner]
+    if any(((side < 0) | (side >= size)).any() for side in sides):
+        raise ConfigError("the ONNX model has a tree with a child that is not there")
+    return [start[inner] + side for side in sides]
 
 
 def _check_one_list(arrays: dict[str, NDArray[np.int64]]) -> None:

@@ -379,7 +379,7 @@ def of_forest(
     predict: Callable[[NDArray[np.float64]], NDArray[np.generic]],
     notes: tuple[str, ...] = (),
     cuts: tuple[tuple[float, ...], ...] = (),
-    compared_with: str = "predict",
+    compared_with: str | None = None,
     meaning: Meaning | None = None,
 ) -> Converted:
     """A model that is trees and nothing else. `predict` is the original: (R,) or (R, K) answers of matrix rows.
@@ -426,7 +426,7 @@ def of_forest(
         outputs=tuple(outputs),
         labels=Labels(classes=forest.labels, output=name, values=None) if forest.labels else None,
         score=score,
-        compared_with=compared_with,
+        compared_with=compared_with or ("predict_proba" if forest.labels else "predict"),
         notes=(*notes, *_crowded(features, cuts)),
     )
 

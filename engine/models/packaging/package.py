@@ -145,6 +145,7 @@ def package(
         opening = replace(opening, optimization=kept.optimization)
         runner = opening.open(converted)
     keeper = runner if device.cuda is None else replace(opening, device=device).open(converted)
+    proof, native = prove(converted, runner, fed)
     bundle = Bundle.write(
         out,
         manifest=Manifest(
@@ -156,7 +157,7 @@ def package(
             trees=converted.forest is not None,
             covers=converted.forest is not None and converted.forest.cover is not None,
             provenance=_provenance(converted, parity),
-            runtime=replace(kept, native=prove(converted, runner, fed)),
+            runtime=replace(kept, native=proof),
         ),
         model=converted.model,
         golden=_golden(keeper, np.concatenate((fed[: golden_rows // 2], alike)).astype(signature.dtype)),
@@ -179,7 +180,7 @@ def package(
         bundle=bundle,
         parity=parity,
         notes=tuple(notes),
-        compared=_compared(bundle, runner),
+        compared=_compared(bundle, runner, native),
         optimized=optimized,
     )
 
@@ -194,10 +195,10 @@ def _runtime(optimized: Optimized) -> Runtime:
     )
 
 
-def _compared(bundle: Bundle, runner: OnnxModel) -> tuple[Comparison, ...]:
-    if not bundle.manifest.runtime.native.equal:
+def _compared(bundle: Bundle, runner: OnnxModel, native: NativeModel | None) -> tuple[Comparison, ...]:
+    if native is None or not bundle.manifest.runtime.native.equal:
         return ()
-    return compare(runner, NativeModel(bundle), varied_rows(bundle, runner), _batch_rows, SystemClock())
+    return compare(runner, native, varied_rows(bundle, runner), _batch_rows, SystemClock())
 
 
 def _head_on(

@@ -9,7 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 from penstock.engine.trees.covers import property_key, to_property
 from penstock.engine.trees.forest import Forest, PostTransform, joined, ordered
 from penstock.engine.trees.onnx.read import read_forest
-from penstock.engine.trees.onnx.write_nodes import branch_attributes, member_attributes, prefers_member
+from penstock.engine.trees.onnx.write_nodes import (
+    branch_attributes,
+    member_attributes,
+    prefers_member,
+    tree_node,
+)
 from penstock.schemas.errors import ConfigError, InvariantError
 
 _operators = {PostTransform.LOGISTIC: "Sigmoid", PostTransform.SOFTMAX: "Softmax", PostTransform.EXP: "Exp"}
@@ -102,14 +107,8 @@ def _classifier(forest: Forest, label_name: str) -> onnx.NodeProto:
     # With three classes and more always: a class without a weight or a base value would have no score.
     if forest.outputs > 1 or forest.base_values.any():
         attributes["base_values"] = forest.base_values.tolist()
-    return helper.make_node(
-        "TreeEnsembleClassifier",
-        [""],
-        [label_name, forest.output_name],
-        domain="ai.onnx.ml",
-        post_transform=forest.post_transform.value,
-        **attributes,
-    )
+    attributes["post_transform"] = forest.post_transform.value
+    return tree_node("TreeEnsembleClassifier", [label_name, forest.output_name], attributes)
 
 
 def _by_targets(forest: Forest, label_name: str, *, member: bool) -> list[onnx.NodeProto]:
@@ -128,9 +127,7 @@ def _by_targets(forest: Forest, label_name: str, *, member: bool) -> list[onnx.N
             "n_targets": forest.outputs,
             "base_values": forest.base_values.tolist(),
         }
-        nodes = [
-            helper.make_node("TreeEnsembleRegressor", [""], ["trees/raw"], domain="ai.onnx.ml", **attributes)
-        ]
+        nodes = [tree_node("TreeEnsembleRegressor", ["trees/raw"], attributes)]
     if operator := _operators.get(forest.post_transform):
         nodes.append(helper.make_node(operator, [nodes[-1].output[0]], ["trees/answers"]))
     if forest.labels and forest.outputs == 1:

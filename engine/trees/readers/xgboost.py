@@ -175,7 +175,8 @@ def _tree(tree: Mapping[str, Any], weight: float, output: int) -> Tree:
     if int(tree["tree_param"]["size_leaf_vector"]) > 1:
         raise ConfigError("XGBoost trees with a vector in each leaf (multi_output_tree) are not supported")
     left, right = (np.array(tree[f"{side}_children"], dtype=np.int64) for side in ("left", "right"))
-    condition = np.array(tree["split_conditions"], dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as a leaf
+        condition = np.array(tree["split_conditions"], dtype=np.float32)
     if np.isnan(condition).any():
         raise ConfigError("an XGBoost tree has a threshold or a leaf that is NaN")
     default_left = np.array(tree["default_left"], dtype=np.int64) != 0
