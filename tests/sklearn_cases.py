@@ -118,7 +118,9 @@ def table(kind: Kind, rows: int, seed: int, *, training: bool) -> pd.DataFrame:
 def late(frame: pd.DataFrame) -> np.ndarray:
     """Two classes that hang on all columns."""
     middle = frame["amount"].median()
-    return np.asarray((frame["amount"] > middle) ^ (frame["sex"] == "f") ^ (frame["age"].fillna(50) > 60)).astype(int)
+    return np.asarray(
+        (frame["amount"] > middle) ^ (frame["sex"] == "f") ^ (frame["age"].fillna(50) > 60)
+    ).astype(int)
 
 
 def grade(frame: pd.DataFrame) -> np.ndarray:
@@ -238,6 +240,42 @@ families: dict[str, tuple[Build, Target]] = {
     "dummy regressor": (lambda kind: _encoded(kind, DummyRegressor()), cost),
 }  # fmt: skip
 
+not_as_trees = (
+    "vote with a line", "stacking", "calibrated", "projection", "log1p, ridge", "logistic", "ridge", "Poisson",
+    "SVC", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "isolation", "clusters", "mixture", "dummy",
+)  # fmt: skip
+
+
+def is_explained_as_trees(family: str) -> bool:
+    """Whether its bundle is one tree ensemble over the features, for exact tree SHAP."""
+    if family in ("forest, classes 0.0 and 1.0", "AdaBoost regression"):
+        return False
+    named = [word for word in not_as_trees if word in family]
+    return not named
+
+
+refused_cases = frozenset(
+    {
+        # Histogram boosting by category keeps its own encoder of objects where booleans are among the columns.
+        ("ordinal, histogram boosting by category", "all of it"),
+        ("ordinal, histogram boosting by category", "booleans and codes"),
+    }
+)
+"""Refused by name, and why: family and kind of data."""
+
+
+def rows_of_page() -> list[str]:
+    """The families in docs/models.md."""
+    lines = []
+    for family in families:
+        how = (
+            "exact tree SHAP, in the features"
+            if is_explained_as_trees(family)
+            else "enumeration, gradients or sampled"
+        )
+        lines.append(f"| {family} | {how} |")
+    return lines
+
 
 def cases() -> Iterator[tuple[str, Kind]]:
     """Every family with every kind of data, in an order that mixes both."""
@@ -252,5 +290,10 @@ def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     for row in frame.to_dict("records"):
         row["code"] = int(row["code"])
         row["vip"] = bool(row["vip"])
-        found.append({name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()})
+        found.append(
+            {
+                name: None if isinstance(value, float) and math.isnan(value) else value
+                for name, value in row.items()
+            }
+        )
     return found

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from penstock.engine.features.narrowing import Narrowing
 from penstock.engine.features.signature import Signature
-from penstock.engine.features.narrowing import Narrowing
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Rejection
 

@@ -78,7 +78,9 @@ class Asked:
                 at = entry == number
                 codes = seen[at]
                 known = self.tables.get(number)
-                if known is not None:  # the trees number the values themselves, and miss those that they do not know
+                if (
+                    known is not None
+                ):  # the trees number the values themselves, and miss those that they do not know
                     places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
                     missing[at] |= known[places] != codes
                     codes = places.astype(np.float64)

@@ -18,10 +18,10 @@ from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle, Golden
 from penstock.engine.models.bundle.manifest import Manifest, json_object
 from penstock.engine.models.bundle.run_options import Runtime
+from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.convert import Converted, PackageOptions, convert
 from penstock.engine.models.packaging.optimize import Optimized, optimize
 from penstock.engine.models.packaging.output_meaning import measured
-from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.parity import Expected, Parity, prove_parity, tolerance_default
 from penstock.engine.models.probes.boundary_rows import threshold_rows
 from penstock.engine.models.probes.probe_rows import (
@@ -122,7 +122,9 @@ def package(
     made_up = records_made_up(signature, converted.forest, given)
     head_on = _head_on(converted, given, made_up)
     tried_on = np.concatenate((made_up, head_on))
-    tried_on = tried_on[answered(converted.score, tried_on)]  # the original refuses some values: a logarithm's, say
+    tried_on = tried_on[
+        answered(converted.score, tried_on)
+    ]  # the original refuses some values: a logarithm's, say
     parity = prove_parity(
         converted,
         runner,

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import sklearn
 from numpy.typing import NDArray
-from sklearn.base import is_classifier, is_outlier_detector
+from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
 from penstock.engine.features.overrides import described_features, table_features
 from penstock.engine.features.signature import Feature
 from penstock.engine.models.packaging.convert import Converted, PackageOptions, class_names, of_forest
 from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
-from penstock.engine.models.packaging.sklearn_columns import Input, first_columns, inputs_of
+from penstock.engine.models.packaging.sklearn_columns import first_columns, inputs_of
 from penstock.engine.models.packaging.sklearn_fold import fold, refused_because
 from penstock.engine.models.packaging.sklearn_graph import GraphAnswers, as_answered, graph_bytes
 from penstock.engine.models.packaging.sklearn_inputs import Leaf, Rows, leaves, settle
@@ -164,7 +164,10 @@ class _Conversion:
         )
         begins = [f"{given.name}, whose {given.begins}" for given in self._inputs if given.begins]
         if begins:
-            notes = (*notes, f"smaller numbers of {'; '.join(begins)}, are refused by the original and answered here as the smallest known")
+            notes = (
+                *notes,
+                f"smaller numbers of {'; '.join(begins)}, are refused by the original and answered here as the smallest known",
+            )
         return features, notes
 
     def _as_graph(self, notes: tuple[str, ...]) -> Converted:
@@ -181,7 +184,13 @@ class _Conversion:
                 graph = read_onnx(data, feature_names=names, classes=classes or None)
                 graph = replace(graph, signature=replace(graph.signature, features=features))
                 raw_runner(graph.model, graph.signature)
-                graph = as_answered(graph, answers, lambda rows: self._rows.of_matrix(rows, places), features, self._usual(places))
+                graph = as_answered(
+                    graph,
+                    answers,
+                    lambda rows: self._rows.of_matrix(rows, places),
+                    features,
+                    self._usual(places),
+                )
                 return self._beside(graph, answers, places, (*notes, *more))
             except ConfigError as error:
                 refusal = refusal or error

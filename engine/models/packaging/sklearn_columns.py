@@ -290,7 +290,7 @@ def _binned(step: KBinsDiscretizer, given: list[Column], apply: Apply) -> list[C
     if step.encode == "ordinal":
         return [replace(column, same=False) for column in given]
     columns = []
-    for place, (column, edges, bins) in enumerate(zip(given, step.bin_edges_, step.n_bins_, strict=True)):
+    for column, edges, bins in zip(given, step.bin_edges_, step.n_bins_, strict=True):
         if column.same:
             cuts = tuple(float(np.nextafter(edge, -np.inf)) for edge in edges[1:-1])
             new = replace(column, same=False, cuts=tuple(sorted({*column.cuts, *cuts})))
@@ -324,7 +324,11 @@ def _function(step: FunctionTransformer, given: list[Column], inputs: list[Input
                 cuts = tuple(sorted({*column.cuts, float(np.nextafter(start, -np.inf))}))
                 columns.append(replace(column, same=False, cuts=cuts))
             else:  # what is NaN is refused; and so is the infinity that a logarithm begins with
-                columns.append(replace(column, same=False, low=start if name != "sqrt" else float(np.nextafter(0.0, -np.inf))))
+                columns.append(
+                    replace(
+                        column, same=False, low=start if name != "sqrt" else float(np.nextafter(0.0, -np.inf))
+                    )
+                )
                 inputs[place].begins = f"{name} begins at {start:g}"
         else:
             columns.append(Column(features=column.features, known=False))

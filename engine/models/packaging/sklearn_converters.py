@@ -139,7 +139,15 @@ def _add_trees(scope: Any, operator: Any, container: Any) -> None:
         known = [str(label) for label in forest.labels]
         whole = all(label.removeprefix("-").isdecimal() for label in known)
         forest = replace(forest, labels=tuple(known if whole else map(str, range(len(known)))))
-    _add_forest(scope, container, forest, operator.inputs[0].full_name, outputs, exponential=exponential, marker=marker)
+    _add_forest(
+        scope,
+        container,
+        forest,
+        operator.inputs[0].full_name,
+        outputs,
+        exponential=exponential,
+        marker=marker,
+    )
 
 
 def _add_forest(
@@ -219,7 +227,9 @@ class _Graph:
     def texts(self, values: list[str]) -> str:
         """An initializer of texts."""
         name = str(self._scope.get_unique_variable_name("texts"))
-        self._container.add_initializer(name, TensorProto.STRING, [len(values)], [text.encode() for text in values])
+        self._container.add_initializer(
+            name, TensorProto.STRING, [len(values)], [text.encode() for text in values]
+        )
         return name
 
     def node(self, kind: str, inputs: list[str], *, output: str = "", **attributes: Any) -> str:
@@ -351,14 +361,20 @@ def _add_linear_scores(scope: Any, operator: Any, container: Any) -> None:
 def _add_label(graph: _Graph, place: str, classes: Any, output: str) -> None:
     """From the place of a class (N,) to the class."""
     known = np.asarray(classes)
-    table = graph.texts([str(each) for each in known]) if known.dtype.kind in "OUS" else graph.tensor(known.astype(np.int64))
+    table = (
+        graph.texts([str(each) for each in known])
+        if known.dtype.kind in "OUS"
+        else graph.tensor(known.astype(np.int64))
+    )
     graph.node("Gather", [table, place], axis=0, output=output)
 
 
 def _add_linear_decision(scope: Any, operator: Any, container: Any) -> None:
     graph, model, kind = _Graph(scope, container), operator.raw_operator, _kind_of(operator)
     output = operator.outputs[1].full_name
-    scores = _add_scores(graph, model.scores, operator.inputs[0].full_name, kind, "" if model.shares else output)
+    scores = _add_scores(
+        graph, model.scores, operator.inputs[0].full_name, kind, "" if model.shares else output
+    )
     if model.shares and len(model.scores.coef) == 1:
         share = graph.node("Sigmoid", [scores])
         other = graph.node("Sub", [graph.tensor(np.ones(1, dtype=kind)), share])
@@ -419,14 +435,18 @@ def _add_rows_of(graph: _Graph, given: str, values: NDArray[Any], output: str) -
     """The same row of values for each row given."""
     first = graph.node("Gather", [given, graph.tensor(np.array([0]))], axis=1)
     missing = graph.node("IsNaN", [first])
-    zero = graph.node("Mul", [graph.node("Cast", [missing], to=TensorProto.INT64), graph.tensor(np.array([[0]]))])
+    zero = graph.node(
+        "Mul", [graph.node("Cast", [missing], to=TensorProto.INT64), graph.tensor(np.array([[0]]))]
+    )
     flat = graph.node("Reshape", [zero, graph.tensor(np.array([-1]))])
     graph.node("Gather", [graph.tensor(values[None]), flat], axis=0, output=output)
 
 
 def _add_constant(scope: Any, operator: Any, container: Any) -> None:
     values = np.asarray(operator.raw_operator.values, dtype=_kind_of(operator))
-    _add_rows_of(_Graph(scope, container), operator.inputs[0].full_name, values, operator.outputs[0].full_name)
+    _add_rows_of(
+        _Graph(scope, container), operator.inputs[0].full_name, values, operator.outputs[0].full_name
+    )
 
 
 def _add_constant_shares(scope: Any, operator: Any, container: Any) -> None:
@@ -434,7 +454,12 @@ def _add_constant_shares(scope: Any, operator: Any, container: Any) -> None:
     shares = operator.outputs[1].full_name
     values = np.asarray(model.values, dtype=_kind_of(operator))
     _add_rows_of(graph, operator.inputs[0].full_name, values, shares)
-    _add_label(graph, graph.node("ArgMax", [shares], axis=1, keepdims=0), model.classes_, operator.outputs[0].full_name)
+    _add_label(
+        graph,
+        graph.node("ArgMax", [shares], axis=1, keepdims=0),
+        model.classes_,
+        operator.outputs[0].full_name,
+    )
 
 
 def _add_inside(scope: Any, operator: Any, model: Any, kind: type[Any], graph: _Graph) -> str:
@@ -444,10 +469,14 @@ def _add_inside(scope: Any, operator: Any, model: Any, kind: type[Any], graph: _
     tensor = type(operator.inputs[0].type)
     if is_classifier(model):
         texts = np.asarray(model.classes_).dtype.kind in "OUS"
-        inner.outputs.append(scope.declare_local_variable("label", StringTensorType() if texts else Int64TensorType()))
+        inner.outputs.append(
+            scope.declare_local_variable("label", StringTensorType() if texts else Int64TensorType())
+        )
     inner.outputs.append(scope.declare_local_variable("scores", tensor()))
     return graph.node(
-        "Cast", [inner.outputs[-1].full_name], to=TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
+        "Cast",
+        [inner.outputs[-1].full_name],
+        to=TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT,
     )
 
 
@@ -476,10 +505,20 @@ def _add_calibrated(scope: Any, operator: Any, container: Any) -> None:
     mean = graph.node("Div", [total, graph.tensor(np.array([len(parts)], dtype=kind))])
     shares = operator.outputs[1].full_name
     if count == 2:
-        graph.node("Concat", [graph.node("Sub", [graph.tensor(np.ones(1, dtype=kind)), mean]), mean], axis=1, output=shares)
+        graph.node(
+            "Concat",
+            [graph.node("Sub", [graph.tensor(np.ones(1, dtype=kind)), mean]), mean],
+            axis=1,
+            output=shares,
+        )
     else:
         graph.node("Identity", [mean], output=shares)
-    _add_label(graph, graph.node("ArgMax", [shares], axis=1, keepdims=0), model.classes_, operator.outputs[0].full_name)
+    _add_label(
+        graph,
+        graph.node("ArgMax", [shares], axis=1, keepdims=0),
+        model.classes_,
+        operator.outputs[0].full_name,
+    )
 
 
 def _add_calibrator(graph: _Graph, calibrator: Any, column: str, kind: type[Any]) -> str:
@@ -489,7 +528,9 @@ def _add_calibrator(graph: _Graph, calibrator: Any, column: str, kind: type[Any]
         return graph.tensor(np.asarray(values, dtype=kind).reshape(-1))
 
     if hasattr(calibrator, "a_"):
-        raised = graph.node("Add", [graph.node("Mul", [column, numbers(-calibrator.a_)]), numbers(-calibrator.b_)])
+        raised = graph.node(
+            "Add", [graph.node("Mul", [column, numbers(-calibrator.a_)]), numbers(-calibrator.b_)]
+        )
         return graph.node("Sigmoid", [raised])
     x = np.asarray(calibrator.X_thresholds_, dtype=np.float64)
     y = np.asarray(calibrator.y_thresholds_, dtype=np.float64)
@@ -526,4 +567,8 @@ def _add_isolation(scope: Any, operator: Any, container: Any) -> None:
         return graph.tensor(np.array([value], dtype=kind))
 
     share = graph.node("Pow", [number(2.0), graph.node("Mul", [wide, number(-1.0 / unit)])])
-    graph.node("Sub", [graph.node("Neg", [share]), number(float(model.offset_))], output=operator.outputs[0].full_name)
+    graph.node(
+        "Sub",
+        [graph.node("Neg", [share]), number(float(model.offset_))],
+        output=operator.outputs[0].full_name,
+    )

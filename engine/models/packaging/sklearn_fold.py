@@ -141,7 +141,11 @@ def _read(model: Any) -> tuple[Forest, Columns, bool]:
     read = read_sklearn_trees(model)
     tables = {}
     for column, values in (read.categories or {}).items():
-        known = np.array(values, dtype=np.float64) if all(isinstance(value, (int, float)) for value in values) else None
+        known = (
+            np.array(values, dtype=np.float64)
+            if all(isinstance(value, (int, float)) for value in values)
+            else None
+        )
         if known is None or (np.diff(known) <= 0).any():
             raise NotFoldedError("its trees take categories that are no ascending numbers")
         tables[column] = known

@@ -13,9 +13,9 @@ from sklearn.base import is_classifier, is_clusterer, is_outlier_detector
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
+from penstock.engine.features.narrowing import as_fed
 from penstock.engine.features.signature import Feature
 from penstock.engine.models.bundle.manifest import Meaning, ModelOutput
-from penstock.engine.features.narrowing import as_fed
 from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.onnx_file import OnnxGraph
 from penstock.engine.models.packaging.sklearn_members import members
@@ -49,23 +49,37 @@ class GraphAnswers:
         """The method whose numbers a record's prediction is made of. Raises ConfigError where there is none."""
         if is_classifier(model):
             if hasattr(model, "predict_proba"):
-                return GraphAnswers(model=model, method="predict_proba", name="probabilities", meaning="probability")
+                return GraphAnswers(
+                    model=model, method="predict_proba", name="probabilities", meaning="probability"
+                )
             if hasattr(model, "decision_function"):
-                return GraphAnswers(model=model, method="decision_function", name="decision", meaning="decision")
+                return GraphAnswers(
+                    model=model, method="decision_function", name="decision", meaning="decision"
+                )
             raise ConfigError(
                 f"{type(model).__name__} answers neither probabilities nor a decision, only classes"
             )
         if is_outlier_detector(model):
-            return GraphAnswers(model=model, method="decision_function", name="anomaly_score", meaning="anomaly_score")
+            return GraphAnswers(
+                model=model, method="decision_function", name="anomaly_score", meaning="anomaly_score"
+            )
         if hasattr(model, "n_components") and hasattr(model, "predict_proba"):  # a mixture
             groups = tuple(str(number) for number in range(model.n_components))
-            return GraphAnswers(model=model, method="predict_proba", name="probabilities", meaning="probability", groups=groups)
+            return GraphAnswers(
+                model=model,
+                method="predict_proba",
+                name="probabilities",
+                meaning="probability",
+                groups=groups,
+            )
         if is_clusterer(model):
             if not hasattr(model, "predict") or not hasattr(model, "transform"):
                 raise ConfigError(f"{type(model).__name__} cannot say to which cluster a new record belongs")
             last = model.steps[-1][1] if isinstance(model, Pipeline) else model
             groups = tuple(str(number) for number in range(len(last.cluster_centers_)))
-            return GraphAnswers(model=model, method="transform", name="distances", meaning="cluster", groups=groups)
+            return GraphAnswers(
+                model=model, method="transform", name="distances", meaning="cluster", groups=groups
+            )
         if not hasattr(model, "predict"):
             raise ConfigError(
                 f"{type(model).__name__} predicts nothing: package the pipeline that ends in a model"

@@ -121,10 +121,10 @@ def settle(inputs: list[Input], found: Sequence[Leaf]) -> None:
             given.missing = "reject"
         if any(row is None for row in unseen):
             given.unseen = "reject"
-        if given.unseen == "nan" and given.missing == "nan":
-            if not all(_equal(one, other) for one, other in zip(missing, unseen, strict=True)):
-                given.unseen = len(given.values)
-                given.values.append(other_text)
+        alike = all(_equal(one, other) for one, other in zip(missing, unseen, strict=True))
+        if given.unseen == "nan" and given.missing == "nan" and not alike:
+            given.unseen = len(given.values)
+            given.values.append(other_text)
         given.nan_value = given.marker if given.missing == "nan" else other_text
 
 
@@ -135,9 +135,10 @@ def _row(leaf: Leaf, place: int, value: Any) -> NDArray[Any] | None:
     try:
         made = leaf.rows.values_applied(values, 1)
         made = made.toarray() if hasattr(made, "toarray") else made
-        return np.asarray(made, dtype=object)[0]
+        row: NDArray[Any] = np.asarray(made, dtype=object)[0]
     except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, IndexError):
         return None
+    return row
 
 
 def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:

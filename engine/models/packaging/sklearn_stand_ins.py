@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
-from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, IsolationForest
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -138,12 +138,16 @@ def _linear(model: Any) -> LinearScores | None:
         return None
     check_is_fitted(model)
     coef = np.atleast_2d(np.asarray(model.coef_, dtype=np.float64))
-    return LinearScores(coef, np.broadcast_to(np.asarray(model.intercept_, dtype=np.float64).reshape(-1), len(coef)))
+    return LinearScores(
+        coef, np.broadcast_to(np.asarray(model.intercept_, dtype=np.float64).reshape(-1), len(coef))
+    )
 
 
 def _calibrated(model: CalibratedClassifierCV) -> Calibrated:
     if model.method not in ("sigmoid", "isotonic"):
-        raise ConfigError(f"CalibratedClassifierCV(method={model.method!r}) has no operators yet: use sigmoid or isotonic")
+        raise ConfigError(
+            f"CalibratedClassifierCV(method={model.method!r}) has no operators yet: use sigmoid or isotonic"
+        )
     scores, calibrators = [], []
     for each in model.calibrated_classifiers_:
         scores.append(_scores(each.estimator))
@@ -173,7 +177,11 @@ def _scores(model: Any) -> Any:
 def _retargeted(model: TransformedTargetRegressor) -> Retargeted:
     transformer = model.transformer_
     if isinstance(transformer, FunctionTransformer):
-        inverse = FunctionTransformer(transformer.inverse_func) if transformer.inverse_func else FunctionTransformer()
+        inverse = (
+            FunctionTransformer(transformer.inverse_func)
+            if transformer.inverse_func
+            else FunctionTransformer()
+        )
         name = function_name(inverse)
         if name is None or (transformer.func is not None and transformer.inverse_func is None):
             raise ConfigError(

@@ -105,7 +105,9 @@ def _copied(
     if isinstance(model, ColumnTransformer):
         return _columnwise(model, columns, inputs, rows, numbers)
     if members(model):
-        copied = with_members(model, [_copied(each, columns, inputs, rows, numbers) for each in members(model)])
+        copied = with_members(
+            model, [_copied(each, columns, inputs, rows, numbers) for each in members(model)]
+        )
         return stand_in(copied) or copied
     if any(inputs[place].is_category for place in numbers):
         raise ConfigError(

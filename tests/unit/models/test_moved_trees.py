@@ -22,12 +22,12 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 from sklearn.tree import DecisionTreeRegressor
-from tests.sklearn_cases import Kind, families, records_of, table
 
 from penstock.engine.explain.tree.tree_shap import TreeShap
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.packaging.package import package
 from penstock.schemas.errors import ConfigError
+from tests.sklearn_cases import Kind, families, records_of, table
 
 from .test_sklearn_matrix import served
 
@@ -103,8 +103,8 @@ def test_explanations_equal_enumeration_over_the_original_pipeline(family: str, 
 
 
 def _matrix(bundle: Bundle, rows: pd.DataFrame) -> NDArray[np.float32]:
-    from penstock.engine.models.packaging.package import _rows
     from penstock.engine.features.narrowing import as_fed
+    from penstock.engine.models.packaging.package import _rows
 
     return np.asarray(as_fed(_rows(rows, bundle.signature, "the rows"), bundle.signature), dtype=np.float32)
 
@@ -128,7 +128,10 @@ def test_numbers_keep_their_side_of_every_moved_threshold(
 ) -> None:
     random = np.random.default_rng(seed)
     values = np.round(random.normal(100, 30, 300), decimals) + base
-    steps = [StandardScaler(), KBinsDiscretizer(6, encode="ordinal", quantile_method="averaged_inverted_cdf")][: 1 + seed % 2]
+    steps = [
+        StandardScaler(),
+        KBinsDiscretizer(6, encode="ordinal", quantile_method="averaged_inverted_cdf"),
+    ][: 1 + seed % 2]
     frame = pd.DataFrame({"x": values})
     model = make_pipeline(*steps, DecisionTreeRegressor(max_depth=8)).fit(frame, np.sin(values))
     bundle = package(model, tmp_path_factory.mktemp("b"), rows=frame).bundle
@@ -165,16 +168,16 @@ def test_what_cannot_be_packaged_is_refused_by_name_and_cure(tmp_path: Path) -> 
     model = make_pipeline(
         ColumnTransformer([("logs", FunctionTransformer(_python), ["amount"])]), RandomForestClassifier(2)
     ).fit(frame, frame["vip"])
-    with pytest.raises(ConfigError, match="applies the Python function _python.*use a function of NumPy"):
+    with pytest.raises(ConfigError, match=r"applies the Python function _python.*use a function of NumPy"):
         package(model, tmp_path / "bundle", rows=frame)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_that_refuses_a_category_makes_a_dead_letter_with_its_name(tmp_path: Path) -> None:
     frame = table(Kind(name="usual"), 100, 1, training=True)
-    model = make_pipeline(ColumnTransformer([("job", OneHotEncoder(), ["job"])]), RandomForestClassifier(2)).fit(
-        frame, frame["vip"]
-    )
+    model = make_pipeline(
+        ColumnTransformer([("job", OneHotEncoder(), ["job"])]), RandomForestClassifier(2)
+    ).fit(frame, frame["vip"])
     bundle = package(model, tmp_path / "bundle", rows=frame).bundle
     records = records_of(frame[:2])
     records[1]["job"] = "never seen"

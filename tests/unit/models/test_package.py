@@ -37,7 +37,6 @@ from penstock.engine.features.narrowing import as_fed
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.packaging.convert import PackageOptions, convert
-from penstock.engine.features.narrowing import as_fed
 from penstock.engine.models.packaging.package import PackageReport, package
 from penstock.engine.models.packaging.parity import ParityError, prove_parity
 from penstock.engine.models.probes.probe_rows import read_rows, rows_of_table
