@@ -1,5 +1,6 @@
 """What would be refused at start, found before it: settings, bundle, device, contracts, topics, permissions, registry."""
 
+import resource
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from penstock.engine.codec.decode import RowDecoder, SchemaStore, make_decoder
 from penstock.engine.codec.framing import Schema
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.runtime.cache import check_alone
 from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
 from penstock.engine.pipeline.batcher import rows_within_objective, share_of_objective_s
@@ -24,6 +26,10 @@ from penstock.engine.worker.calibration import Rehearsed, cost_curve, rehearse
 from penstock.schemas.errors import PenstockError
 
 steady_runs = 5
+join_s = 3.0  # from the end of a session to the first commit of the next owner
+broker_looks_every_s = (
+    10.0  # transaction.abort.timed.out.transaction.cleanup.interval.ms, unless an operator set it
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +105,14 @@ def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
         findings.look("explanations", lambda: _explanations(settings, found, opened, clock))
     if not findings.faults:
         findings.look("rehearsal", lambda: _rehearsal(settings, findings, found, opened, clock))
+    findings.look("memory", lambda: _memory(found))
+
+
+def _memory(bundle: Bundle) -> str:
+    """What a worker needs, estimated, and what this process has needed so far for the same work."""
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    needed = as_text(worker_bytes(bundle))
+    return f"a worker needs about {needed} by the size of the model; this check has taken {as_text(peak_kib << 10)}"
 
 
 def check_kafka(settings: Settings, findings: Findings) -> None:
@@ -123,6 +137,36 @@ def check_kafka(settings: Settings, findings: Findings) -> None:
         return f"cluster {admin.cluster_id()}; {settings.input.topic} has {count} partitions; {settings.kafka.delivery}"
 
     findings.look("kafka", kafka)
+    findings.good.append(("takeover", takeover(settings)))
+
+
+def takeover(settings: Settings) -> str:
+    """How long the partitions of a worker that was killed may stand still, against the objective."""
+    from penstock.connectors.kafka.group import session_timeout_ms
+    from penstock.connectors.kafka.sinks import transaction_timeout_default_s
+
+    client = settings.kafka.client
+    if settings.kafka.protocol == "consumer":
+        session, session_s = "the broker's group.consumer.session.timeout.ms, 45 s by default", 45.0
+    else:
+        session_s = float(client.get("session.timeout.ms", session_timeout_ms)) / 1000
+        session = f"session.timeout.ms, {session_s:g} s"
+    longest_s, why = session_s + join_s, session
+    if settings.kafka.delivery == "exactly_once":
+        timeout_s = float(client.get("transaction.timeout.ms", transaction_timeout_default_s * 1000)) / 1000
+        open_s = timeout_s + broker_looks_every_s + join_s
+        if open_s > longest_s:
+            longest_s = open_s
+            why = (
+                f"{session}; where its transaction was open and nobody starts under its name, transaction.timeout.ms, "
+                f"{timeout_s:g} s, and the {broker_looks_every_s:g} s after which the broker looks"
+            )
+    allowed_s = settings.scaling.max_age_s
+    verdict = "within" if longest_s <= allowed_s else "MORE than"
+    return (
+        f"a killed worker's partitions stand still for up to {longest_s:g} s ({why}), {verdict} scaling.max_age_s, "
+        f"{allowed_s:g} s"
+    )
 
 
 def check_registry(settings: Settings, findings: Findings, clock: Clock) -> None:

@@ -15,6 +15,7 @@ from penstock.engine.explain.gradient.explainer import GradientExplainer
 from penstock.engine.explain.sampled.explainer import SampledExplainer
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.packaging.optimize import Optimized, error_allowed_default
 from penstock.engine.models.packaging.package import PackageReport, package
 from penstock.engine.models.packaging.parity import tolerance_default
@@ -182,6 +183,7 @@ def _facts(report: PackageReport) -> dict[str, str]:
         ),
         "missing values": ", ".join(["null, absent, NaN", *(f"{marker:g}" for marker in markers)]),
         "explained by": _explained_by(report),
+        "worker's memory": f"about {as_text(worker_bytes(bundle))} (an estimate, by the size of the model)",
         "native trees": _native(report),
         "compared on": f"{parity.rows_given + parity.rows_made_up} rows: {rows}",
         "compared with": _compared_with(report),
@@ -307,6 +309,7 @@ def _json(report: PackageReport) -> dict[str, Any]:
         "classes": list(bundle.classes),
         "outputs": [asdict(output) for output in bundle.outputs],
         "trees": bundle.trees,
+        "worker_bytes": worker_bytes(bundle),
         "covers": bundle.covers,
         "background_digest": bundle.background_digest,
         "parity": {

@@ -107,9 +107,13 @@ class _Modes:
     inner: NDArray[np.bool_]
 
 
-def tree_node(operator: str, outputs: Sequence[str], attributes: Mapping[str, Any]) -> onnx.NodeProto:
-    """A node of ai.onnx.ml with these attributes; arrays are written in pieces, so that no list of all their numbers is made."""
-    node = helper.make_node(operator, [""], outputs, domain="ai.onnx.ml")
+def fill_tree_node(
+    node: onnx.NodeProto, operator: str, outputs: Sequence[str], attributes: Mapping[str, Any]
+) -> None:
+    """Makes an empty node one of ai.onnx.ml with these attributes; arrays are written in pieces, so that no list of all their
+    numbers is made."""
+    node.op_type, node.domain = operator, "ai.onnx.ml"
+    node.output[:] = outputs
     for name in sorted(attributes):  # as helper.make_node does
         value = attributes[name]
         if isinstance(value, (np.ndarray, _Modes)):
@@ -118,7 +122,6 @@ def tree_node(operator: str, outputs: Sequence[str], attributes: Mapping[str, An
             _fill(made, value)
         else:
             node.attribute.append(helper.make_attribute(name, value))
-    return node
 
 
 def _fill(made: onnx.AttributeProto, value: NDArray[np.generic] | _Modes) -> None:
