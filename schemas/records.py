@@ -16,11 +16,17 @@ def no_headers(_: int) -> Headers:
     return ()
 
 
+def none_at_all() -> bool:
+    """That no record has headers."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Records:
     """N records of one topic in the order they were polled; within a partition the offsets ascend.
 
-    `timestamps_ms` is -1 where a record has none. `headers(i)` is asked only for records that are set aside.
+    `timestamps_ms` is -1 where a record has none. `headers(i)` is asked only for records that are set aside
+    or whose headers are carried on. `any_headers()` False: none of the records has any; True: some may.
     """
 
     topic: str
@@ -30,6 +36,7 @@ class Records:
     keys: list[bytes | None]
     values: list[bytes | None]
     headers: Callable[[int], Headers] = field(default=no_headers)
+    any_headers: Callable[[], bool] = field(default=none_at_all)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -45,6 +52,7 @@ class Records:
             keys=self.keys[start:stop],
             values=self.values[start:stop],
             headers=lambda index: headers(start + index),
+            any_headers=self.any_headers,
         )
 
     def take(self, indices: NDArray[np.int64]) -> "Records":
@@ -58,6 +66,7 @@ class Records:
             keys=[self.keys[place] for place in places],
             values=[self.values[place] for place in places],
             headers=lambda index: headers(places[index]),
+            any_headers=self.any_headers,
         )
 
     @staticmethod
@@ -79,6 +88,7 @@ class Records:
             keys=[key for part in parts for key in part.keys],
             values=[value for part in parts for value in part.values],
             headers=headers,
+            any_headers=lambda: any(part.any_headers() for part in parts),
         )
 
 
@@ -97,13 +107,15 @@ class Outgoing:
     """Messages for one output topic, as columns: equal-length lists.
 
     `partitions[i]` is the input partition the record came from: a sink sends it to the same number when both topics
-    have equally many partitions, and by the key (murmur2, as the Java clients do) when they have not.
+    have equally many partitions, and by the key (murmur2, as the Java clients do) when they have not. `headers` is None
+    where no message carries any: such messages are sent in batches.
     """
 
     topic: str
     keys: list[bytes | None]
     values: list[bytes | None]
     partitions: NDArray[np.int32]
+    headers: Sequence[Headers] | None = None
 
     def __len__(self) -> int:
         return len(self.values)

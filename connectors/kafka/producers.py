@@ -25,13 +25,21 @@ from penstock.schemas.records import Outgoing
 
 messages_per_call = 8192
 queue_messages_max = 2_000_000
+batch_bytes_default = 1_000_000
 _connect_s = 1.0
 
 
 class _Queue:
     """A client and its bounded queue of messages."""
 
-    def __init__(self, config: ClientConfig, properties: Mapping[str, Any], *, memory_bytes_max: int) -> None:
+    def __init__(
+        self,
+        config: ClientConfig,
+        properties: Mapping[str, Any],
+        *,
+        memory_bytes_max: int,
+        batch_bytes_max: int,
+    ) -> None:
         self._memory_bytes_max = memory_bytes_max
         self._queued_bytes = 0  # since the queue was last empty
         self._fatal: KafkaError | None = None
@@ -43,6 +51,8 @@ class _Queue:
                 "reconnect.backoff.max.ms": 1000,
                 **producer_config(config),
                 **properties,
+                # The topic's bound is on the whole batch: one that is longer would be refused with every message in it.
+                "batch.size": max(min(batch_bytes_max, batch_bytes_default), 1),
                 "partitioner": "murmur2_random",
                 "queue.buffering.max.messages": queue_messages_max,
                 # twice our own bound: it holds the overhead of short messages, and must never be what says no
@@ -181,6 +191,7 @@ class KafkaTransactionalProducer:
         partition_counts: Mapping[str, int],
         transaction_timeout_s: float,
         memory_bytes_max: int,
+        batch_bytes_max: int = batch_bytes_default,
     ) -> None:
         self._topic = topic
         self._counts = partition_counts
@@ -201,6 +212,7 @@ class KafkaTransactionalProducer:
                 "message.timeout.ms": int(transaction_timeout_s * 1000 / 2),
             },
             memory_bytes_max=memory_bytes_max,
+            batch_bytes_max=batch_bytes_max,
         )
 
     def initialise(self, timeout_s: float) -> None:
@@ -310,11 +322,15 @@ class KafkaAcknowledger:
         partition_counts: Mapping[str, int],
         message_timeout_s: float,
         memory_bytes_max: int,
+        batch_bytes_max: int = batch_bytes_default,
     ) -> None:
         self._topic = topic
         self._counts = partition_counts
         self._queue = _Queue(
-            config, {"message.timeout.ms": int(message_timeout_s * 1000)}, memory_bytes_max=memory_bytes_max
+            config,
+            {"message.timeout.ms": int(message_timeout_s * 1000)},
+            memory_bytes_max=memory_bytes_max,
+            batch_bytes_max=batch_bytes_max,
         )
 
     def produce(self, outgoing: Outgoing, start: int, tally: Tally, timeout_s: float) -> int:

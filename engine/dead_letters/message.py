@@ -24,7 +24,13 @@ detail_characters_max: Final = 2000
 envelope_bytes: Final = 512
 """What Kafka adds to a message and the batch around it, with room to spare."""
 
-_elsewhere = re.compile(r"^\[payload left at the source: (\d+) bytes, sha256 ([0-9a-f]{64})\] ")
+message_bytes_min: Final = 32_768
+"""What a dead-letter topic must take at least: half of it holds any letter without payload, headers and key."""
+
+_elsewhere = re.compile(
+    r"(?:\[payload left at the source: (?P<payload>[0-9]{1,10}) bytes, sha256 (?P<payload_sha256>[0-9a-f]{64})\] )?"
+    r"(?:\[key left at the source: (?P<key>[0-9]{1,10}) bytes, sha256 (?P<key_sha256>[0-9a-f]{64})\] )?"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +55,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Elsewhere:
-    """Of a payload that would not fit into the dead letter: how to know it again at its source."""
+    """Of a payload or key that would not fit into the dead letter: how to know it again at its source."""
 
     length: int
     sha256: str
@@ -72,17 +78,27 @@ class DeadLetter:
     @property
     def elsewhere(self) -> Elsewhere | None:
         """Set when payload and headers were left at the source, because the whole would not fit into a message."""
-        if self.payload is not None or not (match := _elsewhere.match(self.detail)):
+        return None if self.payload is not None else self._left("payload")
+
+    @property
+    def key_elsewhere(self) -> Elsewhere | None:
+        """Set when the key was left at the source likewise; the letter itself then has none."""
+        return self._left("key")
+
+    def _left(self, what: str) -> Elsewhere | None:
+        found = _elsewhere.match(self.detail)
+        if found is None or found[what] is None:
             return None
-        return Elsewhere(length=int(match[1]), sha256=match[2])
+        return Elsewhere(length=int(found[what]), sha256=found[f"{what}_sha256"])
 
 
 class DeadLetterEncoder:
     """Rejections to the payloads of the dead-letter topic.
 
-    Promises the original payload and headers, byte for byte. Where the message would be longer than the producer may send,
+    Promises the original payload and headers, byte for byte. Where the message would be longer than the topic takes,
     they stay at the source: payload is null, headers are empty, and `detail` begins with the payload's length and sha256
-    (`DeadLetter.elsewhere`), by which `penstock dlq replay` finds it again.
+    (`DeadLetter.elsewhere`), by which `penstock dlq replay` finds it again. A key of more than half of a message
+    stays there in the same way (`letter_key`, `DeadLetter.key_elsewhere`).
     """
 
     def __init__(
@@ -102,15 +118,16 @@ class DeadLetterEncoder:
     def _encode(self, records: Records, rejection: Rejection, at_ms: int) -> bytes:
         index = rejection.index
         payload, key = records.values[index], records.keys[index]
+        detail = rejection.detail
+        if letter_key(key, self._message_bytes_max) is None and key is not None:
+            detail = f"[key left at the source: {_known_by(key)}] {detail}"
+            key = None
         room = self._message_bytes_max - envelope_bytes - len(key or b"")
         if len(payload or b"") <= room:  # else the copy is not worth making
-            whole = self._written(
-                records, rejection, at_ms, rejection.detail, payload, records.headers(index)
-            )
+            whole = self._written(records, rejection, at_ms, detail, payload, records.headers(index))
             if len(whole) <= room:
                 return whole
-        length, sha256 = len(payload or b""), hashlib.sha256(payload or b"").hexdigest()
-        detail = f"[payload left at the source: {length} bytes, sha256 {sha256}] {rejection.detail}"
+        detail = f"[payload left at the source: {_known_by(payload or b'')}] {detail}"
         return self._written(records, rejection, at_ms, detail, None, ())
 
     def _written(
@@ -147,6 +164,15 @@ class DeadLetterEncoder:
         except (ValueError, TypeError, OverflowError) as error:
             raise InvariantError(f"a dead letter does not fit its own schema: {error}") from error
         return out.getvalue()
+
+
+def letter_key(key: bytes | None, message_bytes_max: int) -> bytes | None:
+    """The key of a record's letter: the record's own, None where it takes more than half of what a message may hold."""
+    return key if len(key or b"") <= message_bytes_max // 2 else None
+
+
+def _known_by(left: bytes) -> str:
+    return f"{len(left)} bytes, sha256 {hashlib.sha256(left).hexdigest()}"
 
 
 class DeadLetterReader:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
+from penstock.engine.dead_letters.message import letter_key
 from penstock.engine.explain.budget import Explained, explain_within
 from penstock.engine.ports import Attributions, Decoder, Explainer, Model, Predictions
 from penstock.engine.settings.explain_policy import Policy, lots
@@ -31,6 +32,17 @@ class Topics:
     predictions: str
     explanations: str | None
     dead_letters: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputLimits:
+    """What the output topics take: bytes of value, key and headers of one message, and whether it must have a key."""
+
+    predictions_bytes_max: int
+    explanations_bytes_max: int
+    dead_letters_bytes_max: int
+    keyed: frozenset[str] = frozenset()
+    """Topics, compacted ones, that refuse a message without a key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +85,7 @@ class Scorer:
         encode_predictions: EncodePredictions,
         encode_dead_letters: EncodeDeadLetters,
         explaining: Explaining | None,
-        message_bytes_max: int,
+        limits: OutputLimits,
         condemned: Callable[[Records], Sequence[int]],
         clock: Clock,
     ) -> None:
@@ -83,7 +95,7 @@ class Scorer:
         self._encode_predictions = encode_predictions
         self._encode_dead_letters = encode_dead_letters
         self._explaining = explaining
-        self._message_bytes_max = message_bytes_max
+        self._limits = limits
         self._condemned = condemned
         self._clock = clock
 
@@ -231,7 +243,8 @@ class Scorer:
             if explained is not None:
                 explanations = self._encode_explained(source, matrix, explained)
         failed = set() if explained is None else set(explained.failed.tolist())
-        failed |= self._reject_too_long(records.keys, rows, predicted, explanations, rejections)
+        failed |= self._reject_too_long(records.keys, rows, predicted, explanations, rejections, failed)
+        failed |= self._reject_without_key(records.keys, rows, explanations, rejections, failed)
 
         outgoing = []
         if predicted:
@@ -247,9 +260,7 @@ class Scorer:
             rejections.sort(key=lambda rejection: rejection.index)
             indices = np.array([rejection.index for rejection in rejections], dtype=np.int64)
             dead = self._encode_dead_letters(records, rejections, now_ms)
-            outgoing.append(
-                _outgoing(self._topics.dead_letters, records, indices, range(len(dead)), dead, set())
-            )
+            outgoing.append(self._letters(records, indices, dead))
         return outgoing, failed
 
     def _encode_explained(
@@ -270,6 +281,15 @@ class Scorer:
             explanations.sort(key=lambda explanation: explanation[0])
         return explanations
 
+    def _letters(self, records: Records, indices: NDArray[np.int64], payloads: Sequence[bytes]) -> Outgoing:
+        bytes_max = self._limits.dead_letters_bytes_max
+        return Outgoing(
+            topic=self._topics.dead_letters,
+            keys=[letter_key(records.keys[index], bytes_max) for index in indices.tolist()],
+            values=list(payloads),
+            partitions=records.partitions[indices],
+        )
+
     def _reject_too_long(
         self,
         keys: Sequence[bytes | None],
@@ -277,25 +297,53 @@ class Scorer:
         predicted: Sequence[bytes],
         explanations: Sequence[tuple[int, bytes]],
         rejections: list[Rejection],
+        failed: set[int],
     ) -> set[int]:
-        longest = max(map(len, predicted), default=0)
-        longest = max(longest, max((len(payload) for _, payload in explanations), default=0))
-        longest += max(map(len, filter(None, keys)), default=0)  # every message carries its record's key
-        if longest <= self._message_bytes_max:
-            return set()
-        room = {
-            place: self._message_bytes_max - len(keys[row] or b"") for place, row in enumerate(rows.tolist())
-        }
-        failed = {place for place, payload in enumerate(predicted) if len(payload) > room[place]}
-        failed |= {place for place, payload in explanations if len(payload) > room[place]}
-        for place in failed:
-            detail = f"a result and its key are longer than the producer's limit of {self._message_bytes_max} bytes"
-            rejections.append(
-                Rejection(
-                    index=int(rows[place]), stage=Stage.ENCODE, reason=Reason.OUTPUT_TOO_LONG, detail=detail
-                )
+        longest_key = max(map(len, filter(None, keys)), default=0)  # every message carries its record's key
+        limits = self._limits
+        too_long: dict[int, str] = {}
+        for topic, bytes_max, payloads in (
+            (self._topics.predictions, limits.predictions_bytes_max, enumerate(predicted)),
+            (self._topics.explanations, limits.explanations_bytes_max, explanations),
+        ):
+            lengths = [(place, len(payload)) for place, payload in payloads]
+            if max((length for _, length in lengths), default=0) + longest_key <= bytes_max:
+                continue
+            for place, length in lengths:
+                if length + len(keys[rows[place]] or b"") > bytes_max:
+                    too_long[place] = f"a result and its key are longer than the {bytes_max} bytes of {topic}"
+        rejections += [
+            Rejection(
+                index=int(rows[place]), stage=Stage.ENCODE, reason=Reason.OUTPUT_TOO_LONG, detail=detail
             )
-        return failed
+            for place, detail in too_long.items()
+            if place not in failed
+        ]
+        return set(too_long)
+
+    def _reject_without_key(
+        self,
+        keys: Sequence[bytes | None],
+        rows: NDArray[np.int64],
+        explanations: Sequence[tuple[int, bytes]],
+        rejections: list[Rejection],
+        failed: set[int],
+    ) -> set[int]:
+        topics, keyed = self._topics, self._limits.keyed
+        if not keyed or None not in keys:
+            return set()
+        places: set[int] = set()
+        if topics.predictions in keyed:
+            places |= set(range(len(rows)))
+        if topics.explanations in keyed:
+            places |= {place for place, _ in explanations}
+        without = {place for place in places if keys[rows[place]] is None} - failed
+        for place in without:
+            detail = f"the record has no key, and an output topic is compacted: {', '.join(sorted(keyed))}"
+            rejections.append(
+                Rejection(index=int(rows[place]), stage=Stage.ENCODE, reason=Reason.NO_KEY, detail=detail)
+            )
+        return without
 
 
 def infer_around_failures(model: Model, matrix: NDArray[np.generic]) -> tuple[Predictions | None, list[int]]:

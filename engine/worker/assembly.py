@@ -25,7 +25,7 @@ from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
 from penstock.engine.pipeline.rejection_limit import Breaker
-from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
+from penstock.engine.pipeline.scorer import Explaining, OutputLimits, Scorer, Topics
 from penstock.engine.ports import AssignmentListener, Attributions, Predictions, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
@@ -37,8 +37,10 @@ from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
 from penstock.schemas.records import Records
 
-message_bytes_max = 1_000_000
-"""The longest output message: what Kafka's producers and topics allow by default, less the envelope."""
+limits_default = OutputLimits(
+    predictions_bytes_max=1_000_000, explanations_bytes_max=1_000_000, dead_letters_bytes_max=1_000_000
+)
+"""What Kafka's producers and topics take by default, less the envelope."""
 
 compute_batches_max = 4
 """One in work and three that wait: enough to keep the compute side busy through a commit."""
@@ -62,6 +64,7 @@ class Link:
     report: Callable[[WorkerStatus], None]
     schemas: SchemaStore | None = None
     prefixes: OutputPrefixes | None = None
+    limits: OutputLimits = limits_default
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +138,7 @@ def make_worker(
         settings,
         cluster=link.cluster,
         prefixes=link.prefixes,
+        limits=link.limits,
         name=name,
         bundle=bundle,
         model=model,
@@ -229,6 +233,7 @@ def make_scorer(
     *,
     cluster: str,
     prefixes: OutputPrefixes | None,
+    limits: OutputLimits,
     name: str,
     bundle: Bundle,
     model: ServedModel,
@@ -257,10 +262,10 @@ def make_scorer(
             cluster=cluster,
             model=LetterModel(name=bundle.name, version=bundle.version, digest=bundle.digest),
             worker=name,
-            message_bytes_max=message_bytes_max,
+            message_bytes_max=limits.dead_letters_bytes_max,
         ),
         explaining=_explaining(settings, cluster, bundle, model, prefixes.explanations, clock),
-        message_bytes_max=message_bytes_max,
+        limits=limits,
         condemned=condemned,
         clock=clock,
     )

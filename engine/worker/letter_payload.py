@@ -1,7 +1,8 @@
 """What is inside the payload of a dead letter, as far as it can be read."""
 
 from contextlib import ExitStack
-from typing import Any
+from math import isfinite
+from typing import Any, Final
 
 import orjson
 
@@ -14,6 +15,9 @@ from penstock.engine.dead_letters.message import DeadLetter
 from penstock.engine.settings.model import Settings
 from penstock.schemas.errors import PenstockError, RecordError
 
+shown_depth_max: Final = 100
+"""How deep what is shown is nested; what is deeper is in the payload's bytes."""
+
 
 def decoded_payload(letter: DeadLetter, settings: Settings) -> tuple[Any, str]:
     """The payload of a dead letter as objects, bytes as hex, read as the worker would have; or None and why not."""
@@ -21,7 +25,7 @@ def decoded_payload(letter: DeadLetter, settings: Settings) -> tuple[Any, str]:
         return None, "there is none"
     try:
         if settings.input.format == "json":
-            return orjson.loads(letter.payload), ""
+            return _plain(orjson.loads(letter.payload)), ""
         size = header_bytes[settings.framing]
         with ExitStack() as stack:
             find = writer_finder(settings, _reader_schema(settings), _schemas(settings, stack))
@@ -51,10 +55,18 @@ def _schemas(settings: Settings, stack: ExitStack) -> Any:
     return registry
 
 
-def _plain(value: Any) -> Any:
-    """Values that JSON can say: bytes as hex."""
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Values that JSON can say: bytes as hex; decimals, times and what is not finite as text; depth bounded."""
+    if isinstance(value, dict | list) and depth == shown_depth_max:
+        return f"[nested deeper than {shown_depth_max}]"
     if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): _plain(each, depth + 1) for name, each in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return value.hex() if isinstance(value, bytes) else value
+        return [_plain(each, depth + 1) for each in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    if value is None or isinstance(value, bool | str) or (isinstance(value, float) and isfinite(value)):
+        return value
+    if isinstance(value, int) and -(1 << 63) <= value < 1 << 64:
+        return value
+    return str(value)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
-from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
+from penstock.engine.pipeline.scorer import Explaining, OutputLimits, Scorer, Topics
 from penstock.engine.ports import Attributions, Decoded, Predictions
 from penstock.engine.settings.explain_policy import parse_policy
 from penstock.schemas.errors import ModelError, UnavailableError
@@ -111,7 +111,9 @@ def make_scorer(world: Surroundings) -> Scorer:
         encode_predictions=predictions,
         encode_dead_letters=letters,
         explaining=Explaining(policy=parse_policy("every"), explainer=stages, encode=explanations),
-        message_bytes_max=1000,
+        limits=OutputLimits(
+            predictions_bytes_max=1000, explanations_bytes_max=1000, dead_letters_bytes_max=1000
+        ),
         condemned=lambda _: (),
         clock=world.clock,
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from penstock.engine.explain.budget import explain_within
-from penstock.engine.pipeline.scorer import Explaining, Outcome, Scorer, Topics
+from penstock.engine.pipeline.scorer import Explaining, Outcome, OutputLimits, Scorer, Topics
 from penstock.engine.ports import Attributions, Decoded, Predictions
 from penstock.engine.settings.explain_policy import parse_policy
 from penstock.engine.settings.model import ExplainSettings
@@ -97,7 +97,9 @@ def scored(
         explaining=Explaining(
             policy=parse_policy(policy), explainer=explainer, encode=encode_explanations, budget_s=budget_s
         ),
-        message_bytes_max=1000,
+        limits=OutputLimits(
+            predictions_bytes_max=1000, explanations_bytes_max=1000, dead_letters_bytes_max=1000
+        ),
         condemned=lambda _: (),
         clock=clock,
     )

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock.engine.clock import SystemClock
-from penstock.engine.pipeline.scorer import Scorer, Topics
+from penstock.engine.pipeline.scorer import OutputLimits, Scorer, Topics
 from penstock.engine.ports import Decoded, Predictions
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Records
@@ -34,6 +34,34 @@ def _records(keys: list[bytes | None]) -> Records:
     )
 
 
+def test_a_record_without_a_key_is_set_aside_where_an_output_is_compacted() -> None:
+    scorer = Scorer(
+        decoder=_Stages(),
+        model=_Stages(),
+        topics=Topics(predictions="p", explanations=None, dead_letters="d"),
+        encode_predictions=lambda source, predictions, _: [b"result"] * len(source),
+        encode_dead_letters=lambda records, rejections, _: [b"letter"] * len(rejections),
+        explaining=None,
+        limits=OutputLimits(
+            predictions_bytes_max=100,
+            explanations_bytes_max=100,
+            dead_letters_bytes_max=100,
+            keyed=frozenset({"p"}),
+        ),
+        condemned=lambda _: (),
+        clock=SystemClock(),
+    )
+    outcome = scorer.score(_records([b"a", None, b"", None, b"k" * 99]))
+    assert [rejection.reason for rejection in outcome.rejections] == [
+        Reason.NO_KEY,
+        Reason.NO_KEY,
+        Reason.OUTPUT_TOO_LONG,
+    ]
+    sent = {out.topic: list(out.keys) for out in outcome.outgoing}
+    assert sent == {"p": [b"a", b""], "d": [None, None, None]}  # the last key takes the room of the letter
+    assert (outcome.predicted, outcome.bad.tolist()) == (2, [False, True, False, True, True])
+
+
 @pytest.mark.parametrize("payload_bytes", [60, 100, 101])
 def test_a_result_is_measured_with_its_key(payload_bytes: int) -> None:
     scorer = Scorer(
@@ -43,7 +71,11 @@ def test_a_result_is_measured_with_its_key(payload_bytes: int) -> None:
         encode_predictions=lambda source, predictions, _: [bytes(payload_bytes)] * len(source),
         encode_dead_letters=lambda records, rejections, _: [b"letter"] * len(rejections),
         explaining=None,
-        message_bytes_max=message_bytes_max,
+        limits=OutputLimits(
+            predictions_bytes_max=message_bytes_max,
+            explanations_bytes_max=message_bytes_max,
+            dead_letters_bytes_max=message_bytes_max,
+        ),
         condemned=lambda _: (),
         clock=SystemClock(),
     )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
-from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
+from penstock.engine.pipeline.scorer import Explaining, OutputLimits, Scorer, Topics
 from penstock.engine.ports import Attributions, Decoded, Predictions
 from penstock.engine.settings.explain_policy import parse_policy
 from penstock.engine.worker.calibration import cost_curve, rehearse, sizes
@@ -70,7 +70,9 @@ def _scorer(clock: _Ticking) -> Scorer:
         encode_predictions=stages.encode,
         encode_dead_letters=lambda records, rejections, _: [b""] * len(rejections),
         explaining=Explaining(policy=parse_policy("every"), explainer=stages, encode=stages.encode),
-        message_bytes_max=100,
+        limits=OutputLimits(
+            predictions_bytes_max=100, explanations_bytes_max=100, dead_letters_bytes_max=100
+        ),
         condemned=lambda _: (),
         clock=protocol,
     )
