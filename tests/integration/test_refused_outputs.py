@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from penstock.connectors.kafka.client import ClientConfig
@@ -27,7 +27,7 @@ from penstock.engine.ports import Predictions
 from penstock.engine.settings.explain_policy import HasHeader
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Rejection
-from tests.integration.test_poison import by_key, encoded, good, write_bundle
+from tests.integration.test_poison import by_key, good, write_bundle
 from tests.raw_produce import RawRecord, produce_raw
 from tests.stream import Stream
 
@@ -236,6 +236,24 @@ def test_a_dead_letter_topic_that_loses_letters_is_refused_at_once(
     assert "Traceback" not in stream.said()
 
 
+def test_a_topic_that_stores_batches_unpacked_refuses_what_unpacks_to_more(
+    kafka: str, new_topic: Callable[..., str]
+) -> None:
+    """What SECURITY.md says closes the hole."""
+    refused: list[int] = []
+    producer = Producer(
+        {"bootstrap.servers": kafka, "message.max.bytes": 100_000_000, "compression.type": "zstd"}
+    )
+    for topic in (new_topic("packed"), new_topic("unpacked", **{"compression.type": "uncompressed"})):
+        producer.produce(
+            topic,
+            bytes(30_000_000),
+            on_delivery=lambda error, _: refused.append(error.code() if error else 0),
+        )
+        producer.flush(30)
+    assert refused == [0, KafkaError.MSG_SIZE_TOO_LARGE]
+
+
 def test_topic_settings_are_read(kafka: str, new_topic: Callable[..., str]) -> None:
     config = ClientConfig(bootstrap_servers=kafka, properties={"message.max.bytes": 5_000_000})
     plain, long = (
@@ -248,4 +266,3 @@ def test_topic_settings_are_read(kafka: str, new_topic: Callable[..., str]) -> N
     assert found[long].message_bytes_max(config) == 5_000_000  # the client says less than the topic
     assert found[long].message_bytes_max(ClientConfig(bootstrap_servers=kafka)) == 1_000_000
     assert read_topic_settings(config, []) == {}
-    assert encoded()  # the poison's own
