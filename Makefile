@@ -19,7 +19,7 @@ help: ## list these commands
 
 setup: $(VENV)/.native ## .venv with everything, the native code, Kafka's jars
 	@$(BIN)/python -m compileall -q engine connectors schemas
-	@$(BIN)/python -m penstock.connectors.embedded.kafka --fetch || [[ "$(ARGS)" == *"--broker memory"* ]]
+	@$(BIN)/python -P -m penstock.connectors.embedded.kafka --fetch || [[ "$(ARGS)" == *"--broker memory"* ]]
 
 demo: setup ## everything on one machine: real flights, predicted and explained as they take off
 	@$(BIN)/penstock demo $(ARGS)
@@ -51,7 +51,7 @@ bench: setup ## the figures of the README, measured here; tables and pictures un
 	@$(BIN)/penstock bench peers --picture docs/figures/peers.svg
 
 docs: $(VENV)/.native ## regenerate the references under docs/
-	@$(BIN)/python -m docs.build_reference docs
+	@$(BIN)/python -P docs/build_reference.py docs
 
 wheel: $(VENV)/.native ## one wheel into dist/
 	@uv build --wheel --no-build-isolation --out-dir dist

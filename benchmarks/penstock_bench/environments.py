@@ -12,8 +12,9 @@ from typing import Final
 
 from penstock.connectors.embedded.jars import cache_folder
 from penstock.schemas.errors import ConfigError
+from penstock_bench import folder
 
-sources: Final = Path(__file__).parents[2] / "benchmarks"
+sources: Final = folder
 build_timeout_s: Final = 900.0
 _made: Final = "made"
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from penstock.schemas.errors import ConfigError, InvariantError
 
-keeper: Final = Path(__file__).with_name("embedded_keeper.py")
+keeper: Final = Path(__file__).with_name("keeper.py")
 poll_s: Final = 0.02
 close_grace_s: Final = 30.0
 

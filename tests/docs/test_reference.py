@@ -2,15 +2,16 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 import yaml
 
-from docs.build_reference import references
 from penstock.engine.settings.model import Settings, parse_settings
 
 docs = Path(__file__).parents[2] / "docs"
+references = runpy.run_path(str(docs / "build_reference.py"))["references"]
 
 
 @pytest.mark.parametrize("name", sorted(references()))

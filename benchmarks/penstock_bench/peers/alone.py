@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from penstock.engine.clock import SystemClock
 from penstock.schemas.errors import NotReadyError
+from penstock_bench import module_command
 from penstock_bench.peers.records import some_rows
 
 batches: Final = (1, 256, 1024)
@@ -21,7 +22,7 @@ _timeout_s: Final = 120.0
 
 def onnxruntime_alone(model: Path, *, seconds: float, seed: int) -> dict[str, dict[str, float]]:
     """Rows a second and CPU microseconds a row, by batch size, in a process of its own. Raises NotReadyError."""
-    command = [sys.executable, "-P", "-m", "penstock_bench.peers.alone", str(model), str(seconds), str(seed)]
+    command = module_command("penstock_bench.peers.alone", str(model), str(seconds), str(seed))
     try:
         done = subprocess.run(command, capture_output=True, timeout=_timeout_s, check=True)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:

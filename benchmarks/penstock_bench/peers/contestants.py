@@ -12,6 +12,7 @@ import yaml
 
 from penstock.connectors.embedded.jars import find_java
 from penstock.schemas.errors import ConfigError
+from penstock_bench import module_command
 from penstock_bench.environments import java_rivals, python_of, sources
 from penstock_bench.peers.workload import Workload
 
@@ -101,16 +102,11 @@ def _in_json(entry: Entry, given: dict[str, str]) -> str:
 
 def _python_loop(entry: Entry, *, delivery: str = "exactly_once", explains: bool = False) -> list[str]:
     given = _in_json(entry, _given(entry, delivery=delivery, explains=explains))
-    return [sys.executable, "-P", "-m", "penstock_bench.peers.python_loop", given]
+    return module_command("penstock_bench.peers.python_loop", given)
 
 
 def _echo_command(entry: Entry, *, delivery: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "penstock_bench.peers.echo",
-        _in_json(entry, _given(entry, delivery=delivery)),
-    ]
+    return module_command("penstock_bench.peers.echo", _in_json(entry, _given(entry, delivery=delivery)))
 
 
 def _needs_shap(announce: Announce) -> None:

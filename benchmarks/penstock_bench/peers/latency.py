@@ -1,7 +1,6 @@
 """End-to-end latency: from the moment at which a record was due to the moment at which a read_committed reader has its output."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from penstock.connectors.kafka.simple import KafkaReader
 from penstock.schemas.errors import NotReadyError
+from penstock_bench import module_command
 from penstock_bench.peers.contestants import Contestant
 from penstock_bench.peers.environment import BenchEnvironment, Running
 from penstock_bench.peers.load import Order, Report
@@ -105,7 +105,7 @@ def _at(
     came = 0
     with environment.beside(
         f"load-{running.name}-{rate}",
-        [sys.executable, "-P", "-m", "penstock_bench.peers.load", str(order_file)],
+        module_command("penstock_bench.peers.load", str(order_file)),
     ):
         deadline_s = clock.monotonic_s() + records / rate + 30.0
         while came < records and clock.monotonic_s() < deadline_s:

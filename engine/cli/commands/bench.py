@@ -2,8 +2,13 @@
 
 import argparse
 import importlib
+import importlib.util
+import sys
+from pathlib import Path
 
+import penstock
 from penstock.engine.console.terminal import Terminal
+from penstock.schemas.errors import ConfigError
 
 summary = "Measure Penstock on this machine, beside what else there is, in one run. A quiet machine gives honest figures."
 example = "penstock bench explain --models 100x6,500x6"
@@ -18,17 +23,36 @@ kinds = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """A subcommand for each kind."""
+    """A subcommand for each kind; without their options where the laboratory is not installed."""
     subparsers = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
-    for kind, says in kinds.items():
+    here = _find_laboratory()
+    for kind, title in kinds.items():
+        if not here:
+            subparsers.add_parser(kind, help=title).add_argument("options", nargs=argparse.REMAINDER)
+            continue
         module = importlib.import_module(f"penstock_bench.{kind}")
-        subparser = subparsers.add_parser(kind, help=says, description=module.summary)
+        subparser = subparsers.add_parser(kind, help=title, description=module.summary)
         module.add_arguments(subparser)
         subparser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    """Measure and show."""
+    """Measure and show. Raises ConfigError where the laboratory is not installed."""
+    if not _find_laboratory():
+        raise ConfigError(
+            "the laboratory is not part of the installed package: run `penstock bench` in a clone of the repository, after `make setup`"
+        )
     module = importlib.import_module(f"penstock_bench.{arguments.kind}")
     terminal.result(module.run(arguments, terminal))
     return 0
+
+
+def _find_laboratory() -> bool:
+    """True where `penstock_bench` can be imported: in a clone it lies in benchmarks/, beside this package."""
+    if importlib.util.find_spec("penstock_bench") is not None:
+        return True
+    folder = Path(penstock.__file__).parents[1] / "benchmarks"
+    if not (folder / "penstock_bench" / "__init__.py").is_file():
+        return False
+    sys.path.append(str(folder))
+    return True

@@ -3,6 +3,7 @@
 import argparse
 
 from penstock.engine.console.terminal import Terminal
+from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
 summary = (
@@ -49,6 +50,6 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     try:
         from penstock.engine.demo.show import run_demo
     except ModuleNotFoundError as error:
-        raise ConfigError(f"the demo needs {error.name}: pip install 'penstock[demo]'") from error
+        raise ConfigError(f"the demo needs {error.name}: {how_to_install('demo')}") from error
 
     return run_demo(terminal, seconds=arguments.seconds, rate=arguments.rate, broker=arguments.broker)

@@ -17,6 +17,7 @@ from penstock.engine.models.bundle.manifest import Labels, ModelOutput
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.forest import Forest
 from penstock.engine.trees.onnx.write import write_forest
+from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
 Score = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
@@ -244,7 +245,7 @@ def _sklearn(model: Any, wishes: PackageOptions) -> Converted:
 
 
 def _missing_library(name: str) -> str:
-    return f"packaging this model needs {name}: pip install 'penstock[package]'"
+    return f"packaging this model needs {name}: {how_to_install('package')}"
 
 
 def of_forest(

@@ -20,6 +20,7 @@ from penstock.engine.models.packaging.onnx_file import read_onnx
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.onnx.write import write_forest
 from penstock.engine.trees.readers.sklearn import is_trees, read_sklearn_trees, tree_kinds
+from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
 skops_types_trusted = (
@@ -40,7 +41,7 @@ def load_skops(data: bytes) -> Any:
     try:
         import skops.io
     except ImportError as error:
-        raise ConfigError("reading .skops files needs skops: pip install 'penstock[package]'") from error
+        raise ConfigError(f"reading .skops files needs skops: {how_to_install('package')}") from error
     try:
         strange = sorted(set(skops.io.get_untrusted_types(data=data)) - set(skops_types_trusted))
         if strange:
@@ -157,7 +158,7 @@ def _skl2onnx(model: Any, names: list[str] | None, tables: Mapping[str, list[str
         from skl2onnx import convert_sklearn
         from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
     except ImportError as error:
-        raise ConfigError("this model needs skl2onnx: pip install 'penstock[package]'") from error
+        raise ConfigError(f"this model needs skl2onnx: {how_to_install('package')}") from error
     number = DoubleTensorType if wide else FloatTensorType
     if names is None:
         inputs = [("features", number([None, int(getattr(model, "n_features_in_", 0))]))]

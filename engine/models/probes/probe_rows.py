@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from penstock.engine.features.signature import Feature, Signature
 from penstock.engine.models.bundle.arrays import from_npy
 from penstock.engine.trees.forest import Forest
+from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
 file_bytes_max = 1 << 30
@@ -73,7 +74,7 @@ def _read_table(path: Path, signature: Signature) -> Any:
     try:
         import pandas  # comes with the package extra only
     except ImportError as error:
-        raise ConfigError("reading tables needs pandas: pip install 'penstock[package]'") from error
+        raise ConfigError(f"reading tables needs pandas: {how_to_install('package')}") from error
     try:
         if path.suffix == ".parquet":
             return pandas.read_parquet(path)

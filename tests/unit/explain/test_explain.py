@@ -8,7 +8,6 @@ import pytest
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
-import penstock.engine.explain
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.explain.tree.tree_shap import TreeShap
 from penstock.engine.models.packaging.package import package
@@ -83,9 +82,3 @@ def test_a_model_that_is_no_tree_is_not_explained_as_one(tmp_path: Path) -> None
 
     with pytest.raises(ConfigError, match=r"explain\.method tree_interventional: operator"):
         make_explainer(bundle, _NoModel(), ExplainSettings(method="tree_interventional"))
-
-
-def test_the_package_offers_what_it_says() -> None:
-    assert penstock.engine.explain.TreeShap is TreeShap
-    with pytest.raises(AttributeError, match="no attribute nothing"):
-        penstock.engine.explain.nothing  # noqa: B018

@@ -1,6 +1,5 @@
 """The metrics are declared once, exposed as promised, and documented as they are."""
 
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+import penstock
 from penstock.engine.telemetry.metric_declarations import ArrayHistogram
 from penstock.engine.telemetry.metrics import Metrics, all_declared, render, stages
 from penstock.schemas.reasons import Reason, Stage
@@ -102,7 +102,7 @@ def test_the_release_is_told() -> None:
     (key,) = [
         key for key in samples(Metrics(CollectorRegistry()).registry) if key[0] == "penstock_build_info"
     ]
-    assert key[1] == (("version", version("penstock")),)
+    assert key[1] == (("version", penstock.__version__),)
 
 
 def test_counters_have_no_second_series() -> None:

@@ -1,0 +1,15 @@
+"""The distribution that this code was installed from, for sentences that say how to install what is missing."""
+
+from functools import cache
+from importlib.metadata import packages_distributions
+
+
+@cache
+def distribution_name() -> str:
+    """The name to install Penstock by, from the metadata of what is installed."""
+    return packages_distributions().get("penstock", ["penstock-streaming"])[0]
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs Penstock with `extra`, a key of its optional dependencies."""
+    return f"pip install '{distribution_name()}[{extra}]'"
