@@ -1,5 +1,6 @@
 """`penstock dlq` on letters that anybody may have written: each oddity is one item that is named, and the rest goes on."""
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,7 +29,6 @@ good_value = b'{"id": 1}'
 
 
 def letter(payload: bytes | None = good_value, detail: str = "as the test wants it", **changes: Any) -> bytes:
-    import io
 
     out = io.BytesIO()
     source = {"cluster": "c", "topic": "in", "partition": 0, "offset": 7, "timestamp_ms": 5}
@@ -186,7 +186,6 @@ def test_show_survives_what_is_nested(settings: Any, capsys: pytest.CaptureFixtu
 def test_show_says_decimals_times_and_what_is_not_finite(
     settings: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import io
 
     fields = [
         {"name": "amount", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}},
