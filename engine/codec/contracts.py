@@ -38,6 +38,17 @@ def contract(name: str) -> dict[str, Any]:
     return schema
 
 
+def older_contracts(name: str) -> list[dict[str, Any]]:
+    """What `contract(name)` was in released versions, newest first: messages of these are still on the topics."""
+    folder = files("penstock.schemas").joinpath("older")
+    found = {
+        int(entry.name.split(".")[1]): entry
+        for entry in folder.iterdir()
+        if entry.name.startswith(f"{name}.") and entry.name.endswith(".avsc")
+    }
+    return [orjson.loads(found[number].read_bytes()) for number in sorted(found, reverse=True)]
+
+
 def output_prefixes(
     *, predictions: str, explanations: str | None, dead_letters: str, registrar: Registrar | None
 ) -> OutputPrefixes:

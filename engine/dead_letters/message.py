@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import fastavro
 
-from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.contracts import contract, older_contracts
 from penstock.engine.codec.framing import (
     confluent_header_bytes,
     confluent_schema_id,
@@ -24,6 +24,8 @@ detail_characters_max: Final = 2000
 envelope_bytes: Final = 512
 """What Kafka adds to a message and the batch around it, with room to spare."""
 
+latest_ms: Final = 253_402_300_799_999
+"""The end of the year 9999: readers' calendars go no further."""
 message_bytes_min: Final = 32_768
 """What a dead-letter topic must take at least: half of it holds any letter without payload, headers and key."""
 
@@ -140,13 +142,15 @@ class DeadLetterEncoder:
         headers: Headers,
     ) -> bytes:
         index = rejection.index
+        timestamp_ms = int(records.timestamps_ms[index])
         letter = {
             "source": {
                 "cluster": self._cluster,
                 "topic": records.topic,
                 "partition": int(records.partitions[index]),
                 "offset": int(records.offsets[index]),
-                "timestamp_ms": int(records.timestamps_ms[index]),
+                "timestamp_ms": timestamp_ms,
+                "timestamp": as_timestamp(timestamp_ms),
             },
             "stage": str(rejection.stage),
             "reason": str(rejection.reason),
@@ -156,6 +160,7 @@ class DeadLetterEncoder:
             "model": self._model,
             "worker": self._worker,
             "at_ms": at_ms,
+            "at": as_timestamp(at_ms),
         }
         out = io.BytesIO()
         out.write(self._prefix)
@@ -179,32 +184,49 @@ class DeadLetterReader:
     """Messages of the dead-letter topic back to what they say."""
 
     def __init__(self) -> None:
-        schema = contract("dead_letter")
-        self._schema = fastavro.parse_schema(schema)
-        self._single_object = single_object_prefix(schema)
+        writers = [contract("dead_letter"), *older_contracts("dead_letter")]
+        self._reader = fastavro.parse_schema(writers[0])
+        self._writers = {single_object_prefix(writer): fastavro.parse_schema(writer) for writer in writers}
 
     def read(self, value: bytes) -> DeadLetter:
-        """The dead letter in a message, whichever framing it was sent with.
+        """The dead letter in a message, whichever framing it was sent with, by this version or an older one.
 
-        Raises RecordError for a message that is none. A registered id is taken for the contract's own: the topic holds
-        nothing else, and version 1 has one schema.
+        Raises RecordError for a message that is none. A registered id is taken for one of the contract's own versions, of
+        which the newest that reads the message to its end is right: the topic holds nothing else.
         """
-        if value.startswith(self._single_object):
-            start = single_object_header_bytes
-        elif confluent_schema_id(value[:confluent_header_bytes]) is not None:
-            start = confluent_header_bytes
-        else:
+        writer = self._writers.get(value[:single_object_header_bytes])
+        if writer is not None:
+            return self._read(value, single_object_header_bytes, writer)
+        if confluent_schema_id(value[:confluent_header_bytes]) is None:
             raise _not_a_letter(Reason.BAD_FRAMING, "the message does not begin like a dead letter")
+        faults = []
+        for writer in self._writers.values():
+            try:
+                return self._read(value, confluent_header_bytes, writer)
+            except RecordError as error:
+                faults.append(error)
+        raise faults[0]
+
+    def _read(self, value: bytes, start: int, writer: Any) -> DeadLetter:
         stream = io.BytesIO(value)
         stream.seek(start)
         try:
-            letter: Any = fastavro.schemaless_reader(stream, self._schema, None)
+            letter: Any = fastavro.schemaless_reader(stream, writer, self._reader)
         except (EOFError, ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
-            raise _not_a_letter(Reason.CORRUPT, "the message is no dead letter of version 1") from error
+            raise _not_a_letter(
+                Reason.CORRUPT, "the message is no dead letter of a version known here"
+            ) from error
         if stream.tell() != len(value):
             raise _not_a_letter(Reason.TRAILING_BYTES, "the message goes on behind the dead letter")
+        source = letter["source"]
         return DeadLetter(
-            source=Source(**letter["source"]),
+            source=Source(
+                cluster=source["cluster"],
+                topic=source["topic"],
+                partition=source["partition"],
+                offset=source["offset"],
+                timestamp_ms=source["timestamp_ms"],
+            ),
             stage=letter["stage"],
             reason=letter["reason"],
             detail=letter["detail"],
@@ -214,6 +236,11 @@ class DeadLetterReader:
             worker=letter["worker"],
             at_ms=letter["at_ms"],
         )
+
+
+def as_timestamp(at_ms: int) -> int | None:
+    """A time for a field that is a timestamp: None before 1970, where there is none, and beyond all calendars."""
+    return at_ms if 0 <= at_ms <= latest_ms else None
 
 
 def _not_a_letter(reason: Reason, detail: str) -> RecordError:

@@ -303,6 +303,7 @@ def _explaining(
                 method=attributions.method,
                 background=attributions.background,
                 output_name=attributions.output_name,
+                classes=_classes_of(bundle, attributions.output_name),
                 space=attributions.space,
                 top=settings.explain.top,
             )
@@ -325,6 +326,12 @@ def _explaining(
         encode=encode,
         budget_s=None if budget_ms is None else budget_ms / 1000,
     )
+
+
+def _classes_of(bundle: Bundle, output_name: str) -> Sequence[str]:
+    """What the numbers of an output are of, by their place; nothing where they are not one for each class."""
+    width = next((output.width for output in bundle.outputs if output.name == output_name), 0)
+    return bundle.classes if width == len(bundle.classes) else ()
 
 
 def _prediction_encoder(
