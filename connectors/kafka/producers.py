@@ -21,7 +21,7 @@ from penstock.connectors.kafka.call_thread import Aside
 from penstock.connectors.kafka.client import ClientConfig, open_client, producer_config
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said, transaction_error
 from penstock.schemas.errors import InvariantError
-from penstock.schemas.records import Outgoing
+from penstock.schemas.records import Headers, Outgoing
 
 messages_per_call = 8192
 queue_messages_max = 2_000_000
@@ -86,17 +86,45 @@ class _Queue:
                     continue
                 values, keys = [outgoing.values[row] for row in some], [outgoing.keys[row] for row in some]
                 stored_bytes = sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys)))
+                headers = None if outgoing.headers is None else [outgoing.headers[row] for row in some]
+                if headers is not None:
+                    stored_bytes += sum(
+                        len(name) + len(value or b"") for each in headers for name, value in each
+                    )
                 if not self._make_room(stored_bytes, len(some), timeout_s):
                     return queued - len(some)
                 self._queued_bytes += stored_bytes
+                if headers is not None and any(headers):
+                    self._produce_each(outgoing.topic, values, keys, headers, target, callback)
+                    continue
                 messages: list[Any] = [
                     {"value": value, "key": key} for value, key in zip(values, keys, strict=True)
                 ]
                 # The partition stands beside the list: in a message's own dictionary it is passed over in silence.
                 taken = self.client.produce_batch(outgoing.topic, messages, target, on_delivery=callback)
                 if taken != len(messages):
-                    raise _refused(messages, outgoing.topic)
+                    fault = next(message["_error"] for message in messages if "_error" in message)
+                    raise _refused(fault, outgoing.topic)
         return queued
+
+    def _produce_each(
+        self,
+        topic: str,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        headers: Sequence[Headers],
+        target: int,
+        callback: Any,
+    ) -> None:
+        """One call a message: the client's batches have no place for headers."""
+        client = self.client
+        for value, key, carried in zip(values, keys, headers, strict=True):
+            try:
+                client.produce(topic, value, key, target, on_delivery=callback, headers=list(carried))
+            except KafkaException as error:
+                raise _refused(cause_of(error), topic) from error
+            except BufferError as error:
+                raise AbortableError(f"topic {topic}: the client's queue is full") from error
 
     def serve(self, timeout_s: float) -> None:
         """Take reports and news, waiting for the first. Raises BrokenError after a fatal error."""
@@ -164,9 +192,8 @@ def _by_partition(
     ]
 
 
-def _refused(messages: list[dict[str, Any]], topic: str) -> TransactionError:
+def _refused(error: KafkaError, topic: str) -> TransactionError:
     """Why messages were not even queued. The bounds are ours, so a full queue is not among the reasons."""
-    error: KafkaError = next(message["_error"] for message in messages if "_error" in message)
     text = f"topic {topic}: {said(error)}"
     if is_refusal(error):
         return RefusedError(text)

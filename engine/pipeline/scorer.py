@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
-from penstock.engine.dead_letters.message import letter_key
 from penstock.engine.explain.budget import Explained, explain_within
+from penstock.engine.pipeline.outgoing import OutgoingMessages
 from penstock.engine.ports import Attributions, Decoder, Explainer, Model, Predictions
 from penstock.engine.settings.explain_policy import Policy, lots
 from penstock.schemas.errors import ModelError
@@ -23,26 +23,6 @@ EncodeExplanations = Callable[[Records, NDArray[np.generic], Attributions], list
 
 EncodeDeadLetters = Callable[[Records, Sequence[Rejection], int], list[bytes]]
 """All records of the batch, the rejections and the time in milliseconds to the payloads of the dead-letter topic."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Topics:
-    """Where the outcomes go."""
-
-    predictions: str
-    explanations: str | None
-    dead_letters: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OutputLimits:
-    """What the output topics take: bytes of value, key and headers of one message, and whether it must have a key."""
-
-    predictions_bytes_max: int
-    explanations_bytes_max: int
-    dead_letters_bytes_max: int
-    keyed: frozenset[str] = frozenset()
-    """Topics, compacted ones, that refuse a message without a key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,21 +61,19 @@ class Scorer:
         *,
         decoder: Decoder,
         model: Model,
-        topics: Topics,
+        messages: OutgoingMessages,
         encode_predictions: EncodePredictions,
         encode_dead_letters: EncodeDeadLetters,
         explaining: Explaining | None,
-        limits: OutputLimits,
         condemned: Callable[[Records], Sequence[int]],
         clock: Clock,
     ) -> None:
         self._decoder = decoder
         self._model = model
-        self._topics = topics
+        self._messages = messages
         self._encode_predictions = encode_predictions
         self._encode_dead_letters = encode_dead_letters
         self._explaining = explaining
-        self._limits = limits
         self._condemned = condemned
         self._clock = clock
 
@@ -243,24 +221,30 @@ class Scorer:
             if explained is not None:
                 explanations = self._encode_explained(source, matrix, explained)
         failed = set() if explained is None else set(explained.failed.tolist())
-        failed |= self._reject_too_long(records.keys, rows, predicted, explanations, rejections, failed)
-        failed |= self._reject_without_key(records.keys, rows, explanations, rejections, failed)
+        messages = self._messages
+        headers = messages.carried(records)
+        unfit = messages.unfit(records, rows, predicted, explanations, headers)
+        rejections += [rejection for place, rejection in unfit.items() if place not in failed]
+        failed |= unfit.keys()
 
+        topics = messages.topics
         outgoing = []
         if predicted:
             outgoing.append(
-                _outgoing(self._topics.predictions, records, rows, range(len(rows)), predicted, failed)
+                messages.results(
+                    topics.predictions, records, rows, range(len(rows)), predicted, failed, headers
+                )
             )
-        if explanations and self._topics.explanations:
-            explained_places, payloads = zip(*explanations, strict=True)
+        if explanations and topics.explanations:
+            places, payloads = zip(*explanations, strict=True)
             outgoing.append(
-                _outgoing(self._topics.explanations, records, rows, explained_places, payloads, failed)
+                messages.results(topics.explanations, records, rows, places, payloads, failed, headers)
             )
         if rejections:
             rejections.sort(key=lambda rejection: rejection.index)
             indices = np.array([rejection.index for rejection in rejections], dtype=np.int64)
             dead = self._encode_dead_letters(records, rejections, now_ms)
-            outgoing.append(self._letters(records, indices, dead))
+            outgoing.append(messages.letters(records, indices, dead, headers))
         return outgoing, failed
 
     def _encode_explained(
@@ -280,70 +264,6 @@ class Scorer:
         if len(explained.parts) > 1:
             explanations.sort(key=lambda explanation: explanation[0])
         return explanations
-
-    def _letters(self, records: Records, indices: NDArray[np.int64], payloads: Sequence[bytes]) -> Outgoing:
-        bytes_max = self._limits.dead_letters_bytes_max
-        return Outgoing(
-            topic=self._topics.dead_letters,
-            keys=[letter_key(records.keys[index], bytes_max) for index in indices.tolist()],
-            values=list(payloads),
-            partitions=records.partitions[indices],
-        )
-
-    def _reject_too_long(
-        self,
-        keys: Sequence[bytes | None],
-        rows: NDArray[np.int64],
-        predicted: Sequence[bytes],
-        explanations: Sequence[tuple[int, bytes]],
-        rejections: list[Rejection],
-        failed: set[int],
-    ) -> set[int]:
-        longest_key = max(map(len, filter(None, keys)), default=0)  # every message carries its record's key
-        limits = self._limits
-        too_long: dict[int, str] = {}
-        for topic, bytes_max, payloads in (
-            (self._topics.predictions, limits.predictions_bytes_max, enumerate(predicted)),
-            (self._topics.explanations, limits.explanations_bytes_max, explanations),
-        ):
-            lengths = [(place, len(payload)) for place, payload in payloads]
-            if max((length for _, length in lengths), default=0) + longest_key <= bytes_max:
-                continue
-            for place, length in lengths:
-                if length + len(keys[rows[place]] or b"") > bytes_max:
-                    too_long[place] = f"a result and its key are longer than the {bytes_max} bytes of {topic}"
-        rejections += [
-            Rejection(
-                index=int(rows[place]), stage=Stage.ENCODE, reason=Reason.OUTPUT_TOO_LONG, detail=detail
-            )
-            for place, detail in too_long.items()
-            if place not in failed
-        ]
-        return set(too_long)
-
-    def _reject_without_key(
-        self,
-        keys: Sequence[bytes | None],
-        rows: NDArray[np.int64],
-        explanations: Sequence[tuple[int, bytes]],
-        rejections: list[Rejection],
-        failed: set[int],
-    ) -> set[int]:
-        topics, keyed = self._topics, self._limits.keyed
-        if not keyed or None not in keys:
-            return set()
-        places: set[int] = set()
-        if topics.predictions in keyed:
-            places |= set(range(len(rows)))
-        if topics.explanations in keyed:
-            places |= {place for place, _ in explanations}
-        without = {place for place in places if keys[rows[place]] is None} - failed
-        for place in without:
-            detail = f"the record has no key, and an output topic is compacted: {', '.join(sorted(keyed))}"
-            rejections.append(
-                Rejection(index=int(rows[place]), stage=Stage.ENCODE, reason=Reason.NO_KEY, detail=detail)
-            )
-        return without
 
 
 def infer_around_failures(model: Model, matrix: NDArray[np.generic]) -> tuple[Predictions | None, list[int]]:
@@ -402,31 +322,6 @@ def _moved(rejection: Rejection, places: NDArray[np.int64] | None) -> Rejection:
         stage=rejection.stage,
         reason=rejection.reason,
         detail=rejection.detail,
-    )
-
-
-def _outgoing(
-    topic: str,
-    records: Records,
-    rows: NDArray[np.int64],
-    places: Sequence[int],
-    payloads: Sequence[bytes],
-    failed: set[int],
-) -> Outgoing:
-    """Messages for the records `rows[places]`, less those at the failed places, under the records' own keys."""
-    if failed:
-        kept = [i for i, place in enumerate(places) if place not in failed]
-        places, payloads = [places[i] for i in kept], [payloads[i] for i in kept]
-    if places == range(len(records)):
-        # Nothing was set aside: the usual case, without a copy per record.
-        return Outgoing(topic=topic, keys=records.keys, values=list(payloads), partitions=records.partitions)
-    indices = rows[np.asarray(places, dtype=np.int64)]
-    keys = records.keys
-    return Outgoing(
-        topic=topic,
-        keys=[keys[i] for i in indices],
-        values=list(payloads),
-        partitions=records.partitions[indices],
     )
 
 

@@ -135,6 +135,10 @@ class OutputSettings(Section):
     explanations: _Topic | None = None
     dead_letters: _Topic
     status: _Topic | None = Field(None, description="compacted topic of worker reports, for the scaler")
+    headers: tuple[str, ...] = Field(
+        ("traceparent",),
+        description='names of record headers that results and letters carry on; "*" is all of them, [] none',
+    )
 
 
 class DeadLetterSettings(Section):

@@ -23,9 +23,10 @@ from penstock.engine.models.runtime.cache import CachedModel, check_alone
 from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
 from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
+from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
 from penstock.engine.pipeline.rejection_limit import Breaker
-from penstock.engine.pipeline.scorer import Explaining, OutputLimits, Scorer, Topics
+from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import AssignmentListener, Attributions, Predictions, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
@@ -253,8 +254,14 @@ def make_scorer(
     return Scorer(
         decoder=decoder,
         model=model if cached is None else cached,
-        topics=Topics(
-            predictions=output.predictions, explanations=output.explanations, dead_letters=output.dead_letters
+        messages=OutgoingMessages(
+            topics=Topics(
+                predictions=output.predictions,
+                explanations=output.explanations,
+                dead_letters=output.dead_letters,
+            ),
+            limits=limits,
+            headers=frozenset(output.headers),
         ),
         encode_predictions=_prediction_encoder(settings, cluster, bundle, prefixes.predictions),
         encode_dead_letters=DeadLetterEncoder(
@@ -262,10 +269,9 @@ def make_scorer(
             cluster=cluster,
             model=LetterModel(name=bundle.name, version=bundle.version, digest=bundle.digest),
             worker=name,
-            message_bytes_max=limits.dead_letters_bytes_max,
+            message_bytes_max=limits.letter_bytes_max,
         ),
         explaining=_explaining(settings, cluster, bundle, model, prefixes.explanations, clock),
-        limits=limits,
         condemned=condemned,
         clock=clock,
     )

@@ -18,7 +18,7 @@ from penstock.connectors.kafka.topic_settings import batch_bytes_max, read_topic
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import output_prefixes
 from penstock.engine.dead_letters.message import message_bytes_min
-from penstock.engine.pipeline.scorer import OutputLimits
+from penstock.engine.pipeline.outgoing import OutputLimits, letter_headers_bytes_max
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.scaling.reports import Reporter
 from penstock.engine.settings.model import KafkaSettings, RegistrySettings, Settings
@@ -127,11 +127,12 @@ def output_limits(settings: Settings, config: ClientConfig) -> FoundLimits:
             f"the dead-letter topic {output.dead_letters} is compacted: it refuses letters of records without a key and forgets all"
             " but the newest of each key; set its cleanup.policy to delete"
         )
+    bytes_min = message_bytes_min + letter_headers_bytes_max
     letter_bytes_max = letters.message_bytes_max(config)
-    if letter_bytes_max < message_bytes_min:
+    if letter_bytes_max < bytes_min:
         raise ConfigError(
             f"messages of at most {letter_bytes_max} bytes fit into the dead-letter topic {output.dead_letters}, and a letter may"
-            f" need {message_bytes_min}; raise its max.message.bytes (and message.max.bytes under kafka.client, if it is set)"
+            f" need {bytes_min}; raise its max.message.bytes (and message.max.bytes under kafka.client, if it is set)"
         )
     results = [name for name in names if name != output.dead_letters]
     bytes_max = {name: found[name].message_bytes_max(config) for name in results}

@@ -57,11 +57,23 @@ def open_stream(kafka: str, tmp_path: Path) -> Iterator[Callable[..., Stream]]:
             )
             for altered in client.incremental_alter_configs([resource]).values():
                 altered.result(30)
+            await_told(client, ConfigResource(ResourceType.TOPIC, resource.name), properties)
         return stream
 
     yield make
     for stream in opened:
         stream.close()
+
+
+def await_told(client: AdminClient, resource: ConfigResource, properties: dict[str, str]) -> None:
+    """Until the broker tells what the controller was told."""
+    deadline_s = time.monotonic() + 20
+    while time.monotonic() < deadline_s:
+        [answer] = client.describe_configs([resource]).values()
+        told = answer.result(30)
+        if all(told[key].value == value for key, value in properties.items()):
+            return
+    raise AssertionError(f"{resource} does not tell of {properties}")
 
 
 def produce_long(servers: str, topic: str, **message: Any) -> None:
@@ -149,6 +161,13 @@ def test_one_odd_record_stops_nothing(kafka: str, open_stream: Callable[..., Str
     assert {(seen.body["reason"], seen.key) for seen in letters} == {
         ("bad_framing", b"bad and odd"), ("output_too_long", None), ("bad_framing", None),
     }  # fmt: skip
+    [carried] = [
+        list(records.headers(place))
+        for records in read_all(kafka, stream.outputs["predictions"])
+        for place in range(len(records))
+        if records.keys[place] == b"good and odd"
+    ]
+    assert carried == [("traceparent", b"00-2")]
     of_odd = next(seen for seen in letters if seen.key == b"bad and odd")
     assert [header["key"] for header in of_odd.body["headers"]][:2] == [shown_name, "traceparent"]
     for name, payload, reason in (("good", good(2), "output_too_long"), ("bad", b"bad", "bad_framing")):
