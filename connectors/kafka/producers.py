@@ -181,6 +181,8 @@ def _by_partition(
     sources: NDArray[np.int32], input_partitions: int, partitions: int
 ) -> list[tuple[int, Sequence[int]]]:
     """Where to send which rows: as they came when the topics match, else -1, which is by key."""
+    if len(sources) == 0:
+        return []
     if input_partitions != partitions:
         return [(-1, range(len(sources)))]
     order = np.argsort(sources, kind="stable")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import orjson
 
@@ -50,17 +50,23 @@ def older_contracts(name: str) -> list[dict[str, Any]]:
 
 
 def output_prefixes(
-    *, predictions: str, explanations: str | None, dead_letters: str, registrar: Registrar | None
+    *,
+    predictions: str,
+    explanations: str | None,
+    dead_letters: str,
+    framing: Literal["confluent", "single_object", "none"],
+    registrar: Registrar | None,
 ) -> OutputPrefixes:
-    """Register the contracts of these topics (TopicNameStrategy) and say what their messages begin with.
+    """What the messages of these topics begin with; `confluent` registers their contracts (TopicNameStrategy) first.
 
-    Without a registrar messages carry Avro's single-object header. Called at start, before the first poll. Raises
-    ConfigError or UnavailableError from the registrar.
+    Called at start, before the first poll. Raises ConfigError or UnavailableError from the registrar.
     """
 
     def prefix(topic: str | None, name: str) -> bytes:
+        if framing == "none":
+            return b""
         schema = contract(name)
-        if registrar is None or topic is None:
+        if framing == "single_object" or registrar is None or topic is None:
             return single_object_prefix(schema)
         return confluent_prefix(registrar.ensure(f"{topic}-value", schema))
 

@@ -1,21 +1,25 @@
 """Records that were set aside, as messages: the original bytes, where they stood, and why they are here."""
 
+import base64
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import fastavro
+import orjson
 
 from penstock.engine.codec.contracts import contract, older_contracts
 from penstock.engine.codec.framing import (
     confluent_header_bytes,
     confluent_schema_id,
+    is_single_object,
     single_object_header_bytes,
     single_object_prefix,
 )
+from penstock.engine.codec.json_encode import latest_ms, moment
 from penstock.schemas.errors import InvariantError, RecordError
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Headers, Records, Rejection
@@ -24,8 +28,6 @@ detail_characters_max: Final = 2000
 envelope_bytes: Final = 512
 """What Kafka adds to a message and the batch around it, with room to spare."""
 
-latest_ms: Final = 253_402_300_799_999
-"""The end of the year 9999: readers' calendars go no further."""
 message_bytes_min: Final = 32_768
 """What a dead-letter topic must take at least: half of it holds any letter without payload, headers and key."""
 
@@ -104,8 +106,9 @@ class DeadLetterEncoder:
     """
 
     def __init__(
-        self, *, prefix: bytes, cluster: str, model: ModelIdentity, worker: str, message_bytes_max: int
+        self, *, prefix: bytes | None, cluster: str, model: ModelIdentity, worker: str, message_bytes_max: int
     ) -> None:
+        """`prefix` is what stands before the Avro of a message; None: messages are JSON."""
         self._prefix = prefix
         self._cluster = cluster
         self._model = {"name": model.name, "version": model.version, "digest": model.digest}
@@ -162,6 +165,8 @@ class DeadLetterEncoder:
             "at_ms": at_ms,
             "at": as_timestamp(at_ms),
         }
+        if self._prefix is None:
+            return _as_json(letter)
         out = io.BytesIO()
         out.write(self._prefix)
         try:
@@ -194,15 +199,19 @@ class DeadLetterReader:
         Raises RecordError for a message that is none. A registered id is taken for one of the contract's own versions, of
         which the newest that reads the message to its end is right: the topic holds nothing else.
         """
+        if value.startswith(b"{"):
+            return _from_json(value)
         writer = self._writers.get(value[:single_object_header_bytes])
         if writer is not None:
             return self._read(value, single_object_header_bytes, writer)
-        if confluent_schema_id(value[:confluent_header_bytes]) is None:
-            raise _not_a_letter(Reason.BAD_FRAMING, "the message does not begin like a dead letter")
+        if is_single_object(value):
+            raise _not_a_letter(Reason.BAD_FRAMING, "the message is of another contract")
+        # A letter without framing begins with the length of its cluster's id, which is neither 0 nor negative: no `{`.
+        framed = confluent_schema_id(value[:confluent_header_bytes]) is not None
         faults = []
         for writer in self._writers.values():
             try:
-                return self._read(value, confluent_header_bytes, writer)
+                return self._read(value, confluent_header_bytes if framed else 0, writer)
             except RecordError as error:
                 faults.append(error)
         raise faults[0]
@@ -218,24 +227,68 @@ class DeadLetterReader:
             ) from error
         if stream.tell() != len(value):
             raise _not_a_letter(Reason.TRAILING_BYTES, "the message goes on behind the dead letter")
-        source = letter["source"]
-        return DeadLetter(
-            source=Source(
-                cluster=source["cluster"],
-                topic=source["topic"],
-                partition=source["partition"],
-                offset=source["offset"],
-                timestamp_ms=source["timestamp_ms"],
-            ),
-            stage=letter["stage"],
-            reason=letter["reason"],
-            detail=letter["detail"],
-            payload=letter["payload"],
-            headers=tuple((header["key"], header["value"]) for header in letter["headers"]),
-            model=ModelIdentity(**letter["model"]),
-            worker=letter["worker"],
-            at_ms=letter["at_ms"],
-        )
+        return _letter(letter)
+
+
+def _letter(letter: Mapping[str, Any]) -> DeadLetter:
+    source = letter["source"]
+    return DeadLetter(
+        source=Source(
+            cluster=source["cluster"],
+            topic=source["topic"],
+            partition=source["partition"],
+            offset=source["offset"],
+            timestamp_ms=source["timestamp_ms"],
+        ),
+        stage=letter["stage"],
+        reason=letter["reason"],
+        detail=letter["detail"],
+        payload=letter["payload"],
+        headers=tuple((header["key"], header["value"]) for header in letter["headers"]),
+        model=ModelIdentity(**letter["model"]),
+        worker=letter["worker"],
+        at_ms=letter["at_ms"],
+    )
+
+
+def _as_json(letter: dict[str, Any]) -> bytes:
+    """The letter in JSON: bytes as base64, times that are timestamps as text."""
+    source = letter["source"]
+    return orjson.dumps(
+        letter
+        | {
+            "source": source | {"timestamp": moment(source["timestamp_ms"])},
+            "payload": _base64(letter["payload"]),
+            "headers": [{"key": each["key"], "value": _base64(each["value"])} for each in letter["headers"]],
+            "at": moment(letter["at_ms"]),
+        }
+    )
+
+
+def _from_json(value: bytes) -> DeadLetter:
+    try:
+        letter: Any = orjson.loads(value)
+        letter["payload"] = _bytes(letter["payload"])
+        for header in letter["headers"]:
+            header["value"] = _bytes(header["value"])
+        # Written and read as Avro: whoever wrote it, every member is then of its type and within its bounds.
+        out = io.BytesIO()
+        plain = {**letter, "at": None, "source": {**letter["source"], "timestamp": None}}
+        schema = fastavro.parse_schema(contract("dead_letter"))
+        fastavro.schemaless_writer(out, schema, plain)
+        out.seek(0)
+        read: Any = fastavro.schemaless_reader(out, schema, None)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise _not_a_letter(Reason.CORRUPT, "the message is JSON, and no dead letter") from error
+    return _letter(read)
+
+
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else base64.b64encode(data).decode()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text, validate=True)
 
 
 def as_timestamp(at_ms: int) -> int | None:

@@ -245,7 +245,7 @@ class Scorer:
             indices = np.array([rejection.index for rejection in rejections], dtype=np.int64)
             dead = self._encode_dead_letters(records, rejections, now_ms)
             outgoing.append(messages.letters(records, indices, dead, headers))
-        return outgoing, failed
+        return [each for each in outgoing if len(each)], failed
 
     def _encode_explained(
         self, source: Records, matrix: NDArray[np.generic], explained: Explained

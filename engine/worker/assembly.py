@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from penstock.engine.clock import Clock
-from penstock.engine.codec.avro.encode import ExplanationEncoder, PredictionEncoder
 from penstock.engine.codec.contracts import OutputPrefixes, load_schema, output_prefixes
 from penstock.engine.codec.decode import RowDecoder, SchemaStore, make_decoder
 from penstock.engine.dead_letters.message import DeadLetterEncoder
@@ -27,13 +24,14 @@ from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, To
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
 from penstock.engine.pipeline.rejection_limit import Breaker
 from penstock.engine.pipeline.scorer import Explaining, Scorer
-from penstock.engine.ports import AssignmentListener, Attributions, Predictions, Sink, Source
+from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
 from penstock.engine.worker.calibration import cost_curve, rehearse
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
+from penstock.engine.worker.result_encoders import explanation_encoder, prediction_encoder
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
 from penstock.schemas.records import Records
@@ -249,6 +247,7 @@ def make_scorer(
         predictions=output.predictions,
         explanations=output.explanations,
         dead_letters=output.dead_letters,
+        framing=settings.output_framing,
         registrar=None,
     )
     return Scorer(
@@ -263,9 +262,9 @@ def make_scorer(
             limits=limits,
             headers=frozenset(output.headers),
         ),
-        encode_predictions=_prediction_encoder(settings, cluster, bundle, prefixes.predictions),
+        encode_predictions=prediction_encoder(settings, cluster, bundle, prefixes.predictions),
         encode_dead_letters=DeadLetterEncoder(
-            prefix=prefixes.dead_letters,
+            prefix=None if output.format == "json" else prefixes.dead_letters,
             cluster=cluster,
             model=LetterModel(name=bundle.name, version=bundle.version, digest=bundle.digest),
             worker=name,
@@ -291,81 +290,13 @@ def _explaining(
     if settings.output.explanations is None or policy == Every(False):
         return None
     explainer = make_explainer(bundle, model, settings.explain, device=model.device, clock=clock)
-    tables = [feature.categories or None for feature in bundle.signature.column_features]
-    encoders: dict[tuple[str, str | None, str, str], ExplanationEncoder] = {}
-
-    def encode(source: Records, matrix: NDArray[np.generic], attributions: Attributions) -> list[bytes]:
-        kind = (attributions.method, attributions.background, attributions.output_name, attributions.space)
-        if kind not in encoders:
-            encoders[kind] = ExplanationEncoder(
-                prefix=prefix,
-                topic=settings.input.topic,
-                cluster=cluster,
-                model_name=bundle.name,
-                model_version=bundle.version,
-                model_digest=bundle.digest,
-                columns=bundle.signature.columns,
-                tables=tables,
-                method=attributions.method,
-                background=attributions.background,
-                output_name=attributions.output_name,
-                classes=_classes_of(bundle, attributions.output_name),
-                space=attributions.space,
-                top=settings.explain.top,
-            )
-        return encoders[kind].encode(
-            source.partitions,
-            source.offsets,
-            source.timestamps_ms,
-            matrix,
-            attributions.values,
-            attributions.base,
-            attributions.output_index,
-            attributions.additivity_error,
-            attributions.sampling_error,
-        )
-
     budget_ms = settings.explain.budget_ms
     return Explaining(
         policy=policy,
         explainer=explainer,
-        encode=encode,
+        encode=explanation_encoder(settings, cluster, bundle, prefix),
         budget_s=None if budget_ms is None else budget_ms / 1000,
     )
-
-
-def _classes_of(bundle: Bundle, output_name: str) -> Sequence[str]:
-    """What the numbers of an output are of, by their place; nothing where they are not one for each class."""
-    width = next((output.width for output in bundle.outputs if output.name == output_name), 0)
-    return bundle.classes if width == len(bundle.classes) else ()
-
-
-def _prediction_encoder(
-    settings: Settings, cluster: str, bundle: Bundle, prefix: bytes
-) -> Callable[[Records, Predictions, int], list[bytes]]:
-    names = tuple(output.name for output in bundle.outputs)
-    encoder = PredictionEncoder(
-        prefix=prefix,
-        topic=settings.input.topic,
-        cluster=cluster,
-        model_name=bundle.name,
-        model_version=bundle.version,
-        model_digest=bundle.digest,
-        output_names=names,
-        classes=bundle.classes,
-    )
-
-    def encode(source: Records, predictions: Predictions, predicted_at_ms: int) -> list[bytes]:
-        return encoder.encode(
-            source.partitions,
-            source.offsets,
-            source.timestamps_ms,
-            [predictions.outputs[name] for name in names],
-            predictions.labels,
-            predicted_at_ms,
-        )
-
-    return encode
 
 
 def new_metrics() -> Metrics:

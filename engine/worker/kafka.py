@@ -266,6 +266,7 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
             predictions=output.predictions,
             explanations=output.explanations,
             dead_letters=output.dead_letters,
+            framing=settings.output_framing,
             registrar=registry,
         ),
     )

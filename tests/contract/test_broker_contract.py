@@ -551,6 +551,15 @@ class TestAtLeastOnce:
         assert found == [list(each) for each in headers]
         assert all(records.any_headers() for records in bench.read(out))
 
+    def test_a_topic_to_which_nothing_goes_is_no_trouble(self, bench: Bench) -> None:
+        topic, out = bench.topic(partitions=3), bench.topic("out", partitions=3)
+        sink = bench.at_least_once_sink(topic)
+        nothing = Outgoing(topic=out, keys=[], values=[], partitions=np.zeros(0, np.int32))
+        one = Outgoing(topic=out, keys=[b"k"], values=[b"v"], partitions=np.zeros(1, np.int32))
+        sink.submit(Delivery(outgoing=[nothing, one], positions={0: 1}), object())
+        bench.complete(sink)
+        assert bench.values(out) == [b"v"]
+
     def test_abort_empties_the_sink(self, bench: Bench) -> None:
         topic, out = bench.topic(), bench.topic("out")
         sink = bench.at_least_once_sink(topic)

@@ -161,7 +161,9 @@ def test_contracts_are_registered_by_topic_name() -> None:
             return 100 + len(self.subjects)
 
     registrar = Registrar()
-    found = output_prefixes(predictions="p", explanations="e", dead_letters="d", registrar=registrar)
+    found = output_prefixes(
+        predictions="p", explanations="e", dead_letters="d", framing="confluent", registrar=registrar
+    )
     assert registrar.subjects == {"p-value": "Prediction", "e-value": "Explanation", "d-value": "DeadLetter"}
     ids = [
         confluent_schema_id(prefix) for prefix in (found.predictions, found.explanations, found.dead_letters)
@@ -170,7 +172,9 @@ def test_contracts_are_registered_by_topic_name() -> None:
 
 
 def test_without_a_registry_messages_name_their_schema_by_fingerprint() -> None:
-    found = output_prefixes(predictions="p", explanations=None, dead_letters="d", registrar=None)
+    found = output_prefixes(
+        predictions="p", explanations=None, dead_letters="d", framing="single_object", registrar=None
+    )
     assert found.predictions == single_object_prefix(contract("prediction"))
     assert len({found.predictions, found.explanations, found.dead_letters}) == 3
 

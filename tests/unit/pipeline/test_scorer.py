@@ -93,6 +93,7 @@ def test_a_result_is_measured_with_its_key(payload_bytes: int) -> None:
     fits = [payload_bytes + len(key or b"") <= message_bytes_max for key in keys]
     assert outcome.bad.tolist() == [not each for each in fits]
     assert outcome.predicted == sum(fits)
+    assert all(len(out) for out in outcome.outgoing)
     sent = {out.topic: list(out.keys) for out in outcome.outgoing}
     assert sent.get("p", []) == [key for key, each in zip(keys, fits, strict=True) if each]
     assert sent.get("d", []) == [key for key, each in zip(keys, fits, strict=True) if not each]
