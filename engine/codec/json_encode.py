@@ -105,6 +105,7 @@ class JsonPredictionEncoder:
                     "predicted_at": predicted_at,
                     "classes": self._classes,
                     "label_index": place,
+                    "passed": {},
                 }
             )
             for row, (source, place) in enumerate(zip(sources, places, strict=True))
@@ -184,6 +185,7 @@ class JsonExplanationEncoder:
                     "rest": rests[row],
                     "additivity_error": errors[row],
                     "sampling_error": sampled[row],
+                    "passed": {},
                 }
             )
             for row, source in enumerate(sources)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
+from penstock.engine.codec.passed_fields import PassedFields
 from penstock.engine.explain.budget import Explained, explain_within
 from penstock.engine.pipeline.outgoing import OutgoingMessages
 from penstock.engine.ports import Attributions, Decoder, Explainer, Model, Predictions
@@ -65,6 +66,7 @@ class Scorer:
         encode_predictions: EncodePredictions,
         encode_dead_letters: EncodeDeadLetters,
         explaining: Explaining | None,
+        passing: PassedFields | None,
         condemned: Callable[[Records], Sequence[int]],
         clock: Clock,
     ) -> None:
@@ -74,6 +76,7 @@ class Scorer:
         self._encode_predictions = encode_predictions
         self._encode_dead_letters = encode_dead_letters
         self._explaining = explaining
+        self._passing = passing
         self._condemned = condemned
         self._clock = clock
 
@@ -221,6 +224,18 @@ class Scorer:
             if explained is not None:
                 explanations = self._encode_explained(source, matrix, explained)
         failed = set() if explained is None else set(explained.failed.tolist())
+        if self._passing is not None and predicted:
+            source = records if len(rows) == len(records) else records.take(rows)
+            passed, faults = self._passing.read(source)
+            add = self._passing.add
+            predicted = [add(payload, fields) for payload, fields in zip(predicted, passed, strict=True)]
+            explanations = [(place, add(payload, passed[place])) for place, payload in explanations]
+            rejections += [
+                Rejection(index=int(rows[place]), stage=fault.stage, reason=fault.reason, detail=fault.detail)
+                for place, fault in faults.items()
+                if place not in failed
+            ]
+            failed |= faults.keys()
         messages = self._messages
         headers = messages.carried(records)
         unfit = messages.unfit(records, rows, predicted, explanations, headers)

@@ -145,6 +145,11 @@ class OutputSettings(Section):
         ("traceparent",),
         description='names of record headers that results and letters carry on; "*" is all of them, [] none',
     )
+    pass_fields: tuple[str, ...] = Field(
+        (),
+        max_length=64,
+        description="input fields that results carry on as text, under `passed`; each record is then read once more, in Python",
+    )
 
 
 class DeadLetterSettings(Section):

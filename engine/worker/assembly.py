@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import OutputPrefixes, load_schema, output_prefixes
 from penstock.engine.codec.decode import RowDecoder, SchemaStore, make_decoder
+from penstock.engine.codec.passed_fields import PassedFields
 from penstock.engine.dead_letters.message import DeadLetterEncoder
 from penstock.engine.dead_letters.message import ModelIdentity as LetterModel
 from penstock.engine.explain.factory import make_explainer
@@ -31,7 +32,7 @@ from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
 from penstock.engine.worker.calibration import cost_curve, rehearse
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
-from penstock.engine.worker.result_encoders import explanation_encoder, prediction_encoder
+from penstock.engine.worker.result_encoders import explanation_encoder, passed_fields, prediction_encoder
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
 from penstock.schemas.records import Records
@@ -125,10 +126,11 @@ def make_worker(
         note=InFlightLog(run_folder / f"note-{slot}"), verdicts=run_folder / "verdicts.json"
     )
     schema_path = settings.input.record_schema
+    reader_schema = load_schema(schema_path) if schema_path else bundle.input_schema
     decoder = make_decoder(
         settings=settings,
         signature=bundle.signature,
-        reader_schema=load_schema(schema_path) if schema_path else bundle.input_schema,
+        reader_schema=reader_schema,
         schemas=link.schemas,
         record_bytes_max=settings.input.record_bytes_max,
     )
@@ -143,6 +145,7 @@ def make_worker(
         model=model,
         cached=cached,
         decoder=decoder,
+        passing=passed_fields(settings, reader_schema, link.schemas),
         condemned=isolation.condemned,
         clock=clock,
     )
@@ -238,6 +241,7 @@ def make_scorer(
     model: ServedModel,
     cached: CachedModel | None,
     decoder: RowDecoder,
+    passing: PassedFields | None,
     condemned: Callable[[Records], Sequence[int]],
     clock: Clock,
 ) -> Scorer:
@@ -271,6 +275,7 @@ def make_scorer(
             message_bytes_max=limits.letter_bytes_max,
         ),
         explaining=_explaining(settings, cluster, bundle, model, prefixes.explanations, clock),
+        passing=passing,
         condemned=condemned,
         clock=clock,
     )

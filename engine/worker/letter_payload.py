@@ -1,8 +1,7 @@
 """What is inside the payload of a dead letter, as far as it can be read."""
 
 from contextlib import ExitStack
-from math import isfinite
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -11,12 +10,10 @@ from penstock.engine.codec.avro.reference import ReferenceReader
 from penstock.engine.codec.contracts import load_schema
 from penstock.engine.codec.decode import writer_finder
 from penstock.engine.codec.framing import header_bytes
+from penstock.engine.codec.plain_values import plain
 from penstock.engine.dead_letters.message import DeadLetter
 from penstock.engine.settings.model import Settings
 from penstock.schemas.errors import PenstockError, RecordError
-
-shown_depth_max: Final = 100
-"""How deep what is shown is nested; what is deeper is in the payload's bytes."""
 
 
 def decoded_payload(letter: DeadLetter, settings: Settings) -> tuple[Any, str]:
@@ -25,12 +22,12 @@ def decoded_payload(letter: DeadLetter, settings: Settings) -> tuple[Any, str]:
         return None, "there is none"
     try:
         if settings.input.format == "json":
-            return _plain(orjson.loads(letter.payload)), ""
+            return plain(orjson.loads(letter.payload)), ""
         size = header_bytes[settings.framing]
         with ExitStack() as stack:
             find = writer_finder(settings, _reader_schema(settings), _schemas(settings, stack))
             writer = find(letter.payload[:size])
-        return _plain(ReferenceReader(writer, writer, skip=size).read(letter.payload)), ""
+        return plain(ReferenceReader(writer, writer, skip=size).read(letter.payload)), ""
     except (PenstockError, orjson.JSONDecodeError) as error:
         return None, error.detail if isinstance(error, RecordError) else str(error)
 
@@ -53,20 +50,3 @@ def _schemas(settings: Settings, stack: ExitStack) -> Any:
     registry = Registry(registry_config(settings.registry), monotonic_s=clock.monotonic_s, sleep=clock.sleep)
     stack.callback(registry.close)
     return registry
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """Values that JSON can say: bytes as hex; decimals, times and what is not finite as text; depth bounded."""
-    if isinstance(value, dict | list) and depth == shown_depth_max:
-        return f"[nested deeper than {shown_depth_max}]"
-    if isinstance(value, dict):
-        return {str(name): _plain(each, depth + 1) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each, depth + 1) for each in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    if value is None or isinstance(value, bool | str) or (isinstance(value, float) and isfinite(value)):
-        return value
-    if isinstance(value, int) and -(1 << 63) <= value < 1 << 64:
-        return value
-    return str(value)

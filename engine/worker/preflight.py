@@ -229,6 +229,7 @@ def _rehearsal(
         model=model,
         cached=None,
         decoder=_decoder(settings, bundle),
+        passing=None,
         condemned=lambda _: (),
         clock=clock,
     )

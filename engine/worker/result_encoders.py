@@ -4,10 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from penstock.engine.codec.avro.encode import ExplanationEncoder, PredictionEncoder
+from penstock.engine.codec.decode import SchemaStore, writer_finder
+from penstock.engine.codec.framing import Schema, header_bytes
 from penstock.engine.codec.json_encode import JsonExplanationEncoder, JsonPredictionEncoder
+from penstock.engine.codec.passed_fields import PassedFields, avro_objects, to_avro, to_json
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.pipeline.scorer import EncodeExplanations, EncodePredictions
 from penstock.engine.ports import Attributions, Predictions
@@ -78,6 +82,21 @@ def explanation_encoder(
         )
 
     return encode
+
+
+def passed_fields(
+    settings: Settings, reader_schema: Schema | None, schemas: SchemaStore | None
+) -> PassedFields | None:
+    """What `output.pass_fields` asks for; None where it asks for nothing."""
+    names = settings.output.pass_fields
+    if not names:
+        return None
+    if settings.input.format == "json":
+        objects: Callable[[bytes], Any] = orjson.loads
+    else:
+        find = writer_finder(settings, reader_schema, schemas)
+        objects = avro_objects(find, skip=header_bytes[settings.framing])
+    return PassedFields(names, objects=objects, add=to_json if settings.output.format == "json" else to_avro)
 
 
 def _common(settings: Settings, cluster: str, bundle: Bundle) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def make_scorer(world: Surroundings) -> Scorer:
         encode_predictions=predictions,
         encode_dead_letters=letters,
         explaining=Explaining(policy=parse_policy("every"), explainer=stages, encode=explanations),
+        passing=None,
         condemned=lambda _: (),
         clock=world.clock,
     )

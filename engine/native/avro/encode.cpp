@@ -159,6 +159,7 @@ Messages encode_predictions(const PredictionPieces& pieces, Sources sources, con
       out.integer(1);
       out.integer(labels[i]);
     }
+    out.integer(0);  // no fields are passed on: whoever does puts them in this place
     out.end_message();
   }
   return out.take();
@@ -212,6 +213,7 @@ Messages encode_explanations(const ExplanationPieces& pieces, Sources sources, c
       out.integer(1);
       out.number(explained.sampling_error[i]);
     }
+    out.integer(0);  // as in a prediction
     out.end_message();
   }
   return out.take();

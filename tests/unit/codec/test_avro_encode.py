@@ -93,6 +93,7 @@ def test_predictions_are_read_back_exactly(data: st.DataObject) -> None:
             "predicted_at": moment(at_ms),
             "classes": classes,
             "label_index": None if labels is None else int(labels[place]),
+            "passed": {},
         }
         for place in range(count)
     ]
@@ -181,6 +182,7 @@ def test_explanations_are_read_back_exactly(data: st.DataObject) -> None:
                 "rest": rest,
                 "additivity_error": float(additivity[place]),
                 "sampling_error": None if sampling is None else float(sampling[place]),
+                "passed": {},
             }
         )  # fmt: skip
     same(decoded("explanation", prefix, payloads), expected)

@@ -20,8 +20,8 @@ from penstock.connectors.kafka.dead_letters import StoredMessage
 from penstock.engine.cli.main import main
 from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.framing import single_object_prefix
+from penstock.engine.codec.plain_values import shown_depth_max
 from penstock.engine.dead_letters.replay import LetterFilter, Message, replay, summarise
-from penstock.engine.worker.letter_payload import shown_depth_max
 
 schema = contract("dead_letter")
 prefix = single_object_prefix(schema)

@@ -104,6 +104,7 @@ def scored(
         explaining=Explaining(
             policy=parse_policy(policy), explainer=explainer, encode=encode_explanations, budget_s=budget_s
         ),
+        passing=None,
         condemned=lambda _: (),
         clock=clock,
     )

@@ -54,6 +54,7 @@ def test_a_record_without_a_key_is_set_aside_where_an_output_is_compacted() -> N
         encode_predictions=lambda source, predictions, _: [b"result"] * len(source),
         encode_dead_letters=lambda records, rejections, _: [b"letter"] * len(rejections),
         explaining=None,
+        passing=None,
         condemned=lambda _: (),
         clock=SystemClock(),
     )
@@ -85,6 +86,7 @@ def test_a_result_is_measured_with_its_key(payload_bytes: int) -> None:
         encode_predictions=lambda source, predictions, _: [bytes(payload_bytes)] * len(source),
         encode_dead_letters=lambda records, rejections, _: [b"letter"] * len(rejections),
         explaining=None,
+        passing=None,
         condemned=lambda _: (),
         clock=SystemClock(),
     )
@@ -126,6 +128,7 @@ def test_the_chosen_headers_go_with_every_message(names: tuple[str, ...], expect
         encode_predictions=lambda source, predictions, _: [b"result"] * len(source),
         encode_dead_letters=lambda records, rejections, _: [b"letter"] * len(rejections),
         explaining=None,
+        passing=None,
         condemned=lambda _: (),
         clock=SystemClock(),
     )

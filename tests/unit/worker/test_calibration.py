@@ -77,6 +77,7 @@ def _scorer(clock: _Ticking) -> Scorer:
         encode_predictions=stages.encode,
         encode_dead_letters=lambda records, rejections, _: [b""] * len(rejections),
         explaining=Explaining(policy=parse_policy("every"), explainer=stages, encode=stages.encode),
+        passing=None,
         condemned=lambda _: (),
         clock=protocol,
     )
