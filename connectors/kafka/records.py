@@ -9,7 +9,7 @@ from penstock.connectors.kafka.headers import HeaderReader
 from penstock.schemas.records import Records
 
 
-def to_records(topic: str, messages: Sequence[Message]) -> Records:
+def to_records(topic: str, messages: Sequence[Message], topic_id: str | None = None) -> Records:
     """What messages without an error say. Unbound methods, mapped: a third less time than comprehensions calling them."""
     headers = HeaderReader(messages)
     return Records(
@@ -21,4 +21,5 @@ def to_records(topic: str, messages: Sequence[Message]) -> Records:
         values=list(map(Message.value, messages)),
         headers=headers,
         any_headers=headers.any,
+        topic_id=topic_id,
     )

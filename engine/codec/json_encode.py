@@ -37,8 +37,10 @@ def _number(value: float) -> float | str:
 
 
 class _Sources:
-    def __init__(self, *, topic: str, cluster: str, name: str, version: str, digest: str) -> None:
-        self._input = {"cluster": cluster, "topic": topic}
+    def __init__(
+        self, *, topic: str, cluster: str, topic_id: str | None, name: str, version: str, digest: str
+    ) -> None:
+        self._input, self._topic_id = {"cluster": cluster, "topic": topic}, topic_id
         self.model = {"name": name, "version": version, "digest": digest}
 
     def __call__(
@@ -55,6 +57,7 @@ class _Sources:
                 "offset": offset,
                 "timestamp_ms": at_ms,
                 "timestamp": moment(at_ms),
+                "topic_id": self._topic_id,
             }
             for partition, offset, at_ms in rows
         ]
@@ -68,15 +71,21 @@ class JsonPredictionEncoder:
         *,
         topic: str,
         cluster: str,
+        topic_id: str | None,
         model_name: str,
         model_version: str,
         model_digest: str,
         output_names: Sequence[str],
         classes: Sequence[str],
     ) -> None:
-        """`topic` and `cluster` are the input's."""
+        """`topic`, `cluster` and `topic_id` are the input's."""
         self._sources = _Sources(
-            topic=topic, cluster=cluster, name=model_name, version=model_version, digest=model_digest
+            topic=topic,
+            cluster=cluster,
+            topic_id=topic_id,
+            name=model_name,
+            version=model_version,
+            digest=model_digest,
         )
         self._names, self._classes = list(output_names), list(classes)
 
@@ -120,6 +129,7 @@ class JsonExplanationEncoder:
         *,
         topic: str,
         cluster: str,
+        topic_id: str | None,
         model_name: str,
         model_version: str,
         model_digest: str,
@@ -134,7 +144,12 @@ class JsonExplanationEncoder:
     ) -> None:
         """As ExplanationEncoder."""
         self._sources = _Sources(
-            topic=topic, cluster=cluster, name=model_name, version=model_version, digest=model_digest
+            topic=topic,
+            cluster=cluster,
+            topic_id=topic_id,
+            name=model_name,
+            version=model_version,
+            digest=model_digest,
         )
         self._columns, self._tables = list(columns), list(tables)
         self._method, self._background = method, background

@@ -10,6 +10,7 @@ import orjson
 
 from penstock.engine.codec.avro.scalars import avro_long, avro_text
 from penstock.engine.codec.framing import Schema
+from penstock.engine.codec.json_text import parse_with_care
 from penstock.engine.codec.plain_values import plain
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
@@ -30,7 +31,7 @@ class PassedFields:
     def __init__(
         self, names: Sequence[str], *, objects: Callable[[bytes], Any], add: Callable[[bytes, Fields], bytes]
     ) -> None:
-        """`objects` makes a record of its value, or raises ValueError; `add` is `to_avro` or `to_json`."""
+        """`objects` makes a record of its value, or raises RecordError or ValueError; `add` is `to_avro` or `to_json`."""
         self._names = tuple(names)
         self._objects = objects
         self.add = add
@@ -42,9 +43,18 @@ class PassedFields:
         for place, value in enumerate(records.values):
             try:
                 found.append({} if value is None else self._fields(self._objects(value)))
-            except (ValueError, EOFError, IndexError, KeyError, OverflowError, TypeError) as error:
+            except (
+                RecordError,
+                ValueError,
+                EOFError,
+                IndexError,
+                KeyError,
+                OverflowError,
+                TypeError,
+            ) as error:
                 found.append({})
-                detail = f"the fields to pass on cannot be read: {type(error).__name__}"
+                why = error.detail if isinstance(error, RecordError) else type(error).__name__
+                detail = f"the fields to pass on cannot be read: {why}"
                 faults[place] = RecordError(stage=Stage.ENCODE, reason=Reason.CORRUPT, detail=detail)
         return found, faults
 
@@ -67,6 +77,19 @@ def to_avro(payload: bytes, fields: Fields) -> bytes:
 def to_json(payload: bytes, fields: Fields) -> bytes:
     """Likewise in JSON."""
     return payload[: -len(b"{}}")] + orjson.dumps(fields) + b"}"
+
+
+def json_objects(*, skip: int) -> Callable[[bytes], Any]:
+    """Records in JSON behind `skip` bytes, as the decoder takes them."""
+
+    def read(value: bytes) -> Any:
+        text = value[skip:] if skip else value
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return parse_with_care(text, "missing")
+
+    return read
 
 
 def avro_objects(find: Callable[[bytes], Schema], *, skip: int) -> Callable[[bytes], Any]:

@@ -46,6 +46,7 @@ class Source:
     partition: int
     offset: int
     timestamp_ms: int
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +155,7 @@ class DeadLetterEncoder:
                 "offset": int(records.offsets[index]),
                 "timestamp_ms": timestamp_ms,
                 "timestamp": as_timestamp(timestamp_ms),
+                "topic_id": records.topic_id,
             },
             "stage": str(rejection.stage),
             "reason": str(rejection.reason),
@@ -239,6 +241,7 @@ def _letter(letter: Mapping[str, Any]) -> DeadLetter:
             partition=source["partition"],
             offset=source["offset"],
             timestamp_ms=source["timestamp_ms"],
+            topic_id=source["topic_id"],
         ),
         stage=letter["stage"],
         reason=letter["reason"],

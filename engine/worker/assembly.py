@@ -1,5 +1,6 @@
 """Puts a worker together: the only place that knows both the engine and the connectors."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from penstock.engine.models.runtime.cache import CachedModel, check_alone
 from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
 from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
+from penstock.engine.pipeline.hooks import Contact
 from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
 from penstock.engine.pipeline.rejection_limit import Breaker
@@ -28,19 +30,26 @@ from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
+from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
-from penstock.engine.worker.calibration import cost_curve, rehearse
+from penstock.engine.worker.calibration import batch_bound_s, cost_curve, rehearse
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.result_encoders import explanation_encoder, passed_fields, prediction_encoder
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
+from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
+
+logger = logging.getLogger("penstock.worker")
 
 limits_default = OutputLimits(
     predictions_bytes_max=1_000_000, explanations_bytes_max=1_000_000, dead_letters_bytes_max=1_000_000
 )
 """What Kafka's producers and topics take by default, less the envelope."""
+
+compute_close_s, clients_close_s = 0.3, 1.4
+"""What a stop may take beyond the drain: an abort, and to leave the group."""
 
 compute_batches_max = 4
 """One in work and three that wait: enough to keep the compute side busy through a commit."""
@@ -62,6 +71,9 @@ class Link:
     open_sink: Callable[[], Sink]
     ends: Callable[[Iterable[int]], Mapping[int, int]]
     report: Callable[[WorkerStatus], None]
+    contact: Callable[[bool], Contact | None] = lambda _: None
+    member: Callable[[], bool | None] = lambda: None
+    reading: Callable[[], Reading] = Reading
     schemas: SchemaStore | None = None
     prefixes: OutputPrefixes | None = None
     limits: OutputLimits = limits_default
@@ -85,9 +97,10 @@ class Worker:
             self.pipeline.run(until=until)
         finally:
             self.board.set_state(WorkerState.STOPPED)
+            self.pipeline.tell_stopped()
             self.report(self.board.status())  # the scaler need not wait for silence to know
-            self.compute.close(timeout_s=5.0)
-            self.pipeline.close(timeout_s=5.0)
+            self.compute.close(timeout_s=compute_close_s)
+            self.pipeline.close(timeout_s=clients_close_s)
 
 
 def worker_name(group: str, slot: int, environ: Mapping[str, str] = os.environ) -> str:
@@ -110,6 +123,7 @@ def make_worker(
     metrics: Metrics,
     bundle: Bundle,
     clock: Clock,
+    events: EventLog,
     slot: int = 0,
 ) -> Worker:
     """Prove and warm everything, then join the group. Raises ConfigError for whatever would go wrong at the first record."""
@@ -122,9 +136,12 @@ def make_worker(
         batch_rows_max=settings.objective.batch_rows_max,
         clock=clock,
     )
-    isolation = Isolation(
-        note=InFlightLog(run_folder / f"note-{slot}"), verdicts=run_folder / "verdicts.json"
-    )
+    note = InFlightLog(run_folder / f"note-{slot}")
+    if not note.kept:
+        logger.warning(
+            "records in hand cannot be noted in %s: %s; working on without", run_folder, note.fault
+        )
+    isolation = Isolation(note=note, verdicts=run_folder / "verdicts.json", in_hand=board.computing)
     schema_path = settings.input.record_schema
     reader_schema = load_schema(schema_path) if schema_path else bundle.input_schema
     decoder = make_decoder(
@@ -153,6 +170,14 @@ def make_worker(
     if cached is not None:
         cached.begin()
     show_model(bundle, model, metrics, board)
+    bound_s = settings.model.batch_s_max or batch_bound_s(rehearsed, model.batch_rows_max)
+    board.batch_bound(bound_s)
+    note.warm(bound_s=bound_s)
+    events.note(
+        Event.MODEL_LOADED,
+        f"model {bundle.name} {bundle.version}, digest {bundle.digest}, on {model.device.name} with {model.runtime} "
+        "is verified and warm",
+    )
     board.set_state(WorkerState.JOINING)
 
     compute = ComputeThread(
@@ -172,6 +197,12 @@ def make_worker(
         report=link.report,
         on_rebalance=isolation.reload,
         reference_records=lambda: decoder.reference_records,
+        events=events,
+        contact=link.contact,
+        reading=link.reading,
+        member=link.member,
+        beat=note.beat,
+        values=decoder.counts,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(
@@ -302,6 +333,11 @@ def _explaining(
         encode=explanation_encoder(settings, cluster, bundle, prefix),
         budget_s=None if budget_ms is None else budget_ms / 1000,
     )
+
+
+def event_log(metrics: Metrics, clock: Clock) -> EventLog:
+    """A worker's events: in the log, in the metrics, and kept for /status."""
+    return EventLog(logger=logger, count=lambda event: metrics.events.labels(event=event).inc(), clock=clock)
 
 
 def new_metrics() -> Metrics:

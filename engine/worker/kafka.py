@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.contact import Contact, KafkaContact
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
 from penstock.connectors.kafka.source import KafkaSource
@@ -27,6 +28,7 @@ from penstock.engine.telemetry.status import StatusBoard, WorkerStatus
 from penstock.engine.worker.assembly import (
     Link,
     Worker,
+    event_log,
     make_worker,
     new_metrics,
     open_bundle,
@@ -34,6 +36,7 @@ from penstock.engine.worker.assembly import (
     worker_name,
 )
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
     from penstock.connectors.registry.client import RegistryConfig
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("penstock.worker")
 
 max_poll_interval_s = 300.0
+secret_characters_max = 65_536
 fetch_memory_bytes_max = 128 << 20
 send_memory_bytes_max = 256 << 20
 
@@ -82,13 +86,22 @@ def registry_config(settings: RegistrySettings) -> "RegistryConfig":
 
 
 def secret(value: SecretStr | None, file: Path | None) -> str | None:
-    """A secret from the settings, or from its file, without the line end. Raises ConfigError."""
+    """A secret from the settings, or from its file, where one line end does not count. Raises ConfigError."""
     if value is not None or file is None:
         return value.get_secret_value() if value is not None else None
     try:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the secret in {file}") from error
+        with file.open(encoding="utf-8", newline="") as lines:
+            text = lines.read(secret_characters_max + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read the secret in {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"the secret in {file} is not UTF-8 text") from None
+    if len(text) > secret_characters_max:
+        raise ConfigError(f"the secret in {file} is longer than {secret_characters_max} characters")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text or "\0" in text:
+        raise ConfigError(f"the secret in {file} {'holds a NUL character' if text else 'is empty'}")
+    return text
 
 
 def topics_of(settings: Settings) -> list[str]:
@@ -157,21 +170,32 @@ def open_kafka_worker(
     Serves /metrics, /live, /ready and /status on a loopback port, which it writes to `http-SLOT` in the run folder.
     """
     name = worker_name(settings.kafka.group, slot)
+    metrics = new_metrics()
+    events = event_log(metrics, clock)
     board = StatusBoard(
         worker=name,
         group=settings.kafka.group,
         topic=settings.input.topic,
         clock=clock,
         rows_max=settings.objective.batch_rows_max,
+        events=events.newest,
     )
-    metrics = new_metrics()
     with ExitStack() as held:
         server = HttpServer(worker_routes(metrics=metrics, board=board), host="127.0.0.1", port=http_port)
         server.start()
         held.callback(server.close)
-        (run_folder / f"http-{slot}").write_text(str(server.port))
+        try:
+            (run_folder / f"http-{slot}").write_text(str(server.port))
+        except OSError as error:
+            logger.warning(
+                "the port of /metrics and /ready cannot be told in %s: %s; working on without",
+                run_folder,
+                error.strerror,
+            )
         bundle = open_bundle(settings)
-        link = kafka_link(settings, name=name, clock=clock, held=held)
+        let_in = run_folder / "let-in"  # a worker of this deployment has been let in by the brokers before
+        link = kafka_link(settings, name=name, clock=clock, held=held, proven=let_in.exists())
+        let_in.touch()
         worker = make_worker(
             settings,
             link,
@@ -181,17 +205,22 @@ def open_kafka_worker(
             metrics=metrics,
             bundle=bundle,
             clock=clock,
+            events=events,
             slot=slot,
-        )
-        logger.info(
-            "model %s %s on %s is verified and warm", bundle.name, bundle.version, worker.model.device.name
         )
         yield worker
 
 
-def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) -> Link:
-    """The two ends on Kafka. Raises ConfigError for a missing topic, UnavailableError when nobody answers."""
-    config = replace(client_config(settings.kafka), properties={"client.id": name, **settings.kafka.client})
+def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, proven: bool = False) -> Link:
+    """The two ends on Kafka. Raises ConfigError for a missing topic, UnavailableError when nobody answers.
+
+    `proven`: the brokers have let this deployment in before, so what a token server or TLS refuses now may pass.
+    """
+    config = replace(
+        client_config(settings.kafka),
+        properties={"client.id": name, **settings.kafka.client},
+        proven=proven,
+    )
     admin = KafkaAdmin(config)
     counts = admin.partition_counts(topics_of(settings))
     require_topics(counts)
@@ -226,6 +255,9 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
             exactly_once=exactly_once,
             max_poll_interval_s=max_poll_interval_s,
             memory_bytes_max=fetch_memory_bytes_max,
+            clock=clock,
+            unreadable=settings.input.unreadable,
+            recreated=settings.input.recreated,
         )
         sources.append(source)
         return source
@@ -254,12 +286,28 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
     def ends(partitions: Iterable[int]) -> Mapping[int, int]:
         return sources[0].ends(partitions) if sources else {}
 
+    def member() -> bool | None:
+        is_member, member_id = sources[0].standing()
+        watch.standing(is_member, member_id)
+        return is_member
+
+    watch = KafkaContact(
+        config, topic=topic, group=settings.kafka.group, member=name, monotonic_s=clock.monotonic_s
+    )
+    held.callback(watch.close)
+
+    def contact(asks_for_members: bool) -> Contact:
+        return watch.contact(asks_for_members=asks_for_members)
+
     return Link(
         cluster=admin.cluster_id(),
         open_source=open_source,
         open_sink=open_sink,
         ends=ends,
         report=_reporter(settings, config, clock, held),
+        contact=contact,
+        member=member,
+        reading=lambda: sources[0].reading() if sources else Reading(),
         schemas=registry,
         limits=found.limits,
         prefixes=output_prefixes(
@@ -279,5 +327,5 @@ def _reporter(
     if settings.output.status is None:
         return lambda _: None
     writer = ReportWriter(config, settings.output.status)
-    held.callback(writer.close)
+    held.callback(lambda: writer.close(0.3))
     return Reporter(lambda worker, payload: writer.send(worker=worker, payload=payload), clock=clock)

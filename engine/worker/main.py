@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.logs import add_logging_arguments, configure_logging
+from penstock.engine.console.terminal import write_safely
 from penstock.engine.worker.process import exit_retry
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
 
@@ -26,15 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--run-folder", type=Path, required=True)
     parser.add_argument("--http-port", type=int, default=0)
+    add_logging_arguments(parser)
     arguments = parser.parse_args(argv)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format=f"%(asctime)s worker {arguments.slot} %(levelname)s %(message)s",
-    )
-    logging.getLogger("penstock.kafka").setLevel(
-        logging.WARNING
-    )  # the client repeats itself while a broker is away
+    write_safely()
+    configure_logging(f"worker {arguments.slot}", form=arguments.log_format, level=arguments.log_level)
     try:
         return _run(arguments.settings, arguments.slot, arguments.run_folder, arguments.http_port)
     except ConfigError as error:

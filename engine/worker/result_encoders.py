@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from penstock.engine.codec.avro.encode import ExplanationEncoder, PredictionEncoder
 from penstock.engine.codec.decode import SchemaStore, writer_finder
-from penstock.engine.codec.framing import Schema, header_bytes
+from penstock.engine.codec.framing import Schema, confluent_header_bytes, header_bytes
 from penstock.engine.codec.json_encode import JsonExplanationEncoder, JsonPredictionEncoder
-from penstock.engine.codec.passed_fields import PassedFields, avro_objects, to_avro, to_json
+from penstock.engine.codec.passed_fields import PassedFields, avro_objects, json_objects, to_avro, to_json
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.pipeline.scorer import EncodeExplanations, EncodePredictions
 from penstock.engine.ports import Attributions, Predictions
@@ -23,14 +22,20 @@ def prediction_encoder(settings: Settings, cluster: str, bundle: Bundle, prefix:
     """`prefix` is the framing; JSON has none."""
     names = tuple(output.name for output in bundle.outputs)
     common = _common(settings, cluster, bundle) | {"output_names": names, "classes": bundle.classes}
-    encoder = (
-        JsonPredictionEncoder(**common)
-        if settings.output.format == "json"
-        else PredictionEncoder(prefix=prefix, **common)
-    )
+    as_json = settings.output.format == "json"
+    encoders: dict[
+        str | None, PredictionEncoder | JsonPredictionEncoder
+    ] = {}  # one, until the topic is made anew
 
     def encode(source: Records, predictions: Predictions, predicted_at_ms: int) -> list[bytes]:
-        return encoder.encode(
+        topic_id = source.topic_id
+        if topic_id not in encoders:
+            encoders[topic_id] = (
+                JsonPredictionEncoder(topic_id=topic_id, **common)
+                if as_json
+                else PredictionEncoder(prefix=prefix, topic_id=topic_id, **common)
+            )
+        return encoders[topic_id].encode(
             source.partitions,
             source.offsets,
             source.timestamps_ms,
@@ -45,7 +50,7 @@ def prediction_encoder(settings: Settings, cluster: str, bundle: Bundle, prefix:
 def explanation_encoder(
     settings: Settings, cluster: str, bundle: Bundle, prefix: bytes
 ) -> EncodeExplanations:
-    """Likewise; a method, and a background, has an encoder of its own."""
+    """Likewise; a method, a background and a topic's id has an encoder of its own."""
     as_json = settings.output.format == "json"
     make: Callable[..., ExplanationEncoder | JsonExplanationEncoder] = (
         JsonExplanationEncoder if as_json else ExplanationEncoder
@@ -56,13 +61,20 @@ def explanation_encoder(
         "top": settings.explain.top,
         **({} if as_json else {"prefix": prefix}),
     }
-    encoders: dict[tuple[str, str | None, str, str], ExplanationEncoder | JsonExplanationEncoder] = {}
+    encoders: dict[tuple[str | None, ...], ExplanationEncoder | JsonExplanationEncoder] = {}
 
     def encode(source: Records, matrix: NDArray[np.generic], attributions: Attributions) -> list[bytes]:
-        kind = (attributions.method, attributions.background, attributions.output_name, attributions.space)
+        kind = (
+            attributions.method,
+            attributions.background,
+            attributions.output_name,
+            attributions.space,
+            source.topic_id,
+        )
         if kind not in encoders:
             encoders[kind] = make(
                 **common,
+                topic_id=source.topic_id,
                 method=attributions.method,
                 background=attributions.background,
                 output_name=attributions.output_name,
@@ -92,7 +104,8 @@ def passed_fields(
     if not names:
         return None
     if settings.input.format == "json":
-        objects: Callable[[bytes], Any] = orjson.loads
+        framed = settings.input.framing == "confluent"
+        objects: Callable[[bytes], Any] = json_objects(skip=confluent_header_bytes if framed else 0)
     else:
         find = writer_finder(settings, reader_schema, schemas)
         objects = avro_objects(find, skip=header_bytes[settings.framing])

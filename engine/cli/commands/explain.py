@@ -12,7 +12,7 @@ from rich.text import Text
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.json_rows import JsonRows
 from penstock.engine.console.reasons import FeatureShare, draw, signed_bar
-from penstock.engine.console.terminal import Terminal
+from penstock.engine.console.terminal import Terminal, printable
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.features.policies import FeaturePolicies
 from penstock.engine.models.bundle.bundle import Bundle
@@ -152,13 +152,14 @@ def _headline(row: int, predictions: Predictions, target: str, score: float, bas
     text = Text(f"record {row + 1}: ", style="bold")
     if predictions.labels is not None:
         label = predictions.classes[int(predictions.labels[row])]
-        text.append(label, style="bold")
+        text.append(printable(label), style="bold")
         first = next(iter(predictions.outputs.values()))
         if first.shape[1] == len(predictions.classes):
             text.append(f" ({first[row, int(predictions.labels[row])]:.1%})")
         text.append("   ")
     text.append(
-        f"{space.replace('_', ' ')} of {target} {score:.4g}, where {base:.4g} is usual", style="grey70"
+        f"{space.replace('_', ' ')} of {printable(target)} {score:.4g}, where {base:.4g} is usual",
+        style="grey70",
     )
     return text
 
@@ -173,7 +174,7 @@ def _show_overall(bundle: Bundle, attributions: Attributions, terminal: Terminal
     )
     for place in shown.tolist():
         bar = signed_bar(float(strength[place]), full=float(strength[order[0]]), cells=24)
-        terminal.say(bar[25:] + Text(f" {strength[place]:8.4f}  {names[place]}"))
+        terminal.say(bar[25:] + Text(f" {strength[place]:8.4f}  {printable(names[place])}"))
     terminal.result(
         {
             "records": len(attributions.base),

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.engine.console.logs import add_logging_arguments, configure_logging, logging_words
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.worker.process import Command, started_ahead
+from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from penstock.engine.worker.supervisor import Supervisor
@@ -24,18 +27,23 @@ logger = logging.getLogger("penstock")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("settings", type=Path, metavar="penstock.yaml", help="the settings file")
+    add_logging_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Supervise until stopped."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s supervisor %(levelname)s %(message)s"
-    )
-    command = Command(arguments=(str(arguments.settings),))
-    with tempfile.TemporaryDirectory(prefix="penstock-run-") as folder:
-        run_folder = Path(folder)
-        with started_ahead(command, run_folder) as first:
-            return _supervise(arguments.settings, command, run_folder, first)
+    configure_logging("supervisor", form=arguments.log_format, level=arguments.log_level)
+    # Until there is a supervisor to tell: nothing is in hand yet, so a stop is an end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    command = Command(arguments=(str(arguments.settings), *logging_words(arguments)))
+    with ExitStack() as held:
+        try:
+            run_folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-run-")))
+        except OSError as error:
+            raise ConfigError(f"no folder for temporary files can be made; set TMPDIR: {error}") from error
+        first = held.enter_context(started_ahead(command, run_folder))
+        return _supervise(arguments.settings, command, run_folder, first)
 
 
 def _supervise(
@@ -57,6 +65,7 @@ def _supervise(
         workers=settings.workers,
         run_folder=run_folder,
         drain_budget_s=settings.kafka.drain_budget_s,
+        warmup_s_max=settings.model.warmup_s_max,
         clock=SystemClock(),
         say=logger.warning,
         ahead=first,

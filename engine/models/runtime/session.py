@@ -13,6 +13,7 @@ from penstock.engine.features.signature import Signature
 from penstock.engine.gpu.device import Device, cuda_devices, parse_device
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
 from penstock.engine.models.bundle.run_options import Optimization
+from penstock.engine.models.runtime.errors import runtime_reason
 from penstock.engine.models.runtime.feeds import feed_of
 from penstock.engine.models.runtime.graph_io import Wiring, row_shape
 from penstock.engine.models.runtime.onnx_runtime import onnx_runtime, runtime_errors
@@ -121,8 +122,8 @@ def run_options(*, capture_as: int = -1) -> Any:
 
 def failure(error: Exception, device: Device) -> ModelError | InvariantError:
     """What an exception of a run means: the rows are at fault, or the device is."""
-    text = _first_line(error)
-    if device.cuda is not None and any(sign in text for sign in _device_faults):
+    text = runtime_reason(error)
+    if device.cuda is not None and any(sign in str(error) for sign in _device_faults):
         # A poisoned context fails every later row too, and none of them is at fault.
         return InvariantError(f"{device.name} has failed: {text}")
     return ModelError(f"ONNX Runtime: {text}")
@@ -145,7 +146,7 @@ def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.gener
         try:
             found = session.run(names, {name: feed(matrix) for name, feed in feeds.items()})
         except runtime_errors() as error:
-            raise ConfigError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+            raise ConfigError(f"ONNX Runtime cannot run the model: {runtime_reason(error)}") from error
         return dict(zip(names, found, strict=True))
 
     return run
@@ -163,7 +164,7 @@ def rewritten(model: bytes, device: Device) -> bytes:
         try:
             _new_session(model, device, options)
         except runtime_errors() as error:
-            raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+            raise ConfigError(f"ONNX Runtime refuses the model: {runtime_reason(error)}") from error
         return path.read_bytes()
 
 
@@ -196,7 +197,7 @@ def _cuda_fault(index: int) -> str | None:
         onnx_runtime().preload_dlls()
         session = _new_session(_smallest_model(), Device(cuda=index), _options(1, "all"))
     except runtime_errors() as error:
-        return f"ONNX Runtime cannot use the GPU ({_first_line(error)})"
+        return f"ONNX Runtime cannot use the GPU ({runtime_reason(error)})"
     if session.get_providers()[0] != _cuda_provider:
         return "the CUDA and cuDNN libraries that ONNX Runtime needs are not here"
     return None
@@ -217,7 +218,7 @@ def _open_session(
     try:
         session = _new_session(model, device, _options(threads, optimization), captures)
     except runtime_errors() as error:
-        raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+        raise ConfigError(f"ONNX Runtime refuses the model: {runtime_reason(error)}") from error
     wanted = _cpu_provider if device.cuda is None else _cuda_provider
     if session.get_providers()[0] != wanted:  # it falls back to the CPU with no more than a warning
         raise ConfigError(f"asked for {wanted}, but ONNX Runtime took {session.get_providers()[0]}")
@@ -280,7 +281,3 @@ def _check_outputs(session: Any, outputs: Sequence[ModelOutput], labels: Labels 
     for output in outputs:
         if types[output.name] not in ("tensor(float)", "tensor(double)", "tensor(float16)"):
             raise ConfigError(f"output {output.name} is a {types[output.name]}, not a tensor of floats")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]

@@ -30,7 +30,7 @@ from penstock.schemas.records import Records, Rejection
 docs = Path(__file__).parents[3] / "docs"
 names = ["prediction", "explanation", "dead_letter"]
 identity: dict[str, Any] = {
-    "topic": "in", "cluster": "c", "model_name": "m", "model_version": "1", "model_digest": "d",
+    "topic": "in", "cluster": "c", "topic_id": "7nZ", "model_name": "m", "model_version": "1", "model_digest": "d",
 }  # fmt: skip
 doubles = st.floats() | st.sampled_from([0.0, 1.0, 2.0, -2.0, math.nan, math.inf, -math.inf])
 times = st.sampled_from([-1, 0, 1_700_000_000_123, 253402300799999, 253402300800000, 2**62])

@@ -7,7 +7,6 @@ from typing import Any
 
 import fastavro
 import numpy as np
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.framing import single_object_prefix
 from penstock.engine.codec.json_encode import JsonPredictionEncoder
-from penstock.engine.codec.passed_fields import PassedFields, avro_objects, to_avro, to_json
+from penstock.engine.codec.passed_fields import PassedFields, avro_objects, json_objects, to_avro, to_json
 from penstock.schemas.records import Records
 from tests.unit.codec.test_contract_readers import messages, predictions, read
 
@@ -29,7 +28,7 @@ def records(*values: bytes | None) -> Records:
 
 
 def test_json_fields_are_found_by_whole_name_and_by_path() -> None:
-    passing = PassedFields(["id", "a.b", "c.d.e", "gone", "x"], objects=orjson.loads, add=to_json)
+    passing = PassedFields(["id", "a.b", "c.d.e", "gone", "x"], objects=json_objects(skip=0), add=to_json)
     found, faults = passing.read(
         records(
             b'{"id": 18446744073709551615, "a.b": "whole", "a": {"b": "path"}, "c": {"d": {"e": [1, 2.50, true]}}, "x": null}',
@@ -85,9 +84,16 @@ def test_fields_stand_where_the_contract_has_them(fields: dict[str, str | None])
     assert json.loads(to_json(message, fields)) == {**json.loads(message), "passed": fields}
 
 
+def test_what_the_decoder_reads_with_care_is_passed_on() -> None:
+    passing = PassedFields(["id", "x"], objects=json_objects(skip=5), add=to_json)
+    found, faults = passing.read(records(b'\0\0\0\0\1{"id": "a", "x": NaN}', b'\0\0\0\0\1{"id": 1e999}'))
+    assert found == [{"id": "a", "x": "nan"}, {"id": "(a number past what a double holds)"}]
+    assert not faults
+
+
 @pytest.mark.parametrize("value", [b"{", b"\xff", b""])
 def test_what_cannot_be_read_twice_is_one_records_fault(value: bytes) -> None:
-    passing = PassedFields(["id"], objects=orjson.loads, add=to_json)
+    passing = PassedFields(["id"], objects=json_objects(skip=0), add=to_json)
     found, faults = passing.read(records(b'{"id": 1}', value, b'{"id": 2}'))
     assert [each.get("id") for each in found] == ["1", None, "2"]
     assert faults.keys() == {1}
