@@ -359,7 +359,12 @@ class HttpSettings(Section):
     """Metrics, health and status; each worker listens on the ports after this one."""
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: int = Field(9464, ge=0, le=65_535, description="of /metrics, /live, /ready and /status; each worker takes one of the ports after it; 0: free ports")
+    port: int = Field(
+        9464,
+        ge=0,
+        le=65_535,
+        description="of /metrics, /live, /ready and /status; each worker takes one of the ports after it; 0: free ports",
+    )
 
 
 class ScalingSettings(Section):
