@@ -16,6 +16,9 @@ class Stage(StrEnum):
 class Reason(StrEnum):
     """What was wrong. Each is documented in docs/contracts.md."""
 
+    UNREADABLE = (
+        "unreadable"  # a range of offsets whose bytes no client can read (input.unreadable: set_aside)
+    )
     NULL_VALUE = "null_value"  # the record has no value (a tombstone)
     RECORD_TOO_LONG = "record_too_long"  # more bytes than input.record_bytes_max
     BAD_FRAMING = "bad_framing"  # magic byte, header or fingerprint is not what the framing asks for

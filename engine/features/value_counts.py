@@ -13,6 +13,9 @@ first_rows: Final = 1000
 
 _named_max: Final = 5
 
+_side_by_side: Final = 32
+_bytes_max: Final = 255  # what a byte can count up to
+
 logger = logging.getLogger("penstock.decoder")
 
 
@@ -41,9 +44,7 @@ class ValueCounts:
             return
         self.rows += len(matrix)
         if np.isnan(matrix.min()):  # one pass that is cheap: mostly nothing is missing
-            gaps = np.isnan(matrix).astype(np.float32)
-            by_column = np.ones(len(matrix), dtype=np.float32) @ gaps
-            self.missing += np.add.reduceat(by_column.astype(np.int64), self._starts)
+            self.missing += np.add.reduceat(_count_rows(np.isnan(matrix)), self._starts)
         if not self._told and self.rows >= first_rows:
             self._told = True
             self._warn()
@@ -68,3 +69,17 @@ class ValueCounts:
             named,
             more,
         )
+
+
+def _count_rows(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How often each column (F,) of a mask (R, F) is set: rows are added as bytes, many side by side, as vectors of the
+    processor; a sum along the first axis costs ten times that."""
+    width = mask.shape[1]
+    counts = np.zeros(width, dtype=np.int64)
+    for start in range(0, len(mask), _side_by_side * _bytes_max):
+        ones = mask[start : start + _side_by_side * _bytes_max].view(np.uint8)
+        even = len(ones) - len(ones) % _side_by_side
+        blocks = ones[:even].reshape(-1, _side_by_side * width)
+        added = np.add.reduce(blocks, axis=0, dtype=np.uint8).reshape(_side_by_side, width)
+        counts += added.sum(axis=0, dtype=np.int64) + ones[even:].sum(axis=0, dtype=np.int64)
+    return counts

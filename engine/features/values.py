@@ -64,7 +64,7 @@ class CategoryCodes:
     def codes(self, values: Sequence[Any]) -> list[float]:
         """The code of each; all are of an allowed type."""
         find = self._table.__getitem__
-        if _found_as_they_are.issuperset(map(type, values)):
+        if self.allowed is texts or _found_as_they_are.issuperset(map(type, values)):
             return [*map(find, values)]
         return [self._one(value) for value in values]
 

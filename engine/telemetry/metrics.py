@@ -150,6 +150,23 @@ class Metrics:
             {"state": held_states},
         )
 
+        self.unreadable_offsets = make.counter(
+            "penstock_unreadable_offsets_total",
+            "Offsets whose bytes no client could read, set aside under input.unreadable; one dead letter names each range.",
+        )
+        self.topic_recreations = make.counter(
+            "penstock_topic_recreations_total",
+            "How often the input topic was found deleted and made anew.",
+        )
+        self.stalled_partitions = make.gauge(
+            "penstock_stalled_partitions",
+            "Owned partitions in which records wait and nothing was read for 30 s.",
+        )
+        self.open_transaction_offsets = make.gauge(
+            "penstock_open_transaction_offsets",
+            "Offsets of owned partitions that wait for the end of a producer's transaction, where that takes longer than 30 s.",
+        )
+
     def _declare_flow(self, make: Declarations) -> None:
         place: Labels = {"topic": None, "partition": None}
         self.lag_records = make.gauge(

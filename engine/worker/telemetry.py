@@ -15,7 +15,9 @@ from penstock.engine.pipeline.ledger import Ledger
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard, WorkerState, WorkerStatus
+from penstock.engine.worker.input_state import InputState
 from penstock.engine.worker.situation import Situation, assignment_text
+from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
 
 gauges_every_s = 1.0
@@ -36,11 +38,12 @@ class Observer:
         report: Callable[[WorkerStatus], None],
         on_rebalance: Callable[[], None],
         reference_records: Callable[[], int],
-        values: ValueCounts,
         events: EventLog,
         contact: Callable[[bool], Contact | None] = lambda _: None,
+        reading: Callable[[], Reading] = Reading,
         member: Callable[[], bool | None] = lambda: None,
         beat: Callable[[], None] = lambda: None,
+        values: ValueCounts | None = None,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
         second; `reference_records`: how many took the slow decoder so far; `values`: what features
@@ -58,6 +61,8 @@ class Observer:
         self._reference_counted = 0
         self._events = events
         self._contact = contact
+        self._reading = reading
+        self._input = InputState(metrics=metrics, events=events, topic=topic, clock=clock)
         self._member = member
         self._beat = beat
         self._situation = Situation(metrics=metrics, board=board, events=events, clock=clock)
@@ -178,6 +183,7 @@ class Observer:
         self._beat()
         self._tell_assigned()
         in_hand = waiting.batcher + waiting.compute + waiting.delivery
+        self._situation.input_waits = self._input.look(self._reading())
         contact = self._contact(self._situation.joining_long)
         self._situation.look(contact, member=self._member(), in_hand=in_hand)
         for queue in ("batcher", "compute", "delivery"):
@@ -185,7 +191,8 @@ class Observer:
         reference = self._reference_records()
         self._metrics.reference_decoded.inc(reference - self._reference_counted)
         self._reference_counted = reference
-        self._metrics.count_values(self._values)
+        if self._values is not None:
+            self._metrics.count_values(self._values)
         now_ms = self._clock.wall_ms()
         self._board.positions(offsets=self._positions, oldest_ms=self._oldest_ms)
         status = self._board.status()

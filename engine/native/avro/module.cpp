@@ -125,6 +125,10 @@ Sources sources_of(const Column<int32_t>& partitions, const Column<int64_t>& off
   return {partitions.data(), offsets.data(), timestamps.data(), static_cast<int64_t>(offsets.shape(0))};
 }
 
+std::string optional_piece(const std::optional<std::string>& text) {
+  return text ? avro_long(1) + avro_string(*text) : avro_long(0);
+}
+
 std::string model_piece(const std::string& name, const std::string& version, const std::string& digest) {
   return avro_string(name) + avro_string(version) + avro_string(digest);
 }
@@ -155,14 +159,15 @@ NB_MODULE(_avro, m) {
   nb::class_<PredictionPieces>(m, "PredictionEncoder")
       .def("__init__",
            [](PredictionPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
+              const std::optional<std::string>& topic_id,
               const std::string& model_name, const std::string& model_version, const std::string& model_digest,
               const std::vector<std::string>& output_names, const std::vector<std::string>& classes) {
              new (self) PredictionPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
-                                         model_piece(model_name, model_version, model_digest), {}, {}};
+                                         optional_piece(topic_id) + model_piece(model_name, model_version, model_digest), {}, {}};
              for (const auto& name : output_names) self->outputs.push_back(avro_string(name));
              for (const auto& name : classes) self->labels.push_back(avro_string(name));
            },
-           "prefix"_a, "topic"_a, "cluster"_a, "model_name"_a, "model_version"_a, "model_digest"_a, "output_names"_a, "classes"_a)
+           "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a, "output_names"_a, "classes"_a)
       .def("encode",
            [](const PredictionPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,
               const std::vector<Matrix<double>>& outputs, std::optional<Column<int64_t>> labels, int64_t predicted_at_ms) {
@@ -190,15 +195,15 @@ NB_MODULE(_avro, m) {
   nb::class_<ExplanationPieces>(m, "ExplanationEncoder")
       .def("__init__",
            [](ExplanationPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
+              const std::optional<std::string>& topic_id,
               const std::string& model_name, const std::string& model_version, const std::string& model_digest,
               const std::vector<std::string>& columns, const std::vector<std::optional<std::vector<std::string>>>& tables,
               const std::string& method, const std::optional<std::string>& background, const std::string& output_name,
               const std::string& space) {
              require(columns.size() == tables.size(), "a table, or None, for every column");
-             const std::string back = background ? avro_long(1) + avro_string(*background) : avro_long(0);
              new (self) ExplanationPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
-                                          model_piece(model_name, model_version, model_digest) + avro_string(method) + back +
-                                              avro_string(output_name),
+                                          optional_piece(topic_id) + model_piece(model_name, model_version, model_digest) +
+                                              avro_string(method) + optional_piece(background) + avro_string(output_name),
                                           avro_string(space), {}, {}};
              for (size_t i = 0; i < columns.size(); ++i) {
                self->features.push_back(avro_string(columns[i]));
@@ -207,7 +212,7 @@ NB_MODULE(_avro, m) {
                  for (const auto& name : *tables[i]) self->tables.back().push_back(avro_string(name));
              }
            },
-           "prefix"_a, "topic"_a, "cluster"_a, "model_name"_a, "model_version"_a, "model_digest"_a, "columns"_a, "tables"_a,
+           "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a, "columns"_a, "tables"_a,
            "method"_a, "background"_a.none(), "output_name"_a, "space"_a)
       .def("encode",
            [](const ExplanationPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,

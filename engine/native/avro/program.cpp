@@ -109,6 +109,10 @@ class Reader {
         if (!varint(branch)) return false;
         if (branch < 0 || branch >= node.child_count) return fail(Status::corrupt);
         const Node& child = program_.nodes[node.first_child + branch];
+        if (child.kind == Kind::null) {
+          reached_ |= child.column >= 0;
+          return true;
+        }
         const int32_t to = column >= 0 ? column : child.column;
         if (child.kind == Kind::double_) return numbers<double>(child.size, to);
         return read(child, to);
