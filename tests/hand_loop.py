@@ -112,7 +112,7 @@ class HandSink:
         self.answers: deque[int | PenstockError] = deque()
         self.eager = True
         self.done_at_abort = 0
-        self.aborts = 0
+        self.aborts = self.closes = 0
 
     def has_room(self) -> bool:
         return len(self.pending) < self.room
@@ -136,7 +136,9 @@ class HandSink:
         self.pending.clear()
         return done
 
-    def close(self, timeout_s: float) -> None: ...
+    def close(self, timeout_s: float) -> None:
+        self.closes += 1
+        self.pending.clear()
 
     def _complete(self, count: int) -> int:
         self.delivered += self.pending[:count]

@@ -8,19 +8,23 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from penstock.connectors.kafka.client import ClientConfig, base_config, open_client
 from penstock.connectors.kafka.errors import cause_of, said
+from penstock.connectors.kafka.leave import leave_group
+from penstock.schemas.errors import UnavailableError
 
 logger = logging.getLogger("penstock.kafka")
 
 ask_every_s: Final = 1.0
+ask_lost_every_s: Final = 0.25  # while it does not answer: whoever waits for it wants to know soon
 ask_timeout_s: Final = 2.0
 group_every_s: Final = 10.0
+ghost_tries_max: Final = 10
 group_timeout_s: Final = 3.0
 members_shown_max: Final = 5
 
@@ -60,7 +64,10 @@ class KafkaContact:
         self._partitions: int | None = None
         self._members = ""
         self._group_wanted = False
+        self._member_id = ""  # the last one under which the group counted us among its members
+        self._ghost = ""  # the one before, which the group may still wait for
         self._group_due_s = 0.0
+        self._ghost_tries = 0
         self._ended = threading.Event()
         self._client = open_client(AdminClient, base_config(config) | {"error_cb": self._on_error})
         self._thread = threading.Thread(target=self._run, name="kafka-contact", daemon=True)
@@ -81,6 +88,15 @@ class KafkaContact:
                 members=self._members,
             )
 
+    def standing(self, member: bool, member_id: str) -> None:
+        """Whether the group counts us among its members, and under which id. An id that the client has given up is taken
+        out of the group as soon as the cluster answers."""
+        with self._lock:
+            if self._member_id and member_id != self._member_id:
+                self._ghost, self._member_id = self._member_id, ""
+            if member:
+                self._member_id = member_id
+
     def close(self) -> None:
         """Ask no more. Does not wait for a question under way."""
         self._ended.set()
@@ -89,10 +105,14 @@ class KafkaContact:
         while not self._ended.is_set():
             self._ask()
             with self._lock:
+                ghost = self._ghost if not self._fault else ""
+            if ghost:
+                self._remove(ghost)
+            with self._lock:
                 describe = self._group_wanted and not self._fault and self._monotonic_s() >= self._group_due_s
             if describe:
                 self._describe_group()
-            self._ended.wait(ask_every_s)
+            self._ended.wait(ask_lost_every_s if self._fault or ghost else ask_every_s)
 
     def _ask(self) -> None:
         try:
@@ -114,13 +134,38 @@ class KafkaContact:
             with self._lock:
                 self._fault = said(error)
 
-    def _describe_group(self) -> None:
-        """A client of its own for each question: one that lived through a long outage may never be answered again."""
-        self._group_due_s = self._monotonic_s() + group_every_s
-        client = open_client(AdminClient, base_config(self._config))
+    def _remove(self, ghost: str) -> None:
+        """Tell the coordinator that nobody speaks for this member; it would wait for it for a whole session."""
         try:
-            asked = client.describe_consumer_groups([self._group], request_timeout=group_timeout_s)
-            group = asked[self._group].result(group_timeout_s + 1.0)
+            group = self._group_now()
+            if any(member.member_id == ghost for member in group.members):
+                where = group.coordinator
+                leave_group(
+                    self._config, host=where.host, port=where.port, group=self._group, member_id=ghost
+                )
+        except (KafkaException, TimeoutError, UnavailableError) as error:
+            logger.info("member %s of group %s: %s", ghost, self._group, error)
+            with self._lock:
+                self._ghost_tries += 1
+                over = self._ghost_tries >= ghost_tries_max
+            if not over:
+                return
+        with self._lock:
+            self._ghost_tries = 0
+            if self._ghost == ghost:
+                self._ghost = ""
+
+    def _group_now(self) -> Any:
+        """A client of its own for each question: one that lived through a long outage may never be answered again."""
+        client = open_client(AdminClient, base_config(self._config))
+        asked = client.describe_consumer_groups([self._group], request_timeout=group_timeout_s)
+        return asked[self._group].result(group_timeout_s + 1.0)
+
+    def _describe_group(self) -> None:
+        """Who is in the group, for whoever waits for it."""
+        self._group_due_s = self._monotonic_s() + group_every_s
+        try:
+            group = self._group_now()
         except (KafkaException, TimeoutError) as error:
             text = f"who is in it could not be learnt ({error})"
         else:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from penstock.connectors.kafka.client import ClientConfig, consumer_config
 from penstock.schemas.errors import InvariantError
 
-session_timeout_ms = 45_000
+session_timeout_ms = 10_000
+"""So long the partitions of a worker that was killed stand still; heartbeats come from a thread of the client, each second."""
 queued_record_bytes = 1024  # a queued record costs the client this much, its own book-keeping included
 
 
@@ -54,6 +55,13 @@ def group_settings(
         "max.poll.interval.ms": int(max_poll_interval_s * 1000),
         "auto.offset.reset": "error",
     }
+
+
+def member_id(metadata: object) -> str:
+    """The member id inside the same bytes: behind the generation stand the group's name and the id, each with a zero at its end."""
+    if not isinstance(metadata, bytes) or not metadata.startswith(b"CGMDv2:"):
+        raise InvariantError("the client's group metadata has a form this release does not know")
+    return metadata[11:].split(b"\0")[1].decode()
 
 
 def generation(metadata: object) -> int:

@@ -1,6 +1,7 @@
 """The two sinks on Kafka."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -19,6 +20,9 @@ from penstock.connectors.kafka.group import KafkaMembership
 from penstock.connectors.kafka.offset_notes import noted_topic_id
 from penstock.connectors.kafka.producers import KafkaAcknowledger, KafkaTransactionalProducer
 
+transaction_timeout_default_s: Final = 10.0
+"""As long as a session: a transaction whose worker was killed holds its partitions for so long, and until the broker looks."""
+
 
 class ExactlyOnceSink(TransactionalSink):
     """Transactions on Kafka, with one producer for each transactional id, taking turns."""
@@ -32,7 +36,7 @@ class ExactlyOnceSink(TransactionalSink):
         transactional_ids: Sequence[str],
         partition_counts: Mapping[str, int],
         clock: Clock,
-        transaction_timeout_s: float = 30.0,
+        transaction_timeout_s: float = transaction_timeout_default_s,
         memory_bytes_max: int = 256 << 20,
         start_timeout_s: float = 60.0,
     ) -> None:

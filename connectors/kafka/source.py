@@ -18,7 +18,7 @@ from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.client import ClientConfig, open_client
 from penstock.connectors.kafka.doubts import GivenUp, UnreadablePolicy
 from penstock.connectors.kafka.errors import access_faults, cause_of, consumer_error, said
-from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings
+from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
 from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.offset_notes import offset_note
 from penstock.connectors.kafka.read_positions import ReadHeads
@@ -204,6 +204,11 @@ class KafkaSource:
         if generation(metadata) < 1:  # the coordinator would not check it, and a zombie could commit
             raise UnavailableError(f"not a member of group {self._group} yet")
         return KafkaMembership(metadata=metadata, note=offset_note(self._topic_id))
+
+    def standing(self) -> tuple[bool, str]:
+        """Whether the group counts us among its members, and under which id; "" while we have none."""
+        metadata = self._consumer.consumer_group_metadata()
+        return generation(metadata) >= 1, member_id(metadata)
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""

@@ -93,7 +93,7 @@ class Pipeline:
         self._stops += 1
 
     def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
-        """Work until stopped or `until()`, then drain within the budget and leave the group.
+        """Work until stopped or `until()`, then drain within the budget; `close` gives up what is left.
 
         Raises FencedError, ConfigError, TooManyRejectedError, UnavailableError (too many aborts), InvariantError; what was not
         delivered then is not committed either.
@@ -107,12 +107,11 @@ class Pipeline:
         finally:
             self._unfinished = self._ledger.unfinished()
             self._forget()
-            self._sink.abort()
 
     def close(self, timeout_s: float) -> None:
-        """Leave the group and release the clients."""
-        self._source.close(timeout_s)
-        self._sink.close(timeout_s)
+        """Give up what is still on its way, leave the group and release the clients."""
+        self._sink.close(timeout_s / 2)
+        self._source.close(timeout_s / 2)
 
     def turn(self) -> None:
         """One round; waits at most `idle_poll_s`, and only when there is nothing to do."""

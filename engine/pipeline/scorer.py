@@ -148,7 +148,7 @@ class Scorer:
                 Rejection(index=index, stage=Stage.DECODE, reason=Reason.UNREADABLE, detail=unreadable.detail)
             )
         for index in set(condemned) - records.unreadable.keys():
-            detail = "a worker process died on this record twice"
+            detail = "a worker process died on this record, or did not come back from it, twice"
             rejections.append(
                 Rejection(index=index, stage=Stage.INFER, reason=Reason.KILLED_WORKER, detail=detail)
             )

@@ -87,7 +87,10 @@ class KafkaSettings(Section):
         default_factory=dict
     )
     drain_budget_s: float = Field(
-        10.0, gt=0, le=300, description="time to finish work in flight on a rebalance or SIGTERM"
+        3.0,
+        gt=0,
+        le=300,
+        description="time to finish work in flight on a rebalance or SIGTERM; what is not finished then is read again by the next owner. A stop takes at most 2 s more",
     )
 
 
@@ -164,6 +167,18 @@ class ModelSettings(Section):
     runtime: Literal["auto", "onnxruntime", "native"] = Field("auto", description="native: our tree kernel")
     threads: int = Field(
         1, ge=1, le=64, description="threads inside one session; 1 keeps scores the same to the bit"
+    )
+    batch_s_max: float | None = Field(
+        None,
+        gt=0,
+        le=86_400,
+        description="a batch that is computed for longer ends its worker, and its records are tried one by one; null: 50 times what the largest one took at warm-up, and at least 10",
+    )
+    warmup_s_max: float = Field(
+        300.0,
+        gt=0,
+        le=86_400,
+        description="a worker that is not warm so long after its start is ended, and says so",
     )
     cache_rows: int = Field(
         0,

@@ -1,5 +1,6 @@
 """What one worker knows of itself: is it alive, is it ready, what has it done; written by its threads, read by others."""
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -129,6 +130,8 @@ class _Facts:
     unexplained: dict[str, int] = field(default_factory=dict)
     kafka: KafkaStatus | None = None
     waits_for: tuple[Wait, ...] = ()
+    computing_since_s: float | None = None
+    batch_bound_s: float = math.inf
 
 
 class StatusBoard:
@@ -221,6 +224,17 @@ class StatusBoard:
             elif self._facts.state is WorkerState.RUNNING and not self._facts.assigned:
                 self._facts.state = WorkerState.JOINING
 
+    def batch_bound(self, bound_s: float) -> None:
+        """A batch that is computed for longer ends this process."""
+        with self._lock:
+            self._facts.batch_bound_s = bound_s
+
+    def computing(self, under_way: bool) -> None:
+        """Records were taken in hand, or are done with. Compute thread."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            self._facts.computing_since_s = now_s if under_way else None
+
     def kafka(self, status: KafkaStatus) -> None:
         """Whether the cluster answers."""
         with self._lock:
@@ -295,6 +309,10 @@ class StatusBoard:
                     ok=False,
                     reason=f"Kafka at {kafka.address} has not answered for {kafka.answer_age_s:.0f} s: {kafka.fault}",
                 )
+            if facts.computing_since_s is not None:
+                held_s = self._clock.monotonic_s() - facts.computing_since_s
+                if held_s > facts.batch_bound_s / 2:
+                    return Verdict(ok=False, reason=f"one batch has been computed for {held_s:.0f} s")
             waiting = {wait.partition: wait for wait in facts.waits_for}
             if facts.assigned and all(partition in waiting for partition in facts.assigned):
                 return Verdict(ok=False, reason=f"every partition waits: {waiting[facts.assigned[0]].reason}")

@@ -34,7 +34,7 @@ from penstock.engine.settings.model import Settings
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
-from penstock.engine.worker.calibration import cost_curve, rehearse
+from penstock.engine.worker.calibration import batch_bound_s, cost_curve, rehearse
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
@@ -45,6 +45,9 @@ logger = logging.getLogger("penstock.worker")
 
 message_bytes_max = 1_000_000
 """The longest output message: what Kafka's producers and topics allow by default, less the envelope."""
+
+compute_close_s, clients_close_s = 0.3, 1.4
+"""What a stop may take beyond the drain: an abort, and to leave the group."""
 
 compute_batches_max = 4
 """One in work and three that wait: enough to keep the compute side busy through a commit."""
@@ -93,8 +96,8 @@ class Worker:
             self.board.set_state(WorkerState.STOPPED)
             self.pipeline.tell_stopped()
             self.report(self.board.status())  # the scaler need not wait for silence to know
-            self.compute.close(timeout_s=5.0)
-            self.pipeline.close(timeout_s=5.0)
+            self.compute.close(timeout_s=compute_close_s)
+            self.pipeline.close(timeout_s=clients_close_s)
 
 
 def worker_name(group: str, slot: int, environ: Mapping[str, str] = os.environ) -> str:
@@ -130,9 +133,12 @@ def make_worker(
         batch_rows_max=settings.objective.batch_rows_max,
         clock=clock,
     )
-    isolation = Isolation(
-        note=InFlightLog(run_folder / f"note-{slot}"), verdicts=run_folder / "verdicts.json"
-    )
+    note = InFlightLog(run_folder / f"note-{slot}")
+    if not note.kept:
+        logger.warning(
+            "records in hand cannot be noted in %s: %s; working on without", run_folder, note.fault
+        )
+    isolation = Isolation(note=note, verdicts=run_folder / "verdicts.json", in_hand=board.computing)
     schema_path = settings.input.record_schema
     decoder = make_decoder(
         settings=settings,
@@ -158,6 +164,9 @@ def make_worker(
     if cached is not None:
         cached.begin()
     show_model(bundle, model, metrics, board)
+    bound_s = settings.model.batch_s_max or batch_bound_s(rehearsed, model.batch_rows_max)
+    board.batch_bound(bound_s)
+    note.warm(bound_s=bound_s)
     events.note(
         Event.MODEL_LOADED,
         f"model {bundle.name} {bundle.version}, digest {bundle.digest}, on {model.device.name} with {model.runtime} "
@@ -186,6 +195,7 @@ def make_worker(
         contact=link.contact,
         reading=link.reading,
         member=link.member,
+        beat=note.beat,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(

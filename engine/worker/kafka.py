@@ -1,5 +1,6 @@
 """A worker on a real Kafka: proves topics and contracts, opens the two ends, serves health and metrics."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -31,11 +32,13 @@ from penstock.engine.worker.assembly import (
     require_topics,
     worker_name,
 )
-from penstock.schemas.errors import ConfigError, UnavailableError
+from penstock.schemas.errors import ConfigError
 from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
     from penstock.connectors.registry.client import RegistryConfig
+
+logger = logging.getLogger("penstock.worker")
 
 max_poll_interval_s = 300.0
 fetch_memory_bytes_max = 128 << 20
@@ -124,7 +127,14 @@ def open_kafka_worker(
         server = HttpServer(worker_routes(metrics=metrics, board=board), host="127.0.0.1", port=http_port)
         server.start()
         held.callback(server.close)
-        (run_folder / f"http-{slot}").write_text(str(server.port))
+        try:
+            (run_folder / f"http-{slot}").write_text(str(server.port))
+        except OSError as error:
+            logger.warning(
+                "the port of /metrics and /ready cannot be told in %s: %s; working on without",
+                run_folder,
+                error.strerror,
+            )
         bundle = open_bundle(settings)
         link = kafka_link(settings, name=name, clock=clock, held=held)
         worker = make_worker(
@@ -203,11 +213,9 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
         return sources[0].ends(partitions) if sources else {}
 
     def member() -> bool | None:
-        try:
-            sources[0].membership()
-        except UnavailableError:
-            return False
-        return True
+        is_member, member_id = sources[0].standing()
+        watch.standing(is_member, member_id)
+        return is_member
 
     watch = KafkaContact(
         config, topic=topic, group=settings.kafka.group, member=name, monotonic_s=clock.monotonic_s
@@ -243,5 +251,5 @@ def _reporter(
     if settings.output.status is None:
         return lambda _: None
     writer = ReportWriter(config, settings.output.status)
-    held.callback(writer.close)
+    held.callback(lambda: writer.close(0.3))
     return Reporter(lambda worker, payload: writer.send(worker=worker, payload=payload), clock=clock)

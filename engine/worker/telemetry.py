@@ -20,6 +20,7 @@ from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
 
 gauges_every_s = 1.0
+assigned_together_s = 0.5
 
 
 class Observer:
@@ -40,6 +41,7 @@ class Observer:
         contact: Callable[[bool], Contact | None] = lambda _: None,
         reading: Callable[[], Reading] = Reading,
         member: Callable[[], bool | None] = lambda: None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
         second; `reference_records`: how many took the slow decoder so far; `contact`: what is known of the broker, and
@@ -59,12 +61,15 @@ class Observer:
         self._reading = reading
         self._input = InputState(metrics=metrics, events=events, topic=topic, clock=clock)
         self._member = member
+        self._beat = beat
         self._situation = Situation(metrics=metrics, board=board, events=events, clock=clock)
         self._any_delivered = False
         self._began_s = clock.monotonic_s()
         self._last_turn_s: float | None = None
         self._gauges_due_s = 0.0
         self._assigned: set[int] = set()
+        self._newly: set[int] = set()  # assigned, and not told of yet
+        self._newly_tell_s = 0.0
         self._positions: dict[int, int] = {}
         self._oldest_ms: dict[int, int] = {}
 
@@ -124,9 +129,8 @@ class Observer:
         """The assignment changed."""
         self._metrics.rebalances.inc()
         gone, new = self._assigned - set(assigned), set(assigned) - self._assigned
-        if new:
-            text = assignment_text("assigned partitions", sorted(new), self._topic, assigned)
-            self._events.note(Event.ASSIGNED, text)
+        self._newly = (self._newly | new) - gone
+        self._newly_tell_s = self._clock.monotonic_s() + assigned_together_s
         if gone and lost:
             text = assignment_text("lost partitions", sorted(gone), self._topic, assigned)
             text += ": the group had gone on without this worker; what was in flight is read again by their next owner"
@@ -162,7 +166,18 @@ class Observer:
             f"first record finished: partition {first.partition}, offset {first.first}, {waited_s:.1f} s after warming",
         )
 
+    def _tell_assigned(self) -> None:
+        """Partitions come one after the other where each waits for a predecessor's transaction: one line for them all."""
+        if self._newly and self._clock.monotonic_s() >= self._newly_tell_s:
+            text = assignment_text(
+                "assigned partitions", sorted(self._newly), self._topic, sorted(self._assigned)
+            )
+            self._events.note(Event.ASSIGNED, text)
+            self._newly = set()
+
     def _refresh(self, waiting: Waiting) -> None:
+        self._beat()
+        self._tell_assigned()
         in_hand = waiting.batcher + waiting.compute + waiting.delivery
         self._situation.input_waits = self._input.look(self._reading())
         contact = self._contact(self._situation.joining_long)

@@ -4,12 +4,15 @@ import argparse
 import logging
 import signal
 import subprocess
+import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.worker.process import Command, quiet_logging, started_ahead
+from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from penstock.engine.worker.supervisor import Supervisor
@@ -28,11 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Supervise until stopped."""
     quiet_logging("supervisor")
+    # Until there is a supervisor to tell: nothing is in hand yet, so a stop is an end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     command = Command(arguments=(str(arguments.settings),))
-    with tempfile.TemporaryDirectory(prefix="penstock-run-") as folder:
-        run_folder = Path(folder)
-        with started_ahead(command, run_folder) as first:
-            return _supervise(arguments.settings, command, run_folder, first)
+    with ExitStack() as held:
+        try:
+            run_folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-run-")))
+        except OSError as error:
+            raise ConfigError(f"no folder for temporary files can be made; set TMPDIR: {error}") from error
+        first = held.enter_context(started_ahead(command, run_folder))
+        return _supervise(arguments.settings, command, run_folder, first)
 
 
 def _supervise(
@@ -54,6 +63,7 @@ def _supervise(
         workers=settings.workers,
         run_folder=run_folder,
         drain_budget_s=settings.kafka.drain_budget_s,
+        warmup_s_max=settings.model.warmup_s_max,
         clock=SystemClock(),
         say=logger.warning,
         ahead=first,

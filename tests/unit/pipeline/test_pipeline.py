@@ -363,7 +363,8 @@ class TestTheEnd:
         began_s = loop.clock.now_s
         loop.pipeline.run()
         assert 2.0 <= loop.clock.now_s - began_s < 2.5
-        assert loop.sink.aborts == 1
+        loop.pipeline.close(1.0)
+        assert (loop.sink.closes, loop.sink.pending) == (1, [])
         assert loop.delivered() == []
 
     def test_a_second_stop_does_not_wait(self, loop: Loop) -> None:
@@ -375,7 +376,8 @@ class TestTheEnd:
         began_s = loop.clock.now_s
         loop.pipeline.run()
         assert loop.clock.now_s - began_s < 0.1
-        assert loop.sink.aborts == 1
+        loop.pipeline.close(1.0)
+        assert (loop.sink.closes, loop.sink.pending) == (1, [])
 
     @pytest.mark.parametrize("fault", ["breaker", "compute"])
     def test_a_fault_commits_nothing_of_its_batch(self, loop: Loop, fault: str) -> None:
@@ -386,7 +388,8 @@ class TestTheEnd:
         with pytest.raises(TooManyRejectedError if fault == "breaker" else InvariantError):
             loop.pipeline.run()
         assert loop.delivered() == [b"0:0"]
-        assert loop.sink.aborts == 1
+        loop.pipeline.close(1.0)
+        assert (loop.sink.closes, loop.sink.pending) == (1, [])
         assert loop.sink.pending == []
 
     def test_closed_it_lets_go_of_the_source(self, loop: Loop) -> None:
