@@ -62,7 +62,7 @@ class ExactlyOnceSink(TransactionalSink):
             )
 
         super().__init__(
-            producers=[maker(transactional_id) for transactional_id in transactional_ids],
+            producers={transactional_id: maker(transactional_id) for transactional_id in transactional_ids},
             read_committed=self._offsets.read,
             clock=clock,
             transaction_timeout_s=timeout_s,

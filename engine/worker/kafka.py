@@ -19,7 +19,7 @@ from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import output_prefixes
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.scaling.reports import Reporter
-from penstock.engine.settings.model import KafkaSettings, RegistrySettings, Settings
+from penstock.engine.settings.model import KafkaSettings, RegistrySettings, Settings, max_poll_interval_ms
 from penstock.engine.telemetry.http_server import HttpServer, worker_routes
 from penstock.engine.telemetry.status import StatusBoard, WorkerStatus
 from penstock.engine.worker.assembly import (
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("penstock.worker")
 
-max_poll_interval_s = 300.0
 fetch_memory_bytes_max = 128 << 20
 send_memory_bytes_max = 256 << 20
 
@@ -181,7 +180,8 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
             start=settings.kafka.start,
             listener=listener,
             exactly_once=exactly_once,
-            max_poll_interval_s=max_poll_interval_s,
+            max_poll_interval_s=float(settings.kafka.client.get("max.poll.interval.ms", max_poll_interval_ms))
+            / 1000,
             memory_bytes_max=fetch_memory_bytes_max,
             clock=clock,
             unreadable=settings.input.unreadable,
