@@ -33,7 +33,7 @@ from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.kafka")
 
-facts_timeout_s = 0.1  # the polling thread's patience with the question which topic this is
+facts_timeout_s = 0.05  # the polling thread's patience with the question which topic this is
 
 _partition = cast(Callable[[Message], int], Message.partition)
 

@@ -16,7 +16,7 @@ logger = logging.getLogger("penstock.kafka")
 Start = Literal["earliest", "latest", "error"]
 Recreated = Literal["read", "stop"]
 
-place_timeout_s = 0.2
+place_timeout_s = 0.15
 """The polling thread's patience with the coordinator, for all partitions of an assignment together."""
 place_one_first_s = 0.02
 

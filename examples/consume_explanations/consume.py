@@ -67,7 +67,7 @@ def keep(database: sqlite3.Connection, message: Message) -> str | None:
     """Stores the explanation and returns its reasons; None when it was stored before."""
     explanation = decode(message.value() or b"")
     source = explanation["source"]  # the record that was scored
-    key = (source["cluster"], source["topic"], source["partition"], source["offset"])
+    key = (source["cluster"], source["topic"], source["topic_id"], source["partition"], source["offset"])
     reasons = f"{(message.key() or b'').decode()}: {in_words(explanation)}"
     stored = database.execute("INSERT OR IGNORE INTO explanations VALUES (?, ?, ?, ?, ?)", (*key, reasons))
     return reasons if stored.rowcount else None

@@ -219,6 +219,7 @@ def test_an_open_transaction_shows_as_a_log_that_ends_further_than_may_be_read(
         (found,) = offsets.read(topic)
         assert (found.end, found.high) == (3, 8)
     monkeypatch.setattr(stalls, "stalled_after_s", 0.5)
+    monkeypatch.setattr(stalls, "ask_again_s", 0.2)
     source = ground.source(topic, group="waits", unreadable="stop")
     _poll(source, lambda polled: len(_offsets(polled)) >= 3)
     _poll(source, lambda _: source.reading().open_transactions == {0: 5})
