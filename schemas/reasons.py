@@ -33,7 +33,8 @@ class Reason(StrEnum):
     UNSEEN_CATEGORY = (
         "unseen_category"  # a category the model was not trained on, where the policy is to reject
     )
-    WRONG_TYPE = "wrong_type"  # a JSON value of another type than the feature
+    WRONG_TYPE = "wrong_type"  # a value of another type than the feature
+    NO_FEATURES = "no_features"  # the record has none of the model's fields: it is of another kind
     MODEL_FAILED = "model_failed"  # the model throws on this record, alone
     OUTPUT_NOT_FINITE = "output_not_finite"  # the model answers NaN or an infinity
     KILLED_WORKER = "killed_worker"  # a worker process died on this record twice

@@ -15,9 +15,9 @@ from confluent_kafka import (
 )
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.client import ClientConfig, open_client
+from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_client
 from penstock.connectors.kafka.doubts import GivenUp, UnreadablePolicy
-from penstock.connectors.kafka.errors import access_faults, cause_of, consumer_error, said
+from penstock.connectors.kafka.errors import cause_of, consumer_error, said
 from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
 from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.offset_notes import offset_note
@@ -102,6 +102,7 @@ class KafkaSource:
         self._paused = False
         self._closed = False
         self._failure: PenstockError | None = None
+        self._access = AccessErrors()
         self._recreations = 0
         self._topic_facts: TopicFacts | None = None  # of the topic that is being read
         self._facts_since_s = 0.0  # older answers may be about another topic than the assignment is
@@ -366,8 +367,8 @@ class KafkaSource:
         """Client-wide errors. What is not named here, the client gets over by itself."""
         if error.fatal():
             self._fail(consumer_error(error, f"group {self._group}"))
-        elif error.code() in access_faults:
-            self._fail(UnavailableError(f"the broker refuses the connection: {said(error)}"))
+        elif (refused := self._access.reaction(error)) is not None:
+            self._fail(refused)
 
     def _fail(self, failure: PenstockError) -> None:
         """Raised by the next poll: what this one brings must not be dropped."""

@@ -24,7 +24,9 @@ class Program:
         items_max: int,
         unseen: float,
     ) -> None: ...
-    def read(self, payloads: list[bytes], skip: int, as_double: bool) -> tuple[NDArray[Any], list[Fault]]: ...
+    def read(
+        self, payloads: list[bytes], skip: int, as_double: bool, refuse_empty: bool = False
+    ) -> tuple[NDArray[Any], list[Fault]]: ...
 
 class PredictionEncoder:
     def __init__(

@@ -196,6 +196,7 @@ def make_worker(
         reading=link.reading,
         member=link.member,
         beat=note.beat,
+        values=decoder.counts,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from penstock.engine.clock import Clock
+from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.hooks import Contact, Waiting
@@ -37,6 +38,7 @@ class Observer:
         report: Callable[[WorkerStatus], None],
         on_rebalance: Callable[[], None],
         reference_records: Callable[[], int],
+        values: ValueCounts,
         events: EventLog,
         contact: Callable[[bool], Contact | None] = lambda _: None,
         reading: Callable[[], Reading] = Reading,
@@ -44,7 +46,8 @@ class Observer:
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
-        second; `reference_records`: how many took the slow decoder so far; `contact`: what is known of the broker, and
+        second; `reference_records`: how many took the slow decoder so far; `values`: what features
+        lacked so far; `contact`: what is known of the broker, and
         whether to ask who is in the group; `member`: whether the group counts us among its members, None where that is
         not known. None of them waits."""
         self._metrics = metrics
@@ -65,6 +68,7 @@ class Observer:
         self._situation = Situation(metrics=metrics, board=board, events=events, clock=clock)
         self._any_delivered = False
         self._began_s = clock.monotonic_s()
+        self._values = values
         self._last_turn_s: float | None = None
         self._gauges_due_s = 0.0
         self._assigned: set[int] = set()
@@ -187,6 +191,7 @@ class Observer:
         reference = self._reference_records()
         self._metrics.reference_decoded.inc(reference - self._reference_counted)
         self._reference_counted = reference
+        self._metrics.count_values(self._values)
         now_ms = self._clock.wall_ms()
         self._board.positions(offsets=self._positions, oldest_ms=self._oldest_ms)
         status = self._board.status()

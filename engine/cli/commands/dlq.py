@@ -278,7 +278,7 @@ def _say_letter(letter: Letter, decoded: Any, why_not: str, terminal: Terminal) 
     if decoded is None:
         terminal.say(f"not decoded: {why_not}")
     else:
-        terminal.say(orjson.dumps(decoded, default=str, option=orjson.OPT_INDENT_2).decode())
+        terminal.say_lines(orjson.dumps(decoded, default=str, option=orjson.OPT_INDENT_2).decode())
 
 
 def _replay(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:

@@ -37,7 +37,7 @@ Program make_program(const std::vector<NodeTuple>& nodes, const std::vector<std:
                      const std::vector<std::tuple<int, int>>& decimals, int columns, int64_t items_max, double unseen) {
   Program program;
   for (const auto& [kind, column, size, table, first_child, child_count, first_default, default_count] : nodes) {
-    require(kind >= 0 && kind <= static_cast<int>(Kind::fixed_decimal), "Avro program: unknown kind");
+    require(kind >= 0 && kind <= static_cast<int>(Kind::skip), "Avro program: unknown kind");
     program.nodes.push_back({static_cast<Kind>(kind), column, size, table, first_child, child_count, first_default, default_count});
   }
   for (const auto& [column, value] : defaults) program.defaults.push_back({column, value});
@@ -68,7 +68,7 @@ Payload bytes_of(PyObject* item) {
 }
 
 template <typename T>
-nb::tuple read_as(const Program& program, nb::list payloads, int64_t skip) {
+nb::tuple read_as(const Program& program, nb::list payloads, int64_t skip, bool refuse_empty) {
   const size_t count = payloads.size();
   std::vector<Payload> found(count);
   std::vector<nb::object> held(count);  // another thread may change the list while the lock is let go
@@ -83,7 +83,7 @@ nb::tuple read_as(const Program& program, nb::list payloads, int64_t skip) {
   {
     nb::gil_scoped_release release;
     for (size_t i = 0; i < count; ++i) {
-      const Verdict verdict = read_payload(program, found[i], skip, matrix.get() + i * columns);
+      const Verdict verdict = read_payload(program, found[i], skip, refuse_empty, matrix.get() + i * columns);
       if (verdict.status != Status::ok) faults.push_back({i, verdict});
     }
   }
@@ -151,10 +151,10 @@ NB_MODULE(_avro, m) {
              new (self) Program(make_program(nodes, defaults, tables, std::move(enums), decimals, columns, items_max, unseen));
            },
            "nodes"_a, "defaults"_a, "tables"_a, "enums"_a, "decimals"_a, "columns"_a, "items_max"_a, "unseen"_a)
-      .def("read", [](const Program& self, nb::list payloads, int64_t skip, bool as_double) {
+      .def("read", [](const Program& self, nb::list payloads, int64_t skip, bool as_double, bool refuse_empty) {
              require(skip >= 0, "skip is negative");
-             return as_double ? read_as<double>(self, payloads, skip) : read_as<float>(self, payloads, skip);
-           }, "payloads"_a, "skip"_a, "as_double"_a);
+             return as_double ? read_as<double>(self, payloads, skip, refuse_empty) : read_as<float>(self, payloads, skip, refuse_empty);
+           }, "payloads"_a, "skip"_a, "as_double"_a, "refuse_empty"_a = false);
 
   nb::class_<PredictionPieces>(m, "PredictionEncoder")
       .def("__init__",
