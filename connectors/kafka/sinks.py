@@ -17,8 +17,8 @@ from penstock.connectors.delivery.producer_port import (
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said
 from penstock.connectors.kafka.group import KafkaMembership
-from penstock.connectors.kafka.offset_notes import noted_topic_id
 from penstock.connectors.kafka.producers import KafkaAcknowledger, KafkaTransactionalProducer
+from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
 
 transaction_timeout_default_s: Final = 10.0
 """As long as a session: a transaction whose worker was killed holds its partitions for so long, and until the broker looks."""

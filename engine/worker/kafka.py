@@ -12,9 +12,9 @@ from pydantic import SecretStr
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.contact import Contact, KafkaContact
+from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
-from penstock.connectors.kafka.source import KafkaSource
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import output_prefixes
 from penstock.engine.ports import AssignmentListener, Sink, Source

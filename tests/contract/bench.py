@@ -16,9 +16,9 @@ from penstock.connectors.delivery.producer_port import TransactionalProducer
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig, base_config
 from penstock.connectors.kafka.producers import KafkaTransactionalProducer
+from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, GroupOffsets, KafkaAtLeastOnceSink
-from penstock.connectors.kafka.source import KafkaSource
 from penstock.connectors.memory.broker import MemoryBroker
 from penstock.connectors.memory.clients import MemoryProducer
 from penstock.engine.clock import SystemClock

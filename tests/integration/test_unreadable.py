@@ -9,13 +9,13 @@ import pytest
 from confluent_kafka import Producer
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.connectors.kafka import doubts as kafka_doubts
-from penstock.connectors.kafka import stalls
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
-from penstock.connectors.kafka.doubts import UnreadablePolicy
 from penstock.connectors.kafka.group_offsets import KafkaOffsets
-from penstock.connectors.kafka.source import KafkaSource
+from penstock.connectors.kafka.reading import doubts as kafka_doubts
+from penstock.connectors.kafka.reading import stalls
+from penstock.connectors.kafka.reading.doubts import UnreadablePolicy
+from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.engine.clock import SystemClock
 from penstock.schemas.errors import ConfigError
 from penstock.schemas.records import Records

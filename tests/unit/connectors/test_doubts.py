@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from penstock.connectors.kafka.doubts import (
+from penstock.connectors.kafka.reading.doubts import (
     GivenUp,
     ReadDoubts,
     ReadFault,
