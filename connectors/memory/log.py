@@ -211,5 +211,6 @@ def joined(topic: str, reads: Mapping[int, Read], topic_id: str | None = None) -
         keys=[key for read in reads.values() for key in read.keys],
         values=[value for read in reads.values() for value in read.values],
         headers=headers.__getitem__ if headers else no_headers,
+        any_headers=lambda: any(headers),
         topic_id=topic_id,
     )
