@@ -34,6 +34,10 @@ client_properties_allowed = frozenset({
 """Client properties a user may set under `kafka.client`; others would undo a guarantee or load foreign code."""
 
 
+max_poll_interval_ms = 300_000
+"""Without a poll for so long a worker loses its partitions; `kafka.client: {max.poll.interval.ms: ...}` stands before it."""
+
+
 class Section(BaseModel):
     """A part of the tree: frozen, and an unknown key is an error."""
 
@@ -126,6 +130,15 @@ def _allowed(client: dict[str, str | int | float | bool]) -> dict[str, str | int
             raise ValueError(
                 f"{_shown(key)} may not be set here" + (f"; did you mean {near[0]}?" if near else "")
             )
+    if client.get("isolation.level", "read_committed") != "read_committed":
+        raise ValueError(
+            "isolation.level is always read_committed: what is read otherwise may never have happened"
+        )
+    longest_ms = float(client.get("max.poll.interval.ms", max_poll_interval_ms))
+    if float(client.get("session.timeout.ms", 0)) > longest_ms:
+        raise ValueError(
+            f"session.timeout.ms is more than max.poll.interval.ms, which is {longest_ms:.0f}; set both, or neither"
+        )
     return client
 
 
