@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import penstock
 from penstock.engine.cli.main import commands
+from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.json_schema import json_schema
 from penstock.engine.settings.model import Settings, client_properties_allowed
 from penstock.engine.settings.source import environment_prefix
 from penstock.engine.telemetry.metrics import reference as metrics_reference
@@ -60,6 +62,10 @@ def references() -> dict[str, str]:
     return {
         "settings.md": settings_reference(),
         "settings.schema.json": json.dumps(_schema(), indent=2) + "\n",
+        **{
+            f"{name}.schema.json": json.dumps(json_schema(contract(name)), indent=2) + "\n"
+            for name in ("prediction", "explanation", "dead_letter")
+        },
         "commands.md": commands_reference(),
         "metrics.md": metrics_reference(),
         "files.md": file_map(),

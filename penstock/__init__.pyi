@@ -1,4 +1,4 @@
-# What a type checker reads of the public face; __init__.py imports each name when it is first asked for.
+# The types of what __init__.py imports when it is first asked for.
 from penstock.engine.explain.tree.tree_shap import TreeShap as TreeShap
 from penstock.engine.models.packaging.package import PackageReport as PackageReport
 from penstock.engine.models.packaging.package import package as package
@@ -10,5 +10,18 @@ from penstock.engine.python.rows_error import RowsError as RowsError
 from penstock.schemas.errors import ConfigError as ConfigError
 from penstock.schemas.errors import PenstockError as PenstockError
 
-__all__: list[str]
 __version__: str
+
+__all__ = [
+    "ConfigError",
+    "Explanation",
+    "Model",
+    "PackageReport",
+    "PenstockError",
+    "Predictions",
+    "RowsError",
+    "TreeShap",
+    "__version__",
+    "load",
+    "package",
+]

@@ -210,4 +210,5 @@ def joined(topic: str, reads: Mapping[int, Read]) -> Records:
         keys=[key for read in reads.values() for key in read.keys],
         values=[value for read in reads.values() for value in read.values],
         headers=headers.__getitem__ if headers else no_headers,
+        any_headers=lambda: any(headers),
     )

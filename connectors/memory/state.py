@@ -159,7 +159,7 @@ class Broker:
             targets = outgoing.partitions
         else:
             targets = np.asarray([self.choose(key, partitions) for key in outgoing.keys], np.int32)
-        keys, values = outgoing.keys, outgoing.values
+        keys, values, headers = outgoing.keys, outgoing.values, outgoing.headers
         with self._changed:
             for partition in np.unique(targets).tolist():
                 rows = np.flatnonzero(targets == partition).tolist()
@@ -168,6 +168,7 @@ class Broker:
                     partition,
                     [keys[row] for row in rows],
                     [values[row] for row in rows],
+                    headers=None if headers is None else [headers[row] for row in rows],
                     transaction=transaction,
                 )
 

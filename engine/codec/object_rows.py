@@ -129,7 +129,9 @@ def _plan(signature: Signature, flat: frozenset[str]) -> _Object:
     column = 0
     for feature in signature.features:
         path = (feature.field,) if feature.exact_name in flat else feature.path
-        for depth in range(1, len(path)):  # no function that calls itself by name: only the collector would free it
+        for depth in range(
+            1, len(path)
+        ):  # no function that calls itself by name: only the collector would free it
             place, outer = path[:depth], path[: depth - 1]
             if place not in found:
                 found[place] = _Object(path=".".join(place))

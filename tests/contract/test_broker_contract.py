@@ -10,7 +10,7 @@ from penstock.connectors.delivery.producer_port import BrokenError, Transactiona
 from penstock.connectors.partitioner import partition_of
 from penstock.engine.ports import Delivery
 from penstock.schemas.errors import AbortedError, ConfigError, FencedError, InvariantError, UnavailableError
-from penstock.schemas.records import Outgoing
+from penstock.schemas.records import Headers, Outgoing
 from tests.contract.bench import Bench, Recorder, delivery, firsts
 
 
@@ -533,6 +533,32 @@ class TestAtLeastOnce:
         bench.complete(sink, 5)
         assert bench.values(out) == numbered(1000)
         assert group
+
+    def test_headers_go_with_their_messages_in_order(self, bench: Bench) -> None:
+        topic, out = bench.topic(), bench.topic("out")
+        sink = bench.at_least_once_sink(topic)
+        values: list[bytes | None] = list(numbered(10))
+        headers: list[Headers] = [
+            [("trace", b"%d" % place), ("none", None)] if place % 3 else () for place in range(10)
+        ]
+        outgoing = Outgoing(
+            topic=out, keys=[b"k"] * 10, values=values, partitions=np.zeros(10, np.int32), headers=headers
+        )
+        sink.submit(Delivery(outgoing=[outgoing], positions={0: 10}), object())
+        bench.complete(sink)
+        assert bench.values(out) == numbered(10)
+        found = [list(records.headers(place)) for records in bench.read(out) for place in range(len(records))]
+        assert found == [list(each) for each in headers]
+        assert all(records.any_headers() for records in bench.read(out))
+
+    def test_a_topic_to_which_nothing_goes_is_no_trouble(self, bench: Bench) -> None:
+        topic, out = bench.topic(partitions=3), bench.topic("out", partitions=3)
+        sink = bench.at_least_once_sink(topic)
+        nothing = Outgoing(topic=out, keys=[], values=[], partitions=np.zeros(0, np.int32))
+        one = Outgoing(topic=out, keys=[b"k"], values=[b"v"], partitions=np.zeros(1, np.int32))
+        sink.submit(Delivery(outgoing=[nothing, one], positions={0: 1}), object())
+        bench.complete(sink)
+        assert bench.values(out) == [b"v"]
 
     def test_abort_empties_the_sink(self, bench: Bench) -> None:
         topic, out = bench.topic(), bench.topic("out")
