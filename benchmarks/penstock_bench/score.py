@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,7 +105,7 @@ def _measured(
     rows = _rows(np.random.default_rng(2), 1 << 16)
     with load(folder / "bundle", device="cpu", runtime="native") as model:
         native, shap = NativeModel(model.bundle), TreeShap.from_bundle(model.bundle)
-        kernels = {"predict": native.predict, "explain": shap.contributions}
+        kernels: dict[str, Callable[[Any], Any]] = {"predict": native.predict, "explain": shap.contributions}
         files = find_files(str(folder / "rows.parquet"))
         parts = make_parts(files, "parquet", model.bundle.signature, keep=(), delimiter=",")
         best: dict[str, dict[str, float]] = {kind: {"kernel": 0.0, "score": 0.0} for kind in kernels}

@@ -248,9 +248,15 @@ _Topic = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[a-zA-Z0-
 class OutputSettings(Section):
     """Where results go; without an explanations topic nothing is explained."""
 
-    predictions: _Topic
-    explanations: _Topic | None = None
-    dead_letters: _Topic
+    predictions: _Topic = Field(
+        description="topic of the predictions, with as many partitions as the input's"
+    )
+    explanations: _Topic | None = Field(
+        None, description="topic of the explanations; without it nothing is explained"
+    )
+    dead_letters: _Topic = Field(
+        description="topic of the records that have no prediction, whole, with the reason"
+    )
     status: _Topic | None = Field(None, description="compacted topic of worker reports, for the scaler")
     format: Literal["avro", "json"] = Field(
         "avro", description="of predictions, explanations and dead letters; the same names in both"
