@@ -46,9 +46,9 @@ def values_schema() -> Node:
     """Draft 7, which every Helm 3 and 4 reads. Closed everywhere but in `global` and where Kubernetes' own types are passed on."""
     settings = Settings.model_json_schema(by_alias=True)
     definitions = {**settings.pop("$defs"), **_kubernetes()}
-    definitions["KafkaSettings"]["properties"]["client"]["propertyNames"] = {
-        "enum": sorted(client_properties_allowed)
-    }
+    client = definitions["KafkaSettings"]["properties"]["client"]
+    each = client.pop("additionalProperties")
+    client |= {"additionalProperties": False, "properties": {name: each for name in sorted(client_properties_allowed)}}
     for section, names in _pinned.items():
         found = definitions[settings["properties"][section]["$ref"].rpartition("/")[2]]
         found["required"] = sorted({*found.get("required", ()), *names})
@@ -104,7 +104,7 @@ def _list(name: str) -> Node:
 
 def _strings(*, taken: str = "") -> Node:
     """A map of texts, such as labels; names that the chart sets itself are refused."""
-    names = {"propertyNames": {"not": {"pattern": taken}}} if taken else {}
+    names = {"patternProperties": {taken: {"not": {}}}} if taken else {}  # Helm misquotes the path of propertyNames
     return {"type": "object", "additionalProperties": {"type": "string"}, **names}
 
 
