@@ -48,7 +48,10 @@ def values_schema() -> Node:
     definitions = {**settings.pop("$defs"), **_kubernetes()}
     client = definitions["KafkaSettings"]["properties"]["client"]
     each = client.pop("additionalProperties")
-    client |= {"additionalProperties": False, "properties": {name: each for name in sorted(client_properties_allowed)}}
+    client |= {
+        "additionalProperties": False,
+        "properties": dict.fromkeys(sorted(client_properties_allowed), each),
+    }
     for section, names in _pinned.items():
         found = definitions[settings["properties"][section]["$ref"].rpartition("/")[2]]
         found["required"] = sorted({*found.get("required", ()), *names})
@@ -69,7 +72,9 @@ def rules_of_one_release(text: str) -> str:
     rules = yaml.safe_load(text)
     for rule in rules["groups"][0]["rules"]:
         rule["expr"] = re.sub(
-            r"\b(penstock_\w+|process_start_time_seconds|up)\b(?!\s*\()(?:\{([^}]*)\})?", _narrowed, rule["expr"]
+            r"\b(penstock_\w+|process_start_time_seconds|up)\b(?!\s*\()(?:\{([^}]*)\})?",
+            _narrowed,
+            rule["expr"],
         )
     return "# Written by `make docs` from deploy/prometheus/penstock-rules.yaml.\n" + yaml.safe_dump(
         rules, sort_keys=False, width=1_000
@@ -104,7 +109,9 @@ def _list(name: str) -> Node:
 
 def _strings(*, taken: str = "") -> Node:
     """A map of texts, such as labels; names that the chart sets itself are refused."""
-    names = {"patternProperties": {taken: {"not": {}}}} if taken else {}  # Helm misquotes the path of propertyNames
+    names = (
+        {"patternProperties": {taken: {"not": {}}}} if taken else {}
+    )  # Helm misquotes the path of propertyNames
     return {"type": "object", "additionalProperties": {"type": "string"}, **names}
 
 
@@ -195,7 +202,9 @@ def _placed() -> Node:
         "priorityClassName": _text(_name_or_none),
         "nodeSelector": _strings(),
         "tolerations": _list("Toleration"),
-        "affinity": _closed({name: {"type": "object"} for name in ("nodeAffinity", "podAffinity", "podAntiAffinity")}),
+        "affinity": _closed(
+            {name: {"type": "object"} for name in ("nodeAffinity", "podAffinity", "podAntiAffinity")}
+        ),
         "topologySpreadConstraints": _list("Spread"),
         "podAnnotations": _strings(
             taken=r"^(penstock/(settings-digest|group)|prometheus\.io/(scrape|port))$"
@@ -209,7 +218,10 @@ def _kubernetes() -> Node:
     source = {name: {"type": "object"} for name in _volume_sources}
     one = {"minProperties": 1, "maxProperties": 1}
     reference = _closed({"name": _text(_name), "optional": {"type": "boolean"}}, required=["name"])
-    amounts = {"type": "object", "additionalProperties": {"anyOf": [_text(_quantity), {"type": "number", "minimum": 0}]}}
+    amounts = {
+        "type": "object",
+        "additionalProperties": {"anyOf": [_text(_quantity), {"type": "number", "minimum": 0}]},
+    }
     return {
         "Reference": _closed({"name": _text(_name)}, required=["name"]),
         "VolumeSource": {**_closed(source), **one},

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 
-class ChartRefusal(Exception):
+class ChartError(Exception):
     """`fail` was called, with its sentences."""
 
 
@@ -35,7 +35,9 @@ _token = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`|:=|\)\.\w[\w.]*|[()|=]|[^\s()|]+
 def _pieces(text: str) -> Iterator[_Text | _Action]:
     at = 0
     strip = False
-    for match in re.finditer(r"\{\{(- )?(/\*.*?\*/|(?:\"(?:\\.|[^\"\\])*\"|`[^`]*`|[^}\"`]|\}(?!\}))*?)( -)?\}\}", text, re.DOTALL):
+    for match in re.finditer(
+        r"\{\{(- )?(/\*.*?\*/|(?:\"(?:\\.|[^\"\\])*\"|`[^`]*`|[^}\"`]|\}(?!\}))*?)( -)?\}\}", text, re.DOTALL
+    ):
         plain = text[at : match.start()]
         plain = plain.lstrip() if strip else plain
         yield _Text(plain.rstrip() if match[1] else plain)
@@ -137,7 +139,7 @@ def _re2(pattern: str) -> str:
 
 
 def _fail(text: str) -> str:
-    raise ChartRefusal(text)
+    raise ChartError(text)
 
 
 def _printf(form: str, *values: Any) -> str:
@@ -212,7 +214,7 @@ class Chart:
     def render(
         self, changes: dict[str, Any], *, release: str = "prod", namespace: str = "ns", revision: int = 1
     ) -> dict[str, str]:
-        """File name to its text. Raises ChartRefusal."""
+        """File name to its text. Raises ChartError."""
         meta = yaml.safe_load((self.folder / "Chart.yaml").read_text(encoding="utf-8"))
         root = {
             "Values": self.values(changes),
