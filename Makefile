@@ -10,9 +10,10 @@ PYTHON ?= python3
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 NATIVE := $(shell find engine/native -name '*.cpp' -o -name '*.h' -o -name 'CMakeLists.txt') CMakeLists.txt
+CXX_FILES = $(shell git ls-files 'engine/native/*.cpp' 'engine/native/*.h' 'engine/native/*.cu' 'tests/**/*.cpp' 'tests/**/*.h')
 PYTEST := $(BIN)/pytest --junit-xml=reports/junit.xml
 
-.PHONY: help setup demo test test-fast check format bench docs wheel clean
+.PHONY: help setup demo test test-fast test-beside coverage check format bench docs site lock wheel clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,19 +29,29 @@ test: setup ## every test, against a real Apache Kafka
 	@mkdir -p reports
 	$(PYTEST) $(ARGS)
 
+test-beside: wheel ## installs and imports beside Flink, Beam, Spark, KServe, Triton's client, TensorFlow and MLflow; before a release
+	@bundle=$$(mktemp -d)
+	@$(BIN)/python -P -c "import sys; sys.path.insert(0, '.'); from pathlib import Path; from tests.bundles import write_stump; write_stump(Path('$$bundle/stump'))"
+	@$(BIN)/python -P tests/beside/run.py "$$(ls -t dist/*.whl | head -1)" "$$bundle/stump" --report docs/figures/beside.md $(ARGS)
+
 test-fast: setup ## the tests that need no broker and no minutes
 	@mkdir -p reports
 	$(PYTEST) -m "not kafka and not slow" $(ARGS)
+
+coverage: setup ## the tests that need no broker, with the lines that they reach; fails below the floor in pyproject.toml
+	@mkdir -p reports
+	$(PYTEST) -m "not kafka and not slow" --cov --cov-report=term:skip-covered --cov-report=html:reports/coverage $(ARGS)
 
 check: $(VENV)/.native ## format, lint, types, import contracts
 	ruff format --check .
 	ruff check .
 	mypy
-	lint-imports
+	PYTHONPATH=benchmarks lint-imports
 
 format: $(VENV)/.native ## rewrite the code as the formatter wants it
 	ruff format .
 	ruff check --fix .
+	clang-format -i $(CXX_FILES)
 
 bench: setup ## the figures of the README, measured here; tables and pictures under docs/figures/
 	@mkdir -p docs/figures
@@ -50,8 +61,16 @@ bench: setup ## the figures of the README, measured here; tables and pictures un
 	@$(BIN)/penstock bench pipeline
 	@$(BIN)/penstock bench peers --picture docs/figures/peers.svg
 
-docs: $(VENV)/.native ## regenerate the references under docs/
+docs: $(VENV)/.native ## regenerate the references under docs/, and build the site into build/site
 	@$(BIN)/python -P docs/build_reference.py docs
+	@$(MAKE) site
+
+site: $(VENV)/.native ## the documentation as a site, every link checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+lock: $(VENV)/.native ## requirements.txt anew from pyproject.toml, with hashes and without addresses; pins that still fit stay
+	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra package --extra demo --extra faust --group dev --universal \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --override requirements.overrides.txt -o requirements.txt
 
 wheel: $(VENV)/.native ## one wheel into dist/
 	@uv build --wheel --no-build-isolation --out-dir dist

@@ -1,6 +1,7 @@
-"""The references under docs/, written from the code: `python -m docs.build_reference docs`."""
+"""The references under docs/ and the map in ARCHITECTURE.md, written from the code by `make docs`."""
 
 import argparse
+import ast
 import importlib
 import json
 import sys
@@ -13,6 +14,10 @@ from penstock.engine.settings.model import Settings, client_properties_allowed, 
 from penstock.engine.telemetry.metrics import reference as metrics_reference
 
 Node = dict[str, Any]
+
+_root: Final = Path(__file__).resolve().parents[1]
+_map_begins: Final = "<!-- map: written by make docs -->"
+_map_ends: Final = "<!-- map ends -->"
 
 _example: Final = """```yaml
 kafka:
@@ -52,7 +57,57 @@ def references() -> dict[str, str]:
         "settings.schema.json": json.dumps(_schema(), indent=2) + "\n",
         "commands.md": commands_reference(),
         "metrics.md": metrics_reference(),
+        "files.md": file_map(),
     }
+
+
+def file_map() -> str:
+    """docs/files.md: every Python file of the product with the first line of its docstring."""
+    lines = [
+        "# Files",
+        "",
+        "Generated from the first lines of the docstrings by `make docs`; a test keeps it up to date. What depends on what",
+        "stands in [ARCHITECTURE.md](../ARCHITECTURE.md).",
+    ]
+    for package in packages():
+        lines += ["", f"## {package.relative_to(_root)}/", "", first_line(package / "__init__.py"), ""]
+        files = [path for path in sorted(package.glob("*.py")) if path.name != "__init__.py"]
+        if files:
+            lines += ["| file | |", "|---|---|"]
+            lines += [f"| `{path.name}` | {_words(first_line(path))} |" for path in files]
+        elif lines[-1] == "":
+            lines.pop()
+    return "\n".join(lines) + "\n"
+
+
+def package_map() -> str:
+    """The table of packages in ARCHITECTURE.md."""
+    rows = [
+        f"| `{path.relative_to(_root)}/` | {_words(first_line(path / '__init__.py'))} |"
+        for path in packages()
+    ]
+    return "\n".join(["| folder | |", "|---|---|", *rows])
+
+
+def packages() -> list[Path]:
+    """The folders with code, top by top."""
+    tops = ("penstock", "engine", "connectors", "schemas", "benchmarks/penstock_bench")
+    return [path.parent for top in tops for path in sorted((_root / top).rglob("__init__.py"))]
+
+
+def first_line(file: Path) -> str:
+    """The first line of a module's docstring. Raises ValueError where there is none."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    if not text:
+        raise ValueError(f"{file} has no docstring")
+    return text.split("\n", 1)[0]
+
+
+def with_map(text: str) -> str:
+    """ARCHITECTURE.md with its map between the two markers renewed."""
+    before, rest = text.split(_map_begins, 1)
+    _, after = rest.split(_map_ends, 1)
+    return f"{before}{_map_begins}\n\n{package_map()}\n\n{_map_ends}{after}"
 
 
 def settings_reference() -> str:
@@ -213,12 +268,14 @@ def _words(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write every reference into a folder."""
-    parser = argparse.ArgumentParser(prog="python -m docs.build_reference", description=__doc__)
+    parser = argparse.ArgumentParser(prog="build_reference.py", description=__doc__)
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args(argv).folder
     for name, text in references().items():
         (folder / name).write_text(text, encoding="utf-8")
         sys.stdout.write(f"{folder / name}\n")
+    architecture = _root / "ARCHITECTURE.md"
+    architecture.write_text(with_map(architecture.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

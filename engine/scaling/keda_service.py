@@ -13,7 +13,7 @@ import grpc
 from penstock.engine.clock import Clock
 from penstock.engine.scaling.planner import Plan
 from penstock.schemas.errors import ConfigError, UnavailableError
-from penstock.schemas.externalscaler_pb2 import (
+from penstock.schemas.externalscaler import (
     GetMetricSpecResponse,
     GetMetricsRequest,
     GetMetricsResponse,

@@ -50,9 +50,11 @@ def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int) -> in
     begin = threading.Event()
     _follow_parent(begin)
     # Late: a wrong argument is answered, and a stop is heard, before the libraries load.
+    from penstock.engine.models.runtime.onnx_runtime import onnx_runtime
     from penstock.engine.settings.model import load_settings
     from penstock.engine.worker.kafka import open_kafka_worker
 
+    onnx_runtime()
     begin.wait()
     if signals.heard:
         return 0

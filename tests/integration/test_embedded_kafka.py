@@ -214,8 +214,56 @@ def test_the_command_says_when_its_node_ends_by_itself(command: "subprocess.Pope
     os.kill(pid, signal.SIGKILL)
     assert command.wait(30) == 1
     assert command.stderr is not None
-    assert "node 1 has ended" in command.stderr.read()
+    assert "node 1 was ended by SIGKILL" in command.stderr.read()
     assert not folder.exists()
+
+
+def test_the_command_makes_topics_and_starts_a_dead_node_again(one: EmbeddedKafka) -> None:
+    with broker_command("--json", "--restart", "--topic", "events:3", "--topic", "plain") as process:
+        try:
+            pid, _ = announced(process)
+            os.kill(pid, signal.SIGKILL)
+            assert process.stderr is not None
+            said: list[str] = []
+            while not said or "is back" not in said[-1]:
+                line = process.stderr.readline()
+                assert line, said
+                said.append(line)
+            assert any("node 1 was ended by SIGKILL; starting it again" in line for line in said)
+            (ready,) = [line for line in said if line.startswith("Kafka is ready: ")]
+            admin = KafkaAdmin(ClientConfig(bootstrap_servers=ready.split()[3]), timeout_s=30.0)
+            assert admin.partition_counts(["events", "plain"]) == {"events": 3, "plain": 6}
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+
+
+@pytest.mark.slow
+def test_of_three_nodes_two_serve_on(one: EmbeddedKafka) -> None:
+    with broker_command("--json", "--nodes", "3") as process:
+        try:
+            pid, _ = announced(process)
+            os.kill(pid, signal.SIGKILL)
+            assert process.stderr is not None
+            said = ""
+            while "serve on" not in said:
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+            assert "node 1 was ended by SIGKILL; the others serve on" in said
+            assert process.poll() is None
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("word", ["", ":3", "events:", "events:0", "events:x", "events:99999999"])
+def test_a_topic_that_is_none_is_one_sentence(word: str) -> None:
+    with broker_command("--topic", word) as process:
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert err.startswith(f"penstock broker: --topic {word} is not NAME or NAME:PARTITIONS")
+    assert err.count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_one_sentence(one: EmbeddedKafka) -> None:

@@ -21,7 +21,7 @@ from penstock.engine.scaling.reports import encode_status
 from penstock.engine.settings.model import Settings, load_settings
 from penstock.engine.telemetry.status import ModelIdentity, WorkerState, WorkerStatus
 from penstock.schemas.errors import ConfigError
-from penstock.schemas.externalscaler_pb2 import GetMetricsRequest, GetMetricsResponse, ScaledObjectRef
+from penstock.schemas.externalscaler import GetMetricsRequest, GetMetricsResponse, ScaledObjectRef
 
 pytestmark = pytest.mark.kafka
 

@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     here = _find_laboratory()
     for kind, title in kinds.items():
         if not here:
-            subparsers.add_parser(kind, help=title).add_argument("options", nargs=argparse.REMAINDER)
+            # Another prefix: options, which nobody knows here, are taken as words.
+            subparser = subparsers.add_parser(kind, help=title, prefix_chars="+", add_help=False)
+            subparser.add_argument("options", nargs="*")
             continue
         module = importlib.import_module(f"penstock_bench.{kind}")
         subparser = subparsers.add_parser(kind, help=title, description=module.summary)

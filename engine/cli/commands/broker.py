@@ -3,18 +3,24 @@
 import argparse
 import signal
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from penstock.engine.console.terminal import Terminal
-from penstock.schemas.errors import UnavailableError
+from penstock.schemas.errors import ConfigError, UnavailableError
+
+if TYPE_CHECKING:
+    from penstock.connectors.embedded.kafka import EmbeddedKafka
 
 summary = (
     "Run a real Apache Kafka 4 (KRaft) on this machine until Ctrl-C. Without --data it leaves nothing behind."
 )
-example = "penstock broker --port 9092 --data ./kafka-data"
+example = "penstock broker --port 9092 --data ./kafka-data --topic transactions:6"
 
 look_s = 0.5
+partitions_default = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +38,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the data here for the next time; default: a temporary folder, removed at the end",
     )
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="how many nodes (default 1)")
+    parser.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="NAME[:PARTITIONS]",
+        help="create this topic where it does not exist, with 6 partitions unless it says otherwise; may be repeated",
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="start a node again that has ended, with the data that it had"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object when ready")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    """Serve until SIGINT or SIGTERM. Raises UnavailableError when a node ends by itself."""
-    from penstock.connectors.embedded.kafka import EmbeddedKafka  # late: --help needs no Kafka client
+    """Serve until SIGINT or SIGTERM. A node that ends is named with its cause; the others serve on.
 
+    Raises UnavailableError when the last node has ended, ConfigError for a topic that is none.
+    """
+    from penstock.connectors.embedded.kafka import EmbeddedKafka  # late: --help needs no Kafka client
+    from penstock.connectors.kafka.admin import KafkaAdmin
+    from penstock.connectors.kafka.client import ClientConfig
+
+    topics = _topics(arguments.topic)
     asked_to_stop = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -55,6 +77,17 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         # Only now: until here both signals end the program at once, and the nodes with it.
         for wish in (signal.SIGINT, signal.SIGTERM):
             signal.signal(wish, stop)
+        admin = KafkaAdmin(ClientConfig(bootstrap_servers=kafka.bootstrap_servers))
+        there = admin.partition_counts(topics)
+        missing = {name: count for name, count in topics.items() if there[name] is None}
+        if missing:
+            admin.create_topics(missing)
+        for name, count in topics.items():
+            terminal.say(
+                f"topic {name}: {count} partitions"
+                if name in missing
+                else f"topic {name} is there already, with {there[name]} partitions"
+            )
         terminal.say(f"Kafka is ready: {kafka.bootstrap_servers}   (Ctrl-C ends it)")
         terminal.result(
             {
@@ -63,8 +96,35 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 "folder": str(kafka.folder),
             }
         )
-        while not asked_to_stop.wait(look_s):
-            for number in kafka.node_numbers:
-                if kafka.pid(number) is None:
-                    raise UnavailableError(f"node {number} has ended: {kafka.fault(number)}")
+        _watch(kafka, asked_to_stop, restart=arguments.restart, say=terminal.say)
     return 0
+
+
+def _watch(
+    kafka: "EmbeddedKafka", asked_to_stop: threading.Event, *, restart: bool, say: Callable[[str], None]
+) -> None:
+    down: set[int] = set()
+    while not asked_to_stop.wait(look_s):
+        for number in kafka.node_numbers:
+            if kafka.pid(number) is not None or number in down:
+                continue
+            death = kafka.death(number)
+            if restart:
+                say(f"node {number} {death}; starting it again")
+                kafka.start_node(number)
+                say(f"node {number} is back")
+                continue
+            down.add(number)
+            if len(down) == len(kafka.node_numbers):
+                raise UnavailableError(f"node {number} {death}" + (", the last one" if len(down) > 1 else ""))
+            say(f"node {number} {death}; the others serve on (--restart would start it again)")
+
+
+def _topics(words: Sequence[str]) -> dict[str, int]:
+    topics: dict[str, int] = {}
+    for word in words:
+        name, colon, count = word.partition(":")
+        if not name or (colon and not (count.isdecimal() and 1 <= int(count) <= 10_000)):
+            raise ConfigError(f"--topic {word} is not NAME or NAME:PARTITIONS, with 1 to 10,000 partitions")
+        topics[name] = int(count) if colon else partitions_default
+    return topics

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from penstock.engine.gpu.device import Device
 from penstock.engine.gpu.driver import Driver, Gpu
-from penstock.engine.models.runtime.session import OnnxModel, failure, ort_exceptions, run_options
+from penstock.engine.models.runtime.onnx_runtime import onnx_runtime, runtime_errors
+from penstock.engine.models.runtime.session import OnnxModel, failure, run_options
 from penstock.engine.models.runtime.timing import buckets
 from penstock.engine.ports import Predictions
 from penstock.schemas.errors import ConfigError, InvariantError
@@ -68,7 +68,7 @@ class BoundModel:
                 self._bound(size, staged, outputs, capture_as=number + 1 if model.captures else -1)
                 for number, size in enumerate(self._sizes)
             ]
-        except ort_exceptions as error:
+        except runtime_errors() as error:
             raise ConfigError(f"its arrays cannot be bound: {failure(error, self.device)}") from error
         self.batch_rows_max = self._sizes[-1]
 
@@ -90,7 +90,7 @@ class BoundModel:
             self._session.run_with_iobinding(bucket.binding, bucket.options)
             bucket.binding.synchronize_outputs()
             found = [output.numpy() for output in bucket.outputs]
-        except ort_exceptions as error:
+        except runtime_errors() as error:
             raise failure(error, self.device) from error
         return self.wiring.predictions(found, ran=bucket.rows, rows=rows)
 
@@ -132,7 +132,7 @@ def _row_of(name: str, array: NDArray[Any], rows: NDArray[np.generic]) -> NDArra
 
 def _on_device(shape: Sequence[int], dtype: np.dtype[Any], device: Device) -> Any:
     kind, number = ("cpu", 0) if device.cuda is None else ("cuda", device.cuda)
-    return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, kind, number)
+    return onnx_runtime().OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, kind, number)
 
 
 def _staged(

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from penstock.engine.features.signature import Signature
 from penstock.engine.gpu.device import Device, cuda_devices, parse_device
@@ -17,6 +15,7 @@ from penstock.engine.models.bundle.manifest import Labels, ModelOutput
 from penstock.engine.models.bundle.run_options import Optimization
 from penstock.engine.models.runtime.feeds import feed_of
 from penstock.engine.models.runtime.graph_io import Wiring, row_shape
+from penstock.engine.models.runtime.onnx_runtime import onnx_runtime, runtime_errors
 from penstock.engine.models.runtime.timing import bucket_of
 from penstock.engine.ports import Predictions
 from penstock.schemas.errors import ConfigError, InvariantError, ModelError
@@ -32,18 +31,12 @@ _graph_types = {
     "tensor(bool)": "bool",
 }
 _device_faults = ("CUDA", "CUBLAS", "CUDNN", "Failed to allocate memory")
-ort_exceptions: tuple[type[Exception], ...] = (
-    *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-    RuntimeError,
-    ValueError,
-)
-"""What ONNX Runtime raises; its exceptions share no base class of their own."""
 
-_levels: Mapping[Optimization, Any] = {
-    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+_levels: Mapping[Optimization, str] = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "disabled": "ORT_DISABLE_ALL",
 }
 
 
@@ -102,7 +95,7 @@ class OnnxModel:
         feeds = self.wiring.feeds(matrix)
         try:
             return list(self.session.run(self.wiring.names, feeds, self._run_options))
-        except ort_exceptions as error:
+        except runtime_errors() as error:
             raise failure(error, self.device) from error
 
     def _run(self, matrix: NDArray[np.generic]) -> Predictions:
@@ -119,7 +112,7 @@ class OnnxModel:
 def run_options(*, capture_as: int = -1) -> Any:
     """Of a run, which says nothing. `capture_as`: number of the CUDA graph that it is captured as and replayed from, where
     the session captures; -1: it is not captured."""
-    options = ort.RunOptions()
+    options = onnx_runtime().RunOptions()
     options.log_severity_level = _fatal_only
     # Without the entry, run_with_iobinding raises and catches an exception on its way, which takes 50 us.
     options.add_run_config_entry("gpu_graph_id", str(capture_as))
@@ -151,7 +144,7 @@ def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.gener
     def run(matrix: NDArray[np.generic]) -> dict[str, Any]:
         try:
             found = session.run(names, {name: feed(matrix) for name, feed in feeds.items()})
-        except ort_exceptions as error:
+        except runtime_errors() as error:
             raise ConfigError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
         return dict(zip(names, found, strict=True))
 
@@ -169,7 +162,7 @@ def rewritten(model: bytes, device: Device) -> bytes:
         options.optimized_model_filepath = str(path)
         try:
             _new_session(model, device, options)
-        except ort_exceptions as error:
+        except runtime_errors() as error:
             raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
         return path.read_bytes()
 
@@ -185,7 +178,7 @@ def choose_device(asked: str) -> Device:
         fault = "there is no GPU here"
     elif index is not None and index >= count:
         fault = f"there are {count} GPUs here, counted from 0"
-    elif _cuda_provider not in ort.get_available_providers():
+    elif _cuda_provider not in onnx_runtime().get_available_providers():
         fault = "this ONNX Runtime is built without CUDA"
     else:
         fault = _cuda_fault(index or 0)
@@ -198,11 +191,11 @@ def choose_device(asked: str) -> Device:
 
 def _cuda_fault(index: int) -> str | None:
     """Why no session would run on this GPU: the CUDA libraries are missing, or do not suit the driver."""
-    ort.set_default_logger_severity(_fatal_only)
+    onnx_runtime().set_default_logger_severity(_fatal_only)
     try:
-        ort.preload_dlls()
+        onnx_runtime().preload_dlls()
         session = _new_session(_smallest_model(), Device(cuda=index), _options(1, "all"))
-    except ort_exceptions as error:
+    except runtime_errors() as error:
         return f"ONNX Runtime cannot use the GPU ({_first_line(error)})"
     if session.get_providers()[0] != _cuda_provider:
         return "the CUDA and cuDNN libraries that ONNX Runtime needs are not here"
@@ -223,7 +216,7 @@ def _open_session(
 ) -> Any:
     try:
         session = _new_session(model, device, _options(threads, optimization), captures)
-    except ort_exceptions as error:
+    except runtime_errors() as error:
         raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
     wanted = _cpu_provider if device.cuda is None else _cuda_provider
     if session.get_providers()[0] != wanted:  # it falls back to the CPU with no more than a warning
@@ -240,15 +233,17 @@ def _new_session(model: bytes, device: Device, options: Any, captures: bool = Fa
             cuda["enable_cuda_graph"] = "1"
         providers.insert(0, (_cuda_provider, cuda))
     # Falling back, it would print on standard output and go on, on the CPU, even in the middle of a stream.
-    return ort.InferenceSession(model, sess_options=options, providers=providers, enable_fallback=False)
+    return onnx_runtime().InferenceSession(
+        model, sess_options=options, providers=providers, enable_fallback=False
+    )
 
 
 def _options(threads: int, optimization: Optimization) -> Any:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = _levels[optimization]
+    options = onnx_runtime().SessionOptions()
+    options.graph_optimization_level = getattr(onnx_runtime().GraphOptimizationLevel, _levels[optimization])
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.execution_mode = onnx_runtime().ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _fatal_only  # what matters is raised; the rest is red noise
     # A spinning thread burns the core that the poll thread and the neighbours need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

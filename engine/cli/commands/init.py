@@ -1,0 +1,178 @@
+"""`penstock init`: a commented penstock.yaml that runs as it is, and the topics that it names."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.engine.console.terminal import Terminal
+from penstock.schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from penstock.connectors.kafka.admin import KafkaAdmin
+
+summary = "Write a commented penstock.yaml for a bundle and a topic; with --create-topics the topics as well."
+example = "penstock init models/fraud --bootstrap-servers localhost:9092 --topic transactions --create-topics"
+
+letters_kept_ms = 30 * 24 * 3600 * 1000
+_template = """\
+# Settings of Penstock: every key is described in docs/settings.md. Check them with: penstock check {file}
+kafka:
+  bootstrap_servers: {servers}
+  group: {group}                     # the consumer group; a new name begins at the beginning of the topic
+  delivery: exactly_once             # at_least_once is faster and may repeat records after a crash
+{registry}input:
+  topic: {topic}
+{input}output:
+  predictions: {topic}.predictions
+  explanations: {topic}.explanations # leave this line out and nothing is explained
+  dead_letters: {topic}.dead-letters # records that cannot be scored, whole, with the reason
+  status: {topic}.status             # the workers' reports, for the scaler
+model:
+  path: {model}
+  device: auto                       # auto, cpu or cuda:0
+objective:
+  latency_slo_ms: 50                 # batches grow while they keep to it
+explain:
+  policy: every                      # every, none, sample:0.1, score>=0.8
+  top: 0                             # only so many of the strongest reasons; 0: all
+workers: 1
+http:
+  port: 9464                         # /metrics /live /ready /status; each worker takes the next one
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `penstock init` takes."""
+    parser.add_argument(
+        "bundle", type=Path, metavar="BUNDLE", help="the folder that `penstock package` wrote"
+    )
+    parser.add_argument(
+        "--bootstrap-servers",
+        default="localhost:9092",
+        metavar="HOST:PORT",
+        help="the Kafka cluster (default %(default)s)",
+    )
+    parser.add_argument("--topic", required=True, help="the topic with the records to score")
+    parser.add_argument(
+        "--registry", metavar="URL", help="a Confluent-compatible schema registry; records are Avro then"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("avro", "json"),
+        help="of the records; default: avro where the bundle or a registry has their schema, else json",
+    )
+    parser.add_argument("--group", help="the consumer group (default: TOPIC-scorer)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("penstock.yaml"), metavar="FILE", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--create-topics", action="store_true",
+        help="create what does not exist: outputs with as many partitions as the input, dead letters kept for 30 days, the status topic compacted",
+    )  # fmt: skip
+    parser.add_argument(
+        "--partitions",
+        type=int,
+        default=6,
+        metavar="N",
+        help="of the input topic where --create-topics makes it (default %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Write the settings, after proving that they are ones. Raises ConfigError where a file stands already."""
+    import yaml
+
+    from penstock.engine.models.bundle.bundle import Bundle
+    from penstock.engine.settings.model import parse_settings
+
+    if arguments.partitions < 1:
+        raise ConfigError("--partitions is at least 1")
+    bundle = Bundle.load(arguments.bundle)
+    text = _settings_text(arguments, has_schema=bundle.input_schema is not None)
+    out: Path = arguments.out
+    settings = parse_settings(yaml.safe_load(text), origin=str(out), folder=out.parent)
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{out} is there already; choose another --out, or remove it") from error
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+    terminal.say(f"wrote {out}")
+    if arguments.create_topics:
+        from penstock.connectors.kafka.admin import KafkaAdmin
+        from penstock.engine.worker.kafka import client_config
+
+        output = settings.output
+        outputs = [name for name in (output.predictions, output.explanations, output.dead_letters) if name]
+        for line in create_missing(
+            KafkaAdmin(client_config(settings.kafka)),
+            source=settings.input.topic,
+            outputs=outputs,
+            dead_letters=output.dead_letters,
+            status=output.status,
+            partitions=arguments.partitions,
+        ):
+            terminal.say(line)
+    terminal.say(f"next: penstock check {out}, then penstock run {out}")
+    return 0
+
+
+def _settings_text(arguments: argparse.Namespace, *, has_schema: bool) -> str:
+    form = arguments.format or ("avro" if has_schema or arguments.registry else "json")
+    lines = {
+        "json": "  format: json                       # an object per record, with the model's features by name\n",
+        "avro": "  format: avro                       # of the bundle's input schema\n",
+    }
+    registry = f"registry:\n  url: {_quoted(arguments.registry)}\n" if arguments.registry else ""
+    model = os.path.relpath(arguments.bundle, arguments.out.parent or ".")
+    return _template.format(
+        file=arguments.out,
+        servers=_quoted(arguments.bootstrap_servers),
+        group=_quoted(arguments.group or f"{arguments.topic}-scorer"),
+        registry=registry,
+        topic=arguments.topic,
+        input=lines[form],
+        model=_quoted(model),
+    )
+
+
+def _quoted(text: str) -> str:
+    """A YAML text that stays one, whatever stands in it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def create_missing(
+    admin: "KafkaAdmin",
+    *,
+    source: str,
+    outputs: list[str],
+    dead_letters: str,
+    status: str | None,
+    partitions: int,
+) -> list[str]:
+    """Creates what does not exist, and returns a sentence for each topic. Raises ConfigError and UnavailableError."""
+    names = [source, *outputs, *([status] if status else [])]
+    there = admin.partition_counts(names)
+    count = there[source] or partitions
+    said: list[str] = []
+    for name in names:
+        found = there[name]
+        if found is not None:
+            wrong = name in outputs and found != count
+            said.append(
+                f"topic {name} is there with {found} partitions"
+                + (f", the input has {count}" if wrong else "")
+            )
+            continue
+        properties: Mapping[str, str] = {}
+        if name == dead_letters:
+            properties = {"retention.ms": str(letters_kept_ms)}
+        elif name == status:
+            properties = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
+        made = 1 if name == status else count
+        admin.create_topics({name: made}, properties=properties)
+        said.append(f"created topic {name} with {made} partition{'s' * (made != 1)}")
+    return said
