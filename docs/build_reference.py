@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.engine.cli.main import commands
-from penstock.engine.settings.model import Settings, client_properties_allowed, environment_prefix
+from penstock.engine.settings.model import Settings, client_properties_allowed
+from penstock.engine.settings.source import environment_prefix
 from penstock.engine.telemetry.metrics import reference as metrics_reference
 
 Node = dict[str, Any]
@@ -120,9 +121,10 @@ def settings_reference() -> str:
         "the nearest known one. Editors check and complete a `penstock.yaml` with [settings.schema.json](settings.schema.json):",
         "put `# yaml-language-server: $schema=` and its address on the first line.",
         "",
-        f"Every key can be overridden by an environment variable: `{environment_prefix}` and the path in capitals, sections parted",
-        f"by two underscores (`{environment_prefix}KAFKA__BOOTSTRAP_SERVERS`). Relative paths are relative to the settings file. Secrets come",
-        "from files (`*_file`) or the environment and are never printed.",
+        f"Every key can be overridden by an environment variable: `{environment_prefix}` and the path in capitals, sections separated",
+        f"by two underscores (`{environment_prefix}KAFKA__BOOTSTRAP_SERVERS`). A variable's text is taken as it is, secrets",
+        "included: no quotes, no escapes. Only a list, a map or a whole section is YAML. Relative paths are relative to the settings",
+        "file. Secrets come from files (`*_file`, where one line end does not count) or the environment; no message quotes a value.",
         "",
         _example,
     ]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from penstock.connectors.embedded.secured import SecureFolder
 from penstock.schemas.errors import ConfigError
 
 Jvm = Literal["quick", "full"]
@@ -25,6 +26,10 @@ _flags: Final[Mapping[Jvm, tuple[str, ...]]] = {
     "quick": ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"),
     "full": ("-XX:+UseG1GC", "-Xmx1g"),
 }
+_guarded: Final[Mapping[str, str]] = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:ANONYMOUS",  # who comes by the loopback listener without a password: the brokers, and this user
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +41,7 @@ class Node:
     controller_port: int
     users_port: int  # the listener that asks for a name and a password, where there are users
     directory_id: str
+    certificates_port: int = 0  # the listener that asks for a client's certificate, of a secured broker
 
     @property
     def name(self) -> str:
@@ -56,6 +62,10 @@ class ClusterPlan:
     @property
     def users_bootstrap_servers(self) -> str:
         return ",".join(f"{host}:{node.users_port}" for node in self.nodes)
+
+    @property
+    def certificates_bootstrap_servers(self) -> str:
+        return ",".join(f"{host}:{node.certificates_port}" for node in self.nodes)
 
     def write(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
@@ -78,14 +88,18 @@ def plan_cluster(*, nodes: int, port: int | None) -> ClusterPlan:
     """
     wanted = [] if port is None else [port + index for index in range(nodes)]
     require_free(wanted)
-    free = free_ports(3 * nodes - len(wanted), besides=wanted)
-    ports, controller_ports, users_ports = wanted or free[2 * nodes :], free[:nodes], free[nodes : 2 * nodes]
+    free = free_ports(4 * nodes - len(wanted), besides=wanted)
+    controller_ports, users_ports, certificates_ports = (
+        free[start * nodes : (start + 1) * nodes] for start in range(3)
+    )
+    ports = wanted or free[3 * nodes :]
     planned = tuple(
         Node(
             number=index + 1,
             port=ports[index],
             controller_port=controller_ports[index],
             users_port=users_ports[index],
+            certificates_port=certificates_ports[index],
             directory_id=_kafka_uuid(),
         )
         for index in range(nodes)
@@ -103,21 +117,34 @@ def require_free(ports: Collection[int], *, purpose: str = "for Kafka, so choose
 
 
 def node_properties(
-    plan: ClusterPlan, node: Node, *, folder: Path, users: Mapping[str, str], settings: Mapping[str, str]
+    plan: ClusterPlan,
+    node: Node,
+    *,
+    folder: Path,
+    users: Mapping[str, str],
+    settings: Mapping[str, str],
+    secure: SecureFolder | None = None,
 ) -> str:
     """The node's server.properties; `settings` go over everything else."""
     listeners = {"PLAINTEXT": node.port, "CONTROLLER": node.controller_port}
     protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"}
     access: dict[str, str] = {}
-    if users:
+    if secure is not None:
+        if node.certificates_port == 0:
+            raise ConfigError(
+                "this cluster was made by a version that knew no secured broker; use another --data"
+            )
+        listeners |= {"USERS": node.users_port, "CERTIFICATES": node.certificates_port}
+        protocols |= {"USERS": "SASL_SSL", "CERTIFICATES": "SSL"}
+        access = dict(_guarded) | secure.properties()
+    elif users:
         listeners["USERS"], protocols["USERS"] = node.users_port, "SASL_PLAINTEXT"
         logins = " ".join(f'user_{name}="{_quoted(password)}"' for name, password in users.items())
         access = {
             "listener.name.users.sasl.enabled.mechanisms": "PLAIN",
             "listener.name.users.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
             f"{logins};",
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS",
+            **_guarded,
         }
     replicas = min(len(plan.nodes), 3)
     in_sync_min = max(replicas - 1, 1)
@@ -161,7 +188,9 @@ def node_properties(
     return "".join(f"{name}={_escaped(str(value))}\n" for name, value in properties.items())
 
 
-def format_command(plan: ClusterPlan, *, java: Path, jars: Path, folder: Path) -> list[str]:
+def format_command(
+    plan: ClusterPlan, *, java: Path, jars: Path, folder: Path, options: Collection[str] = ()
+) -> list[str]:
     """The command that makes a node's storage."""
     if len(plan.nodes) == 1:
         founders = ["--standalone"]
@@ -170,7 +199,7 @@ def format_command(plan: ClusterPlan, *, java: Path, jars: Path, folder: Path) -
         founders = ["--initial-controllers", ",".join(voters)]
     return [
         *_java(java, jars, folder, "quick"), "kafka.tools.StorageTool", "format",
-        "-t", plan.cluster_id, "-c", str(folder / "server.properties"), *founders,
+        "-t", plan.cluster_id, "-c", str(folder / "server.properties"), *founders, *options,
     ]  # fmt: skip
 
 

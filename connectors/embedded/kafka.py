@@ -30,6 +30,7 @@ from penstock.connectors.embedded.cluster import (
 )
 from penstock.connectors.embedded.jars import find_java, kafka_jars
 from penstock.connectors.embedded.process import KeptProcesses
+from penstock.connectors.embedded.secured import SecureFolder
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import (
@@ -53,7 +54,9 @@ class EmbeddedKafka:
 
     They end with this process however it ends, and without `data` nothing of them stays on the disk. With `data` the
     cluster is there again, on the same ports, when it is opened next. `users` (name to password) adds a second listener
-    that asks for them (SASL_PLAINTEXT, PLAIN) and where nobody may do anything that an ACL does not allow.
+    that asks for them (SASL_PLAINTEXT, PLAIN) and where nobody may do anything that an ACL does not allow. With `secure`, a
+    folder for certificates and passwords, that listener is SASL_SSL with PLAIN, SCRAM and OAUTHBEARER, and a third one (SSL)
+    asks for a client's certificate.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class EmbeddedKafka:
         jvm: Jvm = "quick",
         settings: Mapping[str, str] | None = None,
         users: Mapping[str, str] | None = None,
+        secure: Path | None = None,
         announce: Callable[[str], None] = logger.info,
     ) -> None:
         """`settings` are Kafka's own, over ours; `announce` is told when jars must be fetched. Nothing starts yet."""
@@ -76,6 +80,7 @@ class EmbeddedKafka:
         self._jvm = jvm
         self._settings = dict(settings or {})
         self._users = dict(users or {})
+        self.secure = None if secure is None else SecureFolder(secure, users)
         self._announce = announce
         self._plan: ClusterPlan | None = None
         self._root = Path()
@@ -97,6 +102,11 @@ class EmbeddedKafka:
     def users_bootstrap_servers(self) -> str:
         """Where the users connect."""
         return self._running()[0].users_bootstrap_servers
+
+    @property
+    def certificates_bootstrap_servers(self) -> str:
+        """Where clients with a certificate connect, on a secured broker."""
+        return self._running()[0].certificates_bootstrap_servers
 
     @property
     def folder(self) -> Path:
@@ -188,10 +198,17 @@ class EmbeddedKafka:
             self._root = self._data.absolute()
             plan = self._kept_plan(self._root / "cluster.json")
         self._plan = plan
+        if self.secure is not None:
+            self.secure.make()
         files = {"cluster.json": plan.write()}
         for node in plan.nodes:
             files[f"{node.name}/server.properties"] = node_properties(
-                plan, node, folder=self._folder(node), users=self._users, settings=self._settings
+                plan,
+                node,
+                folder=self._folder(node),
+                users=self._users,
+                settings=self._settings,
+                secure=self.secure,
             )
         self._processes = KeptProcesses(root=self._root, temporary=self._data is None, files=files)
         self._format(plan, java, jars)
@@ -219,7 +236,13 @@ class EmbeddedKafka:
         raw = [n for n in plan.nodes if not (self._folder(n) / "log" / "meta.properties").exists()]
         for node in raw:
             folder = self._folder(node)
-            command = format_command(plan, java=java, jars=jars, folder=folder)
+            command = format_command(
+                plan,
+                java=java,
+                jars=jars,
+                folder=folder,
+                options=() if self.secure is None else self.secure.format_options(),
+            )
             processes.start(f"format-{node.number}", command, output=folder / "format.log")
         for node in raw:
             if processes.wait(f"format-{node.number}", start_timeout_s) != 0:

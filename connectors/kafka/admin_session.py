@@ -16,6 +16,10 @@ from penstock.schemas.errors import ConfigError, PenstockError
 Key = TypeVar("Key", bound=Hashable)
 
 retry_s: Final = 0.1
+look_s: Final = 0.1
+patience_s: Final = (
+    1.0  # then we look whether TLS stands in the way: a broker that can be reached has answered by now
+)
 grace_s: Final = 2.0  # beyond the client's own time-out, which should always end a call first
 absent: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 unheard: Final = frozenset({
@@ -34,7 +38,7 @@ class AdminSession:
 
     def __init__(self, config: ClientConfig, *, timeout_s: float) -> None:
         """Raises ConfigError for settings that the client refuses; connects to nothing yet."""
-        self._errors = ClientErrors()
+        self._errors = ClientErrors(config)
         self.timeout_s = timeout_s
         self.client = open_client(AdminClient, base_config(config) | {"error_cb": self._errors})
 
@@ -44,7 +48,7 @@ class AdminSession:
         Raises UnavailableError (no answer in time), ConfigError, or whatever else `translate` makes of the error.
         """
         try:
-            return future.result(self.timeout_s + grace_s)
+            return self._result(future, doing)
         except FutureTimeoutError as error:
             raise self._silence(doing) from error
         except KafkaException as error:
@@ -77,6 +81,21 @@ class AdminSession:
             if time.monotonic() >= deadline_s:
                 raise translate(faults[0], doing)
             time.sleep(retry_s)
+
+    def _result(self, future: "Future[Any]", doing: str) -> Any:
+        """The future's result; ConfigError as soon as it is known that there will be none."""
+        begin_s = time.monotonic()
+        while True:
+            left_s = begin_s + self.timeout_s + grace_s - time.monotonic()
+            try:
+                return future.result(min(look_s, max(left_s, 0.0)))
+            except FutureTimeoutError:
+                if left_s <= 0:
+                    raise
+            self.client.poll(0)
+            refused = self._errors.refusal(doing, look=time.monotonic() - begin_s > patience_s)
+            if refused is not None:
+                raise refused
 
     def _silence(self, doing: str) -> PenstockError:
         self.client.poll(0)  # hands over what the client has to say, a refused password for one

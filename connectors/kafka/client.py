@@ -1,8 +1,8 @@
 """How every Kafka client is set up."""
 
 import logging
-import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +10,17 @@ from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
-from penstock.connectors.kafka.errors import access_faults, said
+from penstock.connectors.kafka.access import AccessFault, require_files, sasl_fault, tls_fault
+from penstock.connectors.kafka.errors import access_faults, lacks_token, refuses_client, said
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
 logger = logging.getLogger("penstock.kafka")
 
 Client = TypeVar("Client")
+
+no_token_holds_s: Final = 60.0
+"""So long after the token server's last failure a broker's refusal is put down to the old token; librdkafka asks every 10 s."""
+no_token_said_every_s: Final = 60.0
 
 consumer_properties: Final = frozenset({
     "fetch.max.bytes", "fetch.min.bytes", "fetch.wait.max.ms", "heartbeat.interval.ms", "isolation.level",
@@ -48,35 +53,119 @@ class ClientConfig:
     oauth_client_id: str | None = None
     oauth_client_secret: str | None = field(default=None, repr=False)
     oauth_scope: str | None = None
+    proven: bool = False
+    """These settings worked before in this deployment: then a fault of TLS or of the token server passes, as an outage does."""
 
 
 class ClientErrors:
     """An error_cb that remembers what a client says by itself; librdkafka calls it from whichever thread polls.
 
-    A wrong password shows in no call's result: every call only times out. `explain` finds the reason.
+    A wrong password shows in no call's result: every call only times out. `refusal` and `explain` find the reason.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
         self._lock = threading.Lock()
         self._access: KafkaError | None = None
+        self._no_token: KafkaError | None = None
         self._newest: KafkaError | None = None
+        self._looked = False
+        self._found: AccessFault | None = None
 
     def __call__(self, error: KafkaError) -> None:
         with self._lock:
             if error.code() != KafkaError._ALL_BROKERS_DOWN:  # says less than the error before it
                 self._newest = error
-            if error.code() in access_faults:
+            if lacks_token(error):
+                self._no_token = error
+            elif error.code() in access_faults:
                 self._access = error
         logger.info("client: %s", error.str())
 
+    def refusal(self, doing: str, *, look: bool) -> ConfigError | None:
+        """What to raise without waiting any longer: the brokers, or a token server that knows no such client, refuse us.
+
+        With `look` the cause is searched for on the side of TLS, once, for about a second.
+        """
+        with self._lock:
+            access, no_token = self._access, self._no_token
+        fault = None
+        if no_token is not None:  # what a broker says without one is about an old token
+            if refuses_client(no_token) and not self._config.proven:
+                return ConfigError(
+                    f"cannot {doing}: the token server does not know this client; kafka.security.oauth_client_id and "
+                    f"oauth_client_secret have to be what it expects ({said(no_token)})"
+                )
+            return None
+        if access is not None and access.code() != KafkaError._SSL:
+            fault = sasl_fault(self._config, str(access.str()))
+        elif access is not None or look:
+            fault = self._tls_fault()
+        if (
+            fault is None
+            or not fault.settings
+            or (self._config.proven and (access is None or _is_tls(access)))
+        ):
+            return None
+        return ConfigError(f"cannot {doing}: {fault.sentence}")
+
     def explain(self, doing: str) -> PenstockError:
         """What to raise for a call that timed out: ConfigError when the brokers refuse us, else UnavailableError."""
+        refused = self.refusal(doing, look=True)
+        if refused is not None:
+            return refused
         with self._lock:
-            access, newest = self._access, self._newest
+            access, newest, no_token = self._access, self._newest, self._no_token
+        if no_token is not None:
+            return UnavailableError(f"cannot {doing}: no token yet: {said(no_token)}")
+        fault = self._tls_fault()
+        if fault is not None:
+            return UnavailableError(f"cannot {doing}: {fault.sentence}")
         if access is not None:
-            return ConfigError(f"cannot {doing}: {said(access)}")
+            return (UnavailableError if self._config.proven else ConfigError)(
+                f"cannot {doing}: {said(access)}"
+            )
         reason = f": {said(newest)}" if newest is not None else ""
         return UnavailableError(f"cannot {doing}: no answer in time{reason}")
+
+    def _tls_fault(self) -> AccessFault | None:
+        if not self._looked:
+            self._looked, self._found = True, tls_fault(self._config)
+        return self._found
+
+
+class AccessErrors:
+    """What the errors that a client reports by itself ask for while it works.
+
+    No token is waited for: the connections hold until theirs runs out, and a broker that refuses one meanwhile refuses the old
+    token. librdkafka keeps asking the token server.
+    """
+
+    def __init__(self, *, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._no_token_at_s: float | None = None
+        self._said_at_s: float | None = None
+
+    def reaction(self, error: KafkaError) -> PenstockError | None:
+        """What to raise, None to go on. Says at most once a minute that there is no token."""
+        now_s = self._monotonic_s()
+        if lacks_token(error):
+            self._no_token_at_s = now_s
+            if self._said_at_s is None or now_s - self._said_at_s >= no_token_said_every_s:
+                self._said_at_s = now_s
+                logger.warning(
+                    "no new token for Kafka yet, and the worker goes on with the old one: %s", said(error)
+                )
+            return None
+        if error.code() not in access_faults:
+            return None
+        if self._no_token_at_s is not None and now_s - self._no_token_at_s < no_token_holds_s:
+            return None
+        return UnavailableError(f"the broker refuses the connection: {said(error)}")
+
+
+def _is_tls(error: KafkaError) -> bool:
+    return bool(error.code() == KafkaError._SSL)
 
 
 class _ClientLog:
@@ -152,19 +241,14 @@ def open_client(kind: Callable[[dict[str, Any]], Client], properties: dict[str, 
         raise ConfigError(f"the Kafka client refuses its settings: {text}") from error
 
 
-def _readable(path: Path | None) -> str | None:
-    if path is not None and not os.access(path, os.R_OK):  # the library's own complaint names no file
-        raise ConfigError(f"cannot read {path}")
-    return None if path is None else str(path)
-
-
 def _security(config: ClientConfig) -> dict[str, Any]:
+    require_files(config)
     chosen: dict[str, Any] = {
         "security.protocol": config.protocol,
         "sasl.mechanisms": config.mechanism,
-        "ssl.ca.location": _readable(config.ca_file),
-        "ssl.certificate.location": _readable(config.certificate_file),
-        "ssl.key.location": _readable(config.key_file),
+        "ssl.ca.location": _path(config.ca_file),
+        "ssl.certificate.location": _path(config.certificate_file),
+        "ssl.key.location": _path(config.key_file),
         "ssl.key.password": config.key_password,
     }
     if config.mechanism == "OAUTHBEARER":
@@ -179,3 +263,7 @@ def _security(config: ClientConfig) -> dict[str, Any]:
     else:
         chosen |= {"sasl.username": config.username, "sasl.password": config.password}
     return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _path(file: Path | None) -> str | None:
+    return None if file is None else str(file)

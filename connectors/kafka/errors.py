@@ -17,7 +17,7 @@ from penstock.schemas.errors import AbortedError, ConfigError, FencedError, Pens
 refusals: Final = frozenset({
     KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError.ILLEGAL_SASL_STATE, KafkaError._SSL, KafkaError.SECURITY_DISABLED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError._SSL, KafkaError.SECURITY_DISABLED,
     KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.TOPIC_EXCEPTION,
     KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.POLICY_VIOLATION,
     KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE, KafkaError._INVALID_ARG, KafkaError._NOT_CONFIGURED,
@@ -43,6 +43,8 @@ access_faults: Final = frozenset({
     KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError._SSL,
 })  # fmt: skip
 """What librdkafka says only through error_cb, while the calls themselves merely time out."""
+
+_no_token: Final = "Failed to acquire SASL OAUTHBEARER token"
 
 _meanings = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "permission for a topic is missing",
@@ -75,7 +77,17 @@ def said(error: KafkaError) -> str:
 
 def is_refusal(error: KafkaError) -> bool:
     """Whether repeating cannot help."""
-    return error.code() in refusals
+    return error.code() in refusals and not lacks_token(error)
+
+
+def lacks_token(error: KafkaError) -> bool:
+    """Whether no token could be had: librdkafka uses one code for that and for a broker that refuses us."""
+    return error.code() == KafkaError._AUTHENTICATION and _no_token in str(error.str())
+
+
+def refuses_client(error: KafkaError) -> bool:
+    """Whether the token server has said in so many words that it does not know this client and secret."""
+    return lacks_token(error) and "invalid_client" in str(error.str())
 
 
 def translate(error: KafkaError | KafkaException, doing: str) -> PenstockError:

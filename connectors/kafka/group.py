@@ -1,6 +1,7 @@
 """How a group member is set up, and what its membership says."""
 
 import sys
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from penstock.connectors.kafka.client import ClientConfig, consumer_config
@@ -9,6 +10,14 @@ from penstock.schemas.errors import InvariantError
 session_timeout_ms = 10_000
 """So long the partitions of a worker that was killed stand still; heartbeats come from a thread of the client, each second."""
 queued_record_bytes = 1024  # a queued record costs the client this much, its own book-keeping included
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KafkaMembership:
+    """What a producer needs to commit for this member: the client's own form of it, and the note beside the offsets."""
+
+    metadata: object
+    note: str
 
 
 def group_settings(

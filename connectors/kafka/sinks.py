@@ -7,9 +7,17 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from penstock.connectors.delivery.at_least_once import AtLeastOnceSink
 from penstock.connectors.delivery.exactly_once import TransactionalSink
-from penstock.connectors.delivery.producer_port import Clock, MakeProducer, RefusedError, UnfinishedError
+from penstock.connectors.delivery.producer_port import (
+    Clock,
+    Delivery,
+    MakeProducer,
+    RefusedError,
+    UnfinishedError,
+)
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said
+from penstock.connectors.kafka.group import KafkaMembership
+from penstock.connectors.kafka.offset_notes import noted_topic_id
 from penstock.connectors.kafka.producers import KafkaAcknowledger, KafkaTransactionalProducer
 
 transaction_timeout_default_s: Final = 10.0
@@ -61,6 +69,12 @@ class ExactlyOnceSink(TransactionalSink):
             start_timeout_s=start_timeout_s,
         )
 
+    def submit(self, delivery: Delivery, membership: object) -> None:
+        """As TransactionalSink; the membership tells which topic the positions are of."""
+        if isinstance(membership, KafkaMembership):
+            self._offsets.of_topic(noted_topic_id(membership.note))
+        super().submit(delivery, membership)
+
     def close(self, timeout_s: float) -> None:
         """As TransactionalSink, and the offset reader."""
         super().close(timeout_s)
@@ -100,7 +114,12 @@ class GroupOffsets:
         self._config = config
         self._group = group
         self._topic = topic
+        self._topic_id: str | None = None
         self._consumer: Consumer | None = None
+
+    def of_topic(self, topic_id: str | None) -> None:
+        """From now on a commit that is noted to be of another topic of the same name is passed over."""
+        self._topic_id = topic_id
 
     def read(self, partitions: Sequence[int], timeout_s: float) -> dict[int, int]:
         """As penstock.connectors.delivery.producer_port.ReadCommitted asks."""
@@ -118,7 +137,12 @@ class GroupOffsets:
         for place in found:
             if place.error is not None:
                 raise (RefusedError if is_refusal(place.error) else UnfinishedError)(said(place.error))
-        return {place.partition: place.offset for place in found if place.offset >= 0}
+        return {
+            place.partition: place.offset
+            for place in found
+            if place.offset >= 0
+            and (self._topic_id is None or noted_topic_id(place.metadata) in (None, self._topic_id))
+        }
 
     def close(self) -> None:
         if self._consumer is not None:

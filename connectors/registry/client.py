@@ -400,8 +400,12 @@ def _client(config: RegistryConfig) -> httpx.Client:
             limits=httpx.Limits(max_connections=calls_max, max_keepalive_connections=1),
         )
         client.build_request("GET", config.url)
-    except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigError(f"registry.url {config.url} is no address: {error}") from error
+        if httpx.URL(config.url).userinfo:
+            raise ConfigError(
+                "registry.url may not hold a name and a password; use registry.username and password"
+            )
+    except (httpx.InvalidURL, ValueError):  # their texts quote the address
+        raise ConfigError("registry.url is not an address") from None
     return client
 
 

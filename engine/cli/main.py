@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import penstock
-from penstock.engine.console.terminal import Terminal
+from penstock.engine.console.terminal import Terminal, printable, write_safely
 from penstock.schemas.distribution import extra_of, how_to_install
 from penstock.schemas.errors import ConfigError, FencedError, NotReadyError, PenstockError
 
@@ -20,7 +20,9 @@ commands = {
     "run": "the worker(s)",
     "scaler": "the scaler: KEDA external-push service and metrics",
     "lag": "how far behind, in records and in seconds",
+    "offsets": "the group's committed offsets: show, reset",
     "dlq": "dead letters: list, show, replay",
+    "score": "files: Parquet, CSV or JSON lines in, predictions and explanations out",
     "explain": "one record's prediction and its reasons",
     "completion": "the command line completed by bash, zsh or fish",
     "bench": "the figures of the README, measured here and now",
@@ -30,6 +32,7 @@ exit_done, exit_failed, exit_usage, exit_fenced, exit_not_ready = 0, 1, 2, 3, 4
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the process's exit code."""
+    write_safely()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(module.run(arguments, terminal))
     except PenstockError as error:
-        sys.stderr.write(f"penstock {arguments.command}: {error}\n")
+        sys.stderr.write(f"penstock {arguments.command}: {printable(str(error))}\n")
         return _exit_code(error)
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")

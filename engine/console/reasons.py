@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from rich.text import Text
 
+from penstock.engine.console.terminal import printable
+
 Phrase = Callable[[str, float | str | None], str]
 """Feature name and value to words."""
 
@@ -31,9 +33,10 @@ def strongest(reasons: Sequence[FeatureShare], top: int) -> tuple[list[FeatureSh
 
 def plain_phrase(feature: str, value: float | str | None) -> str:
     """`feature = value`, the words for a feature nobody has written words for."""
+    feature = printable(feature)
     if value is None:
         return f"{feature} missing"
-    return f"{feature} = {value:g}" if isinstance(value, float) else f"{feature} = {value}"
+    return f"{feature} = {value:g}" if isinstance(value, float) else f"{feature} = {printable(value)}"
 
 
 def in_words(reason: FeatureShare, phrase: Phrase = plain_phrase) -> str:

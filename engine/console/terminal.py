@@ -1,5 +1,7 @@
 """What a person at a terminal sees, and what a program that reads --json gets."""
 
+import io
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,54 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 T = TypeVar("T")
+
+_outside_ascii = re.compile(r"[^\x20-\x7e\n]")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""The text with whatever is not printable written out, as in `\x1b` or `\u202e`; with `lines`, line ends stay.
+
+    Names, keys and header names come from whoever can write to a topic, and a terminal obeys what it is sent: control
+    characters (C0 and C1), marks that turn the direction of the text, and invisible ones are therefore shown, not sent.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or (lines and character == "\n") else _written(character)
+        for character in text
+    )
+
+
+def write_safely() -> None:
+    """Standard output and error never fail for a character that they cannot encode: it is written out instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def json_text(value: Any) -> str:
+    """The value as indented JSON in which no character acts on a terminal, and every encoding can write each."""
+    import orjson
+
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode()
+    utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
+
+    def written(found: re.Match[str]) -> str:
+        character = found.group()
+        if utf8 and character.isprintable():
+            return character
+        units = character.encode("utf-16-be")
+        return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+    return _outside_ascii.sub(written, text)
+
+
+def _written(character: str) -> str:
+    code = ord(character)
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character)
+    return named or (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )
 
 
 class Terminal:
@@ -27,9 +77,9 @@ class Terminal:
         """Where words go."""
         if self._console is not None:
             return self._console
-        from rich.console import Console
+        from penstock.engine.console.plain import PlainConsole
 
-        return Console(stderr=self.json, highlight=False)
+        return PlainConsole(stderr=self.json)
 
     @property
     def live(self) -> bool:
@@ -37,20 +87,21 @@ class Terminal:
         return self.console.is_terminal and not self.json
 
     def say(self, what: "RenderableType" = "") -> None:
-        """A line, or anything rich can draw. Text is taken as it is, without markup."""
+        """A line, or anything rich can draw. Text is taken as it is, without markup; in a line a line end is written out."""
         if isinstance(what, str):
-            self.console.print(what, markup=False, soft_wrap=True)
+            self.console.print(printable(what), markup=False, emoji=False, soft_wrap=True)
         else:
             self.console.print(what)
+
+    def say_lines(self, text: str) -> None:
+        """Several lines, as they are."""
+        for line in text.split("\n"):
+            self.say(line)
 
     def result(self, value: dict[str, Any]) -> None:
         """The command's one machine-readable object; nothing without --json."""
         if self.json:
-            import orjson
-
-            sys.stdout.write(
-                orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode() + "\n"
-            )
+            sys.stdout.write(json_text(value) + "\n")
             sys.stdout.flush()
 
     def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
@@ -69,7 +120,12 @@ class Terminal:
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task(label, total=total)
             yield lambda done: bars.advance(task, done)

@@ -24,7 +24,11 @@ class Feature:
     name: str
     """What explanations and messages call it."""
     field: str = ""
-    """Dotted path in the input record (`weather.temp`); the name when left out."""
+    """Where it stands in the input record; the name when left out.
+
+    A dot leads into a nested object (`weather.temp`), unless the record itself has a member of exactly this name, which
+    comes first; `\\.` is a dot that belongs to a name (`petal\\.length`), `\\\\` a backslash.
+    """
     kind: Kind
     width: int = 1
     """Columns it takes in the matrix: the length of a vector, whose columns are called name[0], name[1], ..."""
@@ -35,11 +39,13 @@ class Feature:
     infinite: Literal["pass", "reject"] = "reject"
     unseen: Literal["nan", "reject"] | int = "nan"
     """A category that is not in the table: missing, the record set aside, or this code."""
+    sentinel: float | None = None
+    """A number that stands for a missing value (XGBoost's `missing=-999`), compared in float32; none of a category."""
 
     def __post_init__(self) -> None:
         if not self.field:
-            object.__setattr__(self, "field", self.name)
-        if not self.name or any(not part for part in self.field.split(".")):
+            object.__setattr__(self, "field", _field_of(self.name))
+        if not self.name or any(not part for part in self.path):
             raise ConfigError(f"feature {self.name or '(without a name)'} reads no field: {self.field!r}")
         if self.kind not in get_args(Kind):
             raise ConfigError(
@@ -49,6 +55,10 @@ class Feature:
             raise ConfigError(f"feature {self.name} of kind {self.kind} cannot be {self.width} columns wide")
         if self.infinite not in ("pass", "reject"):
             raise ConfigError(f"feature {self.name}: infinite is pass or reject, not {self.infinite}")
+        if self.sentinel is not None and (self.kind == "category" or not math.isfinite(self.sentinel)):
+            raise ConfigError(
+                f"feature {self.name}: sentinel is a finite number, and none of a category, not {self.sentinel}"
+            )
         self._check_category()
 
     def _check_category(self) -> None:
@@ -85,9 +95,15 @@ class Feature:
         return (self.name,)
 
     @property
-    def whole_numbers(self) -> bool:
-        """Whether its categories are whole numbers, as columns of integers become: then a whole number stands for one."""
-        return self.kind == "category" and all(_is_whole(category) for category in self.categories)
+    def path(self) -> tuple[str, ...]:
+        """The names that lead to its value, from the record inwards."""
+        return field_path(self.field)
+
+    @property
+    def exact_name(self) -> str | None:
+        """The one name under which a record may hold it instead of at the end of its path; None where both are the same, or
+        an escape says which is meant."""
+        return self.field if len(self.path) > 1 and "\\" not in self.field else None
 
     @property
     def may_be_nan(self) -> bool:
@@ -95,8 +111,30 @@ class Feature:
         return self.missing == "nan" or (self.kind == "category" and self.unseen == "nan")
 
 
-def _is_whole(text: str) -> bool:
-    return text.removeprefix("-").isdecimal() and text.isascii() and str(int(text)) == text
+def _field_of(name: str) -> str:
+    """The field of a feature that only has a name: a name that is no path is a member's name as it is."""
+    if "\\" not in name and all(name.split(".")):
+        return name
+    return name.replace("\\", "\\\\").replace(".", "\\.")
+
+
+def field_path(field: str) -> tuple[str, ...]:
+    """The parts of a field between its dots; `\\.` and `\\\\` stand for a dot and a backslash of a name.
+
+    Raises ConfigError for an escape of nothing.
+    """
+    parts, escaped = [""], False
+    for character in field:
+        if escaped or character not in ".\\":
+            parts[-1] += character
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        else:
+            parts.append("")
+    if escaped:
+        raise ConfigError(f"the field {field} ends within an escape: write \\\\ for a backslash")
+    return tuple(parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +159,9 @@ class Signature:
 
     features: tuple[Feature, ...]
     inputs: tuple[ModelInput, ...]
+    cuts: tuple[tuple[float, ...], ...] = ()
+    """For each column the thresholds, ascending, that the original compares in double precision while the graph compares
+    float32 (penstock.engine.features.narrowing keeps every value on its side of each); empty where there is no such column."""
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
@@ -141,6 +182,18 @@ class Signature:
         if place != len(columns):
             raise ConfigError(f"the inputs take {place} columns, the features have {len(columns)}")
         self._check_feeds()
+        self._check_cuts()
+
+    def _check_cuts(self) -> None:
+        if not self.cuts:
+            return
+        if len(self.cuts) != self.width or self.dtype != np.float32:
+            raise ConfigError("cuts are one list for each column, of a model whose inputs are float32")
+        for feature, cuts in zip(self.column_features, self.cuts, strict=True):
+            if feature.kind == "category" and cuts:
+                raise ConfigError(f"feature {feature.name} is a category and has cuts")
+            if (np.diff(cuts) <= 0).any() or np.isnan(cuts).any():
+                raise ConfigError(f"the cuts of feature {feature.name} are not ascending")
 
     def _check_feeds(self) -> None:
         owners = self.column_features
@@ -179,11 +232,17 @@ class Signature:
         narrow = all(model_input.dtype in ("float32", "string", "bool") for model_input in self.inputs)
         return np.dtype(np.float32 if narrow else np.float64)
 
+    @property
+    def record_dtype(self) -> np.dtype[np.generic]:
+        """What records are read into: float64 where the model tells doubles apart (an input, or cuts), else float32."""
+        return np.dtype(np.float64) if self.cuts else self.dtype
+
     def to_json(self) -> dict[str, Any]:
         """As it stands in a manifest."""
         return {
             "features": [_feature_json(feature) for feature in self.features],
             "inputs": [asdict(model_input) for model_input in self.inputs],
+            "cuts": [list(column) for column in self.cuts],
         }
 
     @staticmethod
@@ -192,6 +251,7 @@ class Signature:
         return Signature(
             features=tuple(feature_from_json(item) for item in _items(tree, "features")),
             inputs=tuple(_input_from_json(item) for item in _items(tree, "inputs")),
+            cuts=tuple(_cuts_from_json(item) for item in _items(tree, "cuts")),
         )
 
 
@@ -203,6 +263,8 @@ def _feature_json(feature: Feature) -> dict[str, Any]:
         "missing": feature.missing,
         "infinite": feature.infinite,
     }
+    if feature.sentinel is not None:
+        tree["sentinel"] = feature.sentinel
     if feature.kind == "vector":
         tree["width"] = feature.width
     if feature.kind == "category":
@@ -213,7 +275,7 @@ def _feature_json(feature: Feature) -> dict[str, Any]:
 
 def feature_from_json(tree: Any) -> Feature:
     """One feature as a manifest or a features file describes it. Raises ConfigError."""
-    allowed = {"name", "field", "kind", "width", "categories", "missing", "infinite", "unseen"}
+    allowed = {"name", "field", "kind", "width", "categories", "missing", "infinite", "unseen", "sentinel"}
     if not isinstance(tree, Mapping) or not {"name", "kind"} <= set(tree) <= allowed:
         raise ConfigError(
             f"a feature is an object of name, kind and perhaps {', '.join(sorted(allowed - {'name', 'kind'}))}"
@@ -228,6 +290,7 @@ def feature_from_json(tree: Any) -> Feature:
         and all(isinstance(category, str) for category in categories)
         and type(missing) in (str, int, float)
         and type(unseen) in (str, int)
+        and type(tree.get("sentinel")) in (int, float, type(None))
     )
     if not typed:
         raise ConfigError(f"feature {tree['name']} has a member of the wrong type")
@@ -243,6 +306,12 @@ def _input_from_json(tree: Any) -> ModelInput:
     ):
         raise ConfigError("a model input is an object of name, dtype, start and width")
     return ModelInput(**tree)
+
+
+def _cuts_from_json(column: Any) -> tuple[float, ...]:
+    if not isinstance(column, list) or any(type(cut) not in (int, float) for cut in column):
+        raise ConfigError("the cuts of a column are not a list of numbers")
+    return tuple(float(cut) for cut in column)
 
 
 def _items(tree: Mapping[str, Any], name: str) -> list[Any]:

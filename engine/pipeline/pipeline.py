@@ -442,7 +442,11 @@ def _bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
     for partition in np.unique(partitions).tolist():
         own = partitions == partition
         theirs = offsets[own]
-        bounds.append((partition, (int(theirs[0]), int(theirs[-1]), int(timestamps[own].min()))))
+        last = int(theirs[-1])
+        if records.unreadable:  # a row that stands for a range ends where the range does
+            row = records.unreadable.get(int(np.flatnonzero(own)[-1]))
+            last = last if row is None else row.next - 1
+        bounds.append((partition, (int(theirs[0]), last, int(timestamps[own].min()))))
     return bounds
 
 

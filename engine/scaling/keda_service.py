@@ -1,14 +1,16 @@
 """KEDA's external-push service: answers from a snapshot in memory, so that no call ever waits for a broker."""
 
 import math
+import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from penstock.engine.clock import Clock
 from penstock.engine.scaling.planner import Plan
@@ -30,6 +32,11 @@ streams_max = 16
 _threads = streams_max + 8  # a stream keeps its thread, and streams must never starve the calls
 _request_bytes_max = 65_536
 _stop_grace_s = 2.0
+keepalive_s: Final = 20.0
+"""A peer that has said nothing for so long is asked, and given up when it does not answer for as long again: a dead one
+would hold one of the `streams_max` streams for ever."""
+
+Request = TypeVar("Request", ScaledObjectRef, GetMetricsRequest)
 
 
 class Published:
@@ -114,7 +121,14 @@ class KedaService:
     """
 
     def __init__(
-        self, published: Published, *, group: str, host: str, port: int, tls: TlsFiles | None = None
+        self,
+        published: Published,
+        *,
+        group: str,
+        host: str,
+        port: int,
+        tls: TlsFiles | None = None,
+        keepalive_s: float = keepalive_s,
     ) -> None:
         """Binds at once; port 0 takes a free one. Raises ConfigError when the address or the certificates cannot be had."""
         self._published = published
@@ -126,6 +140,12 @@ class KedaService:
             options=(
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", _request_bytes_max),
+                ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
+                ("grpc.keepalive_timeout_ms", int(keepalive_s * 1000)),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.ping_timeout_ms", int(keepalive_s * 1000)),  # of the ping itself: else a minute
+                ("grpc.http2.max_pings_without_data", 0),
+                ("grpc.http2.min_time_between_pings_ms", int(keepalive_s * 1000)),  # else five minutes
             ),
         )
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -150,27 +170,27 @@ class KedaService:
 
     def _handlers(self) -> Any:
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
-        of_object = ScaledObjectRef.FromString
+        taken_as_bytes = None  # what gRPC cannot parse it logs with a traceback; _parsed answers instead
         return grpc.method_handlers_generic_handler(
             "externalscaler.ExternalScaler",
             {
-                "IsActive": unary(self._is_active, of_object, IsActiveResponse.SerializeToString),
+                "IsActive": unary(self._is_active, taken_as_bytes, IsActiveResponse.SerializeToString),
                 "StreamIsActive": stream(
-                    self._stream_is_active, of_object, IsActiveResponse.SerializeToString
+                    self._stream_is_active, taken_as_bytes, IsActiveResponse.SerializeToString
                 ),
-                "GetMetricSpec": unary(self._metric_spec, of_object, GetMetricSpecResponse.SerializeToString),
-                "GetMetrics": unary(
-                    self._metrics, GetMetricsRequest.FromString, GetMetricsResponse.SerializeToString
+                "GetMetricSpec": unary(
+                    self._metric_spec, taken_as_bytes, GetMetricSpecResponse.SerializeToString
                 ),
+                "GetMetrics": unary(self._metrics, taken_as_bytes, GetMetricsResponse.SerializeToString),
             },
         )
 
-    def _is_active(self, ref: ScaledObjectRef, context: Any) -> IsActiveResponse:
-        self._check(ref, context)
+    def _is_active(self, request: bytes, context: Any) -> IsActiveResponse:
+        self._check(_parsed(ScaledObjectRef, request, context), context)
         return IsActiveResponse(result=self._plan(context).active)
 
-    def _stream_is_active(self, ref: ScaledObjectRef, context: Any) -> Iterator[IsActiveResponse]:
-        self._check(ref, context)
+    def _stream_is_active(self, request: bytes, context: Any) -> Iterator[IsActiveResponse]:
+        self._check(_parsed(ScaledObjectRef, request, context), context)
         if not self._streams.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{streams_max} streams are open already")
         try:
@@ -188,14 +208,15 @@ class KedaService:
         finally:
             self._streams.release()
 
-    def _metric_spec(self, ref: ScaledObjectRef, context: Any) -> GetMetricSpecResponse:
-        self._check(ref, context)
+    def _metric_spec(self, request: bytes, context: Any) -> GetMetricSpecResponse:
+        self._check(_parsed(ScaledObjectRef, request, context), context)
         spec = MetricSpec(metricName=metric_name, targetSize=1, targetSizeFloat=1.0)
         return GetMetricSpecResponse(metricSpecs=[spec])
 
-    def _metrics(self, request: GetMetricsRequest, context: Any) -> GetMetricsResponse:
-        self._check(request.scaledObjectRef, context)
-        if request.metricName != metric_name:
+    def _metrics(self, request: bytes, context: Any) -> GetMetricsResponse:
+        asked = _parsed(GetMetricsRequest, request, context)
+        self._check(asked.scaledObjectRef, context)
+        if asked.metricName != metric_name:
             context.abort(grpc.StatusCode.NOT_FOUND, f"the only metric is {metric_name}")
         replicas = self._plan(context).replicas
         value = MetricValue(metricName=metric_name, metricValue=replicas, metricValueFloat=float(replicas))
@@ -215,12 +236,61 @@ class KedaService:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this scaler serves another group than {group}")
 
 
-def _credentials(tls: TlsFiles) -> Any:
+class _Context(Protocol):
+    """What is needed of a call's context."""
+
+    def abort(self, code: grpc.StatusCode, details: str) -> Any:
+        """Ends the call by raising."""
+
+
+def _parsed(kind: type[Request], data: bytes, context: _Context) -> Request:
     try:
-        key, certificate = tls.key.read_bytes(), tls.certificate.read_bytes()
-        client_ca = tls.client_ca.read_bytes() if tls.client_ca else None
-    except OSError as error:
-        raise ConfigError(f"scaling: cannot read {error.filename}: {error.strerror}") from error
+        message: Request = kind.FromString(data)
+        return message
+    except DecodeError:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this is not a {kind.DESCRIPTOR.name}")
+        raise
+
+
+def require_tls_files(tls: TlsFiles) -> None:
+    """Raises ConfigError naming the setting whose file cannot be used; gRPC itself says only that it cannot listen."""
+    trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for name, file in (
+        ("certificate_file", tls.certificate),
+        ("key_file", tls.key),
+        ("client_ca_file", tls.client_ca),
+    ):
+        try:
+            text = file.read_text(encoding="ascii") if file is not None else ""
+        except OSError as error:
+            raise ConfigError(f"scaling.{name}: cannot read {file}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            text = "not PEM"
+        if file is not None and "-----BEGIN " not in text:
+            raise ConfigError(f"scaling.{name}: {file} is not in PEM form")
+        if name == "key_file" and "ENCRYPTED" in text:
+            raise ConfigError(f"scaling.key_file: {file} has a password, and there is no setting for one")
+    try:
+        trusted.load_cert_chain(tls.certificate, tls.key)
+    except ssl.SSLError as error:
+        mismatch = error.reason == "KEY_VALUES_MISMATCH"
+        raise ConfigError(
+            f"scaling.key_file: {tls.key} is not the key of the certificate in {tls.certificate}"
+            if mismatch
+            else f"scaling.certificate_file: {tls.certificate} and {tls.key} hold no certificate with its key"
+        ) from error
+    if tls.client_ca is not None:
+        try:
+            trusted.load_verify_locations(tls.client_ca)
+        except ssl.SSLError as error:
+            raise ConfigError(f"scaling.client_ca_file: {tls.client_ca} holds no certificate") from error
+
+
+def _credentials(tls: TlsFiles) -> Any:
+    require_tls_files(tls)
+    client_ca = tls.client_ca.read_bytes() if tls.client_ca else None
     return grpc.ssl_server_credentials(
-        [(key, certificate)], root_certificates=client_ca, require_client_auth=client_ca is not None
+        [(tls.key.read_bytes(), tls.certificate.read_bytes())],
+        root_certificates=client_ca,
+        require_client_auth=client_ca is not None,
     )

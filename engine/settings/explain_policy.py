@@ -123,10 +123,10 @@ def parse_policy(text: str) -> Policy:
         except ValueError:
             share = -1.0
         if not 0 < share <= 1:
-            raise ValueError(f"sample wants a share above 0 and up to 1, not {rest!r}")
+            raise ValueError("sample wants a share above 0 and up to 1")
         return Sample(share)
     if kind == "header" and rest:
         return HasHeader(rest)
     if match := _score.fullmatch(text.strip()):
         return Score(match[1], float(match[2]))
-    raise ValueError(f"{text!r} is not a policy; use every, none, sample:0.1, score>=0.8 or header:NAME")
+    raise ValueError("this is not a policy; use every, none, sample:0.1, score>=0.8 or header:NAME")

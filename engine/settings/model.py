@@ -2,16 +2,26 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from penstock.engine.settings.source import Location, override, read_yaml
 from penstock.schemas.errors import ConfigError
-
-environment_prefix = "PENSTOCK_"
 
 client_properties_allowed = frozenset({
     "broker.address.family", "client.id", "client.rack", "connections.max.idle.ms", "compression.type", "fetch.max.bytes",
@@ -29,24 +39,68 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole(cls, value: Any, info: ValidationInfo) -> Any:
+        """Text goes to libraries in C: a NUL would cut it there in silence."""
+        if not isinstance(value, str):
+            return value
+        if "\0" in value:
+            raise ValueError("holds a NUL character, which no setting may have")
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("is not UTF-8 text")
+        annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if not value and {SecretStr, Path} & {annotation, *get_args(annotation)}:
+            raise ValueError("is empty")
+        return value
+
+
+def _address(url: str) -> str:
+    """An http(s) address without a name and a password, which logs and errors of libraries would show."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError("is not an address") from error
+    if "@" in parts.netloc:
+        raise ValueError("may not hold a name and a password; they have settings of their own")
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("is not an http or https address")
+    return url
+
 
 class SecuritySettings(Section):
     """How to reach the brokers; secrets come from files (`*_file`) or the environment."""
 
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = "PLAINTEXT"
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    certificate_file: Path | None = None
-    key_file: Path | None = None
-    key_password: SecretStr | None = None
-    oauth_token_url: str | None = None
-    oauth_client_id: str | None = None
-    oauth_client_secret: SecretStr | None = None
-    oauth_client_secret_file: Path | None = None
-    oauth_scope: str | None = None
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = Field(
+        "PLAINTEXT", description="how the brokers are spoken to: plain, over TLS, or with a login (SASL)"
+    )
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        None, description="of the login; required with SASL"
+    )
+    username: str | None = Field(None, description="of PLAIN and SCRAM")
+    password: SecretStr | None = Field(
+        None, description="of PLAIN and SCRAM; better from a file or the environment"
+    )
+    password_file: Path | None = Field(
+        None, description="file that holds the password; a line end at its end is not part of it"
+    )
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authorities that may have signed the brokers' certificates; default: the system's",
+    )
+    certificate_file: Path | None = Field(None, description="PEM file of the client's certificate, for mTLS")
+    key_file: Path | None = Field(None, description="PEM file of the certificate's private key")
+    key_password: SecretStr | None = Field(None, description="of the private key")
+    oauth_token_url: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="where tokens are asked for (client credentials)"
+    )
+    oauth_client_id: str | None = Field(None, description="who asks for the token")
+    oauth_client_secret: SecretStr | None = Field(
+        None, description="its secret; better from a file or the environment"
+    )
+    oauth_client_secret_file: Path | None = Field(None, description="file that holds the client's secret")
+    oauth_scope: str | None = Field(None, description="scopes to ask for, separated by spaces")
 
     @model_validator(mode="after")
     def _complete(self) -> "SecuritySettings":
@@ -56,6 +110,12 @@ class SecuritySettings(Section):
             raise ValueError("OAUTHBEARER needs oauth_token_url and oauth_client_id")
         if self.mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512") and not self.username:
             raise ValueError(f"{self.mechanism} needs a username")
+        if self.mechanism == "OAUTHBEARER" and not (
+            self.oauth_client_secret or self.oauth_client_secret_file
+        ):
+            raise ValueError("OAUTHBEARER needs oauth_client_secret or oauth_client_secret_file")
+        if self.mechanism not in (None, "OAUTHBEARER") and not (self.password or self.password_file):
+            raise ValueError(f"{self.mechanism} needs a password or a password_file")
         return self
 
 
@@ -63,18 +123,31 @@ def _allowed(client: dict[str, str | int | float | bool]) -> dict[str, str | int
     for key in client:
         if key not in client_properties_allowed:
             near = difflib.get_close_matches(key, client_properties_allowed, n=1)
-            raise ValueError(f"{key} may not be set here" + (f"; did you mean {near[0]}?" if near else ""))
+            raise ValueError(
+                f"{_shown(key)} may not be set here" + (f"; did you mean {near[0]}?" if near else "")
+            )
     return client
+
+
+def _servers(text: str) -> str:
+    if "@" in text:
+        raise ValueError("may not hold a name and a password; kafka.security has settings for them")
+    return text
 
 
 class KafkaSettings(Section):
     """The cluster, the group and the promise."""
 
-    bootstrap_servers: str = Field(min_length=1, description="host:port, several parted by commas")
+    bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(
+        min_length=1, description="host:port, several separated by commas"
+    )
     group: str = Field(
         min_length=1, max_length=200, description="consumer group; also the prefix of the transactional ids"
     )
-    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    delivery: Literal["exactly_once", "at_least_once"] = Field(
+        "exactly_once",
+        description="exactly_once: results and offsets in one transaction; at_least_once: faster, a crash repeats records",
+    )
     protocol: Literal["classic", "consumer"] = Field(
         "classic",
         description="group protocol: classic (cooperative rebalancing) or consumer (KIP-848, Kafka 4)",
@@ -84,7 +157,7 @@ class KafkaSettings(Section):
     )
     security: SecuritySettings = SecuritySettings()
     client: Annotated[dict[str, str | int | float | bool], AfterValidator(_allowed)] = Field(
-        default_factory=dict
+        default_factory=dict, description="properties of librdkafka, for what the keys above do not say"
     )
     drain_budget_s: float = Field(
         3.0,
@@ -97,19 +170,37 @@ class KafkaSettings(Section):
 class RegistrySettings(Section):
     """A Confluent-compatible schema registry; absent, schemas come from files."""
 
-    url: str = Field(pattern=r"^https?://")
-    username: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    timeout_s: float = Field(3.0, gt=0, le=30)
+    url: Annotated[str, AfterValidator(_address)] = Field(
+        pattern=r"^https?://", description="without a name and a password: username and password are for them"
+    )
+    username: str | None = Field(None, description="for basic authentication")
+    password: SecretStr | None = Field(
+        None, description="for basic authentication; better from a file or the environment"
+    )
+    password_file: Path | None = Field(None, description="file that holds the password")
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authorities that may have signed the registry's certificate; default: the system's",
+    )
+    timeout_s: float = Field(3.0, gt=0, le=30, description="how long one answer may take")
+
+
+class JsonSettings(Section):
+    """How JSON records are read where producers differ."""
+
+    nan: Literal["reject", "missing"] = Field(
+        "reject",
+        description="the literals NaN and Infinity, which JSON does not have and some producers write, in a feature's field: reject the record, or read NaN as missing and Infinity as the feature's policy for infinities says",
+    )
 
 
 class InputSettings(Section):
     """What arrives."""
 
-    topic: str = Field(min_length=1, max_length=249, pattern=r"^[a-zA-Z0-9._-]+$")
-    format: Literal["avro", "json"] = "avro"
+    topic: str = Field(
+        min_length=1, max_length=249, pattern=r"^[a-zA-Z0-9._-]+$", description="the topic with the records"
+    )
+    format: Literal["avro", "json"] = Field("avro", description="of the records' values")
     record_schema: Path | None = Field(
         None, alias="schema", description="the reader's .avsc; default: the bundle's input schema"
     )
@@ -118,11 +209,34 @@ class InputSettings(Section):
         description="folder of further .avsc files that records of single_object framing are written with",
     )
     framing: Literal["confluent", "single_object", "none"] | None = Field(
-        None, description="default: confluent with a registry, single_object without"
+        None,
+        description="default: confluent with a registry, single_object without; of JSON none, or confluent for records behind a schema id, which is not looked up",
     )
-    record_bytes_max: int = Field(1 << 20, ge=16, le=64 << 20)
+    json_values: JsonSettings = Field(JsonSettings(), alias="json")
+    record_type: str | None = Field(
+        None,
+        min_length=1,
+        max_length=512,
+        description="Avro only: the full name of the record to read, on a topic that holds several types; records of other types are skipped and counted as skipped",
+    )
+    no_features: Literal["reject", "skip", "score"] = Field(
+        "reject",
+        description="what a record becomes that holds none of the model's fields, not even as null: a dead letter, nothing (counted as skipped), or a prediction from missing values alone",
+    )
+    record_bytes_max: int = Field(
+        1 << 20, ge=16, le=64 << 20, description="a longer record is a dead letter of reason record_too_long"
+    )
     null_value: Literal["dead_letter", "skip"] = Field(
         "dead_letter", description="what a record without a value becomes"
+    )
+    unreadable: Literal["stop", "set_aside"] = Field(
+        "stop",
+        description="when bytes stored on the broker stay unreadable: stop the worker, or set_aside: one dead letter names "
+        "the range of offsets, and reading goes on behind it",
+    )
+    recreated: Literal["read", "stop"] = Field(
+        "read",
+        description="when the topic was deleted and made anew: read every partition from its beginning, or stop the worker",
     )
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True)
@@ -150,14 +264,18 @@ class DeadLetterSettings(Section):
         le=1,
         description="stop a partition when more than this share of its last `window` records is bad",
     )
-    window: int = Field(10_000, ge=100, le=10_000_000)
+    window: int = Field(10_000, ge=100, le=10_000_000, description="records that share_max is of")
 
 
 class ModelSettings(Section):
     """Which bundle, and where it runs."""
 
-    path: Path
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    path: Path = Field(description="folder of the bundle that `penstock package` wrote")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto: the first GPU where the model runs faster there, else the CPU; cpu; cuda:0 for a GPU by number, an error where it is not",
+    )
     runtime: Literal["auto", "onnxruntime", "native"] = Field("auto", description="native: our tree kernel")
     threads: int = Field(
         1, ge=1, le=64, description="threads inside one session; 1 keeps scores the same to the bit"
@@ -185,8 +303,18 @@ class ModelSettings(Section):
 class ObjectiveSettings(Section):
     """What a user wants of the batching."""
 
-    latency_slo_ms: float = Field(50.0, gt=0, le=60_000)
-    batch_rows_max: int = Field(4096, ge=1, le=65_536)
+    latency_slo_ms: float = Field(
+        50.0,
+        gt=0,
+        le=60_000,
+        description="time that a batch may take from its first record to its results; batches grow while the measured cost keeps to it",
+    )
+    batch_rows_max: int = Field(
+        4096,
+        ge=1,
+        le=65_536,
+        description="records of a batch at the most; also how many are prepared for at warm-up",
+    )
 
 
 def _policy(text: str) -> str:
@@ -233,20 +361,25 @@ class ExplainSettings(Section):
 class HttpSettings(Section):
     """Metrics, health and status; each worker listens on the ports after this one."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(9464, ge=0, le=65_535)
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(
+        9464,
+        ge=0,
+        le=65_535,
+        description="of /metrics, /live, /ready and /status; each worker takes one of the ports after it; 0: free ports",
+    )
 
 
 class ScalingSettings(Section):
     """The scaler's one objective and its bounds."""
 
     max_age_s: float = Field(30.0, gt=0, description="no unfinished record should become older than this")
-    min_replicas: int = Field(0, ge=0, le=10_000)
-    max_replicas: int = Field(16, ge=1, le=10_000)
-    host: str = "127.0.0.1"
+    min_replicas: int = Field(0, ge=0, le=10_000, description="never fewer; 0 lets KEDA stop all of them")
+    max_replicas: int = Field(16, ge=1, le=10_000, description="never more")
+    host: str = Field("127.0.0.1", description="address that the gRPC port listens on; 0.0.0.0 for all")
     port: int = Field(9090, ge=0, le=65_535, description="KEDA external-push gRPC port")
     certificate_file: Path | None = Field(None, description="PEM; with key_file, the gRPC port speaks TLS")
-    key_file: Path | None = None
+    key_file: Path | None = Field(None, description="PEM file of the certificate's private key")
     client_ca_file: Path | None = Field(None, description="PEM; clients must show a certificate it signed")
 
     @model_validator(mode="after")
@@ -271,7 +404,9 @@ class Settings(Section):
     model: ModelSettings
     objective: ObjectiveSettings = ObjectiveSettings()
     explain: ExplainSettings = ExplainSettings()
-    workers: int = Field(1, ge=1, le=256)
+    workers: int = Field(
+        1, ge=1, le=256, description="worker processes of this supervisor, each a member of the group"
+    )
     http: HttpSettings = HttpSettings()
     scaling: ScalingSettings = ScalingSettings()
 
@@ -286,10 +421,12 @@ class Settings(Section):
         named = [name for name in names if name]
         if len(set(named)) != len(named):
             raise ValueError("input and output topics must differ from each other")
-        if self.input.framing == "confluent" and self.registry is None:
+        if self.input.framing == "confluent" and self.registry is None and self.input.format == "avro":
             raise ValueError("input.framing confluent needs a registry")
-        if self.input.format == "json" and self.input.framing not in (None, "none"):
-            raise ValueError(f"input.framing {self.input.framing} does not go with format json")
+        if self.input.format == "json" and self.input.framing == "single_object":
+            raise ValueError("input.framing single_object does not go with format json")
+        if self.input.format == "json" and self.input.record_type is not None:
+            raise ValueError("input.record_type chooses among Avro types; a JSON record has no type")
         return self
 
     @property
@@ -303,48 +440,42 @@ class Settings(Section):
 def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings in a file, overridden by PENSTOCK_ variables; relative paths are relative to the file.
 
-    Raises ConfigError with one sentence that names the path of the fault.
+    Raises ConfigError with one sentence that names the setting, or the variable, at fault and quotes no value.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no settings; see docs/settings.md for an example")
-    return parse_settings(_overridden(tree, environ), origin=str(path), folder=path.parent)
+    tree = read_yaml(path, Settings)
+    variables = override(tree, environ, Settings)
+    return _checked(tree, origin=str(path), folder=path.parent, variables=variables)
 
 
 def parse_settings(tree: Mapping[str, Any], *, origin: str, folder: Path) -> Settings:
     """A settings tree checked; relative paths are relative to `folder`. Raises ConfigError."""
+    return _checked(tree, origin=origin, folder=folder, variables={})
+
+
+def _checked(
+    tree: Mapping[str, Any], *, origin: str, folder: Path, variables: Mapping[Location, str]
+) -> Settings:
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_one_sentence(error)}") from error
+        where = error.errors()[0]["loc"]
+        named = [name for path, name in variables.items() if where[: len(path)] == path]
+        raise ConfigError(f"{named[0] if named else origin}: {_one_sentence(error)}") from None
     rooted: Settings = _rooted(settings, folder)
     return rooted
 
 
-def _overridden(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    for name in sorted(environ):
-        if not name.startswith(environment_prefix) or (
-            "__" not in name and name.removeprefix(environment_prefix).lower() not in Settings.model_fields
-        ):
-            continue
-        *parents, leaf = name.removeprefix(environment_prefix).lower().split("__")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{name} overrides inside {parent}, which is not a section")
-        place[leaf] = yaml.safe_load(environ[name])
-    return tree
+def _shown(key: object) -> str:
+    """A key as far as it is one: what follows may be a value that lost its space, as in `password:secret`."""
+    whole = str(key)
+    sound = re.match(r"[A-Za-z0-9_.\-]*", whole)
+    start = sound.group() if sound else ""
+    return whole if start == whole else f"{start}..."
 
 
 def _one_sentence(error: ValidationError) -> str:
     fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"])
+    where = ".".join(_shown(part) for part in fault["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if fault["type"] == "extra_forbidden":
         known = _keys_at(fault["loc"][:-1])
@@ -354,6 +485,8 @@ def _one_sentence(error: ValidationError) -> str:
     if fault["type"] == "missing":
         return f"{where} is missing{more}"
     message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "string_type":
+        message = "this is text and needs quotes"
     return f"{where}: {message}{more}" if where else f"{message}{more}"
 
 

@@ -29,6 +29,11 @@ class Event(StrEnum):
     PARTITION_WAITS = "partition_waits"
     PARTITION_GOES_ON = "partition_goes_on"
     PARTITION_STOPPED = "partition_stopped"
+    INPUT_UNREADABLE = "input_unreadable"
+    INPUT_STALLED = "input_stalled"
+    OPEN_TRANSACTION = "open_transaction"
+    INPUT_GOES_ON = "input_goes_on"
+    TOPIC_RECREATED = "topic_recreated"
     DRAINING = "draining"
     STOPPED = "stopped"
 

@@ -31,6 +31,9 @@ cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
 scaling_bounds = ("rate", "drain", "idle", "minimum", "maximum", "partitions", "held", "capacity_unknown")
 
+feature_labels_max = 200
+others = "(others)"
+
 _rows_buckets = tuple(2.0**power for power in range(17))
 _stage_buckets_s = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
@@ -64,6 +67,19 @@ class RejectionReason(Protocol):
 
     @property
     def reason(self) -> Reason: ...
+
+
+class ValueCounts(Protocol):
+    """What the metrics read of the values that were decoded, since the start."""
+
+    @property
+    def features(self) -> Sequence[str]: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def missing(self) -> NDArray[np.int64]: ...
+    @property
+    def unseen(self) -> NDArray[np.int64]: ...
 
 
 class Metrics:
@@ -134,6 +150,23 @@ class Metrics:
             {"state": held_states},
         )
 
+        self.unreadable_offsets = make.counter(
+            "penstock_unreadable_offsets_total",
+            "Offsets whose bytes no client could read, set aside under input.unreadable; one dead letter names each range.",
+        )
+        self.topic_recreations = make.counter(
+            "penstock_topic_recreations_total",
+            "How often the input topic was found deleted and made anew.",
+        )
+        self.stalled_partitions = make.gauge(
+            "penstock_stalled_partitions",
+            "Owned partitions in which records wait and nothing was read for 30 s.",
+        )
+        self.open_transaction_offsets = make.gauge(
+            "penstock_open_transaction_offsets",
+            "Offsets of owned partitions that wait for the end of a producer's transaction, where that takes longer than 30 s.",
+        )
+
     def _declare_flow(self, make: Declarations) -> None:
         place: Labels = {"topic": None, "partition": None}
         self.lag_records = make.gauge(
@@ -174,6 +207,22 @@ class Metrics:
             "penstock_reference_decoded_records_total",
             "Records decoded by the slow reference path, because their schema is beyond the native codec.",
         )
+
+        self.rows_read = make.counter(
+            "penstock_rows_read_total",
+            "Records whose fields could be read, counted as they are decoded: what the two below are a share of.",
+        )
+        self.missing_values = make.counter(
+            "penstock_missing_values_total",
+            f"Values that were null, absent or NaN, by feature, before its policy; each number of a vector counts. Features past the first {feature_labels_max} are counted together, as `{others}`.",
+            {"feature": None},
+        )
+        self.unseen_values = make.counter(
+            "penstock_unseen_values_total",
+            "Categories that the feature's table does not hold, by feature, before its policy; labels as above.",
+            {"feature": None},
+        )
+        self._counted: tuple[int, NDArray[np.int64] | int, NDArray[np.int64] | int] = (0, 0, 0)
 
     def _declare_worker(self, make: Declarations) -> None:
         self.model_info = make.gauge(
@@ -228,6 +277,17 @@ class Metrics:
         self.records.labels(outcome="rejected").inc(len(outcome.rejections))
         for rejection in outcome.rejections:
             self.rejected.labels(reason=rejection.reason).inc()
+
+    def count_values(self, counts: ValueCounts) -> None:
+        """Count what was decoded since the last call."""
+        now = (counts.rows, counts.missing.copy(), counts.unseen.copy())
+        rows, missing, unseen = self._counted
+        self._counted = now
+        self.rows_read.inc(now[0] - rows)
+        for metric, more in ((self.missing_values, now[1] - missing), (self.unseen_values, now[2] - unseen)):
+            for place in np.flatnonzero(more).tolist():
+                name = counts.features[place] if place < feature_labels_max else others
+                metric.labels(feature=name).inc(int(more[place]))
 
     def count_ages(self, timestamps_ms: NDArray[np.int64], *, now_ms: int) -> None:
         """Count the end-to-end age of delivered records; those without a timestamp (-1) have none.

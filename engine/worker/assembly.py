@@ -38,6 +38,7 @@ from penstock.engine.worker.calibration import batch_bound_s, cost_curve, rehear
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
+from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.worker")
@@ -70,6 +71,7 @@ class Link:
     report: Callable[[WorkerStatus], None]
     contact: Callable[[bool], Contact | None] = lambda _: None
     member: Callable[[], bool | None] = lambda: None
+    reading: Callable[[], Reading] = Reading
     schemas: SchemaStore | None = None
     prefixes: OutputPrefixes | None = None
 
@@ -191,8 +193,10 @@ def make_worker(
         reference_records=lambda: decoder.reference_records,
         events=events,
         contact=link.contact,
+        reading=link.reading,
         member=link.member,
         beat=note.beat,
+        values=decoder.counts,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(
@@ -310,15 +314,22 @@ def _explaining(
         return None
     explainer = make_explainer(bundle, model, settings.explain, device=model.device, clock=clock)
     tables = [feature.categories or None for feature in bundle.signature.column_features]
-    encoders: dict[tuple[str, str | None, str, str], ExplanationEncoder] = {}
+    encoders: dict[tuple[str | None, ...], ExplanationEncoder] = {}
 
     def encode(source: Records, matrix: NDArray[np.generic], attributions: Attributions) -> list[bytes]:
-        kind = (attributions.method, attributions.background, attributions.output_name, attributions.space)
+        kind = (
+            attributions.method,
+            attributions.background,
+            attributions.output_name,
+            attributions.space,
+            source.topic_id,
+        )
         if kind not in encoders:
             encoders[kind] = ExplanationEncoder(
                 prefix=prefix,
                 topic=settings.input.topic,
                 cluster=cluster,
+                topic_id=source.topic_id,
                 model_name=bundle.name,
                 model_version=bundle.version,
                 model_digest=bundle.digest,
@@ -355,19 +366,22 @@ def _prediction_encoder(
     settings: Settings, cluster: str, bundle: Bundle, prefix: bytes
 ) -> Callable[[Records, Predictions, int], list[bytes]]:
     names = tuple(output.name for output in bundle.outputs)
-    encoder = PredictionEncoder(
-        prefix=prefix,
-        topic=settings.input.topic,
-        cluster=cluster,
-        model_name=bundle.name,
-        model_version=bundle.version,
-        model_digest=bundle.digest,
-        output_names=names,
-        classes=bundle.classes,
-    )
+    encoders: dict[str | None, PredictionEncoder] = {}  # by the topic's id: one, until the topic is made anew
 
     def encode(source: Records, predictions: Predictions, predicted_at_ms: int) -> list[bytes]:
-        return encoder.encode(
+        if source.topic_id not in encoders:
+            encoders[source.topic_id] = PredictionEncoder(
+                prefix=prefix,
+                topic=settings.input.topic,
+                cluster=cluster,
+                topic_id=source.topic_id,
+                model_name=bundle.name,
+                model_version=bundle.version,
+                model_digest=bundle.digest,
+                output_names=names,
+                classes=bundle.classes,
+            )
+        return encoders[source.topic_id].encode(
             source.partitions,
             source.offsets,
             source.timestamps_ms,

@@ -33,6 +33,7 @@ from penstock.engine.worker.assembly import (
     worker_name,
 )
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
     from penstock.connectors.registry.client import RegistryConfig
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("penstock.worker")
 
 max_poll_interval_s = 300.0
+secret_characters_max = 65_536
 fetch_memory_bytes_max = 128 << 20
 send_memory_bytes_max = 256 << 20
 
@@ -81,13 +83,22 @@ def registry_config(settings: RegistrySettings) -> "RegistryConfig":
 
 
 def secret(value: SecretStr | None, file: Path | None) -> str | None:
-    """A secret from the settings, or from its file, without the line end. Raises ConfigError."""
+    """A secret from the settings, or from its file, where one line end does not count. Raises ConfigError."""
     if value is not None or file is None:
         return value.get_secret_value() if value is not None else None
     try:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the secret in {file}") from error
+        with file.open(encoding="utf-8", newline="") as lines:
+            text = lines.read(secret_characters_max + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read the secret in {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"the secret in {file} is not UTF-8 text") from None
+    if len(text) > secret_characters_max:
+        raise ConfigError(f"the secret in {file} is longer than {secret_characters_max} characters")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text or "\0" in text:
+        raise ConfigError(f"the secret in {file} {'holds a NUL character' if text else 'is empty'}")
+    return text
 
 
 def topics_of(settings: Settings) -> list[str]:
@@ -135,7 +146,9 @@ def open_kafka_worker(
                 error.strerror,
             )
         bundle = open_bundle(settings)
-        link = kafka_link(settings, name=name, clock=clock, held=held)
+        let_in = run_folder / "let-in"  # a worker of this deployment has been let in by the brokers before
+        link = kafka_link(settings, name=name, clock=clock, held=held, proven=let_in.exists())
+        let_in.touch()
         worker = make_worker(
             settings,
             link,
@@ -151,9 +164,16 @@ def open_kafka_worker(
         yield worker
 
 
-def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) -> Link:
-    """The two ends on Kafka. Raises ConfigError for a missing topic, UnavailableError when nobody answers."""
-    config = replace(client_config(settings.kafka), properties={"client.id": name, **settings.kafka.client})
+def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, proven: bool = False) -> Link:
+    """The two ends on Kafka. Raises ConfigError for a missing topic, UnavailableError when nobody answers.
+
+    `proven`: the brokers have let this deployment in before, so what a token server or TLS refuses now may pass.
+    """
+    config = replace(
+        client_config(settings.kafka),
+        properties={"client.id": name, **settings.kafka.client},
+        proven=proven,
+    )
     admin = KafkaAdmin(config)
     counts = admin.partition_counts(topics_of(settings))
     require_topics(counts)
@@ -182,6 +202,9 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
             exactly_once=exactly_once,
             max_poll_interval_s=max_poll_interval_s,
             memory_bytes_max=fetch_memory_bytes_max,
+            clock=clock,
+            unreadable=settings.input.unreadable,
+            recreated=settings.input.recreated,
         )
         sources.append(source)
         return source
@@ -229,6 +252,7 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack) 
         report=_reporter(settings, config, clock, held),
         contact=contact,
         member=member,
+        reading=lambda: sources[0].reading() if sources else Reading(),
         schemas=registry,
         prefixes=output_prefixes(
             predictions=output.predictions,

@@ -1,6 +1,5 @@
 """Starts a worker's process. Loads next to nothing, so that the first worker can load its libraries while the supervisor loads its own."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -11,18 +10,6 @@ from pathlib import Path
 
 exit_not_ready = 4
 exit_retry = 75  # a worker's way to say: start me again (EX_TEMPFAIL)
-
-
-def quiet_logging(who: str) -> None:
-    """Our own lines from INFO on, and of any library's only what is a warning: they may quote addresses and payloads.
-
-    Kafka's client repeats itself while a broker is away; what there is to say of that is said once, as an event.
-    """
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format=f"%(asctime)s {who} %(levelname)s %(message)s"
-    )
-    logging.getLogger("penstock").setLevel(logging.INFO)
-    logging.getLogger("penstock.kafka").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

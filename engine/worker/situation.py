@@ -45,6 +45,7 @@ class Situation:
         self._joining_reason = ""
         self._waiting: dict[int, _Waiting] = {}
         self._rejected: dict[Reason, Repeated] = {}
+        self.input_waits: Sequence[Wait] = ()  # what the reading of the input waits for
 
     @property
     def reachable(self) -> bool:
@@ -212,6 +213,7 @@ class Situation:
             Wait(partition=partition, since_ms=waiting.since_ms, reason=waiting.held.reason)
             for partition, waiting in sorted(self._waiting.items())
         ]
+        waits += self.input_waits
         if self._joining_reason and self._joining_since_s is not None:
             age_ms = round((self._clock.monotonic_s() - self._joining_since_s) * 1000)
             since_ms = self._clock.wall_ms() - age_ms

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from penstock.engine.clock import Clock
+from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.hooks import Contact, Waiting
@@ -14,7 +15,9 @@ from penstock.engine.pipeline.ledger import Ledger
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard, WorkerState, WorkerStatus
+from penstock.engine.worker.input_state import InputState
 from penstock.engine.worker.situation import Situation, assignment_text
+from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
 
 gauges_every_s = 1.0
@@ -35,13 +38,16 @@ class Observer:
         report: Callable[[WorkerStatus], None],
         on_rebalance: Callable[[], None],
         reference_records: Callable[[], int],
+        values: ValueCounts,
         events: EventLog,
         contact: Callable[[bool], Contact | None] = lambda _: None,
+        reading: Callable[[], Reading] = Reading,
         member: Callable[[], bool | None] = lambda: None,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
-        second; `reference_records`: how many took the slow decoder so far; `contact`: what is known of the broker, and
+        second; `reference_records`: how many took the slow decoder so far; `values`: what features
+        lacked so far; `contact`: what is known of the broker, and
         whether to ask who is in the group; `member`: whether the group counts us among its members, None where that is
         not known. None of them waits."""
         self._metrics = metrics
@@ -55,11 +61,14 @@ class Observer:
         self._reference_counted = 0
         self._events = events
         self._contact = contact
+        self._reading = reading
+        self._input = InputState(metrics=metrics, events=events, topic=topic, clock=clock)
         self._member = member
         self._beat = beat
         self._situation = Situation(metrics=metrics, board=board, events=events, clock=clock)
         self._any_delivered = False
         self._began_s = clock.monotonic_s()
+        self._values = values
         self._last_turn_s: float | None = None
         self._gauges_due_s = 0.0
         self._assigned: set[int] = set()
@@ -174,6 +183,7 @@ class Observer:
         self._beat()
         self._tell_assigned()
         in_hand = waiting.batcher + waiting.compute + waiting.delivery
+        self._situation.input_waits = self._input.look(self._reading())
         contact = self._contact(self._situation.joining_long)
         self._situation.look(contact, member=self._member(), in_hand=in_hand)
         for queue in ("batcher", "compute", "delivery"):
@@ -181,6 +191,7 @@ class Observer:
         reference = self._reference_records()
         self._metrics.reference_decoded.inc(reference - self._reference_counted)
         self._reference_counted = reference
+        self._metrics.count_values(self._values)
         now_ms = self._clock.wall_ms()
         self._board.positions(offsets=self._positions, oldest_ms=self._oldest_ms)
         status = self._board.status()

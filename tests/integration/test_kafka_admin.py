@@ -206,7 +206,7 @@ def test_describing_is_not_reading(guarded: EmbeddedKafka, grant: Grant, topics:
 
 def test_a_wrong_password_is_a_wrong_setting_and_no_time_out(guarded: EmbeddedKafka) -> None:
     config = as_user(guarded, "ann", "wrong-canary")
-    with pytest.raises(ConfigError, match="uthentication") as told:
+    with pytest.raises(ConfigError, match=r"name and password .*kafka\.security\.username") as told:
         KafkaAdmin(config, timeout_s=3.0).cluster_id()
     assert "canary" not in str(told.value)
     assert "canary" not in repr(config)
@@ -294,3 +294,35 @@ def test_a_token_is_fetched_and_accepted(bearer: EmbeddedKafka, tokens: TokenSer
         assert "canary" not in str(told.value)
     assert "scope=kafka" in tokens.asked[0]
     assert secret not in repr(config)
+
+
+def test_a_token_server_that_is_away_is_no_wrong_setting(bearer: EmbeddedKafka) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    config = ClientConfig(
+        bootstrap_servers=bearer.users_bootstrap_servers,
+        protocol="SASL_PLAINTEXT",
+        mechanism="OAUTHBEARER",
+        oauth_token_url=f"http://127.0.0.1:{port}/token",
+        oauth_client_id="penstock",
+        oauth_client_secret="shh",
+    )
+    with pytest.raises(UnavailableError, match="no token yet"):
+        KafkaAdmin(config, timeout_s=2.0).cluster_id()
+
+
+def test_a_client_that_was_let_in_before_waits_for_a_token_server_that_forgot_it(
+    bearer: EmbeddedKafka, tokens: TokenServer
+) -> None:
+    config = ClientConfig(
+        bootstrap_servers=bearer.users_bootstrap_servers,
+        protocol="SASL_PLAINTEXT",
+        mechanism="OAUTHBEARER",
+        oauth_token_url=f"http://127.0.0.1:{tokens.server_address[1]}/token",
+        oauth_client_id="penstock",
+        oauth_client_secret="wrong-canary",
+        proven=True,
+    )
+    with pytest.raises(UnavailableError, match="no token yet") as told:
+        KafkaAdmin(config, timeout_s=2.0).cluster_id()
+    assert "canary" not in str(told.value)

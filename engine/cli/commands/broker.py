@@ -39,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="how many nodes (default 1)")
     parser.add_argument(
+        "--secure",
+        type=Path,
+        metavar="DIR",
+        help="also listen with TLS, passwords (PLAIN, SCRAM), tokens and client certificates, under ACLs; certificates, users "
+        "and settings to copy from are written to DIR",
+    )
+    parser.add_argument(
         "--topic",
         action="append",
         default=[],
@@ -71,6 +78,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         data=arguments.data,
         port=arguments.port,
         jvm="full",
+        secure=arguments.secure,
         announce=terminal.say,
     )
     with kafka:
@@ -89,9 +97,28 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 else f"topic {name} is there already, with {there[name]} partitions"
             )
         terminal.say(f"Kafka is ready: {kafka.bootstrap_servers}   (Ctrl-C ends it)")
+        secured = {}
+        if kafka.secure is not None:
+            written = kafka.secure.write_settings(
+                users_servers=kafka.users_bootstrap_servers,
+                certificates_servers=kafka.certificates_bootstrap_servers,
+            )
+            terminal.say(f"with a password or a token (SASL_SSL): {kafka.users_bootstrap_servers}")
+            terminal.say(f"with a certificate (SSL): {kafka.certificates_bootstrap_servers}")
+            terminal.say(f"settings to copy from: {', '.join(map(str, written))}")
+            terminal.say(
+                "no user may do anything yet: `penstock acl` prints what to allow; the first address has no password and may do "
+                "everything, and only this machine reaches it"
+            )
+            secured = {
+                "users_bootstrap_servers": kafka.users_bootstrap_servers,
+                "certificates_bootstrap_servers": kafka.certificates_bootstrap_servers,
+                "secure": str(kafka.secure.folder),
+            }
         terminal.result(
             {
                 "bootstrap_servers": kafka.bootstrap_servers,
+                **secured,
                 "nodes": [{"number": number, "pid": kafka.pid(number)} for number in kafka.node_numbers],
                 "folder": str(kafka.folder),
             }

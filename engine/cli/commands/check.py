@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.engine.clock import SystemClock
-from penstock.engine.console.terminal import Terminal
+from penstock.engine.console.terminal import Terminal, printable
 from penstock.engine.models.runtime.gpu_modes import ExecutionMode
 from penstock.engine.settings.model import load_settings
 from penstock.engine.worker.preflight import Findings, check_kafka, check_model, check_registry
@@ -96,9 +96,9 @@ def _runtime(findings: Findings) -> dict[str, Any] | None:
 
 def _show(findings: Findings, terminal: Terminal) -> None:
     for what, found in findings.good:
-        terminal.say(Text.assemble(("ok     ", "green"), f"{what:<14}{found}"))
+        terminal.say(Text.assemble(("ok     ", "green"), f"{what:<14}{printable(found)}"))
     for what, fault in findings.faults:
-        terminal.say(Text.assemble(("fault  ", "bold red"), f"{what:<14}{fault}"))
+        terminal.say(Text.assemble(("fault  ", "bold red"), f"{what:<14}{printable(fault)}"))
     if findings.model is None:
         return
     warmup = _table("warm-up", "rows", "first, ms", "warm, ms", "rows/s")

@@ -278,7 +278,7 @@ def _say_letter(letter: Letter, decoded: Any, why_not: str, terminal: Terminal) 
     if decoded is None:
         terminal.say(f"not decoded: {why_not}")
     else:
-        terminal.say(orjson.dumps(decoded, default=str, option=orjson.OPT_INDENT_2).decode())
+        terminal.say_lines(orjson.dumps(decoded, default=str, option=orjson.OPT_INDENT_2).decode())
 
 
 def _replay(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
@@ -336,7 +336,7 @@ def _say_report(report: Replay, settings: Settings, terminal: Terminal, *, verb:
         terminal.say(f"{report.already} were put back before and are passed over (--again includes them)")
     if report.gone:
         terminal.say(
-            f"{report.gone} cannot be put back: too long for their letter, and gone from {settings.input.topic}"
+            f"{report.gone} cannot be put back: their bytes are not in their letter, and not in {settings.input.topic} any more"
         )
     if report.foreign:
         terminal.say(f"{report.foreign} are of another input topic and are passed over")

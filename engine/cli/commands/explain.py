@@ -12,7 +12,7 @@ from rich.text import Text
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.json_rows import JsonRows
 from penstock.engine.console.reasons import FeatureShare, draw, signed_bar
-from penstock.engine.console.terminal import Terminal
+from penstock.engine.console.terminal import Terminal, printable
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.features.policies import FeaturePolicies
 from penstock.engine.models.bundle.bundle import Bundle
@@ -118,11 +118,19 @@ def _show_each(
     for row in range(len(matrix)):
         reasons = reasons_of(bundle, matrix[row], attributions.values[row])
         index = int(attributions.output_index[row])
-        target = predictions.classes[index] if index < len(predictions.classes) else attributions.output_name
+        target = _target(predictions, attributions.output_name, index)
         score = float(attributions.base[row] + attributions.values[row].sum())
         if row < shown_max:
             terminal.say(
-                _headline(row, predictions, target, score, float(attributions.base[row]), attributions.space)
+                _headline(
+                    row,
+                    predictions,
+                    target,
+                    score,
+                    float(attributions.base[row]),
+                    attributions.space,
+                    as_share=bundle.outputs[0].meaning == "probability",
+                )
             )
             terminal.say(draw(reasons, top=top))
             terminal.say("")
@@ -148,17 +156,32 @@ def _show_each(
     terminal.result({"model": model, "records": results})
 
 
-def _headline(row: int, predictions: Predictions, target: str, score: float, base: float, space: str) -> Text:
+def _target(predictions: Predictions, output: str, index: int) -> str:
+    """What the explained number speaks of: one number for two classes is the second one's."""
+    classes, width = (
+        predictions.classes,
+        predictions.outputs[output].shape[1] if output in predictions.outputs else 0,
+    )
+    if width == 1:
+        return classes[1] if len(classes) == 2 else output
+    return classes[index] if index < len(classes) else output
+
+
+def _headline(
+    row: int, predictions: Predictions, target: str, score: float, base: float, space: str, *, as_share: bool
+) -> Text:
+    """`as_share`: the scores of the first output are probabilities, and shown as percentages."""
     text = Text(f"record {row + 1}: ", style="bold")
     if predictions.labels is not None:
         label = predictions.classes[int(predictions.labels[row])]
-        text.append(label, style="bold")
+        text.append(printable(label), style="bold")
         first = next(iter(predictions.outputs.values()))
-        if first.shape[1] == len(predictions.classes):
+        if as_share and first.shape[1] == len(predictions.classes):
             text.append(f" ({first[row, int(predictions.labels[row])]:.1%})")
         text.append("   ")
     text.append(
-        f"{space.replace('_', ' ')} of {target} {score:.4g}, where {base:.4g} is usual", style="grey70"
+        f"{space.replace('_', ' ')} of {printable(target)} {score:.4g}, where {base:.4g} is usual",
+        style="grey70",
     )
     return text
 
@@ -173,7 +196,7 @@ def _show_overall(bundle: Bundle, attributions: Attributions, terminal: Terminal
     )
     for place in shown.tolist():
         bar = signed_bar(float(strength[place]), full=float(strength[order[0]]), cells=24)
-        terminal.say(bar[25:] + Text(f" {strength[place]:8.4f}  {names[place]}"))
+        terminal.say(bar[25:] + Text(f" {strength[place]:8.4f}  {printable(names[place])}"))
     terminal.result(
         {
             "records": len(attributions.base),

@@ -2,12 +2,14 @@
 
 import argparse
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from penstock.engine.console.terminal import Terminal
+from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.packaging.optimize import Optimized, error_allowed_default
 from penstock.engine.models.packaging.package import PackageReport, package
 from penstock.engine.models.packaging.parity import tolerance_default
@@ -35,6 +37,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rows that explanations are relative to: .npy, .csv or .parquet",
     )
     parser.add_argument("--rows", type=Path, metavar="FILE", help="more rows to prove parity on")
+    parser.add_argument(
+        "--expected",
+        type=Path,
+        metavar="FILE",
+        help="what the original answers to --rows: .npy, .csv or .parquet, a column for each class or output",
+    )
+    parser.add_argument(
+        "--unproved",
+        action="store_true",
+        help="accept outputs that could be compared with nothing of the original's (else exit code 1)",
+    )
+    parser.add_argument(
+        "--missing",
+        type=float,
+        metavar="NUMBER",
+        help="a number that stands for a missing value, as XGBoost's missing=-999, which a model file does not keep; of one "
+        'feature only: "sentinel" in --features',
+    )
     parser.add_argument(
         "--input-schema", type=Path, metavar="FILE", help="Avro schema of the input records (.avsc)"
     )
@@ -93,6 +113,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         classes=arguments.classes,
         background=arguments.background,
         rows=arguments.rows,
+        expected=arguments.expected,
+        missing=arguments.missing,
         input_schema=arguments.input_schema,
         tolerance=arguments.tolerance,
         optimize_within=within if arguments.optimize else None,
@@ -110,8 +132,14 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 terminal.say(f"{each.name}: {each.fault}")
         kept = report.optimized
         terminal.say(f"kept: {kept.chosen.name}: {kept.reason}; measured on {kept.device}")
+    unproved = report.parity.not_compared and not arguments.unproved
+    if unproved:
+        terminal.say(
+            f"not compared with the original: {', '.join(report.parity.not_compared)}; the bundle is written. Give the "
+            "original's answers (--rows FILE --expected FILE), or accept it (--unproved)"
+        )
     terminal.result(_json(report))
-    return 0
+    return 1 if unproved else 0
 
 
 def _words(text: str) -> list[str]:
@@ -122,18 +150,34 @@ def _facts(report: PackageReport) -> dict[str, str]:
     bundle, parity = report.bundle, report.parity
     features = bundle.signature.features
     categories = sum(feature.kind == "category" for feature in features)
-    rows = f"{parity.rows_given} given, {parity.rows_made_up} on thresholds and with values missing"
+    rows = f"{parity.rows_given} given, {parity.rows_made_up} made up (on thresholds, of other decimals, with gaps)"
+    markers = sorted({feature.sentinel for feature in features if feature.sentinel is not None})
     return {
         "bundle": str(report.path),
         "model": f"{bundle.name} {bundle.version}, from {bundle.manifest.provenance['source']}",
         "digest": bundle.digest,
         "features": f"{len(features)}" + (f", {categories} of them categories" if categories else ""),
         "classes": ", ".join(bundle.classes) or "none",
+        "outputs": ", ".join(
+            f"{output.name} ({output.meaning.replace('_', ' ')})" for output in bundle.outputs
+        ),
+        "missing values": ", ".join(["null, absent, NaN", *(f"{marker:g}" for marker in markers)]),
         "explained by": _explained_by(report),
+        "worker's memory": f"about {as_text(worker_bytes(bundle))} (an estimate, by the size of the model)",
         "native trees": _native(report),
         "compared on": f"{parity.rows_given + parity.rows_made_up} rows: {rows}",
-        "largest difference": f"{parity.difference_max:.2g} (allowed: {parity.tolerance:g})",
+        "compared with": _compared_with(report),
+        "largest difference": f"{parity.difference_max:.2g} (allowed: {parity.tolerance:g})"
+        if parity.compared
+        else "not compared",
     }
+
+
+def _compared_with(report: PackageReport) -> str:
+    """Which output was compared with what."""
+    parity = report.parity
+    parts = [f"{name}: {what}" for name, what in parity.compared.items()]
+    return "; ".join([*parts, *(f"{name}: not compared" for name in parity.not_compared)])
 
 
 def _explained_by(report: PackageReport) -> str:
@@ -222,14 +266,17 @@ def _json(report: PackageReport) -> dict[str, Any]:
         "source": bundle.manifest.provenance["source"],
         "features": list(bundle.signature.columns),
         "classes": list(bundle.classes),
+        "outputs": [asdict(output) for output in bundle.outputs],
         "trees": bundle.trees,
+        "worker_bytes": worker_bytes(bundle),
         "covers": bundle.covers,
         "background_digest": bundle.background_digest,
         "parity": {
             "rows_given": parity.rows_given,
             "rows_made_up": parity.rows_made_up,
-            "rows_narrowed": parity.rows_narrowed,
-            "difference_max": parity.difference_max,
+            "difference_max": parity.difference_max if parity.compared else None,
+            "compared": dict(parity.compared),
+            "not_compared": list(parity.not_compared),
             "tolerance": parity.tolerance,
         },
         "runtime": {

@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.engine.console.logs import add_logging_arguments, configure_logging, logging_words
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.worker.process import Command, quiet_logging, started_ahead
+from penstock.engine.worker.process import Command, started_ahead
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,15 +27,16 @@ logger = logging.getLogger("penstock")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("settings", type=Path, metavar="penstock.yaml", help="the settings file")
+    add_logging_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Supervise until stopped."""
-    quiet_logging("supervisor")
+    configure_logging("supervisor", form=arguments.log_format, level=arguments.log_level)
     # Until there is a supervisor to tell: nothing is in hand yet, so a stop is an end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    command = Command(arguments=(str(arguments.settings),))
+    command = Command(arguments=(str(arguments.settings), *logging_words(arguments)))
     with ExitStack() as held:
         try:
             run_folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-run-")))

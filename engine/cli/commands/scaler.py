@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import ScalingSettings, Settings, load_settings
-from penstock.engine.worker.process import quiet_logging
 
 if TYPE_CHECKING:
     from penstock.engine.scaling.keda_service import TlsFiles
@@ -23,12 +23,13 @@ example = "penstock scaler penstock.yaml"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `penstock scaler` takes."""
     parser.add_argument("settings", type=Path, metavar="penstock.yaml", help="the settings of the workers")
+    add_logging_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until SIGTERM or Ctrl-C. Raises ConfigError for a port, a topic or a certificate that cannot be had."""
     settings = load_settings(arguments.settings)
-    quiet_logging("scaler")
+    configure_logging("scaler", form=arguments.log_format, level=arguments.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -5,6 +5,7 @@ coalitions are evaluated in one run of the model, and the values are one matrix 
 """
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ exact_features_max = 16
 
 
 class SampledExplainer:
-    """The Explainer port for any model; values are in the model's own output: `probability` with classes, else `value`.
+    """The Explainer port for any model; values are in the model's own output, whose meaning is the space.
 
     Not to be shared by threads: the rows to evaluate are put together in one buffer, again and again.
     """
@@ -38,8 +39,11 @@ class SampledExplainer:
         signature: Signature,
         background: NDArray[np.generic] | None,
         settings: ExplainSettings,
+        *,
+        meanings: Mapping[str, str] | None = None,
     ) -> None:
         """Where `settings.samples` suffice for all coalitions, all are evaluated, and the method is exact_enumeration.
+        `meanings`: what each output is (penstock.engine.models.bundle.manifest.Meaning), by name.
 
         Raises ConfigError: there is no background, or exact enumeration was asked for of too many features.
         """
@@ -65,6 +69,7 @@ class SampledExplainer:
         self._digest = hashlib.sha256(self._background.tobytes()).hexdigest()
         self._model = model
         self._output = settings.output
+        self._meanings = meanings or {}
         at_once = min(evaluated_at_once_max, cells_at_once_max // features)
         self._rows_at_once = max(1, at_once // (coalitions * len(self._background)))
         shape = (self._rows_at_once, len(self._background), coalitions, features)
@@ -95,7 +100,7 @@ class SampledExplainer:
             additivity_error=base + phi.sum(axis=1) - score,
             sampling_error=error,
             method="exact_enumeration" if self._exact else "sampled",
-            space="probability" if predictions.classes else "value",
+            space=self._meanings.get(name, "value"),
             background=self._digest,
         )
 

@@ -1,13 +1,20 @@
 """Arrays as .npy bytes: the same bytes for the same array, and nothing but numbers comes back."""
 
 import io
+import math
+import re
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.schemas.errors import ConfigError
 
-_allowed = tuple(np.dtype(name) for name in ("<f4", "<f8", "<i8"))
+_magic: Final = b"\x93NUMPY\x01\x00"
+_header: Final = re.compile(
+    rb"\{'descr': '(?P<dtype><f4|<f8|<i8)', 'fortran_order': False, "
+    rb"'shape': \((?P<shape>|[0-9]{1,18},|[0-9]{1,18}(?:, [0-9]{1,18}){1,7})\), \} *\n"
+)
 
 
 def to_npy(array: NDArray[np.generic]) -> bytes:
@@ -20,25 +27,19 @@ def to_npy(array: NDArray[np.generic]) -> bytes:
 def from_npy(data: bytes, *, name: str) -> NDArray[np.generic]:
     """The array in .npy bytes, read-only. Raises ConfigError naming the file when they are anything else.
 
-    The header is believed only when it fits the number of bytes that follow, so that it cannot ask for memory.
+    The header is matched, not evaluated as numpy does (a Python literal nested deeply enough ends the parser), and believed
+    only when it fits the number of bytes that follow, so that it cannot ask for memory.
     """
-    buffer = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(buffer)
-        if version != (1, 0):
-            raise ConfigError(f"{name} is not a .npy file of version 1.0")
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(buffer)
-    except ValueError as error:
-        raise ConfigError(f"{name} is not a .npy file") from error
-    body = data[buffer.tell() :]
-    count = 1
-    for extent in shape:
-        count *= extent
-    if (
-        fortran_order
-        or dtype not in _allowed
-        or count * dtype.itemsize != len(body)
-        or min(shape, default=0) < 0
-    ):
+    if not data.startswith(_magic):
+        raise ConfigError(f"{name} is not a .npy file of version 1.0")
+    begin = len(_magic) + 2
+    end = begin + int.from_bytes(data[len(_magic) : begin], "little")
+    header = _header.fullmatch(data[begin:end])
+    if header is None:
+        raise ConfigError(f"{name} does not hold a plain array of float32, float64 or int64")
+    dtype = np.dtype(header["dtype"].decode())
+    shape = tuple(int(extent) for extent in header["shape"].split(b",") if extent.strip())
+    body = data[end:]
+    if math.prod(shape) * dtype.itemsize != len(body):
         raise ConfigError(f"{name} does not hold a plain array of float32, float64 or int64")
     return np.frombuffer(body, dtype=dtype).reshape(shape)

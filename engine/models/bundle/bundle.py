@@ -6,6 +6,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Golden:
     labels: NDArray[np.int64] | None  # (G,)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Bundle:
     """A verified bundle, in memory: nothing is read from the folder again."""
 
@@ -55,6 +56,10 @@ class Bundle:
     background_digest: str | None
     input_schema: dict[str, Any] | None
     """The reader's Avro schema of the input records."""
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.model):,} bytes of model, {len(self.signature.features)} features"
+        return f"<Bundle {self.name} {self.version}: {parts}, digest {self.digest[:12]}>"
 
     @staticmethod
     def load(path: Path | str) -> "Bundle":
@@ -168,13 +173,18 @@ def _read_file(name: str, folder_descriptor: int) -> bytes:
         descriptor = os.open(name, flags, dir_fd=folder_descriptor)
     except OSError as error:
         raise ConfigError(f"cannot read {name}: {error.strerror} (links are refused)") from error
-    with os.fdopen(descriptor, "rb") as file:
+    with ExitStack() as held:
+        held.callback(os.close, descriptor)  # not fdopen's work: it raises for a folder
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             raise ConfigError(f"{name} is a link or not a file; copy the file itself")
         if status.st_size > _bytes_max[name]:
             raise ConfigError(f"{name} has {status.st_size} bytes, more than {_bytes_max[name]}")
-        data = file.read(status.st_size + 1)
+        file = held.enter_context(os.fdopen(descriptor, "rb", closefd=False))
+        try:
+            data = file.read(status.st_size + 1)
+        except OSError as error:
+            raise ConfigError(f"cannot read {name}: {error.strerror}") from error
     if len(data) != status.st_size:
         raise ConfigError(f"{name} changed while it was read")
     return data

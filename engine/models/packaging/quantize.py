@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 
+from penstock.engine.models.runtime.errors import runtime_reason
 from penstock.schemas.errors import ConfigError
 
 _products = ("MatMul", "Gemm")
@@ -54,9 +55,7 @@ def _made(model: bytes, make: Callable[[onnx.ModelProto], onnx.ModelProto]) -> b
     try:
         made = make(copy.deepcopy(proto))
     except _tool_errors as error:
-        raise ConfigError(f"the graph cannot be brought into this form: {_first_line(error)}") from error
+        raise ConfigError(
+            f"the graph cannot be brought into this form: {type(error).__name__}: {runtime_reason(error)}"
+        ) from error
     return bytes(made.SerializeToString(deterministic=True))
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().split("\n", 1)[0][:200]

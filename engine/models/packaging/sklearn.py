@@ -92,6 +92,7 @@ def _trees(model: Any, wishes: PackageOptions) -> Converted:
         exponential=read.exponential,
         source=f"scikit-learn {sklearn.__version__}",
         features=features,
+        cuts=read.cuts,
         predict=lambda rows: answer(given(rows)),
         notes=notes,
     )

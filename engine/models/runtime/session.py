@@ -13,8 +13,9 @@ from penstock.engine.features.signature import Signature
 from penstock.engine.gpu.device import Device, cuda_devices, parse_device
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
 from penstock.engine.models.bundle.run_options import Optimization
+from penstock.engine.models.runtime.errors import runtime_reason
 from penstock.engine.models.runtime.feeds import feed_of
-from penstock.engine.models.runtime.graph_io import Wiring, row_shape
+from penstock.engine.models.runtime.graph_io import Wiring, fixed_rows, row_shape
 from penstock.engine.models.runtime.onnx_runtime import onnx_runtime, runtime_errors
 from penstock.engine.models.runtime.timing import bucket_of
 from penstock.engine.ports import Predictions
@@ -121,8 +122,8 @@ def run_options(*, capture_as: int = -1) -> Any:
 
 def failure(error: Exception, device: Device) -> ModelError | InvariantError:
     """What an exception of a run means: the rows are at fault, or the device is."""
-    text = _first_line(error)
-    if device.cuda is not None and any(sign in text for sign in _device_faults):
+    text = runtime_reason(error)
+    if device.cuda is not None and any(sign in str(error) for sign in _device_faults):
         # A poisoned context fails every later row too, and none of them is at fault.
         return InvariantError(f"{device.name} has failed: {text}")
     return ModelError(f"ONNX Runtime: {text}")
@@ -140,15 +141,47 @@ def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.gener
         for each in signature.inputs
     }
     names = [graph_output.name for graph_output in session.get_outputs()]
+    fixed = fixed_rows(shapes.values())
+
+    def run_piece(matrix: NDArray[np.generic]) -> list[Any]:
+        try:
+            return list(session.run(names, {name: feed(matrix) for name, feed in feeds.items()}))
+        except runtime_errors() as error:
+            raise ConfigError(f"ONNX Runtime cannot run the model: {runtime_reason(error)}") from error
 
     def run(matrix: NDArray[np.generic]) -> dict[str, Any]:
-        try:
-            found = session.run(names, {name: feed(matrix) for name, feed in feeds.items()})
-        except runtime_errors() as error:
-            raise ConfigError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+        if not fixed:
+            return dict(zip(names, run_piece(matrix), strict=True))
+        whole = np.resize(matrix, (math.ceil(len(matrix) / fixed) * fixed, matrix.shape[1]))
+        pieces = [run_piece(piece) for piece in np.split(whole, len(whole) // fixed)]
+        found = [
+            [row for piece in each for row in piece][: len(matrix)]
+            if isinstance(each[0], list)
+            else np.concatenate(each)[: len(matrix)]
+            for each in zip(*pieces, strict=True)
+        ]
         return dict(zip(names, found, strict=True))
 
     return run
+
+
+def run_once(model: bytes) -> None:
+    """Load the graph on the CPU and run one row of zeros (empty texts): for trying a file, not for serving.
+
+    Raises ConfigError when it does not load or run.
+    """
+    session = _open_session(model, Device(), 1)
+    feeds = {}
+    for graph_input in session.get_inputs():
+        shape = [extent if isinstance(extent, int) and extent > 0 else 1 for extent in graph_input.shape]
+        kind = _graph_types.get(graph_input.type, "float32")
+        feeds[graph_input.name] = (
+            np.full(shape, "", dtype=object) if kind == "string" else np.zeros(shape, dtype=kind)
+        )
+    try:
+        session.run(None, feeds, run_options())
+    except runtime_errors() as error:
+        raise ConfigError(f"ONNX Runtime cannot run the model: {runtime_reason(error)}") from error
 
 
 def rewritten(model: bytes, device: Device) -> bytes:
@@ -163,7 +196,7 @@ def rewritten(model: bytes, device: Device) -> bytes:
         try:
             _new_session(model, device, options)
         except runtime_errors() as error:
-            raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+            raise ConfigError(f"ONNX Runtime refuses the model: {runtime_reason(error)}") from error
         return path.read_bytes()
 
 
@@ -196,7 +229,7 @@ def _cuda_fault(index: int) -> str | None:
         onnx_runtime().preload_dlls()
         session = _new_session(_smallest_model(), Device(cuda=index), _options(1, "all"))
     except runtime_errors() as error:
-        return f"ONNX Runtime cannot use the GPU ({_first_line(error)})"
+        return f"ONNX Runtime cannot use the GPU ({runtime_reason(error)})"
     if session.get_providers()[0] != _cuda_provider:
         return "the CUDA and cuDNN libraries that ONNX Runtime needs are not here"
     return None
@@ -217,7 +250,7 @@ def _open_session(
     try:
         session = _new_session(model, device, _options(threads, optimization), captures)
     except runtime_errors() as error:
-        raise ConfigError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+        raise ConfigError(f"ONNX Runtime refuses the model: {runtime_reason(error)}") from error
     wanted = _cpu_provider if device.cuda is None else _cuda_provider
     if session.get_providers()[0] != wanted:  # it falls back to the CPU with no more than a warning
         raise ConfigError(f"asked for {wanted}, but ONNX Runtime took {session.get_providers()[0]}")
@@ -280,7 +313,3 @@ def _check_outputs(session: Any, outputs: Sequence[ModelOutput], labels: Labels 
     for output in outputs:
         if types[output.name] not in ("tensor(float)", "tensor(double)", "tensor(float16)"):
             raise ConfigError(f"output {output.name} is a {types[output.name]}, not a tensor of floats")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]

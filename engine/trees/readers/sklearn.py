@@ -29,7 +29,7 @@ from sklearn.tree import (
 )
 
 from penstock.engine.trees.forest import Forest, PostTransform
-from penstock.engine.trees.readers.assemble import Tree, bits_set, float32_at_most, join_trees
+from penstock.engine.trees.readers.assemble import Tree, bits_set, float32_at_most, join_trees, narrowed
 from penstock.schemas.errors import ConfigError
 
 single_trees = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)
@@ -48,6 +48,8 @@ class SklearnTrees:
     """The answer is exp(raw score)."""
     categories: Mapping[int, Sequence[Any]] | None = None
     """Categories, as the estimator was given them, of each categorical column."""
+    cuts: tuple[tuple[float, ...], ...] = ()
+    """The thresholds of trees that compare doubles, column by column: Signature.cuts."""
 
 
 def is_trees(estimator: object) -> bool:
@@ -176,12 +178,14 @@ def _histogram_boosting(estimator: Any, labels: tuple[str, ...]) -> SklearnTrees
         for stage in estimator._predictors
         for output, predictor in enumerate(stage)
     ]
+    trees, cuts = narrowed(trees, estimator.n_features_in_)
     return SklearnTrees(
         forest=_joined(
             trees, estimator.n_features_in_, len(baseline), labels, posts[link], baseline.tolist()
         ),
         exponential=link == "LogLink",
         categories=categories,
+        cuts=cuts,
     )
 
 
@@ -198,7 +202,7 @@ def _histogram_tree(predictor: Any, columns: NDArray[np.int64], output: int) -> 
     }
     return Tree(
         feature=feature,
-        threshold=float32_at_most(np.asarray(nodes["num_threshold"], dtype=np.float64)),
+        threshold=np.asarray(nodes["num_threshold"], dtype=np.float64),
         yes=np.where(is_leaf, -1, nodes["left"].astype(np.int64)),
         no=np.where(is_leaf, -1, nodes["right"].astype(np.int64)),
         missing_yes=missing_left,

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from penstock.connectors.kafka.client import (
+    AccessErrors,
     ClientConfig,
     ClientErrors,
     base_config,
@@ -94,7 +95,9 @@ def test_what_the_library_does_not_accept_is_a_wrong_setting(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"refuses its settings: .*no\.such\.property"):
         open_client(AdminClient, base_config(replace(nowhere, properties={"no.such.property": 1})))
     (tmp_path / "ca.pem").write_text("no certificate")
-    with pytest.raises(ConfigError, match=r"refuses its settings: .*ssl\.ca\.location"):
+    with pytest.raises(
+        ConfigError, match=r"refuses its settings: kafka\.security\.ca_file .* holds no certificate"
+    ):
         open_client(AdminClient, base_config(replace(nowhere, protocol="SSL", ca_file=tmp_path / "ca.pem")))
 
 
@@ -131,7 +134,7 @@ def test_an_error_that_asks_for_an_abort_is_one() -> None:
 
 
 def test_a_time_out_is_explained_by_what_the_client_said_by_itself() -> None:
-    errors = ClientErrors()
+    errors = ClientErrors(nowhere)
     assert type(errors.explain("call")) is UnavailableError
     errors(KafkaError(KafkaError._TRANSPORT, "connection refused"))
     errors(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
@@ -142,4 +145,54 @@ def test_a_time_out_is_explained_by_what_the_client_said_by_itself() -> None:
     errors(KafkaError(KafkaError._TRANSPORT, "connection refused"))
     told = errors.explain("call")
     assert type(told) is ConfigError
-    assert str(told) == "cannot call: wrong password"
+    assert str(told).startswith("cannot call: the broker does not accept this name and password")
+
+
+no_token = KafkaError(
+    KafkaError._AUTHENTICATION, "Failed to acquire SASL OAUTHBEARER token: connection refused"
+)
+no_client = KafkaError(
+    KafkaError._AUTHENTICATION, 'Failed to acquire SASL OAUTHBEARER token: {"error":"invalid_client"}'
+)
+refused = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: invalid_token")
+bearer = replace(
+    nowhere,
+    protocol="SASL_PLAINTEXT",
+    mechanism="OAUTHBEARER",
+    oauth_token_url="http://127.0.0.1:1/",
+    oauth_client_id="c",
+)
+
+
+def test_a_token_server_that_is_away_is_waited_for() -> None:
+    errors = ClientErrors(bearer)
+    errors(no_token)
+    errors(refused)  # about the old token
+    assert errors.refusal("call", look=False) is None
+    assert type(errors.explain("call")) is UnavailableError
+    assert type(translate(no_token, "call")) is UnavailableError
+    assert type(translate(refused, "call")) is ConfigError
+
+
+def test_a_client_that_the_token_server_does_not_know_is_a_wrong_setting_at_the_first_start_only() -> None:
+    errors = ClientErrors(bearer)
+    errors(no_client)
+    told = errors.refusal("call", look=False)
+    assert type(told) is ConfigError
+    assert "oauth_client_id" in str(told)
+    again = ClientErrors(replace(bearer, proven=True))
+    again(no_client)
+    assert again.refusal("call", look=False) is None
+    assert type(again.explain("call")) is UnavailableError
+
+
+def test_a_working_consumer_is_not_dropped_for_a_refused_refresh(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = [0.0]
+    access = AccessErrors(monotonic_s=lambda: now_s[0])
+    for now_s[0] in range(0, 61, 10):
+        assert access.reaction(no_token) is None
+        assert access.reaction(refused) is None
+    assert len(caplog.records) == 2  # one a minute
+    now_s[0] += 61
+    assert type(access.reaction(refused)) is UnavailableError
+    assert access.reaction(KafkaError(KafkaError._TRANSPORT)) is None

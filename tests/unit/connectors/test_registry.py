@@ -299,3 +299,7 @@ def test_basic_auth_is_sent_and_never_shown(server: RegistryServer, clock: Clock
 def test_an_address_that_is_none_stops_the_start(clock: Clock) -> None:
     with pytest.raises(ConfigError, match=r"registry\.url"):
         Registry(RegistryConfig(url="http://[::1"), monotonic_s=clock.monotonic_s, sleep=clock.sleep)
+    for url in ("http://ada:CANARY@[::bad", "http://ada:CANARY@host"):
+        with pytest.raises(ConfigError) as caught:
+            Registry(RegistryConfig(url=url), monotonic_s=clock.monotonic_s, sleep=clock.sleep)
+        assert "CANARY" not in str(caught.value)

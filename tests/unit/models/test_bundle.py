@@ -105,6 +105,17 @@ def test_no_changed_or_cut_byte_goes_unnoticed(
     assert loaded.digest != Bundle.load(_folder(tmp_path_factory.mktemp("whole"), packaged)).digest
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json", "golden_rows.npy"])
+def test_a_folder_in_place_of_a_file_is_one_sentence(
+    tmp_path: Path, name: str, packaged: dict[str, bytes]
+) -> None:
+    folder = _folder(tmp_path, packaged)
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(ConfigError, match=f"{name} is a link or not a file"):
+        Bundle.load(folder)
+
+
 def test_the_way_to_a_bundle_may_be_a_link(tmp_path: Path) -> None:
     written = write_linear(tmp_path / "bundle")
     (tmp_path / "current").symlink_to("bundle")
@@ -166,12 +177,13 @@ def _runtime(**changes: Any) -> dict[str, Any]:
         ({"more": 1}, "more"),
         ({"name": "a\nb"}, "printable"),
         ({"outputs": []}, "no output"),
-        ({"outputs": [{"name": "scores", "width": 3}]}, "do not fit"),
+        ({"outputs": [{"name": "scores", "width": 3, "meaning": "probability"}]}, "do not fit"),
         ({"labels": {"classes": ["a", "a"], "output": "scores", "values": None}}, "twice"),
         ({"labels": {"classes": ["a", "b"], "output": "l", "values": [1, "x"]}}, "wrong type"),
         ({"labels": None}, "golden_labels"),
         ({"explain": {"trees": 1, "covers": False}}, "explain"),
-        ({"signature": {"features": [], "inputs": []}}, "features"),
+        ({"signature": {"features": [], "inputs": [], "cuts": []}}, "features"),
+        ({"signature": {"features": [], "inputs": []}}, "no list of cuts"),
         ({"signature": {"features": [{"name": "a"}], "inputs": []}}, "a feature is"),
         ({"files": {}}, "folder only"),
         ({"runtime": {}}, "member runtime"),
@@ -285,6 +297,10 @@ def _npy(header: str, body: bytes) -> bytes:
         _npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"cos\nsystem\n(S'true'\ntR."),
         _npy("{'descr': '<f4', 'fortran_order': True, 'shape': (2, 2), }", bytes(16)),
         _npy("__import__('os').system('true')", bytes(16)),
+        _npy("-" * 3000 + "1", bytes(16)),
+        _npy("(" * 3000, bytes(16)),
+        _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 400 + ",), }", bytes(16)),
+        _npy("{'descr': '<f4', 'fortran_order': False, 'shape': " + "-" * 3000 + "1, }", bytes(16)),
     ],
 )
 def test_npy_bytes_that_are_no_plain_array_are_refused(data: bytes) -> None:

@@ -1,12 +1,15 @@
 """KEDA's wire contract, in the order in which KEDA calls, over real gRPC."""
 
+import contextlib
 import importlib.util
 import json
 import math
 import queue
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +21,14 @@ from google.protobuf import descriptor_pb2
 from prometheus_client import CollectorRegistry
 
 from penstock.engine.scaling.collector import Collector
-from penstock.engine.scaling.keda_service import KedaService, Published, TlsFiles, metric_name, streams_max
+from penstock.engine.scaling.keda_service import (
+    KedaService,
+    Published,
+    TlsFiles,
+    metric_name,
+    require_tls_files,
+    streams_max,
+)
 from penstock.engine.scaling.loop import ScalerLoop, stale_after_s
 from penstock.engine.scaling.planner import Bounds, Plan
 from penstock.engine.scaling.reports import ReportBook
@@ -327,6 +337,7 @@ class Reading:
     """One partition with ten records that nobody has read."""
 
     partition, earliest, end, committed, oldest_unfinished_timestamp_ms, owner = 0, 0, 10, None, 999_000, None
+    high, fault, topic_id, committed_topic_id = 10, "", None, None
 
 
 def exposition(loop: ScalerLoop) -> dict[str, float]:
@@ -414,3 +425,124 @@ def test_the_messages_are_those_of_the_proto(tmp_path: Path) -> None:
     (expected,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
     del expected.service[:]
     assert file_descriptor() == expected
+
+
+class StallingProxy:
+    """Passes bytes between a client and the service until it is told to stand still; the connections stay open."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._still = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stall(self) -> None:
+        self._still.set()
+
+    def close(self) -> None:
+        for each in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                self._open += [client, server]
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                if not self._still.is_set():
+                    target.sendall(data)
+
+
+def test_peers_that_are_dead_give_their_streams_back(published: Published) -> None:
+    published.publish(plan_of(1))
+    service = KedaService(published, group="g", host="127.0.0.1", port=0, keepalive_s=1.0)
+    service.start()
+    proxy = StallingProxy(service.port)
+    try:
+        with (
+            grpc.insecure_channel(f"127.0.0.1:{proxy.port}") as dead,
+            grpc.insecure_channel(f"127.0.0.1:{service.port}") as alive,
+        ):
+            held = [Keda(dead).stream_is_active(ref) for _ in range(streams_max)]
+            for stream in held:
+                assert next(iter(stream)).result is True
+            keda = Keda(alive)
+            assert (
+                code_of(lambda: next(iter(keda.stream_is_active(ref)))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+            )
+            proxy.stall()
+            deadline_s = time.monotonic() + 20
+
+            def freed() -> bool:
+                stream = keda.stream_is_active(ref)
+                try:
+                    return bool(next(iter(stream)).result)
+                except grpc.RpcError:
+                    return False
+                finally:
+                    stream.cancel()
+
+            while not freed():
+                assert time.monotonic() < deadline_s, "the dead peers hold all streams"
+                threading.Event().wait(0.2)
+    finally:
+        proxy.close()
+        service.close()
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"\x0a\xff", b"garbage", b"\x0a\x02\xff\xfe", bytes(1000)])
+def test_garbage_is_refused_in_one_word_and_logs_nothing(
+    service: KedaService, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        for name in ("IsActive", "GetMetricSpec", "GetMetrics"):
+            call = channel.unary_unary(f"/externalscaler.ExternalScaler/{name}")
+            assert (
+                code_of(lambda call=call: call(data, timeout=keda_deadline_s))
+                is grpc.StatusCode.INVALID_ARGUMENT
+            )
+        stream = channel.unary_stream("/externalscaler.ExternalScaler/StreamIsActive")
+        assert (
+            code_of(lambda: list(stream(data, timeout=keda_deadline_s))) is grpc.StatusCode.INVALID_ARGUMENT
+        )
+    assert not caplog.records
+
+
+def test_a_file_that_is_no_certificate_is_named_with_its_setting(tmp_path: Path) -> None:
+    good = make_certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    other = make_certificate(tmp_path / "other")
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("-----BEGIN CERTIFICATE-----\nxxxx\n-----END CERTIFICATE-----\n")
+    binary = tmp_path / "binary.der"
+    binary.write_bytes(bytes(range(256)))
+    assert good.client_ca is not None
+    for files, sentence in (
+        (TlsFiles(certificate=good.certificate, key=other.key), "scaling.key_file: .* is not the key of"),
+        (
+            TlsFiles(certificate=garbage, key=good.key),
+            "scaling.certificate_file: .* hold no certificate with its key",
+        ),
+        (TlsFiles(certificate=good.certificate, key=binary), "scaling.key_file: .* is not in PEM form"),
+        (
+            TlsFiles(certificate=good.certificate, key=good.key, client_ca=garbage),
+            "scaling.client_ca_file: .* holds no",
+        ),
+        (
+            TlsFiles(certificate=good.certificate, key=good.key, client_ca=tmp_path),
+            "scaling.client_ca_file: cannot read",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            require_tls_files(files)
+    require_tls_files(good)

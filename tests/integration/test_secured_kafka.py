@@ -1,0 +1,214 @@
+"""A real Kafka with TLS, passwords, certificates and tokens: the right way in works, and each wrong one has its sentence."""
+
+import re
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.connectors.embedded.secured import SecureFolder
+from penstock.connectors.kafka.access import certificate_end
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
+
+pytestmark = pytest.mark.kafka
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Secured:
+    kafka: EmbeddedKafka
+    folder: Path
+    alien: Path
+
+    @property
+    def password(self) -> ClientConfig:
+        assert self.kafka.secure is not None
+        return ClientConfig(
+            bootstrap_servers=self.kafka.users_bootstrap_servers,
+            protocol="SASL_SSL",
+            mechanism="SCRAM-SHA-512",
+            username="worker",
+            password=self.kafka.secure.users["worker"],
+            ca_file=self.folder / "ca.pem",
+        )
+
+    @property
+    def certificate(self) -> ClientConfig:
+        return ClientConfig(
+            bootstrap_servers=self.kafka.certificates_bootstrap_servers,
+            protocol="SSL",
+            ca_file=self.folder / "ca.pem",
+            certificate_file=self.folder / "worker.pem",
+            key_file=self.folder / "worker.key",
+        )
+
+
+@pytest.fixture(scope="module")
+def secured(
+    start_kafka: Callable[..., EmbeddedKafka], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Secured]:
+    folder, alien = tmp_path_factory.mktemp("secure"), tmp_path_factory.mktemp("alien")
+    kafka = start_kafka(secure=folder)
+    SecureFolder(alien).make()
+    assert kafka.secure is not None
+    kafka.secure.issue("expired", common_name="worker", valid_days=-1)
+    yield Secured(kafka=kafka, folder=folder, alien=alien)
+    kafka.close()
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_a_name_and_a_password_are_let_in(secured: Secured, mechanism: str) -> None:
+    assert KafkaAdmin(replace(secured.password, mechanism=mechanism)).cluster_id()
+
+
+def test_a_certificate_is_let_in(secured: Secured) -> None:
+    assert KafkaAdmin(secured.certificate).cluster_id()
+
+
+def test_files_are_for_their_owner_alone_and_settings_work_as_they_stand(
+    secured: Secured, tmp_path: Path
+) -> None:
+    from penstock.engine.settings.model import load_settings
+    from penstock.engine.worker.kafka import client_config
+
+    kafka = secured.kafka
+    assert kafka.secure is not None
+    written = kafka.secure.write_settings(
+        users_servers=kafka.users_bootstrap_servers, certificates_servers=kafka.certificates_bootstrap_servers
+    )
+    rest = "input: {topic: in}\noutput: {predictions: out, dead_letters: dead}\nmodel: {path: m}\n"
+    for path in written:
+        whole = tmp_path / path.name
+        whole.write_text(path.read_text() + rest)
+        assert KafkaAdmin(client_config(load_settings(whole, {}).kafka)).cluster_id()
+    for file in secured.folder.iterdir():
+        assert file.stat().st_mode & 0o077 == 0, file
+
+
+@contextmanager
+def served(certificate: Path, key: Path) -> Iterator[str]:
+    """A port where this certificate is shown once; its address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with suppress(OSError), context.wrap_socket(connection, server_side=True):
+                pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(10)
+
+
+causes: dict[str, tuple[Callable[[Secured], ClientConfig], type[PenstockError], str, float]] = {
+    "wrong password": (
+        lambda s: replace(s.password, password="canary"), ConfigError, "does not accept this name and password .* kafka.security.username", 1.0
+    ),
+    "wrong password, PLAIN": (
+        lambda s: replace(s.password, password="canary", mechanism="PLAIN"), ConfigError, "does not accept this name and password", 1.0
+    ),
+    "wrong authority": (
+        lambda s: replace(s.password, ca_file=s.alien / "ca.pem"), ConfigError, "none of the authorities in kafka.security.ca_file", 1.0
+    ),
+    "no authority": (lambda s: replace(s.password, ca_file=None), ConfigError, "none of the system's authorities", 1.0),
+    "plain client at a TLS port": (
+        lambda s: ClientConfig(bootstrap_servers=s.password.bootstrap_servers),
+        ConfigError, "speaks TLS, and kafka.security.protocol is PLAINTEXT", 2.0,
+    ),
+    "plain SASL client at a TLS port": (
+        lambda s: replace(s.password, protocol="SASL_PLAINTEXT"), ConfigError, "speaks TLS, and kafka.security.protocol is SASL_PLAINTEXT", 2.0
+    ),
+    "TLS at a plain port": (
+        lambda s: replace(s.password, bootstrap_servers=s.kafka.bootstrap_servers), UnavailableError, "does not answer as TLS does", 6.0
+    ),
+    "expired certificate of ours": (
+        lambda s: replace(s.certificate, certificate_file=s.folder / "expired.pem", key_file=s.folder / "expired.key"),
+        ConfigError, "kafka.security.certificate_file .*expired.pem has expired on 20", 2.0,
+    ),
+    "certificate of another authority": (
+        lambda s: replace(s.certificate, certificate_file=s.alien / "worker.pem", key_file=s.alien / "worker.key"),
+        ConfigError, "does not accept the certificate in kafka.security.certificate_file", 2.0,
+    ),
+    "no certificate": (
+        lambda s: replace(s.certificate, certificate_file=None, key_file=None), ConfigError, "asks for a client's certificate", 2.0
+    ),
+    "key of another certificate": (
+        lambda s: replace(s.certificate, key_file=s.folder / "scaler.key"), ConfigError, "kafka.security.key_file .* is not the key of", 1.0
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", causes)
+def test_each_cause_has_its_own_sentence_in_time(secured: Secured, cause: str) -> None:
+    make, kind, sentence, within_s = causes[cause]
+    config = make(secured)
+    began_s = time.monotonic()
+    with pytest.raises(kind, match=sentence) as told:
+        KafkaAdmin(config, timeout_s=4.0).cluster_id()
+    assert time.monotonic() - began_s < within_s + 1.5  # a busy machine
+    assert "canary" not in str(told.value)
+
+
+def test_a_deployment_that_was_let_in_waits_where_tls_refuses_it(secured: Secured) -> None:
+    config = replace(secured.password, ca_file=secured.alien / "ca.pem", proven=True)
+    with pytest.raises(UnavailableError, match="none of the authorities"):
+        KafkaAdmin(config, timeout_s=2.0).cluster_id()
+    with pytest.raises(ConfigError, match="name and password"):
+        KafkaAdmin(replace(secured.password, password="x", proven=True), timeout_s=4.0).cluster_id()
+
+
+@pytest.mark.parametrize(
+    ("stem", "addresses", "days", "sentence"),
+    [
+        ("late", ("IP:127.0.0.1",), -1, "the certificate of the broker at .* has expired"),
+        ("astray", ("DNS:kafka.example",), 30, "is for another host; kafka.bootstrap_servers"),
+    ],
+)
+def test_a_wrong_certificate_of_the_broker_has_its_own_sentence(
+    secured: Secured, stem: str, addresses: tuple[str, ...], days: int, sentence: str
+) -> None:
+    from penstock.connectors.kafka.access import tls_fault
+
+    folder = SecureFolder(secured.folder)
+    folder.issue(stem, common_name="broker", addresses=addresses, valid_days=days)
+    with served(secured.folder / f"{stem}.pem", secured.folder / f"{stem}.key") as address:
+        fault = tls_fault(replace(secured.password, bootstrap_servers=address))
+    assert fault is not None
+    assert re.search(sentence, fault.sentence)
+
+
+def test_a_key_with_a_password_says_which_setting_is_wrong(secured: Secured) -> None:
+    locked = secured.folder / "locked.key"
+    subprocess.run(
+        ["openssl", "pkcs8", "-topk8", "-in", secured.folder / "worker.key", "-passout", "pass:right", "-out", locked],
+        check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    config = replace(secured.certificate, key_file=locked)
+    assert KafkaAdmin(replace(config, key_password="right")).cluster_id()
+    with pytest.raises(ConfigError, match=r"kafka\.security\.key_password does not open"):
+        KafkaAdmin(replace(config, key_password="canary"))
+    with pytest.raises(ConfigError, match=r"has a password: kafka\.security\.key_password"):
+        KafkaAdmin(config)
+
+
+def test_the_end_of_a_certificate_is_read(secured: Secured) -> None:
+    end = certificate_end(secured.folder / "worker.pem")
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", secured.folder / "worker.pem", "-noout", "-enddate", "-dateopt", "iso_8601"],
+        check=True, capture_output=True, text=True, timeout=30,
+    ).stdout  # fmt: skip
+    assert end is not None
+    assert f"{end:%Y-%m-%d %H:%M:%S}Z" in shown
+    assert certificate_end(secured.folder / "worker.key") is None
