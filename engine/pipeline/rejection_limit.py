@@ -65,6 +65,12 @@ class Breaker:
         if self._sentence is not None:
             raise TooManyRejectedError(self._sentence)
 
+    def trip(self, what: str) -> str:
+        """Stop for a reason that is not this partition's alone; the sentence for a person."""
+        if self._sentence is None:
+            self._trip(what, self._run_max)
+        return self._sentence or what
+
     def _longest_run(self, bad: NDArray[np.bool_]) -> int:
         """The longest run of bad ones that ends in this batch; keeps the length of the run that is still open."""
         good = np.flatnonzero(~bad)
@@ -109,17 +115,23 @@ class Breaker:
 
 
 class PartitionBreakers:
-    """A breaker for each partition that has bad records; clean streams cost it nothing."""
+    """A breaker for each partition that has bad records; clean streams cost it nothing.
+
+    When `run_max` records in a row are bad whatever partition they are of, those partitions stop that have their fair part in it:
+    a wrong schema does not write its letters partition by partition, and one bad record beside a flood stops nobody.
+    """
 
     def __init__(self, *, run_max: int, share_max: float, window: int) -> None:
         self._run_max, self._share_max, self._window = run_max, share_max, window
         self._breakers: dict[int, Breaker] = {}
+        self._run: Counter[int] = Counter()  # bad records in a row up to now, by partition
 
     def observe(
         self, places: Places, bad: NDArray[np.bool_], rejections: Sequence[Rejection]
     ) -> Mapping[int, str]:
         """Take in the next batch; the partitions that passed a limit in it, each with a sentence for a person."""
         if not self._breakers and not bad.any():
+            self._run.clear()
             return {}
         partitions, offsets = places()
         tripped: dict[int, str] = {}
@@ -142,4 +154,23 @@ class PartitionBreakers:
                 tripped[partition] = str(error)
             if breaker.clean:
                 del self._breakers[partition]
+        for partition in self._common_run(partitions, bad):
+            if partition not in tripped:
+                what = f"{self._run_max} records in a row, of several partitions, were rejected"
+                tripped[partition] = self._breakers[partition].trip(what)
         return tripped
+
+    def _common_run(self, partitions: NDArray[np.int32], bad: NDArray[np.bool_]) -> list[int]:
+        """The partitions with a fair part in a run of `run_max` over all of them; keeps the run that is still open."""
+        good = np.flatnonzero(~bad)
+        leading = len(bad) if len(good) == 0 else int(good[0])
+        self._run.update(partitions[:leading].tolist())
+        runs = [self._run]
+        if len(good):
+            self._run = Counter(partitions[int(good[-1]) + 1 :].tolist())
+            runs.append(self._run)
+        for run in runs:
+            if len(run) > 1 and run.total() >= self._run_max:
+                fair = run.total() / (4 * len(run))
+                return [partition for partition, count in run.items() if count >= fair]
+        return []

@@ -82,9 +82,11 @@ def test_what_has_tripped_stays_tripped() -> None:
 def test_each_partition_is_judged_by_its_own_records(
     batches: list[list[tuple[int, bool]]], run_max: int
 ) -> None:
-    """As three streams apart would be; the share plays no part here."""
+    """As three streams apart would be; the share plays no part here, and good records in between break what they share."""
+    batches = [[*((3, False) for _ in range(len(batch) > 0)), *batch, (3, False)] for batch in batches]
+    batches = [[each for pair in batch for each in (pair, (3, False))] for batch in batches]
     breakers = PartitionBreakers(run_max=run_max, share_max=1.0, window=1000)
-    history: dict[int, list[bool]] = {0: [], 1: [], 2: []}
+    history: dict[int, list[bool]] = {0: [], 1: [], 2: [], 3: []}
     tripped: set[int] = set()
     for batch in batches:
         partitions = np.array([partition for partition, _ in batch], dtype=np.int32)
@@ -106,3 +108,26 @@ def test_a_flood_of_records_without_a_value_names_the_setting_that_skips_them() 
     breaker = Breaker(run_max=2, share_max=1.0, window=100)
     with pytest.raises(TooManyRejectedError, match=r"input\.null_value: skip"):
         breaker.observe(np.array([True, True]), rejections_of([True, True], Reason.NULL_VALUE), np.arange(2))
+
+
+def observed(breakers: PartitionBreakers, partitions: list[int], bad: list[bool]) -> set[int]:
+    places = (np.array(partitions, np.int32), np.arange(len(bad), dtype=np.int64))
+    return set(breakers.observe(lambda: places, np.array(bad), rejections_of(bad)))
+
+
+def test_a_fault_of_all_partitions_stops_them_together() -> None:
+    """In whatever batches they come, and long before each of them has its own run."""
+    breakers = PartitionBreakers(run_max=100, share_max=1.0, window=1000)
+    assert observed(breakers, [0, 1, 2, 3] * 20, [True] * 80) == set()
+    assert observed(breakers, [0, 1, 2, 3] * 5, [True] * 20) == {0, 1, 2, 3}
+
+
+def test_one_bad_record_beside_a_flood_stops_only_the_flood() -> None:
+    breakers = PartitionBreakers(run_max=100, share_max=1.0, window=1000)
+    assert observed(breakers, [0] * 60 + [1] + [0] * 39, [True] * 100) == {0}
+
+
+def test_good_records_in_between_end_what_partitions_share() -> None:
+    breakers = PartitionBreakers(run_max=100, share_max=1.0, window=1000)
+    for _ in range(9):
+        assert observed(breakers, [0, 1] * 5 + [2], [True] * 10 + [False]) == set()
