@@ -38,6 +38,14 @@ class HandClock(StillClock):
 nothing = Waiting(batcher=0, compute=0, delivery=0)
 
 
+class NoValues:
+    """A model without features."""
+
+    features: tuple[str, ...] = ()
+    rows = 0
+    missing = unseen = np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Known:
     """penstock.engine.pipeline.hooks.Contact as a test sets it."""
@@ -69,7 +77,7 @@ class House:
         self.contact, self.member, self.ends = Known(), True, {0: 10, 1: 10}
         self.hooks = Observer(
             metrics=self.metrics, board=self.board, clock=self.clock, topic="in", ends=lambda _: self.ends,
-            report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events,
+            report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events, values=NoValues(),
             contact=lambda _: self.contact, member=lambda: self.member,
         )  # fmt: skip
         self.ledger = Ledger()
