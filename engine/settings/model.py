@@ -291,9 +291,12 @@ class OutputSettings(Section):
 class DeadLetterSettings(Section):
     """When so much is bad that the fault is not the records'."""
 
-    run_max: int = Field(1000, ge=1, description="stop after this many bad records in a row")
+    run_max: int = Field(1000, ge=1, description="stop a partition after this many bad records in a row")
     share_max: float = Field(
-        0.5, gt=0, le=1, description="stop when more than this share of the last `window` records is bad"
+        0.5,
+        gt=0,
+        le=1,
+        description="stop a partition when more than this share of its last `window` records is bad",
     )
     window: int = Field(10_000, ge=100, le=10_000_000, description="records that share_max is of")
 
