@@ -20,6 +20,7 @@ commands = {
     "scaler": "the scaler: KEDA external-push service and metrics",
     "lag": "how far behind, in records and in seconds",
     "dlq": "dead letters: list, show, replay",
+    "acl": "the least permissions of each role, for kafka-acls and Terraform",
     "explain": "one record's prediction and its reasons",
     "bench": "the figures of the README, measured here and now",
 }

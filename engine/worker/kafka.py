@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.permissions import lacks, require_permissions
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
 from penstock.connectors.kafka.source import KafkaSource
@@ -30,7 +31,8 @@ from penstock.engine.worker.assembly import (
     require_topics,
     worker_name,
 )
-from penstock.schemas.errors import ConfigError
+from penstock.engine.worker.permissions import permissions
+from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
 if TYPE_CHECKING:
     from penstock.connectors.registry.client import RegistryConfig
@@ -151,7 +153,22 @@ def open_kafka_worker(
         logger.info(
             "model %s %s on %s is verified and warm", bundle.name, bundle.version, worker.model.device.name
         )
-        yield worker
+        try:
+            yield worker
+        except (ConfigError, UnavailableError) as error:
+            _name_permission(settings, error)
+            raise
+
+
+def _name_permission(settings: Settings, error: PenstockError) -> None:
+    """Raises ConfigError naming the permission that a refusal is about: the client names neither topic nor group nor id."""
+    if "permission" not in str(error):
+        return
+    wanted = permissions(settings)["worker"]
+    require_permissions(client_config(settings.kafka), wanted)
+    for each in wanted:
+        if each.resource == "transactional-id" and "transactional id" in str(error):
+            raise ConfigError(f"{error}; {lacks(each)}") from error
 
 
 def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, proven: bool = False) -> Link:
@@ -164,6 +181,8 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
         properties={"client.id": name, **settings.kafka.client},
         proven=proven,
     )
+    # Write among them: else the first bad record would find out that no dead letter may be written.
+    require_permissions(config, permissions(settings)["worker"])
     admin = KafkaAdmin(config)
     counts = admin.partition_counts(topics_of(settings))
     require_topics(counts)
