@@ -1,6 +1,6 @@
 """What the engine needs of the world: connectors match these by shape, and only app.py knows both sides."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -42,6 +42,10 @@ class Source(Protocol):
 
     def resume(self) -> None:
         """Undo pause. Idempotent."""
+
+    def hold(self, partitions: Collection[int]) -> None:
+        """Fetch nothing from exactly these, whatever pause and resume say, until they are not named any more or are no
+        longer assigned; those no longer assigned are passed over."""
 
     def seek(self, positions: Positions) -> None:
         """Read these partitions from these offsets again; partitions no longer assigned are passed over."""

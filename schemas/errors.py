@@ -23,6 +23,10 @@ class UnavailableError(PenstockError):
     """Something remote did not answer: wait and repeat."""
 
 
+class AccessRefusedError(UnavailableError):
+    """Something remote refuses us: it will not pass until a person acts. Wait and repeat all the same, but say so."""
+
+
 class AbortedError(PenstockError):
     """The delivery did not happen, certainly: rewind every partition of it and process again."""
 

@@ -16,6 +16,9 @@ class Stage(StrEnum):
 class Reason(StrEnum):
     """What was wrong. Each is documented in docs/contracts.md."""
 
+    UNREADABLE = (
+        "unreadable"  # a range of offsets whose bytes no client can read (input.unreadable: set_aside)
+    )
     NULL_VALUE = "null_value"  # the record has no value (a tombstone)
     RECORD_TOO_LONG = "record_too_long"  # more bytes than input.record_bytes_max
     BAD_FRAMING = "bad_framing"  # magic byte, header or fingerprint is not what the framing asks for
@@ -30,7 +33,8 @@ class Reason(StrEnum):
     UNSEEN_CATEGORY = (
         "unseen_category"  # a category the model was not trained on, where the policy is to reject
     )
-    WRONG_TYPE = "wrong_type"  # a JSON value of another type than the feature
+    WRONG_TYPE = "wrong_type"  # a value of another type than the feature
+    NO_FEATURES = "no_features"  # the record has none of the model's fields: it is of another kind
     MODEL_FAILED = "model_failed"  # the model throws on this record, alone
     OUTPUT_NOT_FINITE = "output_not_finite"  # the model answers NaN or an infinity
     KILLED_WORKER = "killed_worker"  # a worker process died on this record twice

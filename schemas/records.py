@@ -1,6 +1,6 @@
 """Records as they arrive: columns, so that no stage handles them one by one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,10 +17,27 @@ def no_headers(_: int) -> Headers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable:
+    """Offsets `first` to before `next` of a partition hold bytes that no client can read; `why` is the client's reason."""
+
+    first: int
+    next: int
+    why: str
+
+    @property
+    def detail(self) -> str:
+        """For the dead letter."""
+        last = self.next - 1
+        where = f"offset {last}" if last == self.first else f"offsets {self.first} to {last}"
+        return f"{where} cannot be read: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Records:
     """N records of one topic in the order they were polled; within a partition the offsets ascend.
 
-    `timestamps_ms` is -1 where a record has none. `headers(i)` is asked only for records that are set aside.
+    `timestamps_ms` is -1 where a record has none. `headers(i)` is asked only for records that are set aside. Where `unreadable`
+    has an index, that row is no record: it stands for a range of offsets, has the offset of the first of them and no value.
     """
 
     topic: str
@@ -30,9 +47,27 @@ class Records:
     keys: list[bytes | None]
     values: list[bytes | None]
     headers: Callable[[int], Headers] = field(default=no_headers)
+    unreadable: Mapping[int, Unreadable] = field(default_factory=dict)
+    topic_id: str | None = None  # tells the topic from another of the same name, before or after it
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @staticmethod
+    def of_unreadable(
+        topic: str, partition: int, unreadable: Unreadable, *, topic_id: str | None = None
+    ) -> "Records":
+        """The one row that stands for a range of offsets."""
+        return Records(
+            topic=topic,
+            partitions=np.array([partition], np.int32),
+            offsets=np.array([unreadable.first], np.int64),
+            timestamps_ms=np.array([-1], np.int64),
+            keys=[None],
+            values=[None],
+            unreadable={0: unreadable},
+            topic_id=topic_id,
+        )
 
     def slice(self, start: int, stop: int) -> "Records":
         """Records start to stop, in the same order."""
@@ -45,6 +80,8 @@ class Records:
             keys=self.keys[start:stop],
             values=self.values[start:stop],
             headers=lambda index: headers(start + index),
+            unreadable={i - start: u for i, u in self.unreadable.items() if start <= i < stop},
+            topic_id=self.topic_id,
         )
 
     def take(self, indices: NDArray[np.int64]) -> "Records":
@@ -58,7 +95,14 @@ class Records:
             keys=[self.keys[place] for place in places],
             values=[self.values[place] for place in places],
             headers=lambda index: headers(places[index]),
+            unreadable=self._unreadable_at(places) if self.unreadable else {},
+            topic_id=self.topic_id,
         )
+
+    def _unreadable_at(self, places: Sequence[int]) -> Mapping[int, Unreadable]:
+        return {
+            index: self.unreadable[place] for index, place in enumerate(places) if place in self.unreadable
+        }
 
     @staticmethod
     def join(parts: "Sequence[Records]") -> "Records":
@@ -79,6 +123,12 @@ class Records:
             keys=[key for part in parts for key in part.keys],
             values=[value for part in parts for value in part.values],
             headers=headers,
+            unreadable={
+                int(end) - len(part) + index: unreadable
+                for part, end in zip(parts, ends, strict=True)
+                for index, unreadable in part.unreadable.items()
+            },
+            topic_id=parts[0].topic_id,
         )
 
 

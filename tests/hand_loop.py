@@ -1,12 +1,12 @@
 """A pipeline whose source, sink and compute side do as a test tells them."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
 from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
-from penstock.engine.pipeline.compute import Finished
+from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.hooks import Waiting
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
 from penstock.engine.pipeline.scorer import Outcome
@@ -55,6 +55,7 @@ class HandSource:
         self.polls: list[tuple[int, float]] = []
         self.sought: list[dict[int, int]] = []
         self.committed: list[dict[int, int]] = []
+        self.held: set[int] = set()
         self.joined = True
         self.closed = False
 
@@ -80,6 +81,9 @@ class HandSource:
 
     def resume(self) -> None:
         self.paused = False
+
+    def hold(self, partitions: Collection[int]) -> None:
+        self.held = set(partitions)
 
     def seek(self, positions: Positions) -> None:
         if positions:
@@ -108,7 +112,7 @@ class HandSink:
         self.answers: deque[int | PenstockError] = deque()
         self.eager = True
         self.done_at_abort = 0
-        self.aborts = 0
+        self.aborts = self.closes = 0
 
     def has_room(self) -> bool:
         return len(self.pending) < self.room
@@ -132,7 +136,9 @@ class HandSink:
         self.pending.clear()
         return done
 
-    def close(self, timeout_s: float) -> None: ...
+    def close(self, timeout_s: float) -> None:
+        self.closes += 1
+        self.pending.clear()
 
     def _complete(self, count: int) -> int:
         self.delivered += self.pending[:count]
@@ -151,6 +157,11 @@ class HandCompute:
         self.work = 10**6
         self.takes_time = False
         self.error: PenstockError | None = None
+        self.waiting: dict[int, Held] = {}
+        self.let_go_of: list[int] = []
+
+    def let_go(self, partitions: Sequence[int]) -> None:
+        self.let_go_of += partitions
 
     @property
     def queued_rows(self) -> int:
@@ -171,6 +182,8 @@ class HandCompute:
         if self.error is not None:
             return Finished(batch=batch, outcome=None, error=self.error, busy_s=0.0)
         found = Records.join([poll.records for poll in batch.polls])
+        if waits := {p: held for p, held in self.waiting.items() if p in found.partitions}:
+            return Finished(batch=batch, outcome=None, error=None, busy_s=0.0, waiting=waits)
         outcome = Outcome(
             outgoing=(Outgoing(topic="p", keys=found.keys, values=found.values, partitions=found.partitions),),
             predicted=len(found), explained=0, skipped=0, rejections=(), bad=np.zeros(len(found), np.bool_), stage_s={},
@@ -187,6 +200,7 @@ class Watched:
     def __init__(self) -> None:
         self.waiting = Waiting(batcher=0, compute=0, delivery=0)
         self.causes: list[str] = []
+        self.held: dict[int, Held] = {}
         self.trips = False
 
     def turn(self, *, ledger: object, waiting: Waiting) -> None:
@@ -195,7 +209,11 @@ class Watched:
     def draining(self) -> None: ...
     def batch_closed(self, batch: Batch) -> None: ...
     def delivered(self, finished: Sequence[Finished], *, took_s: float) -> None: ...
-    def rebalanced(self, *, assigned: Sequence[int]) -> None: ...
+    def rebalanced(self, *, assigned: Sequence[int], lost: bool = False) -> None: ...
+    def stopped(self, *, unfinished: int) -> None: ...
+
+    def holding(self, held: Mapping[int, Held]) -> None:
+        self.held = dict(held)
 
     def rewound(self, *, cause: str) -> None:
         self.causes.append(cause)

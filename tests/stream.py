@@ -153,7 +153,9 @@ class Stream:
     def _shorten_sessions(self, kafka: dict[str, Any]) -> None:
         """The partitions of a killed worker stand still for so long."""
         if kafka.get("protocol") != "consumer":
-            kafka["client"] = {"session.timeout.ms": session_timeout_ms}
+            # The transaction's time-out is longer than what the tests wait for readers, so that none of them ends by it.
+            short = {"session.timeout.ms": session_timeout_ms, "transaction.timeout.ms": 30_000}
+            kafka["client"] = {**short, **kafka.get("client", {})}
             return
         name = "consumer.session.timeout.ms"  # here the broker decides
         entry = ConfigEntry(name, str(session_timeout_ms), incremental_operation=AlterConfigOpType.SET)
@@ -216,12 +218,16 @@ class Stream:
 
     def committed(self) -> int:
         """Records committed by the group."""
+        return sum(self.committed_by_partition().values())
+
+    def committed_by_partition(self) -> dict[int, int]:
+        """The same for each partition."""
         offsets = KafkaOffsets(self.config, f"{self.name}-group")
         try:
             readings = offsets.read(self.name)
         finally:
             offsets.close()
-        return sum(each.committed or 0 for each in readings)
+        return {each.partition: each.committed or 0 for each in readings}
 
     def wait(self, share: float, timeout_s: float) -> None:
         """Until this share of what is fed is committed."""

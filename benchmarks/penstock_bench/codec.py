@@ -126,6 +126,7 @@ def _encoders(rng: np.random.Generator, batch: int) -> dict[str, Callable[[], ob
         "prefix": b"",
         "topic": "events",
         "cluster": "cluster",
+        "topic_id": "A" * 22,
         "model_name": "model",
         "model_version": "1",
         "model_digest": "f" * 64,

@@ -231,6 +231,9 @@ class TransactionalSink:
         deadline_s = self._clock.monotonic_s() + timeout_s
         idle = [slot for slot in self._slots if slot not in self._pending]
         for slot in idle:
+            # One whose connections broke while it was idle may wait for ten seconds before it uses them again.
+            if slot.phase is _Phase.READY and slot.client.suspect():
+                slot.discard_producer()
             if slot.phase is _Phase.RENEW:
                 self._move(slot, deadline_s)
         return all(slot.phase is _Phase.READY for slot in idle)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
-from confluent_kafka.admin import AclOperation, NewTopic  # type: ignore[attr-defined]  # public, not re-exported
+from confluent_kafka.admin import AclOperation, NewPartitions, NewTopic  # type: ignore[attr-defined]  # public, not re-exported
 
 from penstock.connectors.kafka.admin_session import AdminSession, absent
 from penstock.connectors.kafka.client import ClientConfig, open_client, producer_config
@@ -79,6 +79,19 @@ class KafkaAdmin:
         )
         for name, future in made.items():
             self._session.answer(future, f"create topic {name}")
+        self._await(
+            partitions, lambda name, found: _led(found, partitions[name]), "give each partition a leader"
+        )
+
+    def add_partitions(self, partitions: Mapping[str, int]) -> None:
+        """Give topics this many partitions, more than they have, and wait until every one has a leader."""
+        grown = self._session.client.create_partitions(
+            [NewPartitions(name, count) for name, count in partitions.items()],
+            operation_timeout=self._session.timeout_s,
+            request_timeout=self._session.timeout_s,
+        )
+        for name, future in grown.items():
+            self._session.answer(future, f"add partitions to topic {name}")
         self._await(
             partitions, lambda name, found: _led(found, partitions[name]), "give each partition a leader"
         )

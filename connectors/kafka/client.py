@@ -192,6 +192,7 @@ def base_config(config: ClientConfig) -> dict[str, Any]:
         "client.id": "penstock",
         "socket.keepalive.enable": True,
         "socket.connection.setup.timeout.ms": 10_000,
+        "reconnect.backoff.max.ms": 1000,  # ten times as often as by default: a broker that is back is soon found
         "log.connection.close": False,  # brokers close idle connections; that is no news
         "logger": _ClientLog(),
         **shared,

@@ -1,13 +1,23 @@
 """How a group member is set up, and what its membership says."""
 
 import sys
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from penstock.connectors.kafka.client import ClientConfig, consumer_config
 from penstock.schemas.errors import InvariantError
 
-session_timeout_ms = 45_000
+session_timeout_ms = 10_000
+"""So long the partitions of a worker that was killed stand still; heartbeats come from a thread of the client, each second."""
 queued_record_bytes = 1024  # a queued record costs the client this much, its own book-keeping included
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KafkaMembership:
+    """What a producer needs to commit for this member: the client's own form of it, and the note beside the offsets."""
+
+    metadata: object
+    note: str
 
 
 def group_settings(
@@ -25,7 +35,6 @@ def group_settings(
     """
     half = memory_bytes_max // 2  # the other half is for the answer that is being received
     settings: dict[str, Any] = {
-        "reconnect.backoff.max.ms": 1000,
         "queued.max.messages.kbytes": max(half // 1024, 1024),
         "queued.min.messages": min(max(half // queued_record_bytes, 1000), 1_000_000),
         "fetch.max.bytes": max(half, 1 << 20),
@@ -46,6 +55,13 @@ def group_settings(
         "max.poll.interval.ms": int(max_poll_interval_s * 1000),
         "auto.offset.reset": "error",
     }
+
+
+def member_id(metadata: object) -> str:
+    """The member id inside the same bytes: behind the generation stand the group's name and the id, each with a zero at its end."""
+    if not isinstance(metadata, bytes) or not metadata.startswith(b"CGMDv2:"):
+        raise InvariantError("the client's group metadata has a form this release does not know")
+    return metadata[11:].split(b"\0")[1].decode()
 
 
 def generation(metadata: object) -> int:

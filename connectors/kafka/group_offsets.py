@@ -17,13 +17,14 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # pu
 
 from penstock.connectors.kafka.admin_session import AdminSession, retry_s, transient, unheard
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
-from penstock.connectors.kafka.errors import translate
-from penstock.schemas.errors import UnavailableError
+from penstock.connectors.kafka.errors import refusals, said, translate
+from penstock.connectors.kafka.offset_notes import noted_topic_id
 
 peek_timeout_s: Final = 5.0
 
 _earliest: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _latest: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_out_of_range: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _nobody: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
 
 
@@ -31,17 +32,23 @@ _nobody: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GR
 class PartitionOffsets:
     """Where one partition stands.
 
-    `end` is the last stable offset: what a read_committed reader may see. `oldest_unfinished_timestamp_ms` is of the first
-    readable record at or after the committed offset (-1: it has none); None when there is no such record: all is done, or only
-    commit markers and aborted records are left.
+    `end` is the last stable offset: what a read_committed reader may see; `high` is where the log ends, further while a
+    producer's transaction is open. `oldest_unfinished_timestamp_ms` is of the first readable record at or after the committed
+    offset (-1: it has none); None when there is no such record: all is done, or only commit markers and aborted records are
+    left. `fault` says why the first of them could not be read, "" when it could. `committed_topic_id` is noted beside the
+    commit: another one than `topic_id` and the offset is of an earlier topic of this name.
     """
 
     partition: int
     earliest: int
     end: int
+    high: int
     committed: int | None
     oldest_unfinished_timestamp_ms: int | None
     owner: str | None
+    fault: str = ""
+    topic_id: str | None = None
+    committed_topic_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,30 +99,38 @@ class KafkaOffsets:
         self._glimpses: dict[tuple[str, int], _Glimpse] = {}
 
     def read(self, topic: str) -> list[PartitionOffsets]:
-        """Every partition of a topic, ascending.
+        """Every partition of a topic, ascending; one whose records cannot be read has a `fault`, and hides no other.
 
         Raises ConfigError: there is no such topic, or a permission is missing (Read on the topic, for the time stamps of
         what waits; Describe on the group). Raises UnavailableError when the brokers do not answer in time.
         """
         partitions = self._partitions(topic)
-        committed = self._committed(topic, partitions)
+        commits = self._committed(topic, partitions)
+        committed = {partition: place.offset for partition, place in commits.items()}
         owners = self._owners(topic)
         earliest = self._bounds(topic, partitions, _earliest)
-        ends = self._bounds(topic, partitions, _latest)  # last, so that no commit is beyond its end
+        ends = self._bounds(topic, partitions, _latest)  # after the commits, so that none is beyond its end
+        high = self._bounds(topic, partitions, _latest, IsolationLevel.READ_UNCOMMITTED)
         unfinished = {
             partition: (position, ends[partition])
             for partition in partitions
             if (position := max(committed.get(partition, 0), earliest[partition])) < ends[partition]
         }
-        oldest = self._oldest(topic, unfinished)
+        oldest, faults = self._oldest(topic, unfinished)
         return [
             PartitionOffsets(
                 partition=partition,
                 earliest=earliest[partition],
                 end=ends[partition],
+                high=max(high[partition], ends[partition]),
                 committed=committed.get(partition),
                 oldest_unfinished_timestamp_ms=oldest.get(partition),
                 owner=owners.get(partition),
+                fault=faults.get(partition, ""),
+                topic_id=self._ids[topic],
+                committed_topic_id=noted_topic_id(commits[partition].metadata)
+                if partition in commits
+                else None,
             )
             for partition in partitions
         ]
@@ -136,7 +151,7 @@ class KafkaOffsets:
             self._glimpses = {key: glimpse for key, glimpse in self._glimpses.items() if key[0] != topic}
         return sorted(partition.id for partition in found.partitions)
 
-    def _committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+    def _committed(self, topic: str, partitions: Sequence[int]) -> dict[int, TopicPartition]:
         wanted = [TopicPartition(topic, partition) for partition in partitions]
         deadline_s = time.monotonic() + self._session.timeout_s
         while True:
@@ -146,7 +161,7 @@ class KafkaOffsets:
             except KafkaException as error:
                 fault = error.args[0]
             if fault is None:
-                return {place.partition: place.offset for place in places if place.offset >= 0}
+                return {place.partition: place for place in places if place.offset >= 0}
             if fault.code() not in transient or time.monotonic() >= deadline_s:
                 raise translate(fault, f"look up the offsets of group {self._group}")
             time.sleep(retry_s)
@@ -168,44 +183,56 @@ class KafkaOffsets:
             if place.topic == topic
         }
 
-    def _bounds(self, topic: str, partitions: Sequence[int], spec: OffsetSpec) -> dict[int, int]:
+    def _bounds(
+        self,
+        topic: str,
+        partitions: Sequence[int],
+        spec: OffsetSpec,
+        isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+    ) -> dict[int, int]:
         client, timeout_s = self._session.client, self._session.timeout_s
         found = self._session.ask(
             lambda: client.list_offsets(
                 {TopicPartition(topic, partition): spec for partition in partitions},
-                isolation_level=IsolationLevel.READ_COMMITTED,
+                isolation_level=isolation,
                 request_timeout=timeout_s,
             ),
             f"look up the offsets of topic {topic}",
         )
         return {place.partition: answer.offset for place, answer in found.items()}
 
-    def _oldest(self, topic: str, unfinished: Mapping[int, tuple[int, int]]) -> dict[int, int]:
-        """Time stamps of the first readable records from a position to an end; partitions without one are left out."""
+    def _oldest(
+        self, topic: str, unfinished: Mapping[int, tuple[int, int]]
+    ) -> tuple[dict[int, int], dict[int, str]]:
+        """Time stamps of the first readable records from a position to an end, and of what could not be read the reasons;
+        partitions without such a record are left out."""
         unknown = {}
         for partition, (position, end) in unfinished.items():
             known = self._glimpses.get((topic, partition))
             if known is None or not known.answers(position, end):
                 unknown[partition] = position, end
-        if unknown:
-            self._look(topic, unknown)
+        faults = self._look(topic, unknown) if unknown else {}
         return {
             partition: glimpse.timestamp_ms
-            for partition in unfinished
+            for partition in unfinished.keys() - faults.keys()
             if (glimpse := self._glimpses[topic, partition]).offset is not None
-        }
+        }, faults
 
-    def _look(self, topic: str, unknown: Mapping[int, tuple[int, int]]) -> None:
+    def _look(self, topic: str, unknown: Mapping[int, tuple[int, int]]) -> dict[int, str]:
+        """Look at the first record of each; those that gave none, with the reason."""
         waiting = set(unknown)
+        faults: dict[int, str] = {}
         deadline_s = time.monotonic() + peek_timeout_s
         try:
             self._reader.assign([TopicPartition(topic, p, position) for p, (position, _) in unknown.items()])
             while waiting:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
-                    raise UnavailableError(
-                        f"partitions {sorted(waiting)} of topic {topic} gave no record in time"
-                    )
+                    if (
+                        waiting == unknown.keys()
+                    ):  # not one: it is the brokers, rather than what is stored there
+                        self._heard(topic)
+                    return faults | dict.fromkeys(waiting, f"gave no record in {peek_timeout_s:g} s")
                 message = self._reader.poll(left_s)
                 if message is None:
                     continue
@@ -213,7 +240,16 @@ class KafkaOffsets:
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     if error.code() in unheard or error.retriable():
                         continue
-                    raise translate(error, f"read topic {topic}")
+                    if partition is None or partition not in waiting:
+                        if partition is None or partition < 0:
+                            raise translate(error, f"read topic {topic}")
+                        continue
+                    if error.code() in refusals and error.code() not in _out_of_range:
+                        raise translate(error, f"read topic {topic}")
+                    faults[partition] = said(error)
+                    waiting.remove(partition)
+                    self._reader.incremental_unassign([TopicPartition(topic, partition)])
+                    continue
                 if partition in waiting:
                     waiting.remove(partition)
                     position, end = unknown[partition]
@@ -228,3 +264,11 @@ class KafkaOffsets:
             raise translate(error, f"read topic {topic}") from error
         finally:
             self._reader.unassign()
+        return faults
+
+    def _heard(self, topic: str) -> None:
+        """Raises UnavailableError when the brokers do not answer."""
+        try:
+            self._reader.list_topics(topic, timeout=peek_timeout_s)
+        except KafkaException as error:
+            raise translate(error, f"read topic {topic}") from error

@@ -20,6 +20,7 @@ from penstock.connectors.delivery.producer_port import (
 from penstock.connectors.kafka.call_thread import Aside
 from penstock.connectors.kafka.client import ClientConfig, open_client, producer_config
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said, transaction_error
+from penstock.connectors.kafka.group import KafkaMembership
 from penstock.schemas.errors import InvariantError
 from penstock.schemas.records import Outgoing
 
@@ -40,7 +41,6 @@ class _Queue:
             Producer,
             {
                 "linger.ms": 0,  # deliveries are batches already
-                "reconnect.backoff.max.ms": 1000,
                 **producer_config(config),
                 **properties,
                 "partitioner": "murmur2_random",
@@ -229,9 +229,12 @@ class KafkaTransactionalProducer:
         )
 
     def send_offsets(self, positions: Mapping[int, int], membership: object, timeout_s: float) -> None:
-        offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in positions.items()]
+        if not isinstance(membership, KafkaMembership):
+            raise InvariantError("offsets were sent with a membership of another broker")
+        metadata, note = membership.metadata, membership.note
+        offsets = [TopicPartition(self._topic, p, offset, note) for p, offset in positions.items()]
         send, patience_s = self._queue.client.send_offsets_to_transaction, self._patience_s
-        self._call("send offsets", lambda: send(offsets, membership, patience_s), timeout_s)
+        self._call("send offsets", lambda: send(offsets, metadata, patience_s), timeout_s)
 
     def flush(self, timeout_s: float) -> None:
         left = self._queue.flush(timeout_s)

@@ -22,6 +22,10 @@ class ReadHeads:
             self._next = np.append(self._next, np.zeros(missing, np.int64))
         self._next[partition] = max(offset, 0)
 
+    def next(self, partition: int) -> int:
+        """The lowest offset that may come."""
+        return int(self._next[partition])
+
     def pass_over(
         self, partitions: NDArray[np.int32], offsets: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64] | None, dict[int, int]]:

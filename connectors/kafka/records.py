@@ -11,7 +11,7 @@ from penstock.schemas.records import Headers, Records
 _Headers = list[tuple[str, str | bytes | None]]
 
 
-def to_records(topic: str, messages: Sequence[Message]) -> Records:
+def to_records(topic: str, messages: Sequence[Message], topic_id: str | None = None) -> Records:
     """What messages without an error say. Unbound methods, mapped: a third less time than comprehensions calling them."""
 
     def headers(index: int) -> Headers:
@@ -26,4 +26,5 @@ def to_records(topic: str, messages: Sequence[Message]) -> Records:
         keys=list(map(Message.key, messages)),
         values=list(map(Message.value, messages)),
         headers=headers,
+        topic_id=topic_id,
     )

@@ -1,15 +1,27 @@
 """The two sinks on Kafka."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from penstock.connectors.delivery.at_least_once import AtLeastOnceSink
 from penstock.connectors.delivery.exactly_once import TransactionalSink
-from penstock.connectors.delivery.producer_port import Clock, MakeProducer, RefusedError, UnfinishedError
+from penstock.connectors.delivery.producer_port import (
+    Clock,
+    Delivery,
+    MakeProducer,
+    RefusedError,
+    UnfinishedError,
+)
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said
+from penstock.connectors.kafka.group import KafkaMembership
+from penstock.connectors.kafka.offset_notes import noted_topic_id
 from penstock.connectors.kafka.producers import KafkaAcknowledger, KafkaTransactionalProducer
+
+transaction_timeout_default_s: Final = 10.0
+"""As long as a session: a transaction whose worker was killed holds its partitions for so long, and until the broker looks."""
 
 
 class ExactlyOnceSink(TransactionalSink):
@@ -24,7 +36,7 @@ class ExactlyOnceSink(TransactionalSink):
         transactional_ids: Sequence[str],
         partition_counts: Mapping[str, int],
         clock: Clock,
-        transaction_timeout_s: float = 30.0,
+        transaction_timeout_s: float = transaction_timeout_default_s,
         memory_bytes_max: int = 256 << 20,
         start_timeout_s: float = 60.0,
     ) -> None:
@@ -56,6 +68,12 @@ class ExactlyOnceSink(TransactionalSink):
             transaction_timeout_s=timeout_s,
             start_timeout_s=start_timeout_s,
         )
+
+    def submit(self, delivery: Delivery, membership: object) -> None:
+        """As TransactionalSink; the membership tells which topic the positions are of."""
+        if isinstance(membership, KafkaMembership):
+            self._offsets.of_topic(noted_topic_id(membership.note))
+        super().submit(delivery, membership)
 
     def close(self, timeout_s: float) -> None:
         """As TransactionalSink, and the offset reader."""
@@ -96,7 +114,12 @@ class GroupOffsets:
         self._config = config
         self._group = group
         self._topic = topic
+        self._topic_id: str | None = None
         self._consumer: Consumer | None = None
+
+    def of_topic(self, topic_id: str | None) -> None:
+        """From now on a commit that is noted to be of another topic of the same name is passed over."""
+        self._topic_id = topic_id
 
     def read(self, partitions: Sequence[int], timeout_s: float) -> dict[int, int]:
         """As penstock.connectors.delivery.producer_port.ReadCommitted asks."""
@@ -114,7 +137,12 @@ class GroupOffsets:
         for place in found:
             if place.error is not None:
                 raise (RefusedError if is_refusal(place.error) else UnfinishedError)(said(place.error))
-        return {place.partition: place.offset for place in found if place.offset >= 0}
+        return {
+            place.partition: place.offset
+            for place in found
+            if place.offset >= 0
+            and (self._topic_id is None or noted_topic_id(place.metadata) in (None, self._topic_id))
+        }
 
     def close(self) -> None:
         if self._consumer is not None:

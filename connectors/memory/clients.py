@@ -1,6 +1,6 @@
 """The engine's clients of the memory broker: a group member and the two kinds of producer."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from penstock.connectors.delivery.at_least_once import Tally
@@ -55,6 +55,7 @@ class MemorySource:
         self._expires_after_s = max_poll_interval_s
         self._positions: dict[int, int] = {}
         self._turn = 0
+        self._held: set[int] = set()  # of those assigned
         self._paused = False
         self._closed = False
         broker.partitions(topic)
@@ -94,6 +95,10 @@ class MemorySource:
     def resume(self) -> None:
         """As penstock.engine.ports.Source asks."""
         self._paused = False
+
+    def hold(self, partitions: Collection[int]) -> None:
+        """As penstock.engine.ports.Source asks."""
+        self._held = set(partitions) & self._positions.keys()
 
     def seek(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
@@ -149,6 +154,7 @@ class MemorySource:
             with broker.locked():
                 for partition in orders.revoke:
                     self._positions.pop(partition, None)
+                    self._held.discard(partition)
                 broker.group(self._group).release(self._member, orders.revoke)
                 orders = broker.group(self._group).sync(self._member)
         if orders.grant:
@@ -169,9 +175,9 @@ class MemorySource:
             return earliest if self._start == "earliest" else end
 
     def _fetch(self, records_max: int) -> Records | None:
-        if self._paused or not self._positions:
+        order = sorted(self._positions.keys() - self._held)
+        if self._paused or not order:
             return None
-        order = sorted(self._positions)
         self._turn = (self._turn + 1) % len(order)
         order = order[self._turn :] + order[: self._turn]  # nobody starves when records_max is small
         reads = self._broker.fetch(self._topic, {p: self._positions[p] for p in order}, records_max)

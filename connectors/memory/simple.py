@@ -94,9 +94,13 @@ class PartitionOffsets:
     partition: int
     earliest: int
     end: int
+    high: int
     committed: int | None
     oldest_unfinished_timestamp_ms: int | None
     owner: str | None
+    fault: str = ""
+    topic_id: str | None = None
+    committed_topic_id: str | None = None
 
 
 class MemoryOffsets:
@@ -120,6 +124,7 @@ class MemoryOffsets:
                         partition=partition,
                         earliest=earliest,
                         end=end,
+                        high=self._broker.high(topic, partition),
                         committed=committed,
                         oldest_unfinished_timestamp_ms=self._broker.oldest_timestamp_ms(
                             topic, partition, position

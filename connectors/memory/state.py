@@ -205,6 +205,11 @@ class Broker:
             log = self._logs(topic)[partition]
             return log.earliest, log.stable_end
 
+    def high(self, topic: str, partition: int) -> int:
+        """Where the log ends, open transactions included."""
+        with self._changed:
+            return self._logs(topic)[partition].end
+
     def oldest_timestamp_ms(self, topic: str, partition: int, offset: int) -> int | None:
         """When the first readable record at or after this offset was written."""
         with self._changed:

@@ -17,12 +17,21 @@ import httpx
 import orjson
 
 from penstock.connectors.registry.references import Named, inline_references
-from penstock.schemas.errors import ConfigError, InvariantError, RecordError, UnavailableError
+from penstock.schemas.errors import (
+    AccessRefusedError,
+    ConfigError,
+    InvariantError,
+    RecordError,
+    UnavailableError,
+)
 from penstock.schemas.reasons import Reason, Stage
 
 body_bytes_max: Final = 1 << 20
 calls_max: Final = 4
 """Calls under way at once, given-up ones included: a registry that hangs holds this many threads and no more."""
+first_wait_s: Final = 0.5
+"""What the compute thread waits for an id it asks for the first time; other records wait as long."""
+again_wait_s: Final = 0.1
 attempts_max: Final = 4
 retry_first_s: Final = 0.2
 references_max: Final = 32
@@ -76,6 +85,33 @@ class _Answer:
         return value
 
 
+class _Lookup:
+    """A question that runs on a thread of its own until it has an outcome."""
+
+    def __init__(self, fetch: Callable[[], Any], *, began_s: float) -> None:
+        self.began_s = began_s
+        self.ended = threading.Event()
+        self._schema: Any = None
+        self._error: RecordError | UnavailableError | None = None
+        threading.Thread(target=self._run, args=(fetch,), name="registry-lookup", daemon=True).start()
+
+    def _run(self, fetch: Callable[[], Any]) -> None:
+        try:
+            self._schema = fetch()
+        except (RecordError, UnavailableError) as error:
+            self._error = error
+        finally:
+            self.ended.set()
+
+    def result(self) -> Any:
+        """The schema. Raises what the question ended in."""
+        if self._error is not None:
+            raise self._error
+        if self._schema is None:
+            raise InvariantError("a question to the schema registry ended without an outcome")
+        return self._schema
+
+
 class Registry:
     """A client with a cache, for one thread at a time.
 
@@ -98,6 +134,8 @@ class Registry:
         self._slots = threading.BoundedSemaphore(calls_max)
         self._known: OrderedDict[int, Any] = OrderedDict()
         self._unknown: OrderedDict[int, float] = OrderedDict()
+        self._lookups: dict[int, _Lookup] = {}
+        self._failing: OrderedDict[int, None] = OrderedDict()  # ids whose last question had no answer
         self._tokens = unknown_burst_max
         self._tokens_at_s = monotonic_s()
         self._client = _client(config)
@@ -105,25 +143,37 @@ class Registry:
     def schema(self, schema_id: int) -> Any:
         """The Avro schema with this id, references resolved: what `json.loads` makes of it.
 
-        One attempt, at most `timeout_s` long (the caller repeats). Raises RecordError: the registry does not know the id
+        Waits at most `first_wait_s`, after a failure `again_wait_s`: the question goes on by itself, and the caller,
+        which asks again, finds its answer. Raises RecordError: the registry does not know the id
         (UNKNOWN_SCHEMA), or it is no Avro schema that stands for itself (INCOMPATIBLE_SCHEMA); UnavailableError: no
-        answer that could be believed, so the record may well be good.
+        answer that could be believed, so the record may well be good; AccessRefusedError, one of these: we are refused.
         """
         if schema_id in self._known:
             self._known.move_to_end(schema_id)
             return self._known[schema_id]
-        self._refuse_if_unknown(schema_id)
-        answer = self._call("GET", f"/schemas/ids/{schema_id}")
-        if answer.status == 404 and answer.error_code == _schema_not_found:
-            self._remember_unknown(schema_id)
-            raise _record_error(
-                Reason.UNKNOWN_SCHEMA, f"the schema registry does not know schema id {schema_id}"
-            )
-        if answer.status != 200:
+        lookup = self._lookups.get(schema_id)
+        if lookup is None:
+            self._refuse_if_unknown(schema_id)
+            lookup = self._look_up(schema_id)
+        if not lookup.ended.is_set():
+            asked_s = self._monotonic_s() - lookup.began_s
             raise UnavailableError(
-                f"the schema registry answered {answer.status} when asked for schema id {schema_id}"
+                f"the schema registry has not answered yet when asked for schema id {schema_id} ({asked_s:.1f} s)"
             )
-        schema = self._whole(answer, f"schema id {schema_id}")
+        del self._lookups[schema_id]
+        try:
+            schema = lookup.result()
+        except RecordError as error:
+            self._failing.pop(schema_id, None)
+            if error.reason is Reason.UNKNOWN_SCHEMA:
+                self._remember_unknown(schema_id)
+            raise
+        except UnavailableError:
+            self._failing[schema_id] = None
+            if len(self._failing) > schemas_kept_max:
+                self._failing.popitem(last=False)
+            raise
+        self._failing.pop(schema_id, None)
         self._known[schema_id] = schema
         if len(self._known) > schemas_kept_max:
             self._known.popitem(last=False)
@@ -169,6 +219,28 @@ class Registry:
     def close(self) -> None:
         """Release the connections. Idempotent."""
         self._client.close()
+
+    def _look_up(self, schema_id: int) -> "_Lookup":
+        if len(self._lookups) >= calls_max:
+            for other in [number for number, lookup in self._lookups.items() if lookup.ended.is_set()]:
+                del self._lookups[other]  # nobody has come back for it
+        if len(self._lookups) >= calls_max:
+            raise UnavailableError("the schema registry has not answered the last calls")
+        lookup = _Lookup(lambda: self._fetch(schema_id), began_s=self._monotonic_s())
+        self._lookups[schema_id] = lookup
+        patience_s = again_wait_s if schema_id in self._failing else first_wait_s
+        lookup.ended.wait(min(patience_s, self._config.timeout_s))
+        return lookup
+
+    def _fetch(self, schema_id: int) -> Any:
+        answer = self._call("GET", f"/schemas/ids/{schema_id}")
+        if answer.status == 404 and answer.error_code == _schema_not_found:
+            raise _record_error(
+                Reason.UNKNOWN_SCHEMA, f"the schema registry does not know schema id {schema_id}"
+            )
+        if answer.status != 200:
+            raise _unanswered(answer, f"schema id {schema_id}")
+        return self._whole(answer, f"schema id {schema_id}")
 
     def _ensure_backward(self, subject: str) -> None:
         place = f"/config/{quote(subject, safe='')}"
@@ -229,9 +301,7 @@ class Registry:
                 )
             found = self._call("GET", f"/subjects/{quote(subject, safe='')}/versions/{version}")
             if found.status != 200:
-                raise UnavailableError(
-                    f"the schema registry answered {found.status} when asked for version {version} of {subject}"
-                )
+                raise _unanswered(found, f"version {version} of {subject}")
             named[name] = _parsed(found, f"version {version} of {subject}")
             self._gather(found, what, named, depth=depth + 1)
 
@@ -356,6 +426,16 @@ def _refused(answer: _Answer, what: str) -> ConfigError | UnavailableError:
     if 400 <= answer.status < 500:
         return ConfigError(f"the schema registry refuses to {what} ({answer.status}, {answer.error_code})")
     return UnavailableError(f"the schema registry answered {answer.status} when asked to {what}")
+
+
+def _unanswered(answer: _Answer, what: str) -> UnavailableError:
+    """Why an answer is none. A 404 that is not in the registry's own words is another server's, or a wrong path."""
+    said = f"the schema registry answered {answer.status} when asked for {what}"
+    if answer.status in (401, 403):
+        return AccessRefusedError(f"{said}: it does not let this user read schemas (registry.username)")
+    if answer.status == 404:
+        return AccessRefusedError(f"{said}, not in a registry's words: is registry.url the address of one?")
+    return UnavailableError(said)
 
 
 def _record_error(reason: Reason, detail: str) -> RecordError:

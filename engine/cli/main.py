@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import penstock
 from penstock.engine.console.terminal import Terminal, printable, write_safely
 from penstock.schemas.distribution import extra_of, how_to_install
 from penstock.schemas.errors import ConfigError, FencedError, NotReadyError, PenstockError
@@ -14,14 +15,18 @@ commands = {
     "demo": "everything on one machine: real flights, predicted and explained as they take off",
     "broker": "an Apache Kafka for this machine, in the foreground",
     "package": "make a model bundle from ONNX, XGBoost, LightGBM or scikit-learn",
+    "sign": "sign a model bundle, for model.trust",
     "init": "write a penstock.yaml for a bundle and a topic",
     "check": "preflight: what would be refused at start, and the warm-up table",
     "run": "the worker(s)",
     "scaler": "the scaler: KEDA external-push service and metrics",
     "lag": "how far behind, in records and in seconds",
+    "offsets": "the group's committed offsets: show, reset",
     "dlq": "dead letters: list, show, replay",
     "acl": "the least permissions of each role, for kafka-acls and Terraform",
+    "score": "files: Parquet, CSV or JSON lines in, predictions and explanations out",
     "explain": "one record's prediction and its reasons",
+    "completion": "the command line completed by bash, zsh or fish",
     "bench": "the figures of the README, measured here and now",
 }
 exit_done, exit_failed, exit_usage, exit_fenced, exit_not_ready = 0, 1, 2, 3, 4
@@ -31,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the process's exit code."""
     write_safely()
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     name = next((word for word in words if not word.startswith("-")), None)
-    parser = _parser(name if name in commands else None)
+    parser = _parser([name] if name in commands else [])
     try:
         arguments = parser.parse_args(words)
     except SystemExit as stop:
@@ -73,20 +80,25 @@ def _exit_code(error: PenstockError) -> int:
     return exit_failed
 
 
-def _parser(chosen: str | None) -> argparse.ArgumentParser:
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser with the arguments of every command."""
+    return _parser(tuple(commands))
+
+
+def _parser(chosen: Sequence[str | None]) -> argparse.ArgumentParser:
+    """The parser, with the arguments of the chosen commands: start-up counts, so that the others are not imported."""
     parser = argparse.ArgumentParser(
         prog="penstock",
         description="Streaming inference on Kafka: every event predicted exactly once, and explained.",
         epilog="penstock COMMAND --help says more, with an example.",
     )
+    parser.add_argument("--version", action="version", version=f"penstock {penstock.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, summary in commands.items():
-        if name != chosen:
+        if name not in chosen:
             subparsers.add_parser(name, help=summary, add_help=False)
             continue
-        module = importlib.import_module(
-            f"penstock.engine.cli.commands.{name}"
-        )  # only the one that is asked for: start-up counts
+        module = importlib.import_module(f"penstock.engine.cli.commands.{name}")
         subparser = subparsers.add_parser(
             name,
             help=summary,

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -9,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.codec.avro.columns import NativeRows
-from penstock.engine.codec.avro.program import UnsupportedSchemaError
-from penstock.engine.codec.avro.reference import ReferenceRows, check_resolves
+from penstock.engine.codec.avro.reference import ReferenceRows
+from penstock.engine.codec.avro.resolution import branches, is_of_type
+from penstock.engine.codec.avro.types import UnsupportedSchemaError, parse
 from penstock.engine.codec.contracts import load_schema
 from penstock.engine.codec.framing import (
     Schema,
     confluent_schema_id,
+    foreign_avro,
     header_bytes,
+    header_with_id,
+    id_in_header,
     is_single_object,
     single_object_prefix,
 )
@@ -23,6 +28,7 @@ from penstock.engine.codec.json_rows import JsonRows
 from penstock.engine.codec.schema_check import check_fields
 from penstock.engine.features.policies import FeaturePolicies
 from penstock.engine.features.signature import Signature
+from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.native._avro import alike
 from penstock.engine.ports import Decoded
 from penstock.engine.settings.model import Settings
@@ -35,6 +41,12 @@ programs_max: Final = 64
 
 Faults = Sequence[tuple[int, RecordError]]
 """Places in the values given, ascending, and what is wrong there."""
+
+
+_no_such_id: Final = (
+    "schema id 0, which registries do not give out: the id before the value may be one of 8 bytes, as Apicurio's serializers "
+    "write by default (set apicurio.registry.use-id to contentId and its 4-byte id handler), or there is none"
+)
 
 
 class SchemaStore(Protocol):
@@ -51,7 +63,8 @@ class Rows(Protocol):
     """Reads records of one kind."""
 
     def read(self, values: Sequence[bytes]) -> tuple[NDArray[np.generic], NDArray[np.int64], Faults]:
-        """`(matrix (R, F), rows (R,) ascending places in values, faults)`; R + len(faults) = len(values).
+        """`(matrix (R, F), rows (R,) ascending places in values, faults)`; a value in neither is passed over, as the settings
+        declare.
 
         In the matrix NaN is missing and features.unseen_code an unseen category.
         """
@@ -60,7 +73,7 @@ class Rows(Protocol):
 class RowDecoder:
     """The Decoder port over any kind of rows: sorts records by header, reads each group, applies the policies.
 
-    `reference_records` counts the records that took the slow path, since the start.
+    `reference_records` counts the records that took the slow path, `counts` what features lacked, since the start.
     """
 
     def __init__(
@@ -71,13 +84,17 @@ class RowDecoder:
         compile_rows: Callable[[bytes], Rows],
         skips_null: bool,
         record_bytes_max: int,
+        skips_empty: bool = False,
     ) -> None:
+        """`skips_null`, `skips_empty`: records without a value, or without any feature's field, are passed over."""
         self.reference_records = 0
+        self.counts = ValueCounts(signature)
         self._header_bytes = header_bytes
         self._compile_rows = compile_rows
         self._skips_null = skips_null
         self._record_bytes_max = record_bytes_max
-        self._policies = FeaturePolicies(signature)
+        self._skips_empty = skips_empty
+        self._policies = FeaturePolicies(signature, self.counts)
         self._empty = np.empty((0, signature.width), dtype=signature.dtype)
         self._compiled: OrderedDict[bytes, Rows | RecordError] = OrderedDict()
 
@@ -91,6 +108,8 @@ class RowDecoder:
         else:
             matrix, rows = self._read_groups(values, rejections)
         matrix, rows, rejected = self._policies.apply(matrix, rows)
+        if rejections:
+            rejections = [_with_header_named(rejection, records) for rejection in rejections]
         if rejected:
             rejections += rejected
         if len(rejections) > 1:
@@ -154,6 +173,8 @@ class RowDecoder:
         if isinstance(reader, ReferenceRows):
             self.reference_records += len(values)
         matrix, rows, faults = reader.read(values)
+        if self._skips_empty and faults:
+            faults = [fault for fault in faults if fault[1].reason is not Reason.NO_FEATURES]
         rejections += [
             _rejection(place if places is None else int(places[place]), fault) for place, fault in faults
         ]
@@ -191,47 +212,104 @@ def make_decoder(
     by Avro's rules. None, with a registry, means each writer's schema as it is. JSON needs none.
     """
     size = header_bytes[settings.framing]
+    wanted = settings.input
+    refuses_empty = wanted.no_features != "score"
 
     def decoder(compile_rows: Callable[[bytes], Rows], size: int) -> RowDecoder:
         return RowDecoder(
             signature=signature,
             header_bytes=size,
             compile_rows=compile_rows,
-            skips_null=settings.input.null_value == "skip",
+            skips_null=wanted.null_value == "skip",
+            skips_empty=wanted.no_features == "skip",
             record_bytes_max=record_bytes_max,
         )
 
-    if settings.input.format == "json":
-        json_rows = JsonRows(signature)
+    if wanted.format == "json":
+        json_rows = JsonRows(
+            signature,
+            nan=wanted.json_values.nan,
+            confluent_header=wanted.framing == "confluent",
+            refuses_empty=refuses_empty,
+        )
         return decoder(lambda _: json_rows, 0)
+    avro = _AvroReaders(
+        signature=signature, skip=size, record_type=wanted.record_type, refuses_empty=refuses_empty
+    )
     if reader_schema is not None:
-        check_fields(signature, reader_schema, origin="the input schema")
+        check_fields(signature, reader_schema, origin="the input schema", record_type=wanted.record_type)
     elif settings.framing != "confluent":
         raise ConfigError(
             "input.schema is missing: the bundle brings none, and without a registry there is no other"
         )
     find = writer_finder(settings, reader_schema, schemas)
-
-    def compile_rows(header: bytes) -> Rows:
-        writer = find(header)
-        if reader_schema is not None:
-            return _avro_rows(writer, reader_schema, signature, skip=size)
-        try:
-            check_fields(signature, writer, origin="the writer's schema")
-        except ConfigError as error:
-            raise _fault(Reason.INCOMPATIBLE_SCHEMA, str(error)) from error
-        return _avro_rows(writer, writer, signature, skip=size)
-
-    made = decoder(compile_rows, size)
+    made = decoder(lambda header: avro.rows(find(header), reader_schema), size)
     if reader_schema is not None:
         try:  # what cannot be read at all is known now
             if settings.framing == "confluent":  # which ids will come is not
-                _avro_rows(reader_schema, reader_schema, signature, skip=size)
+                avro.rows(reader_schema, reader_schema)
             else:
                 made.prepare(single_object_prefix(reader_schema)[:size])
         except RecordError as error:
             raise ConfigError(f"the input schema cannot be read: {error.detail}") from error
     return made
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _AvroReaders:
+    """Makes the reader for each writer's schema."""
+
+    signature: Signature
+    skip: int
+    record_type: str | None
+    refuses_empty: bool
+
+    def rows(self, writer: Schema, reader: Schema | None) -> Rows:
+        """The native reader, or the slow one where the native one does not take the schema. Raises RecordError."""
+        record_type = self.record_type
+        if record_type is not None and not _may_be(writer, reader or writer, record_type):
+            return _PassedOver(self.signature)
+        if reader is None:
+            try:
+                check_fields(self.signature, writer, origin="the writer's schema", record_type=record_type)
+            except ConfigError as error:
+                hint = (
+                    "" if record_type else "; records of other types are passed over with input.record_type"
+                )
+                raise _fault(Reason.INCOMPATIBLE_SCHEMA, f"{error}{hint}") from error
+            reader = writer
+        for make in (NativeRows, ReferenceRows):
+            try:
+                return make(
+                    writer,
+                    reader,
+                    self.signature,
+                    skip=self.skip,
+                    record_type=record_type,
+                    refuses_empty=self.refuses_empty,
+                )
+            except UnsupportedSchemaError:
+                continue
+        raise _fault(Reason.INCOMPATIBLE_SCHEMA, "the writer's schema is not one that can be read")
+
+
+class _PassedOver:
+    """Reads nothing of records of another type."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._empty = np.empty((0, signature.width), dtype=signature.dtype)
+
+    def read(self, values: Sequence[bytes]) -> tuple[NDArray[np.generic], NDArray[np.int64], Faults]:
+        """No row and no fault."""
+        return self._empty, np.empty(0, dtype=np.int64), []
+
+
+def _may_be(writer: Schema, reader: Schema, record_type: str) -> bool:
+    try:
+        written, wanted = parse(writer), parse(reader)
+    except UnsupportedSchemaError:
+        return True
+    return any(is_of_type(branch, wanted, record_type) for branch in branches(written))
 
 
 def writer_finder(
@@ -255,7 +333,8 @@ def writer_finder(
             return known[header]
         if is_single_object(header):
             raise _fault(Reason.UNKNOWN_SCHEMA, f"no schema has the fingerprint {header[2:][::-1].hex()}")
-        raise _fault(Reason.BAD_FRAMING, "the record does not begin with Avro's single-object header")
+        detail = f"the record does not begin with Avro's single-object header: {foreign_avro(header)}"
+        raise _fault(Reason.BAD_FRAMING, detail)
 
     return single_object
 
@@ -263,7 +342,10 @@ def writer_finder(
 def _registered(header: bytes, schemas: SchemaStore) -> Schema:
     schema_id = confluent_schema_id(header)
     if schema_id is None:
-        raise _fault(Reason.BAD_FRAMING, "the record does not begin with a zero byte and a schema id")
+        detail = f"the record does not begin with a zero byte and a schema id: {foreign_avro(header)}"
+        raise _fault(Reason.BAD_FRAMING, detail)
+    if schema_id == 0:
+        raise _fault(Reason.BAD_FRAMING, _no_such_id)
     schema: Schema = schemas.schema(schema_id)
     return schema
 
@@ -277,13 +359,13 @@ def _further_schemas(settings: Settings) -> list[Schema]:
     return [load_schema(path) for path in sorted(folder.glob("*.avsc"))]
 
 
-def _avro_rows(writer: Schema, reader: Schema, signature: Signature, *, skip: int) -> Rows:
-    """The native reader, or the slow one where the native one does not take the schema. Raises RecordError."""
-    check_resolves(writer, reader)
-    try:
-        return NativeRows(writer, reader, signature, skip=skip)
-    except UnsupportedSchemaError:
-        return ReferenceRows(writer, reader, signature, skip=skip)
+def _with_header_named(rejection: Rejection, records: Records) -> Rejection:
+    """Of a record without a readable header, what its record headers tell of the schema."""
+    if rejection.reason not in (Reason.BAD_FRAMING, Reason.UNKNOWN_SCHEMA):
+        return rejection
+    if not any(name == header_with_id for name, _ in records.headers(rejection.index)):
+        return rejection
+    return replace(rejection, reason=Reason.BAD_FRAMING, detail=id_in_header)
 
 
 def _fault(reason: Reason, detail: str) -> RecordError:

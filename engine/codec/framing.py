@@ -52,3 +52,37 @@ def confluent_schema_id(header: bytes) -> int | None:
 def is_single_object(header: bytes) -> bool:
     """Whether the first ten bytes of a message are a single-object header, of whatever schema."""
     return len(header) >= single_object_header_bytes and header.startswith(single_object_magic)
+
+
+def foreign_bytes(value: bytes) -> str | None:
+    """What a value is whose first bytes are another format's, and what to do; None for any other."""
+    if value.startswith(single_object_magic):
+        return "the value begins with Avro's single-object header: set input.format: avro and input.framing: single_object"
+    if value.startswith(b"Obj\x01"):
+        return "the value is an Avro file with its own header: let the producer send one record a message"
+    if value.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
+        return "the value is compressed (gzip or zstd) by the producer's own code: let it set compression.type instead"
+    if value[:2] in (b"\x03\0", b"\x03\x05"):
+        return "the value looks like AWS Glue's framing (3, compression, a 16-byte id), which is not read: use a Confluent serializer"
+    return None
+
+
+def foreign_avro(header: bytes) -> str:
+    """Why the first bytes of a message are not the header that was asked for, and what to do."""
+    if header[:1] in (b"{", b"["):
+        return "the value looks like JSON: set input.format: json"
+    if header[:1] == b"\0" and len(header) >= single_object_header_bytes:
+        return (
+            "the value begins with a zero byte and a schema id, as Confluent's serializers write: "
+            "set registry.url and input.framing: confluent"
+        )
+    return foreign_bytes(header) or "the value begins with no header that is known"
+
+
+header_with_id: Final = "__value_schema_id"
+"""The record header in which Confluent's serializers, told so, write the schema id in place of the value's first bytes."""
+
+id_in_header: Final = (
+    f"the schema id stands in the record header {header_with_id}, which is not read: "
+    "let the producer write it before the value (value.schema.id.serializer: PrefixSchemaIdSerializer)"
+)

@@ -1,25 +1,31 @@
 """Records as nested Python objects to matrix rows: column by column, so that a field costs no Python of its own."""
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.features.policies import unseen_code
 from penstock.engine.features.signature import Feature, Signature
+from penstock.engine.features.values import CategoryCodes, floats, numbers, objects, of_type, vectors
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 
+plans_max: Final = 64
+"""Kept at once: one for each set of dotted names that records hold flat."""
+
 _nothing: Final[dict[str, Any]] = {}
-_numbers: Final[frozenset[type]] = frozenset({int, float, bool, Decimal, type(None)})
-_texts: Final[frozenset[type]] = frozenset({str, type(None)})
-_texts_or_whole: Final[frozenset[type]] = _texts | {int}
-_objects: Final[frozenset[type]] = frozenset({dict, type(None)})
-_lists: Final[frozenset[type]] = frozenset({list, type(None)})
+_envelopes: Final = (
+    (
+        {"schema", "payload"},
+        "it looks like Kafka Connect's envelope: let the producer's converter write schemas.enable=false, or name fields payload.x",
+    ),
+    ({"before", "after", "op"}, "it looks like Debezium's envelope: name the features' fields after.x"),
+)
+"""Names that a foreign record has together, and what to do then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,140 +41,154 @@ class _Object:
 class ObjectRows:
     """Takes the fields of a signature from dictionaries.
 
-    A field is found by its dotted path through nested objects; null and absent are missing (NaN). Numbers and booleans are
-    numbers, strings (or whole numbers, where the table holds such) are categories, arrays of numbers are vectors of exactly the feature's width.
+    A field is the record's member of exactly that name, else what its dotted path leads to; null and absent are missing
+    (NaN). What a value is, penstock.engine.features.values says; arrays of numbers are vectors of exactly the feature's width.
     """
 
-    def __init__(self, signature: Signature) -> None:
-        self._root = _plan(signature)
+    def __init__(self, signature: Signature, *, refuses_empty: bool = True) -> None:
+        """`refuses_empty`: a record that holds no feature's field, not even as null, is a fault (NO_FEATURES)."""
+        self._signature = signature
+        self._refuses_empty = refuses_empty
+        self._exact = frozenset(name for each in signature.features if (name := each.exact_name) is not None)
+        self._plans: OrderedDict[frozenset[str], _Object] = OrderedDict()
         self._codes = {
-            feature.name: _Codes(feature) for feature in signature.features if feature.kind == "category"
+            feature.name: CategoryCodes(feature)
+            for feature in signature.features
+            if feature.kind == "category"
         }
 
     def fill(
         self,
-        objects: Sequence[dict[str, Any]],
+        records: Sequence[dict[str, Any]],
         places: NDArray[np.int64],
         matrix: NDArray[np.generic],
         faults: dict[int, RecordError],
     ) -> None:
-        """Write object i to row places[i] of the matrix, which holds NaN there; of a wrong type, to `faults` by that place."""
+        """Write record i to row places[i] of the matrix, which holds NaN there; of a wrong type, to `faults` by that place."""
         with np.errstate(
             over="ignore"
         ):  # a double past float32 becomes an infinity, which has its own policy
-            self._read_object(self._root, objects, places, matrix, faults)
+            for flat, rows in self._by_flat_names(records):
+                some = records if rows is None else [records[row] for row in rows]
+                where = places if rows is None else places[rows]
+                plan = self._plan(flat)
+                self._read_object(plan, some, where, matrix, faults)
+                if self._refuses_empty:
+                    _refuse_empty(plan, some, where, matrix, faults)
+
+    def _by_flat_names(
+        self, records: Sequence[dict[str, Any]]
+    ) -> list[tuple[frozenset[str], list[int] | None]]:
+        """The dotted names that records hold as they are, and the rows of those records; None: all."""
+        if not self._exact or all(map(self._exact.isdisjoint, records)):
+            return [(frozenset(), None)]
+        groups: dict[frozenset[str], list[int]] = {}
+        for row, record in enumerate(records):
+            groups.setdefault(self._exact.intersection(record), []).append(row)
+        return [(flat, rows if len(groups) > 1 else None) for flat, rows in groups.items()]
+
+    def _plan(self, flat: frozenset[str]) -> _Object:
+        plan = self._plans.get(flat)
+        if plan is None:
+            plan = self._plans[flat] = _plan(self._signature, flat)
+            if len(self._plans) > plans_max:
+                self._plans.popitem(last=False)
+        return plan
 
     def _read_object(
         self,
         plan: _Object,
-        objects: Sequence[dict[str, Any]],
+        records: Sequence[dict[str, Any]],
         places: NDArray[np.int64],
         matrix: NDArray[np.generic],
         faults: dict[int, RecordError],
     ) -> None:
-        if not objects:
+        if not records:
             return
-        columns = _members(plan.members, objects)
+        columns = _members(plan.members, records)
         for (feature, column), values in zip(plan.features, columns, strict=False):
             if feature.kind == "vector":
-                numbers: Any = _vectors(feature, values, places, faults)
-                matrix[places, column : column + feature.width] = numbers
+                vector: Any = vectors(feature, values, places, faults)
+                matrix[places, column : column + feature.width] = vector
             elif feature.kind == "category":
-                allowed = _texts_or_whole if feature.whole_numbers else _texts
-                wanted = "a string or a whole number" if feature.whole_numbers else "a string"
-                values = _typed(values, allowed, feature.field, wanted, places, faults)
-                matrix[places, column] = [*map(self._codes[feature.name].__getitem__, values)]
+                codes = self._codes[feature.name]
+                values = of_type(values, codes.allowed, feature.field, codes.wanted, places, faults)
+                matrix[places, column] = codes.codes(values)
             else:
-                values = _typed(values, _numbers, feature.field, "a number", places, faults)
-                matrix[places, column] = np.array(values, dtype=np.float64)
+                values = of_type(values, numbers, feature.field, "a number", places, faults)
+                matrix[places, column] = floats(values)
         for inner, values in zip(plan.inner, columns[len(plan.features) :], strict=True):
-            values = _typed(values, _objects, inner.path, "an object", places, faults)
+            values = of_type(values, objects, inner.path, "an object", places, faults)
             self._read_object(inner, [value or _nothing for value in values], places, matrix, faults)
 
 
-class _Codes(dict[str | int | None, float]):
-    """A category table; what is not in it is `unseen_code`, and None is missing. A whole number is found by its digits."""
+def _plan(signature: Signature, flat: frozenset[str]) -> _Object:
+    """What is taken from where, in records that hold these dotted names as they are."""
+    found: dict[tuple[str, ...], _Object] = {(): _Object(path="")}
+    members: dict[tuple[str, ...], list[str]] = {}
 
-    def __init__(self, feature: Feature) -> None:
-        super().__init__({name: float(code) for code, name in enumerate(feature.categories)})
-        if feature.whole_numbers:
-            self.update({int(name): float(code) for code, name in enumerate(feature.categories)})
-        self[None] = float("nan")
-
-    def __missing__(self, name: str | int | None) -> float:
-        return unseen_code
-
-
-def _plan(signature: Signature) -> _Object:
-    objects = {"": _Object(path="")}
-
-    def at(path: str) -> _Object:
-        if path not in objects:
-            objects[path] = _Object(path=path)
-            at(path.rpartition(".")[0]).inner.append(objects[path])
-        return objects[path]
+    def at(path: tuple[str, ...]) -> _Object:
+        if path not in found:
+            found[path] = _Object(path=".".join(path))
+            outer = at(path[:-1])
+            outer.inner.append(found[path])
+            members.setdefault(path[:-1], []).append(path[-1])
+        return found[path]
 
     column = 0
     for feature in signature.features:
-        at(feature.field.rpartition(".")[0]).features.append((feature, column))
+        path = (feature.field,) if feature.exact_name in flat else feature.path
+        holder = at(path[:-1])
+        holder.features.append((feature, column))
+        holder.members.append(path[-1])
         column += feature.width
-    for plan in objects.values():
-        plan.members.extend(feature.field.rpartition(".")[2] for feature, _ in plan.features)
-        plan.members.extend(inner.path.rpartition(".")[2] for inner in plan.inner)
-    return objects[""]
+    for path, holder in found.items():
+        holder.members.extend(members.get(path, ()))
+    return found[()]
 
 
-def _members(names: Sequence[str], objects: Sequence[dict[str, Any]]) -> Sequence[Sequence[Any]]:
-    """The values of each name over all objects; None where absent."""
-    take: Callable[[dict[str, Any]], Any] = itemgetter(*names)
+def _members(names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> Sequence[Sequence[Any]]:
+    """The values of each name over all records; None where absent."""
+    take: Callable[[Mapping[str, Any]], Any] = itemgetter(*names)
     try:
-        found = [*map(take, objects)]
+        found = [*map(take, records)]
     except KeyError:  # some name is absent somewhere
-        return [[each.get(name) for each in objects] for name in names]
+        return [[each.get(name) for each in records] for name in names]
     return [found] if len(names) == 1 else [*zip(*found, strict=True)]
 
 
-def _typed(
-    values: Sequence[Any],
-    allowed: frozenset[type],
-    path: str,
-    wanted: str,
+def _refuse_empty(
+    plan: _Object,
+    records: Sequence[dict[str, Any]],
     places: NDArray[np.int64],
+    matrix: NDArray[np.generic],
     faults: dict[int, RecordError],
-) -> Sequence[Any]:
-    """The values, None where one is of another type: its record has a fault then."""
-    if allowed.issuperset(map(type, values)):
-        return values
-    kept = []
-    for place, value in zip(places.tolist(), values, strict=True):
-        if type(value) not in allowed:
-            faults.setdefault(place, wrong_type(f"field {path}", wanted))
-            value = None
-        kept.append(value)
-    return kept
+) -> None:
+    """A fault for each record in which no feature has a field: it is of another kind, and a result would rest on nothing."""
+    candidates = np.flatnonzero(np.isnan(matrix[places, 0]))  # of most records the first feature is there
+    if len(candidates):
+        candidates = candidates[np.isnan(matrix[places[candidates]]).all(axis=1)]
+    for row in candidates.tolist():
+        if not _holds_any(plan, records[row]):
+            faults.setdefault(int(places[row]), no_features(records[row]))
 
 
-def _vectors(
-    feature: Feature, values: Sequence[Any], places: NDArray[np.int64], faults: dict[int, RecordError]
-) -> NDArray[np.float64]:
-    values = _typed(values, _lists, feature.field, "an array", places, faults)
-    out = np.full((len(values), feature.width), np.nan)
-    for row, value in enumerate(values):
-        if value is None:
-            continue
-        if len(value) != feature.width or not _numbers.issuperset(map(type, value)):
-            faults.setdefault(
-                int(places[row]),
-                wrong_type(f"field {feature.field}", f"an array of {feature.width} numbers"),
-            )
-            continue
-        out[row] = value
-    return out
+def _holds_any(plan: _Object, record: Mapping[str, Any]) -> bool:
+    if any(name in record for name in plan.members[: len(plan.features)]):
+        return True
+    inner = zip(plan.inner, plan.members[len(plan.features) :], strict=True)
+    return any(
+        isinstance(found := record.get(name), dict) and _holds_any(each, found) for each, name in inner
+    )
 
 
-def wrong_type(what: str, wanted: str) -> RecordError:
-    """The fault of a value of another type than the feature wants; `what` names the place, never the value."""
-    return RecordError(stage=Stage.VALIDATE, reason=Reason.WRONG_TYPE, detail=f"{what} is not {wanted}")
+def no_features(record: Mapping[str, Any] | None = None) -> RecordError:
+    """The fault of a record that holds no feature's field; `record` lets it say what the record looks like."""
+    detail = "the record has none of the model's fields"
+    for names, hint in _envelopes:
+        if record is not None and names <= record.keys():
+            detail += f"; {hint}"
+    return RecordError(stage=Stage.VALIDATE, reason=Reason.NO_FEATURES, detail=detail)
 
 
 def without_faults(

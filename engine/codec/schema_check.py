@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import avro.errors
@@ -11,11 +11,11 @@ import orjson
 
 from penstock.engine.codec.framing import Schema
 from penstock.engine.features.signature import Feature, Signature
+from penstock.engine.features.values import boolean_names, number_names
 from penstock.schemas.errors import ConfigError
 
 _numbers: Final = frozenset({"int", "long", "float", "double", "boolean"})
 _texts: Final = frozenset({"string", "enum"})
-_whole: Final = frozenset({"int", "long"})
 _wanted: Final = {
     "number": "a number",
     "category": "a string or an enum",
@@ -23,23 +23,52 @@ _wanted: Final = {
 }
 
 
-def check_fields(signature: Signature, schema: Schema, *, origin: str) -> None:
-    """Raises ConfigError that names each feature without a usable field in `schema`; `origin` says whose schema it is."""
-    parsed = _parsed(schema, origin)
+Codes = dict[int | float, float]
+
+
+def check_fields(
+    signature: Signature, schema: Schema, *, origin: str, record_type: str | None = None
+) -> None:
+    """Raises ConfigError that names each feature without a usable field in `schema`; `origin` says whose schema it is.
+
+    `record_type` names the record that counts where the schema describes several.
+    """
+    parsed = _root(_parsed(schema, origin), record_type, origin)
     faults = [fault for feature in signature.features if (fault := _fault(feature, parsed)) is not None]
     if faults:
         raise ConfigError(f"{origin} does not fit the model: {'; '.join(faults)}")
 
 
-def numbered_categories(signature: Signature, schema: Schema) -> frozenset[str]:
-    """The names of the categories whose field in `schema`, which has passed check_fields, is a whole number."""
-    if not any(feature.whole_numbers for feature in signature.features):
-        return frozenset()
-    parsed = _parsed(schema, "the schema")
-    found = {feature.name: _field(feature, parsed) for feature in signature.features if feature.whole_numbers}
-    return frozenset(
-        name for name, field in found.items() if not isinstance(field, str) and _is_whole_number(field)
-    )
+def read_as_numbers(signature: Signature, schema: Schema, record_type: str | None) -> Mapping[str, Codes]:
+    """The categories whose field in `schema`, which has passed check_fields, holds only numbers or only booleans: by name,
+    from the number (a boolean is 0 or 1) to the code."""
+    if not any(number_names(each) or boolean_names(each) for each in signature.features):
+        return {}
+    parsed = _root(_parsed(schema, "the schema"), record_type, "the schema")
+    found: dict[str, Codes] = {}
+    for feature in signature.features:
+        place = _field(feature, parsed) if feature.kind == "category" else ""
+        if isinstance(place, str):
+            continue
+        kinds = {_category_kind(branch) for branch in _branches(place)}
+        if kinds == {"number"}:
+            found[feature.name] = number_names(feature)
+        elif kinds == {"boolean"}:
+            found[feature.name] = {int(value): code for value, code in boolean_names(feature).items()}
+    return found
+
+
+def _root(schema: Any, record_type: str | None, origin: str) -> Any:
+    """The schema, or of the records that it describes the one that was chosen."""
+    if record_type is None:
+        return schema
+    records = [branch for branch in _branches(schema) if branch.type == "record"]
+    for record in records:
+        names = {record.fullname, record.name, *(record.get_prop("aliases") or ())}
+        if record_type in names:
+            return record
+    there = ", ".join(record.fullname for record in records) or "no record"
+    raise ConfigError(f"input.record_type is {record_type}; {origin} describes {there}")
 
 
 def _parsed(schema: Schema, origin: str) -> Any:
@@ -59,21 +88,31 @@ def _fault(feature: Feature, schema: Any) -> str | None:
     found = _field(feature, schema)
     if isinstance(found, str):
         return found
-    kinds = {_kind(branch) for branch in _branches(found)}
-    if kinds == {feature.kind} or (feature.whole_numbers and _is_whole_number(found)):
-        return None
-    wanted = _wanted[feature.kind] + (" or a whole number" if feature.whole_numbers else "")
-    return f"field {feature.field} is not {wanted}"
+    wanted = _wanted[feature.kind]
+    if feature.kind != "category":
+        fits = {_kind(branch) for branch in _branches(found)} == {feature.kind}
+    else:
+        allowed = {"category"}
+        if number_names(feature):
+            allowed.add("number")
+            wanted += " or a number"
+        if boolean_names(feature):
+            allowed.add("boolean")
+            wanted += " or a boolean"
+        kinds = {_category_kind(branch) for branch in _branches(found)}
+        fits = bool(kinds) and kinds <= allowed
+    return None if fits else f"field {feature.field} is not {wanted}"
 
 
 def _field(feature: Feature, schema: Any) -> Any:
     """The schema of the feature's field, or why there is none."""
     place = schema
     walked: list[str] = []
-    for part in feature.field.split("."):
-        fields = next((branch.fields for branch in _branches(place) if branch.type == "record"), None)
-        if fields is None:
+    for part in feature.path:
+        records = [branch for branch in _branches(place) if branch.type == "record"]
+        if not records:
             return f"{'.'.join(walked) or 'it'} is no record, so field {feature.field} is not in it"
+        fields = [field for record in records for field in record.fields]
         found = next((field for field in fields if field.name == part), None)
         if found is None:
             near = difflib.get_close_matches(part, [field.name for field in fields], n=1)
@@ -83,15 +122,14 @@ def _field(feature: Feature, schema: Any) -> Any:
     return place
 
 
-def _is_whole_number(schema: Any) -> bool:
-    types = {branch.type for branch in _branches(schema)}
-    return bool(types) and types <= _whole
-
-
 def _branches(schema: Any) -> Sequence[Any]:
     """What a value may be, null apart."""
     branches = schema.schemas if schema.type == "union" else [schema]
     return [branch for branch in branches if branch.type != "null"]
+
+
+def _category_kind(schema: Any) -> str | None:
+    return "boolean" if schema.type == "boolean" else _kind(schema)
 
 
 def _kind(schema: Any) -> str | None:

@@ -55,13 +55,10 @@ def signed_bar(attribution: float, *, full: float, cells: int) -> Text:
     if attribution >= 0:
         bar = "█" * whole + (_eighths[part] if part else "")
         return Text(" " * cells + "│" + bar.ljust(cells), style=toward_style)
-    # Partial blocks fill from the left, so a bar that grows to the left is drawn inverted: the gap, then the body.
-    text = Text(" " * (cells - whole - (1 if part else 0)), style=against_style)
-    if part:
-        text.append(_eighths[8 - part], style=f"reverse {against_style}")
-    text.append("█" * whole, style=against_style)
-    text.append("│" + " " * cells, style=against_style)
-    return text
+    # Of the blocks that fill a cell from the right only the half one is in every font: a bar to the left ends in halves.
+    whole, half = divmod(round(share * cells * 2), 2)
+    bar = "▐" * half + "█" * whole
+    return Text(bar.rjust(cells) + "│" + " " * cells, style=against_style)
 
 
 def draw(

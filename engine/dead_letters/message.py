@@ -1,9 +1,11 @@
 """Records that were set aside, as messages: the original bytes, where they stood, and why they are here."""
 
+import copy
 import hashlib
 import io
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,6 +38,7 @@ class Source:
     partition: int
     offset: int
     timestamp_ms: int
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +133,7 @@ class DeadLetterEncoder:
                 "partition": int(records.partitions[index]),
                 "offset": int(records.offsets[index]),
                 "timestamp_ms": int(records.timestamps_ms[index]),
+                "topic_id": records.topic_id,
             },
             "stage": str(rejection.stage),
             "reason": str(rejection.reason),
@@ -154,40 +158,59 @@ class DeadLetterReader:
 
     def __init__(self) -> None:
         schema = contract("dead_letter")
-        self._schema = fastavro.parse_schema(schema)
-        self._single_object = single_object_prefix(schema)
+        earlier = _before_topic_ids(schema)
+        self._schemas = [fastavro.parse_schema(schema), fastavro.parse_schema(earlier)]
+        self._single_object = {single_object_prefix(schema): 0, single_object_prefix(earlier): 1}
 
     def read(self, value: bytes) -> DeadLetter:
         """The dead letter in a message, whichever framing it was sent with.
 
-        Raises RecordError for a message that is none. A registered id is taken for the contract's own: the topic holds
-        nothing else, and version 1 has one schema.
+        Raises RecordError for a message that is none. A registered id is taken for the contract's own, of this release or
+        from before letters named the topic's id: no letter of one can be read whole as the other, because the number that
+        stands where the other has its stage is the length of a reason.
         """
-        if value.startswith(self._single_object):
+        prefix = self._single_object.get(value[:single_object_header_bytes])
+        schemas = self._schemas if prefix is None else [self._schemas[prefix]]
+        if prefix is not None:
             start = single_object_header_bytes
         elif confluent_schema_id(value[:confluent_header_bytes]) is not None:
             start = confluent_header_bytes
         else:
             raise _not_a_letter(Reason.BAD_FRAMING, "the message does not begin like a dead letter")
-        stream = io.BytesIO(value)
-        stream.seek(start)
-        try:
-            letter: Any = fastavro.schemaless_reader(stream, self._schema, None)
-        except (EOFError, ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
-            raise _not_a_letter(Reason.CORRUPT, "the message is no dead letter of version 1") from error
-        if stream.tell() != len(value):
-            raise _not_a_letter(Reason.TRAILING_BYTES, "the message goes on behind the dead letter")
-        return DeadLetter(
-            source=Source(**letter["source"]),
-            stage=letter["stage"],
-            reason=letter["reason"],
-            detail=letter["detail"],
-            payload=letter["payload"],
-            headers=tuple((header["key"], header["value"]) for header in letter["headers"]),
-            model=ModelIdentity(**letter["model"]),
-            worker=letter["worker"],
-            at_ms=letter["at_ms"],
-        )
+        for schema in schemas[:-1]:
+            with suppress(RecordError):
+                return _letter(value, start, schema)
+        return _letter(value, start, schemas[-1])
+
+
+def _before_topic_ids(schema: Any) -> Any:
+    """The contract of dead letters as it was before their source named the topic's id."""
+    earlier = copy.deepcopy(schema)
+    source = earlier["fields"][0]["type"]
+    source["fields"] = [field for field in source["fields"] if field["name"] != "topic_id"]
+    return earlier
+
+
+def _letter(value: bytes, start: int, schema: Any) -> DeadLetter:
+    stream = io.BytesIO(value)
+    stream.seek(start)
+    try:
+        letter: Any = fastavro.schemaless_reader(stream, schema, None)
+    except (EOFError, ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
+        raise _not_a_letter(Reason.CORRUPT, "the message is no dead letter of version 1") from error
+    if stream.tell() != len(value):
+        raise _not_a_letter(Reason.TRAILING_BYTES, "the message goes on behind the dead letter")
+    return DeadLetter(
+        source=Source(**letter["source"]),
+        stage=letter["stage"],
+        reason=letter["reason"],
+        detail=letter["detail"],
+        payload=letter["payload"],
+        headers=tuple((header["key"], header["value"]) for header in letter["headers"]),
+        model=ModelIdentity(**letter["model"]),
+        worker=letter["worker"],
+        at_ms=letter["at_ms"],
+    )
 
 
 def _not_a_letter(reason: Reason, detail: str) -> RecordError:

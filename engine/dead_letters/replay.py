@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from penstock.engine.dead_letters.message import DeadLetter, DeadLetterReader
 from penstock.schemas.errors import PenstockError, RecordError
+from penstock.schemas.reasons import Reason
 
 replayed_header: Final = "penstock-replayed-from"
 note_characters_max: Final = 4000
@@ -186,7 +187,7 @@ class Replay:
     replayed: int = 0
     already: int = 0  # put back by an earlier replay
     foreign: int = 0  # of another input topic
-    gone: int = 0  # payload was left at the source, and is not there any more
+    gone: int = 0  # no bytes to put back: left at the source and not there any more, or never readable
     unreadable: int = 0
     by_reason: Counter[str] = field(default_factory=Counter)
 
@@ -261,6 +262,10 @@ def replay(
 
 def _message(letter: DeadLetter, key: bytes | None, source: Log) -> Message | None:
     """The record as it was; None when it is nowhere any more."""
+    if (
+        letter.reason == Reason.UNREADABLE
+    ):  # it stands for a range of offsets, and was no record without a value
+        return None
     payload, headers, at = letter.payload, letter.headers, letter.source
     if letter.elsewhere is not None:
         original = source.one(at.partition, at.offset)

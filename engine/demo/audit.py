@@ -1,5 +1,6 @@
 """The demo's book-keeping: every input offset once, and how good the predictions were."""
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-latencies_max = 200_000
-"""How many of the newest latencies the percentiles are of."""
+latencies_max = 1_000_000
+"""How many of the newest latencies the percentiles are of at the most."""
 
 
 class Tally:
@@ -70,12 +71,16 @@ class Audit:
         self._predictions, self._explanations, self._letters = Tally(), Tally(), Tally()
         self._scores: list[float] = []
         self._known: list[float] = []
+        self._read_s: deque[float] = deque(maxlen=latencies_max)
         self._latencies_s: deque[float] = deque(maxlen=latencies_max)
 
-    def prediction(self, partition: int, offset: int, *, key: str, score: float, latency_s: float) -> None:
-        """One prediction was read."""
+    def prediction(
+        self, partition: int, offset: int, *, key: str, score: float, latency_s: float, read_s: float
+    ) -> None:
+        """One prediction was read, at `read_s` on a monotonic clock."""
         self._predictions.add(partition, offset)
         self._latencies_s.append(latency_s)
+        self._read_s.append(read_s)
         self._scores.append(score)
         self._known.append(self._truth.get(key, float("nan")))
 
@@ -102,11 +107,16 @@ class Audit:
         """Dead letters read so far."""
         return self._letters.total
 
-    def latency_ms(self, percentile: float) -> float:
-        """Input record's timestamp to being read from the output topic; 0 while nothing was read."""
-        if not self._latencies_s:
-            return 0.0
-        return float(np.percentile(np.fromiter(self._latencies_s, np.float64), percentile)) * 1000
+    def forget_latencies(self) -> None:
+        """What was read so far warmed the path up: the percentiles begin anew."""
+        self._latencies_s.clear()
+        self._read_s.clear()
+
+    def latency_ms(self, percentile: float, *, since_s: float = -math.inf) -> float:
+        """Input record's timestamp to being read from the output topic, of what was read since then; 0 where nothing was."""
+        latencies_s = np.fromiter(self._latencies_s, np.float64)
+        latencies_s = latencies_s[np.searchsorted(np.fromiter(self._read_s, np.float64), since_s) :]
+        return float(np.percentile(latencies_s, percentile)) * 1000 if len(latencies_s) else 0.0
 
     def account(self, ends: Mapping[int, int]) -> Account:
         """The books, given the end offset of each input partition."""

@@ -19,6 +19,7 @@ from penstock.engine.codec.framing import single_object_header_bytes, single_obj
 from penstock.engine.console.reasons import FeatureShare
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.demo.audit import Audit
+from penstock.engine.demo.committed import Committed
 from penstock.engine.demo.flights import Departures, departure_schema, load_departures
 from penstock.engine.demo.stage import Reader, Stage, kafka_stage, memory_stage, topics
 from penstock.engine.demo.train import train_and_package
@@ -29,6 +30,8 @@ from penstock.schemas.records import Records
 stream_from_month = 4
 catch_up_patience_s = 60.0
 first_prediction_patience_s = 60.0
+warm_up_records = 200
+live_window_s = 10.0
 lines_every_s = 5.0
 shown_max = 3
 
@@ -66,6 +69,9 @@ class _Producer(threading.Thread):
         self._stage, self._stream, self._clock = stage, stream, clock
         self._seconds, self._rate = seconds, rate
         self.produced = 0
+        self.warm_up_total = min(len(stream), warm_up_records, warm_up_records + round(seconds * rate))
+        self.warm = threading.Event()
+        """Set when the results of the first `warm_up_records` have been read: only then the steady stream begins."""
         self.finished = False
         self.failure: PenstockError | None = None
 
@@ -81,10 +87,17 @@ class _Producer(threading.Thread):
         began_s = self._clock.monotonic_s()
         keys: list[bytes | None] = []
         values: list[bytes | None] = []
-        total = min(len(self._stream), round(self._seconds * self._rate))
-        for key, body in self._stream.events(total):
+        total = min(len(self._stream), warm_up_records + round(self._seconds * self._rate))
+        for number, (key, body) in enumerate(self._stream.events(total)):
             keys.append(key)
             values.append(prefix + body)
+            if number < warm_up_records:
+                if number == warm_up_records - 1:
+                    self._send(keys, values)
+                    keys, values = [], []
+                    self.warm.wait(first_prediction_patience_s)
+                    began_s = self._clock.monotonic_s() - self.produced / self._rate
+                continue
             if len(keys) >= max(self._rate // 100, 1):
                 due_s = began_s + (self.produced + len(keys)) / self._rate
                 self._clock.sleep(max(due_s - self._clock.monotonic_s(), 0.0))
@@ -125,6 +138,8 @@ class _Show:
         self._waiting: dict[tuple[int, int], tuple[str, float]] = {}
         self._progress: deque[tuple[float, int]] = deque(maxlen=40)
         self._last_key = ""
+        self._first_s = 0.0
+        self._before: Committed | None = None
         self._began_s = self._shown_s = clock.monotonic_s()
 
     def run(self) -> int:
@@ -159,6 +174,14 @@ class _Show:
         while True:
             news = self._read()
             now_s = self._clock.monotonic_s()
+            if not self._producer.warm.is_set() and self._audit.outcomes:
+                self._first_s = self._first_s or now_s - self._began_s
+                everything = min(self._audit.outcomes, self._audit.explained + self._audit.rejected)
+                if everything >= self._producer.warm_up_total:
+                    self._audit.forget_latencies()
+                    self._before = self._stage.committed()
+                    self._began_s = now_s
+                    self._producer.warm.set()
             if news:
                 last_news_s = now_s
             if now_s - drawn_s >= 0.2:
@@ -203,7 +226,11 @@ class _Show:
             if topic == topics[1]:
                 score = message["outputs"]["probabilities"][1]
                 self._audit.prediction(
-                    *place, key=name, score=score, latency_s=(now_ms - source["timestamp_ms"]) / 1000
+                    *place,
+                    key=name,
+                    score=score,
+                    latency_s=(now_ms - source["timestamp_ms"]) / 1000,
+                    read_s=self._clock.monotonic_s(),
                 )
                 self._last_key = name
                 self._waiting[place] = (name, score)
@@ -254,8 +281,8 @@ class _Show:
             explained=self._audit.explained,
             rejected=self._audit.rejected,
             rate_per_s=rate,
-            p50_ms=self._audit.latency_ms(50),
-            p99_ms=self._audit.latency_ms(99),
+            p50_ms=self._audit.latency_ms(50, since_s=self._clock.monotonic_s() - live_window_s),
+            p99_ms=self._audit.latency_ms(99, since_s=self._clock.monotonic_s() - live_window_s),
             elapsed_s=self._clock.monotonic_s() - self._began_s,
             total_s=self._seconds,
             simulated=shown_day,
@@ -266,13 +293,19 @@ class _Show:
         ends = {reading.partition: reading.end for reading in self._stage.offsets.read(topics[0])}
         account, quality = self._audit.account(ends), self._audit.quality()
         p50_ms, p99_ms = self._audit.latency_ms(50), self._audit.latency_ms(99)
-        rate = account.records / max(self._seconds, 1e-9)
+        after = self._stage.committed()
+        committed_ms = None
+        if self._before is not None and after is not None:
+            committed_ms = (after.percentile_ms(50, self._before), after.percentile_ms(99, self._before))
+        rate = max(account.records - self._producer.warm_up_total, 0) / max(self._seconds, 1e-9)
         self._terminal.say(
             summary(
                 account,
                 quality,
                 p50_ms=p50_ms,
                 p99_ms=p99_ms,
+                committed_ms=committed_ms,
+                first_s=self._first_s,
                 rate_per_s=rate,
                 guarantee="read by a read_committed consumer, delivery exactly_once",
             )
@@ -282,6 +315,9 @@ class _Show:
                 **asdict(account),
                 "latency_p50_ms": round(p50_ms, 2),
                 "latency_p99_ms": round(p99_ms, 2),
+                "committed_p50_ms": committed_ms and round(committed_ms[0], 2),
+                "committed_p99_ms": committed_ms and round(committed_ms[1], 2),
+                "first_result_s": round(self._first_s, 3),
                 "quality": asdict(quality) if quality else None,
             }
         )

@@ -13,8 +13,10 @@ from typing import Any, Protocol
 
 import httpx
 import yaml
+from prometheus_client import generate_latest
 
 from penstock.engine.clock import Clock
+from penstock.engine.demo.committed import Committed
 from penstock.engine.settings.model import Settings, parse_settings
 from penstock.schemas.errors import ConfigError, NotReadyError, PenstockError
 from penstock.schemas.records import Records
@@ -58,6 +60,8 @@ class Stage:
     reader: Callable[[str], Reader]
     offsets: Offsets
     worker_failed: Callable[[], str | None]
+    committed: Callable[[], Committed | None]
+    """How long records took to the commit of their results, so far; None where the worker does not answer."""
 
 
 def settings_tree(bootstrap_servers: str, bundle: Path) -> dict[str, Any]:
@@ -119,12 +123,21 @@ def kafka_stage(bundle: Path, folder: Path, clock: Clock, say: Callable[[str], N
             lines = (folder / "worker.log").read_text(errors="replace").splitlines()
             return lines[-1] if lines else f"exit code {worker.returncode}"
 
+        def committed() -> Committed | None:
+            with contextlib.suppress(httpx.HTTPError):
+                port = tree["http"]["port"]
+                return Committed.of(
+                    httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=2.0, trust_env=False).text
+                )
+            return None
+
         yield Stage(
             broker=f"Apache Kafka at {broker.bootstrap_servers}",
             writer=writer,
             reader=reader,
             offsets=offsets,
             worker_failed=worker_failed,
+            committed=committed,
         )
 
 
@@ -134,7 +147,7 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
     from penstock.connectors.memory.broker import MemoryBroker
     from penstock.engine.ports import AssignmentListener, Source
     from penstock.engine.telemetry.status import StatusBoard
-    from penstock.engine.worker.assembly import Link, make_worker, new_metrics, open_bundle
+    from penstock.engine.worker.assembly import Link, event_log, make_worker, new_metrics, open_bundle
 
     broker = MemoryBroker(clock)
     for topic in topics:
@@ -154,15 +167,17 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
         ends=lambda _: {},
         report=lambda _: None,
     )
+    metrics = new_metrics()
     worker = make_worker(
         settings,
         link,
         name="demo",
         run_folder=folder,
         board=StatusBoard(worker="demo", group=group, topic=topics[0], clock=clock, rows_max=4096),
-        metrics=new_metrics(),
+        metrics=metrics,
         bundle=open_bundle(settings),
         clock=clock,
+        events=event_log(metrics, clock),
     )
     failures: list[str] = []
 
@@ -181,6 +196,7 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
             reader=broker.reader,
             offsets=broker.offsets(group),
             worker_failed=lambda: failures[0] if failures else None,
+            committed=lambda: Committed.of(generate_latest(metrics.registry).decode()),
         )
     finally:
         worker.pipeline.request_stop()

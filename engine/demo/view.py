@@ -34,6 +34,7 @@ class Numbers:
     rejected: int
     rate_per_s: float
     p50_ms: float
+    """Of the last ten seconds, like p99_ms."""
     p99_ms: float
     elapsed_s: float
     total_s: float | None
@@ -45,7 +46,7 @@ def gauge_of(probability: float, cells: int = 20) -> Text:
     style = "green3" if probability < 0.3 else "yellow3" if probability < 0.6 else "red3"
     filled = round(probability * cells)
     text = Text("━" * filled, style=f"bold {style}")
-    text.append("━" * (cells - filled), style="grey27")
+    text.append("─" * (cells - filled), style="grey27")  # another glyph: without colours it must still tell
     text.append(f" {probability:4.0%}", style=f"bold {style}")
     return text
 
@@ -102,10 +103,13 @@ def summary(
     *,
     p50_ms: float,
     p99_ms: float,
+    committed_ms: tuple[float, float] | None,
+    first_s: float,
     rate_per_s: float,
     guarantee: str,
 ) -> RenderableType:
-    """What the demo ends with."""
+    """What the demo ends with. `committed_ms`: p50 and p99 from the record's timestamp to the commit of its results, by the
+    worker's own histogram; `first_s`: from the first warm-up record to its result."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="grey70")
     table.add_column(justify="right", style="bold")
@@ -122,7 +126,25 @@ def summary(
         (
             "latency p50 / p99",
             f"{p50_ms:.0f} / {p99_ms:.0f} ms",
-            "record's timestamp to read from the output topic",
+            "record's timestamp to read from the output topic, after the warm-up",
+            "bold",
+        ),
+        *(
+            [
+                (
+                    "of it, to the commit",
+                    f"{committed_ms[0]:.0f} / {committed_ms[1]:.0f} ms",
+                    "by the worker's histogram; the rest is this program, which reads and decodes",
+                    "bold",
+                )
+            ]
+            if committed_ms is not None
+            else []
+        ),
+        (
+            "first result",
+            f"{first_s:.1f} s",
+            "after the first record, on a broker that has just started",
             "bold",
         ),
     ]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.features.signature import Signature
+from penstock.engine.features.value_counts import ValueCounts
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Rejection
 
@@ -23,7 +24,9 @@ _faults: Final = (
 class FeaturePolicies:
     """Applies the policies of a signature to a matrix as it was read."""
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, counts: ValueCounts | None = None) -> None:
+        """`counts` is told of every batch, as it was read."""
+        self._counts = counts
         owners = signature.column_features
         self._columns = signature.columns
         self._strict = _columns(feature.missing != "nan" for feature in owners)
@@ -44,6 +47,8 @@ class FeaturePolicies:
         afterwards replacements stand there. `rows` (R,) are the records' places. A record with several faults is
         rejected for the one in its first column.
         """
+        if self._counts is not None:
+            self._counts.count_missing(matrix)
         faults: NDArray[np.uint8] | None = None  # (R, F) once there is one: 1 + place in _faults
 
         def mark(where: NDArray[np.bool_], columns: NDArray[np.intp], fault: int) -> None:
@@ -66,6 +71,8 @@ class FeaturePolicies:
         ):  # after the missing ones: an unseen category that is to be NaN is not missing
             unseen = _part(matrix, self._categories) == unseen_code
             if unseen.any():
+                if self._counts is not None:
+                    self._counts.count_unseen(self._categories, unseen)
                 mark(unseen & self._unseen_rejects[self._categories], self._categories, 2)
                 _replace(matrix, unseen, self._categories, self._unseen_fill)
         if faults is None:

@@ -24,7 +24,11 @@ class Feature:
     name: str
     """What explanations and messages call it."""
     field: str = ""
-    """Dotted path in the input record (`weather.temp`); the name when left out."""
+    """Where it stands in the input record; the name when left out.
+
+    A dot leads into a nested object (`weather.temp`), unless the record itself has a member of exactly this name, which
+    comes first; `\\.` is a dot that belongs to a name (`petal\\.length`), `\\\\` a backslash.
+    """
     kind: Kind
     width: int = 1
     """Columns it takes in the matrix: the length of a vector, whose columns are called name[0], name[1], ..."""
@@ -38,8 +42,8 @@ class Feature:
 
     def __post_init__(self) -> None:
         if not self.field:
-            object.__setattr__(self, "field", self.name)
-        if not self.name or any(not part for part in self.field.split(".")):
+            object.__setattr__(self, "field", _field_of(self.name))
+        if not self.name or any(not part for part in self.path):
             raise ConfigError(f"feature {self.name or '(without a name)'} reads no field: {self.field!r}")
         if self.kind not in get_args(Kind):
             raise ConfigError(
@@ -85,9 +89,15 @@ class Feature:
         return (self.name,)
 
     @property
-    def whole_numbers(self) -> bool:
-        """Whether its categories are whole numbers, as columns of integers become: then a whole number stands for one."""
-        return self.kind == "category" and all(_is_whole(category) for category in self.categories)
+    def path(self) -> tuple[str, ...]:
+        """The names that lead to its value, from the record inwards."""
+        return field_path(self.field)
+
+    @property
+    def exact_name(self) -> str | None:
+        """The one name under which a record may hold it instead of at the end of its path; None where both are the same, or
+        an escape says which is meant."""
+        return self.field if len(self.path) > 1 and "\\" not in self.field else None
 
     @property
     def may_be_nan(self) -> bool:
@@ -95,8 +105,30 @@ class Feature:
         return self.missing == "nan" or (self.kind == "category" and self.unseen == "nan")
 
 
-def _is_whole(text: str) -> bool:
-    return text.removeprefix("-").isdecimal() and text.isascii() and str(int(text)) == text
+def _field_of(name: str) -> str:
+    """The field of a feature that only has a name: a name that is no path is a member's name as it is."""
+    if "\\" not in name and all(name.split(".")):
+        return name
+    return name.replace("\\", "\\\\").replace(".", "\\.")
+
+
+def field_path(field: str) -> tuple[str, ...]:
+    """The parts of a field between its dots; `\\.` and `\\\\` stand for a dot and a backslash of a name.
+
+    Raises ConfigError for an escape of nothing.
+    """
+    parts, escaped = [""], False
+    for character in field:
+        if escaped or character not in ".\\":
+            parts[-1] += character
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        else:
+            parts.append("")
+    if escaped:
+        raise ConfigError(f"the field {field} ends within an escape: write \\\\ for a backslash")
+    return tuple(parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

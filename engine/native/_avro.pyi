@@ -24,7 +24,9 @@ class Program:
         items_max: int,
         unseen: float,
     ) -> None: ...
-    def read(self, payloads: list[bytes], skip: int, as_double: bool) -> tuple[NDArray[Any], list[Fault]]: ...
+    def read(
+        self, payloads: list[bytes], skip: int, as_double: bool, refuse_empty: bool = False
+    ) -> tuple[NDArray[Any], list[Fault]]: ...
 
 class PredictionEncoder:
     def __init__(
@@ -32,6 +34,7 @@ class PredictionEncoder:
         prefix: bytes,
         topic: str,
         cluster: str,
+        topic_id: str | None,
         model_name: str,
         model_version: str,
         model_digest: str,
@@ -54,6 +57,7 @@ class ExplanationEncoder:
         prefix: bytes,
         topic: str,
         cluster: str,
+        topic_id: str | None,
         model_name: str,
         model_version: str,
         model_digest: str,

@@ -2,26 +2,39 @@
 
 import queue
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.scorer import Outcome
-from penstock.schemas.errors import PenstockError, UnavailableError
+from penstock.schemas.errors import AccessRefusedError, PenstockError, UnavailableError
 from penstock.schemas.records import Records
 
 retry_first_s, retry_max_s = 0.1, 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """Why a partition stands still while the others go on."""
+
+    reason: str
+    someone_must_act: bool = False  # it will not pass by itself
+    stopped: bool = False  # until the next start, or until another worker owns it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """A batch and what became of it: an outcome, or the error that must stop the worker."""
+    """A batch and what became of it: an outcome, the error that must stop the worker, or partitions of it that must wait."""
 
     batch: Batch
     outcome: Outcome | None
     error: PenstockError | None
     busy_s: float
+    waiting: Mapping[int, Held] = field(default_factory=dict)
+    """Partitions that cannot be computed now, each with why: then nothing of the batch was computed."""
 
 
 Score = Callable[[Records], Outcome]
@@ -35,6 +48,13 @@ class Compute(Protocol):
     def queued_rows(self) -> int:
         """Rows handed over and not yet collected."""
 
+    @property
+    def waiting(self) -> Mapping[int, Held]:
+        """Partitions that still cannot be computed, each with why; those not in it any more can be given again."""
+
+    def let_go(self, partitions: Sequence[int]) -> None:
+        """These are not ours any more: try nothing of them again."""
+
     def has_room(self) -> bool:
         """Whether another batch may be handed over."""
 
@@ -45,14 +65,15 @@ class Compute(Protocol):
         """The next finished batch in the order handed over, waiting at most this long for it."""
 
     def forget(self) -> None:
-        """What is handed over is not wanted any more: give up what has not begun, and retry nothing."""
+        """What is handed over is not wanted any more: give up what has not begun."""
 
 
 class ComputeThread:
     """One thread that runs `score` on each batch in turn.
 
     Promises: order is kept, every batch that was submitted and not forgotten is collected once, an unexpected exception
-    comes out as `error_of(exception)` and ends the thread.
+    comes out as `error_of(exception)` and ends the thread. A partition of whose records something remote is needed that
+    cannot be had now is named, and what was read of it is tried again, at growing intervals, between other batches.
     """
 
     def __init__(
@@ -64,7 +85,7 @@ class ComputeThread:
         error_of: Callable[[BaseException], PenstockError],
         on_retry: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_retry` is told, on this thread, each time a batch must wait for something remote."""
+        """`on_retry` is told, on this thread, each time records must wait for something remote."""
         self._score = score
         self._monotonic_s = monotonic_s
         self._error_of = error_of
@@ -75,13 +96,24 @@ class ComputeThread:
         self._batches = 0
         self._rows = 0
         self._wanted = 0  # handed-over batches of an older number are not wanted any more
-        self._changed = threading.Event()
+        self._lock = threading.Lock()
+        self._trials: dict[int, _Trial] = {}  # guarded by the lock
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
     @property
     def queued_rows(self) -> int:
         return self._rows
+
+    @property
+    def waiting(self) -> Mapping[int, Held]:
+        with self._lock:
+            return {partition: trial.held for partition, trial in self._trials.items()}
+
+    def let_go(self, partitions: Sequence[int]) -> None:
+        with self._lock:
+            for partition in partitions:
+                self._trials.pop(partition, None)
 
     def has_room(self) -> bool:
         return self._batches < self._batches_max
@@ -107,7 +139,6 @@ class ComputeThread:
     def forget(self) -> None:
         self._wanted += 1
         self._batches = self._rows = 0
-        self._changed.set()
 
     def close(self, timeout_s: float) -> None:
         """Stop after the batch in hand; idempotent."""
@@ -116,30 +147,89 @@ class ComputeThread:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while (work := self._todo.get()) is not None:
+        while True:
+            try:
+                work = self._todo.get(timeout=self._trial_wait_s())
+            except queue.Empty:
+                self._try_again()
+                continue
+            if work is None:
+                return
             wanted, batch = work
             if wanted != self._wanted:
                 continue
-            finished = self._compute(wanted, batch)
-            if finished is not None:
-                self._done.put((wanted, finished))
-                if finished.error is not None:
-                    return
+            finished = self._compute(batch)
+            self._done.put((wanted, finished))
+            if finished.error is not None:
+                return
+            if self._trials:
+                self._try_again()
 
-    def _compute(self, wanted: int, batch: Batch) -> Finished | None:
+    def _compute(self, batch: Batch) -> Finished:
         records = Records.join([poll.records for poll in batch.polls])
-        retry_s = retry_first_s
         while True:
             began_s = self._monotonic_s()
             try:
                 outcome = self._score(records)
             except UnavailableError:
-                self._on_retry()
-                self._changed.clear()
-                if wanted != self._wanted or (self._changed.wait(retry_s) and wanted != self._wanted):
-                    return None
-                retry_s = min(retry_s * 2, retry_max_s)
-                continue
+                waiting = self._parted(records)
+                if waiting:
+                    return Finished(batch=batch, outcome=None, error=None, busy_s=0.0, waiting=waiting)
+                continue  # it can be had again already
             except BaseException as error:  # noqa: BLE001  the worker's one broad catch: it ends the worker, counted
                 return Finished(batch=batch, outcome=None, error=self._error_of(error), busy_s=0.0)
             return Finished(batch=batch, outcome=outcome, error=None, busy_s=self._monotonic_s() - began_s)
+
+    def _parted(self, records: Records) -> Mapping[int, Held]:
+        """Which partitions cannot be computed now; what was read of them is kept, to be tried again."""
+        self._on_retry()
+        waiting = {}
+        for partition in np.unique(records.partitions).tolist():
+            part = records.take(np.flatnonzero(records.partitions == partition))
+            if (held := self._needs(part)) is not None:
+                waiting[partition] = held
+                due_s = self._monotonic_s() + retry_first_s
+                with self._lock:
+                    self._trials[partition] = _Trial(
+                        records=part, held=held, due_s=due_s, wait_s=retry_first_s
+                    )
+        return waiting
+
+    def _needs(self, records: Records) -> Held | None:
+        try:
+            self._score(records)
+        except UnavailableError as error:
+            return Held(reason=str(error), someone_must_act=isinstance(error, AccessRefusedError))
+        except Exception:  # noqa: BLE001  whatever it is, it comes again when these records are read again
+            return None
+        return None
+
+    def _trial_wait_s(self) -> float | None:
+        with self._lock:
+            due_s = min((trial.due_s for trial in self._trials.values()), default=None)
+        return None if due_s is None else max(due_s - self._monotonic_s(), 0.0)
+
+    def _try_again(self) -> None:
+        now_s = self._monotonic_s()
+        with self._lock:
+            due = {partition: trial for partition, trial in self._trials.items() if trial.due_s <= now_s}
+        for partition, trial in due.items():
+            self._on_retry()
+            held = self._needs(trial.records)
+            with self._lock:
+                if self._trials.get(partition) is not trial:
+                    continue  # let go meanwhile
+                if held is None:
+                    del self._trials[partition]
+                else:
+                    trial.held = held
+                    trial.wait_s = min(trial.wait_s * 2, retry_max_s)
+                    trial.due_s = self._monotonic_s() + trial.wait_s
+
+
+@dataclass(kw_only=True, slots=True)
+class _Trial:
+    records: Records
+    held: Held
+    due_s: float
+    wait_s: float

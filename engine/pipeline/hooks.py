@@ -1,6 +1,6 @@
 """Who looks on while the polling thread works: what it tells them, and what they may stop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.pipeline.batcher import Batch
-from penstock.engine.pipeline.compute import Finished
+from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.ledger import Ledger
 from penstock.schemas.records import Rejection
 
@@ -20,6 +20,30 @@ class Waiting:
     batcher: int
     compute: int
     delivery: int
+
+
+class Contact(Protocol):
+    """What is known of the broker at one moment."""
+
+    @property
+    def address(self) -> str:
+        """Where it is asked."""
+
+    @property
+    def answer_age_s(self) -> float:
+        """Time since it last answered."""
+
+    @property
+    def fault(self) -> str:
+        """The newest error since then, "" when there is none."""
+
+    @property
+    def partitions(self) -> int | None:
+        """Of the input topic; None while unknown."""
+
+    @property
+    def members(self) -> str:
+        """Who is in the group, in words; "" unless it was asked for."""
 
 
 class PipelineHooks(Protocol):
@@ -38,10 +62,16 @@ class PipelineHooks(Protocol):
         """These batches are acknowledged, and their offsets are committed or about to be; `took_s` since submitted."""
 
     def rewound(self, *, cause: str) -> None:
-        """Everything in flight was dropped and will be read again; the cause is abort, revoke or lost."""
+        """Everything in flight was dropped and will be read again; the cause is abort, revoke, lost or hold."""
 
-    def rebalanced(self, *, assigned: Sequence[int]) -> None:
-        """The assignment changed."""
+    def rebalanced(self, *, assigned: Sequence[int], lost: bool = False) -> None:
+        """The assignment changed; `lost`: what went is another's already."""
+
+    def holding(self, held: Mapping[int, Held]) -> None:
+        """Exactly these partitions stand still now."""
+
+    def stopped(self, *, unfinished: int) -> None:
+        """The loop has ended with so many records unfinished, which will be read again."""
 
 
 class Breaker(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 
 from penstock.engine.clock import Clock
 from penstock.engine.pipeline.batcher import Batcher, Poll
-from penstock.engine.pipeline.compute import Compute, Finished
+from penstock.engine.pipeline.compute import Compute, Finished, Held
 from penstock.engine.pipeline.hooks import Breaker, PipelineHooks, Waiting
 from penstock.engine.pipeline.ledger import Ledger, Span
 from penstock.engine.ports import AssignmentListener, Delivery, Sink, Source
@@ -81,7 +81,11 @@ class Pipeline:
         self._stalled_since_s: float | None = None
         self._aborts_in_a_row = 0
         self._resume_at_s = 0.0
+        self._held: dict[int, Held] = {}  # partitions that stand still, and why
+        self._held_from: dict[int, int] = {}  # where each is read again
+        self._hold_due: dict[int, Held] = {}  # as soon as nothing is on its way
         self._stops = 0
+        self._unfinished = 0
         self._source = source(self)
 
     def request_stop(self) -> None:
@@ -89,7 +93,7 @@ class Pipeline:
         self._stops += 1
 
     def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
-        """Work until stopped or `until()`, then drain within the budget and leave the group.
+        """Work until stopped or `until()`, then drain within the budget; `close` gives up what is left.
 
         Raises FencedError, ConfigError, TooManyRejectedError, UnavailableError (too many aborts), InvariantError; what was not
         delivered then is not committed either.
@@ -101,13 +105,13 @@ class Pipeline:
             self._drain()
             self._commit()
         finally:
+            self._unfinished = self._ledger.unfinished()
             self._forget()
-            self._sink.abort()
 
     def close(self, timeout_s: float) -> None:
-        """Leave the group and release the clients."""
-        self._source.close(timeout_s)
-        self._sink.close(timeout_s)
+        """Give up what is still on its way, leave the group and release the clients."""
+        self._sink.close(timeout_s / 2)
+        self._source.close(timeout_s / 2)
 
     def turn(self) -> None:
         """One round; waits at most `idle_poll_s`, and only when there is nothing to do."""
@@ -118,6 +122,8 @@ class Pipeline:
         worth_waiting = not self._deliveries or self._commits_by_source
         self._collect(wait=worth_waiting and (quick or not polled), all_of_it=quick)
         self._deliver(wait=quick or not polled)
+        if self._hold_due or self._held:
+            self._hold()
         if self._commit_due_s is not None and self._clock.monotonic_s() >= self._commit_due_s:
             self._commit()
 
@@ -213,7 +219,7 @@ class Pipeline:
         self._batcher.add(Poll(records=records, spans=tuple(spans), polled_at_s=self._clock.monotonic_s()))
 
     def _feed(self) -> None:
-        while self._compute.has_room():
+        while not self._hold_due and self._compute.has_room():
             batch = self._batcher.take(
                 now_s=self._clock.monotonic_s(),
                 queued_rows=self._compute.queued_rows,
@@ -240,7 +246,10 @@ class Pipeline:
     def _accept(self, finished: Finished) -> None:
         if finished.error is not None:
             raise finished.error
-        if finished.batch.generation != self._generation:
+        if finished.batch.generation != self._generation or self._hold_due:
+            return  # what comes behind a partition that must wait is read again as well
+        if finished.waiting:
+            self._hold_due = dict(finished.waiting)
             return
         assert finished.outcome is not None
         self._batcher.computed(finished.batch, took_s=finished.busy_s)
@@ -329,6 +338,34 @@ class Pipeline:
         self._deliveries.clear()
         self._breaker = self._new_breaker()
 
+    def _hold(self) -> None:
+        """Let partitions stand still that cannot go on, and those go on that can, while the others do.
+
+        What is finished is delivered first; the rest in flight, of the others as well, is dropped and read again.
+        """
+        waiting = self._compute.waiting
+        over = [p for p, held in self._held.items() if not held.stopped and p not in waiting]
+        due = bool(self._hold_due) and not self._finished and not self._deliveries
+        if due:
+            self._forget()
+            again = self._ledger.rewind()
+            ours = set(self._ledger.assigned())
+            self._held |= {p: held for p, held in self._hold_due.items() if p in ours}
+            self._held_from |= {p: offset for p, offset in again.items() if p in self._hold_due}
+            self._hold_due = {}
+        for partition in over:
+            self._held.pop(partition, None)
+        if due or over:
+            self._source.hold(self._held)
+            self._source.seek({p: self._held_from.pop(p) for p in over if p in self._held_from})
+        if due:
+            self._read_again(again)
+            self._watcher.rewound(cause="hold")
+        changed = {p: waiting[p] for p in self._held if p in waiting and waiting[p] != self._held[p]}
+        self._held |= changed
+        if due or over or changed:
+            self._watcher.holding(self._held)
+
     def _drain(self) -> None:
         """Finish what the compute side has, deliver it, within the budget; a second stop request cuts it short."""
         deadline_s = self._clock.monotonic_s() + self._limits.drain_budget_s
@@ -358,6 +395,10 @@ class Pipeline:
         """As AssignmentListener asks."""
         self._give_up(partitions, cause="lost")
 
+    def tell_stopped(self) -> None:
+        """The loop has ended, and nobody starts it again."""
+        self._watcher.stopped(unfinished=self._unfinished)
+
     def _give_up(self, partitions: Sequence[int], *, cause: str) -> None:
         """Drop what is not delivered yet, of the partitions that stay as well: a transaction is all or nothing."""
         if self._deliveries:
@@ -367,12 +408,14 @@ class Pipeline:
         dropped = not self.quiet
         self._forget()
         self._ledger.revoke(partitions)
+        self._compute.let_go(partitions)
         for partition in partitions:
-            self._seek_due.pop(partition, None)
+            for noted in (self._seek_due, self._held, self._held_from, self._hold_due):
+                noted.pop(partition, None)
         self._read_again(self._ledger.rewind())
         if dropped:
             self._watcher.rewound(cause=cause)
-        self._watcher.rebalanced(assigned=self._ledger.assigned())
+        self._watcher.rebalanced(assigned=self._ledger.assigned(), lost=cause == "lost")
 
 
 def _bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
@@ -382,7 +425,11 @@ def _bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
     for partition in np.unique(partitions).tolist():
         own = partitions == partition
         theirs = offsets[own]
-        bounds.append((partition, (int(theirs[0]), int(theirs[-1]), int(timestamps[own].min()))))
+        last = int(theirs[-1])
+        if records.unreadable:  # a row that stands for a range ends where the range does
+            row = records.unreadable.get(int(np.flatnonzero(own)[-1]))
+            last = last if row is None else row.next - 1
+        bounds.append((partition, (int(theirs[0]), last, int(timestamps[own].min()))))
     return bounds
 
 

@@ -141,14 +141,19 @@ class Scorer:
         self, records: Records, rejections: list[Rejection]
     ) -> tuple[Records, NDArray[np.int64] | None]:
         condemned = self._condemned(records)
-        if not condemned:
+        if not condemned and not records.unreadable:
             return records, None
-        for index in condemned:
-            detail = "a worker process died on this record twice"
+        for index, unreadable in records.unreadable.items():
+            rejections.append(
+                Rejection(index=index, stage=Stage.DECODE, reason=Reason.UNREADABLE, detail=unreadable.detail)
+            )
+        for index in set(condemned) - records.unreadable.keys():
+            detail = "a worker process died on this record, or did not come back from it, twice"
             rejections.append(
                 Rejection(index=index, stage=Stage.INFER, reason=Reason.KILLED_WORKER, detail=detail)
             )
-        kept = np.setdiff1d(np.arange(len(records), dtype=np.int64), np.asarray(condemned, dtype=np.int64))
+        apart = np.array(sorted({*condemned, *records.unreadable}), dtype=np.int64)
+        kept = np.setdiff1d(np.arange(len(records), dtype=np.int64), apart)
         return records.take(kept), kept
 
     def _infer(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock.engine.clock import Clock
-from penstock.engine.scaling.lag import OffsetReading, PartitionLag, Start, measure
+from penstock.engine.scaling.lag import OffsetReading, PartitionLag, Start, measure, oldest_s
 from penstock.engine.scaling.planner import Demand
 from penstock.engine.scaling.reports import ReportBook
 
@@ -127,7 +127,7 @@ class Collector:
         demand = Demand(
             arrival_records_per_s=arrived,
             backlog_records=sum(lag.lag_records for lag in lags),
-            oldest_age_s=max((lag.lag_seconds for lag in lags), default=0.0),
+            oldest_age_s=oldest_s(lags),
             capacity_records_per_s=self._book.capacity_records_per_s(now_ms=now_ms) or self._seen_capacity,
             startup_s=self._book.startup_s(now_ms=now_ms),
             partitions=len(lags),

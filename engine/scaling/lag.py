@@ -1,7 +1,7 @@
 """How far behind: per partition, in records and in seconds, and whether anything moves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, Protocol
 
@@ -18,11 +18,19 @@ class OffsetReading(Protocol):
     @property
     def end(self) -> int: ...
     @property
+    def high(self) -> int: ...
+    @property
     def committed(self) -> int | None: ...
     @property
     def oldest_unfinished_timestamp_ms(self) -> int | None: ...
     @property
     def owner(self) -> str | None: ...
+    @property
+    def fault(self) -> str: ...
+    @property
+    def topic_id(self) -> str | None: ...
+    @property
+    def committed_topic_id(self) -> str | None: ...
 
 
 class Movement(StrEnum):
@@ -33,19 +41,28 @@ class Movement(StrEnum):
     STUCK = "stuck"  # owned and behind, and not one record was finished in between
     UNOWNED = "unowned"  # behind, and no member of the group has it
     BEHIND = "behind"  # one reading only: it cannot be told yet
+    UNREADABLE = "unreadable"  # the next record cannot be read: no worker gets past it by itself
+    OUT_OF_RANGE = "out of range"  # the committed offset is not in the log, or is of another topic
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartitionLag:
-    """How far behind the group is in one partition."""
+    """How far behind the group is in one partition.
+
+    `lag_records` counts offsets from the next one to `end`: what compaction has taken, commit markers and aborted records
+    between readable ones count with them; where none but those are left it is 0. `lag_seconds` is None where the next record
+    could not be read. `open_offsets` lie behind an open transaction of a producer and cannot be read before it ends.
+    """
 
     partition: int
     committed: int | None
     end: int
     lag_records: int
-    lag_seconds: float
+    lag_seconds: float | None
     owner: str | None
     movement: Movement
+    open_offsets: int = 0
+    note: str = ""  # a sentence where a person should know more
 
 
 def measure(readings: Sequence[OffsetReading], *, now_ms: int, start: Start) -> list[PartitionLag]:
@@ -54,16 +71,21 @@ def measure(readings: Sequence[OffsetReading], *, now_ms: int, start: Start) -> 
     What retention has deleted is no work any more, and a partition whose remaining offsets hold no record (commit markers,
     aborted records) is caught up: counting those would keep a worker running for ever.
     """
+    fresh = all(reading.committed is None for reading in readings)  # `start` is about the group as a whole
     return [
-        _lag(reading, now_ms=now_ms, start=start) for reading in sorted(readings, key=lambda r: r.partition)
+        _lag(reading, now_ms=now_ms, at_end=fresh and start == "latest")
+        for reading in sorted(readings, key=lambda r: r.partition)
     ]
 
 
-def _lag(reading: OffsetReading, *, now_ms: int, start: Start) -> PartitionLag:
+def _lag(reading: OffsetReading, *, now_ms: int, at_end: bool) -> PartitionLag:
+    trouble = _trouble(reading)
+    if trouble is not None:
+        return trouble
     if reading.committed is not None:
         position = max(reading.committed, reading.earliest)
     else:
-        position = reading.end if start == "latest" else reading.earliest
+        position = reading.end if at_end else reading.earliest
     oldest_ms = reading.oldest_unfinished_timestamp_ms
     records = max(reading.end - position, 0) if oldest_ms is not None else 0
     seconds = (
@@ -80,6 +102,44 @@ def _lag(reading: OffsetReading, *, now_ms: int, start: Start) -> PartitionLag:
         lag_seconds=seconds,
         owner=reading.owner,
         movement=movement,
+        open_offsets=reading.high - reading.end,
+        note=f"{reading.high - reading.end:,} offsets are behind an open transaction of a producer"
+        if reading.high > reading.end
+        else "",
+    )
+
+
+def _trouble(reading: OffsetReading) -> PartitionLag | None:
+    """Where the group cannot go on by itself: what it is, and the offsets that wait as far as they can be told."""
+    committed, position, movement = reading.committed, reading.committed, Movement.OUT_OF_RANGE
+    if committed is not None and reading.committed_topic_id not in (None, reading.topic_id):
+        position = reading.earliest
+        note = f"offset {committed} was committed of an earlier topic of this name; this one is read from its beginning"
+    elif committed is not None and committed > reading.high:
+        position = reading.earliest
+        note = f"the group is at offset {committed}, but the partition ends at {reading.high}; penstock offsets reset"
+    elif committed is not None and committed < reading.earliest:
+        position = reading.earliest
+        note = (
+            f"offsets {committed} to {reading.earliest - 1} were deleted before the group read them (retention); "
+            "penstock offsets reset"
+        )
+    elif reading.fault:
+        position = max(committed or 0, reading.earliest)
+        movement = Movement.UNREADABLE
+        note = f"the record at or after offset {position} cannot be read: {reading.fault}"
+    else:
+        return None
+    return PartitionLag(
+        partition=reading.partition,
+        committed=committed,
+        end=reading.end,
+        lag_records=max(reading.end - (position or 0), 0),
+        lag_seconds=None,
+        owner=reading.owner,
+        movement=movement,
+        open_offsets=reading.high - reading.end,
+        note=note,
     )
 
 
@@ -96,12 +156,9 @@ def _compared(before: PartitionLag | None, after: PartitionLag) -> PartitionLag:
         movement = Movement.MOVING
     else:
         movement = Movement.STUCK
-    return PartitionLag(
-        partition=after.partition,
-        committed=after.committed,
-        end=after.end,
-        lag_records=after.lag_records,
-        lag_seconds=after.lag_seconds,
-        owner=after.owner,
-        movement=movement,
-    )
+    return replace(after, movement=movement)
+
+
+def oldest_s(lags: Sequence[PartitionLag]) -> float:
+    """The greatest known age; 0 when nothing waits."""
+    return max((lag.lag_seconds for lag in lags if lag.lag_seconds is not None), default=0.0)

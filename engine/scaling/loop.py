@@ -1,6 +1,7 @@
 """The scaler's loop: observe, plan, hold, publish; a reading that fails leaves the old number to grow stale."""
 
 import logging
+import math
 import threading
 from dataclasses import asdict
 from typing import Any
@@ -139,4 +140,6 @@ class ScalerLoop:
         for lag in observation.lags:
             place = {"topic": self._topic, "partition": str(lag.partition)}
             metrics.group_lag_records.labels(**place).set(lag.lag_records)
-            metrics.group_lag_seconds.labels(**place).set(lag.lag_seconds)
+            metrics.group_lag_seconds.labels(**place).set(
+                math.nan if lag.lag_seconds is None else lag.lag_seconds
+            )

@@ -142,7 +142,10 @@ class KafkaSettings(Section):
         default_factory=dict
     )
     drain_budget_s: float = Field(
-        10.0, gt=0, le=300, description="time to finish work in flight on a rebalance or SIGTERM"
+        3.0,
+        gt=0,
+        le=300,
+        description="time to finish work in flight on a rebalance or SIGTERM; what is not finished then is read again by the next owner. A stop takes at most 2 s more",
     )
 
 
@@ -159,6 +162,15 @@ class RegistrySettings(Section):
     timeout_s: float = Field(3.0, gt=0, le=30)
 
 
+class JsonSettings(Section):
+    """How JSON records are read where producers differ."""
+
+    nan: Literal["reject", "missing"] = Field(
+        "reject",
+        description="the literals NaN and Infinity, which JSON does not have and some producers write, in a feature's field: reject the record, or read NaN as missing and Infinity as the feature's policy for infinities says",
+    )
+
+
 class InputSettings(Section):
     """What arrives."""
 
@@ -172,11 +184,32 @@ class InputSettings(Section):
         description="folder of further .avsc files that records of single_object framing are written with",
     )
     framing: Literal["confluent", "single_object", "none"] | None = Field(
-        None, description="default: confluent with a registry, single_object without"
+        None,
+        description="default: confluent with a registry, single_object without; of JSON none, or confluent for records behind a schema id, which is not looked up",
+    )
+    json_values: JsonSettings = Field(JsonSettings(), alias="json")
+    record_type: str | None = Field(
+        None,
+        min_length=1,
+        max_length=512,
+        description="Avro only: the full name of the record to read, on a topic that holds several types; records of other types are skipped and counted as skipped",
+    )
+    no_features: Literal["reject", "skip", "score"] = Field(
+        "reject",
+        description="what a record becomes that holds none of the model's fields, not even as null: a dead letter, nothing (counted as skipped), or a prediction from missing values alone",
     )
     record_bytes_max: int = Field(1 << 20, ge=16, le=64 << 20)
     null_value: Literal["dead_letter", "skip"] = Field(
         "dead_letter", description="what a record without a value becomes"
+    )
+    unreadable: Literal["stop", "set_aside"] = Field(
+        "stop",
+        description="when bytes stored on the broker stay unreadable: stop the worker, or set_aside: one dead letter names "
+        "the range of offsets, and reading goes on behind it",
+    )
+    recreated: Literal["read", "stop"] = Field(
+        "read",
+        description="when the topic was deleted and made anew: read every partition from its beginning, or stop the worker",
     )
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True)
@@ -204,14 +237,54 @@ class DeadLetterSettings(Section):
     window: int = Field(10_000, ge=100, le=10_000_000)
 
 
+class TrustSettings(Section):
+    """Whose bundles are served."""
+
+    keys: tuple[Path, ...] = Field(
+        (), description="PEM files with a public key or a certificate; `penstock sign` makes the signatures"
+    )
+    policy: Literal["off", "warn", "enforce"] | None = Field(
+        None, description="without a signature by one of the keys; default: enforce with keys, off without"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> "TrustSettings":
+        if self.policy in ("warn", "enforce") and not self.keys:
+            raise ValueError(f"policy {self.policy} needs keys")
+        return self
+
+    @property
+    def in_force(self) -> Literal["off", "warn", "enforce"]:
+        """The policy, with its default."""
+        return self.policy or ("enforce" if self.keys else "off")
+
+
 class ModelSettings(Section):
     """Which bundle, and where it runs."""
 
     path: Path
+    digest: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="digest of the bundle, as `penstock check` prints it: another bundle is refused; null: whatever is there at the start",
+    )
+    trust: TrustSettings = TrustSettings()
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     runtime: Literal["auto", "onnxruntime", "native"] = Field("auto", description="native: our tree kernel")
     threads: int = Field(
         1, ge=1, le=64, description="threads inside one session; 1 keeps scores the same to the bit"
+    )
+    batch_s_max: float | None = Field(
+        None,
+        gt=0,
+        le=86_400,
+        description="a batch that is computed for longer ends its worker, and its records are tried one by one; null: 50 times what the largest one took at warm-up, and at least 10",
+    )
+    warmup_s_max: float = Field(
+        300.0,
+        gt=0,
+        le=86_400,
+        description="a worker that is not warm so long after its start is ended, and says so",
     )
     cache_rows: int = Field(
         0,
@@ -325,10 +398,12 @@ class Settings(Section):
         named = [name for name in names if name]
         if len(set(named)) != len(named):
             raise ValueError("input and output topics must differ from each other")
-        if self.input.framing == "confluent" and self.registry is None:
+        if self.input.framing == "confluent" and self.registry is None and self.input.format == "avro":
             raise ValueError("input.framing confluent needs a registry")
-        if self.input.format == "json" and self.input.framing not in (None, "none"):
-            raise ValueError(f"input.framing {self.input.framing} does not go with format json")
+        if self.input.format == "json" and self.input.framing == "single_object":
+            raise ValueError("input.framing single_object does not go with format json")
+        if self.input.format == "json" and self.input.record_type is not None:
+            raise ValueError("input.record_type chooses among Avro types; a JSON record has no type")
         return self
 
     @property
@@ -408,6 +483,8 @@ def _rooted(section: Any, folder: Path) -> Any:
         value = getattr(section, name)
         if isinstance(value, Path) and not value.is_absolute():
             changes[name] = folder / value
+        elif isinstance(value, tuple) and value and isinstance(value[0], Path):
+            changes[name] = tuple(folder / each for each in value)
         elif isinstance(value, BaseModel):
             changes[name] = _rooted(value, folder)
     return section.model_copy(update=changes)

@@ -1,12 +1,14 @@
 """A small HTTP server for /metrics, /live, /ready and /status, and one port that speaks for several workers."""
 
 import http.client
+import selectors
 import socket
-import socketserver
 import threading
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +21,13 @@ from penstock.schemas.errors import ConfigError
 
 request_bytes_max = 8192
 request_time_max_s = 5.0
-connections_max = 16
+send_time_max_s = 2.0
+connections_max = 256
+"""Of those whose request is still being read."""
+probe_paths = frozenset({"/live", "/ready"})
+probe_threads, answer_threads, answers_queued_max = 4, 4, 64
+listen_backlog = 128
+workers_asked_at_once_max = 16
 ask_timeout_s = 1.0
 answer_bytes_max = 16 << 20
 
@@ -37,28 +45,42 @@ Routes = Mapping[str, Callable[[], Answer]]
 
 
 class HttpServer:
-    """Serves GET and HEAD on fixed paths, each request on a short-lived thread of its own.
+    """Serves GET and HEAD on fixed paths.
 
-    Promises: a request is at most `request_bytes_max` long and is read within `request_time_max_s`; more than
-    `connections_max` at once are refused; a route never sees anything the client sent.
+    One thread takes connections and reads their heads, as many as come; answers are given by a few threads, and those of the
+    probes by threads of their own, so that neither slow clients nor slow answers keep a probe waiting.
+
+    Promises: a request is at most `request_bytes_max` long and is read within `request_time_max_s`; of more than
+    `connections_max` that are still being read the oldest is cut off; a route never sees anything the client sent.
     """
 
     def __init__(self, routes: Routes, *, host: str, port: int) -> None:
         """Binds at once; port 0 takes a free one. Raises ConfigError when the address cannot be had."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._routes = routes
+        self._listener = socket.socket(family, socket.SOCK_STREAM)
         try:
-            self._server = _Server((host, port), routes, family)
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind((host, port))
+            self._listener.listen(listen_backlog)
         except (OSError, OverflowError) as error:
+            self._listener.close()
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigError(f"http: cannot listen on {host}:{port}: {reason}") from error
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="http", daemon=True
-        )
+        self._listener.setblocking(False)
+        self._ended = threading.Event()
+        self._reading: OrderedDict[socket.socket, _Reading] = OrderedDict()  # the oldest first
+        self._pools = {
+            True: ThreadPoolExecutor(probe_threads, thread_name_prefix="http-probe"),
+            False: ThreadPoolExecutor(answer_threads, thread_name_prefix="http"),
+        }
+        self._queued = threading.BoundedSemaphore(answers_queued_max)
+        self._thread = threading.Thread(target=self._serve, name="http-accept", daemon=True)
 
     @property
     def port(self) -> int:
         """The port it listens on."""
-        return int(self._server.server_address[1])
+        return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
         """Begin to answer."""
@@ -73,91 +95,119 @@ class HttpServer:
 
     def close(self) -> None:
         """Stop answering and free the port."""
+        self._ended.set()
         if self._thread.is_alive():
-            self._server.shutdown()
             self._thread.join()
-        self._server.server_close()
+        self._listener.close()
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
+    def _serve(self) -> None:
+        clock = SystemClock()  # a socket waits in the machine's time, whatever clock the engine is given
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            while not self._ended.is_set():
+                for key, _ in selector.select(0.1):
+                    if key.fileobj is self._listener:
+                        self._accept(selector, clock.monotonic_s())
+                    elif isinstance(key.fileobj, socket.socket):
+                        self._read(selector, key.fileobj)
+                now_s = clock.monotonic_s()
+                while self._reading and next(iter(self._reading.values())).until_s <= now_s:
+                    self._drop(selector, next(iter(self._reading)))
+            for connection in list(self._reading):
+                self._drop(selector, connection)
 
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-    block_on_close = False
+    def _accept(self, selector: selectors.BaseSelector, now_s: float) -> None:
+        for _ in range(listen_backlog):
+            try:
+                connection, _address = self._listener.accept()
+            except OSError:  # nobody else is there, or no descriptor is left: the next turn tries again
+                return
+            connection.setblocking(False)
+            while len(self._reading) >= connections_max:
+                self._drop(selector, next(iter(self._reading)))
+            self._reading[connection] = _Reading(until_s=now_s + request_time_max_s)
+            selector.register(connection, selectors.EVENT_READ)
 
-    def __init__(self, address: tuple[str, int], routes: Routes, family: socket.AddressFamily) -> None:
-        self.address_family = family
-        self.routes = routes
-        self._free = threading.BoundedSemaphore(connections_max)
-        super().__init__(address, _Connection)
+    def _drop(self, selector: selectors.BaseSelector, connection: socket.socket) -> None:
+        self._forget(selector, connection)
+        connection.close()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._free.acquire(blocking=False):
-            self.shutdown_request(request)
+    def _forget(self, selector: selectors.BaseSelector, connection: socket.socket) -> None:
+        del self._reading[connection]
+        selector.unregister(connection)
+
+    def _read(self, selector: selectors.BaseSelector, connection: socket.socket) -> None:
+        head = self._reading[connection].head
+        try:
+            piece = connection.recv(request_bytes_max - len(head))
+        except BlockingIOError:
             return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-
-class _Connection(socketserver.BaseRequestHandler):
-    request: socket.socket
-    server: _Server
-
-    def handle(self) -> None:
-        try:
-            head = _read_head(self.request)
-            if head is not None:
-                self._answer(head)
         except OSError:
+            piece = b""
+        head += piece
+        if b"\r\n\r\n" in head:
+            self._forget(selector, connection)
+            self._hand_over(connection, bytes(head))
+        elif not piece:  # the client's end, or ours: no room is left
+            self._drop(selector, connection)
+
+    def _hand_over(self, connection: socket.socket, head: bytes) -> None:
+        words = head.split(b"\r\n", 1)[0].split(b" ")
+        path = words[1].split(b"?", 1)[0].decode("ascii", "replace") if len(words) > 1 else ""
+        probe = path in probe_paths
+        if not probe and not self._queued.acquire(blocking=False):
+            connection.close()
             return
 
-    def _answer(self, head: bytes) -> None:
-        words = head.split(b"\r\n", 1)[0].split(b" ")
+        def answer() -> None:
+            try:
+                with connection, suppress(OSError):
+                    self._answer(connection, words, path)
+            finally:
+                if not probe:
+                    self._queued.release()
+
+        try:
+            self._pools[probe].submit(answer)
+        except RuntimeError:  # it is being closed
+            connection.close()
+
+    def _answer(self, connection: socket.socket, words: Sequence[bytes], path: str) -> None:
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
-            self._send(_plain(HTTPStatus.BAD_REQUEST))
+            _send(connection, _plain(HTTPStatus.BAD_REQUEST))
             return
         if words[0] not in (b"GET", b"HEAD"):
-            self._send(_plain(HTTPStatus.METHOD_NOT_ALLOWED))
+            _send(connection, _plain(HTTPStatus.METHOD_NOT_ALLOWED))
             return
-        route = self.server.routes.get(words[1].split(b"?", 1)[0].decode("ascii", "replace"))
+        route = self._routes.get(path)
         if route is None:
-            self._send(_plain(HTTPStatus.NOT_FOUND, " ".join(sorted(self.server.routes))))
+            _send(connection, _plain(HTTPStatus.NOT_FOUND, " ".join(sorted(self._routes))))
             return
         answer = _plain(HTTPStatus.INTERNAL_SERVER_ERROR)  # unless the route comes to an end
         try:
             answer = route()
         finally:
-            self._send(answer, with_body=words[0] == b"GET")
-
-    def _send(self, answer: Answer, *, with_body: bool = True) -> None:
-        head = (
-            f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
-            f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\n"
-            "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
-        )
-        self.request.settimeout(request_time_max_s)
-        self.request.sendall(head.encode("ascii") + (answer.body if with_body else b""))
+            _send(connection, answer, with_body=words[0] == b"GET")
 
 
-def _read_head(connection: socket.socket) -> bytes | None:
-    """The request up to its blank line; None when it is too long, too slow or cut off."""
-    clock = SystemClock()  # a socket waits in the machine's time, whatever clock the engine is given
-    deadline_s = clock.monotonic_s() + request_time_max_s
-    head = b""
-    while b"\r\n\r\n" not in head:
-        left_s = deadline_s - clock.monotonic_s()
-        if left_s <= 0:
-            return None
-        connection.settimeout(left_s)
-        piece = connection.recv(request_bytes_max - len(head))
-        if not piece:  # the client's end, or ours: no room is left
-            return None
-        head += piece
-    return head
+@dataclass(slots=True)
+class _Reading:
+    until_s: float
+    head: bytearray = field(default_factory=bytearray)
+
+
+def _send(connection: socket.socket, answer: Answer, *, with_body: bool = True) -> None:
+    head = (
+        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
+        f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\n"
+        "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    connection.settimeout(send_time_max_s)
+    connection.sendall(head.encode("ascii") + (answer.body if with_body else b""))
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
 
 
 def _plain(status: HTTPStatus, text: str = "") -> Answer:
@@ -247,7 +297,7 @@ class SupervisorView:
         ports = self._ports()
         if not ports:
             return {}
-        with ThreadPoolExecutor(max_workers=min(len(ports), connections_max)) as pool:
+        with ThreadPoolExecutor(max_workers=min(len(ports), workers_asked_at_once_max)) as pool:
             replies = pool.map(lambda port: _ask(port, path), ports.values())
             return dict(zip(ports, replies, strict=True))
 

@@ -13,6 +13,7 @@ from prometheus_client import (
 
 import penstock
 from penstock.engine.pipeline.batcher import CloseReason
+from penstock.engine.telemetry.events import Event
 from penstock.engine.telemetry.metric_declarations import Declarations, Declared, Labels, bound_text
 from penstock.schemas.reasons import Reason
 
@@ -22,11 +23,16 @@ record_outcomes = ("predicted", "explained", "rejected", "skipped")
 unexplained_reasons = ("policy", "budget")
 stages = ("wait", "decode", "infer", "explain", "encode", "deliver")
 delivery_outcomes = ("delivered", "aborted")
-rewind_causes = ("abort", "revoke", "lost")
+rewind_causes = ("abort", "revoke", "lost", "hold")
 queues = ("batcher", "compute", "delivery")
+held_states = ("waits", "stopped")
+age_counted_max_s = 30 * 86_400.0
 cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
 scaling_bounds = ("rate", "drain", "idle", "minimum", "maximum", "partitions", "held", "capacity_unknown")
+
+feature_labels_max = 200
+others = "(others)"
 
 _rows_buckets = tuple(2.0**power for power in range(17))
 _stage_buckets_s = (
@@ -61,6 +67,19 @@ class RejectionReason(Protocol):
 
     @property
     def reason(self) -> Reason: ...
+
+
+class ValueCounts(Protocol):
+    """What the metrics read of the values that were decoded, since the start."""
+
+    @property
+    def features(self) -> Sequence[str]: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def missing(self) -> NDArray[np.int64]: ...
+    @property
+    def unseen(self) -> NDArray[np.int64]: ...
 
 
 class Metrics:
@@ -101,19 +120,63 @@ class Metrics:
         )
         self._declare_flow(make)
         self._declare_worker(make)
+        self.ages_left_out = make.counter(
+            "penstock_end_to_end_left_out_total",
+            "Records older than 30 days when acknowledged: their age says more of the clock that stamped them, and is left out of penstock_end_to_end_seconds.",
+        )
+        self._declare_situation(make)
         self.declared = tuple(make.declared)
         ProcessCollector(registry=registry)
+
+    def _declare_situation(self, make: Declarations) -> None:
+        self.events = make.counter(
+            "penstock_events_total",
+            "State changes that were logged, by kind; docs/operations.md has one row for each.",
+            {"event": tuple(Event)},
+        )
+        self.broker_reachable = make.gauge(
+            "penstock_broker_reachable", "1 while the Kafka cluster answers, 0 after 5 s without an answer."
+        )
+        self.broker_answer_age = make.gauge(
+            "penstock_broker_answer_age_seconds",
+            "Time since the cluster last answered; it is asked once a second.",
+        )
+        self.input_partitions = make.gauge(
+            "penstock_input_partitions", "Partitions of the input topic, as the cluster last said."
+        )
+        self.held_partitions = make.gauge(
+            "penstock_held_partitions",
+            "Owned partitions that stand still while the others go on: they wait for something remote, or were stopped because nearly all of their records are bad.",
+            {"state": held_states},
+        )
+
+        self.unreadable_offsets = make.counter(
+            "penstock_unreadable_offsets_total",
+            "Offsets whose bytes no client could read, set aside under input.unreadable; one dead letter names each range.",
+        )
+        self.topic_recreations = make.counter(
+            "penstock_topic_recreations_total",
+            "How often the input topic was found deleted and made anew.",
+        )
+        self.stalled_partitions = make.gauge(
+            "penstock_stalled_partitions",
+            "Owned partitions in which records wait and nothing was read for 30 s.",
+        )
+        self.open_transaction_offsets = make.gauge(
+            "penstock_open_transaction_offsets",
+            "Offsets of owned partitions that wait for the end of a producer's transaction, where that takes longer than 30 s.",
+        )
 
     def _declare_flow(self, make: Declarations) -> None:
         place: Labels = {"topic": None, "partition": None}
         self.lag_records = make.gauge(
             "penstock_lag_records",
-            "Offsets of a partition that are not finished yet; commit markers count, which penstock_group_lag_records leaves out.",
+            "Offsets of a partition that are not finished yet; commit markers count, which penstock_group_lag_records leaves out; NaN while the end is not known.",
             place,
         )
         self.lag_seconds = make.gauge(
             "penstock_lag_seconds",
-            "Age of the oldest unfinished record of a partition; 0 when nothing is unfinished.",
+            "Age of the oldest unfinished record of a partition; 0 when nothing is unfinished, NaN while it cannot be known.",
             place,
         )
         self.deliveries = make.counter(
@@ -144,6 +207,22 @@ class Metrics:
             "penstock_reference_decoded_records_total",
             "Records decoded by the slow reference path, because their schema is beyond the native codec.",
         )
+
+        self.rows_read = make.counter(
+            "penstock_rows_read_total",
+            "Records whose fields could be read, counted as they are decoded: what the two below are a share of.",
+        )
+        self.missing_values = make.counter(
+            "penstock_missing_values_total",
+            f"Values that were null, absent or NaN, by feature, before its policy; each number of a vector counts. Features past the first {feature_labels_max} are counted together, as `{others}`.",
+            {"feature": None},
+        )
+        self.unseen_values = make.counter(
+            "penstock_unseen_values_total",
+            "Categories that the feature's table does not hold, by feature, before its policy; labels as above.",
+            {"feature": None},
+        )
+        self._counted: tuple[int, NDArray[np.int64] | int, NDArray[np.int64] | int] = (0, 0, 0)
 
     def _declare_worker(self, make: Declarations) -> None:
         self.model_info = make.gauge(
@@ -199,13 +278,29 @@ class Metrics:
         for rejection in outcome.rejections:
             self.rejected.labels(reason=rejection.reason).inc()
 
+    def count_values(self, counts: ValueCounts) -> None:
+        """Count what was decoded since the last call."""
+        now = (counts.rows, counts.missing.copy(), counts.unseen.copy())
+        rows, missing, unseen = self._counted
+        self._counted = now
+        self.rows_read.inc(now[0] - rows)
+        for metric, more in ((self.missing_values, now[1] - missing), (self.unseen_values, now[2] - unseen)):
+            for place in np.flatnonzero(more).tolist():
+                name = counts.features[place] if place < feature_labels_max else others
+                metric.labels(feature=name).inc(int(more[place]))
+
     def count_ages(self, timestamps_ms: NDArray[np.int64], *, now_ms: int) -> None:
         """Count the end-to-end age of delivered records; those without a timestamp (-1) have none.
 
-        A producer's clock may run ahead of ours: such an age counts as 0.
+        A producer's clock may run ahead of ours: such an age counts as 0. One that is beyond belief is counted apart.
         """
         stamped = timestamps_ms[timestamps_ms >= 0]
-        self.end_to_end_seconds.observe_many(np.maximum(now_ms - stamped, 0) / 1000.0)
+        ages_s = np.maximum(now_ms - stamped, 0) / 1000.0
+        believed = ages_s <= age_counted_max_s
+        if not believed.all():
+            self.ages_left_out.inc(len(ages_s) - int(believed.sum()))
+            ages_s = ages_s[believed]
+        self.end_to_end_seconds.observe_many(ages_s)
 
     def forget_lag(self, topic: str, partitions: Iterable[int]) -> None:
         """These partitions are another worker's now: a series left behind would show an old lag for ever."""

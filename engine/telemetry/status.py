@@ -1,13 +1,15 @@
 """What one worker knows of itself: is it alive, is it ready, what has it done; written by its threads, read by others."""
 
+import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from penstock.engine.clock import Clock
 from penstock.engine.telemetry.capacity import CapacityEstimator, RateWindow, worker_capacity
+from penstock.engine.telemetry.events import Happened
 
 
 class WorkerState(StrEnum):
@@ -51,6 +53,26 @@ class Position:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class KafkaStatus:
+    """Whether the cluster answers."""
+
+    address: str
+    reachable: bool
+    answer_age_s: float
+    fault: str = ""  # why not, in the client's words
+    lost_at_ms: int | None = None  # since when it does not answer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """What stands still, since when, and for what."""
+
+    partition: int | None  # None: the whole worker
+    since_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerStatus:
     """A worker's own report at one moment."""
 
@@ -70,6 +92,9 @@ class WorkerStatus:
     unexplained: Mapping[str, int] = field(default_factory=dict)  # of those, predicted without one, by why
     assigned: tuple[int, ...] = ()
     positions: tuple[Position, ...] = ()
+    kafka: KafkaStatus | None = None  # None until it was first asked
+    waits_for: tuple[Wait, ...] = ()
+    events: tuple[Happened, ...] = ()  # the newest, oldest first
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -84,6 +109,7 @@ class LivenessLimits:
     progress_age_max_s: float = (
         300.0  # work in flight, and the compute side neither finished nor retried anything
     )
+    kafka_away_max_s: float = 10.0  # after so long without an answer the worker is not ready
 
 
 @dataclass(slots=True)
@@ -102,12 +128,17 @@ class _Facts:
     records: int = 0
     explained: int = 0
     unexplained: dict[str, int] = field(default_factory=dict)
+    kafka: KafkaStatus | None = None
+    waits_for: tuple[Wait, ...] = ()
+    computing_since_s: float | None = None
+    batch_bound_s: float = math.inf
 
 
 class StatusBoard:
     """Thread-safe. The polling thread writes it, the HTTP server and the reporter read it; no call waits for anything.
 
-    Life: `starting` → `verified()` → `warming` → `joining` → the first `rebalanced()` → `running` → `draining` → `stopped`.
+    Life: `starting` → `verified()` → `warming` → `joining` → `membership(True)` or the first `rebalanced()` → `running` →
+    `draining` → `stopped`; a worker that the group has put out is `joining` again.
     """
 
     def __init__(
@@ -120,6 +151,7 @@ class StatusBoard:
         rows_max: int,
         started_s: float | None = None,
         limits: LivenessLimits | None = None,
+        events: Callable[[], tuple[Happened, ...]] = tuple,
     ) -> None:
         """`started_s`: the process's start on the monotonic clock, now when None; `rows_max`: the largest batch."""
         self._worker = worker
@@ -127,11 +159,18 @@ class StatusBoard:
         self._topic = topic
         self._clock = clock
         self._limits = limits or LivenessLimits()
+        self._events = events
         self._started_s = clock.monotonic_s() if started_s is None else started_s
         self._lock = threading.Lock()
         self._facts = _Facts()
         self._window = RateWindow()
         self._capacity = CapacityEstimator(rows_max=rows_max)
+
+    @property
+    def state(self) -> WorkerState:
+        """Where the worker is in its life."""
+        with self._lock:
+            return self._facts.state
 
     def set_state(self, state: WorkerState) -> None:
         """The worker goes on to this state."""
@@ -170,9 +209,48 @@ class StatusBoard:
             facts.assigned = tuple(sorted(assigned))
             facts.offsets = {p: o for p, o in facts.offsets.items() if p in facts.assigned}
             facts.oldest_ms = {p: t for p, t in facts.oldest_ms.items() if p in facts.assigned}
-            facts.joined = True
-            if facts.state is WorkerState.JOINING:
-                facts.state = WorkerState.RUNNING
+            if assigned_now := facts.assigned:
+                self._join(now_s)
+            facts.waits_for = tuple(
+                wait for wait in facts.waits_for if wait.partition is None or wait.partition in assigned_now
+            )
+
+    def membership(self, member: bool) -> None:
+        """Whether the group counts us among its members, partitions or not."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            if member:
+                self._join(now_s)
+            elif self._facts.state is WorkerState.RUNNING and not self._facts.assigned:
+                self._facts.state = WorkerState.JOINING
+
+    def batch_bound(self, bound_s: float) -> None:
+        """A batch that is computed for longer ends this process."""
+        with self._lock:
+            self._facts.batch_bound_s = bound_s
+
+    def computing(self, under_way: bool) -> None:
+        """Records were taken in hand, or are done with. Compute thread."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            self._facts.computing_since_s = now_s if under_way else None
+
+    def kafka(self, status: KafkaStatus) -> None:
+        """Whether the cluster answers."""
+        with self._lock:
+            self._facts.kafka = status
+
+    def waits_for(self, waits: Iterable[Wait]) -> None:
+        """Exactly this is waited for."""
+        with self._lock:
+            self._facts.waits_for = tuple(waits)
+
+    def _join(self, now_s: float) -> None:
+        facts = self._facts
+        facts.joined = True
+        if facts.state is WorkerState.JOINING:
+            facts.state = WorkerState.RUNNING
+            if not facts.startup_s:
                 facts.startup_s = now_s - self._started_s
                 self._window.start(now_s=now_s)
 
@@ -209,7 +287,8 @@ class StatusBoard:
             if silent_s > self._limits.beat_age_max_s:
                 return Verdict(ok=False, reason=f"the polling loop has not turned for {silent_s:.0f} s")
             stuck_s = now_s - facts.progress_s
-            if facts.in_flight and stuck_s > self._limits.progress_age_max_s:
+            away = facts.kafka is not None and not facts.kafka.reachable  # a restart would not bring it back
+            if facts.in_flight and not away and stuck_s > self._limits.progress_age_max_s:
                 return Verdict(
                     ok=False,
                     reason=f"{facts.in_flight} batches in flight and no progress for {stuck_s:.0f} s",
@@ -223,12 +302,29 @@ class StatusBoard:
             if not facts.verified:
                 return Verdict(ok=False, reason=f"{facts.state}: not verified yet")
             if facts.state is not WorkerState.RUNNING or not facts.joined:
-                return Verdict(ok=False, reason=str(facts.state))
+                return Verdict(ok=False, reason=self._why_not_running())
+            kafka = facts.kafka
+            if kafka is not None and kafka.answer_age_s > self._limits.kafka_away_max_s:
+                return Verdict(
+                    ok=False,
+                    reason=f"Kafka at {kafka.address} has not answered for {kafka.answer_age_s:.0f} s: {kafka.fault}",
+                )
+            if facts.computing_since_s is not None:
+                held_s = self._clock.monotonic_s() - facts.computing_since_s
+                if held_s > facts.batch_bound_s / 2:
+                    return Verdict(ok=False, reason=f"one batch has been computed for {held_s:.0f} s")
+            waiting = {wait.partition: wait for wait in facts.waits_for}
+            if facts.assigned and all(partition in waiting for partition in facts.assigned):
+                return Verdict(ok=False, reason=f"every partition waits: {waiting[facts.assigned[0]].reason}")
             if not facts.assigned:
                 return Verdict(
                     ok=True, reason="running as a spare: the group has no partition for this worker"
                 )
             return Verdict(ok=True, reason=f"running on {len(facts.assigned)} partitions")
+
+    def _why_not_running(self) -> str:
+        whole = [wait.reason for wait in self._facts.waits_for if wait.partition is None]
+        return f"{self._facts.state}: {whole[0]}" if whole else str(self._facts.state)
 
     def status(self) -> WorkerStatus:
         """Everything, at this moment."""
@@ -264,4 +360,7 @@ class StatusBoard:
                     for partition in facts.assigned
                     if partition in facts.offsets
                 ),
+                kafka=facts.kafka,
+                waits_for=facts.waits_for,
+                events=self._events(),
             )

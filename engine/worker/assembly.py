@@ -1,5 +1,6 @@
 """Puts a worker together: the only place that knows both the engine and the connectors."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,27 +19,36 @@ from penstock.engine.codec.decode import RowDecoder, SchemaStore, make_decoder
 from penstock.engine.dead_letters.message import DeadLetterEncoder
 from penstock.engine.dead_letters.message import ModelIdentity as LetterModel
 from penstock.engine.explain.factory import make_explainer
-from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.bundle.bundle import Bundle, Trust
 from penstock.engine.models.runtime.cache import CachedModel, check_alone
 from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
 from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
+from penstock.engine.pipeline.hooks import Contact
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
 from penstock.engine.pipeline.rejection_limit import Breaker
 from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
 from penstock.engine.ports import AssignmentListener, Attributions, Predictions, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
+from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
-from penstock.engine.worker.calibration import cost_curve, rehearse
+from penstock.engine.worker.calibration import batch_bound_s, cost_curve, rehearse
+from penstock.engine.worker.model_copy import ModelCopy
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
+from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
+
+logger = logging.getLogger("penstock.worker")
 
 message_bytes_max = 1_000_000
 """The longest output message: what Kafka's producers and topics allow by default, less the envelope."""
+
+compute_close_s, clients_close_s = 0.3, 1.4
+"""What a stop may take beyond the drain: an abort, and to leave the group."""
 
 compute_batches_max = 4
 """One in work and three that wait: enough to keep the compute side busy through a commit."""
@@ -60,6 +70,9 @@ class Link:
     open_sink: Callable[[], Sink]
     ends: Callable[[Iterable[int]], Mapping[int, int]]
     report: Callable[[WorkerStatus], None]
+    contact: Callable[[bool], Contact | None] = lambda _: None
+    member: Callable[[], bool | None] = lambda: None
+    reading: Callable[[], Reading] = Reading
     schemas: SchemaStore | None = None
     prefixes: OutputPrefixes | None = None
 
@@ -82,9 +95,10 @@ class Worker:
             self.pipeline.run(until=until)
         finally:
             self.board.set_state(WorkerState.STOPPED)
+            self.pipeline.tell_stopped()
             self.report(self.board.status())  # the scaler need not wait for silence to know
-            self.compute.close(timeout_s=5.0)
-            self.pipeline.close(timeout_s=5.0)
+            self.compute.close(timeout_s=compute_close_s)
+            self.pipeline.close(timeout_s=clients_close_s)
 
 
 def worker_name(group: str, slot: int, environ: Mapping[str, str] = os.environ) -> str:
@@ -92,9 +106,29 @@ def worker_name(group: str, slot: int, environ: Mapping[str, str] = os.environ) 
     return f"{group}-{environ.get('PENSTOCK_IDENTITY') or socket.gethostname()}-{slot}"
 
 
-def open_bundle(settings: Settings) -> Bundle:
-    """The bundle that the settings name. Raises ConfigError."""
-    return Bundle.load(settings.model.path)
+def open_bundle(settings: Settings, copy: ModelCopy | None = None) -> Bundle:
+    """The bundle that the settings name, or the supervisor's copy of it.
+
+    Raises ConfigError: it is none, it does not have the digest that was asked for, or `model.trust` refuses it.
+    """
+    policy = settings.model.trust.in_force
+    say = logger.warning if policy == "warn" else logger.info
+    trust = (
+        None
+        if policy == "off"
+        else Trust(keys=settings.model.trust.keys, enforce=policy == "enforce", say=say)
+    )
+    bundle = Bundle.load(copy.folder if copy else settings.model.path, trust=trust)
+    wanted = settings.model.digest
+    if wanted is not None and bundle.digest != wanted:
+        raise ConfigError(
+            f"model bundle {settings.model.path} has digest {bundle.digest}, and model.digest asks for {wanted}"
+        )
+    if copy is not None and bundle.digest != copy.digest:
+        raise ConfigError(
+            f"model bundle {settings.model.path} was exchanged while it was opened: digest {bundle.digest}, not {copy.digest}"
+        )
+    return bundle
 
 
 def make_worker(
@@ -107,6 +141,7 @@ def make_worker(
     metrics: Metrics,
     bundle: Bundle,
     clock: Clock,
+    events: EventLog,
     slot: int = 0,
 ) -> Worker:
     """Prove and warm everything, then join the group. Raises ConfigError for whatever would go wrong at the first record."""
@@ -119,9 +154,12 @@ def make_worker(
         batch_rows_max=settings.objective.batch_rows_max,
         clock=clock,
     )
-    isolation = Isolation(
-        note=InFlightLog(run_folder / f"note-{slot}"), verdicts=run_folder / "verdicts.json"
-    )
+    note = InFlightLog(run_folder / f"note-{slot}")
+    if not note.kept:
+        logger.warning(
+            "records in hand cannot be noted in %s: %s; working on without", run_folder, note.fault
+        )
+    isolation = Isolation(note=note, verdicts=run_folder / "verdicts.json", in_hand=board.computing)
     schema_path = settings.input.record_schema
     decoder = make_decoder(
         settings=settings,
@@ -147,6 +185,14 @@ def make_worker(
     if cached is not None:
         cached.begin()
     show_model(bundle, model, metrics, board)
+    bound_s = settings.model.batch_s_max or batch_bound_s(rehearsed, model.batch_rows_max)
+    board.batch_bound(bound_s)
+    note.warm(bound_s=bound_s)
+    events.note(
+        Event.MODEL_LOADED,
+        f"model {bundle.name} {bundle.version}, digest {bundle.digest}, on {model.device.name} with {model.runtime} "
+        "is verified and warm",
+    )
     board.set_state(WorkerState.JOINING)
 
     compute = ComputeThread(
@@ -166,6 +212,12 @@ def make_worker(
         report=link.report,
         on_rebalance=isolation.reload,
         reference_records=lambda: decoder.reference_records,
+        events=events,
+        contact=link.contact,
+        reading=link.reading,
+        member=link.member,
+        beat=note.beat,
+        values=decoder.counts,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(
@@ -281,15 +333,22 @@ def _explaining(
         return None
     explainer = make_explainer(bundle, model, settings.explain, device=model.device, clock=clock)
     tables = [feature.categories or None for feature in bundle.signature.column_features]
-    encoders: dict[tuple[str, str | None, str, str], ExplanationEncoder] = {}
+    encoders: dict[tuple[str | None, ...], ExplanationEncoder] = {}
 
     def encode(source: Records, matrix: NDArray[np.generic], attributions: Attributions) -> list[bytes]:
-        kind = (attributions.method, attributions.background, attributions.output_name, attributions.space)
+        kind = (
+            attributions.method,
+            attributions.background,
+            attributions.output_name,
+            attributions.space,
+            source.topic_id,
+        )
         if kind not in encoders:
             encoders[kind] = ExplanationEncoder(
                 prefix=prefix,
                 topic=settings.input.topic,
                 cluster=cluster,
+                topic_id=source.topic_id,
                 model_name=bundle.name,
                 model_version=bundle.version,
                 model_digest=bundle.digest,
@@ -326,19 +385,22 @@ def _prediction_encoder(
     settings: Settings, cluster: str, bundle: Bundle, prefix: bytes
 ) -> Callable[[Records, Predictions, int], list[bytes]]:
     names = tuple(output.name for output in bundle.outputs)
-    encoder = PredictionEncoder(
-        prefix=prefix,
-        topic=settings.input.topic,
-        cluster=cluster,
-        model_name=bundle.name,
-        model_version=bundle.version,
-        model_digest=bundle.digest,
-        output_names=names,
-        classes=bundle.classes,
-    )
+    encoders: dict[str | None, PredictionEncoder] = {}  # by the topic's id: one, until the topic is made anew
 
     def encode(source: Records, predictions: Predictions, predicted_at_ms: int) -> list[bytes]:
-        return encoder.encode(
+        if source.topic_id not in encoders:
+            encoders[source.topic_id] = PredictionEncoder(
+                prefix=prefix,
+                topic=settings.input.topic,
+                cluster=cluster,
+                topic_id=source.topic_id,
+                model_name=bundle.name,
+                model_version=bundle.version,
+                model_digest=bundle.digest,
+                output_names=names,
+                classes=bundle.classes,
+            )
+        return encoders[source.topic_id].encode(
             source.partitions,
             source.offsets,
             source.timestamps_ms,
@@ -348,6 +410,11 @@ def _prediction_encoder(
         )
 
     return encode
+
+
+def event_log(metrics: Metrics, clock: Clock) -> EventLog:
+    """A worker's events: in the log, in the metrics, and kept for /status."""
+    return EventLog(logger=logger, count=lambda event: metrics.events.labels(event=event).inc(), clock=clock)
 
 
 def new_metrics() -> Metrics:

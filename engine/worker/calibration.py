@@ -15,6 +15,9 @@ run_s_max = 0.25
 """A size that takes longer is the last: larger ones cost as much a row."""
 
 
+bound_times, bound_s_min = 50.0, 10.0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rehearsed:
     """What a batch of `rows` rows takes behind the decoder."""
@@ -49,6 +52,11 @@ def sizes(batch_rows_max: int) -> list[int]:
     """Powers of four, and the limit itself."""
     powers = [4**power for power in range(16)]
     return [*(size for size in powers if size < batch_rows_max), batch_rows_max]
+
+
+def batch_bound_s(rehearsed: tuple[Rehearsed, ...], batch_rows_max: int) -> float:
+    """How long a batch may be in hand before its worker counts as hung."""
+    return max(bound_s_min, bound_times * cost_curve(rehearsed).seconds(batch_rows_max))
 
 
 def cost_curve(rehearsed: tuple[Rehearsed, ...]) -> CostCurve:

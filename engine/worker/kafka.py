@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.contact import Contact, KafkaContact
 from penstock.connectors.kafka.permissions import lacks, require_permissions
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
@@ -25,14 +26,17 @@ from penstock.engine.telemetry.status import StatusBoard, WorkerStatus
 from penstock.engine.worker.assembly import (
     Link,
     Worker,
+    event_log,
     make_worker,
     new_metrics,
     open_bundle,
     require_topics,
     worker_name,
 )
+from penstock.engine.worker.model_copy import copied_model
 from penstock.engine.worker.permissions import permissions
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
+from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
     from penstock.connectors.registry.client import RegistryConfig
@@ -122,20 +126,29 @@ def open_kafka_worker(
     Serves /metrics, /live, /ready and /status on a loopback port, which it writes to `http-SLOT` in the run folder.
     """
     name = worker_name(settings.kafka.group, slot)
+    metrics = new_metrics()
+    events = event_log(metrics, clock)
     board = StatusBoard(
         worker=name,
         group=settings.kafka.group,
         topic=settings.input.topic,
         clock=clock,
         rows_max=settings.objective.batch_rows_max,
+        events=events.newest,
     )
-    metrics = new_metrics()
     with ExitStack() as held:
         server = HttpServer(worker_routes(metrics=metrics, board=board), host="127.0.0.1", port=http_port)
         server.start()
         held.callback(server.close)
-        (run_folder / f"http-{slot}").write_text(str(server.port))
-        bundle = open_bundle(settings)
+        try:
+            (run_folder / f"http-{slot}").write_text(str(server.port))
+        except OSError as error:
+            logger.warning(
+                "the port of /metrics and /ready cannot be told in %s: %s; working on without",
+                run_folder,
+                error.strerror,
+            )
+        bundle = open_bundle(settings, copied_model(run_folder))
         let_in = run_folder / "let-in"  # a worker of this deployment has been let in by the brokers before
         link = kafka_link(settings, name=name, clock=clock, held=held, proven=let_in.exists())
         let_in.touch()
@@ -148,10 +161,8 @@ def open_kafka_worker(
             metrics=metrics,
             bundle=bundle,
             clock=clock,
+            events=events,
             slot=slot,
-        )
-        logger.info(
-            "model %s %s on %s is verified and warm", bundle.name, bundle.version, worker.model.device.name
         )
         try:
             yield worker
@@ -211,6 +222,9 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
             exactly_once=exactly_once,
             max_poll_interval_s=max_poll_interval_s,
             memory_bytes_max=fetch_memory_bytes_max,
+            clock=clock,
+            unreadable=settings.input.unreadable,
+            recreated=settings.input.recreated,
         )
         sources.append(source)
         return source
@@ -237,12 +251,28 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
     def ends(partitions: Iterable[int]) -> Mapping[int, int]:
         return sources[0].ends(partitions) if sources else {}
 
+    def member() -> bool | None:
+        is_member, member_id = sources[0].standing()
+        watch.standing(is_member, member_id)
+        return is_member
+
+    watch = KafkaContact(
+        config, topic=topic, group=settings.kafka.group, member=name, monotonic_s=clock.monotonic_s
+    )
+    held.callback(watch.close)
+
+    def contact(asks_for_members: bool) -> Contact:
+        return watch.contact(asks_for_members=asks_for_members)
+
     return Link(
         cluster=admin.cluster_id(),
         open_source=open_source,
         open_sink=open_sink,
         ends=ends,
         report=_reporter(settings, config, clock, held),
+        contact=contact,
+        member=member,
+        reading=lambda: sources[0].reading() if sources else Reading(),
         schemas=registry,
         prefixes=output_prefixes(
             predictions=output.predictions,
@@ -260,5 +290,5 @@ def _reporter(
     if settings.output.status is None:
         return lambda _: None
     writer = ReportWriter(config, settings.output.status)
-    held.callback(writer.close)
+    held.callback(lambda: writer.close(0.3))
     return Reporter(lambda worker, payload: writer.send(worker=worker, payload=payload), clock=clock)

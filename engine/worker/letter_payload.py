@@ -9,8 +9,10 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.codec.avro.reference import ReferenceReader
 from penstock.engine.codec.contracts import load_schema
 from penstock.engine.codec.decode import writer_finder
-from penstock.engine.codec.framing import header_bytes
+from penstock.engine.codec.framing import confluent_header_bytes, header_bytes
+from penstock.engine.codec.json_text import parse_with_care
 from penstock.engine.dead_letters.message import DeadLetter
+from penstock.engine.features.values import Unreadable
 from penstock.engine.settings.model import Settings
 from penstock.schemas.errors import PenstockError, RecordError
 
@@ -21,14 +23,23 @@ def decoded_payload(letter: DeadLetter, settings: Settings) -> tuple[Any, str]:
         return None, "there is none"
     try:
         if settings.input.format == "json":
-            return orjson.loads(letter.payload), ""
+            return _plain(_json(letter.payload, settings)), ""
         size = header_bytes[settings.framing]
         with ExitStack() as stack:
             find = writer_finder(settings, _reader_schema(settings), _schemas(settings, stack))
             writer = find(letter.payload[:size])
         return _plain(ReferenceReader(writer, writer, skip=size).read(letter.payload)), ""
-    except (PenstockError, orjson.JSONDecodeError) as error:
+    except PenstockError as error:
         return None, error.detail if isinstance(error, RecordError) else str(error)
+
+
+def _json(payload: bytes, settings: Settings) -> Any:
+    if settings.input.framing == "confluent":
+        payload = payload[confluent_header_bytes:]
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return parse_with_care(payload, "missing")
 
 
 def _reader_schema(settings: Settings) -> Any:
@@ -57,4 +68,6 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_plain(each) for each in value]
+    if isinstance(value, Unreadable):
+        return f"({value.detail})"
     return value.hex() if isinstance(value, bytes) else value

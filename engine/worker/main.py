@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from penstock.engine.clock import SystemClock
-from penstock.engine.console.logs import configure_logging
+from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.terminal import write_safely
 from penstock.engine.worker.process import exit_retry
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
@@ -27,12 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--run-folder", type=Path, required=True)
     parser.add_argument("--http-port", type=int, default=0)
+    add_logging_arguments(parser)
     arguments = parser.parse_args(argv)
     write_safely()
-    configure_logging(f"worker {arguments.slot}")
-    logging.getLogger("penstock.kafka").setLevel(
-        logging.WARNING
-    )  # the client repeats itself while a broker is away
+    configure_logging(f"worker {arguments.slot}", form=arguments.log_format, level=arguments.log_level)
     try:
         return _run(arguments.settings, arguments.slot, arguments.run_folder, arguments.http_port)
     except ConfigError as error:

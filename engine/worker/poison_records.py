@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.schemas.records import Records
 
-_header = struct.Struct("<q")
+_header = struct.Struct(
+    "<qdddd"
+)  # entries; number of the batch in hand, its bound, the loop's beat, 1 when warm
+_whole, _number = struct.Struct("<q"), struct.Struct("<d")
+_batch_at, _bound_at, _beat_at, _warm_at = 8, 16, 24, 32
 _entry = struct.Struct("<qqq")
 _entries_max = 512
 _suspects_max = 256
@@ -40,18 +44,44 @@ class Range:
         return self.next - self.first == 1
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vitals:
+    """What a worker's note says of its life, whether it still lives or not."""
+
+    ranges: tuple[Range, ...] = ()  # in hand now
+    batch: float = 0.0  # which batch: it goes up with each
+    bound_s: float = 0.0  # how long one may be in hand; 0 until the worker is warm
+    beat: float = 0.0  # goes up while the polling loop turns
+    warm: bool = False
+
+
 class InFlightLog:
-    """A small file that says which records a process is computing; it can be read after the process died of them."""
+    """A small file that says which records a process is computing; it can be read after the process died of them.
+
+    Where the file cannot be had (no space, no permission) the worker goes on without: `kept` is then false, and why in `fault`.
+    """
 
     def __init__(self, path: Path) -> None:
         size = _header.size + _entries_max * _entry.size
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self.fault = ""
+        self._batch, self._beat = 0.0, 0.0
         try:
-            os.ftruncate(descriptor, size)
-            self._map = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                # Not ftruncate: a hole that finds no space later is a SIGBUS in the middle of the stream.
+                os.posix_fallocate(descriptor, 0, size)
+                self._map = mmap.mmap(descriptor, size)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self.fault = error.strerror or str(error)
+            self._map = mmap.mmap(-1, size)
         self.clear()
+
+    @property
+    def kept(self) -> bool:
+        """Whether anybody else can read it."""
+        return not self.fault
 
     def write(self, ranges: Sequence[Range]) -> None:
         """These are in hand now. A very scattered batch is noted by as many ranges as fit."""
@@ -59,22 +89,43 @@ class InFlightLog:
         kept = ranges[:_entries_max]
         for place, r in enumerate(kept):
             _entry.pack_into(self._map, _header.size + place * _entry.size, r.partition, r.first, r.next)
-        _header.pack_into(self._map, 0, len(kept))
+        self._batch += 1
+        _number.pack_into(self._map, _batch_at, self._batch)
+        _whole.pack_into(self._map, 0, len(kept))
 
     def clear(self) -> None:
         """Nothing is in hand."""
-        _header.pack_into(self._map, 0, 0)
+        _whole.pack_into(self._map, 0, 0)
+
+    def warm(self, *, bound_s: float) -> None:
+        """The model is warm; from now on one batch may be in hand for so long."""
+        _number.pack_into(self._map, _bound_at, bound_s)
+        _number.pack_into(self._map, _warm_at, 1.0)
+
+    def beat(self) -> None:
+        """The polling loop turns. On another thread than the rest, so it touches its own place alone."""
+        self._beat += 1
+        _number.pack_into(self._map, _beat_at, self._beat)
+
+
+def read_vitals(path: Path) -> Vitals:
+    """What the process that writes the note has in hand, or had when it ended; nothing where there is no note."""
+    try:
+        data = path.read_bytes()
+        count, batch, bound_s, beat, warm = _header.unpack_from(data)
+        entries = [
+            _entry.unpack_from(data, _header.size + place * _entry.size)
+            for place in range(min(count, _entries_max))
+        ]
+    except (OSError, struct.error):
+        return Vitals()
+    ranges = tuple(Range(partition=partition, first=first, next=next_) for partition, first, next_ in entries)
+    return Vitals(ranges=ranges, batch=batch, bound_s=bound_s, beat=beat, warm=warm > 0)
 
 
 def read_note(path: Path) -> list[Range]:
     """What the process that wrote the note had in hand when it ended."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    (count,) = _header.unpack_from(data)
-    entries = (_entry.unpack_from(data, _header.size + place * _entry.size) for place in range(count))
-    return [Range(partition=partition, first=first, next=next_) for partition, first, next_ in entries]
+    return list(read_vitals(path).ranges)
 
 
 class Quarantine:
@@ -89,7 +140,8 @@ class Quarantine:
         self._suspects: deque[Range] = deque(maxlen=_suspects_max)
         self._condemned: deque[Range] = deque(maxlen=_condemned_max)
         self._killed_alone: dict[Range, int] = {}
-        self._write()
+        self.fault = ""
+        self.write()
 
     def worker_died(self, in_hand: Sequence[Range], *, by_signal: int) -> list[Range]:
         """Learn from a death; the records condemned by it."""
@@ -109,24 +161,34 @@ class Quarantine:
                 del self._killed_alone[r]
             else:
                 self._suspects.append(r)
-        self._write()
+        self.write()
         return condemned
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Tell the workers. Where the file cannot be written `fault` says why, and the caller tries again later."""
         tree = {
             "suspects": [[r.partition, r.first, r.next] for r in self._suspects],
             "condemned": [[r.partition, r.first] for r in self._condemned],
         }
         aside = self._path.with_suffix(".new")
-        aside.write_text(json.dumps(tree))
-        aside.replace(self._path)
+        try:
+            aside.write_text(json.dumps(tree))
+            aside.replace(self._path)
+        except OSError as error:
+            self.fault = error.strerror or str(error)
+        else:
+            self.fault = ""
 
 
 class Isolation:
     """The worker's side: notes what is in hand, tries suspects alone before their batch, knows the condemned."""
 
-    def __init__(self, *, note: InFlightLog, verdicts: Path) -> None:
+    def __init__(
+        self, *, note: InFlightLog, verdicts: Path, in_hand: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        """`in_hand` is told, on the thread that computes, when records are taken in hand and when they are done."""
         self._note = note
+        self._in_hand = in_hand
         self._verdicts = verdicts
         self._suspects: list[Range] = []
         self._condemned: dict[int, set[int]] = {}
@@ -136,7 +198,7 @@ class Isolation:
         """Read the supervisor's verdicts again; to be called on every rebalance, when a record may move here."""
         try:
             tree = json.loads(self._verdicts.read_text())
-        except FileNotFoundError:
+        except (OSError, ValueError):  # none yet, or no space when it was written: those known stay
             return
         self._suspects = [Range(partition=p, first=first, next=next_) for p, first, next_ in tree["suspects"]]
         condemned: dict[int, set[int]] = {}
@@ -157,12 +219,19 @@ class Isolation:
         def guarded(records: Records) -> Outcome:
             if self._suspects:
                 self._try_suspects(records, score)
-            self._note.write(_ranges(records))
-            outcome = score(records)
-            self._note.clear()
-            return outcome
+            return self._noted(records, score)
 
         return guarded
+
+    def _noted(self, records: Records, score: Callable[[Records], Outcome]) -> Outcome:
+        self._note.write(_ranges(records))
+        self._in_hand(True)
+        try:
+            outcome = score(records)
+        finally:
+            self._in_hand(False)
+        self._note.clear()
+        return outcome
 
     def _try_suspects(self, records: Records, score: Callable[[Records], Outcome]) -> None:
         condemned = set(self.condemned(records))
@@ -170,9 +239,7 @@ class Isolation:
             if place in condemned:
                 continue
             alone = records.take(np.array([place], dtype=np.int64))
-            self._note.write(_ranges(alone))
-            score(alone)
-        self._note.clear()
+            self._noted(alone, score)
         seen = {r.partition: r for r in _ranges(records)}
         self._suspects = [
             s for s in self._suspects if not (s.partition in seen and s.next <= seen[s.partition].next)

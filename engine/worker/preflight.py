@@ -19,11 +19,15 @@ from penstock.engine.pipeline.batcher import rows_within_objective, share_of_obj
 from penstock.engine.pipeline.scorer import Scorer
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
-from penstock.engine.worker.assembly import make_scorer, worker_name
+from penstock.engine.worker.assembly import make_scorer, open_bundle, worker_name
 from penstock.engine.worker.calibration import Rehearsed, cost_curve, rehearse
 from penstock.schemas.errors import PenstockError
 
 steady_runs = 5
+join_s = 3.0  # from the end of a session to the first commit of the next owner
+broker_looks_every_s = (
+    10.0  # transaction.abort.timed.out.transaction.cleanup.interval.ms, unless an operator set it
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +71,7 @@ def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
     """Bundle, device, golden batch, warm-up, first batch, input schema and explainer."""
 
     def bundle() -> str:
-        findings.bundle = found = Bundle.load(settings.model.path)
+        findings.bundle = found = open_bundle(settings)
         return (
             f"{found.name} {found.version}, {len(found.signature.features)} features, digest {found.digest}"
         )
@@ -123,6 +127,36 @@ def check_kafka(settings: Settings, findings: Findings) -> None:
         return f"cluster {admin.cluster_id()}; {settings.input.topic} has {count} partitions; {settings.kafka.delivery}"
 
     findings.look("kafka", kafka)
+    findings.good.append(("takeover", takeover(settings)))
+
+
+def takeover(settings: Settings) -> str:
+    """How long the partitions of a worker that was killed may stand still, against the objective."""
+    from penstock.connectors.kafka.group import session_timeout_ms
+    from penstock.connectors.kafka.sinks import transaction_timeout_default_s
+
+    client = settings.kafka.client
+    if settings.kafka.protocol == "consumer":
+        session, session_s = "the broker's group.consumer.session.timeout.ms, 45 s by default", 45.0
+    else:
+        session_s = float(client.get("session.timeout.ms", session_timeout_ms)) / 1000
+        session = f"session.timeout.ms, {session_s:g} s"
+    longest_s, why = session_s + join_s, session
+    if settings.kafka.delivery == "exactly_once":
+        timeout_s = float(client.get("transaction.timeout.ms", transaction_timeout_default_s * 1000)) / 1000
+        open_s = timeout_s + broker_looks_every_s + join_s
+        if open_s > longest_s:
+            longest_s = open_s
+            why = (
+                f"{session}; where its transaction was open and nobody starts under its name, transaction.timeout.ms, "
+                f"{timeout_s:g} s, and the {broker_looks_every_s:g} s after which the broker looks"
+            )
+    allowed_s = settings.scaling.max_age_s
+    verdict = "within" if longest_s <= allowed_s else "MORE than"
+    return (
+        f"a killed worker's partitions stand still for up to {longest_s:g} s ({why}), {verdict} scaling.max_age_s, "
+        f"{allowed_s:g} s"
+    )
 
 
 def check_registry(settings: Settings, findings: Findings, clock: Clock) -> None:

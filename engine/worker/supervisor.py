@@ -3,16 +3,20 @@
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from penstock.engine.clock import Clock
-from penstock.engine.worker.poison_records import Quarantine, read_note
-from penstock.engine.worker.process import Command, close_stdin, exit_retry, let_begin
+from penstock.engine.worker.poison_records import Quarantine, read_note, read_vitals
+from penstock.engine.worker.process import Command, close_stdin, exit_not_ready, exit_retry, let_begin
 
 _restart_first_s, _restart_max_s, _healthy_after_s = 0.1, 5.0, 60.0
 _look_every_s = 0.05
+_vitals_every_s = 0.5
+beat_age_max_s = 60.0
+"""The polling loop turns ten times a second; one that stands still for so long is ended."""
 _kill_grace_s = 5.0
 
 
@@ -24,6 +28,13 @@ class _Worker:
     restart_at_s: float = 0.0
     restart_wait_s: float = _restart_first_s
     restarts: int = 0
+    looked_s: float = 0.0
+    batch: float = 0.0
+    batch_held_s: float = 0.0
+    beat: float = 0.0
+    beat_still_s: float = 0.0
+    warming_s: float = 0.0
+    hung: bool = False  # ended by us, because it did not come back from its batch
 
 
 class Supervisor:
@@ -38,15 +49,18 @@ class Supervisor:
         drain_budget_s: float,
         clock: Clock,
         say: Callable[[str], None],
+        warmup_s_max: float = 300.0,
         ahead: subprocess.Popen[bytes] | None = None,
     ) -> None:
-        """`ahead`: the first worker's process, where it was started already; it waits to be let begin."""
+        """`warmup_s_max`: how long a worker may take from its start until its model is warm. `ahead`: the first worker's process, where it was started already; it waits to be let begin."""
         self._ahead = ahead
         self._command = command
         self._run_folder = run_folder
         self._drain_budget_s = drain_budget_s
         self._clock = clock
         self._say = say
+        self._warmup_s_max = warmup_s_max
+        self._fault_told = ""
         self._quarantine = Quarantine(run_folder / "verdicts.json")
         self._workers = [_Worker(slot=slot) for slot in range(workers)]
         self._stops = 0
@@ -80,6 +94,9 @@ class Supervisor:
                         code = verdict
                         self._stops += 1
                         break
+                if self._quarantine.fault:
+                    self._quarantine.write()
+                    self._tell_fault()
                 each_turn()
                 self._clock.sleep(_look_every_s)
         finally:
@@ -90,7 +107,15 @@ class Supervisor:
         ahead, self._ahead = self._ahead, None
         worker.process = ahead or self._command.start(worker.slot, self._run_folder)
         let_begin(worker.process)
-        worker.started_s = self._clock.monotonic_s()
+        worker.started_s = worker.looked_s = self._clock.monotonic_s()
+        worker.batch_held_s = worker.beat_still_s = worker.warming_s = 0.0
+        worker.batch = worker.beat = 0.0
+        worker.hung = False
+        with suppress(OSError):  # what the last one left would be taken for a sign of life
+            self._note(worker).unlink(missing_ok=True)
+
+    def _note(self, worker: _Worker) -> Path:
+        return self._run_folder / f"note-{worker.slot}"
 
     def _look_after(self, worker: _Worker) -> int | None:
         """Replace the worker if it died and that may help; otherwise the exit code to end with."""
@@ -102,7 +127,7 @@ class Supervisor:
             return None
         code = worker.process.poll()
         if code is None:
-            return None
+            return self._look_at_vitals(worker, worker.process, now_s)
         close_stdin(worker.process)
         if code >= 0 and code != exit_retry:
             return code or 1  # nobody asked it to end: even a zero is a failure of ours
@@ -114,18 +139,69 @@ class Supervisor:
         worker.restart_wait_s = min(worker.restart_wait_s * 2, _restart_max_s)
         return None
 
+    def _look_at_vitals(
+        self, worker: _Worker, process: "subprocess.Popen[bytes]", now_s: float
+    ) -> int | None:
+        """End a worker that does not come back from its batch, whose loop stands still, or that does not get warm.
+
+        Time is counted only as far as we saw it pass, so that a machine that was suspended kills nobody.
+        """
+        passed_s = now_s - worker.looked_s
+        if passed_s < _vitals_every_s:
+            return None
+        worker.looked_s = now_s
+        passed_s = min(passed_s, 2 * _vitals_every_s)
+        vitals = read_vitals(self._note(worker))
+        if not vitals.warm:
+            worker.warming_s += passed_s
+            if worker.warming_s <= self._warmup_s_max:
+                return None
+            self._say(
+                f"worker {worker.slot} was not ready in {worker.warming_s:.0f} s (model.warmup_s_max): a model or an explainer "
+                "that does not come to an end, or one that needs more time"
+            )
+            process.kill()
+            return exit_not_ready
+        same = vitals.ranges and vitals.batch == worker.batch
+        worker.batch_held_s = worker.batch_held_s + passed_s if same else 0.0
+        worker.beat_still_s = worker.beat_still_s + passed_s if vitals.beat == worker.beat else 0.0
+        worker.batch, worker.beat = vitals.batch, vitals.beat
+        if worker.batch_held_s > vitals.bound_s:
+            worker.hung = True
+            self._say(
+                f"worker {worker.slot} has been computing one batch for {worker.batch_held_s:.0f} s, longer than "
+                f"model.batch_s_max allows ({vitals.bound_s:.0f} s): it is ended, and its records are tried one by one"
+            )
+            process.kill()
+        elif worker.beat_still_s > beat_age_max_s:
+            self._say(
+                f"worker {worker.slot} has not turned its loop for {worker.beat_still_s:.0f} s: it is ended"
+            )
+            process.kill()
+        return None
+
     def _learn_from(self, worker: _Worker, code: int) -> None:
         if code >= 0:
             self._say(f"worker {worker.slot} asked to be started again")
             return
         name = signal.Signals(-code).name
-        in_hand = read_note(self._run_folder / f"note-{worker.slot}")
-        condemned = self._quarantine.worker_died(in_hand, by_signal=-code)
+        in_hand = read_note(self._note(worker))
+        # To hang is a record's own doing, as a fault of the process is.
+        condemned = self._quarantine.worker_died(in_hand, by_signal=signal.SIGABRT if worker.hung else -code)
+        self._tell_fault()
         self._say(f"worker {worker.slot} died of {name}; starting another")
         for r in condemned:
             self._say(
                 f"partition {r.partition} offset {r.first} killed its worker twice: it goes to the dead letters"
             )
+
+    def _tell_fault(self) -> None:
+        if self._quarantine.fault and self._quarantine.fault != self._fault_told:
+            self._say(
+                f"which records kill workers cannot be noted in {self._run_folder}: {self._quarantine.fault}; "
+                "trying on, and until then such a record kills again"
+            )
+        self._fault_told = self._quarantine.fault
 
     def _stop_all(self) -> int:
         """Ask, wait for the drain, then insist; the first exit code that is not 0."""

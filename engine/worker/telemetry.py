@@ -1,18 +1,27 @@
 """The pipeline's watcher: turns what happens into metrics and into the worker's own report."""
 
+import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from penstock.engine.clock import Clock
+from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.pipeline.batcher import Batch
-from penstock.engine.pipeline.compute import Finished
-from penstock.engine.pipeline.hooks import Waiting
+from penstock.engine.pipeline.compute import Finished, Held
+from penstock.engine.pipeline.hooks import Contact, Waiting
 from penstock.engine.pipeline.ledger import Ledger
+from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard, WorkerState, WorkerStatus
+from penstock.engine.worker.input_state import InputState
+from penstock.engine.worker.situation import Situation, assignment_text
+from penstock.schemas.reading import Reading
+from penstock.schemas.records import Records
 
 gauges_every_s = 1.0
+assigned_together_s = 0.5
 
 
 class Observer:
@@ -29,9 +38,18 @@ class Observer:
         report: Callable[[WorkerStatus], None],
         on_rebalance: Callable[[], None],
         reference_records: Callable[[], int],
+        values: ValueCounts,
+        events: EventLog,
+        contact: Callable[[bool], Contact | None] = lambda _: None,
+        reading: Callable[[], Reading] = Reading,
+        member: Callable[[], bool | None] = lambda: None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
-        second; `reference_records`: how many took the slow decoder so far."""
+        second; `reference_records`: how many took the slow decoder so far; `values`: what features
+        lacked so far; `contact`: what is known of the broker, and
+        whether to ask who is in the group; `member`: whether the group counts us among its members, None where that is
+        not known. None of them waits."""
         self._metrics = metrics
         self._board = board
         self._clock = clock
@@ -41,9 +59,21 @@ class Observer:
         self._on_rebalance = on_rebalance
         self._reference_records = reference_records
         self._reference_counted = 0
+        self._events = events
+        self._contact = contact
+        self._reading = reading
+        self._input = InputState(metrics=metrics, events=events, topic=topic, clock=clock)
+        self._member = member
+        self._beat = beat
+        self._situation = Situation(metrics=metrics, board=board, events=events, clock=clock)
+        self._any_delivered = False
+        self._began_s = clock.monotonic_s()
+        self._values = values
         self._last_turn_s: float | None = None
         self._gauges_due_s = 0.0
         self._assigned: set[int] = set()
+        self._newly: set[int] = set()  # assigned, and not told of yet
+        self._newly_tell_s = 0.0
         self._positions: dict[int, int] = {}
         self._oldest_ms: dict[int, int] = {}
 
@@ -61,6 +91,7 @@ class Observer:
 
     def draining(self) -> None:
         """The worker was asked to stop."""
+        self._events.note(Event.DRAINING, "asked to stop: finishing what is in flight")
         self._board.set_state(WorkerState.DRAINING)
         self._metrics.ready.set(0)
 
@@ -74,6 +105,8 @@ class Observer:
     def delivered(self, finished: Sequence[Finished], *, took_s: float) -> None:
         """These batches are acknowledged."""
         now_ms = self._clock.wall_ms()
+        if not self._any_delivered:
+            self._tell_first(finished[0])
         self._metrics.deliveries.labels(outcome="delivered").inc()
         self._metrics.stage_seconds.labels(stage="deliver").observe(took_s)
         for done in finished:
@@ -85,6 +118,8 @@ class Observer:
                 explained=done.outcome.explained,
                 unexplained=done.outcome.unexplained,
             )
+            if done.outcome.rejections:
+                self._situation.rejected(done.outcome.rejections, _places(done))
         stamps = [poll.records.timestamps_ms for done in finished for poll in done.batch.polls]
         self._metrics.count_ages(np.concatenate(stamps), now_ms=now_ms)
 
@@ -94,10 +129,20 @@ class Observer:
         if cause == "abort":
             self._metrics.deliveries.labels(outcome="aborted").inc()
 
-    def rebalanced(self, *, assigned: Sequence[int]) -> None:
+    def rebalanced(self, *, assigned: Sequence[int], lost: bool = False) -> None:
         """The assignment changed."""
         self._metrics.rebalances.inc()
-        gone = self._assigned - set(assigned)
+        gone, new = self._assigned - set(assigned), set(assigned) - self._assigned
+        self._newly = (self._newly | new) - gone
+        self._newly_tell_s = self._clock.monotonic_s() + assigned_together_s
+        if gone and lost:
+            text = assignment_text("lost partitions", sorted(gone), self._topic, assigned)
+            text += ": the group had gone on without this worker; what was in flight is read again by their next owner"
+            self._events.note(Event.PARTITIONS_LOST, text, level=logging.WARNING)
+        elif gone:
+            text = assignment_text("gave back partitions", sorted(gone), self._topic, assigned)
+            self._events.note(Event.REVOKED, text)
+        self._situation.forget(sorted(gone))
         self._metrics.forget_lag(self._topic, gone)
         self._assigned = set(assigned)
         self._metrics.assigned_partitions.set(len(assigned))
@@ -105,12 +150,48 @@ class Observer:
         self._on_rebalance()
         self._gauges_due_s = 0.0
 
+    def holding(self, held: Mapping[int, Held]) -> None:
+        """Exactly these partitions stand still now."""
+        self._situation.hold(held)
+
+    def stopped(self, *, unfinished: int) -> None:
+        """The loop has ended."""
+        left = (
+            f"{unfinished} polls unfinished, which will be read again" if unfinished else "nothing unfinished"
+        )
+        self._events.note(Event.STOPPED, f"stopped with {left}")
+
+    def _tell_first(self, done: Finished) -> None:
+        self._any_delivered = True
+        first = done.batch.spans[0]
+        waited_s = self._clock.monotonic_s() - self._began_s
+        self._events.note(
+            Event.FIRST_RECORD,
+            f"first record finished: partition {first.partition}, offset {first.first}, {waited_s:.1f} s after warming",
+        )
+
+    def _tell_assigned(self) -> None:
+        """Partitions come one after the other where each waits for a predecessor's transaction: one line for them all."""
+        if self._newly and self._clock.monotonic_s() >= self._newly_tell_s:
+            text = assignment_text(
+                "assigned partitions", sorted(self._newly), self._topic, sorted(self._assigned)
+            )
+            self._events.note(Event.ASSIGNED, text)
+            self._newly = set()
+
     def _refresh(self, waiting: Waiting) -> None:
+        self._beat()
+        self._tell_assigned()
+        in_hand = waiting.batcher + waiting.compute + waiting.delivery
+        self._situation.input_waits = self._input.look(self._reading())
+        contact = self._contact(self._situation.joining_long)
+        self._situation.look(contact, member=self._member(), in_hand=in_hand)
         for queue in ("batcher", "compute", "delivery"):
             self._metrics.queue_rows.labels(queue=queue).set(getattr(waiting, queue))
         reference = self._reference_records()
         self._metrics.reference_decoded.inc(reference - self._reference_counted)
         self._reference_counted = reference
+        self._metrics.count_values(self._values)
         now_ms = self._clock.wall_ms()
         self._board.positions(offsets=self._positions, oldest_ms=self._oldest_ms)
         status = self._board.status()
@@ -121,11 +202,23 @@ class Observer:
         for partition in self._assigned:
             place = {"topic": self._topic, "partition": str(partition)}
             oldest_ms = self._oldest_ms.get(partition, -1)
+            # What cannot be known is not 0: with the cluster away, or before it has said where the partition ends.
+            known = self._situation.reachable and partition in ends
+            idle_s = 0.0 if known else math.nan
             self._metrics.lag_seconds.labels(**place).set(
-                max(now_ms - oldest_ms, 0) / 1000 if oldest_ms >= 0 else 0.0
+                max(now_ms - oldest_ms, 0) / 1000 if oldest_ms >= 0 else idle_s
             )
-            if partition in ends and partition in self._positions:
-                self._metrics.lag_records.labels(**place).set(
-                    max(ends[partition] - self._positions[partition], 0)
-                )
+            position = self._positions.get(partition)
+            records = max(ends[partition] - position, 0) if known and position is not None else math.nan
+            self._metrics.lag_records.labels(**place).set(records)
         self._report(status)
+
+
+def _places(done: Finished) -> list[tuple[int, int]]:
+    """(partition, offset) of each rejection of a batch."""
+    assert done.outcome is not None
+    records = Records.join([poll.records for poll in done.batch.polls])
+    return [
+        (int(records.partitions[rejection.index]), int(records.offsets[rejection.index]))
+        for rejection in done.outcome.rejections
+    ]

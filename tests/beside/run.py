@@ -6,6 +6,7 @@ when one of them fails. Takes minutes and gigabytes, so it runs before a release
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ class Neighbour:
 
 
 neighbours = (
-    Neighbour(name="apache-flink", module="pyflink.table"),
+    Neighbour(name="apache-flink>=2", module="pyflink.table"),
     Neighbour(name="apache-beam", module="apache_beam"),
     Neighbour(name="pyspark", module="pyspark.sql"),
     Neighbour(name="kserve", module="kserve"),
@@ -83,7 +84,7 @@ def try_beside(neighbour: Neighbour, wheel: Path, bundle: Path, folder: Path) ->
     shown = ("protobuf", "numpy", "onnx", "onnxruntime", "fastavro", "pyarrow")
     return Finding(
         name=neighbour.name,
-        version=versions.get(neighbour.name.split("[")[0], ""),
+        version=versions.get(re.split(r"[[>]", neighbour.name)[0], ""),
         others=", ".join(f"{name} {versions[name]}" for name in shown if name in versions),
         seconds=time.monotonic() - began_s,
         fault=fault,

@@ -262,6 +262,7 @@ class KafkaBench(Bench):
             exactly_once=exactly_once,
             max_poll_interval_s=60.0,
             memory_bytes_max=16 << 20,
+            clock=self.clock,
         )
 
     def _sink(

@@ -71,8 +71,16 @@ def stream(kafka: str, new_topic: Callable[..., str]) -> Iterator[Stream]:
 
 
 def test_an_untouched_topic_has_nothing_to_do(stream: Stream) -> None:
-    assert stream.read() == PartitionOffsets(
-        partition=0, earliest=0, end=0, committed=None, oldest_unfinished_timestamp_ms=None, owner=None
+    found = stream.read()
+    assert found == PartitionOffsets(
+        partition=0,
+        earliest=0,
+        end=0,
+        high=0,
+        committed=None,
+        oldest_unfinished_timestamp_ms=None,
+        owner=None,
+        topic_id=found.topic_id,
     )
 
 

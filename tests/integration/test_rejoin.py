@@ -11,6 +11,7 @@ from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.simple import KafkaWriter
 from penstock.connectors.kafka.source import KafkaSource
+from penstock.engine.clock import SystemClock
 
 pytestmark = pytest.mark.kafka
 patience_s = 30.0
@@ -59,7 +60,7 @@ def test_a_member_that_is_lost_and_comes_back_within_one_poll_skips_nothing(
     told = Told()
     source = KafkaSource(
         config, group="g", topic="in", protocol="classic", start="earliest", listener=told, exactly_once=True,
-        max_poll_interval_s=60.0, memory_bytes_max=1 << 20,
+        max_poll_interval_s=60.0, memory_bytes_max=1 << 20, clock=SystemClock(),
     )  # fmt: skip
     try:
         assert read(source, 5) == [0, 1, 2, 3, 4]

@@ -76,7 +76,7 @@ def test_an_abort_waits_for_offsets_that_are_on_their_way(start_kafka: Callable[
     KafkaAdmin(config).create_topics({topic: 1})
     source = KafkaSource(
         config, group="g", topic=topic, protocol="classic", start="earliest", listener=Unheard(), exactly_once=True,
-        max_poll_interval_s=60.0, memory_bytes_max=1 << 20,
+        max_poll_interval_s=60.0, memory_bytes_max=1 << 20, clock=SystemClock(),
     )  # fmt: skip
     producer = KafkaTransactionalProducer(
         config, transactional_id="slow", topic=topic, partition_counts={topic: 1},
@@ -140,18 +140,18 @@ def test_an_offset_that_came_late_does_not_undo_the_place_to_begin(
     writer.close()
     source = KafkaSource(
         config, group="late", topic=topic, protocol=protocol, start="earliest", listener=Unheard(),
-        exactly_once=True, max_poll_interval_s=60.0, memory_bytes_max=1 << 20,
+        exactly_once=True, max_poll_interval_s=60.0, memory_bytes_max=1 << 20, clock=SystemClock(),
     )  # fmt: skip
     asked: list[set[int]] = []
 
-    def starts(partitions: set[int], timeout_s: float) -> dict[int, int]:
+    def starts(partitions: set[int], timeout_s: float, facts: object) -> dict[int, int]:
         asked.append(partitions)
         if len(asked) > 1:  # the coordinator, which is another node in life, answers before the leader
             return {0: 5}
         kafka.pause_node(1)
         return {}
 
-    monkeypatch.setattr(source, "_starts", starts)
+    monkeypatch.setattr(source._starts, "_find", starts)
     offsets: list[int] = []
     try:
         end_s = time.monotonic() + patience_s

@@ -60,7 +60,7 @@ def test_the_dangers_do_happen() -> None:
         for what in (
             "aborted", "revoked", "lost", "killed", "stopped", "twin", "FencedError", "the model threw", "paused",
             "shared a delivery", "delivered all the same", "rewound by abort", "rewound by revoke", "rewound by lost", "batcher was full",
-            "compute was full", "delivery was full",
+            "compute was full", "delivery was full", "rewound by hold", "a partition waited", "a partition went on",
         )
         if seen[what] < 2
     }  # fmt: skip

@@ -2,12 +2,12 @@
 
 import random
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from penstock.connectors.memory.broker import MemoryBroker
 from penstock.engine.pipeline.batcher import Batch
-from penstock.engine.pipeline.compute import Finished
+from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.scorer import Outcome, Scorer
 from penstock.engine.ports import AssignmentListener, Delivery, Positions, Sink
 from penstock.schemas.errors import AbortedError, UnavailableError
@@ -56,10 +56,20 @@ class TimedCompute:
         self._scorer, self._world, self._clock = scorer, world, world.clock
         self._queue: deque[tuple[float, Finished]] = deque()  # ends at, in order
         self._unwanted: Finished | None = None
+        self._waits: dict[int, tuple[float, Held]] = {}  # until when
 
     @property
     def queued_rows(self) -> int:
         return sum(finished.batch.rows for _, finished in self._queue)
+
+    @property
+    def waiting(self) -> Mapping[int, Held]:
+        now_s = self._clock.now_s
+        return {partition: held for partition, (until_s, held) in self._waits.items() if until_s > now_s}
+
+    def let_go(self, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            self._waits.pop(partition, None)
 
     def has_room(self) -> bool:
         return len(self._queue) < batches_max
@@ -70,14 +80,16 @@ class TimedCompute:
         if self._world.chance(0.01):
             takes_s = 12.0  # longer than the drain budget
         records = Records.join([poll.records for poll in batch.polls])
-        while True:
-            try:
-                outcome: Outcome = self._scorer.score(records)
-                break
-            except UnavailableError:
-                takes_s += 0.1
+        outcome: Outcome | None = None
+        waits: dict[int, Held] = {}
+        try:
+            outcome = self._scorer.score(records)
+        except UnavailableError as error:
+            waits = {self._world.random.choice(records.partitions.tolist()): Held(reason=str(error))}
+            until_s = self._clock.now_s + takes_s + self._world.random.choice([0.0, 0.01, 0.5])
+            self._waits |= {partition: (until_s, held) for partition, held in waits.items()}
         starts_s = max(self._clock.now_s, self._queue[-1][0] if self._queue else 0.0)
-        finished = Finished(batch=batch, outcome=outcome, error=None, busy_s=takes_s)
+        finished = Finished(batch=batch, outcome=outcome, error=None, busy_s=takes_s, waiting=waits)
         self._queue.append((starts_s + takes_s, finished))
 
     def collect(self, timeout_s: float) -> Finished | None:
@@ -157,6 +169,9 @@ class TornSource:
 
     def resume(self) -> None:
         self._inner.resume()
+
+    def hold(self, partitions: Collection[int]) -> None:
+        self._inner.hold(partitions)
 
     def seek(self, positions: Positions) -> None:
         self._inner.seek(positions)

@@ -2,11 +2,12 @@
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from penstock.connectors.memory.broker import Fault, MemoryBroker, Point
 from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
+from penstock.engine.pipeline.compute import Held
 from penstock.engine.pipeline.hooks import Waiting
 from penstock.engine.pipeline.ledger import Ledger
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
@@ -79,7 +80,12 @@ class PipelineHooks:
     def rewound(self, *, cause: str) -> None:
         self._world.seen[f"rewound by {cause}"] += 1
 
-    def rebalanced(self, *, assigned: Sequence[int]) -> None: ...
+    def rebalanced(self, *, assigned: Sequence[int], lost: bool = False) -> None: ...
+    def stopped(self, *, unfinished: int) -> None: ...
+
+    def holding(self, held: Mapping[int, Held]) -> None:
+        self._world.seen["a partition waited"] += bool(held)
+        self._world.seen["a partition went on"] += not held
 
 
 class Worker:

@@ -347,7 +347,7 @@ def _say_report(report: Replay, settings: Settings, terminal: Terminal, *, verb:
         terminal.say(f"{report.already} were put back before and are passed over (--again includes them)")
     if report.gone:
         terminal.say(
-            f"{report.gone} cannot be put back: too long for their letter, and gone from {settings.input.topic}"
+            f"{report.gone} cannot be put back: their bytes are not in their letter, and not in {settings.input.topic} any more"
         )
     if report.foreign:
         terminal.say(f"{report.foreign} are of another input topic and are passed over")

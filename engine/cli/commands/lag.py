@@ -13,14 +13,15 @@ from rich.table import Table
 
 from penstock.engine.clock import Clock, SystemClock
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure
+from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure, oldest_s
 from penstock.engine.settings.model import Settings, load_settings
 
 summary = "how far behind the group is: records and seconds per partition, who owns it, and what is stuck"
 example = "penstock lag penstock.yaml --watch"
 
 _watch_every_s = 2.0
-_colours = {Movement.STUCK: "bold red", Movement.UNOWNED: "yellow", Movement.CAUGHT_UP: "green"}
+_standing = (Movement.STUCK, Movement.UNREADABLE, Movement.OUT_OF_RANGE)
+_colours = dict.fromkeys(_standing, "bold red") | {Movement.UNOWNED: "yellow", Movement.CAUGHT_UP: "green"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +63,9 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.result(as_json(lags, settings))
         if not terminal.json:
             terminal.say(as_table(lags, settings))
+            for lag in lags:
+                if lag.note:
+                    terminal.say(f"partition {lag.partition}: {lag.note}")
     return 0
 
 
@@ -71,24 +75,21 @@ def as_json(lags: Sequence[PartitionLag], settings: Settings) -> dict[str, Any]:
         "group": settings.kafka.group,
         "topic": settings.input.topic,
         "lag_records": sum(lag.lag_records for lag in lags),
-        "lag_seconds": max((lag.lag_seconds for lag in lags), default=0.0),
-        "stuck": [lag.partition for lag in lags if lag.movement is Movement.STUCK],
+        "lag_seconds": oldest_s(lags),
+        "stuck": [lag.partition for lag in lags if lag.movement in _standing],
         "partitions": [asdict(lag) for lag in lags],
     }
 
 
 def as_table(lags: Sequence[PartitionLag], settings: Settings) -> Table:
     """The lag for people, with its sum below."""
-    total, oldest_s = (
-        sum(lag.lag_records for lag in lags),
-        max((lag.lag_seconds for lag in lags), default=0.0),
-    )
+    total = sum(lag.lag_records for lag in lags)
     table = Table(title=f"{settings.kafka.group} on {settings.input.topic}", show_footer=True)
     table.add_column("partition", justify="right")
     table.add_column("committed", justify="right")
     table.add_column("end", justify="right", footer="in all")
     table.add_column("lag records", justify="right", footer=f"{total:,}")
-    table.add_column("lag seconds", justify="right", footer=f"{oldest_s:,.1f}")
+    table.add_column("lag seconds", justify="right", footer=f"{oldest_s(lags):,.1f}")
     table.add_column("owner", overflow="fold")
     table.add_column("")
     for lag in lags:
@@ -97,7 +98,7 @@ def as_table(lags: Sequence[PartitionLag], settings: Settings) -> Table:
             "-" if lag.committed is None else str(lag.committed),
             str(lag.end),
             f"{lag.lag_records:,}",
-            f"{lag.lag_seconds:,.1f}",
+            "unknown" if lag.lag_seconds is None else f"{lag.lag_seconds:,.1f}",
             lag.owner or "-",
             str(lag.movement),
             style=_colours.get(lag.movement),
@@ -119,9 +120,10 @@ def _watch(look: Callable[[], list[PartitionLag]], settings: Settings, terminal:
     if not terminal.live:
         while True:
             total = sum(lag.lag_records for lag in before)
-            oldest_s = max((lag.lag_seconds for lag in before), default=0.0)
-            stuck = [str(lag.partition) for lag in before if lag.movement is Movement.STUCK]
-            terminal.say(f"lag {total} records, {oldest_s:.1f} s, stuck: {', '.join(stuck) or 'none'}")
+            stuck = [str(lag.partition) for lag in before if lag.movement in _standing]
+            terminal.say(
+                f"lag {total} records, {oldest_s(before):.1f} s, stuck: {', '.join(stuck) or 'none'}"
+            )
             pause.wait(_watch_every_s)
             before = compare(before, look())
     with Live(as_table(before, settings), console=terminal.console, auto_refresh=False) as live:

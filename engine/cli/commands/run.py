@@ -4,15 +4,19 @@ import argparse
 import logging
 import signal
 import subprocess
+import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.engine.console.logs import configure_logging
+from penstock.engine.console.logs import add_logging_arguments, configure_logging, logging_words
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.worker.process import Command, started_ahead
+from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.supervisor import Supervisor
 
 summary = "Run the worker(s) of a settings file until SIGTERM or Ctrl+C; then finish what is in flight, commit and leave."
@@ -24,16 +28,23 @@ logger = logging.getLogger("penstock")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("settings", type=Path, metavar="penstock.yaml", help="the settings file")
+    add_logging_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Supervise until stopped."""
-    configure_logging("supervisor")
-    command = Command(arguments=(str(arguments.settings),))
-    with tempfile.TemporaryDirectory(prefix="penstock-run-") as folder:
-        run_folder = Path(folder)
-        with started_ahead(command, run_folder) as first:
-            return _supervise(arguments.settings, command, run_folder, first)
+    configure_logging("supervisor", form=arguments.log_format, level=arguments.log_level)
+    # Until there is a supervisor to tell: nothing is in hand yet, so a stop is an end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    command = Command(arguments=(str(arguments.settings), *logging_words(arguments)))
+    with ExitStack() as held:
+        try:
+            run_folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-run-")))
+        except OSError as error:
+            raise ConfigError(f"no folder for temporary files can be made; set TMPDIR: {error}") from error
+        first = held.enter_context(started_ahead(command, run_folder))
+        return _supervise(arguments.settings, command, run_folder, first)
 
 
 def _supervise(
@@ -49,12 +60,20 @@ def _supervise(
     from penstock.engine.worker.supervisor import Supervisor
 
     settings = load_settings(settings_path)
+    copy = copy_model(settings.model.path, run_folder)
+    if copy is None:
+        logger.warning(
+            "no room for a copy of the model in %s: a change of its folder would end the workers", run_folder
+        )
+    else:
+        logger.info("model digest %s, for all workers", copy.digest)
     metrics = SupervisorMetrics(CollectorRegistry())
     supervisor = Supervisor(
         command,
         workers=settings.workers,
         run_folder=run_folder,
         drain_budget_s=settings.kafka.drain_budget_s,
+        warmup_s_max=settings.model.warmup_s_max,
         clock=SystemClock(),
         say=logger.warning,
         ahead=first,

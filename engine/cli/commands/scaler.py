@@ -1,7 +1,6 @@
 """`penstock scaler`: tells KEDA how many workers it takes, and why."""
 
 import argparse
-import logging
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.engine.clock import SystemClock
-from penstock.engine.console.logs import configure_logging
+from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import ScalingSettings, Settings, load_settings
 from penstock.schemas.errors import UnavailableError
@@ -26,15 +25,13 @@ example = "penstock scaler penstock.yaml"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `penstock scaler` takes."""
     parser.add_argument("settings", type=Path, metavar="penstock.yaml", help="the settings of the workers")
+    add_logging_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until SIGTERM or Ctrl-C. Raises ConfigError for a port, a topic or a certificate that cannot be had."""
     settings = load_settings(arguments.settings)
-    configure_logging("scaler")
-    logging.getLogger("penstock.kafka").setLevel(
-        logging.WARNING
-    )  # a broker that is away says so ten times a second
+    configure_logging("scaler", form=arguments.log_format, level=arguments.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -20,15 +20,24 @@ class PredictionEncoder:
         prefix: bytes,
         topic: str,
         cluster: str,
+        topic_id: str | None,
         model_name: str,
         model_version: str,
         model_digest: str,
         output_names: Sequence[str],
         classes: Sequence[str],
     ) -> None:
-        """`prefix` is the framing; `topic` and `cluster` are the input's."""
+        """`prefix` is the framing; `topic`, `cluster` and `topic_id` are the input's."""
         self._native = _avro.PredictionEncoder(
-            prefix, topic, cluster, model_name, model_version, model_digest, list(output_names), list(classes)
+            prefix,
+            topic,
+            cluster,
+            topic_id,
+            model_name,
+            model_version,
+            model_digest,
+            list(output_names),
+            list(classes),
         )
 
     def encode(
@@ -57,6 +66,7 @@ class ExplanationEncoder:
         prefix: bytes,
         topic: str,
         cluster: str,
+        topic_id: str | None,
         model_name: str,
         model_version: str,
         model_digest: str,
@@ -74,6 +84,7 @@ class ExplanationEncoder:
             prefix,
             topic,
             cluster,
+            topic_id,
             model_name,
             model_version,
             model_digest,

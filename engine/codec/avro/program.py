@@ -1,13 +1,24 @@
 """A pair of Avro schemas becomes the program that the native reader runs: resolution is done once, not per record."""
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
 from penstock.engine.codec.avro.defaults import Target, code_of, default_columns
-from penstock.engine.codec.avro.types import AvroField, AvroType, UnsupportedSchemaError, parse, unqualified
+from penstock.engine.codec.avro.resolution import (
+    branch_for,
+    branches,
+    described,
+    is_of_type,
+    mismatch,
+    reader_fields,
+    symbol_reason,
+    unfilled_field,
+    unfilled_reason,
+    units_reason,
+)
+from penstock.engine.codec.avro.types import AvroType, UnsupportedSchemaError, parse
 from penstock.engine.codec.framing import Schema
 from penstock.engine.features.policies import unseen_code
 from penstock.engine.features.signature import Signature
@@ -46,15 +57,9 @@ class Kind(IntEnum):
     REFUSE = 14
     DECIMAL = 15
     FIXED_DECIMAL = 16
+    SKIP = 17
 
 
-_promotions: Final = {
-    "int": {"long", "float", "double"},
-    "long": {"float", "double"},
-    "float": {"double"},
-    "string": {"bytes"},
-    "bytes": {"string"},
-}
 _primitives: Final = {
     "null": Kind.NULL, "boolean": Kind.BOOLEAN, "int": Kind.INT, "long": Kind.LONG, "float": Kind.FLOAT,
     "double": Kind.DOUBLE, "bytes": Kind.BYTES, "string": Kind.STRING,
@@ -66,16 +71,19 @@ _widths: Final = {Kind.FLOAT: 4, Kind.DOUBLE: 8}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NativeProgram:
-    """The program, and which of the writer's fields each of its nodes reads, as a person would call it."""
+    """The program; which of the writer's fields each of its nodes reads, as a person would call it; and, where a value
+    there may not resolve to the reader's schema, why."""
 
     native: Program
     places: tuple[str, ...]
+    reasons: tuple[str, ...]
 
 
 @dataclass(slots=True, eq=False)
 class _Node:
     kind: Kind
     place: str
+    reason: str = ""  # why a value here does not resolve
     column: int = -1
     size: int = 1  # float, double: how many in a row; fixed: bytes; array into columns: how many items
     table: int = -1
@@ -90,24 +98,41 @@ class _Node:
         return self.kind is Kind.NULL or (self.kind is Kind.FIXED and self.size == 0)
 
 
-def make_program(writer: Schema, reader: Schema, signature: Signature) -> NativeProgram:
+def make_program(
+    writer: Schema, reader: Schema, signature: Signature, *, record_type: str | None = None
+) -> NativeProgram:
     """The program that reads the signature's features out of the writer's records, as the reader's schema sees them.
 
-    The schemas are known to resolve, and each feature to have a field in the reader's. Raises UnsupportedSchemaError, and
-    RecordError (INCOMPATIBLE_SCHEMA) where the two schemas count a time in different units.
+    Each feature is known to have a field in the reader's schema. What does not resolve is refused record by record; with
+    `record_type` records of every other type are skipped. Raises UnsupportedSchemaError, and RecordError
+    (INCOMPATIBLE_SCHEMA) where no record of the writer's can be read.
     """
     features: dict[str, Any] = {}
     column = 0
     for feature in signature.features:
-        features[feature.field] = (feature, column)
+        features[".".join(feature.path)] = (feature, column)
         column += feature.width
     if len(features) != len(signature.features):
         raise UnsupportedSchemaError("two features are read from one field")
+    written, wanted = parse(writer), parse(reader)
     compiler = _Compiler()
-    root = compiler.compile(parse(writer), parse(reader), Target("", features), "", 0)
-    if root.kind is not Kind.RECORD:
-        raise UnsupportedSchemaError("the schema does not describe a record")
+    target = Target("", features)
+    roots = [
+        compiler.root(branch, wanted, target, record_type, depth=int(written.kind == "union"))
+        for branch in branches(written)
+    ]
+    if all(root.kind is Kind.REFUSE for root in roots):
+        raise incompatible(
+            "; ".join(dict.fromkeys(root.reason for root in roots)) or "there is no type in it"
+        )
+    root = _Node(Kind.UNION, "", children=roots) if written.kind == "union" else roots[0]
     return compiler.program(root, signature.width)
+
+
+def incompatible(reason: str) -> RecordError:
+    """The fault of every record of a writer's schema that the reader's has no place for."""
+    detail = f"the writer's schema does not resolve to the reader's: {reason}"
+    return RecordError(stage=Stage.DECODE, reason=Reason.INCOMPATIBLE_SCHEMA, detail=detail)
 
 
 class _Compiler:
@@ -122,6 +147,7 @@ class _Compiler:
         """Nodes in order of breadth: the children of each stand side by side."""
         nodes: list[tuple[int, int, int, int, int, int, int, int]] = []
         places: list[str] = []
+        reasons: list[str] = []
         defaults: list[tuple[int, float]] = []
         queue = deque([root])
         numbered = 1
@@ -131,13 +157,24 @@ class _Compiler:
                 (int(node.kind), node.column, node.size, node.table, numbered, len(node.children), len(defaults), len(node.defaults))
             )  # fmt: skip
             places.append(node.place)
+            reasons.append(node.reason)
             defaults += node.defaults
             numbered += len(node.children)
             queue.extend(node.children)
         native = Program(
             nodes, defaults, self._tables, self._enums, self._decimals, columns, items_max, unseen_code
         )
-        return NativeProgram(native=native, places=tuple(places))
+        return NativeProgram(native=native, places=tuple(places), reasons=tuple(reasons))
+
+    def root(
+        self, written: AvroType, wanted: AvroType, target: Target, record_type: str | None, *, depth: int
+    ) -> _Node:
+        """The node for one type that a whole record may be of."""
+        if record_type is not None and not is_of_type(written, wanted, record_type):
+            return _Node(Kind.SKIP, "")
+        if written.kind != "record":
+            return _Node(Kind.REFUSE, "", f"{described(written)} is written, which is no record")
+        return self.compile(written, wanted, target, "", depth)
 
     def compile(
         self, written: AvroType, wanted: AvroType | None, target: Target, place: str, depth: int
@@ -147,12 +184,13 @@ class _Compiler:
         if depth > depth_max or self._count > nodes_max:
             raise UnsupportedSchemaError("the schema is too large, or nested too deep")
         if written.kind == "union":
-            branches = [self.compile(branch, wanted, target, place, depth + 1) for branch in written.inner]
-            return _Node(Kind.UNION, place, children=branches)
+            children = [self.compile(branch, wanted, target, place, depth + 1) for branch in written.inner]
+            return _Node(Kind.UNION, place, children=children)
         if wanted is not None:
-            wanted = _branch_for(written, wanted)
-            if wanted is None:
-                return _Node(Kind.REFUSE, place)
+            ours = branch_for(written, wanted)
+            if ours is None:
+                return _Node(Kind.REFUSE, place, mismatch(written, wanted))
+            wanted = ours
         if wanted is None:
             target = target.nothing()
         if written.kind == "record":
@@ -170,9 +208,12 @@ class _Compiler:
             raise UnsupportedSchemaError(f"{written.name} contains itself")
         if target.feature is not None:
             raise _unreadable(target, "a record")
+        unfilled = unfilled_field(written, wanted) if wanted is not None else None
+        if unfilled is not None:
+            return _Node(Kind.REFUSE, place, unfilled_reason(written, unfilled))
         self._open.append(written)
         node = _Node(Kind.RECORD, place)
-        found = _reader_fields(written, wanted)
+        found = reader_fields(written, wanted)
         for each in written.fields:
             ours = found.get(each.name)
             inner = target.member(ours.name) if ours is not None else target.nothing()
@@ -216,24 +257,26 @@ class _Compiler:
             seen = symbol if symbol in known or wanted is None else wanted.default
             codes.append(float("nan") if seen is None else code(seen))
         self._enums.append(codes)
-        return _Node(Kind.ENUM, place, column=target.column, table=len(self._enums) - 1)
+        return _Node(
+            Kind.ENUM, place, symbol_reason(written), column=target.column, table=len(self._enums) - 1
+        )
 
     def _plain(self, written: AvroType, wanted: AvroType | None, target: Target, place: str) -> _Node:
         kind = Kind.FIXED if written.kind == "fixed" else _primitives[written.kind]
         node = _Node(kind, place, size=written.size if kind is Kind.FIXED else 1)
         feature = target.feature
-        if feature is None or wanted is None or kind is Kind.NULL:
+        if feature is None or wanted is None:
             return node
         node.column = target.column
+        if kind is Kind.NULL:
+            return node
         if feature.kind == "category" and kind in (Kind.STRING, Kind.BYTES):
             node.table = len(self._tables)
             self._tables.append([name.encode() for name in feature.categories])
         elif feature.kind == "number" and kind in _numbers:
-            if written.instant != wanted.instant and written.instant and wanted.instant:
-                detail = (
-                    f"field {place} is a {written.instant} where the reader's schema has a {wanted.instant}"
-                )
-                raise RecordError(stage=Stage.DECODE, reason=Reason.INCOMPATIBLE_SCHEMA, detail=detail)
+            units = units_reason(written, wanted)
+            if units is not None:
+                return _Node(Kind.REFUSE, place, units)
         elif feature.kind == "number" and written.decimal is not None and written.decimal[0] <= precision_max:
             node.kind = Kind.DECIMAL if kind is Kind.BYTES else Kind.FIXED_DECIMAL
             node.table = len(self._decimals)
@@ -241,42 +284,6 @@ class _Compiler:
         else:
             raise _unreadable(target, written.kind)
         return node
-
-
-def _branch_for(written: AvroType, wanted: AvroType) -> AvroType | None:
-    """The reader's type that a writer's value is read as: the first that it equals, else the first it promotes to."""
-    branches = wanted.inner if wanted.kind == "union" else [wanted]
-    for fits in (_equals, _promotes):
-        for branch in branches:
-            if fits(written, branch):
-                return branch
-    return None
-
-
-def _equals(written: AvroType, wanted: AvroType) -> bool:
-    if written.kind != wanted.kind or written.size != wanted.size:
-        return False
-    return not written.name or written.name == wanted.name or written.name in wanted.aliases
-
-
-def _promotes(written: AvroType, wanted: AvroType) -> bool:
-    if written.kind != wanted.kind:
-        return wanted.kind in _promotions.get(written.kind, ())
-    return written.size == wanted.size and unqualified(written.name) == unqualified(wanted.name)
-
-
-def _reader_fields(written: AvroType, wanted: AvroType | None) -> Mapping[str, AvroField]:
-    """The reader's field for each writer's field it reads; a name counts before an alias, an alias in the order given."""
-    theirs = {each.name for each in written.fields}
-    found: dict[str, AvroField] = {}
-    for ours in wanted.fields if wanted is not None else ():
-        name = next((name for name in (ours.name, *ours.aliases) if name in theirs), None)
-        if name is None:
-            continue
-        if name in found:
-            raise UnsupportedSchemaError(f"two fields of the reader's schema are read from {name}")
-        found[name] = ours
-    return found
 
 
 def _append(nodes: list[_Node], node: _Node) -> None:

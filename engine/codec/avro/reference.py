@@ -10,7 +10,6 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
-import avro.compatibility
 import avro.errors
 import avro.io
 import avro.schema
@@ -21,8 +20,17 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from penstock.engine.codec.avro.resolution import (
+    branches,
+    is_of_type,
+    other_units,
+    reads_any,
+    root_mismatch,
+    unresolved,
+)
+from penstock.engine.codec.avro.types import UnsupportedSchemaError, parse
 from penstock.engine.codec.framing import Schema
-from penstock.engine.codec.object_rows import ObjectRows, without_faults
+from penstock.engine.codec.object_rows import ObjectRows, no_features, without_faults
 from penstock.engine.features.signature import Signature
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
@@ -30,56 +38,90 @@ from penstock.schemas.reasons import Reason, Stage
 chunk_rows_max: Final = 256
 """Decoded at a time, so that a batch of large records is never in memory as objects all at once."""
 
+reasons_told_max: Final = 3
+"""Of what may not resolve between two schemas, in the detail of a record that did not."""
+
 _fastavro_refuses: Final = (
     fastavro.schema.SchemaParseException, fastavro.schema.UnknownType, ValueError, TypeError, KeyError, IndexError, EOFError,
     AttributeError, RecursionError,
 )  # fmt: skip
 
 
-def check_resolves(writer: Schema, reader: Schema) -> None:
-    """Raises RecordError (INCOMPATIBLE_SCHEMA) unless what is written with one can be read as the other, by Avro's rules."""
-    if writer == reader:
-        return
-    try:
-        checker = avro.compatibility.ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
-        verdict = checker.get_compatibility(_parsed(reader), _parsed(writer))
-    except (avro.errors.AvroException, avro.errors.AvroRuntimeException, RecursionError, TypeError) as error:
-        raise _incompatible("the writer's schema is not one that can be read") from error
-    if verdict.compatibility is not avro.compatibility.SchemaCompatibilityType.compatible:
-        places = ", ".join(sorted(verdict.locations))
-        raise _incompatible(f"the writer's schema does not resolve to the reader's at {places}")
-
-
 class ReferenceRows:
-    """Reads records of one writer schema as a reader schema sees them. The schemas are known to resolve."""
+    """Reads records of one writer schema as a reader's schema sees them, as NativeRows does."""
 
-    def __init__(self, writer: Schema, reader: Schema, signature: Signature, *, skip: int) -> None:
-        self._records = ReferenceReader(writer, reader, skip=skip)
-        self._objects = ObjectRows(signature)
+    def __init__(
+        self,
+        writer: Schema,
+        reader: Schema,
+        signature: Signature,
+        *,
+        skip: int,
+        record_type: str | None = None,
+        refuses_empty: bool = True,
+    ) -> None:
+        """See NativeRows. Raises RecordError (INCOMPATIBLE_SCHEMA) where no record can be read."""
+        self._records = ReferenceReader(writer, reader, skip=skip, record_type=record_type)
+        self._objects = ObjectRows(signature, refuses_empty=refuses_empty)
         self._width, self._dtype = signature.width, signature.dtype
+        self._empty = refuses_empty and not _writes_any(writer, reader, signature)
+        _check_units(writer, reader, signature)
 
     def read(
         self, values: Sequence[bytes]
     ) -> tuple[NDArray[np.generic], NDArray[np.int64], list[tuple[int, RecordError]]]:
-        """`(matrix (R, F), rows (R,) ascending places in values, faults by ascending place)`; R + faults = all."""
+        """`(matrix (R, F), rows (R,) ascending places in values, faults by ascending place)`; what is in neither is of
+        another type than record_type."""
         matrix = np.full((len(values), self._width), np.nan, dtype=self._dtype)
         faults: dict[int, RecordError] = {}
+        skipped: list[int] = []
         for start in range(0, len(values), chunk_rows_max):
             objects, places = [], []
             for place, value in enumerate(values[start : start + chunk_rows_max], start):
                 try:
-                    objects.append(self._records.read(value))
-                    places.append(place)
+                    record = self._records.read(value)
                 except RecordError as error:
                     faults[place] = error
+                    continue
+                if record is None:
+                    skipped.append(place)
+                elif self._empty:
+                    faults[place] = no_features(record)
+                else:
+                    objects.append(record)
+                    places.append(place)
             self._objects.fill(objects, np.array(places, dtype=np.int64), matrix, faults)
-        return without_faults(matrix, faults)
+        matrix, rows, found = without_faults(matrix, faults)
+        if skipped:
+            kept = ~np.isin(rows, skipped)
+            matrix, rows = matrix[kept], rows[kept]
+        return matrix, rows, found
+
+
+def _check_units(writer: Schema, reader: Schema, signature: Signature) -> None:
+    """Raises RecordError where a feature's time would be read a thousand times too large or small."""
+    try:
+        found = unresolved(parse(writer), parse(reader))
+    except UnsupportedSchemaError:
+        return
+    fields = {".".join(feature.path) for feature in signature.features}
+    for why, place in found:
+        if why.startswith(other_units) and place in fields:
+            raise _incompatible(f"{why}, in {place}")
+
+
+def _writes_any(writer: Schema, reader: Schema, signature: Signature) -> bool:
+    """Whether a record of the writer's can hold a field of the model's; its reader's defaults do not count."""
+    try:
+        return reads_any(parse(writer), parse(reader), [feature.path for feature in signature.features])
+    except UnsupportedSchemaError:  # then its records decide, each
+        return True
 
 
 class ReferenceReader:
-    """Records as dictionaries, for schemas that resolve. Raises RecordError (INCOMPATIBLE_SCHEMA) for some that may not be read."""
+    """Records as dictionaries. Raises RecordError (INCOMPATIBLE_SCHEMA) for schemas that may not be read, or of which no record can."""
 
-    def __init__(self, writer: Schema, reader: Schema, *, skip: int) -> None:
+    def __init__(self, writer: Schema, reader: Schema, *, skip: int, record_type: str | None = None) -> None:
         try:
             written = _parsed(writer)
             self._writer, self._reader = (
@@ -92,13 +134,16 @@ class ReferenceReader:
             raise _incompatible("the writer's schema has an array of items that take no bytes")
         self._checker = avro.io.DatumReader(written)
         self._skip = skip
+        self._is_union, self._passed_over, self._why = _roots(writer, reader, record_type)
 
-    def read(self, value: bytes) -> dict[str, Any]:
-        """The record behind the header of `skip` bytes. Raises RecordError."""
+    def read(self, value: bytes) -> dict[str, Any] | None:
+        """The record behind the header of `skip` bytes; None where it is of another type than record_type. Raises RecordError."""
         stream = io.BytesIO(value)
         stream.seek(self._skip)
+        if self._passed_over and self._is_of_another_type(value):
+            return None
         try:
-            self._checker.read(avro.io.BinaryDecoder(stream))
+            self._checker.read(_StrictDecoder(stream))
         except (RecursionError, MemoryError, avro.errors.AvroCollectionSizeException) as error:
             raise _fault(
                 Reason.LIMIT_EXCEEDED, "the record is nested deeper, or has more items, than is read"
@@ -122,10 +167,57 @@ class ReferenceReader:
         try:
             datum: Any = fastavro.schemaless_reader(stream, self._writer, self._reader)
         except (fastavro.read.SchemaResolutionError, *_fastavro_refuses) as error:
-            raise _incompatible("a value of the record does not resolve to the reader's schema") from error
+            raise _incompatible(
+                f"a value of the record does not resolve to the reader's schema{self._why}"
+            ) from error
         if not isinstance(datum, dict):
             raise _incompatible("the schema does not describe a record")
         return datum
+
+    def _is_of_another_type(self, value: bytes) -> bool:
+        if not self._is_union:
+            return True
+        stream = io.BytesIO(value)
+        stream.seek(self._skip)
+        try:
+            return avro.io.BinaryDecoder(stream).read_long() in self._passed_over
+        except (avro.errors.AvroException, IndexError):  # cut short: the reading tells so
+            return False
+
+
+class _StrictDecoder(avro.io.BinaryDecoder):
+    """Apache's decoder, but a boolean is one of the two bytes that Avro knows."""
+
+    def read_boolean(self) -> bool:
+        byte: bytes = self.read(1)
+        if byte not in (b"\0", b"\1"):
+            raise ValueError("a boolean is neither 0 nor 1")
+        return byte == b"\1"
+
+
+def _roots(writer: Schema, reader: Schema, record_type: str | None) -> tuple[bool, frozenset[int], str]:
+    """Whether the writer's schema is a union, which of its branches are passed over, and why values may not resolve.
+
+    Raises RecordError where no record can be read.
+    """
+    try:
+        written, wanted = parse(writer), parse(reader)
+        found = unresolved(written, wanted)
+    except UnsupportedSchemaError:
+        return isinstance(writer, list), frozenset(), ""
+    there = branches(written)
+    passed_over = frozenset(
+        place
+        for place, branch in enumerate(there)
+        if record_type is not None and not is_of_type(branch, wanted, record_type)
+    )
+    refused = {place: why for place, branch in enumerate(there) if (why := root_mismatch(branch, wanted))}
+    if len(refused) == len(there) and not passed_over:
+        raise _incompatible(
+            f"the writer's schema does not resolve to the reader's: {'; '.join(dict.fromkeys(refused.values()))}"
+        )
+    told = [f"{why}{f', in {place}' if place else ''}" for why, place in found[:reasons_told_max]]
+    return written.kind == "union", passed_over, f": {'; or '.join(told)}" if told else ""
 
 
 def _has_empty_items(schema: Any, visited: set[int]) -> bool:

@@ -49,6 +49,7 @@ class AvroType:
     name: str = ""
     """Full name of a record, enum or fixed."""
     aliases: tuple[str, ...] = ()
+    """Each in full, and as it was given."""
     fields: list[AvroField] = field(default_factory=list)
     symbols: tuple[str, ...] = ()
     default: str | None = None
@@ -112,7 +113,8 @@ class _Parser:
             space = _text(schema["namespace"])
         full = _full(name, space)
         space = full.rpartition(".")[0]
-        aliases = tuple(_full(alias, space) for alias in _texts(schema.get("aliases", [])))
+        given = _texts(schema.get("aliases", []))
+        aliases = tuple(dict.fromkeys((*(_full(alias, space) for alias in given), *given)))
         made = AvroType(kind, name=full, aliases=aliases)
         self._known[full] = made
         if kind == "fixed":

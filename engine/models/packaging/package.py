@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.schema_check import check_fields
 from penstock.engine.features.overrides import read_features_file
+from penstock.engine.features.policies import unseen_code
 from penstock.engine.features.signature import Signature
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle, Golden
@@ -34,7 +36,7 @@ tried_rows_max = 4096
 _batch_rows = 1024
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class PackageReport:
     """What was made."""
 
@@ -47,6 +49,30 @@ class PackageReport:
     """Speed of our tree kernel beside ONNX Runtime's, here and now; it is no part of the bundle, whose bytes repeat."""
     optimized: Optimized | None
     """What was tried to make it faster, where that was asked for."""
+
+    def __repr__(self) -> str:
+        return f"<PackageReport {self.path}: {'; '.join(f'{name} {value}' for name, value in self._facts().items())}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        facts = {"bundle": str(self.path), **self._facts()}
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+            for name, value in facts.items()
+        )
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return f"<table>{rows}</table>" + (f"<ul>{notes}</ul>" if notes else "")
+
+    def _facts(self) -> dict[str, str]:
+        bundle, parity = self.bundle, self.parity
+        return {
+            "model": f"{bundle.name} {bundle.version}",
+            "digest": bundle.digest[:12],
+            "features": f"{bundle.signature.width}",
+            "compared on": f"{parity.rows_given + parity.rows_made_up} rows",
+            "largest difference": f"{parity.difference_max:.2g}",
+            "notes": f"{len(self.notes)}",
+        }
 
 
 def package(
@@ -178,14 +204,13 @@ def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
         raise ConfigError(f"{what} must be rows of {signature.width} columns, and at least one")
     for column, feature in enumerate(signature.column_features):
         codes = matrix[~np.isnan(matrix[:, column]), column]
-        if (
-            feature.kind == "category"
-            and ((codes != np.floor(codes)) | (codes < 0) | (codes >= len(feature.categories))).any()
-        ):
+        codes = codes[codes != unseen_code]  # the feature's policy decides on those
+        known = (codes == np.floor(codes)) & (codes >= 0) & (codes < len(feature.categories))
+        if feature.kind == "category" and not known.all():
             raise ConfigError(f"{what} hold a code of {feature.name} that is not in its table")
     passing = rows_that_pass(matrix, signature)
     if not len(passing):
-        raise ConfigError(f"every one of {what} misses a value that the model cannot do without")
+        raise ConfigError(f"every one of {what} has a value that the model's policies reject")
     return passing
 
 

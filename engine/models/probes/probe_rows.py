@@ -1,12 +1,16 @@
 """Rows to try a model on: from files, and made up where models tend to go wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.features.signature import Feature, Signature
+from penstock.engine.codec.tables.frames import RowReader
+from penstock.engine.features.policies import FeaturePolicies
+from penstock.engine.features.signature import ModelInput, Signature
+from penstock.engine.features.values import boolean_names, number_names
 from penstock.engine.models.bundle.arrays import from_npy
 from penstock.engine.trees.forest import Forest
 from penstock.schemas.distribution import how_to_install
@@ -37,37 +41,20 @@ def read_rows(path: Path, signature: Signature) -> NDArray[np.float64]:
 
 
 def rows_of_table(table: Any, signature: Signature, *, origin: str) -> NDArray[np.float64]:
-    """The matrix rows of a pandas data frame whose columns are called as the features, or as their fields."""
-    columns = []
-    for feature in signature.features:
-        names = feature.columns if feature.kind == "vector" else (feature.name,)
-        for name in names:
-            found = name if name in table.columns else feature.field
-            if found not in table.columns:
-                raise ConfigError(f"{origin} has no column {name}")
-            columns.append(_column(table[found], feature, origin))
-    return np.stack(columns, axis=1)
+    """The matrix rows (R, F) of a data frame whose columns are called as the features' fields, or as the features.
 
-
-def _column(series: Any, feature: Feature, origin: str) -> NDArray[np.float64]:
-    if feature.kind == "category":
-        codes = {category: code for code, category in enumerate(feature.categories)}
-        texts = series.astype(object)
-        return np.array(
-            [codes.get(_text(value), np.nan) if present else np.nan
-             for value, present in zip(texts, series.notna(), strict=True)],
-            dtype=np.float64,
-        )  # fmt: skip
-    try:
-        return np.asarray(series.astype("float64"), dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"column {series.name} of {origin} does not hold numbers") from error
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a column of whole numbers with gaps is read as floats
-    return str(value)
+    What a value is, the reader of every other table says: NaN is missing, and unseen_code a category that the feature's
+    table does not hold. Doubles, whatever the model takes. Raises ConfigError that names the row and the field.
+    """
+    doubles = ModelInput(name="rows", dtype="float64", start=0, width=signature.width)
+    parts, before = [], 0
+    for count, (matrix, _, faults) in RowReader(replace(signature, inputs=(doubles,))).read(table):
+        if faults:
+            place, fault = faults[0]
+            raise ConfigError(f"{origin}, row {before + place + 1}: {fault.detail}")
+        parts.append(matrix.astype(np.float64))
+        before += count
+    return np.concatenate(parts)
 
 
 def _read_table(path: Path, signature: Signature) -> Any:
@@ -78,25 +65,25 @@ def _read_table(path: Path, signature: Signature) -> Any:
     try:
         if path.suffix == ".parquet":
             return pandas.read_parquet(path)
-        texts = {feature.name: str for feature in signature.features if feature.kind == "category"}
-        return pandas.read_csv(path, dtype=texts)
+        return pandas.read_csv(path, dtype=_texts(signature))
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a table: {error}") from error
 
 
+def _texts(signature: Signature) -> dict[str, type]:
+    """The columns of a file of texts that are texts; those whose categories are all numbers, or booleans, are such."""
+    texts = [
+        feature
+        for feature in signature.features
+        if len(number_names(feature)) + len(boolean_names(feature)) < len(feature.categories)
+    ]
+    return {name: str for feature in texts for name in (feature.name, ".".join(feature.path))}
+
+
 def rows_that_pass(rows: NDArray[np.float64], signature: Signature) -> NDArray[np.float64]:
     """The rows as the stream would hand them to the model: policies applied, rejected rows left out."""
-    filled = rows.copy()
-    kept = np.ones(len(rows), dtype=np.bool_)
-    for column, feature in enumerate(signature.column_features):
-        missing = np.isnan(filled[:, column])
-        if feature.missing == "reject":
-            kept &= ~missing
-        elif feature.missing != "nan":
-            filled[missing, column] = feature.missing
-        if feature.infinite == "reject":
-            kept &= ~np.isinf(filled[:, column])
-    return filled[kept]
+    passing, _, _ = FeaturePolicies(signature).apply(rows.copy(), np.arange(len(rows), dtype=np.int64))
+    return np.asarray(passing, dtype=np.float64)
 
 
 def rows_made_up(

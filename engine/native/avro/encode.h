@@ -36,7 +36,7 @@ struct Sources {
 
 struct PredictionPieces {
   std::string before_source;              // framing, cluster, topic
-  std::string model;                      // name, version, digest
+  std::string model;                      // the topic's id, which ends the source; name, version, digest
   std::vector<std::string> outputs;       // map key of each output
   std::vector<std::string> labels;        // encoded class names
 };
@@ -52,7 +52,7 @@ Messages encode_predictions(const PredictionPieces& pieces, Sources sources, con
 
 struct ExplanationPieces {
   std::string before_source;
-  std::string model_method_background;    // and all that stands before the output's index: its name too
+  std::string model_method_background;    // the topic's id before them, and all that stands before the output's index: its name too
   std::string space;
   std::vector<std::string> features;      // encoded names
   std::vector<std::vector<std::string>> tables;  // encoded category names by feature; empty: a number

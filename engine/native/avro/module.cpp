@@ -37,7 +37,7 @@ Program make_program(const std::vector<NodeTuple>& nodes, const std::vector<std:
                      const std::vector<std::tuple<int, int>>& decimals, int columns, int64_t items_max, double unseen) {
   Program program;
   for (const auto& [kind, column, size, table, first_child, child_count, first_default, default_count] : nodes) {
-    require(kind >= 0 && kind <= static_cast<int>(Kind::fixed_decimal), "Avro program: unknown kind");
+    require(kind >= 0 && kind <= static_cast<int>(Kind::skip), "Avro program: unknown kind");
     program.nodes.push_back({static_cast<Kind>(kind), column, size, table, first_child, child_count, first_default, default_count});
   }
   for (const auto& [column, value] : defaults) program.defaults.push_back({column, value});
@@ -68,7 +68,7 @@ Payload bytes_of(PyObject* item) {
 }
 
 template <typename T>
-nb::tuple read_as(const Program& program, nb::list payloads, int64_t skip) {
+nb::tuple read_as(const Program& program, nb::list payloads, int64_t skip, bool refuse_empty) {
   const size_t count = payloads.size();
   std::vector<Payload> found(count);
   std::vector<nb::object> held(count);  // another thread may change the list while the lock is let go
@@ -83,7 +83,7 @@ nb::tuple read_as(const Program& program, nb::list payloads, int64_t skip) {
   {
     nb::gil_scoped_release release;
     for (size_t i = 0; i < count; ++i) {
-      const Verdict verdict = read_payload(program, found[i], skip, matrix.get() + i * columns);
+      const Verdict verdict = read_payload(program, found[i], skip, refuse_empty, matrix.get() + i * columns);
       if (verdict.status != Status::ok) faults.push_back({i, verdict});
     }
   }
@@ -125,6 +125,10 @@ Sources sources_of(const Column<int32_t>& partitions, const Column<int64_t>& off
   return {partitions.data(), offsets.data(), timestamps.data(), static_cast<int64_t>(offsets.shape(0))};
 }
 
+std::string optional_piece(const std::optional<std::string>& text) {
+  return text ? avro_long(1) + avro_string(*text) : avro_long(0);
+}
+
 std::string model_piece(const std::string& name, const std::string& version, const std::string& digest) {
   return avro_string(name) + avro_string(version) + avro_string(digest);
 }
@@ -147,22 +151,23 @@ NB_MODULE(_avro, m) {
              new (self) Program(make_program(nodes, defaults, tables, std::move(enums), decimals, columns, items_max, unseen));
            },
            "nodes"_a, "defaults"_a, "tables"_a, "enums"_a, "decimals"_a, "columns"_a, "items_max"_a, "unseen"_a)
-      .def("read", [](const Program& self, nb::list payloads, int64_t skip, bool as_double) {
+      .def("read", [](const Program& self, nb::list payloads, int64_t skip, bool as_double, bool refuse_empty) {
              require(skip >= 0, "skip is negative");
-             return as_double ? read_as<double>(self, payloads, skip) : read_as<float>(self, payloads, skip);
-           }, "payloads"_a, "skip"_a, "as_double"_a);
+             return as_double ? read_as<double>(self, payloads, skip, refuse_empty) : read_as<float>(self, payloads, skip, refuse_empty);
+           }, "payloads"_a, "skip"_a, "as_double"_a, "refuse_empty"_a = false);
 
   nb::class_<PredictionPieces>(m, "PredictionEncoder")
       .def("__init__",
            [](PredictionPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
+              const std::optional<std::string>& topic_id,
               const std::string& model_name, const std::string& model_version, const std::string& model_digest,
               const std::vector<std::string>& output_names, const std::vector<std::string>& classes) {
              new (self) PredictionPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
-                                         model_piece(model_name, model_version, model_digest), {}, {}};
+                                         optional_piece(topic_id) + model_piece(model_name, model_version, model_digest), {}, {}};
              for (const auto& name : output_names) self->outputs.push_back(avro_string(name));
              for (const auto& name : classes) self->labels.push_back(avro_string(name));
            },
-           "prefix"_a, "topic"_a, "cluster"_a, "model_name"_a, "model_version"_a, "model_digest"_a, "output_names"_a, "classes"_a)
+           "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a, "output_names"_a, "classes"_a)
       .def("encode",
            [](const PredictionPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,
               const std::vector<Matrix<double>>& outputs, std::optional<Column<int64_t>> labels, int64_t predicted_at_ms) {
@@ -190,15 +195,15 @@ NB_MODULE(_avro, m) {
   nb::class_<ExplanationPieces>(m, "ExplanationEncoder")
       .def("__init__",
            [](ExplanationPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
+              const std::optional<std::string>& topic_id,
               const std::string& model_name, const std::string& model_version, const std::string& model_digest,
               const std::vector<std::string>& columns, const std::vector<std::optional<std::vector<std::string>>>& tables,
               const std::string& method, const std::optional<std::string>& background, const std::string& output_name,
               const std::string& space) {
              require(columns.size() == tables.size(), "a table, or None, for every column");
-             const std::string back = background ? avro_long(1) + avro_string(*background) : avro_long(0);
              new (self) ExplanationPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
-                                          model_piece(model_name, model_version, model_digest) + avro_string(method) + back +
-                                              avro_string(output_name),
+                                          optional_piece(topic_id) + model_piece(model_name, model_version, model_digest) +
+                                              avro_string(method) + optional_piece(background) + avro_string(output_name),
                                           avro_string(space), {}, {}};
              for (size_t i = 0; i < columns.size(); ++i) {
                self->features.push_back(avro_string(columns[i]));
@@ -207,7 +212,7 @@ NB_MODULE(_avro, m) {
                  for (const auto& name : *tables[i]) self->tables.back().push_back(avro_string(name));
              }
            },
-           "prefix"_a, "topic"_a, "cluster"_a, "model_name"_a, "model_version"_a, "model_digest"_a, "columns"_a, "tables"_a,
+           "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a, "columns"_a, "tables"_a,
            "method"_a, "background"_a.none(), "output_name"_a, "space"_a)
       .def("encode",
            [](const ExplanationPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,

@@ -43,10 +43,15 @@ class Reader {
   Status status() const { return status_; }
   int32_t node() const { return fault_ == nullptr ? 0 : static_cast<int32_t>(fault_ - program_.nodes.data()); }
 
+  bool reached() const { return reached_; }
+
+  bool read_root() { return read(program_.nodes[0], -1); }
+
+ private:
   bool read_record(const Node& node) {
     for (int32_t i = 0; i < node.default_count; ++i) {
       const Default& d = program_.defaults[node.first_default + i];
-      store(d.column, d.value);
+      row_[d.column] = static_cast<T>(d.value);
     }
     const Node* child = program_.nodes.data() + node.first_child;
     for (const Node* last = child + node.child_count; child != last; ++child)
@@ -57,10 +62,10 @@ class Reader {
     return true;
   }
 
- private:
   bool read(const Node& node, int32_t column) {
     switch (node.kind) {
       case Kind::null:
+        reached_ |= column >= 0;
         return true;  // the row is NaN already
       case Kind::boolean: {
         if (p_ == end_) return fail(Status::truncated);
@@ -104,7 +109,10 @@ class Reader {
         if (!varint(branch)) return false;
         if (branch < 0 || branch >= node.child_count) return fail(Status::corrupt);
         const Node& child = program_.nodes[node.first_child + branch];
-        if (child.kind == Kind::null) return true;
+        if (child.kind == Kind::null) {
+          reached_ |= child.column >= 0;
+          return true;
+        }
         const int32_t to = column >= 0 ? column : child.column;
         if (child.kind == Kind::double_) return numbers<double>(child.size, to);
         return read(child, to);
@@ -112,7 +120,10 @@ class Reader {
       case Kind::record:
         return read_record(node);
       case Kind::refuse:
+        fault_ = &node;  // its place tells why
         return fail(Status::incompatible);
+      case Kind::skip:
+        return fail(Status::skipped);
       case Kind::decimal: {
         int64_t n;
         return length(n) && decimal(node, n, column);
@@ -125,7 +136,9 @@ class Reader {
   }
 
   void store(int32_t column, double value) {
-    if (column >= 0) row_[column] = static_cast<T>(value);
+    if (column < 0) return;
+    row_[column] = static_cast<T>(value);
+    reached_ = true;
   }
 
   bool fail(Status status) {
@@ -166,6 +179,7 @@ class Reader {
       std::memcpy(&value, p_, sizeof(N));
       store(column, value);
     } else if (column >= 0) {
+      reached_ = true;
       T* to = row_ + column;
       for (int32_t i = 0; i < count; ++i) {
         N value;
@@ -212,7 +226,10 @@ class Reader {
     if (!varint(place)) return false;
     const auto& codes = program_.enums[node.table];
     if (place < 0 || place >= static_cast<int64_t>(codes.size())) return fail(Status::corrupt);
-    if (std::isnan(codes[place])) return fail(Status::incompatible);
+    if (std::isnan(codes[place])) {
+      fault_ = &node;
+      return fail(Status::incompatible);
+    }
     store(column, codes[place]);
     return true;
   }
@@ -249,6 +266,7 @@ class Reader {
   }
 
   bool vector(const Node& node, int32_t column) {
+    reached_ = true;
     const Node& item = program_.nodes[node.first_child];
     int64_t done = 0;
     for (int64_t count;;) {
@@ -274,6 +292,7 @@ class Reader {
   T* row_;
   int64_t items_left_;
   Status status_ = Status::ok;
+  bool reached_ = false;  // something that has a column was written
   const Node* fault_ = nullptr;
 };
 
@@ -348,7 +367,11 @@ int32_t Table::find(std::string_view name) const {
 }
 
 void Program::check() const {
-  require(!nodes.empty() && nodes[0].kind == Kind::record, "does not begin with a record");
+  require(!nodes.empty(), "is empty");
+  const auto may_be_the_record = [](Kind kind) { return kind == Kind::record || kind == Kind::refuse || kind == Kind::skip; };
+  require(may_be_the_record(nodes[0].kind) || nodes[0].kind == Kind::union_, "does not begin with a record");
+  for (int32_t i = 1; nodes[0].kind == Kind::union_ && i <= nodes[0].child_count && i < static_cast<int32_t>(nodes.size()); ++i)
+    require(may_be_the_record(nodes[i].kind), "may begin with something else than a record");
   require(columns >= 0 && items_max >= 0, "negative bounds");
   for (const Default& d : defaults) require(d.column >= 0 && d.column < columns, "default out of range");
   for (const DecimalType& d : decimals)
@@ -376,18 +399,19 @@ void Program::check() const {
 }
 
 template <typename T>
-Verdict read_payload(const Program& program, Payload payload, int64_t skip, T* row) {
+Verdict read_payload(const Program& program, Payload payload, int64_t skip, bool refuse_empty, T* row) {
   std::fill_n(row, program.columns, static_cast<T>(nan_value));
   if (payload.length < skip) return {Status::truncated, payload.length, 0};
   const uint8_t* end = payload.data + payload.length;
   Reader<T> reader(program, payload.data + skip, end, row);
-  Status status = reader.read_record(program.nodes[0]) ? Status::ok : reader.status();
+  Status status = reader.read_root() ? Status::ok : reader.status();
   if (status == Status::ok && reader.place() != end) status = Status::trailing;
+  if (status == Status::ok && refuse_empty && !reader.reached()) status = Status::empty;
   if (status != Status::ok) std::fill_n(row, program.columns, static_cast<T>(nan_value));
   return {status, reader.place() - payload.data, reader.node()};
 }
 
-template Verdict read_payload<float>(const Program&, Payload, int64_t, float*);
-template Verdict read_payload<double>(const Program&, Payload, int64_t, double*);
+template Verdict read_payload<float>(const Program&, Payload, int64_t, bool, float*);
+template Verdict read_payload<double>(const Program&, Payload, int64_t, bool, double*);
 
 }  // namespace penstock

@@ -15,14 +15,15 @@ namespace penstock {
 
 enum class Kind : uint8_t {
   null, boolean, int_, long_, float_, double_, bytes, string, fixed, enum_, array, map, union_, record, refuse, decimal,
-  fixed_decimal
+  fixed_decimal, skip
 };
 
-enum class Status : uint8_t { ok, truncated, trailing, corrupt, limit, incompatible, wrong_length };
+enum class Status : uint8_t { ok, truncated, trailing, corrupt, limit, incompatible, wrong_length, skipped, empty };
 
 struct Node {
   Kind kind = Kind::null;
-  int32_t column = -1;       // where the value goes; -1: passed over. The first column of a vector, or of several numbers
+  int32_t column = -1;       // where the value goes; -1: passed over. The first column of a vector, or of several numbers;
+                             // of a null: which column it says is null
   int32_t size = 1;          // float, double: how many in a row; fixed: bytes; array into columns: how many items there must be
   int32_t table = -1;        // string, bytes: the category table; enum: the codes; decimal: precision and scale
   int32_t first_child = 0;   // place in Program::nodes; the children stand side by side
@@ -57,7 +58,7 @@ class Table {
 };
 
 struct Program {
-  std::vector<Node> nodes;  // nodes[0] is the record
+  std::vector<Node> nodes;  // nodes[0] is the record, or a union of what it may be; a root of kind skip is passed over unread
   std::vector<Default> defaults;
   std::vector<Table> tables;
   std::vector<std::vector<double>> enums;  // code by the writer's symbol; NaN: the reader does not know the symbol
@@ -80,8 +81,9 @@ struct Verdict {
   int32_t node;  // what was being read; 0 when that is no single field
 };
 
-// Reads one payload, from byte `skip` on, into `row` (program.columns values of T, set to NaN first).
+// Reads one payload, from byte `skip` on, into `row` (program.columns values of T, set to NaN first). With `refuse_empty` a
+// record in which nothing that has a column is written, not even a null, is Status::empty; its row is then NaN or defaults.
 template <typename T>
-Verdict read_payload(const Program& program, Payload payload, int64_t skip, T* row);
+Verdict read_payload(const Program& program, Payload payload, int64_t skip, bool refuse_empty, T* row);
 
 }  // namespace penstock

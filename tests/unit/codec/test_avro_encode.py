@@ -45,12 +45,12 @@ def sources(count: int) -> tuple[Any, Any, Any]:
 def source(place: int, columns: tuple[Any, Any, Any]) -> dict[str, Any]:
     partition, offset, timestamp_ms = (int(column[place]) for column in columns)
     return {
-        "cluster": "klüster", "topic": "transactions", "partition": partition, "offset": offset, "timestamp_ms": timestamp_ms,
+        "cluster": "klüster", "topic": "transactions", "partition": partition, "offset": offset, "timestamp_ms": timestamp_ms, "topic_id": "7nZ",
     }  # fmt: skip
 
 
 model = {"name": "fraud", "version": "2024-1", "digest": "ab" * 32}
-identity: dict[str, Any] = {"topic": "transactions", "cluster": "klüster", **{f"model_{key}": value for key, value in model.items()}}  # fmt: skip
+identity: dict[str, Any] = {"topic": "transactions", "cluster": "klüster", "topic_id": "7nZ", **{f"model_{key}": value for key, value in model.items()}}  # fmt: skip
 
 
 @given(st.data())

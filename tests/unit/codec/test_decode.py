@@ -5,6 +5,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -433,3 +434,116 @@ def test_a_schema_that_lacks_a_field_stops_the_start() -> None:
         make_decoder(
             settings(), signature, {**new, "fields": new["fields"][:4]}, Schemas({}), record_bytes_max
         )
+
+
+def test_a_topic_of_several_types_is_read_for_the_chosen_one() -> None:
+    event: Any = {
+        "type": "record",
+        "name": "Refund",
+        "namespace": "demo",
+        "fields": [{"name": "sum", "type": "double"}],
+    }
+    both: Any = [new, event]
+    schemas = Schemas({1: new, 5: event, 6: both})
+    values = [
+        registered(0),
+        confluent_prefix(5) + body(event, {"sum": 1.0}),
+        confluent_prefix(6) + b"\2" + body(event, {"sum": 1.0}),
+        confluent_prefix(6) + b"\0" + body(new, new_trip(3)),
+    ]
+    for reader_schema in (new, None):
+        chosen = make_decoder(
+            settings(record_type="demo.Trip"), signature, reader_schema, schemas, record_bytes_max
+        )
+        decoded = chosen.decode(records(values))
+        assert decoded.rows.tolist() == [0, 3]
+        assert decoded.matrix.tolist() == [new_row(0), new_row(3)]
+        assert decoded.rejections == []
+        unchosen = make_decoder(settings(), signature, reader_schema, schemas, record_bytes_max)
+        decoded = unchosen.decode(records(values))
+        assert decoded.rows.tolist() == [0, 3]
+        assert set(reasons(decoded)) == {1, 2}
+        assert set(reasons(decoded).values()) <= {Reason.INCOMPATIBLE_SCHEMA, Reason.NO_FEATURES}
+
+
+def test_a_chosen_type_that_the_input_schema_is_not_stops_the_start() -> None:
+    with pytest.raises(
+        ConfigError, match=r"input.record_type is Tripp; the input schema describes demo.Trip"
+    ):
+        decoder(record_type="Tripp")
+
+
+def test_records_without_a_feature_are_skipped_where_the_settings_say_so() -> None:
+    one = Signature(
+        features=(Feature(name="tip", kind="number"),),
+        inputs=(ModelInput(name="x", dtype="float64", start=0, width=1),),
+    )
+    values: list[bytes | None] = [b'{"tip": 1}', b"{}", b'{"tips": 2}', b"[", b'{"tip": null}']
+    for policy, rows, bad in (
+        ("reject", [0, 4], [1, 2, 3]),
+        ("skip", [0, 4], [3]),
+        ("score", [0, 1, 2, 4], [3]),
+    ):
+        config = settings(registry=False, format="json", no_features=policy)
+        decoded = make_decoder(config, one, None, None, record_bytes_max).decode(records(values))
+        assert decoded.rows.tolist() == rows
+        assert sorted(reasons(decoded)) == bad
+
+
+@pytest.mark.parametrize(
+    ("framing", "value", "said"),
+    [
+        ("confluent", b'{"distance": 1}', "input.format: json"),
+        ("confluent", single_object_prefix(new) + b"...", "input.framing: single_object"),
+        ("confluent", b"\0" * 8 + b"\7abc", "8 bytes"),
+        ("confluent", b"Obj\x01....", "Avro file"),
+        ("confluent", b"\x1f\x8b........", "compression.type"),
+        ("single_object", confluent_prefix(7) + b"12345678", "input.framing: confluent"),
+        ("single_object", b'{"distance": 1}', "input.format: json"),
+    ],
+)
+def test_a_foreign_framing_is_named_with_its_cure(framing: str, value: bytes, said: str) -> None:
+    schemas = Schemas({1: new})
+    reader = make_decoder(settings(framing=framing), signature, new, schemas, record_bytes_max)
+    [rejection] = reader.decode(records([value])).rejections
+    assert rejection.reason is Reason.BAD_FRAMING
+    assert said in rejection.detail
+    assert schemas.asked == []
+
+
+def test_a_schema_id_in_the_record_headers_is_named() -> None:
+    batch = replace(
+        records([registered(0), body(new, new_trip(1))]),
+        headers=lambda index: [("__value_schema_id", b"\1" + bytes(16))] if index else [],
+    )
+    decoded = decoder().decode(batch)
+    assert decoded.rows.tolist() == [0]
+    [rejection] = decoded.rejections
+    assert rejection.reason is Reason.BAD_FRAMING
+    assert "__value_schema_id" in rejection.detail
+
+
+def test_missing_and_unseen_values_are_counted_by_feature(caplog: pytest.LogCaptureFixture) -> None:
+    three = Signature(
+        features=(
+            Feature(name="tip", kind="number", missing=0.0),
+            Feature(name="v", kind="vector", width=2),
+            Feature(name="city", field="to.city", kind="category", categories=("Oslo",)),
+        ),
+        inputs=(ModelInput(name="x", dtype="float32", start=0, width=4),),
+    )
+    values = [b'{"tip": 1}', b'{"tip": null, "v": [1, null]}', b'{"tip": 2, "to": {"city": "Rome"}}', b"{"]
+    reader = make_decoder(settings(registry=False, format="json"), three, None, None, record_bytes_max)
+    reader.decode(records(values))
+    counts = reader.counts
+    assert counts.features == ("tip", "v", "city")
+    assert (counts.rows, counts.missing.tolist(), counts.unseen.tolist()) == (3, [1, 5, 2], [0, 0, 1])
+
+    with caplog.at_level("WARNING", logger="penstock.decoder"):
+        reader.decode(records([b'{"tip": 1, "v": [1, 2]}'] * 990))
+        assert caplog.records == []
+        reader = make_decoder(settings(registry=False, format="json"), three, None, None, record_bytes_max)
+        for _ in range(4):
+            reader.decode(records([b'{"tip": 1, "v": [1, 2]}'] * 600))
+    [line] = caplog.records
+    assert "first 1200 records: city (field to.city)." in line.getMessage()

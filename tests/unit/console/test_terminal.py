@@ -103,6 +103,34 @@ def test_json_for_programs_is_safe_on_a_terminal_and_says_the_same(text: str) ->
 
 
 @pytest.mark.parametrize("text", hostile)
+def test_json_lines_are_objects_in_the_names_of_ecs(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, root.handlers[:] = root.handlers[:], []
+    try:
+        configure_logging("worker 3", form="json")
+        logging.getLogger("penstock.worker").info("cannot read %s", text)
+        try:
+            raise ValueError(f"CANARY {text}")
+        except ValueError:
+            logging.getLogger("grpc._server").exception("cannot parse")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(logging.WARNING)
+    err = capsys.readouterr().err
+    assert "CANARY" not in err
+    assert all(sound(line) for line in err.splitlines())
+    first, second = map(json.loads, err.splitlines())
+    assert first["message"] == f"cannot read {printable(text)}"
+    assert (first["log.level"], first["service.node.name"], first["log.logger"]) == (
+        "info",
+        "worker 3",
+        "penstock.worker",
+    )
+    assert first["@timestamp"].endswith("Z")
+    assert second["message"] == "cannot parse (ValueError)"
+
+
+@pytest.mark.parametrize("text", hostile)
 def test_log_lines_are_free_of_control(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before, root.handlers[:] = root.handlers[:], []

@@ -5,13 +5,17 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from penstock.engine.demo.audit import Audit, area_under_roc
+from penstock.engine.demo.committed import Committed
+from penstock.engine.demo.view import gauge_of
 
 
 def audit_of(predicted: list[int], explained: list[int], rejected: list[int]) -> Audit:
     audit = Audit({"late": 1.0, "early": 0.0})
     for offset in predicted:
         key = "late" if offset % 2 else "early"
-        audit.prediction(0, offset, key=key, score=0.9 if offset % 2 else 0.1, latency_s=0.01)
+        audit.prediction(
+            0, offset, key=key, score=0.9 if offset % 2 else 0.1, latency_s=0.01, read_s=float(offset)
+        )
     for offset in explained:
         audit.explanation(0, offset)
     for offset in rejected:
@@ -51,3 +55,44 @@ def test_quality_is_what_the_field_means_by_it() -> None:
     scores = rng.integers(0, 9, 500) / 10.0
     late = rng.random(500) < scores
     assert area_under_roc(scores, late) == pytest.approx(roc_auc_score(late, scores), abs=1e-12)
+
+
+def test_percentiles_are_of_the_newest_and_leave_the_warm_up_out() -> None:
+    audit = Audit({})
+    for second, latency_s in enumerate([5.0, 4.0, 0.030, 0.020, 0.010]):
+        audit.prediction(0, second, key="k", score=0.5, latency_s=latency_s, read_s=float(second))
+        if second == 1:
+            audit.forget_latencies()
+    assert audit.latency_ms(100) == pytest.approx(30)
+    assert audit.latency_ms(100, since_s=2.5) == pytest.approx(20)
+    assert audit.latency_ms(50, since_s=9.0) == 0.0
+    assert audit.outcomes == 5
+
+
+def test_the_worker_s_histogram_tells_what_came_since() -> None:
+    def page(counts: list[int]) -> str:
+        lines = ["# TYPE penstock_end_to_end_seconds histogram"]
+        lines += [
+            f'penstock_end_to_end_seconds_bucket{{le="{bound}"}} {count}'
+            for bound, count in zip(["0.01", "0.1", "+Inf"], counts, strict=True)
+        ]
+        return (
+            "\n".join(
+                [
+                    *lines,
+                    f"penstock_end_to_end_seconds_count {counts[-1]}",
+                    "penstock_end_to_end_seconds_sum 1",
+                ]
+            )
+            + "\n"
+        )
+
+    before, after = Committed.of(page([0, 0, 7])), Committed.of(page([100, 200, 207]))
+    assert after.percentile_ms(50, before) == pytest.approx(10)
+    assert after.percentile_ms(75, before) == pytest.approx(55)
+    assert before.percentile_ms(99, before) == 0.0
+    assert after.percentile_ms(99.9, Committed.of("")) == pytest.approx(100)
+
+
+def test_a_gauge_tells_without_colours() -> None:
+    assert gauge_of(0.1, cells=10).plain == "━─────────  10%"

@@ -2,14 +2,16 @@
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from penstock.engine.pipeline.batcher import Batch, CloseReason, Poll
-from penstock.engine.pipeline.compute import ComputeThread
+from penstock.engine.pipeline.compute import ComputeThread, Held
 from penstock.engine.pipeline.scorer import Outcome
-from penstock.schemas.errors import InvariantError, PenstockError, UnavailableError
+from penstock.schemas.errors import AccessRefusedError, InvariantError, PenstockError, UnavailableError
 from penstock.schemas.records import Records
 
 
@@ -71,12 +73,71 @@ def test_batches_come_back_in_order_and_the_hand_over_is_bounded() -> None:
     compute.close(5.0)
 
 
-def test_an_unavailable_part_is_asked_again_with_the_same_records() -> None:
+def until(met: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 10.0
+    while not met():
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
+
+
+def of_partitions(*partitions: int) -> Batch:
+    whole = batch(0, rows=len(partitions))
+    records = replace(whole.polls[0].records, partitions=np.array(partitions, np.int32))
+    return replace(whole, polls=(replace(whole.polls[0], records=records),))
+
+
+def test_a_partition_that_must_wait_is_named_and_tried_again_between_other_batches() -> None:
+    away = threading.Event()
+    away.set()
+
+    def score(records: Records) -> Outcome:
+        if away.is_set() and 1 in records.partitions:
+            raise AccessRefusedError("the registry refuses")
+        return outcome(records)
+
+    compute = start(score)
+    compute.submit(of_partitions(0, 1, 2))
+    finished = compute.collect(10.0)
+    assert finished is not None
+    held = Held(reason="the registry refuses", someone_must_act=True)
+    assert finished.outcome is None
+    assert finished.waiting == compute.waiting == {1: held}
+    compute.submit(of_partitions(0, 2))
+    others = compute.collect(10.0)
+    assert others is not None
+    assert others.outcome is not None
+    compute.forget()  # a rewind changes nothing about what is waited for
+    time.sleep(0.15)
+    assert compute.waiting == {1: held}
+    away.clear()
+    until(lambda: not compute.waiting)
+    compute.close(5.0)
+
+
+def test_a_partition_that_is_given_away_is_not_tried_again() -> None:
+    asked: list[int] = []
+
+    def score(records: Records) -> Outcome:
+        asked.append(len(records))
+        raise UnavailableError("away")
+
+    compute = start(score)
+    compute.submit(of_partitions(0, 0))
+    assert compute.collect(10.0) is not None
+    compute.let_go([0])
+    assert not compute.waiting
+    before = len(asked)
+    time.sleep(0.3)
+    assert len(asked) <= before + 1  # the one under way
+    compute.close(5.0)
+
+
+def test_what_can_be_had_again_at_the_second_look_delays_nothing() -> None:
     asked: list[int] = []
 
     def score(records: Records) -> Outcome:
         asked.append(int(records.offsets[0]))
-        if len(asked) < 3:
+        if len(asked) == 1:
             raise UnavailableError("the registry is away")
         return outcome(records)
 
@@ -84,28 +145,8 @@ def test_an_unavailable_part_is_asked_again_with_the_same_records() -> None:
     compute.submit(batch(7))
     finished = compute.collect(10.0)
     assert finished is not None
-    assert asked == [7, 7, 7]
-    compute.close(5.0)
-
-
-def test_a_forgotten_batch_is_given_up_even_while_it_is_retried() -> None:
-    tried = threading.Event()
-
-    def score(records: Records) -> Outcome:
-        if int(records.offsets[0]) == 0:
-            tried.set()
-            raise UnavailableError("away")
-        return outcome(records)
-
-    compute = start(score)
-    compute.submit(batch(0))
-    assert tried.wait(10)
-    compute.forget()
-    assert compute.queued_rows == 0
-    compute.submit(batch(1))
-    finished = compute.collect(10.0)
-    assert finished is not None
-    assert int(finished.batch.polls[0].records.offsets[0]) == 1
+    assert finished.outcome is not None
+    assert not compute.waiting
     compute.close(5.0)
 
 

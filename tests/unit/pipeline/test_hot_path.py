@@ -24,7 +24,7 @@ from penstock.engine.ports import AssignmentListener, Source
 from penstock.engine.settings.model import parse_settings
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard
-from penstock.engine.worker.assembly import Link, make_worker, new_metrics, open_bundle
+from penstock.engine.worker.assembly import Link, event_log, make_worker, new_metrics, open_bundle
 from penstock.schemas.errors import ConfigError
 from tests.bundles import graph_bytes, tensor, write_linear, write_stump
 
@@ -68,6 +68,7 @@ def run_worker(
         metrics=metrics,
         bundle=open_bundle(settings),
         clock=clock,
+        events=event_log(metrics, clock),
     )
     writer, reader = broker.writer("in"), broker.reader("out")
     written = iter(range(0, len(records), 10))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from penstock.engine.pipeline.compute import Held
 from penstock.schemas.errors import (
     AbortedError,
     InvariantError,
@@ -362,7 +363,8 @@ class TestTheEnd:
         began_s = loop.clock.now_s
         loop.pipeline.run()
         assert 2.0 <= loop.clock.now_s - began_s < 2.5
-        assert loop.sink.aborts == 1
+        loop.pipeline.close(1.0)
+        assert (loop.sink.closes, loop.sink.pending) == (1, [])
         assert loop.delivered() == []
 
     def test_a_second_stop_does_not_wait(self, loop: Loop) -> None:
@@ -374,7 +376,8 @@ class TestTheEnd:
         began_s = loop.clock.now_s
         loop.pipeline.run()
         assert loop.clock.now_s - began_s < 0.1
-        assert loop.sink.aborts == 1
+        loop.pipeline.close(1.0)
+        assert (loop.sink.closes, loop.sink.pending) == (1, [])
 
     @pytest.mark.parametrize("fault", ["breaker", "compute"])
     def test_a_fault_commits_nothing_of_its_batch(self, loop: Loop, fault: str) -> None:
@@ -385,9 +388,85 @@ class TestTheEnd:
         with pytest.raises(TooManyRejectedError if fault == "breaker" else InvariantError):
             loop.pipeline.run()
         assert loop.delivered() == [b"0:0"]
-        assert loop.sink.aborts == 1
+        loop.pipeline.close(1.0)
+        assert (loop.sink.closes, loop.sink.pending) == (1, [])
         assert loop.sink.pending == []
 
     def test_closed_it_lets_go_of_the_source(self, loop: Loop) -> None:
         loop.pipeline.close(1.0)
         assert loop.source.closed
+
+
+away = Held(reason="the registry is away")
+
+
+def test_a_partition_that_must_wait_stands_still_and_the_others_go_on(loop: Loop) -> None:
+    loop.compute.waiting = {1: away}
+    loop.source.coming += [records((0, 0), (1, 0), (1, 1))]
+    loop.turns(4)
+    assert loop.source.held == {1}
+    assert loop.source.sought == [{0: 0, 1: 0}]
+    assert loop.watched.held == {1: away}
+    assert loop.watched.causes == ["hold"]
+    loop.source.coming += [records((0, 0), (0, 1))]
+    loop.turns(4)
+    assert loop.delivered() == [b"0:0", b"0:1"]
+    loop.compute.waiting = {}
+    loop.turns(1)
+    assert loop.source.held == set()
+    assert loop.source.sought[-1] == {1: 0}
+    assert loop.watched.held == {}
+    loop.source.coming += [records((1, 0), (1, 1))]
+    loop.turns(4)
+    assert loop.delivered() == [b"0:0", b"0:1", b"1:0", b"1:1"]
+
+
+def test_what_is_finished_is_delivered_before_a_partition_stands_still(loop: Loop) -> None:
+    loop.sink.eager = False
+    loop.source.coming += [records((0, 0), (1, 0))]
+    loop.turns(3)
+    assert len(loop.sink.pending) == 1
+    loop.compute.waiting = {1: away}
+    loop.source.coming += [records((1, 1)), records((0, 1))]
+    loop.turns(5)
+    assert loop.source.held == set()  # the first delivery is on its way
+    assert loop.source.sought == []
+    loop.sink.eager = True
+    loop.turns(3)
+    assert loop.source.held == {1}
+    assert loop.source.sought == [{0: 1, 1: 1}]
+    assert loop.delivered() == [b"0:0", b"1:0"]
+
+
+def test_an_abort_while_a_partition_is_about_to_stand_still_reads_everything_again(loop: Loop) -> None:
+    loop.sink.eager = False
+    loop.source.coming += [records((0, 0), (1, 0))]
+    loop.turns(3)
+    loop.compute.waiting = {1: away}
+    loop.source.coming += [records((1, 1))]
+    loop.turns(3)
+    loop.sink.answers.append(AbortedError("no"))
+    loop.turns(3)
+    assert loop.source.sought[0] == {0: 0, 1: 0}
+    assert loop.source.held == {1}
+    loop.compute.waiting = {}
+    loop.clock.sleep(5.0)
+    loop.sink.eager = True
+    loop.source.coming += [records((0, 0), (1, 0), (1, 1))]
+    loop.turns(6)
+    assert loop.delivered() == [b"0:0", b"1:0", b"1:1"]
+    assert loop.source.held == set()
+
+
+def test_a_partition_that_goes_to_another_worker_is_not_waited_for_here(loop: Loop) -> None:
+    loop.compute.waiting = {1: away}
+    loop.source.coming += [records((1, 0))]
+    loop.turns(3)
+    assert loop.source.held == {1}
+    loop.pipeline.on_revoked([1])
+    assert loop.compute.let_go_of == [1]
+    loop.compute.waiting = {}
+    loop.pipeline.on_assigned([1])
+    loop.source.coming += [records((1, 0))]
+    loop.turns(3)
+    assert loop.delivered() == [b"1:0"]

@@ -337,6 +337,7 @@ class Reading:
     """One partition with ten records that nobody has read."""
 
     partition, earliest, end, committed, oldest_unfinished_timestamp_ms, owner = 0, 0, 10, None, 999_000, None
+    high, fault, topic_id, committed_topic_id = 10, "", None, None
 
 
 def exposition(loop: ScalerLoop) -> dict[str, float]:

@@ -24,6 +24,14 @@ class Reading:
     committed: int | None = 40
     oldest_unfinished_timestamp_ms: int | None = 1_000
     owner: str | None = "w"
+    open_offsets: int = 0
+    fault: str = ""
+    topic_id: str | None = "new"
+    committed_topic_id: str | None = None
+
+    @property
+    def high(self) -> int:
+        return self.end + self.open_offsets
 
 
 def lag_of(reading: Reading, *, start: str = "earliest") -> PartitionLag:
@@ -307,3 +315,40 @@ def test_a_broker_that_does_not_answer_is_no_observation() -> None:
     )
     with pytest.raises(UnavailableError):
         collector.observe()
+
+
+def test_a_group_that_has_begun_begins_new_partitions_at_their_beginning_whatever_start_says() -> None:
+    begun = [
+        Reading(partition=0, committed=10, end=10, oldest_unfinished_timestamp_ms=None),
+        Reading(partition=1, committed=None, end=7),
+    ]
+    assert [lag.lag_records for lag in measure(begun, now_ms=0, start="latest")] == [0, 7]
+    fresh = [Reading(partition=0, committed=None, end=10), Reading(partition=1, committed=None, end=7)]
+    assert [lag.lag_records for lag in measure(fresh, now_ms=0, start="latest")] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("reading", "records", "movement", "note"),
+    [
+        (Reading(fault="bad checksum"), 60, Movement.UNREADABLE, "offset 40 cannot be read: bad checksum"),
+        (Reading(committed=10_000), 100, Movement.OUT_OF_RANGE, "at offset 10000, but the partition ends at 100"),
+        (Reading(committed=40, earliest=50), 50, Movement.OUT_OF_RANGE, "offsets 40 to 49 were deleted"),
+        (Reading(committed_topic_id="old"), 100, Movement.OUT_OF_RANGE, "an earlier topic of this name"),
+    ],
+)  # fmt: skip
+def test_what_no_worker_gets_past_is_said_and_its_age_is_unknown(
+    reading: Reading, records: int, movement: Movement, note: str
+) -> None:
+    lag = lag_of(reading)
+    assert (lag.lag_records, lag.lag_seconds, lag.movement) == (records, None, movement)
+    assert note in lag.note
+    other = Reading(partition=1)
+    both = measure([reading, other], now_ms=3_500, start="earliest")
+    assert both[1] == measure([other], now_ms=3_500, start="earliest")[0]  # and hides nothing of the others
+
+
+def test_offsets_behind_an_open_transaction_are_shown_beside_the_lag() -> None:
+    caught_up = Reading(committed=100, open_offsets=5_001, oldest_unfinished_timestamp_ms=None)
+    lag = lag_of(caught_up)
+    assert (lag.lag_records, lag.open_offsets, lag.movement) == (0, 5_001, Movement.CAUGHT_UP)
+    assert lag.note == "5,001 offsets are behind an open transaction of a producer"

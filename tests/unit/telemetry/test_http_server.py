@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
@@ -119,10 +120,10 @@ def test_a_client_that_sends_nothing_is_dropped_in_time(
         assert client.recv(100) == b""
 
 
-def test_more_connections_than_allowed_are_refused_and_served_again_afterwards(
+def test_more_answers_than_allowed_are_refused_and_given_again_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engine_http, "connections_max", 2)
+    monkeypatch.setattr(engine_http, "answers_queued_max", 2)
     inside, leave = threading.Semaphore(0), threading.Event()
 
     def slow() -> Answer:
@@ -154,6 +155,26 @@ def families(text: bytes) -> dict[str, list[tuple[dict[str, str], float]]]:
         assert family.name not in found, f"{family.name} stands twice"
         found[family.name] = [(dict(sample.labels), sample.value) for sample in family.samples]
     return found
+
+
+def test_neither_slow_clients_nor_slow_answers_keep_a_probe_waiting() -> None:
+    """Three hundred that send a byte now and then, and as many slow answers as may be under way."""
+    leave = threading.Event()
+
+    def slow() -> Answer:
+        leave.wait(20)
+        return Answer(body=b"slow")
+
+    routes = {"/live": lambda: Answer(body=b"live"), "/metrics": slow}
+    with HttpServer(routes, host="127.0.0.1", port=0) as server, ExitStack() as held:
+        for number in range(300):
+            client = held.enter_context(socket.create_connection(("127.0.0.1", server.port), 5))
+            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n" if number % 10 == 0 else b"G")
+        for _ in range(20):
+            began_s = time.monotonic()
+            assert ask(server.port, "/live") == (200, b"live")
+            assert time.monotonic() - began_s < 1.0
+        leave.set()
 
 
 def test_merged_expositions_keep_every_sample_under_one_head_per_family() -> None:

@@ -102,6 +102,8 @@ def test_ready_needs_verification_and_membership_and_ends_with_draining(board: S
 
 def test_a_worker_without_partitions_is_ready_as_a_spare(board: StatusBoard) -> None:
     run_up(board, assigned=())
+    assert not board.ready().ok  # nobody has said yet that the group knows it
+    board.membership(True)
     assert board.ready().ok
     assert "spare" in board.ready().reason
 

@@ -21,7 +21,15 @@ listens = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); up(); sys.stdi
 class House:
     """A supervisor on a thread, over processes that run a script; `up()` in it says that it has come so far."""
 
-    def __init__(self, folder: Path, script: str, *, workers: int = 1, drain_budget_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        script: str,
+        *,
+        workers: int = 1,
+        drain_budget_s: float = 5.0,
+        warmup_s_max: float = 300.0,
+    ) -> None:
         self.said: list[str] = []
         self.folder = folder
         begin = (
@@ -34,6 +42,7 @@ class House:
         self.supervisor = Supervisor(
             Command(argv=(sys.executable, "-c", begin + script)),
             workers=workers, run_folder=folder, drain_budget_s=drain_budget_s, clock=SystemClock(), say=self.said.append,
+            warmup_s_max=warmup_s_max,
         )  # fmt: skip
         self._code: int | None = None
         self._thread = threading.Thread(target=self._run)
@@ -176,3 +185,66 @@ def test_a_worker_that_is_never_let_begin_leaves_with_its_supervisor(tmp_path: P
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(patience_s) in (0, -signal.SIGTERM)
+
+
+noted = (
+    "from penstock.engine.worker.poison_records import InFlightLog, Isolation, Range\n"
+    "note = InFlightLog(folder / 'note-0'); note.warm(bound_s=1.0)\n"
+)
+
+
+def test_a_worker_that_does_not_come_back_from_a_batch_is_ended_and_its_record_is_isolated(
+    house: Callable[..., House],
+) -> None:
+    """In company first, then alone: the second time the record is condemned, and the third worker lives."""
+    running = house(
+        f"{noted}import json, time\n"
+        "verdicts = json.loads((folder / 'verdicts.json').read_text())\n"
+        "if not verdicts['condemned']:\n"
+        "  note.write([Range(partition=3, first=7, next=8 if verdicts['suspects'] else 9)]); up(); time.sleep(60)\n"
+        f"{listens.replace('up();', 'up(); [(note.beat(), time.sleep(0.1)) for _ in range(30)];')}"
+    )
+    running.until(lambda: len(running.said) == 5)
+    assert "has been computing one batch for" in running.said[0]
+    assert "model.batch_s_max allows (1 s)" in running.said[0]
+    assert running.said[4].startswith("partition 3 offset 7 killed its worker twice")
+    running.until(lambda: len(running.up()) == 1)
+    assert running.supervisor.restarts == 2
+
+
+def test_a_worker_that_takes_batch_after_batch_is_left_alone(house: Callable[..., House]) -> None:
+    running = house(
+        f"{noted}import time\nup()\n"
+        "for number in range(30): note.write([Range(partition=0, first=number, next=number + 2)]); note.beat(); time.sleep(0.1)\n"
+        f"{listens}"
+    )
+    running.until(lambda: len(running.up()) == 1)
+    time.sleep(2.5)
+    assert running.said == []
+
+
+def test_a_worker_that_does_not_get_warm_ends_everything_with_one_sentence(
+    house: Callable[..., House],
+) -> None:
+    running = house("import time; up(); time.sleep(60)", warmup_s_max=1.0)
+    assert running.end() == 4
+    (said,) = running.said
+    assert "was not ready in" in said
+    assert "model.warmup_s_max" in said
+
+
+def test_a_full_disk_when_a_worker_dies_does_not_end_the_others(
+    house: Callable[..., House], tmp_path: Path
+) -> None:
+    """Something else stands where the verdicts are written, which is the same to whoever writes them."""
+    running = house(f"{listens}")
+    running.until(lambda: len(running.up()) == 1)
+    (pid,) = running.up()
+    blocked = tmp_path / "verdicts.new"
+    blocked.mkdir()
+    os.kill(pid, signal.SIGKILL)
+    running.until(lambda: running.supervisor.restarts == 1 and len(running.up()) == 1)
+    assert any("cannot be noted" in said for said in running.said)
+    blocked.rmdir()
+    written_s = (tmp_path / "verdicts.json").stat().st_mtime
+    running.until(lambda: (tmp_path / "verdicts.json").stat().st_mtime > written_s)  # made good

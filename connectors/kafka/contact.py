@@ -1,0 +1,177 @@
+"""Whether the cluster answers: asked once a second, by a client and a thread of its own, for as long as a worker runs.
+
+What a consumer's own client reports is not enough: an idle one, or one whose broker stands still, reports nothing at all.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from penstock.connectors.kafka.client import ClientConfig, base_config, open_client
+from penstock.connectors.kafka.errors import cause_of, said
+from penstock.connectors.kafka.leave import leave_group
+from penstock.schemas.errors import UnavailableError
+
+logger = logging.getLogger("penstock.kafka")
+
+ask_every_s: Final = 1.0
+ask_lost_every_s: Final = 0.25  # while it does not answer: whoever waits for it wants to know soon
+ask_timeout_s: Final = 2.0
+group_every_s: Final = 10.0
+ghost_tries_max: Final = 10
+group_timeout_s: Final = 3.0
+members_shown_max: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contact:
+    """What is known of the cluster at one moment; penstock.engine.pipeline.hooks.Contact by shape."""
+
+    address: str
+    answer_age_s: float
+    fault: str  # the newest error since the last answer, "" when there is none
+    partitions: int | None  # of the input topic; None while unknown
+    members: str  # of the group, in words; "" unless it was asked for
+
+
+class KafkaContact:
+    """Asks for the input topic's metadata and remembers when an answer came. `contact` never waits."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        topic: str,
+        group: str,
+        member: str,
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        """`member` is this worker's client id. Starts its thread; raises ConfigError for refused settings."""
+        self._config = config
+        self._topic = topic
+        self._group = group
+        self._member = member
+        self._monotonic_s = monotonic_s
+        self._lock = threading.Lock()
+        self._answered_s = monotonic_s()  # whoever makes this has just been answered
+        self._fault = ""
+        self._partitions: int | None = None
+        self._members = ""
+        self._group_wanted = False
+        self._member_id = ""  # the last one under which the group counted us among its members
+        self._ghost = ""  # the one before, which the group may still wait for
+        self._group_due_s = 0.0
+        self._ghost_tries = 0
+        self._ended = threading.Event()
+        self._client = open_client(AdminClient, base_config(config) | {"error_cb": self._on_error})
+        self._thread = threading.Thread(target=self._run, name="kafka-contact", daemon=True)
+        self._thread.start()
+
+    def contact(self, *, asks_for_members: bool) -> Contact:
+        """What is known now. `asks_for_members`: the next one should say who is in the group."""
+        now_s = self._monotonic_s()
+        with self._lock:
+            self._group_wanted = asks_for_members
+            if not asks_for_members:
+                self._members = ""
+            return Contact(
+                address=self._config.bootstrap_servers,
+                answer_age_s=max(now_s - self._answered_s, 0.0),
+                fault=self._fault,
+                partitions=self._partitions,
+                members=self._members,
+            )
+
+    def standing(self, member: bool, member_id: str) -> None:
+        """Whether the group counts us among its members, and under which id. An id that the client has given up is taken
+        out of the group as soon as the cluster answers."""
+        with self._lock:
+            if self._member_id and member_id != self._member_id:
+                self._ghost, self._member_id = self._member_id, ""
+            if member:
+                self._member_id = member_id
+
+    def close(self) -> None:
+        """Ask no more. Does not wait for a question under way."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._ask()
+            with self._lock:
+                ghost = self._ghost if not self._fault else ""
+            if ghost:
+                self._remove(ghost)
+            with self._lock:
+                describe = self._group_wanted and not self._fault and self._monotonic_s() >= self._group_due_s
+            if describe:
+                self._describe_group()
+            self._ended.wait(ask_lost_every_s if self._fault or ghost else ask_every_s)
+
+    def _ask(self) -> None:
+        try:
+            found = self._client.list_topics(self._topic, timeout=ask_timeout_s).topics.get(self._topic)
+        except KafkaException as error:
+            with suppress(KafkaException):
+                self._client.poll(0)  # hands over what the client says by itself: which address, and why
+            with self._lock:
+                self._fault = self._fault or said(cause_of(error))
+            return
+        with self._lock:
+            self._answered_s = self._monotonic_s()
+            self._fault = ""
+            if found is not None and found.error is None:
+                self._partitions = len(found.partitions)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # says less than the error before it
+            with self._lock:
+                self._fault = said(error)
+
+    def _remove(self, ghost: str) -> None:
+        """Tell the coordinator that nobody speaks for this member; it would wait for it for a whole session."""
+        try:
+            group = self._group_now()
+            if any(member.member_id == ghost for member in group.members):
+                where = group.coordinator
+                leave_group(
+                    self._config, host=where.host, port=where.port, group=self._group, member_id=ghost
+                )
+        except (KafkaException, TimeoutError, UnavailableError) as error:
+            logger.info("member %s of group %s: %s", ghost, self._group, error)
+            with self._lock:
+                self._ghost_tries += 1
+                over = self._ghost_tries >= ghost_tries_max
+            if not over:
+                return
+        with self._lock:
+            self._ghost_tries = 0
+            if self._ghost == ghost:
+                self._ghost = ""
+
+    def _group_now(self) -> Any:
+        """A client of its own for each question: one that lived through a long outage may never be answered again."""
+        client = open_client(AdminClient, base_config(self._config))
+        asked = client.describe_consumer_groups([self._group], request_timeout=group_timeout_s)
+        return asked[self._group].result(group_timeout_s + 1.0)
+
+    def _describe_group(self) -> None:
+        """Who is in the group, for whoever waits for it."""
+        self._group_due_s = self._monotonic_s() + group_every_s
+        try:
+            group = self._group_now()
+        except (KafkaException, TimeoutError) as error:
+            text = f"who is in it could not be learnt ({error})"
+        else:
+            others = [m for m in group.members if m.client_id != self._member]
+            shown = ", ".join(f"{m.client_id} on {m.host.lstrip('/')}" for m in others[:members_shown_max])
+            more = f" and {len(others) - members_shown_max} more" if len(others) > members_shown_max else ""
+            text = f"the group is {group.state.name.lower()}; other members: {shown or 'none'}{more}"
+        with self._lock:
+            self._members = text

@@ -1,0 +1,142 @@
+"""Partitions whose client reported an error: where reading returns to, and when what it brings is believed again."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Literal
+
+from penstock.schemas.records import Unreadable
+
+UnreadablePolicy = Literal["stop", "set_aside"]
+
+retry_s = 0.5  # between two attempts at the same offset
+unreadable_patience_s = (
+    10.0  # so long may the same offset give bytes that cannot be read: a replica may have good ones
+)
+_known_max = 1024
+
+
+class ReadFault(Enum):
+    """What a client says of a partition."""
+
+    UNREADABLE = auto()  # the bytes of a batch cannot be read
+    OUT_OF_RANGE = auto()  # the offset asked for is not in the log
+    OTHER = auto()  # anything else that may pass
+
+
+class GivenUp(Enum):
+    """Reading cannot go on by itself."""
+
+    UNREADABLE = auto()
+    OUT_OF_RANGE = auto()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Return:
+    """Read the partition from `offset` again, and not before `at_s` on the clock of the reports."""
+
+    offset: int
+    at_s: float
+
+
+@dataclass(slots=True)
+class _Doubt:
+    head: int  # the offset that the next record taken must not be below
+    at: int  # where reading was sent; beyond the head while the end of what cannot be read is looked for
+    since_s: float
+    why: str = ""
+
+
+@dataclass(slots=True)
+class ReadDoubts:
+    """After an error nothing of its partition is taken until reading was sent back to the partition's head.
+
+    A client may move its position with an error, sometimes far ahead (librdkafka 2.16 at a wrong checksum reads garbage as
+    offsets), so the records that follow say nothing about what lies before them. Sent back to the head, the client either
+    brings records, or the error again before any record: a response is parsed in order. Where the same offset stays
+    unreadable, `set_aside` tries one offset after the other: the range set aside ends where a record is read, and every
+    offset of it was tried.
+    """
+
+    policy: UnreadablePolicy
+    _doubts: dict[int, _Doubt] = field(default_factory=dict)
+    _known: dict[tuple[int, int], Unreadable] = field(default_factory=dict)
+
+    def __contains__(self, partition: int) -> bool:
+        return partition in self._doubts
+
+    def __bool__(self) -> bool:
+        return bool(self._doubts)
+
+    def forget(self, partition: int) -> None:
+        """It is not read here any more, or from another place."""
+        self._doubts.pop(partition, None)
+
+    def since_s(self, partition: int) -> float:
+        """When the first error was reported since the partition was last read."""
+        return self._doubts[partition].since_s
+
+    def sentences(self) -> dict[int, str]:
+        """What is in doubt now, by partition."""
+        return {
+            partition: f"offset {doubt.head} cannot be read ({doubt.why})"
+            for partition, doubt in self._doubts.items()
+        }
+
+    def report(
+        self,
+        partition: int,
+        *,
+        head: int,
+        fault: ReadFault,
+        offset: int,
+        why: str,
+        end: int,
+        now_s: float,
+    ) -> Return | Unreadable | GivenUp:
+        """What to do about an error. `offset` is the client's; `end` is the log's end as far as it is known, -1 if not.
+
+        Unreadable: reading goes on at its `next`, and the range must become an outcome before anything behind it.
+        """
+        doubt = self._doubts.get(partition)
+        if doubt is None or doubt.head != head:
+            self._doubts[partition] = _Doubt(head=head, at=head, since_s=now_s, why=why)
+            return Return(offset=head, at_s=now_s)
+        if fault is ReadFault.UNREADABLE:
+            doubt.why = why
+            return self._unreadable(partition, doubt, end, now_s)
+        if fault is ReadFault.OUT_OF_RANGE and offset == doubt.at:
+            if doubt.at == head:
+                return GivenUp.OUT_OF_RANGE
+            doubt.at = head  # the log ends before, or retention came by: look again from the head
+        return Return(offset=doubt.at, at_s=now_s + retry_s)
+
+    def settled(self, partition: int) -> Unreadable | None:
+        """Records of it came after the return: what had to be passed over to get there, if anything."""
+        doubt = self._doubts.pop(partition, None)
+        if doubt is None or doubt.at == doubt.head:
+            return None
+        return self._passed(partition, doubt)
+
+    def _unreadable(
+        self, partition: int, doubt: _Doubt, end: int, now_s: float
+    ) -> Return | Unreadable | GivenUp:
+        known = self._known.get((partition, doubt.head))
+        if known is not None and doubt.at == doubt.head:
+            del self._doubts[partition]
+            return known
+        if doubt.at == doubt.head and now_s - doubt.since_s < unreadable_patience_s:
+            return Return(offset=doubt.head, at_s=now_s + retry_s)
+        if self.policy == "stop":
+            return GivenUp.UNREADABLE
+        doubt.at += 1
+        if 0 <= end <= doubt.at:
+            del self._doubts[partition]
+            return self._passed(partition, doubt)
+        return Return(offset=doubt.at, at_s=now_s)
+
+    def _passed(self, partition: int, doubt: _Doubt) -> Unreadable:
+        if len(self._known) >= _known_max:
+            self._known.clear()
+        passed = Unreadable(first=doubt.head, next=doubt.at, why=doubt.why)
+        self._known[partition, doubt.head] = passed
+        return passed

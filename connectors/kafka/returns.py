@@ -1,0 +1,185 @@
+"""After an error of a partition: reading is sent back to where the partition's next record is, and looked at again."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, cast
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from penstock.connectors.delivery.producer_port import Clock
+from penstock.connectors.kafka.doubts import GivenUp, ReadDoubts, ReadFault, Return, UnreadablePolicy
+from penstock.connectors.kafka.errors import said
+from penstock.connectors.kafka.read_positions import ReadHeads
+from penstock.schemas.records import Records, Unreadable
+
+logger = logging.getLogger("penstock.kafka")
+
+_unreadable: Final = {
+    KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED, KafkaError.INVALID_MSG,
+}  # fmt: skip
+_out_of_range: Final = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+_passing: Final = {KafkaError._MAX_POLL_EXCEEDED, KafkaError._PARTITION_EOF}
+
+_partition = cast(Callable[[Message], int], Message.partition)
+
+
+class Returns:
+    """The client's fetchers after errors. Polling thread only.
+
+    Promises: of a partition that had an error, nothing polled with the error or after it is kept until its fetcher was made
+    anew at the partition's head; a range that had to be passed over is one row before the first record behind it.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        topic: str,
+        heads: ReadHeads,
+        policy: UnreadablePolicy,
+        clock: Clock,
+        paused: Callable[[int], bool],
+        give_up: Callable[[int, GivenUp, KafkaError], None],
+        other_error: Callable[[KafkaError, str], None],
+    ) -> None:
+        """`paused`: whether a partition is to stay paused for another reason. `give_up`: reading of a partition cannot go on; `other_error`: is told what has to do with no bytes and no offset."""
+        self._consumer = consumer
+        self._topic = topic
+        self._heads = heads
+        self._clock = clock
+        self._paused = paused
+        self._give_up = give_up
+        self._other_error = other_error
+        self._doubts = ReadDoubts(policy=policy)
+        self._held: dict[int, float] = {}  # paused after an error until this moment
+        self._passed: deque[tuple[int, Unreadable]] = deque()  # found, and not taken yet
+        self.unreadable_offsets = 0
+
+    @property
+    def held(self) -> Iterable[int]:
+        """Partitions that wait for their next attempt, paused."""
+        return self._held.keys()
+
+    def __contains__(self, partition: int) -> bool:
+        return partition in self._doubts
+
+    def since_s(self, partition: int) -> float:
+        """When the first error was reported since the partition was last read."""
+        return self._doubts.since_s(partition)
+
+    def sentences(self) -> dict[int, str]:
+        """What cannot be read now, by partition."""
+        return self._doubts.sentences()
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """They are read elsewhere, or from another place."""
+        gone = set(partitions)
+        if self._passed:
+            self._passed = deque(passed for passed in self._passed if passed[0] not in gone)
+        for partition in gone:
+            self._held.pop(partition, None)
+            self._doubts.forget(partition)
+
+    def turn(self, topic_id: str | None) -> Records | None:
+        """Let go on what has waited long enough; the rows for what was passed over at the end of a partition."""
+        if self._held:
+            self._release()
+        if not self._passed:
+            return None
+        rows = [self._row(partition, passed, topic_id) for partition, passed in self._passed]
+        self._passed.clear()
+        return Records.join(rows)
+
+    def without_errors(
+        self, messages: list[Message], assigned: set[int]
+    ) -> tuple[list[Message], dict[int, Message]]:
+        """The messages before the first error of their partition, and those errors."""
+        kept: list[Message] = []
+        broken: dict[int, Message] = {}
+        for message in messages:
+            error, partition = message.error(), message.partition()
+            if error is None:
+                if partition not in broken:
+                    kept.append(message)
+            elif error.fatal() or partition is None or partition < 0:
+                if error.code() not in _passing:
+                    self._other_error(error, f"topic {self._topic}")
+            elif partition in assigned and error.code() not in _passing:
+                broken.setdefault(partition, message)
+        return kept, broken
+
+    def believed(self, records: Records) -> Records:
+        """These came after their fetchers were made anew: the same, behind rows for what was passed over to get there."""
+        if not self._doubts:
+            return records
+        rows = [
+            self._row(partition, passed, records.topic_id)
+            for partition in np.unique(records.partitions).tolist()
+            if (passed := self._doubts.settled(partition)) is not None
+        ]
+        return Records.join([*rows, records])
+
+    def send_back(self, partition: int, message: Message) -> None:
+        """After an error: to the head, whatever the client's position is now."""
+        error, head = message.error(), self._heads.next(partition)
+        assert error is not None
+        fault = ReadFault.OTHER
+        if error.code() in _unreadable:
+            fault = ReadFault.UNREADABLE
+        elif error.code() in _out_of_range:
+            fault = ReadFault.OUT_OF_RANGE
+        else:
+            self._other_error(error, f"topic {self._topic}, partition {partition}")
+        if partition not in self._doubts:
+            logger.warning(
+                "topic %s, partition %d: the client reports an error at offset %s (%s); reading returns to offset %d",
+                self._topic, partition, message.offset(), said(error), head,
+            )  # fmt: skip
+        _, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+        answer = self._doubts.report(
+            partition,
+            head=head,
+            fault=fault,
+            offset=message.offset() or 0,
+            why=said(error),
+            end=end,
+            now_s=self._clock.monotonic_s(),
+        )
+        if isinstance(answer, Return):
+            self.read_from(partition, answer.offset, at_s=answer.at_s)
+        elif isinstance(answer, Unreadable):
+            self._passed.append((partition, answer))
+            self._heads.put(partition, answer.next)
+            self.read_from(partition, answer.next)
+        else:
+            self._give_up(partition, answer, error)
+
+    def read_from(self, partition: int, offset: int, *, at_s: float = 0.0) -> None:
+        """Give the client the partition anew: a fetcher that an error has ended does not seek, and a new one has nothing
+        left of what came before."""
+        place = TopicPartition(self._topic, partition)
+        self._consumer.incremental_unassign([place])
+        self._consumer.incremental_assign([TopicPartition(self._topic, partition, offset)])
+        self._held.pop(partition, None)
+        if at_s > self._clock.monotonic_s():
+            self._held[partition] = at_s
+        if self._paused(partition) or partition in self._held:
+            self._consumer.pause([place])
+        else:
+            self._consumer.resume([place])
+
+    def _release(self) -> None:
+        now_s = self._clock.monotonic_s()
+        ready = sorted(partition for partition, at_s in self._held.items() if at_s <= now_s)
+        for partition in ready:
+            del self._held[partition]
+        places = [TopicPartition(self._topic, p) for p in ready if not self._paused(p)]
+        if places:
+            self._consumer.resume(places)
+
+    def _row(self, partition: int, unreadable: Unreadable, topic_id: str | None) -> Records:
+        self.unreadable_offsets += unreadable.next - unreadable.first
+        logger.warning("topic %s, partition %d: %s; set aside", self._topic, partition, unreadable.detail)
+        return Records.of_unreadable(self._topic, partition, unreadable, topic_id=topic_id)

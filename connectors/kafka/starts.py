@@ -1,0 +1,162 @@
+"""Where a member begins to read each partition: at the committed offset, if it is one of this topic; else as `start` says."""
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from penstock.connectors.kafka.errors import cause_of, consumer_error
+from penstock.connectors.kafka.offset_notes import noted_topic_id, offset_note
+from penstock.connectors.kafka.topic_watch import TopicFacts
+from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
+
+logger = logging.getLogger("penstock.kafka")
+
+Start = Literal["earliest", "latest", "error"]
+Recreated = Literal["read", "stop"]
+
+place_timeout_s = 0.2
+"""The polling thread's patience with the coordinator, for all partitions of an assignment together."""
+place_one_first_s = 0.02
+
+
+class Starts:
+    """Looks up where to begin, each time for a short time only. Polling thread only.
+
+    `start` is about a group: it is resolved once, when no partition of the topic has a commit. `latest` then commits the end
+    of every partition before the first record is read. A partition that has no commit in a group that has some appeared
+    later, and begins at its beginning.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        group: str,
+        topic: str,
+        start: Start,
+        recreated: Recreated,
+        fail: Callable[[PenstockError], None],
+    ) -> None:
+        """`fail` is told what a person has to mend."""
+        self._consumer = consumer
+        self._group = group
+        self._topic = topic
+        self._start = start
+        self._recreated = recreated
+        self._fail = fail
+        self._turn = 0
+        self._patience_s = place_one_first_s
+
+    def soon(self, partitions: set[int], facts: TopicFacts) -> dict[int, int]:
+        """Where to begin each, of those for which the coordinator says so in a short time.
+
+        An open transaction of a predecessor holds the answer back, for every partition that is asked about together
+        with the one it concerns; so each is then asked about alone, and only that one waits.
+        """
+        starts = self._find(partitions, place_timeout_s / 2, facts)
+        self._patience_s = place_one_first_s
+        if len(partitions) > 1 and not starts:
+            for partition in sorted(partitions)[: int(place_timeout_s / 2 / place_one_first_s)]:
+                starts |= self._find({partition}, place_one_first_s, facts)
+        return starts
+
+    def one(self, waiting: set[int], facts: TopicFacts) -> dict[int, int]:
+        """Where to begin one of these, another one at each call, so that one that has to wait holds up no other."""
+        self._turn += 1
+        partition = sorted(waiting)[self._turn % len(waiting)]
+        starts = self._find({partition}, self._patience_s, facts)
+        self._patience_s = place_one_first_s if starts else min(2 * self._patience_s, place_timeout_s)
+        return starts
+
+    def _find(self, partitions: set[int], timeout_s: float, facts: TopicFacts) -> dict[int, int]:
+        """The committed offset is asked for here rather than by the client: for a group with commits the client's reset
+        policy must be `error`, and for one without it must not."""
+        starts: dict[int, int] = {}
+        missing: set[int] = set()
+        for place in self._committed(partitions, timeout_s):
+            if place.offset < 0:
+                missing.add(place.partition)
+                continue
+            noted = noted_topic_id(place.metadata)
+            if noted is None or facts.id is None or noted == facts.id:
+                starts[place.partition] = place.offset
+            elif self._recreated == "stop":
+                self._fail(ConfigError(recreated_sentence(self._topic, noted, facts.id, self._group)))
+            else:
+                logger.warning(
+                    "topic %s was deleted and made anew (id %s, then %s): partition %d is read from its beginning, not from "
+                    "the offset %d that group %s committed of the old topic",
+                    self._topic, noted, facts.id, place.partition, place.offset, self._group,
+                )  # fmt: skip
+                starts[place.partition] = OFFSET_BEGINNING
+        if missing:
+            starts |= self._without_commit(missing, timeout_s, facts)
+        return starts
+
+    def _without_commit(self, missing: set[int], timeout_s: float, facts: TopicFacts) -> dict[int, int]:
+        beginning = dict.fromkeys(missing, OFFSET_BEGINNING)
+        if self._start == "earliest":
+            return beginning
+        everywhere = self._committed(set(range(facts.partitions)), timeout_s)
+        if not everywhere:
+            return {}
+        if any(place.offset >= 0 for place in everywhere):
+            logger.info(
+                "group %s has no commit for partitions %s of %s, but for others: they are read from their beginning",
+                self._group, sorted(missing), self._topic,
+            )  # fmt: skip
+            return beginning
+        if self._start == "error":
+            self._fail(
+                ConfigError(
+                    f"group {self._group} has no committed offset for any partition of {self._topic}, and kafka.start is "
+                    "error; set one with penstock offsets reset"
+                )
+            )
+            return {}
+        self._commit_ends(facts)
+        return {}  # the commit is read back at the next turn: whichever member was first, all begin by the same
+
+    def _commit_ends(self, facts: TopicFacts) -> None:
+        ends = [TopicPartition(self._topic, partition, OFFSET_END) for partition in range(facts.partitions)]
+        try:
+            found = self._consumer.offsets_for_times(ends, timeout=place_timeout_s / 2)
+            if any(place.error is not None or place.offset < 0 for place in found):
+                return
+            note = offset_note(facts.id)
+            self._consumer.commit(
+                offsets=[TopicPartition(self._topic, p.partition, p.offset, note) for p in found],
+                asynchronous=True,
+            )
+        except KafkaException as error:
+            self._note(cause_of(error))
+
+    def _committed(self, partitions: set[int], timeout_s: float) -> list[TopicPartition]:
+        """What the coordinator says; partitions that it has no answer for are left out."""
+        if not partitions:
+            return []
+        places = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
+        try:
+            found = self._consumer.committed(places, timeout=timeout_s)
+        except KafkaException as error:
+            self._note(cause_of(error))
+            return []
+        for place in found:
+            if place.error is not None:
+                self._note(place.error)
+        return [place for place in found if place.error is None]
+
+    def _note(self, error: KafkaError) -> None:
+        failure = consumer_error(error, f"offsets of group {self._group}")
+        if not isinstance(failure, UnavailableError):
+            self._fail(failure)
+
+
+def recreated_sentence(topic: str, old: str, new: str, group: str) -> str:
+    """What a person is told where `input.recreated` is `stop`."""
+    return (
+        f"topic {topic} was deleted and made anew (its id was {old} and is {new}), so the offsets that group {group} committed "
+        "are not of this topic; set them with penstock offsets reset, or read it from its beginning with input.recreated: read"
+    )

@@ -1,0 +1,120 @@
+"""The input cut into parts: what is written whole or not at all, and what a run that was stopped need not do again."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from penstock.engine.batch.errors import ScoreError
+from penstock.engine.batch.files import Format, InputFile, Part, opened
+from penstock.engine.batch.read import csv_names
+from penstock.engine.codec.tables.arrow import arrow, leads_somewhere
+from penstock.engine.codec.tables.columns import find_columns
+from penstock.engine.features.signature import Signature
+from penstock.schemas.errors import ConfigError
+
+part_rows: Final = 1 << 20
+"""A part of a Parquet file is at least so many rows, of whole row groups; any other file is one part."""
+
+
+def make_parts(
+    files: Sequence[InputFile], kind: Format, signature: Signature, *, keep: Sequence[str], delimiter: str
+) -> list[Part]:
+    """The parts in the order of the input; the files' columns are checked against the model and against each other.
+
+    Raises ConfigError where the model finds no column in the first file, ScoreError for a file that cannot be read or is of
+    another shape than the first.
+    """
+    if kind == "jsonl":
+        return [Part(file=each) for each in files]
+    parts: list[Part] = []
+    first: dict[str, str] | None = None
+    for file in files:
+        if kind == "parquet":
+            kinds, pieces = _parquet(file, signature, keep)
+        else:
+            kinds, pieces = _csv(file, signature, keep, delimiter)
+        parts += pieces
+        if first is None:
+            first = kinds
+        elif different := _different(first, kinds):
+            name, one, other = different
+            raise ScoreError(
+                f"the files are not of one shape: column {name} is {one} in {files[0].name} and {other} in {file.name}"
+            )
+    return parts
+
+
+def _different(first: dict[str, str], other: dict[str, str]) -> tuple[str, str, str] | None:
+    for name in {**first, **other}:
+        one, two = first.get(name, "absent"), other.get(name, "absent")
+        if one != two and "nothing" not in (one, two):
+            return name, one, two
+    return None
+
+
+def _parquet(file: InputFile, signature: Signature, keep: Sequence[str]) -> tuple[dict[str, str], list[Part]]:
+    pa = arrow("a Parquet file")
+    import pyarrow.parquet as pq
+
+    with opened(file) as stream:
+        try:
+            metadata = pq.ParquetFile(stream).metadata
+            schema = metadata.schema.to_arrow_schema()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise ScoreError(f"{file.address} cannot be read as Parquet: {_first_line(error)}") from error
+    columns = _model_columns(schema.names, signature, keep, file, schema)
+    kinds = {name: _kind(pa, schema, name) for name in columns}
+    parts: list[Part] = []
+    groups: list[int] = []
+    first_row = rows = 0
+    for group in range(metadata.num_row_groups):
+        groups.append(group)
+        rows += metadata.row_group(group).num_rows
+        if rows >= part_rows or group == metadata.num_row_groups - 1:
+            parts.append(Part(file=file, row_groups=tuple(groups), first_row=first_row, rows=rows))
+            first_row += rows
+            groups, rows = [], 0
+    return kinds, parts or [Part(file=file, row_groups=(), rows=0)]
+
+
+def _csv(
+    file: InputFile, signature: Signature, keep: Sequence[str], delimiter: str
+) -> tuple[dict[str, str], list[Part]]:
+    columns = _model_columns(csv_names(file, delimiter), signature, keep, file, None)
+    return dict.fromkeys(columns, "text"), [Part(file=file)]
+
+
+def _model_columns(
+    names: Sequence[str], signature: Signature, keep: Sequence[str], file: InputFile, schema: Any
+) -> list[str]:
+    def nested(path: str) -> bool:
+        return schema is not None and leads_somewhere(schema, path)
+
+    plan = find_columns(signature, names, origin=file.name, nested=nested)
+    for name in keep:
+        if name not in names:
+            raise ConfigError(f"--keep {name}: {file.name} has no such column")
+    return [name for place in plan for name in place.names]
+
+
+def _kind(pa: Any, schema: Any, name: str) -> str:
+    index = schema.get_field_index(name)
+    if index < 0:
+        return "an object's field"
+    kind = schema.field(index).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_null(kind):
+        return "nothing"
+    if (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    ):
+        return "a number"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view":
+        return "text"
+    return str(kind)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no reason given"])[0].rstrip(".")

@@ -1,0 +1,260 @@
+"""The rows of a part, a block at a time, as the stream's decoder would leave them."""
+
+import gzip
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from penstock.engine.batch.errors import ScoreError
+from penstock.engine.batch.files import Format, InputFile, Part, opened
+from penstock.engine.codec.tables.arrow import arrow, arrow_columns, leads_somewhere, top_columns
+from penstock.engine.codec.tables.columns import Column, ColumnRows, FeatureColumns, find_columns
+from penstock.engine.codec.tables.frames import RowReader
+from penstock.engine.codec.tables.text import text_columns
+from penstock.engine.features.signature import Signature
+from penstock.engine.ports import Decoded
+from penstock.schemas.reasons import Reason, Stage
+from penstock.schemas.records import Rejection
+
+block_rows: Final = 4096
+_read_rows: Final = 1 << 15
+"""Taken from a Parquet file at a time: each time costs every column the same."""
+_json_read_bytes: Final = 4 << 20
+_line_bytes_max: Final = 256 << 20
+"""Without a line's end in so many bytes a file is no JSON lines."""
+_csv_block_bytes: Final = 4 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Rows that were read together: decoded, or as the bytes of JSON records."""
+
+    rows: NDArray[np.int64]  # (N,) their numbers in the file
+    decoded: Decoded | None
+    lines: Sequence[bytes]
+    kept: Any
+    """A pyarrow.RecordBatch of the columns that are passed through, N rows; None where there are none."""
+    payload: Callable[[int], str]
+    """The record of a row as text, for a dead letter."""
+    unreadable: tuple[tuple[int, Rejection, str], ...] = ()
+    """Records that are no rows at all: their number in the file, what is wrong, their text."""
+
+
+def read_part(
+    part: Part, kind: Format, signature: Signature, *, keep: Sequence[str], delimiter: str
+) -> Iterator[Block]:
+    """The blocks of a part, in order. Raises ScoreError where the file cannot be read."""
+    if kind == "jsonl":
+        yield from _json_blocks(part.file, keep)
+        return
+    pa = arrow("a table")
+    reader = _TableReader(signature, keep)
+    try:
+        with opened(part.file) as stream:
+            if kind == "parquet":
+                yield from _parquet_blocks(part, stream, reader, signature)
+            else:
+                yield from _csv_blocks(part.file, stream, reader, signature, delimiter)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        words = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
+        raise ScoreError(f"{part.file.address} cannot be read: {words}") from error
+
+
+def csv_names(file: InputFile, delimiter: str) -> list[str]:
+    """The names in the first line of a CSV file. Raises ScoreError."""
+    pa = arrow("a CSV file")
+    try:
+        with opened(file) as stream:
+            names: list[str] = _csv_reader(pa, _plain(file, stream), delimiter, None, None).schema.names
+            return names
+    except (pa.ArrowException, OSError, EOFError) as error:
+        words = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
+        raise ScoreError(f"{file.address} cannot be read as CSV: {words}") from error
+
+
+class _TableReader:
+    def __init__(self, signature: Signature, keep: Sequence[str]) -> None:
+        self._columns, self._rows, self._keep = ColumnRows(signature), RowReader(signature), [*keep]
+
+    def block(
+        self,
+        batch: Any,
+        columns: dict[str, Column],
+        plan: Sequence[FeatureColumns],
+        rows: NDArray[np.int64],
+        unreadable: tuple[tuple[int, Rejection, str], ...] = (),
+    ) -> Block:
+        decoded = self._rows.decoded(*self._columns.read(plan, columns, batch.num_rows))
+
+        def payload(row: int) -> str:
+            return orjson.dumps(batch.slice(row, 1).to_pylist()[0], default=str).decode()
+
+        return Block(
+            rows=rows,
+            decoded=decoded,
+            lines=(),
+            kept=batch.select(self._keep) if self._keep else None,
+            payload=payload,
+            unreadable=unreadable,
+        )
+
+    def wanted(self, plan: Sequence[FeatureColumns], names: Sequence[str]) -> list[str]:
+        model = set(top_columns(plan, names))
+        return [name for name in names if name in model or name in self._keep]
+
+
+def _parquet_blocks(part: Part, stream: Any, reader: _TableReader, signature: Signature) -> Iterator[Block]:
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+    schema = file.schema_arrow
+    plan = find_columns(
+        signature, schema.names, origin=part.file.name, nested=lambda path: leads_somewhere(schema, path)
+    )
+    columns = reader.wanted(plan, schema.names)
+    if not part.rows:
+        nothing = file.schema_arrow.empty_table().select(columns).to_batches() or [
+            arrow("a table").RecordBatch.from_pylist([], schema=schema)
+        ]
+        yield reader.block(nothing[0], arrow_columns(nothing[0], plan), plan, np.empty(0, dtype=np.int64))
+        return
+    pieces = file.iter_batches(
+        batch_size=_read_rows, row_groups=[*part.row_groups], columns=columns, use_threads=False
+    )
+    at = part.first_row
+    for piece in pieces:
+        for start in range(0, piece.num_rows, block_rows):
+            batch = piece.slice(start, block_rows)
+            rows = np.arange(at, at + batch.num_rows, dtype=np.int64)
+            yield reader.block(batch, arrow_columns(batch, plan), plan, rows)
+            at += batch.num_rows
+
+
+def _csv_blocks(
+    file: InputFile, stream: Any, reader: _TableReader, signature: Signature, delimiter: str
+) -> Iterator[Block]:
+    pa = arrow("a CSV file")
+    names = csv_names(file, delimiter)
+    plan = find_columns(signature, names, origin=file.name)
+    wrong: list[tuple[int, Rejection, str]] = []
+
+    def set_aside(row: Any) -> str:
+        detail = f"the line has {row.actual_columns} columns, and the first line names {row.expected_columns}"
+        rejection = Rejection(index=0, stage=Stage.DECODE, reason=Reason.CORRUPT, detail=detail)
+        wrong.append((row.number - 2, rejection, row.text))  # counted from 1, the header among them
+        return "skip"
+
+    wanted = reader.wanted(plan, names)
+    batches = _csv_reader(pa, _plain(file, stream), delimiter, wanted, set_aside)
+    at, told = 0, 0
+    while True:
+        try:
+            batch = batches.read_next_batch()
+        except StopIteration:
+            break
+        for start in range(0, batch.num_rows, block_rows):
+            some = batch.slice(start, block_rows)
+            skipped = np.array([number for number, _, _ in wrong], dtype=np.int64)
+            rows = _numbers_around(at, some.num_rows, skipped)
+            at = int(rows[-1]) + 1
+            yield reader.block(some, text_columns(some, plan), plan, rows, tuple(wrong[told:]))
+            told = len(wrong)
+    if told < len(wrong) or not at:
+        nothing = pa.RecordBatch.from_pylist([], schema=pa.schema([(name, pa.string()) for name in wanted]))
+        rows = np.empty(0, dtype=np.int64)
+        yield reader.block(nothing, text_columns(nothing, plan), plan, rows, tuple(wrong[told:]))
+
+
+def _numbers_around(at: int, count: int, skipped: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`count` numbers from `at` on, without the skipped ones."""
+    reach = np.arange(at, at + count + len(skipped), dtype=np.int64)
+    return reach[~np.isin(reach, skipped)][:count]
+
+
+def _csv_reader(pa: Any, stream: Any, delimiter: str, wanted: list[str] | None, invalid: Any) -> Any:
+    import pyarrow.csv as csv
+
+    convert: dict[str, Any] = {}
+    if wanted is not None:
+        convert = {"include_columns": wanted, "column_types": dict.fromkeys(wanted, pa.string())}
+    return csv.open_csv(
+        stream,
+        read_options=csv.ReadOptions(use_threads=False, block_size=_csv_block_bytes),
+        parse_options=csv.ParseOptions(
+            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=invalid or (lambda _: "skip")
+        ),
+        convert_options=csv.ConvertOptions(
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+            check_utf8=True,
+            **convert,
+        ),
+    )
+
+
+def _plain(file: InputFile, stream: Any) -> Any:
+    return gzip.GzipFile(fileobj=stream) if file.name.endswith(".gz") else stream
+
+
+def _json_blocks(file: InputFile, keep: Sequence[str]) -> Iterator[Block]:
+    try:
+        with opened(file) as stream:
+            for numbers, lines in _line_blocks(file, _plain(file, stream)):
+                yield Block(
+                    rows=np.array(numbers, dtype=np.int64),
+                    decoded=None,
+                    lines=lines,
+                    kept=_kept_of(lines, keep) if keep else None,
+                    payload=lambda row, lines=lines: lines[row].decode("utf-8", "replace"),  # type: ignore[misc]
+                )
+    except (OSError, EOFError) as error:
+        raise ScoreError(f"{file.address} cannot be read: {error}") from error
+
+
+def _line_blocks(file: InputFile, stream: io.BufferedIOBase) -> Iterator[tuple[list[int], list[bytes]]]:
+    number, left = 0, b""
+    numbers: list[int] = []
+    lines: list[bytes] = []
+    while True:
+        data = stream.read(_json_read_bytes)
+        pieces = (left + data).split(b"\n")
+        left = pieces.pop() if data else b""
+        if len(left) > _line_bytes_max:
+            raise ScoreError(
+                f"{file.address} has no end of a line in {_line_bytes_max} bytes: it holds no JSON lines"
+            )
+        for piece in pieces:
+            if piece and not piece.isspace():
+                numbers.append(number)
+                lines.append(piece)
+            number += 1
+            if len(lines) == block_rows:
+                yield numbers, lines
+                numbers, lines = [], []
+        if not data:
+            break
+    yield numbers, lines
+
+
+def _kept_of(lines: Sequence[bytes], keep: Sequence[str]) -> Any:
+    """The members that are passed through, as text: JSON has no columns whose types would hold for all lines."""
+    pa = arrow("--keep")
+    columns: dict[str, list[str | None]] = {name: [] for name in keep}
+    for line in lines:
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            record = {}
+        for name in keep:
+            value = record.get(name) if isinstance(record, dict) else None
+            text = value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+            columns[name].append(text)
+    return pa.RecordBatch.from_pydict(
+        {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    )

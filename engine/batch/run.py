@@ -1,0 +1,393 @@
+"""`penstock score`: every part scored, by as many processes as asked, then the output put in its place in one step."""
+
+import fcntl
+import hashlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.engine.batch.errors import ScoreError
+from penstock.engine.batch.files import filesystem, find_files, format_of, is_remote
+from penstock.engine.batch.part import (
+    Counts,
+    Job,
+    Options,
+    done_parts,
+    open_job_model,
+    part_files,
+    score_part,
+)
+from penstock.engine.batch.plan import make_parts
+from penstock.engine.batch.write import OutputFormat, join_lines, join_parquet, written_whole
+from penstock.engine.clock import Clock
+from penstock.engine.codec.tables.arrow import arrow
+from penstock.engine.models.bundle.bundle import Bundle
+from penstock.schemas.errors import ConfigError
+
+_suffixes: Final[dict[str, OutputFormat]] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is asked for."""
+
+    bundle: str
+    input: str
+    out: str
+    dead_letters: str | None
+    input_format: str | None
+    output_format: OutputFormat | None
+    explain: bool
+    output: str
+    top: int
+    keep: tuple[str, ...]
+    delimiter: str
+    device: str
+    runtime: str
+    processes: int
+    overwrite: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What was done."""
+
+    counts: Counts
+    files: int
+    parts: int
+    parts_resumed: int
+    out: str
+    dead_letters: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Places:
+    out: str
+    letters: str
+    work: Path
+    kind: OutputFormat
+    one_file: bool
+
+
+Progress = Callable[[int], None]
+"""Told how many more records are done."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A run that may begin: input, bundle and output are as they should be."""
+
+    job: Job
+    places: _Places
+    processes: int
+    overwrite: bool
+    files: int
+    rows: int | None
+    """Of the whole input, where its files say it."""
+
+
+def prepare(request: Request) -> Prepared:
+    """Check everything that can be checked without scoring. Raises ConfigError or ScoreError."""
+    arrow("penstock score")
+    if request.processes < 1:
+        raise ConfigError("--processes is at least 1")
+    if request.output == "all":
+        raise ConfigError("--output all is for the stream: name one output here")
+    bundle = Bundle.load(request.bundle)
+    files = find_files(request.input)
+    kind = format_of(files, request.input_format)
+    places = _places(request)
+    _check_free(places, request.overwrite)
+    parts = make_parts(files, kind, bundle.signature, keep=request.keep, delimiter=request.delimiter)
+    options = Options(
+        input_format=kind,
+        output_format=places.kind,
+        explain=request.explain,
+        output=request.output,
+        top=request.top,
+        keep=request.keep,
+        delimiter=request.delimiter,
+    )
+    job = Job(
+        bundle=str(Path(request.bundle).absolute()),
+        digest=bundle.digest,
+        device=request.device,
+        runtime=request.runtime,
+        parts=tuple(parts),
+        options=options,
+    )
+    known = [part.rows for part in parts]
+    return Prepared(
+        job=job,
+        places=places,
+        processes=min(request.processes, len(parts)),
+        overwrite=request.overwrite,
+        files=len(files),
+        rows=None if None in known else sum(rows or 0 for rows in known),
+    )
+
+
+def run(prepared: Prepared, clock: Clock, on_rows: Progress) -> Report:
+    """Score what is not scored yet and put the output in its place. Raises ScoreError or ConfigError."""
+    began_s = clock.monotonic_s()
+    job, places = prepared.job, prepared.places
+    try:
+        with _work_folder(places.work, job):
+            resumed = dict(done_parts(places.work, job))
+            on_rows(sum(counts.predicted + counts.rejected for counts in resumed.values()))
+            left = [number for number in range(len(job.parts)) if number not in resumed]
+            if prepared.processes == 1:
+                made = _here(job, places.work, left, clock, on_rows)
+            else:
+                made = _elsewhere(job, places.work, left, prepared.processes, on_rows)
+            counts = Counts()
+            for each in (*resumed.values(), *made):
+                counts = counts.plus(each)
+            _deliver(places, job, overwrite=prepared.overwrite)
+        shutil.rmtree(places.work, ignore_errors=True)
+    except OSError as error:
+        raise ScoreError(f"cannot write {places.out}: {error.strerror or error}") from error
+    return Report(
+        counts=counts,
+        files=prepared.files,
+        parts=len(job.parts),
+        parts_resumed=len(resumed),
+        out=places.out,
+        dead_letters=places.letters,
+        seconds=clock.monotonic_s() - began_s,
+    )
+
+
+def _places(request: Request) -> _Places:
+    out = request.out.rstrip("/") if len(request.out) > 1 else request.out
+    by_name = next((kind for suffix, kind in _suffixes.items() if out.lower().endswith(suffix)), None)
+    if by_name and request.output_format and by_name != request.output_format:
+        raise ConfigError(
+            f"--out {out} is called as {by_name}, and --output-format is {request.output_format}"
+        )
+    letters = request.dead_letters or f"{out}.dead-letters.jsonl"
+    name = out.rpartition("/")[2]
+    if is_remote(out):
+        work = Path(tempfile.gettempdir(), f"penstock-score-{hashlib.sha256(out.encode()).hexdigest()[:16]}")
+    else:
+        work = Path(out).absolute().with_name(f".{name}.penstock-score")
+    return _Places(
+        out=out,
+        letters=letters,
+        work=work,
+        kind=by_name or request.output_format or "parquet",
+        one_file=by_name is not None,
+    )
+
+
+def _check_free(places: _Places, overwrite: bool) -> None:
+    for address in (places.out, places.letters):
+        if not _exists(address):
+            continue
+        if not overwrite:
+            raise ConfigError(f"{address} exists: give another name, or --overwrite to replace it")
+        path = Path(address)
+        if not is_remote(address) and path.is_dir():
+            strange = [each.name for each in path.iterdir() if not each.name.startswith("part-")]
+            if strange or places.one_file:
+                raise ConfigError(
+                    f"{address} holds {strange[0] if strange else 'parts'}, which is not replaced: give another name"
+                )
+
+
+def _exists(address: str) -> bool:
+    if not is_remote(address):
+        return Path(address).exists()
+    store, path = filesystem(address)
+    try:
+        return bool(store.exists(path))
+    except (OSError, ValueError) as error:
+        raise ScoreError(f"cannot look at {address}: {error}") from error
+
+
+@contextmanager
+def _work_folder(folder: Path, job: Job) -> Iterator[None]:
+    """Hold the working folder, with what an earlier run of the same job has left there. Raises ConfigError when it is held."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another run writes the same output now (it holds {folder})") from error
+        known = folder / "job.json"
+        if not known.exists() or known.read_bytes() != job.to_json():
+            for each in folder.iterdir():
+                if each.is_dir():
+                    shutil.rmtree(each)
+                elif each.name != "lock":
+                    each.unlink()
+            with written_whole(known) as path:
+                path.write_bytes(job.to_json())
+        yield
+
+
+def _here(job: Job, folder: Path, numbers: list[int], clock: Clock, on_rows: Progress) -> list[Counts]:
+    if not numbers:
+        return []
+    with open_job_model(job) as model:
+        return [
+            score_part(
+                job.parts[number],
+                part_files(folder, number, job.options.output_format),
+                model,
+                job.options,
+                clock,
+                on_rows,
+            )
+            for number in numbers
+        ]
+
+
+def _elsewhere(job: Job, folder: Path, numbers: list[int], processes: int, on_rows: Progress) -> list[Counts]:
+    """Each process has a thread here that hands it a part at a time; the first fault ends all of them."""
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in numbers:
+        todo.put(number)
+    found: queue.SimpleQueue[Counts | str | None] = queue.SimpleQueue()
+    started = [_start(folder) for _ in range(min(processes, len(numbers)))]
+    threads = [
+        threading.Thread(target=_feed, args=(process, todo, found), daemon=True) for process in started
+    ]
+    counts: list[Counts] = []
+    try:
+        for thread in threads:
+            thread.start()
+        ended = 0
+        while ended < len(threads):
+            answer = found.get()
+            if isinstance(answer, str):
+                raise ScoreError(answer)
+            if answer is None:
+                ended += 1
+            else:
+                counts.append(answer)
+                on_rows(answer.predicted + answer.rejected)
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.terminate()
+        for process, thread in zip(started, threads, strict=True):
+            process.wait()
+            if thread.ident is not None:
+                thread.join()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                with suppress(BrokenPipeError):
+                    pipe.close()
+    return counts
+
+
+def _start(folder: Path) -> "subprocess.Popen[str]":
+    # Without the working folder on its path; in a group of its own, so that Ctrl-C reaches it through us alone.
+    command = [sys.executable, "-P", "-m", "penstock.engine.batch.process", str(folder)]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+    )
+
+
+def _feed(
+    process: "subprocess.Popen[str]",
+    todo: "queue.SimpleQueue[int]",
+    found: "queue.SimpleQueue[Counts | str | None]",
+) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    while True:
+        try:
+            number = todo.get_nowait()
+        except queue.Empty:
+            found.put(None)
+            return
+        try:
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except (BrokenPipeError, ValueError):
+            line = ""
+        if not line:
+            found.put(
+                f"a process that scores ended without an answer (exit code {process.wait()}); run again to go on"
+            )
+            return
+        answer: dict[str, Any] = json.loads(line)
+        found.put(answer["error"] if "error" in answer else Counts(**answer["counts"]))
+
+
+def _deliver(places: _Places, job: Job, *, overwrite: bool) -> None:
+    """The parts, or the one file made of them, and the dead letters under their final names."""
+    files = [part_files(places.work, number, places.kind) for number in range(len(job.parts))]
+    letters = places.work / "letters"
+    with written_whole(letters) as path:
+        join_lines([each.letters for each in files], path)
+    results = [each.results for each in files]
+    if places.one_file:
+        whole = results[0]
+        if len(results) > 1:
+            whole = places.work / f"whole.{places.kind}"
+            with written_whole(whole) as path:
+                (join_parquet if places.kind == "parquet" else join_lines)(results, path)
+        _move(whole, places.out)
+    elif is_remote(places.out):
+        if overwrite:
+            _remove_remote(places.out)
+        for each in results:
+            _move(each, f"{places.out}/{each.name}")
+    else:
+        _move_folder(results, Path(places.out), places.work)
+    _move(letters, places.letters)
+
+
+def _move(path: Path, address: str) -> None:
+    if not is_remote(address):
+        target = Path(address)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.stat().st_dev == target.parent.stat().st_dev:
+            os.replace(path, target)
+            return
+        with written_whole(target) as work:
+            shutil.copyfile(path, work)
+        return
+    store, there = filesystem(address)
+    try:  # an object store shows an object when it is whole; elsewhere the renaming does it
+        store.makedirs(store._parent(there), exist_ok=True)
+        store.put_file(str(path), f"{there}.partial")
+        store.mv(f"{there}.partial", there)
+    except (OSError, ValueError) as error:
+        raise ScoreError(f"cannot write {address}: {error}") from error
+
+
+def _remove_remote(address: str) -> None:
+    store, there = filesystem(address)
+    try:
+        if store.exists(there):
+            store.rm(there, recursive=True)
+    except (OSError, ValueError) as error:
+        raise ScoreError(f"cannot replace {address}: {error}") from error
+
+
+def _move_folder(parts: list[Path], folder: Path, work: Path) -> None:
+    fresh, old = work / "out", work / "old"
+    for left in (fresh, old):
+        shutil.rmtree(left, ignore_errors=True)
+    fresh.mkdir()
+    for part in parts:
+        os.link(part, fresh / part.name)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)

@@ -1,0 +1,120 @@
+"""Arrow's arrays as columns of a table. Needs pyarrow, which comes with an extra."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from penstock.engine.codec.tables.columns import Column, Distinct, FeatureColumns, Numbers, Values, Vectors
+from penstock.engine.features.signature import field_path
+from penstock.schemas.distribution import how_to_install
+from penstock.schemas.errors import ConfigError
+
+
+def arrow(what: str) -> Any:
+    """The pyarrow package. Raises ConfigError that says how to install it; `what` needs it."""
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ConfigError(f"{what} needs pyarrow: {how_to_install('score')}") from error
+    return pyarrow
+
+
+def leads_somewhere(schema: Any, path: str) -> bool:
+    """Whether a dotted path leads through columns of objects to one of their fields."""
+    pa = arrow("a table")
+    first, *rest = field_path(path)
+    index = schema.get_field_index(first)
+    if not rest or index < 0:
+        return False
+    kind = schema.field(index).type
+    for part in rest:
+        if not pa.types.is_struct(kind) or kind.get_field_index(part) < 0:
+            return False
+        kind = kind.field(kind.get_field_index(part)).type
+    return True
+
+
+def top_columns(plan: Sequence[FeatureColumns], names: Sequence[str]) -> list[str]:
+    """The table's own columns that the plan reads, in the table's order."""
+    known = set(names)
+    wanted = {name if name in known else field_path(name)[0] for place in plan for name in place.names}
+    return [name for name in names if name in wanted]
+
+
+def arrow_columns(batch: Any, plan: Sequence[FeatureColumns]) -> dict[str, Column]:
+    """The plan's columns of a pyarrow.RecordBatch."""
+    known = set(batch.schema.names)
+    found: dict[str, Column] = {}
+    for place in plan:
+        for name in place.names:
+            if name in known:
+                found[name] = column_of(batch.column(name))
+            else:
+                first, *rest = field_path(name)
+                found[name] = column_of(_inside(batch.column(first), rest))
+    return found
+
+
+def _inside(array: Any, path: Sequence[str]) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.struct_field(array, [*path]) if path else array
+
+
+def column_of(array: Any) -> Column:
+    """One pyarrow.Array as a column: numbers as they lie there, anything else as its different values."""
+    pa = arrow("a table")
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        array, kind = array.storage, array.storage.type
+    if pa.types.is_null(kind):
+        return Distinct(values=(), codes=np.full(len(array), -1))
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        missing = None
+        if array.null_count:
+            missing = array.is_null().to_numpy(zero_copy_only=False)
+            array = array.fill_null(False if pa.types.is_boolean(kind) else 0)
+        return Numbers(values=array.to_numpy(zero_copy_only=False), missing=missing)
+    if _is_list(pa, kind):
+        return _lists(pa, array)
+    if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_union(kind):
+        return Values(values=array.to_pylist())
+    return _distinct(pa, array)
+
+
+def _distinct(pa: Any, array: Any) -> Column:
+    if not pa.types.is_dictionary(array.type):
+        try:
+            array = array.dictionary_encode()
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+            return Values(values=array.to_pylist())
+    indices = array.indices
+    codes = indices.fill_null(-1) if indices.null_count else indices
+    if pa.types.is_unsigned_integer(indices.type) and indices.null_count:
+        codes = indices.cast(pa.int64()).fill_null(-1)
+    return Distinct(
+        values=array.dictionary.to_pylist(), codes=codes.to_numpy(zero_copy_only=False).astype(np.int64)
+    )
+
+
+def _is_list(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _lists(pa: Any, array: Any) -> Column:
+    """Vectors where every one is there, as long as the others, and of numbers without a gap; else Python lists."""
+    flat = array.flatten()
+    count = len(array)
+    plain = pa.types.is_floating(flat.type) or pa.types.is_integer(flat.type)
+    if count and plain and not array.null_count and not flat.null_count and len(flat) % count == 0:
+        width = len(flat) // count
+        if pa.types.is_fixed_size_list(array.type):
+            same = True
+        else:
+            lengths = array.value_lengths().to_numpy(zero_copy_only=False)
+            same = bool((lengths == width).all())
+        if same and width:
+            numbers = flat.to_numpy(zero_copy_only=False).astype(np.float64)
+            return Vectors(values=numbers.reshape(count, width))
+    return Values(values=array.to_pylist())

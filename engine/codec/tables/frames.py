@@ -1,0 +1,222 @@
+"""Whatever a person has rows in (numpy, pandas, polars, Arrow, dictionaries) as decoded rows, a block at a time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.codec.object_rows import ObjectRows, without_faults
+from penstock.engine.codec.tables.arrow import arrow, arrow_columns, leads_somewhere, top_columns
+from penstock.engine.codec.tables.columns import Column, ColumnRows, Distinct, Numbers, Values, find_columns
+from penstock.engine.features.policies import FeaturePolicies, unseen_code
+from penstock.engine.features.signature import Signature
+from penstock.engine.ports import Decoded
+from penstock.schemas.errors import ConfigError, RecordError
+from penstock.schemas.records import Rejection
+
+block_rows: Final = 1 << 14
+"""Decoded at a time, so that rows of any number take little memory beside themselves and their results."""
+
+Faults = Sequence[tuple[int, RecordError]]
+Read = tuple[NDArray[np.generic], NDArray[np.int64], Faults]
+
+
+class RowReader:
+    """Rows in any form to blocks of decoded rows, as the stream's decoder would leave them."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._objects = ObjectRows(signature)
+        self._columns = ColumnRows(signature)
+        self._policies = FeaturePolicies(signature)
+
+    def blocks(self, rows: Any) -> Iterator[tuple[int, Decoded]]:
+        """How many rows a block has, and what became of them; at least one block, in order.
+
+        Takes a matrix (R, F) of numbers, in the order of the model's columns and a category as its code; a structured
+        array; a pandas data frame; anything that speaks Arrow's PyCapsule or the data frame protocol; a sequence of
+        dictionaries by field name. Raises ConfigError for anything else, and for a table without a needed column.
+        """
+        for count, read in self.read(rows):
+            yield count, self.decoded(*read)
+
+    def decoded(self, matrix: NDArray[np.generic], rows: NDArray[np.int64], faults: Faults) -> Decoded:
+        """What a reader found, after the features' policies."""
+        rejections = [
+            Rejection(index=place, stage=fault.stage, reason=fault.reason, detail=fault.detail)
+            for place, fault in faults
+        ]
+        matrix, rows, rejected = self._policies.apply(matrix, rows)
+        rejections = sorted([*rejections, *rejected], key=lambda rejection: rejection.index)
+        return Decoded(matrix=np.ascontiguousarray(matrix), rows=rows, rejections=rejections)
+
+    def read(self, rows: Any) -> Iterator[tuple[int, Read]]:
+        """As blocks, before the policies: NaN is missing, and unseen_code an unseen category."""
+        if isinstance(rows, np.ndarray):
+            yield from self._array(rows)
+        elif _is_pandas(rows):
+            yield from self._pandas(rows)
+        elif hasattr(rows, "__arrow_c_stream__") or hasattr(rows, "__arrow_c_array__"):
+            yield from self._arrow(_arrow_table(rows))
+        elif hasattr(rows, "__dataframe__"):
+            arrow("a data frame of this kind")
+            from pyarrow.interchange import from_dataframe
+
+            yield from self._arrow(from_dataframe(rows))
+        elif isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)):
+            yield from self._sequence(rows)
+        else:
+            raise ConfigError(_not_rows(rows))
+
+    def _sequence(self, rows: Sequence[Any]) -> Iterator[tuple[int, Read]]:
+        if all(isinstance(row, dict) for row in rows):
+            for part in _slices(len(rows)):
+                yield part.stop - part.start, self._dictionaries(rows[part])
+            return
+        if any(isinstance(row, Mapping) for row in rows):
+            place = next(place for place, row in enumerate(rows) if not isinstance(row, dict))
+            raise ConfigError(f"row {place} is {_kind(rows[place])}, and others are dictionaries")
+        try:
+            array = np.asarray(rows)
+        except ValueError as error:
+            raise ConfigError("the rows are not all of one length") from error
+        yield from self._array(array)
+
+    def _dictionaries(self, records: Sequence[dict[str, Any]]) -> Read:
+        count = len(records)
+        matrix = np.full((count, self._signature.width), np.nan, dtype=self._signature.dtype)
+        faults: dict[int, RecordError] = {}
+        self._objects.fill(records, np.arange(count, dtype=np.int64), matrix, faults)
+        return without_faults(matrix, faults)
+
+    def _array(self, array: NDArray[Any]) -> Iterator[tuple[int, Read]]:
+        if array.dtype.names:
+            plan = find_columns(self._signature, array.dtype.names, origin="the array")
+            for part in _slices(len(array)):
+                some = array[part]
+                columns = {name: _array_column(some[name]) for each in plan for name in each.names}
+                yield len(some), self._columns.read(plan, columns, len(some))
+            return
+        width = self._signature.width
+        if array.ndim != 2 or array.shape[1] != width:
+            hint = "; one row alone is rows[None, :]" if array.shape == (width,) else ""
+            raise ConfigError(
+                f"rows are a matrix of {width} columns, not an array of shape {array.shape}{hint}"
+            )
+        if array.dtype.kind not in "fiub":
+            plan = find_columns(self._signature, self._signature.columns, origin="the array")
+            if any(feature.kind == "vector" for feature in self._signature.features):
+                raise ConfigError(
+                    "an array of objects cannot hold the vectors of this model: give a table or dictionaries"
+                )
+            for part in _slices(len(array)):
+                some = array[part]
+                columns = {each.names[0]: _array_column(some[:, each.start]) for each in plan}
+                yield len(some), self._columns.read(plan, columns, len(some))
+            return
+        for part in _slices(len(array)):
+            yield part.stop - part.start, self._matrix(array[part])
+
+    def _matrix(self, part: NDArray[Any]) -> Read:
+        """Matrix rows as they are: NaN is missing, and of a category what is no code of its table is unseen."""
+        with np.errstate(over="ignore"):
+            numbers = part if part.dtype == np.float32 else part.astype(np.float64)
+            matrix = np.array(numbers, dtype=self._signature.dtype, order="C")
+        for column, feature in enumerate(self._signature.column_features):
+            if feature.kind == "category":
+                codes = matrix[:, column]
+                known = np.isnan(codes) | (
+                    (codes >= 0) & (codes < len(feature.categories)) & (codes == np.floor(codes))
+                )
+                matrix[~known, column] = unseen_code
+        return matrix, np.arange(len(part), dtype=np.int64), []
+
+    def _pandas(self, frame: Any) -> Iterator[tuple[int, Read]]:
+        names = [str(name) for name in frame.columns]
+        plan = find_columns(self._signature, names, origin="the data frame")
+        chosen = {name: names.index(name) for each in plan for name in each.names}
+        for part in _slices(len(frame)):
+            columns = {name: _pandas_column(frame.iloc[part, place]) for name, place in chosen.items()}
+            yield part.stop - part.start, self._columns.read(plan, columns, part.stop - part.start)
+
+    def _arrow(self, table: Any) -> Iterator[tuple[int, Read]]:
+        schema = table.schema
+        plan = find_columns(
+            self._signature,
+            schema.names,
+            origin="the table",
+            nested=lambda path: leads_somewhere(schema, path),
+        )
+        table = table.select(top_columns(plan, schema.names))
+        batches = table.combine_chunks().to_batches(max_chunksize=block_rows)
+        if not batches:
+            yield 0, self._dictionaries([])
+        for batch in batches:
+            yield batch.num_rows, self._columns.read(plan, arrow_columns(batch, plan), batch.num_rows)
+
+
+def _slices(count: int) -> list[slice]:
+    return [slice(start, min(start + block_rows, count)) for start in range(0, max(count, 1), block_rows)]
+
+
+def _array_column(values: NDArray[Any]) -> Column:
+    if values.dtype.kind in "fiub":
+        return Numbers(values=values)
+    return Values(values=values.tolist())
+
+
+def _is_pandas(rows: Any) -> bool:
+    kind = type(rows)
+    return (
+        kind.__module__.partition(".")[0] == "pandas" and hasattr(rows, "iloc") and hasattr(rows, "columns")
+    )
+
+
+def _pandas_column(series: Any) -> Column:
+    """A column of a data frame, by its type; without Arrow, which pandas need not have."""
+    kind = series.dtype
+    if isinstance(kind, np.dtype) and kind.kind in "fiub":
+        return Numbers(values=series.to_numpy())
+    if hasattr(kind, "categories"):
+        return Distinct(values=kind.categories.tolist(), codes=series.cat.codes.to_numpy().astype(np.int64))
+    if getattr(kind, "kind", "O") in "fiub" and not isinstance(
+        kind, np.dtype
+    ):  # Int64, boolean, Float32, ...
+        missing = series.isna().to_numpy(dtype=np.bool_)
+        filled = series.fillna(False if kind.kind == "b" else 0) if missing.any() else series
+        return Numbers(values=filled.to_numpy(dtype=getattr(kind, "numpy_dtype", None)), missing=missing)
+    if str(kind) in ("str", "string") or type(kind).__name__ == "StringDtype":
+        codes, values = series.factorize()
+        return Distinct(values=[*map(str, values)], codes=codes.astype(np.int64))
+    missing = series.isna().to_numpy(dtype=np.bool_)
+    values = [None if gone else value for gone, value in zip(missing, series.astype(object), strict=True)]
+    return Values(values=values)
+
+
+def _arrow_table(rows: Any) -> Any:
+    pa = arrow("a table")
+    try:
+        return (
+            pa.table(rows)
+            if hasattr(rows, "__arrow_c_stream__")
+            else pa.Table.from_batches([pa.record_batch(rows)])
+        )
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError) as error:
+        raise ConfigError(f"{_kind(rows)} does not give a table: {error}") from error
+
+
+def _kind(value: Any) -> str:
+    kind = type(value)
+    return (
+        f"a {kind.__name__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def _not_rows(rows: Any) -> str:
+    hint = ""
+    if isinstance(rows, str) or hasattr(rows, "__fspath__"):
+        hint = "; files are scored by `penstock score`"
+    elif isinstance(rows, Mapping):
+        hint = "; one record alone is a list of one dictionary"
+    return f"rows are a matrix, a pandas, polars or Arrow table, or a list of dictionaries, not {_kind(rows)}{hint}"

@@ -1,0 +1,84 @@
+"""Columns of text, as CSV has them: what a cell says is decided by the feature it is for."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from penstock.engine.codec.tables.arrow import arrow, column_of
+from penstock.engine.codec.tables.columns import Column, Distinct, FeatureColumns, Numbers
+from penstock.engine.features.signature import Feature
+
+missing_words: Final = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
+"""What stands for a missing number. In a category's column these are texts, apart from an empty cell without quotes."""
+
+_whole: Final = re.compile(r"[+-]?[0-9]+")
+_number: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_words: Final = {
+    "true": True,
+    "false": False,
+    "inf": float("inf"),
+    "-inf": float("-inf"),
+    "infinity": float("inf"),
+}
+
+
+def text_columns(batch: Any, plan: Sequence[FeatureColumns]) -> dict[str, Column]:
+    """The plan's columns of a pyarrow.RecordBatch whose columns are all strings; null is an empty cell."""
+    return {
+        name: _categories(column_of(batch.column(name)), place.feature)
+        if place.feature.kind == "category"
+        else _numbers(batch.column(name))
+        for place in plan
+        for name in place.names
+    }
+
+
+def _numbers(array: Any) -> Column:
+    pa = arrow("a CSV file")
+    import pyarrow.compute as pc
+
+    try:
+        numbers = pc.cast(array, pa.float64())
+    except pa.ArrowInvalid:
+        words = pc.is_in(array, value_set=pa.array(missing_words))
+        array = pc.if_else(words, pa.scalar(None, pa.string()), array)
+        try:
+            numbers = pc.cast(array, pa.float64())
+        except pa.ArrowInvalid:
+            texts = column_of(array)
+            assert isinstance(texts, Distinct)
+            return Distinct(values=[_as_number(text) for text in texts.values], codes=texts.codes)
+    missing = numbers.is_null().to_numpy(zero_copy_only=False) if numbers.null_count else None
+    return Numbers(values=numbers.fill_null(0.0).to_numpy(zero_copy_only=False), missing=missing)
+
+
+def _as_number(text: str) -> Any:
+    """The number or truth value that a cell holds; the text where it is none, which then is of a wrong type."""
+    plain = text.strip()
+    if _number.fullmatch(plain):
+        return float(plain)
+    return _words.get(plain.lower(), text)
+
+
+def _categories(column: Column, feature: Feature) -> Column:
+    """Texts by their names; where the table has numbers or booleans for names, what a cell writes otherwise stands for them."""
+    if not isinstance(column, Distinct):
+        return column
+    names = set(feature.categories)
+    numbers = any(_number.fullmatch(name) for name in names)
+    booleans = any(name.lower() in ("true", "false") for name in names)
+
+    def meant(text: str) -> Any:
+        plain = text.strip()
+        if text in names:
+            return text
+        if numbers and _whole.fullmatch(plain):
+            return int(plain)
+        if numbers and _number.fullmatch(plain):
+            number = float(plain)
+            return int(number) if number.is_integer() and abs(number) < 1 << 53 else number
+        return plain.lower() == "true" if booleans and plain.lower() in ("true", "false") else text
+
+    return Distinct(values=[meant(text) for text in column.values], codes=np.asarray(column.codes))

@@ -1,0 +1,1 @@
+"""A bundle in a Python process: the stream's own stages over rows in memory."""

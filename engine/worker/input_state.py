@@ -1,0 +1,77 @@
+"""What stands in the way of reading the input, told once when it begins, now and then while it lasts, and when it is over."""
+
+import logging
+from collections.abc import Mapping
+
+from penstock.engine.clock import Clock
+from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
+from penstock.engine.telemetry.metrics import Metrics
+from penstock.engine.telemetry.status import Wait
+from penstock.schemas.reading import Reading
+
+repeat_s = 60.0
+
+
+class InputState:
+    """Turns what the source knows of its reading into lines, metrics and places in /status. Polling thread only."""
+
+    def __init__(self, *, metrics: Metrics, events: EventLog, topic: str, clock: Clock) -> None:
+        self._metrics = metrics
+        self._events = events
+        self._topic = topic
+        self._clock = clock
+        self._unreadable = 0
+        self._recreations = 0
+        self._since: dict[tuple[Event, int], tuple[int, Repeated]] = {}  # since when, in wall time
+
+    def look(self, reading: Reading) -> list[Wait]:
+        """Once a second; what stands still because of it."""
+        self._metrics.unreadable_offsets.inc(reading.unreadable_offsets - self._unreadable)
+        self._unreadable = reading.unreadable_offsets
+        self._metrics.topic_recreations.inc(reading.recreations - self._recreations)
+        if reading.recreations > self._recreations:
+            self._events.note(
+                Event.TOPIC_RECREATED,
+                f"topic {self._topic} was deleted and made anew: it is read from its beginning",
+                level=logging.WARNING,
+            )
+        self._recreations = reading.recreations
+        self._metrics.stalled_partitions.set(len(reading.stalled_s))
+        self._metrics.open_transaction_offsets.set(sum(reading.open_transactions.values()))
+        texts: dict[tuple[Event, int], str] = {
+            (Event.INPUT_UNREADABLE, partition): text for partition, text in reading.doubts.items()
+        }
+        texts |= {
+            (
+                Event.INPUT_STALLED,
+                partition,
+            ): f"records wait, and nothing could be read for {seconds(stalled_s)}"
+            for partition, stalled_s in reading.stalled_s.items()
+        }
+        texts |= {
+            (
+                Event.OPEN_TRANSACTION,
+                partition,
+            ): f"{offsets:,} offsets wait for the end of a producer's transaction"
+            for partition, offsets in reading.open_transactions.items()
+        }
+        return self._tell(texts)
+
+    def _tell(self, texts: Mapping[tuple[Event, int], str]) -> list[Wait]:
+        now_s, now_ms = self._clock.monotonic_s(), self._clock.wall_ms()
+        for key in self._since.keys() - texts.keys():
+            since_ms, _ = self._since.pop(key)
+            self._events.note(
+                Event.INPUT_GOES_ON,
+                f"partition {key[1]} is read again after {seconds((now_ms - since_ms) / 1000)}",
+                level=logging.WARNING,
+            )
+        waits = []
+        for (event, partition), text in sorted(texts.items()):
+            since_ms, told = self._since.setdefault(
+                (event, partition), (now_ms, Repeated(first_s=repeat_s, max_s=repeat_s))
+            )
+            if told.add(1, now_s):
+                self._events.note(event, f"partition {partition}: {text}", level=logging.WARNING)
+            waits.append(Wait(partition=partition, since_ms=since_ms, reason=text))
+        return waits

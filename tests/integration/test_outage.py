@@ -1,0 +1,150 @@
+"""The cluster goes away and comes back, a worker is killed or stopped: how long it takes, and what is said of it."""
+
+import os
+import re
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.schemas.errors import PenstockError
+from tests.bundles import write_stump
+from tests.stream import Stream, children, event, event_schema, kill
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
+outage_s = float(os.environ.get("PENSTOCK_TEST_OUTAGE_S", "12"))
+"""The long run of the same test: 60 and more."""
+as_by_default = {"session.timeout.ms": 10_000, "transaction.timeout.ms": 10_000}
+per_s = 200
+
+OpenStream = Callable[..., Stream]
+
+
+@pytest.fixture
+def open_stream(tmp_path: Path) -> Iterator[OpenStream]:
+    """Makes a stream with the time-outs of the settings' defaults."""
+    write_stump(tmp_path / "model", input_schema=orjson.dumps(event_schema))
+    opened: list[Stream] = []
+
+    def make(servers: str, *, seconds: float, **kafka: Any) -> Stream:
+        stream = Stream(
+            tmp_path, servers, f"outage-{time.time_ns()}", tmp_path / "model", explained=False,
+            kafka={"client": as_by_default, "drain_budget_s": 3.0, **kafka},
+        )  # fmt: skip
+        opened.append(stream)
+        stream.feed([event(number) for number in range(round(per_s * seconds))], per_s=per_s)
+        return stream
+
+    yield make
+    for stream in opened:
+        stream.close()
+
+
+def committed(stream: Stream) -> int:
+    try:
+        return stream.committed()
+    except PenstockError:
+        return -1
+
+
+def until(met: Callable[[], bool], timeout_s: float) -> float:
+    """Seconds it took."""
+    began_s = time.monotonic()
+    while not met():
+        assert time.monotonic() - began_s < timeout_s
+        time.sleep(0.05)
+    return time.monotonic() - began_s
+
+
+def ready(stream: Stream) -> int:
+    (port,) = re.findall(r"metrics and health on http://127\.0\.0\.1:(\d+)", stream.said())
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+def test_after_an_outage_the_worker_is_back_at_once_and_says_what_happened(
+    open_stream: OpenStream, start_kafka: Callable[..., EmbeddedKafka], delivery: str
+) -> None:
+    broker = start_kafka()
+    stream = open_stream(broker.bootstrap_servers, seconds=outage_s + 25, delivery=delivery)
+    stream.start("a")
+    until(lambda: committed(stream) > per_s, 60)
+    assert ready(stream) == 200
+    broker.kill_node(1)
+    time.sleep(outage_s)
+    assert ready(stream) == 503
+    broker.start_node(1)
+    before = -1
+    up_s = time.monotonic()
+    while (before := committed(stream)) < 0:
+        time.sleep(0.05)
+    until(lambda: committed(stream) > before, 30)
+    took_s = time.monotonic() - up_s
+    print(f"{delivery}: {took_s:.1f} s after the cluster was back")
+    assert took_s < 6.0, stream.said()  # 1.5 to 3 on a quiet machine; a session would be 10
+    stream.wait(1.0, 120)
+    faults = stream.books().check(duplicates=delivery == "at_least_once", explained=False)
+    assert not faults
+    said = stream.said()
+    assert len(re.findall("has not answered since", said)) == 1
+    assert len(re.findall("answers again after", said)) == 1
+
+
+@pytest.mark.parametrize("after_s", [1.0, 8.0])
+def test_a_stop_while_the_cluster_is_away_takes_five_seconds(
+    open_stream: OpenStream, start_kafka: Callable[..., EmbeddedKafka], after_s: float
+) -> None:
+    """Before the worker knows that it is away, and after."""
+    broker = start_kafka()
+    stream = open_stream(broker.bootstrap_servers, seconds=10)
+    worker = stream.start("a")
+    until(lambda: committed(stream) > per_s, 60)
+    broker.kill_node(1)
+    time.sleep(after_s)
+    worker.send_signal(signal.SIGTERM)
+    began_s = time.monotonic()
+    assert worker.wait(30) == 0, stream.said()
+    took_s = time.monotonic() - began_s
+    print(f"stopped in {took_s:.1f} s")
+    assert took_s < 6.0  # 5 on a quiet machine
+
+
+def test_a_stop_in_the_first_second_is_no_failure(open_stream: OpenStream, kafka: str) -> None:
+    stream = open_stream(kafka, seconds=0.0)
+    for wait_s in (0.0, 0.3, 0.7):
+        worker = stream.start("a")
+        time.sleep(wait_s)
+        worker.send_signal(signal.SIGTERM)
+        began_s = time.monotonic()
+        assert worker.wait(30) == 0, stream.said()
+        assert time.monotonic() - began_s < 6.0
+
+
+def test_the_partitions_of_a_killed_worker_go_on_after_a_session(open_stream: OpenStream, kafka: str) -> None:
+    stream = open_stream(kafka, seconds=45)
+    first = stream.start("a")
+    until(lambda: committed(stream) > per_s, 60)
+    stream.start("b")
+    until(lambda: stream.said().count("assigned partitions") >= 2, 60)
+    before = stream.committed_by_partition()
+    for pid in (first.pid, *children(first)):
+        kill(pid)
+    took_s = until(lambda: all(o > before[p] for p, o in stream.committed_by_partition().items()), 60)
+    print(f"every partition moved {took_s:.1f} s after the kill")
+    assert took_s < 10.0 + 3.0 + 3.0, (
+        stream.said()
+    )  # the session and three seconds; a slow machine gets three more
+    stream.wait(1.0, 120)
+    stream.await_readers(20)
+    assert not stream.books().check(explained=False)

@@ -1,0 +1,328 @@
+"""Every state change has its line, its count, its place in /status, and its row in docs/operations.md."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from penstock.engine.pipeline.batcher import Batch, CloseReason, Poll
+from penstock.engine.pipeline.compute import Finished, Held
+from penstock.engine.pipeline.hooks import Waiting
+from penstock.engine.pipeline.ledger import Ledger
+from penstock.engine.pipeline.scorer import Outcome
+from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
+from penstock.engine.telemetry.metrics import Metrics
+from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState
+from penstock.engine.worker.telemetry import Observer
+from penstock.schemas.reasons import Reason, Stage
+from penstock.schemas.records import Records, Rejection
+from tests.clocks import HandClock as StillClock
+
+root = Path(__file__).parents[3]
+
+
+class HandClock(StillClock):
+    """Its wall clock goes along."""
+
+    def wall_ms(self) -> int:
+        return round(self.now_s * 1000)
+
+
+nothing = Waiting(batcher=0, compute=0, delivery=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """penstock.engine.pipeline.hooks.Contact as a test sets it."""
+
+    address: str = "kafka:9092"
+    answer_age_s: float = 0.1
+    fault: str = ""
+    partitions: int | None = 2
+    members: str = ""
+
+
+class House:
+    """A worker's telemetry with everything around it in hand."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.clock.now_s = 1000.0
+        self.metrics = Metrics(CollectorRegistry())
+        logger = logging.getLogger("penstock.worker")
+        count = self.metrics.events
+        self.events = EventLog(
+            logger=logger, count=lambda event: count.labels(event=event).inc(), clock=self.clock
+        )
+        self.board = StatusBoard(
+            worker="w", group="g", topic="in", clock=self.clock, rows_max=8, events=self.events.newest
+        )
+        self.board.verified(ModelIdentity(name="m", version="1", digest="d", device="cpu"))
+        self.board.set_state(WorkerState.JOINING)
+        self.contact, self.member, self.ends = Known(), True, {0: 10, 1: 10}
+        self.hooks = Observer(
+            metrics=self.metrics, board=self.board, clock=self.clock, topic="in", ends=lambda _: self.ends,
+            report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events,
+            contact=lambda _: self.contact, member=lambda: self.member,
+        )  # fmt: skip
+        self.ledger = Ledger()
+
+    def turns(self, seconds_: float, waiting: Waiting = nothing) -> None:
+        for _ in range(round(seconds_)):
+            self.clock.sleep(1.01)
+            if self.contact.fault:
+                self.contact = replace(self.contact, answer_age_s=self.contact.answer_age_s + 1.01)
+            self.hooks.turn(ledger=self.ledger, waiting=waiting)
+
+    def assign(self, *partitions: int) -> None:
+        self.ledger.assign(partitions)
+        self.hooks.rebalanced(assigned=self.ledger.assigned())
+
+    def give_up(self, *partitions: int, lost: bool = False) -> None:
+        self.ledger.revoke(partitions)
+        self.hooks.rebalanced(assigned=self.ledger.assigned(), lost=lost)
+
+    def away(self) -> None:
+        self.contact = Known(fault="connection refused")
+
+    def deliver(self, *reasons: Reason, timestamp_ms: int = 0) -> None:
+        count = max(len(reasons), 1)
+        records = Records(
+            topic="in", partitions=np.zeros(count, np.int32), offsets=np.arange(5, 5 + count, dtype=np.int64),
+            timestamps_ms=np.full(count, timestamp_ms, np.int64), keys=[None] * count, values=[b""] * count,
+        )  # fmt: skip
+        span = self.ledger.open(partition=0, first=5, next=5 + count, oldest_timestamp_ms=0)
+        rejections = tuple(
+            Rejection(index=index, stage=Stage.DECODE, reason=reason, detail="a detail")
+            for index, reason in enumerate(reasons)
+        )
+        outcome = Outcome(
+            outgoing=(), predicted=count - len(reasons), explained=0, skipped=0, rejections=rejections,
+            bad=np.zeros(count, np.bool_), stage_s={},
+        )  # fmt: skip
+        poll = Poll(records=records, spans=(span,), polled_at_s=0.0)
+        batch = Batch(polls=(poll,), generation=0, reason=CloseReason.IDLE)
+        done = Finished(batch=batch, outcome=outcome, error=None, busy_s=0.001)
+        self.hooks.delivered([done], took_s=0.01)
+        self.ledger.revoke([0])
+        self.ledger.assign([0])
+
+
+def _kafka_back(house: House) -> None:
+    house.away()
+    house.turns(8)
+    house.contact = Known()
+    house.turns(1)
+
+
+def _joining(house: House) -> None:
+    house.member = False
+    house.contact = Known(members="the group is preparing_rebalance; other members: other on 10.0.0.7")
+    house.turns(12)
+
+
+def _new_partitions(house: House) -> None:
+    house.turns(1)
+    house.contact = Known(partitions=4)
+    house.turns(1)
+
+
+def _assigned(house: House) -> None:
+    house.assign(0, 1)
+    house.turns(2)
+
+
+def _revoked(house: House) -> None:
+    house.assign(0, 1)
+    house.give_up(1)
+
+
+def _partitions_lost(house: House) -> None:
+    house.assign(0, 1)
+    house.give_up(0, 1, lost=True)
+
+
+def _goes_on(house: House) -> None:
+    house.assign(0, 1)
+    house.hooks.holding({1: Held(reason="the registry answered 500")})
+    house.turns(5)
+    house.hooks.holding({})
+
+
+def _kafka_lost(house: House) -> None:
+    house.away()
+    house.turns(8, Waiting(batcher=4, compute=2, delivery=1))
+
+
+ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
+    Event.MODEL_LOADED: (
+        lambda house: house.events.note(Event.MODEL_LOADED, "model m 1, digest d, is verified and warm"),
+        "digest d", logging.INFO,
+    ),  # that a start says so is proved in test_hot_path.py
+    Event.JOINING: (_joining, "joining the group for 1. s: .* other on 10.0.0.7", logging.WARNING),
+    Event.ASSIGNED: (_assigned, "assigned partitions 0, 1 of in; 2 owned now", logging.INFO),
+    Event.REVOKED: (_revoked, "gave back partitions 1 of in; 1 owned now", logging.INFO),
+    Event.PARTITIONS_LOST: (_partitions_lost, "lost partitions 0, 1 of in", logging.WARNING),
+    Event.FIRST_RECORD: (
+        lambda house: (house.assign(0), house.deliver())[1], "partition 0, offset 5", logging.INFO
+    ),
+    Event.NEW_PARTITIONS: (_new_partitions, "has 4 partitions now, 2 before", logging.WARNING),
+    Event.KAFKA_LOST: (
+        _kafka_lost, "Kafka at kafka:9092 has not answered since 00:16:.. UTC: connection refused; 7 records", logging.WARNING,
+    ),
+    Event.KAFKA_BACK: (_kafka_back, "Kafka at kafka:9092 answers again after [89] s", logging.WARNING),
+    Event.REJECTED: (
+        lambda house: (house.assign(0), house.deliver(Reason.CORRUPT))[1],
+        "the first record rejected for corrupt: partition 0, offset 5: a detail", logging.WARNING,
+    ),
+    Event.PARTITION_WAITS: (
+        lambda house: (house.assign(0, 1), house.hooks.holding({1: Held(reason="HTTP 429")}))[1],
+        "partition 1 waits: HTTP 429; other partitions go on", logging.WARNING,
+    ),
+    Event.PARTITION_GOES_ON: (_goes_on, "partition 1 goes on after 5 s", logging.WARNING),
+    Event.PARTITION_STOPPED: (
+        lambda house: (house.assign(0, 1), house.hooks.holding({1: Held(reason="all bad", stopped=True)}))[1],
+        "partition 1 is stopped: all bad", logging.ERROR,
+    ),
+    Event.DRAINING: (lambda house: house.hooks.draining(), "asked to stop", logging.INFO),
+    Event.STOPPED: (lambda house: house.hooks.stopped(unfinished=0), "stopped with nothing unfinished", logging.INFO),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("event", list(Event))
+def test_each_event_has_its_line_its_metric_its_place_in_the_status_and_its_row(
+    event: Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "penstock.worker")
+    house = House()
+    provoke, said, level = ways[event]
+    provoke(house)
+    lines = [record for record in caplog.records if re.search(said, record.getMessage())]
+    assert [record.levelno for record in lines] == [level], caplog.text
+    assert house.metrics.registry.get_sample_value("penstock_events_total", {"event": event}) == 1
+    status = json.loads(json.dumps(house.board.status().as_dict()))
+    assert [each["event"] for each in status["events"]].count(event) == 1
+    table = (root / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert len(re.findall(rf"^\| `{event}` \|", table, re.MULTILINE)) == 1
+
+
+def test_with_the_cluster_away_the_worker_is_not_ready_and_claims_no_lag() -> None:
+    house = House()
+    house.assign(0, 1)
+    house.turns(1)
+    value = house.metrics.registry.get_sample_value
+    place = {"topic": "in", "partition": "0"}
+    assert house.board.ready().ok
+    assert value("penstock_lag_seconds", place) == 0
+    house.away()
+    house.turns(7)
+    assert value("penstock_broker_reachable") == 0
+    assert (value("penstock_broker_answer_age_seconds") or 0) > 5
+    assert math.isnan(value("penstock_lag_seconds", place) or 0)
+    assert math.isnan(value("penstock_lag_records", place) or 0)
+    kafka = house.board.status().kafka
+    assert kafka is not None
+    assert (kafka.reachable, kafka.fault) == (False, "connection refused")
+    assert house.board.ready().ok  # for 10 s the pod stays where it is
+    house.turns(5)
+    assert "kafka:9092 has not answered" in house.board.ready().reason
+    assert house.board.live().ok  # to kill it would not bring the cluster back
+    house.contact = Known()
+    house.turns(1)
+    assert house.board.ready().ok
+    assert value("penstock_broker_reachable") == 1
+
+
+def test_an_end_that_is_not_known_is_no_lag_of_nothing() -> None:
+    house = House()
+    house.ends = {1: 10}
+    house.assign(0, 1)
+    house.turns(1)
+    value = house.metrics.registry.get_sample_value
+    assert math.isnan(value("penstock_lag_seconds", {"topic": "in", "partition": "0"}) or 0)
+    assert value("penstock_lag_seconds", {"topic": "in", "partition": "1"}) == 0
+
+
+def test_a_worker_that_is_put_out_of_its_group_is_joining_again() -> None:
+    house = House()
+    house.assign(0)
+    house.turns(1)
+    house.member = False
+    house.give_up(0, lost=True)
+    house.turns(1)
+    assert house.board.state is WorkerState.JOINING
+    assert not house.board.ready().ok
+    house.member = True
+    house.turns(1)
+    assert house.board.ready().reason.startswith("running as a spare")
+
+
+def test_when_every_partition_waits_the_worker_is_not_ready_and_the_status_says_for_what() -> None:
+    house = House()
+    house.assign(0, 1)
+    house.hooks.holding({0: Held(reason="HTTP 500")})
+    house.turns(1)
+    assert house.board.ready().ok
+    assert [(wait.partition, wait.reason) for wait in house.board.status().waits_for] == [(0, "HTTP 500")]
+    house.hooks.holding({0: Held(reason="HTTP 500"), 1: Held(reason="HTTP 429")})
+    assert not house.board.ready().ok
+    value = house.metrics.registry.get_sample_value
+    assert value("penstock_held_partitions", {"state": "waits"}) == 2
+
+
+def test_a_wait_is_told_of_once_a_minute_and_a_refusal_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "penstock.worker")
+    house = House()
+    house.assign(0)
+    house.hooks.holding({0: Held(reason="HTTP 401", someone_must_act=True)})
+    house.turns(125)
+    waits = [record for record in caplog.records if "partition 0 waits" in record.getMessage()]
+    assert [record.levelno for record in waits] == [logging.ERROR] * 3
+
+
+def test_a_healthy_hour_and_one_full_of_bad_records_log_at_most_twenty_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "penstock.worker")
+    house = House()
+    house.assign(0, 1)
+    for _ in range(600):
+        house.turns(6)
+        house.deliver(Reason.CORRUPT, Reason.NULL_VALUE)
+    assert len(caplog.records) <= 20, caplog.text
+    told = [int(count) for count in re.findall(r"(\d+) more records rejected for corrupt", caplog.text)]
+    assert told
+    assert max(told) > 100  # counted, not only sampled
+
+
+def test_one_time_stamp_of_1970_does_not_ruin_the_sum() -> None:
+    house = House()
+    house.clock.wall_ms = lambda: 1_800_000_000_000  # type: ignore[method-assign]
+    house.assign(0)
+    house.deliver(timestamp_ms=0)
+    house.deliver(timestamp_ms=1_799_999_999_000)
+    value = house.metrics.registry.get_sample_value
+    assert value("penstock_end_to_end_seconds_sum") == 1.0
+    assert value("penstock_end_to_end_seconds_count") == 1
+    assert value("penstock_end_to_end_left_out_total") == 1
+
+
+def test_repeated_things_are_told_at_growing_intervals_and_none_is_left_uncounted() -> None:
+    repeated = Repeated(first_s=60, max_s=600)
+    told = [(second, count) for second in range(3600) if (count := repeated.add(1, float(second)))]
+    assert [second for second, _ in told] == [0, 60, 180, 420, 900, 1500, 2100, 2700, 3300]
+    assert sum(count for _, count in told) == 3301
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "said"), [(0.4, "0 s"), (119, "119 s"), (190, "3 min 10 s"), (7500, "2 h 5 min")]
+)
+def test_durations_are_said_as_people_say_them(duration_s: float, said: str) -> None:
+    assert seconds(duration_s) == said
