@@ -105,7 +105,7 @@ def prepare(request: Request) -> Prepared:
     if request.output == "all":
         raise ConfigError("--output all is for the stream: name one output here")
     bundle = Bundle.load(request.bundle)
-    files = find_files(request.input)
+    files = find_files(request.input, request.input_format)
     kind = format_of(files, request.input_format)
     places = _places(request)
     _check_free(places, request.overwrite)

@@ -95,7 +95,7 @@ class RowDecoder:
         self._record_bytes_max = record_bytes_max
         self._skips_empty = skips_empty
         self._policies = FeaturePolicies(signature, self.counts)
-        self._empty = np.empty((0, signature.width), dtype=signature.dtype)
+        self._empty = np.empty((0, signature.width), dtype=signature.record_dtype)
         self._compiled: OrderedDict[bytes, Rows | RecordError] = OrderedDict()
 
     def decode(self, records: Records) -> Decoded:
@@ -297,7 +297,7 @@ class _PassedOver:
     """Reads nothing of records of another type."""
 
     def __init__(self, signature: Signature) -> None:
-        self._empty = np.empty((0, signature.width), dtype=signature.dtype)
+        self._empty = np.empty((0, signature.width), dtype=signature.record_dtype)
 
     def read(self, values: Sequence[bytes]) -> tuple[NDArray[np.generic], NDArray[np.int64], Faults]:
         """No row and no fault."""

@@ -37,7 +37,7 @@ class JsonRows:
         """`nan`: what the literals NaN and Infinity become in a feature's field, a fault or (missing) the number meant;
         `confluent_header`: values begin with a zero byte and a schema id, which is not looked up."""
         self._width = signature.width
-        self._dtype = signature.dtype
+        self._dtype = signature.record_dtype
         self._objects = ObjectRows(signature, refuses_empty=refuses_empty)
         self._nan: Nan = nan
         self._confluent_header = confluent_header

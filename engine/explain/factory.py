@@ -71,7 +71,7 @@ def _chosen(
             return found
     from penstock.engine.explain.sampled.explainer import SampledExplainer
 
-    return SampledExplainer(model, bundle.signature, bundle.background, settings)
+    return SampledExplainer(model, bundle.signature, bundle.background, settings, meanings=_meanings(bundle))
 
 
 def _on_device(
@@ -125,7 +125,11 @@ def _lime(bundle: "Bundle", model: "Model", settings: "ExplainSettings") -> "Exp
             return LimeTreeExplainer(
                 forest_of(bundle), bundle.signature, bundle.background, output=settings.output
             )
-    return LimeExplainer(model, bundle.signature, bundle.background, settings)
+    return LimeExplainer(model, bundle.signature, bundle.background, settings, meanings=_meanings(bundle))
+
+
+def _meanings(bundle: "Bundle") -> dict[str, str]:
+    return {output.name: output.meaning for output in bundle.outputs}
 
 
 def _golden_answers(bundle: "Bundle") -> "Predictions":

@@ -1,4 +1,5 @@
-"""What becomes of missing values, infinities and unseen categories: each feature's policy, over whole columns."""
+"""What becomes of missing values, infinities and unseen categories: each feature's policy, over whole columns; then the
+numbers are narrowed to what the model takes."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -6,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.features.narrowing import Narrowing
 from penstock.engine.features.signature import Signature
 from penstock.engine.features.value_counts import ValueCounts
 from penstock.schemas.reasons import Reason, Stage
@@ -28,6 +30,7 @@ class FeaturePolicies:
         """`counts` is told of every batch, as it was read."""
         self._counts = counts
         owners = signature.column_features
+        self._narrowing = Narrowing(signature)
         self._columns = signature.columns
         self._strict = _columns(feature.missing != "nan" for feature in owners)
         self._bounded = _columns(feature.infinite == "reject" for feature in owners)
@@ -41,11 +44,12 @@ class FeaturePolicies:
     def apply(
         self, matrix: NDArray[np.generic], rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.generic], NDArray[np.int64], list[Rejection]]:
-        """The rows that pass, where they stand, and a rejection for each that does not.
+        """The rows that pass, as the model takes them (Signature.dtype), where they stand, and a rejection for each that
+        does not.
 
-        `matrix` (R, F) is changed in place: NaN is missing, and `unseen_code` in a category's column is an unseen category;
-        afterwards replacements stand there. `rows` (R,) are the records' places. A record with several faults is
-        rejected for the one in its first column.
+        `matrix` (R, F), of Signature.record_dtype, is changed in place: NaN is missing, and `unseen_code` in a category's
+        column is an unseen category; afterwards replacements stand there. `rows` (R,) are the records' places. A record
+        with several faults is rejected for the one in its first column.
         """
         if self._counts is not None:
             self._counts.count_missing(matrix)
@@ -59,6 +63,7 @@ class FeaturePolicies:
                 at_rows, at_columns = np.nonzero(where)
                 faults[at_rows, columns[at_columns]] = fault + 1
 
+        self._narrowing.mark(matrix)
         if len(self._strict):
             missing = np.isnan(_part(matrix, self._strict))
             if missing.any():
@@ -76,7 +81,7 @@ class FeaturePolicies:
                 mark(unseen & self._unseen_rejects[self._categories], self._categories, 2)
                 _replace(matrix, unseen, self._categories, self._unseen_fill)
         if faults is None:
-            return matrix, rows, []
+            return self._narrowing.narrow(matrix), rows, []
         return self._without(matrix, rows, faults)
 
     def _without(
@@ -91,7 +96,7 @@ class FeaturePolicies:
             rejections.append(
                 Rejection(index=int(rows[row]), stage=Stage.VALIDATE, reason=reason, detail=detail)
             )
-        return matrix[~bad], rows[~bad], rejections
+        return self._narrowing.narrow(matrix[~bad]), rows[~bad], rejections
 
 
 def _columns(chosen: Iterable[bool]) -> NDArray[np.intp]:

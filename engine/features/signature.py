@@ -39,6 +39,8 @@ class Feature:
     infinite: Literal["pass", "reject"] = "reject"
     unseen: Literal["nan", "reject"] | int = "nan"
     """A category that is not in the table: missing, the record set aside, or this code."""
+    sentinel: float | None = None
+    """A number that stands for a missing value (XGBoost's `missing=-999`), compared in float32; none of a category."""
 
     def __post_init__(self) -> None:
         if not self.field:
@@ -53,6 +55,10 @@ class Feature:
             raise ConfigError(f"feature {self.name} of kind {self.kind} cannot be {self.width} columns wide")
         if self.infinite not in ("pass", "reject"):
             raise ConfigError(f"feature {self.name}: infinite is pass or reject, not {self.infinite}")
+        if self.sentinel is not None and (self.kind == "category" or not math.isfinite(self.sentinel)):
+            raise ConfigError(
+                f"feature {self.name}: sentinel is a finite number, and none of a category, not {self.sentinel}"
+            )
         self._check_category()
 
     def _check_category(self) -> None:
@@ -153,6 +159,9 @@ class Signature:
 
     features: tuple[Feature, ...]
     inputs: tuple[ModelInput, ...]
+    cuts: tuple[tuple[float, ...], ...] = ()
+    """For each column the thresholds, ascending, that the original compares in double precision while the graph compares
+    float32 (penstock.engine.features.narrowing keeps every value on its side of each); empty where there is no such column."""
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
@@ -173,6 +182,18 @@ class Signature:
         if place != len(columns):
             raise ConfigError(f"the inputs take {place} columns, the features have {len(columns)}")
         self._check_feeds()
+        self._check_cuts()
+
+    def _check_cuts(self) -> None:
+        if not self.cuts:
+            return
+        if len(self.cuts) != self.width or self.dtype != np.float32:
+            raise ConfigError("cuts are one list for each column, of a model whose inputs are float32")
+        for feature, cuts in zip(self.column_features, self.cuts, strict=True):
+            if feature.kind == "category" and cuts:
+                raise ConfigError(f"feature {feature.name} is a category and has cuts")
+            if (np.diff(cuts) <= 0).any() or np.isnan(cuts).any():
+                raise ConfigError(f"the cuts of feature {feature.name} are not ascending")
 
     def _check_feeds(self) -> None:
         owners = self.column_features
@@ -211,11 +232,17 @@ class Signature:
         narrow = all(model_input.dtype in ("float32", "string", "bool") for model_input in self.inputs)
         return np.dtype(np.float32 if narrow else np.float64)
 
+    @property
+    def record_dtype(self) -> np.dtype[np.generic]:
+        """What records are read into: float64 where the model tells doubles apart (an input, or cuts), else float32."""
+        return np.dtype(np.float64) if self.cuts else self.dtype
+
     def to_json(self) -> dict[str, Any]:
         """As it stands in a manifest."""
         return {
             "features": [_feature_json(feature) for feature in self.features],
             "inputs": [asdict(model_input) for model_input in self.inputs],
+            "cuts": [list(column) for column in self.cuts],
         }
 
     @staticmethod
@@ -224,6 +251,7 @@ class Signature:
         return Signature(
             features=tuple(feature_from_json(item) for item in _items(tree, "features")),
             inputs=tuple(_input_from_json(item) for item in _items(tree, "inputs")),
+            cuts=tuple(_cuts_from_json(item) for item in _items(tree, "cuts")),
         )
 
 
@@ -235,6 +263,8 @@ def _feature_json(feature: Feature) -> dict[str, Any]:
         "missing": feature.missing,
         "infinite": feature.infinite,
     }
+    if feature.sentinel is not None:
+        tree["sentinel"] = feature.sentinel
     if feature.kind == "vector":
         tree["width"] = feature.width
     if feature.kind == "category":
@@ -245,7 +275,7 @@ def _feature_json(feature: Feature) -> dict[str, Any]:
 
 def feature_from_json(tree: Any) -> Feature:
     """One feature as a manifest or a features file describes it. Raises ConfigError."""
-    allowed = {"name", "field", "kind", "width", "categories", "missing", "infinite", "unseen"}
+    allowed = {"name", "field", "kind", "width", "categories", "missing", "infinite", "unseen", "sentinel"}
     if not isinstance(tree, Mapping) or not {"name", "kind"} <= set(tree) <= allowed:
         raise ConfigError(
             f"a feature is an object of name, kind and perhaps {', '.join(sorted(allowed - {'name', 'kind'}))}"
@@ -260,6 +290,7 @@ def feature_from_json(tree: Any) -> Feature:
         and all(isinstance(category, str) for category in categories)
         and type(missing) in (str, int, float)
         and type(unseen) in (str, int)
+        and type(tree.get("sentinel")) in (int, float, type(None))
     )
     if not typed:
         raise ConfigError(f"feature {tree['name']} has a member of the wrong type")
@@ -275,6 +306,12 @@ def _input_from_json(tree: Any) -> ModelInput:
     ):
         raise ConfigError("a model input is an object of name, dtype, start and width")
     return ModelInput(**tree)
+
+
+def _cuts_from_json(column: Any) -> tuple[float, ...]:
+    if not isinstance(column, list) or any(type(cut) not in (int, float) for cut in column):
+        raise ConfigError("the cuts of a column are not a list of numbers")
+    return tuple(float(cut) for cut in column)
 
 
 def _items(tree: Mapping[str, Any], name: str) -> list[Any]:

@@ -6,6 +6,12 @@ from numpy.typing import NDArray
 def instruction_set() -> str:
     """avx512, avx2 or plain."""
 
+class Narrower:
+    def __init__(
+        self, offsets: NDArray[np.int32], cuts: NDArray[np.float64], levels: NDArray[np.float32]
+    ) -> None: ...
+    def narrow(self, rows: NDArray[np.float64]) -> NDArray[np.float32]: ...
+
 class Arrays:
     def __init__(
         self,

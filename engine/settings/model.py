@@ -72,20 +72,35 @@ def _address(url: str) -> str:
 class SecuritySettings(Section):
     """How to reach the brokers; secrets come from files (`*_file`) or the environment."""
 
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = "PLAINTEXT"
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    certificate_file: Path | None = None
-    key_file: Path | None = None
-    key_password: SecretStr | None = None
-    oauth_token_url: Annotated[str, AfterValidator(_address)] | None = None
-    oauth_client_id: str | None = None
-    oauth_client_secret: SecretStr | None = None
-    oauth_client_secret_file: Path | None = None
-    oauth_scope: str | None = None
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = Field(
+        "PLAINTEXT", description="how the brokers are spoken to: plain, over TLS, or with a login (SASL)"
+    )
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        None, description="of the login; required with SASL"
+    )
+    username: str | None = Field(None, description="of PLAIN and SCRAM")
+    password: SecretStr | None = Field(
+        None, description="of PLAIN and SCRAM; better from a file or the environment"
+    )
+    password_file: Path | None = Field(
+        None, description="file that holds the password; a line end at its end is not part of it"
+    )
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authorities that may have signed the brokers' certificates; default: the system's",
+    )
+    certificate_file: Path | None = Field(None, description="PEM file of the client's certificate, for mTLS")
+    key_file: Path | None = Field(None, description="PEM file of the certificate's private key")
+    key_password: SecretStr | None = Field(None, description="of the private key")
+    oauth_token_url: Annotated[str, AfterValidator(_address)] | None = Field(
+        None, description="where tokens are asked for (client credentials)"
+    )
+    oauth_client_id: str | None = Field(None, description="who asks for the token")
+    oauth_client_secret: SecretStr | None = Field(
+        None, description="its secret; better from a file or the environment"
+    )
+    oauth_client_secret_file: Path | None = Field(None, description="file that holds the client's secret")
+    oauth_scope: str | None = Field(None, description="scopes to ask for, separated by spaces")
 
     @model_validator(mode="after")
     def _complete(self) -> "SecuritySettings":
@@ -129,7 +144,10 @@ class KafkaSettings(Section):
     group: str = Field(
         min_length=1, max_length=200, description="consumer group; also the prefix of the transactional ids"
     )
-    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    delivery: Literal["exactly_once", "at_least_once"] = Field(
+        "exactly_once",
+        description="exactly_once: results and offsets in one transaction; at_least_once: faster, a crash repeats records",
+    )
     protocol: Literal["classic", "consumer"] = Field(
         "classic",
         description="group protocol: classic (cooperative rebalancing) or consumer (KIP-848, Kafka 4)",
@@ -139,7 +157,7 @@ class KafkaSettings(Section):
     )
     security: SecuritySettings = SecuritySettings()
     client: Annotated[dict[str, str | int | float | bool], AfterValidator(_allowed)] = Field(
-        default_factory=dict
+        default_factory=dict, description="properties of librdkafka, for what the keys above do not say"
     )
     drain_budget_s: float = Field(
         3.0,
@@ -155,11 +173,16 @@ class RegistrySettings(Section):
     url: Annotated[str, AfterValidator(_address)] = Field(
         pattern=r"^https?://", description="without a name and a password: username and password are for them"
     )
-    username: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    timeout_s: float = Field(3.0, gt=0, le=30)
+    username: str | None = Field(None, description="for basic authentication")
+    password: SecretStr | None = Field(
+        None, description="for basic authentication; better from a file or the environment"
+    )
+    password_file: Path | None = Field(None, description="file that holds the password")
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authorities that may have signed the registry's certificate; default: the system's",
+    )
+    timeout_s: float = Field(3.0, gt=0, le=30, description="how long one answer may take")
 
 
 class JsonSettings(Section):
@@ -174,8 +197,10 @@ class JsonSettings(Section):
 class InputSettings(Section):
     """What arrives."""
 
-    topic: str = Field(min_length=1, max_length=249, pattern=r"^[a-zA-Z0-9._-]+$")
-    format: Literal["avro", "json"] = "avro"
+    topic: str = Field(
+        min_length=1, max_length=249, pattern=r"^[a-zA-Z0-9._-]+$", description="the topic with the records"
+    )
+    format: Literal["avro", "json"] = Field("avro", description="of the records' values")
     record_schema: Path | None = Field(
         None, alias="schema", description="the reader's .avsc; default: the bundle's input schema"
     )
@@ -198,7 +223,9 @@ class InputSettings(Section):
         "reject",
         description="what a record becomes that holds none of the model's fields, not even as null: a dead letter, nothing (counted as skipped), or a prediction from missing values alone",
     )
-    record_bytes_max: int = Field(1 << 20, ge=16, le=64 << 20)
+    record_bytes_max: int = Field(
+        1 << 20, ge=16, le=64 << 20, description="a longer record is a dead letter of reason record_too_long"
+    )
     null_value: Literal["dead_letter", "skip"] = Field(
         "dead_letter", description="what a record without a value becomes"
     )
@@ -234,7 +261,7 @@ class DeadLetterSettings(Section):
     share_max: float = Field(
         0.5, gt=0, le=1, description="stop when more than this share of the last `window` records is bad"
     )
-    window: int = Field(10_000, ge=100, le=10_000_000)
+    window: int = Field(10_000, ge=100, le=10_000_000, description="records that share_max is of")
 
 
 class TrustSettings(Section):
@@ -262,14 +289,18 @@ class TrustSettings(Section):
 class ModelSettings(Section):
     """Which bundle, and where it runs."""
 
-    path: Path
+    path: Path = Field(description="folder of the bundle that `penstock package` wrote")
     digest: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
         description="digest of the bundle, as `penstock check` prints it: another bundle is refused; null: whatever is there at the start",
     )
     trust: TrustSettings = TrustSettings()
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto: the first GPU where the model runs faster there, else the CPU; cpu; cuda:0 for a GPU by number, an error where it is not",
+    )
     runtime: Literal["auto", "onnxruntime", "native"] = Field("auto", description="native: our tree kernel")
     threads: int = Field(
         1, ge=1, le=64, description="threads inside one session; 1 keeps scores the same to the bit"
@@ -297,8 +328,18 @@ class ModelSettings(Section):
 class ObjectiveSettings(Section):
     """What a user wants of the batching."""
 
-    latency_slo_ms: float = Field(50.0, gt=0, le=60_000)
-    batch_rows_max: int = Field(4096, ge=1, le=65_536)
+    latency_slo_ms: float = Field(
+        50.0,
+        gt=0,
+        le=60_000,
+        description="time that a batch may take from its first record to its results; batches grow while the measured cost keeps to it",
+    )
+    batch_rows_max: int = Field(
+        4096,
+        ge=1,
+        le=65_536,
+        description="records of a batch at the most; also how many are prepared for at warm-up",
+    )
 
 
 def _policy(text: str) -> str:
@@ -345,20 +386,25 @@ class ExplainSettings(Section):
 class HttpSettings(Section):
     """Metrics, health and status; each worker listens on the ports after this one."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(9464, ge=0, le=65_535)
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(
+        9464,
+        ge=0,
+        le=65_535,
+        description="of /metrics, /live, /ready and /status; each worker takes one of the ports after it; 0: free ports",
+    )
 
 
 class ScalingSettings(Section):
     """The scaler's one objective and its bounds."""
 
     max_age_s: float = Field(30.0, gt=0, description="no unfinished record should become older than this")
-    min_replicas: int = Field(0, ge=0, le=10_000)
-    max_replicas: int = Field(16, ge=1, le=10_000)
-    host: str = "127.0.0.1"
+    min_replicas: int = Field(0, ge=0, le=10_000, description="never fewer; 0 lets KEDA stop all of them")
+    max_replicas: int = Field(16, ge=1, le=10_000, description="never more")
+    host: str = Field("127.0.0.1", description="address that the gRPC port listens on; 0.0.0.0 for all")
     port: int = Field(9090, ge=0, le=65_535, description="KEDA external-push gRPC port")
     certificate_file: Path | None = Field(None, description="PEM; with key_file, the gRPC port speaks TLS")
-    key_file: Path | None = None
+    key_file: Path | None = Field(None, description="PEM file of the certificate's private key")
     client_ca_file: Path | None = Field(None, description="PEM; clients must show a certificate it signed")
 
     @model_validator(mode="after")
@@ -383,7 +429,9 @@ class Settings(Section):
     model: ModelSettings
     objective: ObjectiveSettings = ObjectiveSettings()
     explain: ExplainSettings = ExplainSettings()
-    workers: int = Field(1, ge=1, le=256)
+    workers: int = Field(
+        1, ge=1, le=256, description="worker processes of this supervisor, each a member of the group"
+    )
     http: HttpSettings = HttpSettings()
     scaling: ScalingSettings = ScalingSettings()
 

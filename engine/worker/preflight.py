@@ -1,5 +1,6 @@
 """What would be refused at start, found before it: settings, bundle, device, contracts, topics, permissions, registry."""
 
+import resource
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from penstock.engine.codec.decode import RowDecoder, SchemaStore, make_decoder
 from penstock.engine.codec.framing import Schema
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.runtime.cache import check_alone
 from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
 from penstock.engine.pipeline.batcher import rows_within_objective, share_of_objective_s
@@ -103,6 +105,14 @@ def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
         findings.look("explanations", lambda: _explanations(settings, found, opened, clock))
     if not findings.faults:
         findings.look("rehearsal", lambda: _rehearsal(settings, findings, found, opened, clock))
+    findings.look("memory", lambda: _memory(found))
+
+
+def _memory(bundle: Bundle) -> str:
+    """What a worker needs, estimated, and what this process has needed so far for the same work."""
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    needed = as_text(worker_bytes(bundle))
+    return f"a worker needs about {needed} by the size of the model; this check has taken {as_text(peak_kib << 10)}"
 
 
 def check_kafka(settings: Settings, findings: Findings) -> None:

@@ -1,17 +1,21 @@
 """The README's commands: each is run here or is what CI itself runs."""
 
-import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.engine.cli.main import commands as all_commands
 from penstock.engine.settings.model import parse_settings
+from tests.example_readmes import Service
 
 root = Path(__file__).parents[2]
 readme = (root / "README.md").read_text(encoding="utf-8")
@@ -34,22 +38,64 @@ def penstock(*words: str, cwd: Path, timeout_s: float = 120.0) -> "subprocess.Co
 by_ci = {"make test"}  # .ci/run
 by_other_tests = {
     "make demo": "tests/integration/test_demo.py",
-    "penstock run penstock.yaml": "tests/integration/test_chaos.py",
-    "penstock lag penstock.yaml": "tests/integration/test_lag_and_scaler.py",
-    "penstock dlq list penstock.yaml": "tests/integration/test_dead_letters_kafka.py",
-}
-here = {
-    "penstock package model.txt --out models/fraud --background train.parquet",
-    "penstock explain models/fraud --row record.json",
-    "penstock check penstock.yaml",
+    "penstock broker --port 9092 --topic transactions": "tests/integration/test_embedded_kafka.py",
 }
 
 
-def test_every_command_of_the_readme_is_run_somewhere() -> None:
-    assert set(commands()) == by_ci | set(by_other_tests) | here
+def test_what_is_not_run_here_is_run_elsewhere() -> None:
+    assert by_ci | set(by_other_tests) <= set(commands())
     for file in by_other_tests.values():
         assert (root / file).exists(), file
     assert "make test" in (root / ".ci" / "run").read_text()
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_the_quick_start_runs_as_it_is_written(
+    start_kafka: Callable[..., EmbeddedKafka], tmp_path: Path
+) -> None:
+    """Every block of the page, in its order, against a broker of its own."""
+    pytest.importorskip("lightgbm")
+    for text in blocks("python"):
+        name = text.split("\n", 1)[0].removeprefix("# ")
+        (tmp_path / name).write_text(text)
+    kafka = start_kafka()
+    KafkaAdmin(ClientConfig(bootstrap_servers=kafka.bootstrap_servers)).create_topics({"transactions": 6})
+    environ = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "PENSTOCK_HTTP__PORT": "0",
+    }
+    printed: dict[str, str] = {}
+    services: list[Service] = []
+    try:
+        for command in commands():
+            if command in by_ci or command in by_other_tests:
+                continue
+            if command.startswith("penstock run"):
+                services.append(Service(command, folder=tmp_path, environ=environ, log=tmp_path / "run.log"))
+                continue
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=tmp_path, env=environ, stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, timeout=180, check=False,
+            )  # fmt: skip
+            logs = "".join(each.log.read_text(errors="replace") for each in services)
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}{logs}"
+            printed[command] = done.stdout
+    finally:
+        for service in services:
+            service.stop()
+        kafka.close()
+    assert printed["python produce.py"] == "0 records are still waiting\n"
+    lines = printed["python read.py"].splitlines()
+    assert len(lines) == 3
+    assert any("fraud" in line for line in lines)
+    # The shortest settings are the same stream as the ones that init wrote.
+    (block,) = blocks("yaml")
+    (tmp_path / "short.yaml").write_text(block)
+    checked = penstock("check", "short.yaml", "--no-kafka", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
@@ -64,42 +110,7 @@ def test_the_shortest_settings_are_settings(tmp_path: Path) -> None:
     parse_settings(yaml.safe_load(block), origin="README.md", folder=tmp_path)
 
 
-def test_package_explain_and_check_do_as_the_readme_says(tmp_path: Path) -> None:
-    lightgbm = pytest.importorskip("lightgbm")
-    pandas = pytest.importorskip("pandas")
-    rng = np.random.default_rng(1)
-    table = pandas.DataFrame(rng.normal(size=(400, 4)), columns=["amount", "age", "hour", "limit"])
-    target = (table["amount"] + table["hour"] > 0.5).astype(int)
-    parameters = {"objective": "binary", "verbose": -1, "num_leaves": 7, "num_threads": 1}
-    lightgbm.train(parameters, lightgbm.Dataset(table, target), 10).save_model(tmp_path / "model.txt")
-    table.to_parquet(tmp_path / "train.parquet")
-    (tmp_path / "record.json").write_text(json.dumps({"amount": 1.5, "age": 0.1, "hour": 0.4, "limit": None}))
-    fields = [{"name": name, "type": ["null", "double"]} for name in table.columns]
-    schema = {"type": "record", "name": "Transaction", "fields": fields}
-    (tmp_path / "transaction.avsc").write_text(json.dumps(schema))
-    settings = yaml.safe_load(blocks("yaml")[0]) | {
-        "input": {"topic": "transactions", "schema": "transaction.avsc"}
-    }
-    (tmp_path / "penstock.yaml").write_text(yaml.safe_dump(settings))
-
-    packaged = penstock(
-        *["package", "model.txt", "--out", "models/fraud", "--background", "train.parquet"], cwd=tmp_path
-    )
-    assert packaged.returncode == 0, packaged.stderr
-    explained = penstock(*["explain", "models/fraud", "--row", "record.json", "--json"], cwd=tmp_path)
-    assert explained.returncode == 0, explained.stderr
-    (record,) = json.loads(explained.stdout)["records"]
-    total = record["base_value"] + sum(each["attribution"] for each in record["attributions"])
-    score = record["outputs"]["probabilities"][1]
-    sign = 1 if record["label"] == "1" else -1
-    assert total * sign == pytest.approx(np.log(score / (1 - score)), abs=1e-4)
-    checked = penstock(*["check", "penstock.yaml", "--no-kafka", "--json"], cwd=tmp_path)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-
-
-@pytest.mark.parametrize(
-    "command", ["", "demo", "broker", "package", "check", "run", "scaler", "lag", "dlq", "explain", "bench"]
-)
+@pytest.mark.parametrize("command", ["", *all_commands])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     said = penstock(*([command] if command else []), "--help", cwd=root)
     assert said.returncode == 0, said.stderr
@@ -130,7 +141,10 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(words: list[str], code: int
 def test_figures_name_the_command_that_gives_them() -> None:
     rows = [
         line
-        for line in readme.partition("## Figures")[2].partition("## Where")[0].splitlines()
+        for line in (
+            readme.partition("## Figures")[2].partition("## When")[0]
+            + (root / "docs/figures/README.md").read_text(encoding="utf-8")
+        ).splitlines()
         if line.startswith("| ")
     ]
     figures = [row for row in rows[1:] if re.search(r"\d", row)]

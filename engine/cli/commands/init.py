@@ -85,14 +85,14 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     import yaml
 
     from penstock.engine.models.bundle.bundle import Bundle
-    from penstock.engine.settings.model import parse_settings
+    from penstock.engine.settings.model import load_settings, parse_settings
 
     if arguments.partitions < 1:
         raise ConfigError("--partitions is at least 1")
     bundle = Bundle.load(arguments.bundle)
     text = _settings_text(arguments, has_schema=bundle.input_schema is not None)
     out: Path = arguments.out
-    settings = parse_settings(yaml.safe_load(text), origin=str(out), folder=out.parent)
+    parse_settings(yaml.safe_load(text), origin=str(out), folder=out.parent)
     try:
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -105,6 +105,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         from penstock.connectors.kafka.admin import KafkaAdmin
         from penstock.engine.worker.kafka import client_config
 
+        settings = load_settings(out)  # with what the environment overrides, as the worker will
         output = settings.output
         outputs = [name for name in (output.predictions, output.explanations, output.dead_letters) if name]
         for line in create_missing(

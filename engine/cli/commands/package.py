@@ -2,17 +2,29 @@
 
 import argparse
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from penstock.engine.console.terminal import Terminal
+from penstock.engine.explain.factory import make_explainer
+from penstock.engine.explain.gradient.explainer import GradientExplainer
+from penstock.engine.explain.sampled.explainer import SampledExplainer
+from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.packaging.optimize import Optimized, error_allowed_default
 from penstock.engine.models.packaging.package import PackageReport, package
 from penstock.engine.models.packaging.parity import tolerance_default
-from penstock.schemas.errors import ConfigError
+from penstock.engine.models.runtime.session_spec import Opening
+from penstock.engine.settings.model import ExplainSettings
+from penstock.schemas.errors import ConfigError, ModelError
+
+tried_rows = 16
+"""Golden rows that the method of explaining is tried on, for its error."""
 
 summary = (
     "Make a model bundle from ONNX (.onnx), XGBoost (.json, .ubj), LightGBM (.txt) or scikit-learn (.skops), and prove "
@@ -37,6 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rows", type=Path, metavar="FILE", help="more rows to prove parity on")
     parser.add_argument(
+        "--expected",
+        type=Path,
+        metavar="FILE",
+        help="what the original answers to --rows: .npy, .csv or .parquet, a column for each class or output",
+    )
+    parser.add_argument(
+        "--unproved",
+        action="store_true",
+        help="accept outputs that could be compared with nothing of the original's (else exit code 1)",
+    )
+    parser.add_argument(
+        "--missing",
+        type=float,
+        metavar="NUMBER",
+        help="a number that stands for a missing value, as XGBoost's missing=-999, which a model file does not keep; of one "
+        'feature only: "sentinel" in --features',
+    )
+    parser.add_argument(
         "--input-schema", type=Path, metavar="FILE", help="Avro schema of the input records (.avsc)"
     )
     parser.add_argument(
@@ -49,6 +79,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--feature-names", type=_words, metavar="A,B,...", help="names of the columns, in order"
     )
     parser.add_argument("--classes", type=_words, metavar="A,B,...", help="names of the classes, in order")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="a type that may be built from a .skops file besides scikit-learn's own, by its full name; once for each. Building "
+        "it runs code of its package: only for types that you know",
+    )
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -113,6 +151,9 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         classes=arguments.classes,
         background=arguments.background,
         rows=arguments.rows,
+        expected=arguments.expected,
+        missing=arguments.missing,
+        trusted=arguments.trust,
         input_schema=arguments.input_schema,
         tolerance=arguments.tolerance,
         optimize_within=within if arguments.optimize else None,
@@ -132,8 +173,14 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 terminal.say(f"{each.name}: {each.fault}")
         kept = report.optimized
         terminal.say(f"kept: {kept.chosen.name}: {kept.reason}; measured on {kept.device}")
+    unproved = report.parity.not_compared and not arguments.unproved
+    if unproved:
+        terminal.say(
+            f"not compared with the original: {', '.join(report.parity.not_compared)}; the bundle is written. Give the "
+            "original's answers (--rows FILE --expected FILE), or accept it (--unproved)"
+        )
     terminal.result(_json(report))
-    return 0
+    return 1 if unproved else 0
 
 
 def _words(text: str) -> list[str]:
@@ -144,18 +191,34 @@ def _facts(report: PackageReport) -> dict[str, str]:
     bundle, parity = report.bundle, report.parity
     features = bundle.signature.features
     categories = sum(feature.kind == "category" for feature in features)
-    rows = f"{parity.rows_given} given, {parity.rows_made_up} on thresholds and with values missing"
+    rows = f"{parity.rows_given} given, {parity.rows_made_up} made up (on thresholds, of other decimals, with gaps)"
+    markers = sorted({feature.sentinel for feature in features if feature.sentinel is not None})
     return {
         "bundle": str(report.path),
         "model": f"{bundle.name} {bundle.version}, from {bundle.manifest.provenance['source']}",
         "digest": bundle.digest,
         "features": f"{len(features)}" + (f", {categories} of them categories" if categories else ""),
         "classes": ", ".join(bundle.classes) or "none",
+        "outputs": ", ".join(
+            f"{output.name} ({output.meaning.replace('_', ' ')})" for output in bundle.outputs
+        ),
+        "missing values": ", ".join(["null, absent, NaN", *(f"{marker:g}" for marker in markers)]),
         "explained by": _explained_by(report),
+        "worker's memory": f"about {as_text(worker_bytes(bundle))} (an estimate, by the size of the model)",
         "native trees": _native(report),
         "compared on": f"{parity.rows_given + parity.rows_made_up} rows: {rows}",
-        "largest difference": f"{parity.difference_max:.2g} (allowed: {parity.tolerance:g})",
+        "compared with": _compared_with(report),
+        "largest difference": f"{parity.difference_max:.2g} (allowed: {parity.tolerance:g})"
+        if parity.compared
+        else "not compared",
     }
+
+
+def _compared_with(report: PackageReport) -> str:
+    """Which output was compared with what."""
+    parity = report.parity
+    parts = [f"{name}: {what}" for name, what in parity.compared.items()]
+    return "; ".join([*parts, *(f"{name}: not compared" for name in parity.not_compared)])
 
 
 def _explained_by(report: PackageReport) -> str:
@@ -165,7 +228,28 @@ def _explained_by(report: PackageReport) -> str:
         return "exact tree SHAP, path-dependent (the covers are kept)"
     if bundle.background is None:
         return "nothing: it has no background"
-    return "exact tree SHAP, interventional" if bundle.trees else "sampled SHAP"
+    if bundle.trees:
+        return "exact tree SHAP, interventional"
+    return _sampled_by(bundle)
+
+
+def _sampled_by(bundle: Bundle) -> str:
+    """The method that `auto` takes for a model that is no tree ensemble, tried on a few of the golden rows."""
+    golden = bundle.golden
+    model = Opening(device=Device(), threads=1, batch_rows_max=tried_rows).open(bundle)
+    try:
+        explainer = make_explainer(bundle, model, ExplainSettings())
+        rows = golden.rows[:tried_rows]
+        found = explainer.explain(rows, model.predict(rows))
+    except (ConfigError, ModelError) as error:
+        return f"nothing yet: {error}"
+    words = found.method.replace("_", " ")
+    background_rows = 0 if bundle.background is None else len(bundle.background)
+    if isinstance(explainer, (SampledExplainer, GradientExplainer)):
+        words += f", relative to {explainer.background_rows} of {background_rows} background rows"
+    if found.sampling_error is not None and len(found.sampling_error):
+        words += f"; sampling error about {float(np.median(found.sampling_error)):.2g} a feature"
+    return words
 
 
 def _native(report: PackageReport) -> str:
@@ -244,14 +328,17 @@ def _json(report: PackageReport) -> dict[str, Any]:
         "source": bundle.manifest.provenance["source"],
         "features": list(bundle.signature.columns),
         "classes": list(bundle.classes),
+        "outputs": [asdict(output) for output in bundle.outputs],
         "trees": bundle.trees,
+        "worker_bytes": worker_bytes(bundle),
         "covers": bundle.covers,
         "background_digest": bundle.background_digest,
         "parity": {
             "rows_given": parity.rows_given,
             "rows_made_up": parity.rows_made_up,
-            "rows_narrowed": parity.rows_narrowed,
-            "difference_max": parity.difference_max,
+            "difference_max": parity.difference_max if parity.compared else None,
+            "compared": dict(parity.compared),
+            "not_compared": list(parity.not_compared),
             "tolerance": parity.tolerance,
         },
         "runtime": {

@@ -58,8 +58,8 @@ class NativeRows:
         )
         self._tables = _tables(signature, numbered)
         self._skip = skip
-        self._dtype = signature.dtype
-        self._as_double = signature.dtype == np.float64 or bool(self._tables)
+        self._dtype = signature.record_dtype
+        self._as_double = signature.record_dtype == np.float64 or bool(self._tables)
         self._refuses_empty = refuses_empty
 
     def read(
@@ -109,7 +109,7 @@ def _as_numbers(signature: Signature, names: Collection[str]) -> Signature:
     """The signature with these categories read as the numbers they are."""
     if not names:
         return signature
-    dtype: Literal["float32", "float64"] = "float32" if signature.dtype == np.float32 else "float64"
+    dtype: Literal["float32", "float64"] = "float32" if signature.record_dtype == np.float32 else "float64"
     return Signature(
         features=tuple(
             replace(feature, kind="number", categories=(), missing="nan", unseen="nan")

@@ -63,7 +63,7 @@ class ReferenceRows:
         """See NativeRows. Raises RecordError (INCOMPATIBLE_SCHEMA) where no record can be read."""
         self._records = ReferenceReader(writer, reader, skip=skip, record_type=record_type)
         self._objects = ObjectRows(signature, refuses_empty=refuses_empty)
-        self._width, self._dtype = signature.width, signature.dtype
+        self._width, self._dtype = signature.width, signature.record_dtype
         self._empty = refuses_empty and not _writes_any(writer, reader, signature)
         _check_units(writer, reader, signature)
 

@@ -112,7 +112,7 @@ class ColumnRows:
 
     def __init__(self, signature: Signature) -> None:
         self._width = signature.width
-        self._dtype = signature.dtype
+        self._dtype = signature.record_dtype
         self._readers = {feature.name: _OneFeature(feature) for feature in signature.features}
 
     def read(

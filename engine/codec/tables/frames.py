@@ -85,7 +85,7 @@ class RowReader:
 
     def _dictionaries(self, records: Sequence[dict[str, Any]]) -> Read:
         count = len(records)
-        matrix = np.full((count, self._signature.width), np.nan, dtype=self._signature.dtype)
+        matrix = np.full((count, self._signature.width), np.nan, dtype=self._signature.record_dtype)
         faults: dict[int, RecordError] = {}
         self._objects.fill(records, np.arange(count, dtype=np.int64), matrix, faults)
         return without_faults(matrix, faults)
@@ -122,7 +122,7 @@ class RowReader:
         """Matrix rows as they are: NaN is missing, and of a category what is no code of its table is unseen."""
         with np.errstate(over="ignore"):
             numbers = part if part.dtype == np.float32 else part.astype(np.float64)
-            matrix = np.array(numbers, dtype=self._signature.dtype, order="C")
+            matrix = np.array(numbers, dtype=self._signature.record_dtype, order="C")
         for column, feature in enumerate(self._signature.column_features):
             if feature.kind == "category":
                 codes = matrix[:, column]

@@ -90,10 +90,15 @@ class GradientExplainer:
         self._gradient = graph.gradient
         nodes = 0 if rescale else min(nodes_max, settings.samples // len(self._background)) // 2 * 2
         self._rule = _quadrature(nodes) if nodes else None
-        self._classes = bool(bundle.classes)
+        self._space = next(output.meaning for output in bundle.outputs if output.name == self._name)
         self._base = model.predict(self._background).outputs[self._name].mean(axis=0)
         if not np.isfinite(self._base).all():
             raise ConfigError("the model answers NaN or an infinity for a background row")
+
+    @property
+    def background_rows(self) -> int:
+        """How many rows the values are relative to."""
+        return len(self._background)
 
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """Attributions of every row (R, F); see penstock.engine.ports.Explainer."""
@@ -118,7 +123,7 @@ class GradientExplainer:
             additivity_error=base + phi.sum(axis=1) - score,
             sampling_error=error,
             method=self._method,
-            space="probability" if self._classes else "value",
+            space=self._space,
             background=self._digest,
         )
 

@@ -6,6 +6,7 @@ least squares.
 """
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,13 @@ class LimeExplainer:
         signature: Signature,
         background: NDArray[np.generic] | None,
         settings: ExplainSettings,
+        *,
+        meanings: Mapping[str, str] | None = None,
     ) -> None:
-        """Evaluates the model on the design. Raises ConfigError: no background, too many features, or no finite answers."""
+        """Evaluates the model on the design. `meanings`: what each output is (penstock.engine.models.bundle.manifest.Meaning), by name.
+
+        Raises ConfigError: no background, too many features, or no finite answers.
+        """
         if background is None:
             raise ConfigError("explain.method lime needs background rows: package it again with --background")
         if signature.width > features_max:
@@ -60,6 +66,7 @@ class LimeExplainer:
         self._answers = answers.outputs
         self._whole = {name: np.isfinite(scores).all() for name, scores in answers.outputs.items()}
         self._output = settings.output
+        self._meanings = meanings or {}
 
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """Attributions of every row (R, F); see penstock.engine.ports.Explainer."""
@@ -86,7 +93,7 @@ class LimeExplainer:
             additivity_error=base + phi.sum(axis=1) - score,
             sampling_error=error,
             method="lime",
-            space="probability" if predictions.classes else "value",
+            space=self._meanings.get(name, "value"),
             background=self._digest,
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import onnx
 from google.protobuf.message import DecodeError
 
+from penstock.engine.models.bundle.tree_cycles import check_trees_end
 from penstock.schemas.errors import ConfigError
 
 domains_allowed = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -37,6 +38,16 @@ def _check(model: onnx.ModelProto) -> None:
         for sparse in getattr(graph, "sparse_initializer", ()):
             tensors += [sparse.values, sparse.indices]
         for node in graph.node:
+            # Where a text is not UTF-8, protobuf hands out bytes.
+            texts = (
+                node.op_type,
+                node.domain,
+                *node.input,
+                *node.output,
+                *(item.name for item in node.attribute),
+            )
+            if not all(isinstance(text, str) for text in texts):
+                raise ConfigError("the ONNX model has a name that is not UTF-8")
             if (node.domain, node.op_type) not in local:
                 if node.domain not in domains_allowed:
                     raise ConfigError(
@@ -45,6 +56,7 @@ def _check(model: onnx.ModelProto) -> None:
                     )
                 if node.op_type in operators_refused:
                     raise ConfigError(f"the ONNX model uses operator {node.op_type}, which is refused")
+            check_trees_end(node)
             for attribute in node.attribute:
                 tensors += [attribute.t, *attribute.tensors]
         for tensor in tensors:

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 import orjson
 
@@ -11,9 +11,14 @@ from penstock.engine.features.signature import Signature
 from penstock.engine.models.bundle.run_options import Runtime
 from penstock.schemas.errors import ConfigError
 
-format_number = 3
+format_number = 4
 output_width_max = 1 << 20
 _text_characters_max = 256
+
+
+Meaning = Literal["probability", "decision", "log_odds", "log", "value", "anomaly_score", "cluster", "rank"]
+"""What the numbers of an output are: shares of one; a classifier's margin, which is no probability; log odds; the logarithm
+of a value; a value; how usual a record is (low: an anomaly); distances to, or numbers of, clusters; a score to sort by."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +27,8 @@ class ModelOutput:
 
     name: str
     width: int
+    meaning: Meaning = "value"
+    """What explanations and messages call it, and the space in which they add up where the output itself is explained."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +68,7 @@ class Manifest:
             "name": self.name,
             "version": self.version,
             "signature": self.signature.to_json(),
-            "outputs": [{"name": output.name, "width": output.width} for output in self.outputs],
+            "outputs": [asdict(output) for output in self.outputs],
             "labels": labels
             and {
                 "classes": list(labels.classes),
@@ -157,13 +164,14 @@ def _outputs(items: list[Any]) -> tuple[ModelOutput, ...]:
     for item in items:
         if (
             not isinstance(item, dict)
-            or set(item) != {"name", "width"}
+            or set(item) != {"name", "width", "meaning"}
             or not isinstance(item["name"], str)
             or type(item["width"]) is not int
             or not 1 <= item["width"] <= output_width_max
+            or item["meaning"] not in get_args(Meaning)
         ):
-            raise ConfigError("an output in the manifest is not a name and a width")
-        outputs.append(ModelOutput(name=item["name"], width=item["width"]))
+            raise ConfigError("an output in the manifest is not a name, a width and a meaning")
+        outputs.append(ModelOutput(**item))
     if not outputs or len({output.name for output in outputs}) != len(outputs):
         raise ConfigError("the manifest names no output, or one twice")
     return tuple(outputs)

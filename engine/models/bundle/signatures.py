@@ -196,7 +196,7 @@ def _public_key(path: Path) -> "EllipticCurvePublicKey":
 
     try:
         if b"-----BEGIN CERTIFICATE-----" in data:
-            key = x509.load_pem_x509_certificate(data).public_key()
+            key: Any = x509.load_pem_x509_certificate(data).public_key()
         else:
             key = serialization.load_pem_public_key(data)
     except (ValueError, TypeError) as error:

@@ -1,8 +1,8 @@
 """Any model that can be packaged, brought into our form, with the original beside it to compare with."""
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,42 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from penstock.engine.features.narrowing import as_fed, levels_of
 from penstock.engine.features.overrides import Overrides, table_features
 from penstock.engine.features.signature import Feature, ModelInput, Signature
-from penstock.engine.models.bundle.manifest import Labels, ModelOutput
+from penstock.engine.models.bundle.graph_checks import model_bytes_max, parse_model
+from penstock.engine.models.bundle.manifest import Labels, Meaning, ModelOutput
+from penstock.engine.models.packaging.external_data import with_external_data
+from penstock.engine.models.packaging.trial import try_file
 from penstock.engine.models.runtime.session import raw_runner
-from penstock.engine.trees.forest import Forest
+from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.onnx.write import write_forest
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
 Score = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
-"""Outputs by name, each (R, K), of the original on matrix rows (R, F); a category is its code, missing is NaN."""
+"""Outputs by name, each (R, K), of the original on matrix rows (R, F); a category is its code, missing is NaN.
+
+Outputs that the original has no method for are left out, and reported as not compared.
+"""
 input_name = "features"
+_python_lines = (
+    "which only Python may open: load it there, and package the live object with "
+    "`from penstock.engine.models.packaging.package import package` and `package(model, 'bundle')`"
+)
+_refused_kinds = {
+    ".pkl": f"a pickle, {_python_lines}",
+    ".pickle": f"a pickle, {_python_lines}",
+    ".joblib": f"a pickle of joblib, {_python_lines}",
+    ".cbm": "a CatBoost model; save it with save_model(path, format='onnx') and package that",
+    ".pmml": "PMML, which is not read; package the model that it was made from",
+    ".pt": "a PyTorch file; export it with torch.onnx.export (dynamic batch) and package the .onnx",
+    ".pth": "a PyTorch file; export it with torch.onnx.export (dynamic batch) and package the .onnx",
+    ".keras": "a Keras file; export it with tf2onnx and package the .onnx",
+    ".h5": "a Keras file; export it with tf2onnx and package the .onnx",
+    ".model": "of XGBoost's old binary format; save it again with save_model as .json or .ubj",
+    ".bin": "of a format that is not known by its name; XGBoost's is saved as .json or .ubj, LightGBM's as .txt",
+}
 _foreign_errors = (ValueError, TypeError, RuntimeError)
 
 
@@ -33,6 +57,10 @@ class PackageOptions:
     feature_names: tuple[str, ...] | None = None
     overrides: Overrides = ()
     classes: tuple[str, ...] | None = None
+    missing: float | None = None
+    """A number that stands for a missing value in every number feature that names none of its own."""
+    trusted: tuple[str, ...] = ()
+    """Types that may be built from a .skops file besides those that are trusted anyway, by their full names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -48,6 +76,11 @@ class Converted:
     outputs: tuple[ModelOutput, ...]
     labels: Labels | None
     score: Score
+    """On rows as records hold them, in double precision."""
+    compared_with: str = "predict"
+    """The method of the original that `score` asks."""
+    is_its_own_original: bool = False
+    """`score` runs the very graph that is packaged: nothing is compared with the model it was made from."""
     score_labels: Callable[[NDArray[np.float64]], NDArray[np.int64]] | None = None
     """Class numbers (R,) as the original says them; None: the highest of the scores, as in the bundle."""
     notes: tuple[str, ...] = ()
@@ -67,7 +100,11 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
     if module == "xgboost":
         is_booster = not hasattr(model, "get_booster")
         booster = model if is_booster else model.get_booster()
-        return _xgboost(booster, _with_classes(wishes, model), stop_at_best=not is_booster)
+        wishes = _with_classes(wishes, model)
+        marker = getattr(model, "missing", None)
+        if wishes.missing is None and marker is not None and not math.isnan(marker):
+            wishes = replace(wishes, missing=float(marker))
+        return _xgboost(booster, wishes, stop_at_best=not is_booster)
     if hasattr(model, "predict") and hasattr(model, "get_params"):
         return _sklearn(model, wishes)
     raise ConfigError(f"a {type(model).__name__} cannot be packaged; give a model file, or a fitted model")
@@ -76,15 +113,26 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
 def _convert_file(path: Path, wishes: PackageOptions) -> Converted:
     kinds = {".onnx": _onnx_file, ".txt": _lightgbm_file, ".json": _xgboost_file, ".ubj": _xgboost_file}
     kinds[".skops"] = _skops_file
+    if path.suffix in _refused_kinds:
+        raise ConfigError(f"{path.name} is {_refused_kinds[path.suffix]}")
     if path.suffix not in kinds:
         raise ConfigError(
             f"{path.name} is not a model file that can be packaged; known are {', '.join(sorted(kinds))}"
         )
     try:
+        if path.stat().st_size > model_bytes_max:
+            raise ConfigError(f"{path} is longer than {model_bytes_max} bytes")
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    converted = kinds[path.suffix](data, wishes)
+    if not data.strip():
+        raise ConfigError(f"{path.name} is empty")
+    try:
+        if path.suffix == ".onnx":
+            data = with_external_data(data, path.parent)
+        converted = kinds[path.suffix](data, wishes)
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {error}") from error
     digest = hashlib.sha256(data).hexdigest()
     return replace(converted, facts={**converted.facts, "file_sha256": digest})
 
@@ -94,23 +142,53 @@ def _with_classes(wishes: PackageOptions, model: Any) -> PackageOptions:
     known = getattr(model, "classes_", None)
     if wishes.classes is not None or known is None:
         return wishes
-    return replace(wishes, classes=tuple(str(name) for name in np.asarray(known).tolist()))
+    return replace(wishes, classes=class_names(np.asarray(known).tolist()))
+
+
+def class_names(values: Sequence[Any]) -> tuple[str, ...]:
+    """What a classifier's classes are called, whichever way the model comes: whole numbers without a decimal point."""
+    return tuple(
+        str(int(value)) if isinstance(value, float) and value.is_integer() else str(value) for value in values
+    )
+
+
+def with_sentinel(features: tuple[Feature, ...], sentinel: float | None) -> tuple[Feature, ...]:
+    """The features, a missing value of each number written as `sentinel` too where it names none of its own."""
+    if sentinel is None:
+        return features
+    return tuple(
+        feature
+        if feature.kind == "category" or feature.sentinel is not None
+        else replace(feature, sentinel=sentinel)
+        for feature in features
+    )
 
 
 def _lightgbm_file(data: bytes, wishes: PackageOptions) -> Converted:
     try:
-        return _lightgbm(data.decode("utf-8"), wishes)
+        text = data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError("the LightGBM model is not a text file") from error
+    from penstock.engine.trees.readers.lightgbm import read_lightgbm
+
+    width = read_lightgbm(text, classes=wishes.classes).forest.features
+    _import_lightgbm()
+    try_file("lightgbm", text.encode(), rows_width=width)
+    return _lightgbm(text, wishes)
+
+
+def _import_lightgbm() -> Any:
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise ConfigError(_missing_library("lightgbm")) from error
+    return lightgbm
 
 
 def _lightgbm(text: str, wishes: PackageOptions) -> Converted:
     from penstock.engine.trees.readers.lightgbm import read_lightgbm
 
-    try:
-        import lightgbm
-    except ImportError as error:
-        raise ConfigError(_missing_library("lightgbm")) from error
+    lightgbm = _import_lightgbm()
     read = read_lightgbm(text, classes=wishes.classes)
     try:
         booster = lightgbm.Booster(model_str=text)
@@ -120,12 +198,18 @@ def _lightgbm(text: str, wishes: PackageOptions) -> Converted:
     features = table_features(
         names, tables=read.categories, categorical=read.categorical, overrides=wishes.overrides
     )
+    features = with_sentinel(features, wishes.missing)
     return of_forest(
         read.forest,
         exponential=read.exponential,
         source=f"lightgbm {lightgbm.__version__}",
         features=features,
-        predict=lambda rows: np.asarray(booster.predict(rows, num_threads=1)),
+        predict=lambda rows: np.asarray(
+            booster.predict(_without_markers(rows, features, besides=None), num_threads=1)
+        ),
+        cuts=read.cuts,
+        compared_with="Booster.predict",
+        meaning="rank" if read.ranks else None,
     )
 
 
@@ -134,32 +218,38 @@ def _xgboost_file(data: bytes, wishes: PackageOptions) -> Converted:
         import xgboost
     except ImportError as error:
         raise ConfigError(_missing_library("xgboost")) from error
+    from penstock.engine.trees.readers.xgboost import read_xgboost
+
+    try_file("xgboost", data, rows_width=read_xgboost(data, classes=wishes.classes).forest.features)
     booster = xgboost.Booster()
     try:
         booster.load_model(bytearray(data))
     except xgboost.core.XGBoostError as error:
-        raise ConfigError(f"XGBoost refuses the model: {str(error).strip().splitlines()[-1]}") from error
+        raise ConfigError(f"XGBoost refuses the model: {_xgboost_reason(error)}") from error
     return _xgboost(booster, wishes, stop_at_best=None)
 
 
 def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None) -> Converted:
     import xgboost
 
-    from penstock.engine.trees.readers.xgboost import read_xgboost
+    from penstock.engine.trees.readers.xgboost import read_xgboost, xgboost_tree
 
-    data = bytes(booster.save_raw("json"))
+    data = bytes(booster.save_raw("ubj"))
     read = read_xgboost(data, classes=wishes.classes, stop_at_best=stop_at_best)
     columns = read.forest.features
     names = wishes.feature_names or read.feature_names or tuple(f"f{index}" for index in range(columns))
     features = table_features(
         names, tables=read.categories, categorical=read.categorical, overrides=wishes.overrides
     )
+    features = with_sentinel(features, wishes.missing)
     types = ["c" if index in read.categorical else "q" for index in range(columns)]
-    as_margin = json.loads(data)["learner"]["objective"]["name"] == "multi:softmax"  # else it answers labels
+    objective = str(xgboost_tree(data)["learner"]["objective"]["name"])
+    as_margin = objective == "multi:softmax"  # else it answers labels
 
     def predict(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         matrix = xgboost.DMatrix(
-            rows.astype(np.float32),
+            _without_markers(rows, features, besides=wishes.missing),
+            missing=np.nan if wishes.missing is None else wishes.missing,
             feature_types=booster.feature_types or types,
             feature_names=booster.feature_names,
             enable_categorical=True,
@@ -181,7 +271,36 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
         features=features,
         predict=predict,
         notes=tuple(notes),
+        compared_with="Booster.predict",
+        meaning=_xgboost_meaning(objective),
     )
+
+
+def _xgboost_reason(error: Exception) -> str:
+    """The sentence in an error of XGBoost: what stands behind its check, before the stack of C++."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next(
+        (line for line in lines if not line.startswith(("Stack trace", "[bt]"))), "it says nothing more"
+    )
+    return said.rpartition("Check failed: ")[2].split(": ", 1)[-1] if "Check failed: " in said else said
+
+
+def _xgboost_meaning(objective: str) -> Meaning | None:
+    if objective.startswith("rank:"):
+        return "rank"
+    return "log_odds" if objective == "binary:logitraw" else None
+
+
+def _without_markers(
+    rows: NDArray[np.float64], features: tuple[Feature, ...], *, besides: float | None
+) -> NDArray[np.float64]:
+    """The rows with NaN for the sentinels of features, but for the one that the library itself is told about."""
+    marked = rows.copy()
+    owners = [feature for feature in features for _ in range(feature.width)]
+    for column, feature in enumerate(owners):
+        if feature.sentinel is not None and feature.sentinel != besides:
+            marked[marked[:, column].astype(np.float32) == np.float32(feature.sentinel), column] = np.nan
+    return marked
 
 
 def _softmax(margins: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -191,23 +310,25 @@ def _softmax(margins: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def _onnx_file(data: bytes, wishes: PackageOptions) -> Converted:
+    parse_model(data)  # circles and foreign operators, before any runtime sees them
+    try_file("onnx", data)
     from penstock.engine.models.packaging.onnx_file import read_onnx
 
     graph = read_onnx(
         data, feature_names=wishes.feature_names, overrides=wishes.overrides, classes=wishes.classes
     )
-    run = raw_runner(data, graph.signature)
+    run = raw_runner(graph.model if graph.widened else data, graph.signature)
     labels = graph.labels if graph.labels and graph.labels.values is not None else None
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        found = run(rows.astype(graph.signature.dtype))
+        found = run(as_fed(rows, graph.signature))
         return {output.name: _plain(found[output.name], len(rows)) for output in graph.outputs}
 
     def score_labels(rows: NDArray[np.float64]) -> NDArray[np.int64]:
         assert labels is not None
         assert labels.values is not None
         places = {value: place for place, value in enumerate(labels.values)}
-        found = run(rows.astype(graph.signature.dtype))[labels.output]
+        found = run(as_fed(rows, graph.signature))[labels.output]
         return np.array([places[value] for value in np.asarray(found).reshape(-1).tolist()], dtype=np.int64)
 
     return Converted(
@@ -218,6 +339,7 @@ def _onnx_file(data: bytes, wishes: PackageOptions) -> Converted:
         outputs=graph.outputs,
         labels=graph.labels,
         score=score,
+        is_its_own_original=True,
         score_labels=score_labels if labels else None,
         notes=graph.notes,
     )
@@ -231,9 +353,9 @@ def _plain(answers: Any, rows: int) -> NDArray[np.float64]:
 
 
 def _skops_file(data: bytes, wishes: PackageOptions) -> Converted:
-    from penstock.engine.models.packaging.sklearn import load_skops
+    from penstock.engine.models.packaging.skops_files import load_skops
 
-    return _sklearn(load_skops(data), wishes)
+    return _sklearn(load_skops(data, trusted=wishes.trusted), wishes)
 
 
 def _sklearn(model: Any, wishes: PackageOptions) -> Converted:
@@ -256,16 +378,22 @@ def of_forest(
     features: tuple[Feature, ...],
     predict: Callable[[NDArray[np.float64]], NDArray[np.generic]],
     notes: tuple[str, ...] = (),
+    cuts: tuple[tuple[float, ...], ...] = (),
+    compared_with: str | None = None,
+    meaning: Meaning | None = None,
 ) -> Converted:
     """A model that is trees and nothing else. `predict` is the original: (R,) or (R, K) answers of matrix rows.
 
     With `exponential` the answer is exp(raw score): the raw score is an output too, since that is what adds up.
+    `cuts`: see Signature. `meaning`: of the answer, where it is neither a probability nor a value.
     """
     name = forest.output_name
-    outputs = [ModelOutput(name=name, width=forest.classes)]
+    shares = forest.labels or forest.post_transform in (PostTransform.LOGISTIC, PostTransform.SOFTMAX)
+    meaning = meaning or ("probability" if shares else "value")
+    outputs = [ModelOutput(name=name, width=forest.classes, meaning=meaning)]
     if exponential:
         forest = replace(forest, output_name=f"log_{name}")
-        outputs.append(ModelOutput(name=forest.output_name, width=forest.classes))
+        outputs.append(ModelOutput(name=forest.output_name, width=forest.classes, meaning="log"))
     proto = write_forest(forest, input_name=input_name)
     if exponential:
         proto.graph.node.append(helper.make_node("Exp", [forest.output_name], [name]))
@@ -281,7 +409,10 @@ def of_forest(
         found = found.reshape(len(rows), -1)
         if forest.classes == 2 and found.shape[1] == 1 and forest.labels:
             found = np.concatenate((1 - found, found), axis=1)
-        return {name: found}
+        if not exponential:
+            return {name: found}
+        with np.errstate(divide="ignore"):
+            return {name: found, forest.output_name: np.log(found)}
 
     return Converted(
         source=source,
@@ -290,9 +421,27 @@ def of_forest(
         signature=Signature(
             features=features,
             inputs=(ModelInput(name=input_name, dtype="float32", start=0, width=forest.features),),
+            cuts=cuts if any(cuts) else (),
         ),
         outputs=tuple(outputs),
         labels=Labels(classes=forest.labels, output=name, values=None) if forest.labels else None,
         score=score,
-        notes=notes,
+        compared_with=compared_with or ("predict_proba" if forest.labels else "predict"),
+        notes=(*notes, *_crowded(features, cuts)),
+    )
+
+
+def _crowded(features: tuple[Feature, ...], cuts: tuple[tuple[float, ...], ...]) -> tuple[str, ...]:
+    """A note on columns whose thresholds are closer together than float32 tells numbers apart."""
+    owners = [feature for feature in features for _ in range(feature.width)]
+    close = []
+    for feature, column in zip(owners, cuts, strict=False):
+        values = np.array(column, dtype=np.float64)
+        if len(values) and (levels_of(values) != values.astype(np.float32)).any():
+            close.append(feature.name)
+    if not close:
+        return ()
+    return (
+        f"the model tells numbers of {', '.join(dict.fromkeys(close))} apart that float32 does not: they are compared in "
+        "double precision as records are read, and shown rounded",
     )

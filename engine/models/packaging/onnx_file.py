@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto
 
@@ -12,6 +13,8 @@ from penstock.engine.features.overrides import Overrides, described_features
 from penstock.engine.features.signature import Feature, InputType, ModelInput, Signature
 from penstock.engine.models.bundle.graph_checks import parse_model
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
+from penstock.engine.models.packaging.output_meaning import meaning_of
+from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.forest import Forest
 from penstock.engine.trees.onnx.read import NotATreeError, read_forest
 from penstock.schemas.errors import ConfigError
@@ -25,6 +28,7 @@ _input_types: Mapping[int, InputType] = {
     TensorProto.BOOL: "bool",
 }
 _float_types = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+_tried_rows = 3
 _without_nan = ("int64", "int32", "bool")
 
 
@@ -38,6 +42,8 @@ class OnnxGraph:
     labels: Labels | None
     forest: Forest | None
     notes: tuple[str, ...]
+    widened: bool
+    """Its inputs of float16 take float32 now."""
 
 
 def read_onnx(
@@ -50,9 +56,12 @@ def read_onnx(
     """The graph in these bytes. Raises ConfigError when it cannot be served, saying what is missing."""
     model = parse_model(data)
     zip_classes = _without_zip_map(model.graph)
+    widened = _widen_half_inputs(model.graph)
     signature = _signature(model.graph, feature_names, overrides)
     known = _class_values(model.graph) or zip_classes
-    outputs, notes = _outputs(model.graph, None if known is None else len(known))
+    count = len(known) if known is not None else len(classes or ())
+    widths = _widths_of_outputs(model, signature, count or None)
+    outputs, notes = _outputs(model.graph, widths, count or None)
     forest = None
     try:
         inputs = [(each.name, each.width) for each in signature.inputs]
@@ -67,6 +76,7 @@ def read_onnx(
         labels=_labels(model.graph, outputs, known, classes),
         forest=forest,
         notes=tuple(notes),
+        widened=widened,
     )
 
 
@@ -89,6 +99,60 @@ def _without_zip_map(graph: onnx.GraphProto) -> tuple[int, ...] | tuple[str, ...
         for info in [info for info in graph.value_info if info.name == after]:
             graph.value_info.remove(info)
     return classes
+
+
+def _widen_half_inputs(graph: onnx.GraphProto) -> bool:
+    """Inputs of float16 take float32, and are cast: matrix rows have no halves. Whether there were any."""
+    widened = False
+    for item in graph.input:
+        if item.type.tensor_type.elem_type != TensorProto.FLOAT16:
+            continue
+        narrow = f"{item.name}/float16"
+        for node in graph.node:
+            for place, name in enumerate(node.input):
+                if name == item.name:
+                    node.input[place] = narrow
+        graph.node.insert(0, onnx.helper.make_node("Cast", [item.name], [narrow], to=TensorProto.FLOAT16))
+        item.type.tensor_type.elem_type = TensorProto.FLOAT
+        widened = True
+    return widened
+
+
+def _widths_of_outputs(
+    model: onnx.ModelProto, signature: Signature, classes: int | None
+) -> dict[str, int | None]:
+    """Numbers a row of each output of floats, as declared; where one is not, one run tells. None: it has no fixed number."""
+    widths: dict[str, int | None] = {}
+    for item in model.graph.output:
+        if not item.type.HasField("tensor_type"):
+            raise ConfigError(f"output {item.name} of the graph is not a tensor")
+        tensor = item.type.tensor_type
+        if tensor.elem_type not in _float_types:
+            continue
+        extents = [dimension.dim_value for dimension in tensor.shape.dim[1:]]
+        declared = tensor.HasField("shape") and all(extent > 0 for extent in extents)
+        widths[item.name] = math.prod(extents) if declared else None
+        if not declared and classes is not None and len(extents) == 1:
+            widths[item.name] = classes
+    if None in widths.values():
+        found = _tried(model, signature)
+        for name in [name for name, width in widths.items() if width is None]:
+            answers = found.get(name)
+            if answers is not None and answers.ndim and len(answers) == _tried_rows:
+                widths[name] = math.prod(answers.shape[1:]) or None
+    return widths
+
+
+def _tried(model: onnx.ModelProto, signature: Signature) -> dict[str, Any]:
+    """What the graph answers to a few rows of zeros; nothing where it cannot run them."""
+    rows = np.zeros((_tried_rows, signature.width), dtype=signature.dtype)
+    try:
+        return {
+            name: np.asarray(answers)
+            for name, answers in raw_runner(model.SerializeToString(), signature)(rows).items()
+        }
+    except ConfigError:
+        return {}
 
 
 def _signature(
@@ -169,6 +233,11 @@ def _described(
 
 def _width(item: onnx.ValueInfoProto) -> int | None:
     shape = item.type.tensor_type.shape.dim
+    if len(shape) == 1 and shape[0].dim_value > 1:
+        raise ConfigError(
+            f"input {item.name} takes one row without a batch, {shape[0].dim_value} numbers: export the model with a batch "
+            "as its first dimension"
+        )
     if not item.type.HasField("tensor_type"):
         raise ConfigError(f"input {item.name} of the graph is not a tensor")
     extents = [dimension.dim_value for dimension in shape[1:]]
@@ -209,21 +278,19 @@ def _class_values(graph: onnx.GraphProto) -> tuple[int, ...] | tuple[str, ...] |
     return None
 
 
-def _outputs(graph: onnx.GraphProto, classes: int | None) -> tuple[list[ModelOutput], list[str]]:
+def _outputs(
+    graph: onnx.GraphProto, widths: Mapping[str, int | None], classes: int | None
+) -> tuple[list[ModelOutput], list[str]]:
     outputs, notes = [], []
     for item in graph.output:
-        if not item.type.HasField("tensor_type"):
-            raise ConfigError(f"output {item.name} of the graph is not a tensor")
-        tensor = item.type.tensor_type
-        if tensor.elem_type not in _float_types:
+        if item.name not in widths:
             continue
-        extents = [dimension.dim_value for dimension in tensor.shape.dim[1:]]
-        if all(extent > 0 for extent in extents):
-            outputs.append(ModelOutput(name=item.name, width=math.prod(extents)))
-        elif classes is not None and len(extents) == 1:
-            outputs.append(ModelOutput(name=item.name, width=classes))
-        else:
+        width = widths[item.name]
+        if width is None:
             notes.append(f"output {item.name} has no fixed width and is left out")
+            continue
+        meaning = meaning_of(graph, item.name, is_classifier=classes is not None and width in (1, classes))
+        outputs.append(ModelOutput(name=item.name, width=width, meaning=meaning))
     if not outputs:
         raise ConfigError("the graph has no output of floats with a fixed width")
     return outputs, notes

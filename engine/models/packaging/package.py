@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.schema_check import check_fields
+from penstock.engine.features.narrowing import as_fed, widened
 from penstock.engine.features.overrides import read_features_file
 from penstock.engine.features.policies import unseen_code
 from penstock.engine.features.signature import Signature
@@ -19,10 +20,20 @@ from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle, Golden
 from penstock.engine.models.bundle.manifest import Manifest, json_object
 from penstock.engine.models.bundle.run_options import Runtime
+from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.convert import Converted, PackageOptions, convert
 from penstock.engine.models.packaging.optimize import Optimized, optimize
-from penstock.engine.models.packaging.parity import Parity, prove_parity, tolerance_default
-from penstock.engine.models.probes.probe_rows import read_rows, rows_made_up, rows_of_table, rows_that_pass
+from penstock.engine.models.packaging.output_meaning import measured
+from penstock.engine.models.packaging.parity import Expected, Parity, prove_parity, tolerance_default
+from penstock.engine.models.probes.boundary_rows import threshold_rows
+from penstock.engine.models.probes.probe_rows import (
+    policies_applied,
+    read_expected,
+    read_rows,
+    records_made_up,
+    rows_made_up,
+    rows_of_table,
+)
 from penstock.engine.models.runtime.loader import Comparison, compare, varied_rows
 from penstock.engine.models.runtime.native_trees import NativeModel, order_of, prove
 from penstock.engine.models.runtime.session import OnnxModel, choose_device
@@ -33,6 +44,8 @@ from penstock.schemas.errors import ConfigError, ModelError
 golden_rows = 64
 tried_rows_max = 4096
 """Of the rows given, those that other forms of the graph are compared on."""
+tests_met_max = 1024
+"""Tests of the trees that get rows of their own when parity is proved."""
 _batch_rows = 1024
 
 
@@ -86,6 +99,9 @@ def package(
     classes: Sequence[str] | None = None,
     background: Any = None,
     rows: Any = None,
+    expected: Any = None,
+    missing: float | None = None,
+    trusted: Sequence[str] = (),
     input_schema: Path | None = None,
     tolerance: float = tolerance_default,
     optimize_within: float | None = None,
@@ -95,7 +111,11 @@ def package(
 
     `features`: a features file, or what would stand in it. `background` and `rows`: a path (.npy, .csv, .parquet), a data
     frame, or an array of matrix rows (R, F), a category as its code; explanations are relative to the background, and
-    parity is proved on both and on rows made up to sit on every threshold. `name`: default, the folder's name.
+    parity is proved on both and on rows made up around every threshold. The original gets every row as it is, in double
+    precision, the packaged model what the stream would make of it. `expected`: what the original answers to `rows`, a path or
+    an array (R,) or (R, K), or a data frame, for where the file cannot be asked (.onnx) or has no method for an output.
+    `missing`: a number that stands for a missing value (XGBoost's `missing=`). `trusted`: full names of types that may
+    be built from a .skops file besides scikit-learn's own. `name`: default, the folder's name.
     `optimize_within`: try other forms of the graph and options of its session, and keep the fastest whose scores differ by
     no more than this from the graph's as converted; as that goes by the clock, the same input need not give the same bytes
     then. None: keep it as converted. `optimize_on`: the device where that is measured, and whose scores the golden batch
@@ -111,18 +131,38 @@ def package(
             feature_names=None if feature_names is None else tuple(feature_names),
             overrides=overrides,
             classes=None if classes is None else tuple(classes),
+            missing=missing,
+            trusted=tuple(trusted),
         ),
     )
     signature = converted.signature
     known = None if background is None else _rows(background, signature, "the background")
-    more = np.empty((0, signature.width)) if rows is None else _rows(rows, signature, "the rows")
+    more, kept_rows = (
+        (np.empty((0, signature.width)), None)
+        if rows is None
+        else _rows_and_places(rows, signature, "the rows")
+    )
     given = more if known is None else np.concatenate((known, more))
     opening = Opening(device=Device(), threads=1, batch_rows_max=_batch_rows)
     runner = opening.open(converted)
-    made_up = rows_made_up(signature, converted.forest, given)
-    parity = prove_parity(converted, runner, given=given, made_up=made_up, tolerance=tolerance)
+    made_up = records_made_up(signature, converted.forest, given)
+    head_on = _head_on(converted, given, made_up)
+    tried_on = np.concatenate((made_up, head_on))
+    tried_on = tried_on[
+        answered(converted.score, tried_on)
+    ]  # the original refuses some values: a logarithm's, say
+    parity = prove_parity(
+        converted,
+        runner,
+        given=given,
+        made_up=tried_on,
+        tolerance=tolerance,
+        expected=None if expected is None else _expected(expected, converted, more, kept_rows),
+    )
     schema = None if input_schema is None else _schema_bytes(input_schema, signature)
-    tried = np.concatenate((given[:tried_rows_max], made_up)).astype(signature.dtype)
+    fed = as_fed(given, signature).astype(np.float64)
+    alike = rows_made_up(signature, converted.forest, fed)
+    tried = np.concatenate((fed[:tried_rows_max], alike)).astype(signature.dtype)
     optimized, kept = None, Runtime()
     if optimize_within is not None:
         optimized = optimize(
@@ -133,30 +173,26 @@ def package(
         opening = replace(opening, optimization=kept.optimization)
         runner = opening.open(converted)
     keeper = runner if device.cuda is None else replace(opening, device=device).open(converted)
+    proof, native = prove(converted, runner, fed)
     bundle = Bundle.write(
         out,
         manifest=Manifest(
             name=name or Path(out).absolute().name,
             version=version,
             signature=signature,
-            outputs=converted.outputs,
+            outputs=measured(converted.outputs, converted.labels, _predicted(runner, tried)),
             labels=converted.labels,
             trees=converted.forest is not None,
             covers=converted.forest is not None and converted.forest.cover is not None,
             provenance=_provenance(converted, parity),
-            runtime=replace(kept, native=prove(converted, runner, given)),
+            runtime=replace(kept, native=proof),
         ),
         model=converted.model,
-        golden=_golden(keeper, np.concatenate((given[: golden_rows // 2], made_up)).astype(signature.dtype)),
-        background=None if known is None else known.astype(signature.dtype),
+        golden=_golden(keeper, np.concatenate((fed[: golden_rows // 2], alike)).astype(signature.dtype)),
+        background=None if known is None else as_fed(known, signature),
         input_schema=schema,
     )
     notes = list(converted.notes)
-    if parity.rows_narrowed:
-        notes.append(
-            f"on {parity.rows_narrowed} of {parity.rows_given} given rows the original itself answers differently when "
-            f"their numbers are rounded to {signature.dtype}, as the packaged model takes them"
-        )
     if not bundle.covers and bundle.background is None:
         notes.append("without a background (--background) its predictions cannot be explained")
     if kept.form != "converted":
@@ -172,7 +208,7 @@ def package(
         bundle=bundle,
         parity=parity,
         notes=tuple(notes),
-        compared=_compared(bundle, runner),
+        compared=_compared(bundle, runner, native),
         optimized=optimized,
     )
 
@@ -187,13 +223,49 @@ def _runtime(optimized: Optimized) -> Runtime:
     )
 
 
-def _compared(bundle: Bundle, runner: OnnxModel) -> tuple[Comparison, ...]:
-    if not bundle.manifest.runtime.native.equal:
+def _compared(bundle: Bundle, runner: OnnxModel, native: NativeModel | None) -> tuple[Comparison, ...]:
+    if native is None or not bundle.manifest.runtime.native.equal:
         return ()
-    return compare(runner, NativeModel(bundle), varied_rows(bundle, runner), _batch_rows, SystemClock())
+    return compare(runner, native, varied_rows(bundle, runner), _batch_rows, SystemClock())
+
+
+def _head_on(
+    converted: Converted, given: NDArray[np.float64], made_up: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Rows that meet the tests of the trees from both sides, as records hold them: one double apart where that counts."""
+    signature = converted.signature
+    base = given[:tried_rows_max] if len(given) else made_up
+    if converted.forest is None or signature.dtype != np.float32 or not len(base):
+        return np.empty((0, signature.width))
+    fed = as_fed(base, signature).astype(np.float64)
+    rows = threshold_rows(converted.forest, signature, fed, tests_max=tests_met_max).rows
+    return widened(rows.astype(np.float32), signature)
+
+
+def _expected(
+    expected: Any, converted: Converted, rows: NDArray[np.float64], kept: NDArray[np.bool_] | None
+) -> Expected:
+    """What the original is said to answer to the rows given. Raises ConfigError where it does not fit them."""
+    if kept is None:
+        raise ConfigError("--expected is the original's answers to the rows of --rows: give both")
+    outputs = read_expected(expected, converted.outputs, converted.labels)
+    for answers in outputs.values():
+        if len(answers) != len(kept):
+            raise ConfigError(f"there are {len(answers)} expected answers to {len(kept)} rows")
+    origin = str(expected) if isinstance(expected, (str, Path)) else "the answers given"
+    return Expected(
+        rows=rows, outputs={name: answers[kept] for name, answers in outputs.items()}, origin=origin
+    )
 
 
 def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
+    return _rows_and_places(rows, signature, what)[0]
+
+
+def _rows_and_places(
+    rows: Any, signature: Signature, what: str
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The rows that no policy rejects, replacements in place, and which of those given they are."""
     if isinstance(rows, (str, Path)):
         matrix = read_rows(Path(rows), signature)
     elif hasattr(rows, "columns"):
@@ -208,10 +280,10 @@ def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
         known = (codes == np.floor(codes)) & (codes >= 0) & (codes < len(feature.categories))
         if feature.kind == "category" and not known.all():
             raise ConfigError(f"{what} hold a code of {feature.name} that is not in its table")
-    passing = rows_that_pass(matrix, signature)
-    if not len(passing):
+    filled, kept = policies_applied(matrix, signature)
+    if not kept.any():
         raise ConfigError(f"every one of {what} has a value that the model's policies reject")
-    return passing
+    return filled[kept], kept
 
 
 def _golden(model: Model, rows: NDArray[np.generic]) -> Golden:

@@ -1,16 +1,18 @@
 """Whether the packaged model predicts what the original predicts, and how far they differ."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.features.narrowing import as_fed
 from penstock.engine.models.packaging.convert import Converted
 from penstock.engine.ports import Model, Predictions
 from penstock.schemas.errors import PenstockError
 
 tolerance_default = 1e-5
+shown_values_max = 8
 
 
 class ParityError(PenstockError):
@@ -28,8 +30,19 @@ class Parity:
     labels_different: int
     """Rows that get another class although their scores are not a tie within the tolerance."""
     tolerance: float
-    rows_narrowed: int
-    """Given rows that the original itself scores differently once their numbers are rounded to the bundle's type."""
+    compared: Mapping[str, str]
+    """What each output that was compared was compared with, by the output's name; classes as `labels`."""
+    not_compared: tuple[str, ...]
+    """Outputs of the packaged model that were compared with nothing of the original's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Expected:
+    """What a person says the original answers: rows (R, F) in float64, and answers (R, K) by the name of the output."""
+
+    rows: NDArray[np.float64]
+    outputs: Mapping[str, NDArray[np.float64]]
+    origin: str
 
 
 def prove_parity(
@@ -39,34 +52,85 @@ def prove_parity(
     given: NDArray[np.float64],
     made_up: NDArray[np.float64],
     tolerance: float,
+    expected: Expected | None = None,
 ) -> Parity:
-    """Compare original and packaged model on matrix rows (R, F). Raises ParityError when they differ by more."""
-    dtype = converted.signature.dtype
-    rows = np.concatenate((given, made_up)).astype(dtype)
-    original = converted.score(rows.astype(np.float64))
-    found = model.predict(rows)
-    difference = np.zeros(len(rows))
-    for name, expected in original.items():
-        difference = np.maximum(difference, relative_difference(expected, found.outputs[name]).max(axis=1))
-    worst = int(difference.argmax())
-    labels = 0 if found.labels is None else _other_labels(converted, original, rows, found, tolerance)
-    if difference[worst] > tolerance:
+    """Compare original and packaged model on rows (R, F) as records hold them: doubles, policies applied.
+
+    The original gets the rows as they are, the packaged model what the stream would make of them. Raises ParityError when
+    they differ by more than the tolerance.
+    """
+    rows = np.concatenate((given, made_up))
+    original = converted.score(rows)
+    fed = as_fed(rows, converted.signature)
+    found = model.predict(fed)
+    worst = _Worst()
+    for name, answers in original.items():
+        worst.take(name, relative_difference(answers, found.outputs[name]).max(axis=1))
+    if worst.difference > tolerance:
         raise ParityError(
-            f"the packaged model differs from the original by {difference[worst]:.3g} on row {worst} of {len(rows)} "
-            f"(allowed: {tolerance:g})"
+            f"output {worst.output} of the packaged model differs from the original's by {worst.difference:.3g} on "
+            f"{_row(worst.row, rows, len(given), converted)} (allowed: {tolerance:g})"
         )
+    labels = 0
+    if found.labels is not None and len(rows):
+        labels = _other_labels(converted, original, rows, found, tolerance)
     if labels:
         raise ParityError(
             f"the packaged model gives another class than the original on {labels} of {len(rows)} rows"
         )
+    compared = {} if converted.is_its_own_original else dict.fromkeys(original, converted.compared_with)
+    if converted.score_labels is not None and not converted.is_its_own_original:
+        compared["labels"] = "predict"
+    if expected is not None:
+        worst.difference = max(worst.difference, _as_expected(converted, model, expected, tolerance))
+        compared |= dict.fromkeys(expected.outputs, f"the answers in {expected.origin}")
     return Parity(
         rows_given=len(given),
         rows_made_up=len(made_up),
-        difference_max=float(difference[worst]),
+        difference_max=worst.difference,
         labels_different=labels,
         tolerance=tolerance,
-        rows_narrowed=_narrowed(converted, given, tolerance),
+        compared=compared,
+        not_compared=tuple(each.name for each in converted.outputs if each.name not in compared),
     )
+
+
+@dataclass(slots=True)
+class _Worst:
+    """The largest difference so far."""
+
+    difference: float = 0.0
+    row: int = 0
+    output: str = ""
+
+    def take(self, output: str, differences: NDArray[np.float64]) -> None:
+        if len(differences) and differences.max() > self.difference:
+            self.row = int(differences.argmax())
+            self.difference, self.output = float(differences[self.row]), output
+
+
+def _row(row: int, rows: NDArray[np.float64], given: int, converted: Converted) -> str:
+    """Which row it is; of one made up, its values too."""
+    if row < given:
+        return f"row {row} of the {given} given"
+    names: Sequence[str] = converted.signature.columns
+    values = [f"{name}={value!r}" for name, value in zip(names, rows[row].tolist(), strict=True)]
+    more = ", ..." if len(values) > shown_values_max else ""
+    return f"a row made up: {', '.join(values[:shown_values_max])}{more}"
+
+
+def _as_expected(converted: Converted, model: Model, expected: Expected, tolerance: float) -> float:
+    """The largest difference from what the original is said to answer. Raises ParityError."""
+    found = model.predict(as_fed(expected.rows, converted.signature))
+    worst = _Worst()
+    for name, answers in expected.outputs.items():
+        worst.take(name, relative_difference(answers, found.outputs[name]).max(axis=1))
+    if worst.difference > tolerance:
+        raise ParityError(
+            f"output {worst.output} of the packaged model differs from {expected.origin} by {worst.difference:.3g} on "
+            f"row {worst.row} of {len(expected.rows)} (allowed: {tolerance:g})"
+        )
+    return worst.difference
 
 
 def relative_difference(expected: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -94,7 +158,7 @@ def other_labels(expected: Predictions, found: Predictions, tolerance: float) ->
 def _other_labels(
     converted: Converted,
     original: Mapping[str, NDArray[np.float64]],
-    rows: NDArray[np.generic],
+    rows: NDArray[np.float64],
     found: Predictions,
     tolerance: float,
 ) -> int:
@@ -105,7 +169,7 @@ def _other_labels(
         (each for each in (*original.values(), *found.outputs.values()) if each.shape[1] == classes), None
     )
     if converted.score_labels is not None:
-        expected = converted.score_labels(rows.astype(np.float64))
+        expected = converted.score_labels(rows)
     elif scores is not None:
         expected = scores.argmax(axis=1)
     else:
@@ -115,13 +179,3 @@ def _other_labels(
         places = np.arange(len(rows))
         other &= relative_difference(scores[places, expected], scores[places, found.labels]) > tolerance
     return int(other.sum())
-
-
-def _narrowed(converted: Converted, given: NDArray[np.float64], tolerance: float) -> int:
-    if not len(given) or converted.signature.dtype == np.float64:
-        return 0
-    wide, narrow = converted.score(given), converted.score(given.astype(np.float32).astype(np.float64))
-    moved = np.zeros(len(given), dtype=np.bool_)
-    for name, expected in wide.items():
-        moved |= (relative_difference(expected, narrow[name]) > tolerance).any(axis=1)
-    return int(moved.sum())

@@ -1,5 +1,6 @@
 """Rows to try a model on: from files, and made up where models tend to go wrong."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.codec.tables.frames import RowReader
-from penstock.engine.features.policies import FeaturePolicies
+from penstock.engine.features.narrowing import widened
+from penstock.engine.features.policies import unseen_code
 from penstock.engine.features.signature import ModelInput, Signature
 from penstock.engine.features.values import boolean_names, number_names
 from penstock.engine.models.bundle.arrays import from_npy
+from penstock.engine.models.bundle.manifest import Labels, ModelOutput
 from penstock.engine.trees.forest import Forest
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
 file_bytes_max = 1 << 30
 made_up_rows = 512
+sentinel_share = 0.1
+decimals_max = 10
 
 
 def read_rows(path: Path, signature: Signature) -> NDArray[np.float64]:
@@ -48,7 +53,7 @@ def rows_of_table(table: Any, signature: Signature, *, origin: str) -> NDArray[n
     """
     doubles = ModelInput(name="rows", dtype="float64", start=0, width=signature.width)
     parts, before = [], 0
-    for count, (matrix, _, faults) in RowReader(replace(signature, inputs=(doubles,))).read(table):
+    for count, (matrix, _, faults) in RowReader(replace(signature, inputs=(doubles,), cuts=())).read(table):
         if faults:
             place, fault = faults[0]
             raise ConfigError(f"{origin}, row {before + place + 1}: {fault.detail}")
@@ -57,7 +62,67 @@ def rows_of_table(table: Any, signature: Signature, *, origin: str) -> NDArray[n
     return np.concatenate(parts)
 
 
-def _read_table(path: Path, signature: Signature) -> Any:
+def read_expected(
+    answers: Any, outputs: Sequence[ModelOutput], labels: Labels | None
+) -> dict[str, NDArray[np.float64]]:
+    """The original's answers, each (R, K), by the output of the model that they belong to. Raises ConfigError.
+
+    A table has a column for each class, or one called as an output (or output[0], output[1], ...); a matrix, and a table
+    with other names, belongs to the first output that is as wide. One column may stand for the second of two classes.
+    """
+    if isinstance(answers, (str, Path)):
+        answers = _read_answers(Path(answers))
+    if hasattr(answers, "columns"):
+        found = {}
+        names = {str(name): name for name in answers.columns}
+        for output in outputs:
+            wanted = (
+                [output.name] if output.width == 1 else [f"{output.name}[{k}]" for k in range(output.width)]
+            )
+            if (
+                labels is not None
+                and len(labels.classes) == output.width
+                and set(labels.classes) <= set(names)
+            ):
+                wanted = list(labels.classes)
+            if set(wanted) <= set(names):
+                found[output.name] = _numbers(answers[[names[name] for name in wanted]])
+        if found:
+            return found
+    matrix = _numbers(answers)
+    matrix = matrix.reshape(len(matrix), -1)
+    for output in outputs:
+        if output.width == matrix.shape[1]:
+            return {output.name: matrix}
+        if output.width == 2 and matrix.shape[1] == 1 and labels is not None:
+            return {output.name: np.concatenate((1 - matrix, matrix), axis=1)}
+    widths = ", ".join(f"{output.name} with {output.width}" for output in outputs)
+    raise ConfigError(
+        f"the expected answers have {matrix.shape[1]} columns, which no output of the model has: {widths}"
+    )
+
+
+def _numbers(values: Any) -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError("the expected answers are not numbers") from error
+
+
+def _read_answers(path: Path) -> Any:
+    if path.suffix not in (".npy", ".csv", ".parquet"):
+        raise ConfigError(f"{path} is neither .npy nor .csv nor .parquet")
+    try:
+        if path.stat().st_size > file_bytes_max:
+            raise ConfigError(f"{path} is longer than {file_bytes_max} bytes")
+        return (
+            from_npy(path.read_bytes(), name=str(path)) if path.suffix == ".npy" else _read_table(path, None)
+        )
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read_table(path: Path, signature: Signature | None) -> Any:
     try:
         import pandas  # comes with the package extra only
     except ImportError as error:
@@ -65,7 +130,7 @@ def _read_table(path: Path, signature: Signature) -> Any:
     try:
         if path.suffix == ".parquet":
             return pandas.read_parquet(path)
-        return pandas.read_csv(path, dtype=_texts(signature))
+        return pandas.read_csv(path, dtype=None if signature is None else _texts(signature))
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a table: {error}") from error
 
@@ -81,15 +146,46 @@ def _texts(signature: Signature) -> dict[str, type]:
 
 
 def rows_that_pass(rows: NDArray[np.float64], signature: Signature) -> NDArray[np.float64]:
-    """The rows as the stream would hand them to the model: policies applied, rejected rows left out."""
-    passing, _, _ = FeaturePolicies(signature).apply(rows.copy(), np.arange(len(rows), dtype=np.int64))
-    return np.asarray(passing, dtype=np.float64)
+    """The rows as the stream would hand them to the model: policies applied, rejected rows left out.
+
+    A number that means a missing value stays where missing values are passed on, for the original to see.
+    """
+    filled, kept = policies_applied(rows, signature)
+    return filled[kept]
+
+
+def policies_applied(
+    rows: NDArray[np.float64], signature: Signature
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """All rows with replacements for missing values and unseen categories, and which of them no policy rejects (R,)."""
+    filled = rows.copy()
+    kept = np.ones(len(rows), dtype=np.bool_)
+    for column, feature in enumerate(signature.column_features):
+        values = filled[:, column]
+        missing = np.isnan(values)
+        if feature.sentinel is not None:
+            missing |= values.astype(np.float32) == np.float32(feature.sentinel)
+        if feature.missing == "reject":
+            kept &= ~missing
+        elif feature.missing != "nan":
+            values[missing] = feature.missing
+        if feature.infinite == "reject":
+            with np.errstate(over="ignore"):
+                kept &= ~np.isinf(values.astype(signature.dtype))
+        if feature.kind == "category":
+            unseen = values == unseen_code
+            if feature.unseen == "reject":
+                kept &= ~unseen
+            else:
+                values[unseen] = np.nan if feature.unseen == "nan" else feature.unseen
+    return filled, kept
 
 
 def rows_made_up(
     signature: Signature, forest: Forest | None, given: NDArray[np.float64], *, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Rows where a conversion shows its faults: on every threshold and one float to either side, missing, any category.
+    """Rows where a conversion shows its faults, as the model takes them: on every threshold and one float to either side,
+    missing, any category.
 
     Starts from the given rows where there are some. Missing values appear only where a feature may be NaN.
     """
@@ -110,6 +206,39 @@ def rows_made_up(
         if feature.may_be_nan:
             rows[random.random(made_up_rows) < 0.15, column] = np.nan
     return rows_that_pass(_whole_where_needed(rows, signature), signature)
+
+
+def records_made_up(
+    signature: Signature, forest: Forest | None, given: NDArray[np.float64], *, seed: int = 0
+) -> NDArray[np.float64]:
+    """Rows as records might hold them: doubles on the thresholds and next to them, and numbers shaped like the given ones.
+
+    Shaped alike means: in their range, with as many decimals, or (without given rows) near a threshold with few decimals.
+    """
+    random = np.random.default_rng(seed)
+    rows = rows_made_up(signature, forest, given, seed=seed)
+    if signature.dtype == np.float32:
+        rows = widened(rows.astype(np.float32), signature)
+    shaped = rows.copy()
+    for column, feature in enumerate(signature.column_features):
+        if feature.kind == "category" or not len(rows):
+            continue
+        seen = given[np.isfinite(given[:, column]), column] if len(given) else np.empty(0)
+        if len(seen):
+            values = random.uniform(seen.min(), seen.max(), len(rows)).round(_decimals(seen))
+        else:
+            steps = 10.0 ** -random.integers(0, 5, len(rows))
+            values = np.round(rows[:, column] / steps + random.integers(-1, 2, len(rows))) * steps
+        numbers = ~np.isnan(shaped[:, column])
+        shaped[numbers, column] = values[numbers]
+        if feature.sentinel is not None:
+            shaped[random.random(len(rows)) < sentinel_share, column] = feature.sentinel
+    return np.concatenate((rows, rows_that_pass(_whole_where_needed(shaped, signature), signature)))
+
+
+def _decimals(values: NDArray[np.float64]) -> int:
+    """How many decimals the values are written with; enough for all where there is no end."""
+    return next((places for places in range(decimals_max) if (values.round(places) == values).all()), 15)
 
 
 def rows_mixed(rows: NDArray[np.generic], count: int, *, seed: int = 0) -> NDArray[np.generic]:

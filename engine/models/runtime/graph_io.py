@@ -39,7 +39,7 @@ class Wiring:
         self._classes = labels.classes if labels else ()
         self._read_labels = _label_reader(labels) if labels else None
         self._width, self._dtype = signature.width, signature.dtype
-        self.fixed_rows = _fixed_rows(shapes.values())
+        self.fixed_rows = fixed_rows(shapes.values())
         """The one number of rows that the graph takes, where it takes one only."""
 
     def in_pieces(
@@ -98,7 +98,8 @@ def row_shape(graph_shape: Sequence[Any], width: int) -> tuple[int, ...]:
     return (width,) if len(tail) == 1 else (1,) * (len(tail) - 1) + (width,)
 
 
-def _fixed_rows(shapes: Any) -> int | None:
+def fixed_rows(shapes: Any) -> int | None:
+    """The one number of rows that a graph with inputs of these shapes takes; None where it takes any."""
     numbers = [shape[0] for shape in shapes if shape and isinstance(shape[0], int)]
     return min(numbers) if numbers else None
 

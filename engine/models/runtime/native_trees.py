@@ -110,12 +110,21 @@ def check_rows(graph: Graph, forest: Forest, golden: NDArray[np.generic]) -> NDA
     return np.concatenate((golden, made_up))
 
 
-def prove(graph: Graph, reference: Model, given: NDArray[np.float64]) -> NativeProof:
-    """Compare our kernel with ONNX Runtime on given rows, rows made up, and rows that meet every test head-on."""
+def prove(
+    graph: Graph, reference: Model, given: NDArray[np.float64]
+) -> tuple[NativeProof, NativeModel | None]:
+    """Compare our kernel with ONNX Runtime on given rows, rows made up, and rows that meet every test head-on.
+
+    The proof, and the kernel where the graph is one for it.
+    """
     try:
         native = NativeModel(graph)
     except ConfigError as error:
-        return NativeProof(reason=str(error))
+        return NativeProof(reason=str(error)), None
+    return _proof(native, graph, reference, given), native
+
+
+def _proof(native: NativeModel, graph: Graph, reference: Model, given: NDArray[np.float64]) -> NativeProof:
     forest = native.forest
     given = given[:proof_rows_max]
     made_up = np.concatenate([rows_made_up(graph.signature, forest, given, seed=seed) for seed in range(4)])

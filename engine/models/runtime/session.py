@@ -14,7 +14,7 @@ from penstock.engine.gpu.device import Device, cuda_devices, parse_device
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
 from penstock.engine.models.bundle.run_options import Optimization
 from penstock.engine.models.runtime.feeds import feed_of
-from penstock.engine.models.runtime.graph_io import Wiring, row_shape
+from penstock.engine.models.runtime.graph_io import Wiring, fixed_rows, row_shape
 from penstock.engine.models.runtime.onnx_runtime import onnx_runtime, runtime_errors, runtime_reason
 from penstock.engine.models.runtime.timing import bucket_of
 from penstock.engine.ports import Predictions
@@ -140,15 +140,47 @@ def raw_runner(model: bytes, signature: Signature) -> Callable[[NDArray[np.gener
         for each in signature.inputs
     }
     names = [graph_output.name for graph_output in session.get_outputs()]
+    fixed = fixed_rows(shapes.values())
 
-    def run(matrix: NDArray[np.generic]) -> dict[str, Any]:
+    def run_piece(matrix: NDArray[np.generic]) -> list[Any]:
         try:
-            found = session.run(names, {name: feed(matrix) for name, feed in feeds.items()})
+            return list(session.run(names, {name: feed(matrix) for name, feed in feeds.items()}))
         except runtime_errors() as error:
             raise ConfigError(f"ONNX Runtime cannot run the model: {runtime_reason(error)}") from error
+
+    def run(matrix: NDArray[np.generic]) -> dict[str, Any]:
+        if not fixed:
+            return dict(zip(names, run_piece(matrix), strict=True))
+        whole = np.resize(matrix, (math.ceil(len(matrix) / fixed) * fixed, matrix.shape[1]))
+        pieces = [run_piece(piece) for piece in np.split(whole, len(whole) // fixed)]
+        found = [
+            [row for piece in each for row in piece][: len(matrix)]
+            if isinstance(each[0], list)
+            else np.concatenate(each)[: len(matrix)]
+            for each in zip(*pieces, strict=True)
+        ]
         return dict(zip(names, found, strict=True))
 
     return run
+
+
+def run_once(model: bytes) -> None:
+    """Load the graph on the CPU and run one row of zeros (empty texts): for trying a file, not for serving.
+
+    Raises ConfigError when it does not load or run.
+    """
+    session = _open_session(model, Device(), 1)
+    feeds = {}
+    for graph_input in session.get_inputs():
+        shape = [extent if isinstance(extent, int) and extent > 0 else 1 for extent in graph_input.shape]
+        kind = _graph_types.get(graph_input.type, "float32")
+        feeds[graph_input.name] = (
+            np.full(shape, "", dtype=object) if kind == "string" else np.zeros(shape, dtype=kind)
+        )
+    try:
+        session.run(None, feeds, run_options())
+    except runtime_errors() as error:
+        raise ConfigError(f"ONNX Runtime cannot run the model: {runtime_reason(error)}") from error
 
 
 def rewritten(model: bytes, device: Device) -> bytes:

@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "forest.h"
+#include "narrow.h"
 #include "predict.h"
 #include "shap.h"
 
@@ -106,12 +107,33 @@ nb::tuple explained(const Shap& shap, Rows rows, bool exact, int threads) {
   return nb::make_tuple(array_of(std::move(values), {count, features, outputs}), array_of(std::move(scores), {count, outputs}));
 }
 
+nb::ndarray<nb::numpy, float> narrowed(const Narrower& narrower, Values rows) {
+  if (static_cast<int64_t>(rows.shape(1)) != narrower.columns())
+    throw std::invalid_argument("rows have another number of columns than there are thresholds for");
+  const size_t count = rows.shape(0), columns = rows.shape(1);
+  auto* kept = new std::vector<float>(count * columns);
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+  {
+    nb::gil_scoped_release release;
+    narrower.narrow(rows.data(), static_cast<int64_t>(count), kept->data());
+  }
+  return nb::ndarray<nb::numpy, float>(kept->data(), {count, columns}, owner);
+}
+
 }  // namespace
 
 NB_MODULE(_trees, m) {
   nb::set_leak_warnings(false);  // a worker that ends while its compute thread works leaves objects behind
-  m.doc() = "Tree ensembles: raw scores and exact SHAP values.";
+  m.doc() = "Tree ensembles: raw scores, exact SHAP values, and doubles narrowed to the float32 that they compare.";
   m.def("instruction_set", [] { return std::string(best_kernels().name); });
+
+  nb::class_<Narrower>(m, "Narrower")
+      .def("__init__",
+           [](Narrower* self, Column<int32_t> offsets, Column<double> cuts, Column<float> levels) {
+             new (self) Narrower(copied(offsets), copied(cuts), copied(levels));
+           },
+           "offsets"_a, "cuts"_a, "levels"_a)
+      .def("narrow", &narrowed, "rows"_a);
 
   nb::class_<Arrays>(m, "Arrays")
       .def("__init__",

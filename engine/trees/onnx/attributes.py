@@ -94,6 +94,15 @@ class _Places:
     """Finds the position of a node by its tree number and node number, both of any size."""
 
     def __init__(self, *, tree: NDArray[np.int64], node: NDArray[np.int64]) -> None:
+        starts = np.flatnonzero(np.concatenate(([True], tree[1:] != tree[:-1])))
+        sizes = np.diff(np.append(starts, len(tree)))
+        # As this program writes them, the trees and the nodes of each are counted from zero, in order.
+        self._starts = None
+        if np.array_equal(tree[starts], np.arange(len(starts))) and np.array_equal(
+            node, np.arange(len(node)) - np.repeat(starts, sizes)
+        ):
+            self._starts, self._sizes = starts, sizes
+            return
         self._trees, self._nodes = np.unique(tree), np.unique(node)
         keys = self._keys(tree, node)
         self._order = np.argsort(keys, kind="stable")
@@ -103,6 +112,12 @@ class _Places:
 
     def of(self, tree: NDArray[np.int64], node: NDArray[np.int64], what: str) -> NDArray[np.int64]:
         """Positions. Raises ConfigError when there is no such node."""
+        if self._starts is not None:
+            there = (tree >= 0) & (tree < len(self._starts)) & (node >= 0)
+            tree = np.where(there, tree, 0)
+            if not (there & (node < self._sizes[tree])).all():
+                raise ConfigError(f"the tree ensemble names a {what} that is not there")
+            return np.asarray(self._starts[tree] + node)
         tree_place = np.minimum(np.searchsorted(self._trees, tree), len(self._trees) - 1)
         node_place = np.minimum(np.searchsorted(self._nodes, node), len(self._nodes) - 1)
         known = (self._trees[tree_place] == tree) & (self._nodes[node_place] == node)
@@ -184,16 +199,31 @@ def _member_lists(values: NDArray[np.float64], lists: int) -> tuple[NDArray[np.f
     return tuple(pieces)
 
 
+def value_of(attribute: onnx.AttributeProto) -> Any:
+    """An attribute's value; the long lists of a tree ensemble's nodes as arrays, its modes as they stand in the file."""
+    # A name that is not UTF-8 is handed out as bytes.
+    if not str(attribute.name).startswith(("nodes_", "target_", "class_", "leaf_", "tree_", "membership_")):
+        return onnx.helper.get_attribute_value(attribute)
+    if attribute.type == onnx.AttributeProto.INTS:
+        return np.fromiter(attribute.ints, dtype=np.int64, count=len(attribute.ints))
+    if attribute.type == onnx.AttributeProto.FLOATS:
+        return np.fromiter(attribute.floats, dtype=np.float64, count=len(attribute.floats))
+    if attribute.type == onnx.AttributeProto.STRINGS:
+        return attribute.strings
+    return onnx.helper.get_attribute_value(attribute)
+
+
 def _mode_codes(modes: Any) -> NDArray[np.uint8]:
-    if not isinstance(modes, list) or not all(isinstance(mode, bytes) for mode in modes):
-        raise ConfigError("attribute nodes_modes of the tree ensemble is not a list of texts")
-    known = {f"BRANCH_{mode.name}".encode(): mode for mode in Mode if mode < Mode.MEMBER}
+    known: dict[Any, int] = {f"BRANCH_{mode.name}".encode(): mode for mode in Mode if mode < Mode.MEMBER}
     known[b"LEAF"] = Mode.LEAF
-    codes = [known.get(mode, 255) for mode in modes]
-    if 255 in codes:
-        strange = modes[codes.index(255)].decode("utf-8", "replace")[:40]
-        raise ConfigError(f"the tree ensemble has a node of the unknown mode {strange!r}")
-    return np.array(codes, dtype=np.uint8)
+    if isinstance(modes, (np.ndarray, str, bytes, int, float, onnx.TensorProto)):
+        raise ConfigError("attribute nodes_modes of the tree ensemble is not a list of texts")
+    codes = np.fromiter((known.get(mode, 255) for mode in modes), dtype=np.uint8, count=len(modes))
+    strange = np.flatnonzero(codes == 255)
+    if len(strange):
+        words = modes[int(strange[0])].decode("utf-8", "replace")[:40]
+        raise ConfigError(f"the tree ensemble has a node of the unknown mode {words!r}")
+    return codes
 
 
 def chosen(attributes: Mapping[str, Any], name: str, choices: tuple[str, ...], *, default: int) -> str:
@@ -222,6 +252,8 @@ def text(attributes: Mapping[str, Any], name: str, default: str) -> str:
 
 def _integers(attributes: Mapping[str, Any], name: str) -> NDArray[np.int64]:
     values = attributes.get(name, [])
+    if isinstance(values, np.ndarray) and values.dtype == np.int64:
+        return values
     if not isinstance(values, list) or not all(isinstance(value, int) for value in values):
         raise ConfigError(f"attribute {name} of the tree ensemble is not a list of integers")
     return np.array(values, dtype=np.int64)
@@ -239,6 +271,8 @@ def numbers(attributes: Mapping[str, Any], name: str) -> NDArray[np.float64]:
             raise ConfigError(f"attribute {name} of the tree ensemble is not a list of numbers")
         with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
             return array.reshape(-1).astype(np.float64)
+    if isinstance(values, np.ndarray):
+        return values.astype(np.float64)
     if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
         raise ConfigError(f"attribute {name} of the tree ensemble is not a list of numbers")
     return np.array(values, dtype=np.float64)

@@ -15,6 +15,7 @@ from penstock.engine.trees.onnx.attributes import (
     table_v3,
     table_v5,
     text,
+    value_of,
 )
 from penstock.engine.trees.onnx.category_chains import Sets, Tests, merge_chains, without_idle_tests
 from penstock.schemas.errors import ConfigError
@@ -37,7 +38,7 @@ def forest_of_node(node: onnx.NodeProto, *, copies: bool) -> Forest:
 
     Raises NotATreeError for what cannot be explained exactly, ConfigError for what is broken.
     """
-    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    attributes = {attribute.name: value_of(attribute) for attribute in node.attribute}
     labels: tuple[str, ...] = ()
     if node.op_type == "TreeEnsemble":
         table = table_v5(attributes)

@@ -9,7 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 from penstock.engine.trees.covers import property_key, to_property
 from penstock.engine.trees.forest import Forest, PostTransform, joined, ordered
 from penstock.engine.trees.onnx.read import read_forest
-from penstock.engine.trees.onnx.write_nodes import branch_attributes, member_attributes, prefers_member
+from penstock.engine.trees.onnx.write_nodes import (
+    branch_attributes,
+    fill_tree_node,
+    member_attributes,
+    prefers_member,
+)
 from penstock.schemas.errors import ConfigError, InvariantError
 
 _operators = {PostTransform.LOGISTIC: "Sigmoid", PostTransform.SOFTMAX: "Softmax", PostTransform.EXP: "Exp"}
@@ -31,17 +36,20 @@ def write_forest(
     _check(canonical)
     one_score = bool(canonical.labels) and canonical.outputs == 1
     share = canonical.mirror == 1.0
+    model = onnx.ModelProto()
+    trees = model.graph.node.add()  # filled in place: a copy of ten million nodes takes gigabytes
     if prefers_member(canonical) and (
         not one_score or share or canonical.post_transform is PostTransform.LOGISTIC
     ):
-        nodes = _by_targets(canonical, label_name, member=True)
+        rest = _by_targets(trees, canonical, label_name, member=True)
     elif one_score or len(canonical.labels) > 2:
         canonical = _told_apart(canonical) if one_score and not share else canonical
-        nodes = [_classifier(canonical, label_name)]
+        _classifier(trees, canonical, label_name)
+        rest = []
     else:
-        nodes = _by_targets(canonical, label_name, member=False)
-    nodes[0].input[:] = [input_name]
-    model = _model(canonical, nodes, input_name, label_name, producer)
+        rest = _by_targets(trees, canonical, label_name, member=False)
+    trees.input[:] = [input_name]
+    model.MergeFrom(_without_trees(canonical, trees.op_type, rest, input_name, label_name, producer))
     entry = model.metadata_props.add()
     entry.key, entry.value = property_key, to_property(_as_stored(canonical))
     if not _same(canonical, read_forest(model)):
@@ -93,7 +101,7 @@ def _told_apart(forest: Forest) -> Forest:
     return ordered(joined([forest, tree]))
 
 
-def _classifier(forest: Forest, label_name: str) -> onnx.NodeProto:
+def _classifier(trees: onnx.NodeProto, forest: Forest, label_name: str) -> None:
     attributes = branch_attributes(forest, "class")
     if _integers(forest.labels):
         attributes["classlabels_int64s"] = [int(label) for label in forest.labels]
@@ -102,25 +110,18 @@ def _classifier(forest: Forest, label_name: str) -> onnx.NodeProto:
     # With three classes and more always: a class without a weight or a base value would have no score.
     if forest.outputs > 1 or forest.base_values.any():
         attributes["base_values"] = forest.base_values.tolist()
-    return helper.make_node(
-        "TreeEnsembleClassifier",
-        [""],
-        [label_name, forest.output_name],
-        domain="ai.onnx.ml",
-        post_transform=forest.post_transform.value,
-        **attributes,
-    )
+    attributes["post_transform"] = forest.post_transform.value
+    fill_tree_node(trees, "TreeEnsembleClassifier", [label_name, forest.output_name], attributes)
 
 
-def _by_targets(forest: Forest, label_name: str, *, member: bool) -> list[onnx.NodeProto]:
+def _by_targets(
+    trees: onnx.NodeProto, forest: Forest, label_name: str, *, member: bool
+) -> list[onnx.NodeProto]:
     """Raw scores from TreeEnsemble 5 or TreeEnsembleRegressor, and after it what those do not do: base values, sigmoid
-    or softmax (ONNX Runtime skips them for one target), the other class of two, the label."""
+    or softmax (ONNX Runtime skips them for one target), the other class of two, the label. Returns the nodes after it."""
+    nodes = [trees]
     if member:
-        nodes = [
-            helper.make_node(
-                "TreeEnsemble", [""], ["trees/raw"], domain="ai.onnx.ml", **member_attributes(forest)
-            )
-        ]
+        fill_tree_node(trees, "TreeEnsemble", ["trees/raw"], member_attributes(forest))
         if forest.base_values.any():
             nodes.append(helper.make_node("Add", ["trees/raw", "trees/base"], ["trees/based"]))
     else:
@@ -128,9 +129,7 @@ def _by_targets(forest: Forest, label_name: str, *, member: bool) -> list[onnx.N
             "n_targets": forest.outputs,
             "base_values": forest.base_values.tolist(),
         }
-        nodes = [
-            helper.make_node("TreeEnsembleRegressor", [""], ["trees/raw"], domain="ai.onnx.ml", **attributes)
-        ]
+        fill_tree_node(trees, "TreeEnsembleRegressor", ["trees/raw"], attributes)
     if operator := _operators.get(forest.post_transform):
         nodes.append(helper.make_node(operator, [nodes[-1].output[0]], ["trees/answers"]))
     if forest.labels and forest.outputs == 1:
@@ -141,12 +140,18 @@ def _by_targets(forest: Forest, label_name: str, *, member: bool) -> list[onnx.N
     if forest.labels:
         nodes.append(helper.make_node("ArgMax", [forest.output_name], ["trees/place"], axis=1, keepdims=0))
         nodes.append(helper.make_node("Gather", ["trees/classes", "trees/place"], [label_name], axis=0))
-    return nodes
+    return nodes[1:]
 
 
-def _model(
-    forest: Forest, nodes: list[onnx.NodeProto], input_name: str, label_name: str, producer: str
+def _without_trees(
+    forest: Forest,
+    operator: str,
+    nodes: list[onnx.NodeProto],
+    input_name: str,
+    label_name: str,
+    producer: str,
 ) -> onnx.ModelProto:
+    """The model but for its first node."""
     names = np.array(forest.labels, dtype=np.int64 if _integers(forest.labels) else np.object_)
     constants = {
         "trees/base": forest.base_values.astype(np.float32),
@@ -165,7 +170,7 @@ def _model(
         outputs,
         initializer=[numpy_helper.from_array(constants[name], name) for name in constants if name in used],
     )
-    newer = nodes[0].op_type == "TreeEnsemble"
+    newer = operator == "TreeEnsemble"
     opsets = [helper.make_opsetid("", _opset_version), helper.make_opsetid("ai.onnx.ml", 5 if newer else 3)]
     return helper.make_model(
         graph, producer_name=producer, ir_version=10 if newer else 8, opset_imports=opsets

@@ -1,11 +1,13 @@
 """Trees of a foreign library, one by one, joined into a canonical Forest."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.features.narrowing import cuts_of, narrowed_thresholds
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.schemas.errors import ConfigError
 
@@ -15,7 +17,9 @@ class Tree:
     """One tree of m nodes, node 0 its root. Tests as in Forest: x <= threshold, or x in a set, goes to `yes`."""
 
     feature: NDArray[np.int64]  # (m,), anything at a leaf
-    threshold: NDArray[np.float32]  # (m,), anything at a leaf and at a category test
+    threshold: (
+        NDArray[np.float32] | NDArray[np.float64]
+    )  # (m,), anything at a leaf and at a category test; float64 where the original compares doubles: see narrowed
     yes: NDArray[np.int64]  # (m,), -1 at a leaf
     no: NDArray[np.int64]  # (m,), -1 at a leaf
     missing_yes: NDArray[np.bool_]  # (m,), anything at a leaf
@@ -99,6 +103,30 @@ def join_trees(
         labels=labels,
         output_name=output_name,
     )
+
+
+def narrowed(trees: Sequence[Tree], features: int) -> tuple[list[Tree], tuple[tuple[float, ...], ...]]:
+    """Trees that compare doubles, with float32 thresholds in place, and the cuts of their signature: see Signature.cuts."""
+    owner = np.concatenate([np.repeat(number, len(tree.yes)) for number, tree in enumerate(trees)])
+    numeric = [tree.yes >= 0 for tree in trees]
+    for tree, asked in zip(trees, numeric, strict=True):
+        asked[list(tree.sets)] = False
+    feature = np.concatenate(
+        [np.where(asked, tree.feature, -1) for tree, asked in zip(trees, numeric, strict=True)]
+    )
+    threshold = np.concatenate([np.asarray(tree.threshold, dtype=np.float64) for tree in trees])
+    if np.isnan(threshold[feature >= 0]).any():
+        raise ConfigError("the tree ensemble has a threshold that is NaN")
+    narrow = np.zeros(len(threshold), dtype=np.float32)
+    order = np.argsort(feature, kind="stable")
+    bounds = np.searchsorted(feature[order], np.arange(features + 1))
+    cuts = []
+    for start, end in pairwise(bounds.tolist()):
+        of_column = cuts_of(threshold[order[start:end]])
+        narrow[order[start:end]] = narrowed_thresholds(threshold[order[start:end]], of_column)
+        cuts.append(tuple(of_column.tolist()))
+    parts = np.split(narrow, np.flatnonzero(np.diff(owner)) + 1)
+    return [replace(tree, threshold=part) for tree, part in zip(trees, parts, strict=True)], tuple(cuts)
 
 
 def _without_twin_tests(tree: Tree) -> Tree:

@@ -1,6 +1,6 @@
 """LightGBM: its text format read into the canonical form, routing and all.
 
-Traps on the way: thresholds are float64 while rows are float32; a missing value means something else at each node
+Traps on the way: thresholds and rows are float64; a missing value means something else at each node
 (None: it counts as zero; NaN: the default side; Zero: zeros are missing too); category tests are bit sets, and a
 missing category always fails them.
 """
@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.trees.forest import Forest, PostTransform
-from penstock.engine.trees.readers.assemble import Tree, bits_set, float32_at_most, join_trees
+from penstock.engine.trees.readers.assemble import Tree, bits_set, join_trees, narrowed
 from penstock.schemas.errors import ConfigError
 
 _is_categorical, _default_left, _missing_shift = 1, 2, 2
 _missing_none, _missing_zero, _missing_nan = 0, 1, 2
-_zero_reach = np.float32(1e-35)
+_zero_reach = float(np.float32(1e-35))
 """LightGBM takes every number up to this for zero."""
 
 _identity = (
@@ -48,21 +48,31 @@ class LightgbmModel:
     """Tables of the categorical features, by column."""
     categorical: tuple[int, ...]
     """Columns with category tests, with or without a table."""
+    ranks: bool
+    """Its answer is a score to sort by."""
+    cuts: tuple[tuple[float, ...], ...]
+    """The thresholds in double precision, column by column: Signature.cuts."""
 
 
 def read_lightgbm(text: str, *, classes: Sequence[str] | None = None) -> LightgbmModel:
     """A model in LightGBM's text format. Raises ConfigError for what is malformed or cannot be kept exactly."""
     try:
         return _read(text, classes)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
         raise ConfigError(f"the LightGBM model is malformed: {type(error).__name__} {error}") from error
 
 
 def _read(text: str, classes: Sequence[str] | None) -> LightgbmModel:
     head, *blocks = text.split("\nTree=")
+    if head.lstrip()[:1] in ("{", "["):
+        raise ConfigError(
+            "the file is JSON: what LightGBM's dump_model says is for reading only; save the model with save_model (.txt)"
+        )
     header = _members(head)
     if not head.startswith("tree") or not blocks:
         raise ConfigError("the file is not a LightGBM text model with trees in it")
+    if "\nend of trees" not in blocks[-1]:
+        raise ConfigError("the LightGBM model is cut off: its trees do not end")
     blocks[-1] = blocks[-1].split("\nend of trees", 1)[0]
     outputs = int(header["num_tree_per_iteration"])
     features = int(header["max_feature_idx"]) + 1
@@ -73,6 +83,7 @@ def _read(text: str, classes: Sequence[str] | None) -> LightgbmModel:
     if "average_output" in header:
         scale *= outputs / len(blocks)
     trees = [_tree(_members(block), scale, number % outputs) for number, block in enumerate(blocks)]
+    trees, cuts = narrowed(trees, features)
     labels: tuple[str, ...] = ()
     if objective.is_classifier:
         count = max(outputs, 2)
@@ -97,6 +108,8 @@ def _read(text: str, classes: Sequence[str] | None) -> LightgbmModel:
         feature_names=tuple(header["feature_names"].split(" ")),
         categories=_tables(text, infos, categorical),
         categorical=tuple(sorted({*categorical, *tested})),
+        ranks=header.get("objective", "").split(" ")[0] in ("lambdarank", "rank_xendcg"),
+        cuts=cuts,
     )
 
 
@@ -142,7 +155,7 @@ def _tree(members: Mapping[str, str], scale: float, output: int) -> Tree:
     if leaves == 1:
         return Tree(
             feature=np.array([-1]),
-            threshold=np.zeros(1, dtype=np.float32),
+            threshold=np.zeros(1),
             yes=np.array([-1]),
             no=np.array([-1]),
             missing_yes=np.zeros(1, dtype=np.bool_),
@@ -163,7 +176,7 @@ def _tree(members: Mapping[str, str], scale: float, output: int) -> Tree:
     nothing = np.full(leaves, -1)
     return Tree(
         feature=np.concatenate((arrays[0], nothing)),
-        threshold=np.concatenate((_thresholds(threshold), np.zeros(leaves, dtype=np.float32))),
+        threshold=np.concatenate((_thresholds(threshold), np.zeros(leaves))),
         yes=np.concatenate((left, nothing)),
         no=np.concatenate((right, nothing)),
         missing_yes=np.concatenate((_missing_left(decision, threshold), np.zeros(leaves, dtype=np.bool_))),
@@ -188,10 +201,11 @@ def _missing_left(decision: NDArray[np.int64], threshold: NDArray[np.float64]) -
     return np.where(in_set, False, np.where(kind == _missing_none, zero_passes, default_left))
 
 
-def _thresholds(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
-    below_zero = np.nextafter(-_zero_reach, np.float32(-np.inf))
-    passed = np.where((threshold >= 0) & (threshold <= _zero_reach), _zero_reach, float32_at_most(threshold))
-    return np.where((threshold >= -_zero_reach) & (threshold < 0), below_zero, passed).astype(np.float32)
+def _thresholds(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Thresholds for numbers as they come: LightGBM puts 0 for every number within its reach of zero, and compares then."""
+    passed = np.where((threshold >= 0) & (threshold <= _zero_reach), _zero_reach, threshold)
+    below = np.nextafter(-_zero_reach, -np.inf)
+    return np.where((threshold >= -_zero_reach) & (threshold < 0), below, passed)
 
 
 def _sets(

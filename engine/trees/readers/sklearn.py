@@ -5,7 +5,7 @@ usual converter; covers are the weights of the training rows.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.ensemble._iforest import _average_path_length
 from sklearn.tree import (
     DecisionTreeClassifier,
     DecisionTreeRegressor,
@@ -29,7 +30,7 @@ from sklearn.tree import (
 )
 
 from penstock.engine.trees.forest import Forest, PostTransform
-from penstock.engine.trees.readers.assemble import Tree, bits_set, float32_at_most, join_trees
+from penstock.engine.trees.readers.assemble import Tree, bits_set, float32_at_most, join_trees, narrowed
 from penstock.schemas.errors import ConfigError
 
 single_trees = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)
@@ -48,6 +49,8 @@ class SklearnTrees:
     """The answer is exp(raw score)."""
     categories: Mapping[int, Sequence[Any]] | None = None
     """Categories, as the estimator was given them, of each categorical column."""
+    cuts: tuple[tuple[float, ...], ...] = ()
+    """The thresholds of trees that compare doubles, column by column: Signature.cuts."""
 
 
 def is_trees(estimator: object) -> bool:
@@ -149,6 +152,29 @@ def _gradient_boosting(estimator: Any, labels: tuple[str, ...]) -> SklearnTrees:
     return SklearnTrees(forest=_joined(trees, estimator.n_features_in_, outputs, labels, post, base.tolist()))
 
 
+def read_isolation(estimator: Any) -> tuple[Forest, float]:
+    """An IsolationForest as trees whose sum is the length of the paths of a row, and the length that halves its score."""
+    try:
+        trees = []
+        for number, (member, columns) in enumerate(
+            zip(estimator.estimators_, estimator.estimators_features_, strict=True)
+        ):
+            lengths = (
+                np.asarray(estimator._decision_path_lengths[number], dtype=np.float64)
+                + estimator._average_path_length_per_tree[number]
+                - 1.0
+            )
+            tree = _tree(member.tree_, lengths, 0)
+            inner = tree.yes >= 0
+            feature = np.where(inner, np.asarray(columns)[np.where(inner, tree.feature, 0)], -1)
+            trees.append(replace(tree, feature=feature))
+        unit = len(trees) * float(_average_path_length(np.array([estimator._max_samples]))[0])
+        forest = _joined(trees, estimator.n_features_in_, 1, (), PostTransform.NONE)
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise ConfigError(f"the isolation forest is not fitted, or malformed: {error}") from error
+    return forest, unit
+
+
 def _histogram_boosting(estimator: Any, labels: tuple[str, ...]) -> SklearnTrees:
     baseline = np.asarray(estimator._baseline_prediction, dtype=np.float64).reshape(-1)
     link = type(estimator._loss.link).__name__
@@ -176,12 +202,14 @@ def _histogram_boosting(estimator: Any, labels: tuple[str, ...]) -> SklearnTrees
         for stage in estimator._predictors
         for output, predictor in enumerate(stage)
     ]
+    trees, cuts = narrowed(trees, estimator.n_features_in_)
     return SklearnTrees(
         forest=_joined(
             trees, estimator.n_features_in_, len(baseline), labels, posts[link], baseline.tolist()
         ),
         exponential=link == "LogLink",
         categories=categories,
+        cuts=cuts,
     )
 
 
@@ -198,7 +226,7 @@ def _histogram_tree(predictor: Any, columns: NDArray[np.int64], output: int) -> 
     }
     return Tree(
         feature=feature,
-        threshold=float32_at_most(np.asarray(nodes["num_threshold"], dtype=np.float64)),
+        threshold=np.asarray(nodes["num_threshold"], dtype=np.float64),
         yes=np.where(is_leaf, -1, nodes["left"].astype(np.int64)),
         no=np.where(is_leaf, -1, nodes["right"].astype(np.int64)),
         missing_yes=missing_left,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.readers.assemble import Tree, join_trees
+from penstock.engine.trees.readers.ubjson import is_ubjson, read_ubjson
 from penstock.schemas.errors import ConfigError
 
 _identity = (
@@ -48,22 +49,49 @@ class XgboostModel:
 def read_xgboost(
     data: bytes, *, classes: Sequence[str] | None = None, stop_at_best: bool | None = None
 ) -> XgboostModel:
-    """A model in XGBoost's JSON format.
+    """A model in XGBoost's format, JSON or Universal Binary JSON.
 
     `stop_at_best`: use the trees up to the best round of early stopping, as XGBModel.predict does, or all, as
     Booster.predict does; None: as the kind of object that wrote the file does. Raises ConfigError for what is malformed
     or cannot be kept exactly.
     """
     try:
-        return _read(json.loads(data)["learner"], classes, stop_at_best)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+        return _read(xgboost_tree(data)["learner"], classes, stop_at_best)
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
         raise ConfigError(f"the XGBoost model is malformed: {type(error).__name__} {error}") from error
+
+
+def xgboost_tree(data: bytes) -> Mapping[str, Any]:
+    """The object in the file. Raises ConfigError, naming what it is instead of an XGBoost model."""
+    if not data.strip():
+        raise ConfigError("the file is empty")
+    try:
+        tree = read_ubjson(data) if is_ubjson(data) else json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the file is no XGBoost model, or is cut off: {error}") from error
+    if isinstance(tree, dict) and isinstance(tree.get("learner"), dict):
+        return tree
+    if isinstance(tree, dict) and "tree_info" in tree:
+        raise ConfigError(
+            "the file is what LightGBM's dump_model says, which is for reading only; save the model with save_model (.txt)"
+        )
+    if isinstance(tree, dict) and ("oblivious_trees" in tree or "features_info" in tree):
+        raise ConfigError(
+            "the file is a CatBoost model in JSON; save it with save_model(path, format='onnx') and package that"
+        )
+    if isinstance(tree, list) or (isinstance(tree, dict) and "nodeid" in tree):
+        raise ConfigError(
+            "the file is what XGBoost's dump_model says, which is for reading only; save the model with save_model (.json)"
+        )
+    raise ConfigError("the file is JSON, but no XGBoost model: it has no learner")
 
 
 def _read(
     learner: Mapping[str, Any], classes: Sequence[str] | None, stop_at_best: bool | None
 ) -> XgboostModel:
     booster = learner["gradient_booster"]
+    if not isinstance(booster, Mapping):
+        raise ConfigError("the XGBoost model is malformed: its booster is no object")
     weights = None
     if booster["name"] == "dart":
         weights, booster = booster["weight_drop"], booster["gbtree"]
@@ -78,9 +106,9 @@ def _read(
     best = int(attributes["best_iteration"]) + 1 if "best_iteration" in attributes else rounds_in_file
     stops = "scikit_learn" in attributes if stop_at_best is None else stop_at_best
     rounds = min(best, rounds_in_file) if stops else rounds_in_file
-    count = model["iteration_indptr"][rounds]
+    count = int(model["iteration_indptr"][rounds])
     trees = [
-        _tree(tree, 1.0 if weights is None else weights[number], model["tree_info"][number])
+        _tree(tree, 1.0 if weights is None else float(weights[number]), int(model["tree_info"][number]))
         for number, tree in enumerate(model["trees"][:count])
     ]
     labels: tuple[str, ...] = ()
@@ -147,7 +175,10 @@ def _tree(tree: Mapping[str, Any], weight: float, output: int) -> Tree:
     if int(tree["tree_param"]["size_leaf_vector"]) > 1:
         raise ConfigError("XGBoost trees with a vector in each leaf (multi_output_tree) are not supported")
     left, right = (np.array(tree[f"{side}_children"], dtype=np.int64) for side in ("left", "right"))
-    condition = np.array(tree["split_conditions"], dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as a leaf
+        condition = np.array(tree["split_conditions"], dtype=np.float32)
+    if np.isnan(condition).any():
+        raise ConfigError("an XGBoost tree has a threshold or a leaf that is NaN")
     default_left = np.array(tree["default_left"], dtype=np.int64) != 0
     sets = _sets(tree)
     in_set = np.isin(np.arange(len(left)), list(sets))
@@ -190,8 +221,8 @@ def _tables(cats: Mapping[str, Any] | None) -> dict[int, tuple[str, ...]]:
             if table["type"] not in _integer_types:
                 raise ConfigError(f"the categories of column {column} are of a type that is not known")
             tables[column] = tuple(str(value) for value in table["values"])
-        elif table["offsets"] and all(0 <= value < 0x80 for value in table["values"]):
+        elif len(table["offsets"]) and all(0 <= value < 0x80 for value in list(table["values"])):
             # XGBoost 3.2 counts characters where it stores bytes: beyond ASCII its tables are torn, and are not used.
-            text, ends = bytes(table["values"]), table["offsets"]
+            text, ends = bytes(list(table["values"])), list(table["offsets"])
             tables[column] = tuple(text[start:stop].decode() for start, stop in pairwise(ends))
     return {column: table for column, table in tables.items() if table}

@@ -104,7 +104,7 @@ def test_the_kernel_says_what_onnx_runtime_says(kind: dict[str, Any], seed: int)
     graph = graph_of(random_forest(seed, depth=3, **kind))
     found = difference(onnx_model(graph), NativeModel(graph), rows_of(seed, 300))
     assert found.of_span <= difference_max
-    proof = prove(graph, onnx_model(graph), rows_of(seed, 50).astype(np.float64))
+    proof, _ = prove(graph, onnx_model(graph), rows_of(seed, 50).astype(np.float64))
     assert proof.equal, proof.reason
     assert proof.rows > 50 + 3 * proof.tests_hit
 
@@ -130,7 +130,7 @@ def test_labels_that_the_graph_answers_are_compared_as_well() -> None:
     assert found.labels is not None
     np.testing.assert_array_equal(found.labels, expected.labels)
     swapped = replace(graph, labels=Labels(classes=("no", "yes"), output="label", values=(1, 0)))
-    proof = prove(swapped, onnx_model(swapped), rows_of(1, 50).astype(np.float64))
+    proof, _ = prove(swapped, onnx_model(swapped), rows_of(1, 50).astype(np.float64))
     assert not proof.equal
     assert proof.labels_different > 0
     assert "another class" in proof.reason
@@ -141,7 +141,7 @@ def test_a_threshold_that_is_off_by_one_float_is_found_wherever_it_is() -> None:
     graph = graph_of(forest)
     base = np.abs(random_rows(5, 50, 40, infinite=False)).astype(np.float64)
     base[:, ::3] %= categories
-    assert prove(graph, onnx_model(graph), base).equal
+    assert prove(graph, onnx_model(graph), base)[0].equal
     tried = 0
     for path in _paths(forest):
         features = forest.feature[path]
@@ -149,7 +149,7 @@ def test_a_threshold_that_is_off_by_one_float_is_found_wherever_it_is() -> None:
             continue  # codes have no floats beside them, and random tests of one feature may contradict each other
         moved = forest.threshold.copy()
         moved[path[-1]] = np.nextafter(moved[path[-1]], np.float32(np.inf))
-        proof = prove(graph, onnx_model(graph_of(replace(forest, threshold=moved))), base)
+        proof, _ = prove(graph, onnx_model(graph_of(replace(forest, threshold=moved))), base)
         assert not proof.equal
         assert "differs from ONNX Runtime's" in proof.reason
         tried += 1

@@ -194,14 +194,14 @@ def test_the_command_shows_every_variant(
     words = ["package", str(path), "--out", str(tmp_path / "bundle")]
     assert main([*words, "--allow-error", "0.1"]) == 2
     assert "goes with --optimize" in capsys.readouterr().err
-    assert main([*words, "--optimize", "--allow-error", "1.5"]) == 2
+    assert main([*words, "--unproved", "--optimize", "--allow-error", "1.5"]) == 2
     capsys.readouterr()
-    assert main([*words, "--optimize", "--json"]) == 0
+    assert main([*words, "--unproved", "--optimize", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["optimized"]
     assert found["error_allowed"] == 1e-6
     assert len(found["variants"]) == 7
     assert found["variants"][-1]["difference_max"] is None  # values may be missing, and one spoils its batch
-    assert main([*words, "--optimize"]) == 0
+    assert main([*words, "--unproved", "--optimize"]) == 0
     shown = capsys.readouterr().out
     assert "rewritten/all" in shown
     assert "kept: " in shown
@@ -211,7 +211,7 @@ def test_variants_are_measured_on_the_device_that_is_named(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretend_gpu(monkeypatch)
-    words = ["package", str(path), "--out", str(tmp_path / "bundle"), "--optimize"]
+    words = ["package", str(path), "--out", str(tmp_path / "bundle"), "--unproved", "--optimize"]
     assert main([*words, "--device", "cuda:0", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["optimized"]["device"].startswith("cuda")
@@ -232,7 +232,7 @@ def test_a_device_to_measure_on_that_is_not_there_is_one_error(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["package", str(path), "--out", str(tmp_path / "bundle")]
-    assert main([*words, "--optimize", "--device", "cuda:0"]) == 2
+    assert main([*words, "--unproved", "--optimize", "--device", "cuda:0"]) == 2
     assert "device cuda:0 was asked for, but there is no GPU here" in capsys.readouterr().err
     assert main([*words, "--device", "cpu"]) == 2
     assert "--device goes with --optimize" in capsys.readouterr().err

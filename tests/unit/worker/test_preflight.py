@@ -61,6 +61,7 @@ def test_a_good_worker_passes_and_shows_its_warm_up(
         "input",
         "explanations",
         "rehearsal",
+        "memory",
     }
 
 

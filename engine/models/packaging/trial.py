@@ -1,0 +1,84 @@
+"""A model file tried in a process of its own: a library that aborts, or never comes back, takes no more than that with it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from penstock.schemas.errors import ConfigError
+
+Kind = Literal["xgboost", "lightgbm", "onnx"]
+_libraries = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "onnx": "ONNX Runtime"}
+trial_s = 60.0
+"""What loading and one row may take, and a second more for each 5 MB."""
+_bytes_a_second = 5_000_000
+
+
+def try_file(kind: Kind, data: bytes, *, rows_width: int = 1) -> None:
+    """Load the model and predict one row of zeros, elsewhere. An exception there is no fault: here it gets a sentence.
+
+    Raises ConfigError where the library takes its process down, or does not come back in time.
+    """
+    allowed_s = trial_s + len(data) / _bytes_a_second
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model")
+        path.write_bytes(data)
+        command = [sys.executable, "-P", "-m", __name__, kind, str(path), str(rows_width)]
+        try:
+            ended = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                timeout=allowed_s, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise ConfigError(
+                f"{_libraries[kind]} does not come back from this model within {allowed_s:.0f} s: it has a loop without "
+                "end, or is broken"
+            ) from error
+    if ended.returncode < 0:
+        raise ConfigError(
+            f"{_libraries[kind]} crashes on this model (signal {-ended.returncode}): the file is broken"
+        )
+
+
+def _xgboost(data: bytes, width: int) -> None:
+    import numpy as np
+    import xgboost
+
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(data))
+    types = booster.feature_types
+    matrix = xgboost.DMatrix(
+        np.zeros((1, width)),
+        feature_names=booster.feature_names,
+        feature_types=types,
+        enable_categorical=True,
+    )
+    booster.predict(matrix)
+    booster.save_raw("ubj")
+
+
+def _lightgbm(data: bytes, width: int) -> None:
+    import lightgbm
+    import numpy as np
+
+    booster = lightgbm.Booster(model_str=data.decode("utf-8"))
+    booster.predict(np.zeros((1, width)), num_threads=1)
+
+
+def _onnx(data: bytes, width: int) -> None:
+    from penstock.engine.models.runtime.session import run_once
+
+    run_once(data)
+
+
+def main(arguments: list[str]) -> int:
+    """Tried: kind, path, width of a row."""
+    tries: dict[str, Any] = {"xgboost": _xgboost, "lightgbm": _lightgbm, "onnx": _onnx}
+    kind, path, width = arguments
+    tries[kind](Path(path).read_bytes(), int(width))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

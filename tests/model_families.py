@@ -1,0 +1,292 @@
+"""The families of models that can be packaged, each with what is promised of it: the rows of docs/models.md and the cases of
+tests/unit/models/test_families.py, which proves them. `python -m tests.model_families docs/models.md` writes the page."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.clock import SystemClock
+from penstock.engine.codec.json_rows import JsonRows
+from penstock.engine.features.policies import FeaturePolicies
+from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.runtime.loader import open_model
+from penstock.engine.ports import Predictions
+from tests.sklearn_cases import families as pipeline_families
+from tests.sklearn_cases import kinds, rows_of_page
+
+exact_trees = "exact tree SHAP"
+by_enumeration = "enumeration up to 10 features, else sampled or by gradients"
+
+Train = Callable[[NDArray[np.float64], NDArray[np.float64]], Any]
+"""From rows (R, 3), NaN among them where the family takes it, and answers (R,) that are numbers above 0, to a live model."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """One row of the page."""
+
+    library: str
+    name: str
+    train: Train
+    method: str
+    """Of the original: what the outputs are compared with."""
+    meaning: str = "value"
+    explained: str = exact_trees
+    takes_missing: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    """What cannot be packaged, and why; the words stand in the refusal."""
+
+    library: str
+    name: str
+    why: str
+    cure: str
+
+
+def classes_of(answers: NDArray[np.float64], count: int = 2) -> NDArray[np.int64]:
+    """Class numbers by where an answer lies among all."""
+    bounds = np.quantile(answers, np.linspace(0, 1, count + 1)[1:-1])
+    return np.searchsorted(bounds, answers).astype(np.int64)
+
+
+def _xgb(**options: Any) -> Train:
+    def train(rows: NDArray[np.float64], answers: NDArray[np.float64]) -> Any:
+        import xgboost
+
+        kind, count = options.get("kind", "XGBRegressor"), options.get("classes", 2)
+        target = classes_of(answers, count) if kind != "XGBRegressor" else answers
+        if kind == "XGBRanker":
+            target = classes_of(answers, 4)
+        rest = {name: value for name, value in options.items() if name not in ("kind", "classes")}
+        model = getattr(xgboost, kind)(n_estimators=8, max_depth=4, n_jobs=1, **rest)
+        return model.fit(rows, target, **({"group": [len(rows)]} if kind == "XGBRanker" else {}))
+
+    return train
+
+
+def _lgb(**options: Any) -> Train:
+    def train(rows: NDArray[np.float64], answers: NDArray[np.float64]) -> Any:
+        import lightgbm
+
+        kind, count = options.get("kind", "LGBMRegressor"), options.get("classes", 2)
+        target = classes_of(answers, count) if kind != "LGBMRegressor" else answers
+        rest = {name: value for name, value in options.items() if name not in ("kind", "classes")}
+        model = getattr(lightgbm, kind)(n_estimators=8, verbose=-1, n_jobs=1, **rest)
+        return model.fit(rows, target, **({"group": [len(rows)]} if kind == "LGBMRanker" else {}))
+
+    return train
+
+
+def _sk(module: str, kind: str, count: int = 0, **options: Any) -> Train:
+    def train(rows: NDArray[np.float64], answers: NDArray[np.float64]) -> Any:
+        from importlib import import_module
+
+        estimator = getattr(import_module(f"sklearn.{module}"), kind)(**options)
+        return estimator.fit(rows, classes_of(answers, count) if count else answers)
+
+    return train
+
+
+_booster, _proba = "Booster.predict", "predict"
+xgboost_families = tuple(
+    Family(library="XGBoost", name=name, train=_xgb(**options), method=_booster, meaning=meaning)
+    for name, options, meaning in (
+        ("two classes", {"kind": "XGBClassifier"}, "probability"),
+        ("several classes", {"kind": "XGBClassifier", "classes": 3}, "probability"),
+        ("regression", {}, "value"),
+        ("counts and positive values (Poisson, gamma, Tweedie)", {"objective": "reg:gamma"}, "value"),
+        ("quantiles", {"objective": "reg:quantileerror", "quantile_alpha": [0.2, 0.8]}, "value"),
+        ("log odds (binary:logitraw)", {"kind": "XGBClassifier", "objective": "binary:logitraw"}, "log_odds"),
+        ("dropped trees (DART)", {"booster": "dart", "rate_drop": 0.3}, "value"),
+        ("random forest", {"num_parallel_tree": 3, "subsample": 0.6}, "value"),
+        ("ranking", {"kind": "XGBRanker"}, "rank"),
+    )
+)
+lightgbm_families = tuple(
+    Family(library="LightGBM", name=name, train=_lgb(**options), method=_booster, meaning=meaning)
+    for name, options, meaning in (
+        ("two classes", {"kind": "LGBMClassifier"}, "probability"),
+        ("several classes", {"kind": "LGBMClassifier", "classes": 3}, "probability"),
+        (
+            "one against all",
+            {"kind": "LGBMClassifier", "classes": 3, "objective": "multiclassova"},
+            "probability",
+        ),
+        ("regression (L1, L2, Huber, quantile)", {"objective": "huber"}, "value"),
+        ("counts and positive values (Poisson, gamma, Tweedie)", {"objective": "poisson"}, "value"),
+        (
+            "random forest",
+            {"boosting_type": "rf", "bagging_freq": 1, "bagging_fraction": 0.5},
+            "value",
+        ),
+        ("dropped trees (DART)", {"boosting_type": "dart"}, "value"),
+        ("ranking", {"kind": "LGBMRanker", "classes": 4}, "rank"),
+    )
+)
+_seed = {"random_state": 0}
+sklearn_families = tuple(
+    Family(
+        library="scikit-learn",
+        name=name,
+        train=train,
+        method="predict_proba" if meaning == "probability" else "predict",
+        meaning=meaning,
+        takes_missing=takes_missing,
+    )
+    for name, train, meaning, takes_missing in (
+        ("decision tree", _sk("tree", "DecisionTreeRegressor", **_seed), "value", True),
+        (
+            "decision tree of classes",
+            _sk("tree", "DecisionTreeClassifier", 3, max_depth=4, **_seed),
+            "probability",
+            True,
+        ),
+        (
+            "random forest",
+            _sk("ensemble", "RandomForestRegressor", n_estimators=5, **_seed),
+            "value",
+            True,
+        ),
+        (
+            "random forest of classes",
+            _sk("ensemble", "RandomForestClassifier", 2, n_estimators=5, **_seed),
+            "probability",
+            True,
+        ),
+        (
+            "extra trees",
+            _sk("ensemble", "ExtraTreesRegressor", n_estimators=5, **_seed),
+            "value",
+            True,
+        ),
+        (
+            "gradient boosting",
+            _sk("ensemble", "GradientBoostingRegressor", n_estimators=8, **_seed),
+            "value",
+            False,
+        ),
+        (
+            "gradient boosting of classes",
+            _sk("ensemble", "GradientBoostingClassifier", 3, n_estimators=5, **_seed),
+            "probability",
+            False,
+        ),
+        (
+            "histogram gradient boosting",
+            _sk("ensemble", "HistGradientBoostingRegressor", max_iter=8, **_seed),
+            "value",
+            True,
+        ),
+        (
+            "histogram gradient boosting of classes",
+            _sk("ensemble", "HistGradientBoostingClassifier", 2, max_iter=8, **_seed),
+            "probability",
+            True,
+        ),
+    )
+)
+families = (*xgboost_families, *lightgbm_families, *sklearn_families)
+
+refused = (
+    Refused(library="XGBoost", name="gblinear", why="is not made of trees", cure="train gbtree, or export ONNX"),
+    Refused(library="XGBoost", name="binary:hinge", why="an output that no bundle can keep", cure="train binary:logistic"),
+    Refused(library="XGBoost", name="trees with a vector in each leaf", why="multi_output_tree", cure="multi_strategy one_output_per_tree"),
+    Refused(library="XGBoost", name="dump_model", why="is for reading only", cure="save_model"),
+    Refused(library="LightGBM", name="linear trees", why="have no ONNX operator", cure="linear_tree=False"),
+    Refused(library="LightGBM", name="zero_as_missing", why="zero_as_missing", cure="train with NaN for missing values"),
+    Refused(library="LightGBM", name="reg_sqrt", why="an output that no bundle can keep", cure="train on the root, square downstream"),
+    Refused(library="CatBoost", name=".cbm, JSON", why="a CatBoost model", cure="save_model(format='onnx') where CatBoost allows it (no categories)"),
+    Refused(library="PMML", name=".pmml", why="PMML, which is not read", cure="package the model that it was made from"),
+    Refused(library="PyTorch, Keras", name=".pt, .pth, .keras, .h5", why="export", cure="torch.onnx.export or tf2onnx, then the .onnx"),
+    Refused(library="Python", name=".pkl, .joblib", why="only Python may open", cure="package the live object"),
+)  # fmt: skip
+
+onnx_forms = (
+    "any number of named inputs", "float32, float64, float16, int64, int32, bool and text inputs", "a fixed batch",
+    "symbolic widths", "outputs without a shape", "ranks above two", "weights in files beside it",
+    "ZipMap", "opsets that ONNX Runtime runs",
+)  # fmt: skip
+
+
+def served(bundle: Bundle, rows: NDArray[np.float64]) -> Predictions:
+    """What the stream answers to JSON records of these rows; NaN becomes null."""
+    names = bundle.signature.columns
+    records = [
+        json.dumps(
+            {name: None if value != value else value for name, value in zip(names, row, strict=True)}
+        ).encode()
+        for row in rows.tolist()
+    ]
+    matrix, places, faults = JsonRows(bundle.signature).read(records)
+    assert not faults
+    matrix, _, rejected = FeaturePolicies(bundle.signature).apply(matrix, places)
+    assert not rejected
+    return open_model(bundle, device="cpu", batch_rows_max=1024, clock=SystemClock()).predict(matrix)
+
+
+_head = """# Which models can be packaged
+
+Written from the cases of `tests/model_families.py`, which `tests/unit/models/test_families.py` proves: each family is trained, packaged, and asked about JSON
+records that it has not seen (prices of two decimals, ids near twenty million and five billion, doubles, nulls where it takes them); what the stream would
+answer differs from the original's answer to the same record by no more than 1e-6 of the range. `make docs` writes this page.
+
+A live object is packaged from Python (`penstock.engine.models.packaging.package`), a file by `penstock package`: XGBoost `.json` and `.ubj`, LightGBM `.txt`,
+scikit-learn `.skops`, ONNX `.onnx`. The original gets every row as it is, in double precision; the bundle gets what the stream would make of the record.
+What no method of the original can be asked about is reported as not compared, and the exit code is 1 unless `--unproved` is given.
+
+Numbers: XGBoost and scikit-learn's forests compare float32, and so does the bundle. LightGBM and histogram gradient boosting compare doubles: the bundle
+keeps their thresholds in double precision and every value on its side of each while a record is read, at the speed of float32.
+
+Missing values: null, absent and NaN. A number that stands for one (XGBoost's `missing=-999`) is taken over from a live object and asked for where a file
+cannot say it: `--missing -999`, or `"sentinel": -999` for one feature in `--features`.
+"""
+
+
+_pipelines = f"""Each with decimals, ids near five billion, nulls, categories that training did not know, booleans and whole-number codes, and all of that at once:
+`tests/sklearn_cases.py`, proved by `tests/unit/models/test_sklearn_matrix.py` ({len(pipeline_families) * len(kinds)} cases, a sample in `make test`, all with `PENSTOCK_MATRIX=all`). The columns stand in a
+`ColumnTransformer`: numbers imputed and scaled, texts imputed and encoded; a column that no step reads is no feature. A category that a step refuses (`handle_unknown="error"`) sets its record aside, by the feature's name.
+
+Trees behind steps of one feature each (imputers, scalers, encoders, bins, monotone functions of NumPy known by name, selections) are trees over the features: the steps move into the tests, to the last
+double, and averages (votes, bags) are one ensemble. They are served by the tree kernel and explained exactly, in the features as records hold them. A step that mixes features (a projection, products, neighbours' imputation)
+keeps its place before the trees; such models, and all others, are explained from several background rows, relative to those: `package` and `check` say by which method."""
+
+
+def page() -> str:
+    """docs/models.md."""
+    lines = [_head, "## Packaged", "", "| library | model | output | compared with | explained by |", "|---|---|---|---|---|"]  # fmt: skip
+    lines += [
+        f"| {each.library} | {each.name} | {each.meaning.replace('_', ' ')} | {each.method} | {each.explained} |"
+        for each in families
+    ]
+    lines += [
+        "",
+        "## scikit-learn pipelines",
+        "",
+        _pipelines,
+        "",
+        "| family | explained by |",
+        "|---|---|",
+        *rows_of_page(),
+    ]
+    lines += ["", "An `.onnx` file, from any exporter, is its own original: its outputs are compared only with `--expected FILE`, the original's answers to the rows",
+              f"of `--rows`. Taken are {'; '.join(onnx_forms)}. A graph that is one ensemble of trees is explained by {exact_trees}, others by {by_enumeration}.",
+              "", "## Not packaged", "", "| library | what | why: the refusal says | what to do |", "|---|---|---|---|"]  # fmt: skip
+    lines += [f"| {each.library} | {each.name} | {each.why} | {each.cure} |" for each in refused]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the page to the path given."""
+    Path(arguments[0]).write_text(page())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
