@@ -25,7 +25,7 @@ from penstock.engine.pipeline.compute import ComputeThread
 from penstock.engine.pipeline.hooks import Contact
 from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
-from penstock.engine.pipeline.rejection_limit import Breaker
+from penstock.engine.pipeline.rejection_limit import PartitionBreakers
 from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
@@ -214,7 +214,9 @@ def make_worker(
             latency_slo_s=settings.objective.latency_slo_ms / 1000,
             cost=cost_curve(rehearsed),
         ),
-        breaker=lambda: Breaker(run_max=letters.run_max, share_max=letters.share_max, window=letters.window),
+        breaker=lambda: PartitionBreakers(
+            run_max=letters.run_max, share_max=letters.share_max, window=letters.window
+        ),
         watcher=observer,
         clock=clock,
         commits_by_source=settings.kafka.delivery == "at_least_once",

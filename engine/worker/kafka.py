@@ -12,9 +12,9 @@ from pydantic import SecretStr
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.contact import Contact, KafkaContact
+from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
-from penstock.connectors.kafka.source import KafkaSource
 from penstock.connectors.kafka.topic_settings import batch_bytes_max, read_topic_settings
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import output_prefixes
@@ -22,7 +22,7 @@ from penstock.engine.dead_letters.message import message_bytes_min
 from penstock.engine.pipeline.outgoing import OutputLimits, letter_headers_bytes_max
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.scaling.reports import Reporter
-from penstock.engine.settings.model import KafkaSettings, RegistrySettings, Settings
+from penstock.engine.settings.model import KafkaSettings, RegistrySettings, Settings, max_poll_interval_ms
 from penstock.engine.telemetry.http_server import HttpServer, worker_routes
 from penstock.engine.telemetry.status import StatusBoard, WorkerStatus
 from penstock.engine.worker.assembly import (
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("penstock.worker")
 
-max_poll_interval_s = 300.0
 secret_characters_max = 65_536
 fetch_memory_bytes_max = 128 << 20
 send_memory_bytes_max = 256 << 20
@@ -253,7 +252,8 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
             start=settings.kafka.start,
             listener=listener,
             exactly_once=exactly_once,
-            max_poll_interval_s=max_poll_interval_s,
+            max_poll_interval_s=float(settings.kafka.client.get("max.poll.interval.ms", max_poll_interval_ms))
+            / 1000,
             memory_bytes_max=fetch_memory_bytes_max,
             clock=clock,
             unreadable=settings.input.unreadable,

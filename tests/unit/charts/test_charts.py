@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-import xml.etree.ElementTree as xml
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def rows(count: int) -> Any:
 
 def inside(svg: str) -> list[str]:
     """Shapes that leave the frame; the text must be XML."""
-    root = xml.fromstring(svg)
+    root = ET.fromstring(svg)
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
     names = {
         "x": width,
