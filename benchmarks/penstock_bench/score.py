@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from penstock.engine.console.terminal import Terminal
 from penstock.engine.explain.tree.tree_shap import TreeShap
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.runtime.native_trees import NativeModel
+from penstock.engine.pipeline.collector import calm_collector
 from penstock.engine.python.model import load
 from penstock.schemas.errors import ConfigError
 from penstock_bench.explain import parse_shape
@@ -102,9 +104,9 @@ def _measured(
     folder: Path, arguments: argparse.Namespace, terminal: Terminal, clock: Clock
 ) -> dict[str, dict[str, float]]:
     rows = _rows(np.random.default_rng(2), 1 << 16)
-    with load(folder / "bundle", device="cpu", runtime="native") as model:
+    with load(folder / "bundle", device="cpu", runtime="native") as model, calm_collector():
         native, shap = NativeModel(model.bundle), TreeShap.from_bundle(model.bundle)
-        kernels = {"predict": native.predict, "explain": shap.contributions}
+        kernels: dict[str, Callable[[Any], Any]] = {"predict": native.predict, "explain": shap.contributions}
         files = find_files(str(folder / "rows.parquet"))
         parts = make_parts(files, "parquet", model.bundle.signature, keep=(), delimiter=",")
         best: dict[str, dict[str, float]] = {kind: {"kernel": 0.0, "score": 0.0} for kind in kernels}

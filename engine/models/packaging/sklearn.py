@@ -19,6 +19,7 @@ from penstock.engine.models.packaging.sklearn_columns import first_columns, inpu
 from penstock.engine.models.packaging.sklearn_fold import fold, refused_because
 from penstock.engine.models.packaging.sklearn_graph import GraphAnswers, as_answered, graph_bytes
 from penstock.engine.models.packaging.sklearn_inputs import Leaf, Rows, leaves, settle
+from penstock.engine.models.packaging.sklearn_stand_ins import narrowed_last
 from penstock.engine.models.packaging.sklearn_surrogate import surrogate
 from penstock.engine.models.packaging.skops_files import load_skops
 from penstock.engine.models.runtime.session import raw_runner
@@ -178,9 +179,9 @@ class _Conversion:
         classes = self._labels() or (answers.groups if self._wishes.classes is None else self._wishes.classes)
         refusal: ConfigError | None = None
         # Scalers and encoders compute in float64, and trees behind them tell the difference; but not every operator can.
-        for wide in (True, False):
+        for form, wide in ((copied, True), (narrowed_last(copied), True), (copied, False)):
             try:
-                data = graph_bytes(copied, len(places), wide=wide, classes=self._classes)
+                data = graph_bytes(form, len(places), wide=wide, classes=self._classes)
                 graph = read_onnx(data, feature_names=names, classes=classes or None)
                 graph = replace(graph, signature=replace(graph.signature, features=features))
                 raw_runner(graph.model, graph.signature)

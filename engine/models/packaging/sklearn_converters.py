@@ -24,10 +24,12 @@ from penstock.engine.models.packaging.sklearn_stand_ins import (
     Calibrated,
     Constant,
     ConstantShares,
+    Filled,
     Isolation,
     KernelScores,
     LinearDecision,
     LinearScores,
+    Narrow,
     Retargeted,
     TreeMargin,
 )
@@ -76,6 +78,8 @@ def register() -> None:
         (Calibrated, _class_shapes, _add_calibrated),
         (Retargeted, _score_shapes, _add_retargeted),
         (Isolation, _score_shapes, _add_isolation),
+        (Filled, _filled_shapes, _add_filled),
+        (Narrow, _narrow_shapes, _add_narrow),
     ):
         _register(kind, shapes, add)
 
@@ -317,6 +321,43 @@ def _apply_function(graph: _Graph, function: str, given: str, output: str, kind:
             graph.node(operator_type, [given], output=output)
     else:
         raise ConfigError(f"NumPy's {function} has no ONNX operator: compute the column before the stream")
+
+
+def _filled_shapes(operator: Any) -> None:
+    rows = operator.inputs[0].get_first_dimension()
+    width = len(operator.raw_operator.columns) + len(operator.raw_operator.marks)
+    operator.outputs[0].type = type(operator.inputs[0].type)([rows, width])
+
+
+def _add_filled(scope: Any, operator: Any, container: Any) -> None:
+    graph, model, kind = _Graph(scope, container), operator.raw_operator, _kind_of(operator)
+
+    def gaps(columns: str) -> str:
+        if np.isnan(model.marker):
+            return graph.node("IsNaN", [columns])
+        return graph.node("Equal", [columns, graph.tensor(np.array([model.marker], dtype=kind))])
+
+    given, output = operator.inputs[0].full_name, operator.outputs[0].full_name
+    kept = graph.node("Gather", [given, graph.tensor(np.asarray(model.columns, dtype=np.int64))], axis=1)
+    last = "" if len(model.marks) else output
+    filled = graph.node(
+        "Where", [gaps(kept), graph.tensor(model.values[None].astype(kind)), kept], output=last
+    )
+    if len(model.marks):
+        marked = graph.node("Gather", [given, graph.tensor(model.marks)], axis=1)
+        number = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
+        graph.node("Concat", [filled, graph.node("Cast", [gaps(marked)], to=number)], axis=1, output=output)
+
+
+def _narrow_shapes(operator: Any) -> None:
+    operator.outputs[0].type = FloatTensorType(list(operator.inputs[0].type.shape))
+
+
+def _add_narrow(scope: Any, operator: Any, container: Any) -> None:
+    graph = _Graph(scope, container)
+    graph.node(
+        "Cast", [operator.inputs[0].full_name], to=TensorProto.FLOAT, output=operator.outputs[0].full_name
+    )
 
 
 def _kind_of(operator: Any) -> type[Any]:

@@ -63,8 +63,9 @@ class GraphAnswers:
             return GraphAnswers(
                 model=model, method="decision_function", name="anomaly_score", meaning="anomaly_score"
             )
-        if hasattr(model, "n_components") and hasattr(model, "predict_proba"):  # a mixture
-            groups = tuple(str(number) for number in range(model.n_components))
+        last = model.steps[-1][1] if isinstance(model, Pipeline) else model
+        if hasattr(last, "n_components") and hasattr(model, "predict_proba"):  # a mixture
+            groups = tuple(str(number) for number in range(last.n_components))
             return GraphAnswers(
                 model=model,
                 method="predict_proba",
@@ -75,7 +76,6 @@ class GraphAnswers:
         if is_clusterer(model):
             if not hasattr(model, "predict") or not hasattr(model, "transform"):
                 raise ConfigError(f"{type(model).__name__} cannot say to which cluster a new record belongs")
-            last = model.steps[-1][1] if isinstance(model, Pipeline) else model
             groups = tuple(str(number) for number in range(len(last.cluster_centers_)))
             return GraphAnswers(
                 model=model, method="transform", name="distances", meaning="cluster", groups=groups

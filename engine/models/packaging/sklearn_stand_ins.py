@@ -4,18 +4,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, IsolationForest
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC, NuSVC, OneClassSVM
 from sklearn.utils.validation import check_is_fitted
 
 from penstock.engine.models.packaging.sklearn_columns import function_name
+from penstock.engine.models.packaging.sklearn_members import members, with_members
 from penstock.schemas.errors import ConfigError
 
 
@@ -60,6 +62,24 @@ class Isolation(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-
     def __init__(self, forest: IsolationForest) -> None:
         """A fitted one."""
         self.forest = forest
+
+
+class Filled(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """Columns with a number in place of what is missing, and after them marks of where it was."""
+
+    def __init__(
+        self, columns: NDArray[np.int64], values: NDArray[np.float64], marks: NDArray[np.int64], marker: float
+    ) -> None:
+        """`columns` are kept, with `values` for them; `marks`: columns whose gaps are marked; `marker`: NaN, or the number
+        that stands for a gap."""
+        self.columns = columns
+        self.values = values
+        self.marks = marks
+        self.marker = marker
+
+
+class Narrow(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """Doubles to float32, for what follows takes no doubles."""
 
 
 class Constant(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
@@ -109,6 +129,8 @@ def stand_in(model: Any) -> Any | None:
             raise ConfigError("DummyClassifier(strategy='stratified') answers by lot: no bundle repeats that")
         shares = model.predict_proba(np.zeros((1, 1)))[0]
         return ConstantShares(np.asarray(shares, dtype=np.float64), model.classes_)
+    if isinstance(model, SimpleImputer):
+        return _filled(model)
     if isinstance(model, OneClassSVM) and _is_kernel(model):
         return KernelScores(model)
     if isinstance(model, CalibratedClassifierCV):
@@ -123,6 +145,27 @@ def stand_in(model: Any) -> Any | None:
     if linear is not None and not hasattr(model, "predict_proba"):
         return LinearDecision(linear, model.classes_, shares=False)
     return None
+
+
+def _filled(model: SimpleImputer) -> Filled | None:
+    values = np.asarray(model.statistics_)
+    if values.dtype.kind not in "fiu" or not isinstance(model.missing_values, (int, float)):
+        return None
+    kept = np.arange(len(values)) if model.keep_empty_features else np.flatnonzero(~np.isnan(values))
+    marks = (
+        np.empty(0, dtype=np.int64) if model.indicator_ is None else np.asarray(model.indicator_.features_)
+    )
+    filling = np.nan_to_num(values[kept].astype(np.float64))  # of an empty column that is kept: 0
+    return Filled(kept, filling, marks.astype(np.int64), float(model.missing_values))
+
+
+def narrowed_last(model: Any) -> Any:
+    """A copy whose steps compute in doubles, and whose last ones take float32."""
+    if isinstance(model, Pipeline):
+        name, last = model.steps[-1]
+        return Pipeline([*model.steps[:-1], ("narrow", Narrow()), (name, last)])
+    inner = members(model)
+    return with_members(model, [narrowed_last(each) for each in inner]) if inner else model
 
 
 def _is_kernel(model: Any) -> bool:
@@ -159,6 +202,8 @@ def _scores(model: Any) -> Any:
     """What a calibrator is given: the decision function where there is one, else probabilities."""
     if isinstance(model, Pipeline):
         return Pipeline([*model.steps[:-1], (model.steps[-1][0], _scores(model.steps[-1][1]))])
+    if isinstance(model, LinearDecision) and not model.shares:
+        return model.scores
     if not hasattr(model, "decision_function"):
         return model
     linear = _linear(model)
