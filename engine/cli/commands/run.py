@@ -16,7 +16,6 @@ from penstock.engine.worker.process import Command, started_ahead
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.supervisor import Supervisor
 
 summary = "Run the worker(s) of a settings file until SIGTERM or Ctrl+C; then finish what is in flight, commit and leave."
@@ -57,6 +56,7 @@ def _supervise(
     from penstock.engine.settings.model import load_settings
     from penstock.engine.telemetry.http_server import HttpServer, SupervisorView
     from penstock.engine.telemetry.metrics import SupervisorMetrics
+    from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.supervisor import Supervisor
 
     settings = load_settings(settings_path)
