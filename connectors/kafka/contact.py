@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from penstock.connectors.kafka.client import ClientConfig, base_config, open_client
 from penstock.connectors.kafka.errors import cause_of, said
-from penstock.connectors.kafka.leave import leave_group
+from penstock.connectors.kafka.reading.leave import leave_group
 from penstock.schemas.errors import UnavailableError
 
 logger = logging.getLogger("penstock.kafka")
