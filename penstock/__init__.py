@@ -1,7 +1,7 @@
 """Streaming inference on Kafka: every record predicted exactly once, and explained.
 
 In Python: `package` makes a bundle of a trained model, `load` holds one, and its predict, explain and score are the stream's
-own. What is here is imported when it is first asked for.
+own. What is here is imported when it is first asked for; its types stand in __init__.pyi.
 """
 
 from typing import Any

@@ -18,6 +18,7 @@ from penstock.engine.console.terminal import Terminal
 from penstock.engine.explain.tree.tree_shap import TreeShap
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.runtime.native_trees import NativeModel
+from penstock.engine.pipeline.collector import calm_collector
 from penstock.engine.python.model import load
 from penstock.schemas.errors import ConfigError
 from penstock_bench.explain import parse_shape
@@ -103,7 +104,7 @@ def _measured(
     folder: Path, arguments: argparse.Namespace, terminal: Terminal, clock: Clock
 ) -> dict[str, dict[str, float]]:
     rows = _rows(np.random.default_rng(2), 1 << 16)
-    with load(folder / "bundle", device="cpu", runtime="native") as model:
+    with load(folder / "bundle", device="cpu", runtime="native") as model, calm_collector():
         native, shap = NativeModel(model.bundle), TreeShap.from_bundle(model.bundle)
         kernels: dict[str, Callable[[Any], Any]] = {"predict": native.predict, "explain": shap.contributions}
         files = find_files(str(folder / "rows.parquet"))
