@@ -21,6 +21,7 @@ from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState
 from penstock.engine.worker.telemetry import Observer
+from penstock.schemas.reading import Reading
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Records, Rejection
 from tests.clocks import HandClock as StillClock
@@ -74,13 +75,18 @@ class House:
         )
         self.board.verified(ModelIdentity(name="m", version="1", digest="d", device="cpu"))
         self.board.set_state(WorkerState.JOINING)
+        self.reading = Reading()
         self.contact, self.member, self.ends = Known(), True, {0: 10, 1: 10}
         self.hooks = Observer(
             metrics=self.metrics, board=self.board, clock=self.clock, topic="in", ends=lambda _: self.ends,
             report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events, values=NoValues(),
-            contact=lambda _: self.contact, member=lambda: self.member,
+            contact=lambda _: self.contact, member=lambda: self.member, reading=lambda: self.reading,
         )  # fmt: skip
         self.ledger = Ledger()
+
+    def reads(self, reading: Reading) -> None:
+        self.reading = reading
+        self.turns(1)
 
     def turns(self, seconds_: float, waiting: Waiting = nothing) -> None:
         for _ in range(round(seconds_)):
@@ -198,6 +204,22 @@ ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
     Event.PARTITION_STOPPED: (
         lambda house: (house.assign(0, 1), house.hooks.holding({1: Held(reason="all bad", stopped=True)}))[1],
         "partition 1 is stopped: all bad", logging.ERROR,
+    ),
+    Event.INPUT_UNREADABLE: (
+        lambda house: house.reads(Reading(doubts={1: "offset 5 cannot be read"})), "offset 5 cannot be read", logging.WARNING,
+    ),
+    Event.INPUT_STALLED: (
+        lambda house: house.reads(Reading(stalled_s={1: 31.0})), "nothing could be read for 31 s", logging.WARNING,
+    ),
+    Event.OPEN_TRANSACTION: (
+        lambda house: house.reads(Reading(open_transactions={1: 5001})), "5,001 offsets wait", logging.WARNING,
+    ),
+    Event.INPUT_GOES_ON: (
+        lambda house: (house.reads(Reading(stalled_s={1: 31.0})), house.reads(Reading()))[1],
+        "partition 1 is read again", logging.WARNING,
+    ),
+    Event.TOPIC_RECREATED: (
+        lambda house: house.reads(Reading(recreations=1)), "was deleted and made anew", logging.WARNING,
     ),
     Event.DRAINING: (lambda house: house.hooks.draining(), "asked to stop", logging.INFO),
     Event.STOPPED: (lambda house: house.hooks.stopped(unfinished=0), "stopped with nothing unfinished", logging.INFO),
