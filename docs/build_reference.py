@@ -3,13 +3,18 @@
 import argparse
 import ast
 import importlib
+import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import penstock
 from penstock.engine.cli.main import commands
+from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.json_schema import json_schema
 from penstock.engine.settings.model import Settings, client_properties_allowed
 from penstock.engine.settings.source import environment_prefix
 from penstock.engine.telemetry.metrics import reference as metrics_reference
@@ -17,6 +22,7 @@ from penstock.engine.telemetry.metrics import reference as metrics_reference
 Node = dict[str, Any]
 
 _root: Final = Path(__file__).resolve().parents[1]
+_names_begin: Final = "<!-- names: written by make docs -->"
 _map_begins: Final = "<!-- map: written by make docs -->"
 _map_ends: Final = "<!-- map ends -->"
 
@@ -56,10 +62,65 @@ def references() -> dict[str, str]:
     return {
         "settings.md": settings_reference(),
         "settings.schema.json": json.dumps(_schema(), indent=2) + "\n",
+        **{
+            f"{name}.schema.json": json.dumps(json_schema(contract(name)), indent=2) + "\n"
+            for name in ("prediction", "explanation", "dead_letter")
+        },
         "commands.md": commands_reference(),
         "metrics.md": metrics_reference(),
         "files.md": file_map(),
+        "python.md": with_names((Path(__file__).parent / "python.md").read_text(encoding="utf-8")),
     }
+
+
+def with_names(text: str) -> str:
+    """docs/python.md with every public name of the package, its signature and its docstring."""
+    return text[: text.index(_names_begin)] + "\n".join((_names_begin, "", "## Names", *_names()))
+
+
+def _names() -> Iterator[str]:
+    for name in penstock.__all__:
+        value = getattr(penstock, name)
+        if name == "__version__":
+            continue
+        yield from ("", f"### penstock.{name}", "")
+        if not isinstance(value, type):
+            yield from _signed(f"penstock.{name}", value)
+            continue
+        yield from _prose(inspect.getdoc(value) or "")
+        for member, inner in vars(value).items():
+            if member.startswith("_") or issubclass(value, Exception) or inspect.getdoc(inner) is None:
+                continue
+            if isinstance(inner, property):
+                yield from ("", f"`{member}`: {_words(inspect.getdoc(inner) or '')}")
+            elif callable(inner) or isinstance(inner, staticmethod):
+                yield ""
+                yield from _signed(f"{name}.{member}", inner)
+    yield ""
+
+
+def _signed(name: str, function: Any) -> Iterator[str]:
+    written = str(inspect.signature(getattr(function, "__func__", function), eval_str=False))
+    written = re.sub(r"\bself(, )?", "", written).replace("'", "").replace("(, *", "(*")
+    written = re.sub(
+        r"penstock(\.\w+)+\.(\w+)", r"\2", re.sub(r"(pathlib|collections\.abc|typing)\.", "", written)
+    )
+    yield from ("```text", f"{name}{written}", "```", "")
+    yield from _prose(inspect.getdoc(function) or "")
+
+
+def _prose(text: str) -> Iterator[str]:
+    """A docstring's paragraphs; what it lists under Args and Attributes becomes a list."""
+    for given in text.splitlines():
+        entry = re.match(r"    (\w+): (.*)", given)
+        if entry:
+            yield f"- `{entry[1]}`: {entry[2]}"
+        elif given.rstrip() in ("Args:", "Attributes:"):
+            yield ""
+        elif given.startswith("    "):
+            yield f"  {given.strip()}"
+        else:
+            yield given
 
 
 def file_map() -> str:

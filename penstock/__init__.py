@@ -1,18 +1,10 @@
 """Streaming inference on Kafka: every record predicted exactly once, and explained.
 
 In Python: `package` makes a bundle of a trained model, `load` holds one, and its predict, explain and score are the stream's
-own. What is here is imported when it is first asked for.
+own. What is here is imported when it is first asked for; its types stand in __init__.pyi.
 """
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from penstock.engine.explain.tree.tree_shap import TreeShap
-    from penstock.engine.models.packaging.package import PackageReport, package
-    from penstock.engine.python.model import Model, load
-    from penstock.engine.python.results import Explanation, Predictions
-    from penstock.engine.python.rows_error import RowsError
-    from penstock.schemas.errors import ConfigError, PenstockError
+from typing import Any
 
 __version__ = "0.1.0"  # the one place; the distribution's metadata are made from it
 

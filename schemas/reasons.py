@@ -39,4 +39,5 @@ class Reason(StrEnum):
     OUTPUT_NOT_FINITE = "output_not_finite"  # the model answers NaN or an infinity
     KILLED_WORKER = "killed_worker"  # a worker process died on this record twice
     EXPLAINER_FAILED = "explainer_failed"  # no explanation could be computed for it
-    OUTPUT_TOO_LONG = "output_too_long"  # the encoded result exceeds the producer's limit
+    OUTPUT_TOO_LONG = "output_too_long"  # the encoded result is longer than its topic takes
+    NO_KEY = "no_key"  # an output topic is compacted, and the record has no key

@@ -16,6 +16,11 @@ def no_headers(_: int) -> Headers:
     return ()
 
 
+def none_at_all() -> bool:
+    """That no record has headers."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unreadable:
     """Offsets `first` to before `next` of a partition hold bytes that no client can read; `why` is the client's reason."""
@@ -36,8 +41,9 @@ class Unreadable:
 class Records:
     """N records of one topic in the order they were polled; within a partition the offsets ascend.
 
-    `timestamps_ms` is -1 where a record has none. `headers(i)` is asked only for records that are set aside. Where `unreadable`
-    has an index, that row is no record: it stands for a range of offsets, has the offset of the first of them and no value.
+    `timestamps_ms` is -1 where a record has none. `headers(i)` is asked only for records that are set aside or whose headers are
+    carried on; `any_headers()` False: none of the records has any; True: some may. Where `unreadable` has an index, that row is no
+    record: it stands for a range of offsets, has the offset of the first of them and no value.
     """
 
     topic: str
@@ -47,6 +53,7 @@ class Records:
     keys: list[bytes | None]
     values: list[bytes | None]
     headers: Callable[[int], Headers] = field(default=no_headers)
+    any_headers: Callable[[], bool] = field(default=none_at_all)
     unreadable: Mapping[int, Unreadable] = field(default_factory=dict)
     topic_id: str | None = None  # tells the topic from another of the same name, before or after it
 
@@ -80,6 +87,7 @@ class Records:
             keys=self.keys[start:stop],
             values=self.values[start:stop],
             headers=lambda index: headers(start + index),
+            any_headers=self.any_headers,
             unreadable={i - start: u for i, u in self.unreadable.items() if start <= i < stop},
             topic_id=self.topic_id,
         )
@@ -95,6 +103,7 @@ class Records:
             keys=[self.keys[place] for place in places],
             values=[self.values[place] for place in places],
             headers=lambda index: headers(places[index]),
+            any_headers=self.any_headers,
             unreadable=self._unreadable_at(places) if self.unreadable else {},
             topic_id=self.topic_id,
         )
@@ -123,6 +132,7 @@ class Records:
             keys=[key for part in parts for key in part.keys],
             values=[value for part in parts for value in part.values],
             headers=headers,
+            any_headers=lambda: any(part.any_headers() for part in parts),
             unreadable={
                 int(end) - len(part) + index: unreadable
                 for part, end in zip(parts, ends, strict=True)
@@ -147,13 +157,15 @@ class Outgoing:
     """Messages for one output topic, as columns: equal-length lists.
 
     `partitions[i]` is the input partition the record came from: a sink sends it to the same number when both topics
-    have equally many partitions, and by the key (murmur2, as the Java clients do) when they have not.
+    have equally many partitions, and by the key (murmur2, as the Java clients do) when they have not. `headers` is None
+    where no message carries any: such messages are sent in batches.
     """
 
     topic: str
     keys: list[bytes | None]
     values: list[bytes | None]
     partitions: NDArray[np.int32]
+    headers: Sequence[Headers] | None = None
 
     def __len__(self) -> int:
         return len(self.values)

@@ -17,6 +17,8 @@ from penstock.engine.features.policies import FeaturePolicies
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import open_model
 from penstock.engine.ports import Predictions
+from tests.sklearn_cases import families as pipeline_families
+from tests.sklearn_cases import kinds, rows_of_page
 
 exact_trees = "exact tree SHAP"
 by_enumeration = "enumeration up to 10 features, else sampled or by gradients"
@@ -248,12 +250,31 @@ cannot say it: `--missing -999`, or `"sentinel": -999` for one feature in `--fea
 """
 
 
+_pipelines = f"""Each with decimals, ids near five billion, nulls, categories that training did not know, booleans and whole-number codes, and all of that at once:
+`tests/sklearn_cases.py`, proved by `tests/unit/models/test_sklearn_matrix.py` ({len(pipeline_families) * len(kinds)} cases, a sample in `make test`, all with `PENSTOCK_MATRIX=all`). The columns stand in a
+`ColumnTransformer`: numbers imputed and scaled, texts imputed and encoded; a column that no step reads is no feature. A category that a step refuses (`handle_unknown="error"`) sets its record aside, by the feature's name.
+
+Trees behind steps of one feature each (imputers, scalers, encoders, bins, monotone functions of NumPy known by name, selections) are trees over the features: the steps move into the tests, to the last
+double, and averages (votes, bags) are one ensemble. They are served by the tree kernel and explained exactly, in the features as records hold them. A step that mixes features (a projection, products, neighbours' imputation)
+keeps its place before the trees; such models, and all others, are explained from several background rows, relative to those: `package` and `check` say by which method."""
+
+
 def page() -> str:
     """docs/models.md."""
     lines = [_head, "## Packaged", "", "| library | model | output | compared with | explained by |", "|---|---|---|---|---|"]  # fmt: skip
     lines += [
         f"| {each.library} | {each.name} | {each.meaning.replace('_', ' ')} | {each.method} | {each.explained} |"
         for each in families
+    ]
+    lines += [
+        "",
+        "## scikit-learn pipelines",
+        "",
+        _pipelines,
+        "",
+        "| family | explained by |",
+        "|---|---|",
+        *rows_of_page(),
     ]
     lines += ["", "An `.onnx` file, from any exporter, is its own original: its outputs are compared only with `--expected FILE`, the original's answers to the rows",
               f"of `--rows`. Taken are {'; '.join(onnx_forms)}. A graph that is one ensemble of trees is explained by {exact_trees}, others by {by_enumeration}.",

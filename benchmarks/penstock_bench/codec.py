@@ -135,7 +135,7 @@ def _encoders(rng: np.random.Generator, batch: int) -> dict[str, Callable[[], ob
     prediction = PredictionEncoder(**source, output_names=["probabilities"], classes=["no", "yes"])
     explanation = ExplanationEncoder(
         **source, columns=columns, tables=[None] * features, method="tree_path_dependent", background=None,
-        output_name="probabilities", space="log_odds", top=0,
+        output_name="probabilities", classes=["no", "yes"], space="log_odds", top=0,
     )  # fmt: skip
     where = (np.zeros(batch, np.int32), np.arange(batch), np.full(batch, 1_700_000_000_000))
     scores, labels = rng.random((batch, 2)), np.ones(batch, np.int64)

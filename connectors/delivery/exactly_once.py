@@ -1,7 +1,7 @@
 """Exactly-once delivery: two transactional producers in turn, and a certain answer to every uncertain commit."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -49,6 +49,7 @@ class _Verdict(Enum):
 class _Slot:
     """A transactional id: its producer and the delivery it carries."""
 
+    name: str
     make: MakeProducer
     producer: TransactionalProducer | None = None
     phase: _Phase = _Phase.RENEW
@@ -105,17 +106,19 @@ class TransactionalSink:
     def __init__(
         self,
         *,
-        producers: Sequence[MakeProducer],
+        producers: Mapping[str, MakeProducer],
         read_committed: ReadCommitted,
         clock: Clock,
         transaction_timeout_s: float,
         start_timeout_s: float = 60.0,
     ) -> None:
-        """Initialises every producer at once, so that every predecessor is fenced before the first record is polled.
+        """`producers` by transactional id. Initialises every producer at once, so that every predecessor is fenced before the first record is polled.
 
         Raises UnavailableError when the broker does not answer in `start_timeout_s`; FencedError; ConfigError.
         """
-        self._slots = deque(_Slot(make=make) for make in producers)  # the next one to use is at the left
+        self._slots = deque(
+            _Slot(name=name, make=make) for name, make in producers.items()
+        )  # the next one to use is at the left
         self._pending: deque[_Slot] = deque()
         self._read_committed = read_committed
         self._clock = clock
@@ -369,7 +372,10 @@ class TransactionalSink:
             and not self._fenced_by_own_ghost(slot, now_s)
         ):
             self._gone = True
-            raise FencedError(f"another worker uses this one's transactional id: {fault}") from fault
+            raise FencedError(
+                f"another worker uses this one's transactional id, {slot.name}: {fault}; give each worker a PENSTOCK_IDENTITY "
+                "of its own, of which the id is made"
+            ) from fault
         match slot.phase:
             case _Phase.RENEW:
                 self._renewal_failed(slot, fault)

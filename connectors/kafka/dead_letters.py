@@ -1,6 +1,6 @@
 """Dead letters on Kafka: a topic read through without a group, and records put back together with the note of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -17,6 +17,7 @@ from confluent_kafka import (
 
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
 from penstock.connectors.kafka.errors import translate
+from penstock.connectors.kafka.headers import read_headers
 from penstock.schemas.errors import UnavailableError
 
 call_s: Final = 15.0
@@ -25,6 +26,9 @@ idle_max_s: Final = 30.0
 """A read that got nothing for so long, though more is there, has failed."""
 message_bytes_max: Final = 100 << 20
 """What is put back was in the topic before: the topic's limit decides, not the client's."""
+
+batch_bytes_max: Final = 16_384
+"""Of several messages put back together, so that it is never the batch that is longer than the topic allows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +89,10 @@ class KafkaLog:
             return None
         found = next(self._range(partition, offset, offset + 1), None)
         return found if found is not None and found.offset == offset else None
+
+    def partitions(self) -> Collection[int]:
+        """The partitions of the topic."""
+        return self._bounds().keys()
 
     def size(self) -> int:
         """How many offsets there are to read; messages are at most as many."""
@@ -151,6 +159,7 @@ class ReplayWriter:
                 **producer_config(config),
                 "transactional.id": group,
                 "message.max.bytes": message_bytes_max,
+                "batch.size": batch_bytes_max,
                 "transaction.timeout.ms": 60_000,
             },
         )
@@ -242,5 +251,5 @@ def _stored(message: Any) -> StoredMessage:
         offset=message.offset(),
         key=message.key(),
         value=message.value(),
-        headers=tuple(message.headers() or ()),
+        headers=tuple(read_headers(message)),
     )

@@ -54,7 +54,7 @@ _meanings = {
     KafkaError.UNKNOWN_TOPIC_OR_PART: "a topic or partition does not exist (any more)",
     KafkaError._UNKNOWN_TOPIC: "a topic does not exist (any more)",
     KafkaError._UNKNOWN_PARTITION: "a partition does not exist (any more)",
-    KafkaError.MSG_SIZE_TOO_LARGE: "a message is longer than message.max.bytes allows",
+    KafkaError.MSG_SIZE_TOO_LARGE: "a message or a batch of them is longer than the topic's max.message.bytes or the client's message.max.bytes allows",
     KafkaError.INVALID_TRANSACTION_TIMEOUT: "transaction.timeout.ms is more than the broker allows",
     KafkaError.INVALID_RECORD: "the broker refuses a record; does a compacted topic get records without a key?",
     KafkaError.INCONSISTENT_GROUP_PROTOCOL: "members of the group use another group protocol",

@@ -9,6 +9,8 @@ from penstock.schemas.errors import InvariantError
 
 session_timeout_ms = 10_000
 """So long the partitions of a worker that was killed stand still; heartbeats come from a thread of the client, each second."""
+partition_fetch_bytes = 256 << 10
+"""Before unpacking: of batches that unpack to a thousand times as much, few come at once."""
 queued_record_bytes = 1024  # a queued record costs the client this much, its own book-keeping included
 
 
@@ -38,6 +40,7 @@ def group_settings(
         "queued.max.messages.kbytes": max(half // 1024, 1024),
         "queued.min.messages": min(max(half // queued_record_bytes, 1000), 1_000_000),
         "fetch.max.bytes": max(half, 1 << 20),
+        "max.partition.fetch.bytes": partition_fetch_bytes,
     }
     if protocol == "classic":
         settings["session.timeout.ms"] = min(session_timeout_ms, int(max_poll_interval_s * 1000))

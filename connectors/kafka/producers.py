@@ -22,17 +22,25 @@ from penstock.connectors.kafka.client import ClientConfig, open_client, producer
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said, transaction_error
 from penstock.connectors.kafka.group import KafkaMembership
 from penstock.schemas.errors import InvariantError
-from penstock.schemas.records import Outgoing
+from penstock.schemas.records import Headers, Outgoing
 
 messages_per_call = 8192
 queue_messages_max = 2_000_000
+batch_bytes_default = 1_000_000
 _connect_s = 1.0
 
 
 class _Queue:
     """A client and its bounded queue of messages."""
 
-    def __init__(self, config: ClientConfig, properties: Mapping[str, Any], *, memory_bytes_max: int) -> None:
+    def __init__(
+        self,
+        config: ClientConfig,
+        properties: Mapping[str, Any],
+        *,
+        memory_bytes_max: int,
+        batch_bytes_max: int,
+    ) -> None:
         self._memory_bytes_max = memory_bytes_max
         self._queued_bytes = 0  # since the queue was last empty
         self._fatal: KafkaError | None = None
@@ -43,6 +51,8 @@ class _Queue:
                 "linger.ms": 0,  # deliveries are batches already
                 **producer_config(config),
                 **properties,
+                # The topic's bound is on the whole batch: one that is longer would be refused with every message in it.
+                "batch.size": max(min(batch_bytes_max, batch_bytes_default), 1),
                 "partitioner": "murmur2_random",
                 "queue.buffering.max.messages": queue_messages_max,
                 # twice our own bound: it holds the overhead of short messages, and must never be what says no
@@ -76,17 +86,45 @@ class _Queue:
                     continue
                 values, keys = [outgoing.values[row] for row in some], [outgoing.keys[row] for row in some]
                 stored_bytes = sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys)))
+                headers = None if outgoing.headers is None else [outgoing.headers[row] for row in some]
+                if headers is not None:
+                    stored_bytes += sum(
+                        len(name) + len(value or b"") for each in headers for name, value in each
+                    )
                 if not self._make_room(stored_bytes, len(some), timeout_s):
                     return queued - len(some)
                 self._queued_bytes += stored_bytes
+                if headers is not None and any(headers):
+                    self._produce_each(outgoing.topic, values, keys, headers, target, callback)
+                    continue
                 messages: list[Any] = [
                     {"value": value, "key": key} for value, key in zip(values, keys, strict=True)
                 ]
                 # The partition stands beside the list: in a message's own dictionary it is passed over in silence.
                 taken = self.client.produce_batch(outgoing.topic, messages, target, on_delivery=callback)
                 if taken != len(messages):
-                    raise _refused(messages, outgoing.topic)
+                    fault = next(message["_error"] for message in messages if "_error" in message)
+                    raise _refused(fault, outgoing.topic)
         return queued
+
+    def _produce_each(
+        self,
+        topic: str,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        headers: Sequence[Headers],
+        target: int,
+        callback: Any,
+    ) -> None:
+        """One call a message: the client's batches have no place for headers."""
+        client = self.client
+        for value, key, carried in zip(values, keys, headers, strict=True):
+            try:
+                client.produce(topic, value, key, target, on_delivery=callback, headers=list(carried))
+            except KafkaException as error:
+                raise _refused(cause_of(error), topic) from error
+            except BufferError as error:
+                raise AbortableError(f"topic {topic}: the client's queue is full") from error
 
     def serve(self, timeout_s: float) -> None:
         """Take reports and news, waiting for the first. Raises BrokenError after a fatal error."""
@@ -143,6 +181,8 @@ def _by_partition(
     sources: NDArray[np.int32], input_partitions: int, partitions: int
 ) -> list[tuple[int, Sequence[int]]]:
     """Where to send which rows: as they came when the topics match, else -1, which is by key."""
+    if len(sources) == 0:
+        return []
     if input_partitions != partitions:
         return [(-1, range(len(sources)))]
     order = np.argsort(sources, kind="stable")
@@ -154,9 +194,8 @@ def _by_partition(
     ]
 
 
-def _refused(messages: list[dict[str, Any]], topic: str) -> TransactionError:
+def _refused(error: KafkaError, topic: str) -> TransactionError:
     """Why messages were not even queued. The bounds are ours, so a full queue is not among the reasons."""
-    error: KafkaError = next(message["_error"] for message in messages if "_error" in message)
     text = f"topic {topic}: {said(error)}"
     if is_refusal(error):
         return RefusedError(text)
@@ -181,6 +220,7 @@ class KafkaTransactionalProducer:
         partition_counts: Mapping[str, int],
         transaction_timeout_s: float,
         memory_bytes_max: int,
+        batch_bytes_max: int = batch_bytes_default,
     ) -> None:
         self._topic = topic
         self._counts = partition_counts
@@ -201,6 +241,7 @@ class KafkaTransactionalProducer:
                 "message.timeout.ms": int(transaction_timeout_s * 1000 / 2),
             },
             memory_bytes_max=memory_bytes_max,
+            batch_bytes_max=batch_bytes_max,
         )
 
     def initialise(self, timeout_s: float) -> None:
@@ -313,11 +354,15 @@ class KafkaAcknowledger:
         partition_counts: Mapping[str, int],
         message_timeout_s: float,
         memory_bytes_max: int,
+        batch_bytes_max: int = batch_bytes_default,
     ) -> None:
         self._topic = topic
         self._counts = partition_counts
         self._queue = _Queue(
-            config, {"message.timeout.ms": int(message_timeout_s * 1000)}, memory_bytes_max=memory_bytes_max
+            config,
+            {"message.timeout.ms": int(message_timeout_s * 1000)},
+            memory_bytes_max=memory_bytes_max,
+            batch_bytes_max=batch_bytes_max,
         )
 
     def produce(self, outgoing: Outgoing, start: int, tally: Tally, timeout_s: float) -> int:

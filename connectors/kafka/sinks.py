@@ -17,8 +17,12 @@ from penstock.connectors.delivery.producer_port import (
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said
 from penstock.connectors.kafka.group import KafkaMembership
-from penstock.connectors.kafka.offset_notes import noted_topic_id
-from penstock.connectors.kafka.producers import KafkaAcknowledger, KafkaTransactionalProducer
+from penstock.connectors.kafka.producers import (
+    KafkaAcknowledger,
+    KafkaTransactionalProducer,
+    batch_bytes_default,
+)
+from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
 
 transaction_timeout_default_s: Final = 10.0
 """As long as a session: a transaction whose worker was killed holds its partitions for so long, and until the broker looks."""
@@ -38,9 +42,11 @@ class ExactlyOnceSink(TransactionalSink):
         clock: Clock,
         transaction_timeout_s: float = transaction_timeout_default_s,
         memory_bytes_max: int = 256 << 20,
+        batch_bytes_max: int = batch_bytes_default,
         start_timeout_s: float = 60.0,
     ) -> None:
-        """`topic` is the input; `partition_counts` has it and every output topic.
+        """`topic` is the input; `partition_counts` has it and every output topic; `batch_bytes_max` is what each of these
+        takes as one batch.
 
         The ids are this worker's alone and the same after a restart: then the restart ends what the crash left open.
         A `transaction.timeout.ms` among the client's properties stands before `transaction_timeout_s`.
@@ -59,10 +65,11 @@ class ExactlyOnceSink(TransactionalSink):
                 partition_counts=partition_counts,
                 transaction_timeout_s=timeout_s,
                 memory_bytes_max=memory_bytes_max // len(transactional_ids),
+                batch_bytes_max=batch_bytes_max,
             )
 
         super().__init__(
-            producers=[maker(transactional_id) for transactional_id in transactional_ids],
+            producers={transactional_id: maker(transactional_id) for transactional_id in transactional_ids},
             read_committed=self._offsets.read,
             clock=clock,
             transaction_timeout_s=timeout_s,
@@ -93,8 +100,11 @@ class KafkaAtLeastOnceSink(AtLeastOnceSink):
         clock: Clock,
         message_timeout_s: float = 120.0,
         memory_bytes_max: int = 256 << 20,
+        batch_bytes_max: int = batch_bytes_default,
     ) -> None:
-        """`topic` is the input; `partition_counts` has it and every output topic. Raises ConfigError."""
+        """`topic` is the input; `partition_counts` has it and every output topic; `batch_bytes_max` is what each of these takes
+        as one batch. Raises ConfigError.
+        """
         super().__init__(
             make=lambda: KafkaAcknowledger(
                 config,
@@ -102,6 +112,7 @@ class KafkaAtLeastOnceSink(AtLeastOnceSink):
                 partition_counts=partition_counts,
                 message_timeout_s=message_timeout_s,
                 memory_bytes_max=memory_bytes_max,
+                batch_bytes_max=batch_bytes_max,
             ),
             clock=clock,
         )

@@ -71,12 +71,12 @@ def filesystem(address: str) -> tuple[Any, str]:
     return found
 
 
-def find_files(address: str) -> list[InputFile]:
+def find_files(address: str, kind: str | None = None) -> list[InputFile]:
     """The files that an address stands for, sorted. Raises ConfigError when there is none.
 
-    In a folder, at whatever depth, those of a known kind; names that begin with `.` or `_` are markers and no data.
+    In a folder, at whatever depth, those of a known kind, or with `kind` all; names that begin with `.` or `_` are markers and no data.
     """
-    found = _remote(address) if is_remote(address) else _local(address.removeprefix("file://"))
+    found = _remote(address, kind) if is_remote(address) else _local(address.removeprefix("file://"), kind)
     if not found:
         raise ConfigError(f"{address}: there is no file to score (known are {', '.join(_formats)})")
     return found
@@ -119,14 +119,18 @@ def _by_name(name: str) -> Format | None:
     return next((kind for suffix, kind in _formats.items() if lower.endswith(suffix)), None)
 
 
-def _is_data(path: str) -> bool:
-    return _by_name(path) is not None and not any(part.startswith((".", "_")) for part in path.split("/"))
+def _is_data(path: str, kind: str | None) -> bool:
+    return (kind is not None or _by_name(path) is not None) and not any(
+        part.startswith((".", "_")) for part in path.split("/")
+    )
 
 
-def _local(address: str) -> list[InputFile]:
+def _local(address: str, kind: str | None) -> list[InputFile]:
     path = Path(address)
     if path.is_dir():
-        paths = [each for each in path.rglob("*") if each.is_file() and _is_data(str(each.relative_to(path)))]
+        paths = [
+            each for each in path.rglob("*") if each.is_file() and _is_data(str(each.relative_to(path)), kind)
+        ]
     elif path.exists():
         paths = [path]
     else:
@@ -145,13 +149,13 @@ def _local(address: str) -> list[InputFile]:
     return found
 
 
-def _remote(address: str) -> list[InputFile]:
+def _remote(address: str, kind: str | None) -> list[InputFile]:
     store, path = filesystem(address)
     try:
         if glob.has_magic(path):
             paths = [each for each in store.glob(path) if store.isfile(each)]
         elif store.isdir(path):
-            paths = [each for each in store.find(path) if _is_data(each.removeprefix(path).lstrip("/"))]
+            paths = [each for each in store.find(path) if _is_data(each.removeprefix(path).lstrip("/"), kind)]
         else:
             paths = [path] if store.exists(path) else []
         return [_remote_file(store, each) for each in sorted(paths)]

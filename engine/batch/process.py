@@ -9,6 +9,7 @@ from pathlib import Path
 
 from penstock.engine.batch.part import Job, no_progress, open_job_model, part_files, score_part
 from penstock.engine.clock import SystemClock
+from penstock.engine.pipeline.collector import calm_collector
 from penstock.schemas.errors import PenstockError
 
 
@@ -21,11 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         job = Job.from_json((folder / "job.json").read_bytes())
         model = open_job_model(job)
         clock = SystemClock()
-        for line in sys.stdin:
-            number = int(line)
-            files = part_files(folder, number, job.options.output_format)
-            counts = score_part(job.parts[number], files, model, job.options, clock, no_progress)
-            _answer(answers, {"counts": asdict(counts)})
+        with calm_collector():
+            for line in sys.stdin:
+                number = int(line)
+                files = part_files(folder, number, job.options.output_format)
+                counts = score_part(job.parts[number], files, model, job.options, clock, no_progress)
+                _answer(answers, {"counts": asdict(counts)})
     except PenstockError as error:
         _answer(answers, {"error": str(error)})
     except KeyboardInterrupt:

@@ -32,6 +32,7 @@ from penstock.engine.batch.write import OutputFormat, join_lines, join_parquet, 
 from penstock.engine.clock import Clock
 from penstock.engine.codec.tables.arrow import arrow
 from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.pipeline.collector import calm_collector
 from penstock.schemas.errors import ConfigError
 
 _suffixes: Final[dict[str, OutputFormat]] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -105,7 +106,7 @@ def prepare(request: Request) -> Prepared:
     if request.output == "all":
         raise ConfigError("--output all is for the stream: name one output here")
     bundle = Bundle.load(request.bundle)
-    files = find_files(request.input)
+    files = find_files(request.input, request.input_format)
     kind = format_of(files, request.input_format)
     places = _places(request)
     _check_free(places, request.overwrite)
@@ -240,7 +241,7 @@ def _work_folder(folder: Path, job: Job) -> Iterator[None]:
 def _here(job: Job, folder: Path, numbers: list[int], clock: Clock, on_rows: Progress) -> list[Counts]:
     if not numbers:
         return []
-    with open_job_model(job) as model:
+    with open_job_model(job) as model, calm_collector():
         return [
             score_part(
                 job.parts[number],

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import orjson
 
@@ -38,18 +38,35 @@ def contract(name: str) -> dict[str, Any]:
     return schema
 
 
-def output_prefixes(
-    *, predictions: str, explanations: str | None, dead_letters: str, registrar: Registrar | None
-) -> OutputPrefixes:
-    """Register the contracts of these topics (TopicNameStrategy) and say what their messages begin with.
+def older_contracts(name: str) -> list[dict[str, Any]]:
+    """What `contract(name)` was in released versions, newest first: messages of these are still on the topics."""
+    folder = files("penstock.schemas").joinpath("older")
+    found = {
+        int(entry.name.split(".")[1]): entry
+        for entry in folder.iterdir()
+        if entry.name.startswith(f"{name}.") and entry.name.endswith(".avsc")
+    }
+    return [orjson.loads(found[number].read_bytes()) for number in sorted(found, reverse=True)]
 
-    Without a registrar messages carry Avro's single-object header. Called at start, before the first poll. Raises
-    ConfigError or UnavailableError from the registrar.
+
+def output_prefixes(
+    *,
+    predictions: str,
+    explanations: str | None,
+    dead_letters: str,
+    framing: Literal["confluent", "single_object", "none"],
+    registrar: Registrar | None,
+) -> OutputPrefixes:
+    """What the messages of these topics begin with; `confluent` registers their contracts (TopicNameStrategy) first.
+
+    Called at start, before the first poll. Raises ConfigError or UnavailableError from the registrar.
     """
 
     def prefix(topic: str | None, name: str) -> bytes:
+        if framing == "none":
+            return b""
         schema = contract(name)
-        if registrar is None or topic is None:
+        if framing == "single_object" or registrar is None or topic is None:
             return single_object_prefix(schema)
         return confluent_prefix(registrar.ensure(f"{topic}-value", schema))
 

@@ -66,7 +66,7 @@ class ObjectRows:
     ) -> None:
         """Write record i to row places[i] of the matrix, which holds NaN there; of a wrong type, to `faults` by that place."""
         with np.errstate(
-            over="ignore"
+            over="ignore", invalid="ignore"
         ):  # a double past float32 becomes an infinity, which has its own policy
             for flat, rows in self._by_flat_names(records):
                 some = records if rows is None else [records[row] for row in rows]
@@ -125,25 +125,25 @@ class ObjectRows:
 def _plan(signature: Signature, flat: frozenset[str]) -> _Object:
     """What is taken from where, in records that hold these dotted names as they are."""
     found: dict[tuple[str, ...], _Object] = {(): _Object(path="")}
-    members: dict[tuple[str, ...], list[str]] = {}
-
-    def at(path: tuple[str, ...]) -> _Object:
-        if path not in found:
-            found[path] = _Object(path=".".join(path))
-            outer = at(path[:-1])
-            outer.inner.append(found[path])
-            members.setdefault(path[:-1], []).append(path[-1])
-        return found[path]
-
+    inner_names: dict[tuple[str, ...], list[str]] = {(): []}
     column = 0
     for feature in signature.features:
         path = (feature.field,) if feature.exact_name in flat else feature.path
-        holder = at(path[:-1])
+        for depth in range(
+            1, len(path)
+        ):  # no function that calls itself by name: only the collector would free it
+            place, outer = path[:depth], path[: depth - 1]
+            if place not in found:
+                found[place] = _Object(path=".".join(place))
+                found[outer].inner.append(found[place])
+                inner_names[outer].append(place[-1])
+                inner_names[place] = []
+        holder = found[path[:-1]]
         holder.features.append((feature, column))
         holder.members.append(path[-1])
         column += feature.width
-    for path, holder in found.items():
-        holder.members.extend(members.get(path, ()))
+    for place, each in found.items():
+        each.members.extend(inner_names[place])
     return found[()]
 
 

@@ -5,7 +5,7 @@ import hashlib
 import zlib
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -18,6 +18,7 @@ note_characters_max: Final = 4000
 """A broker keeps 4,096 characters beside a committed offset."""
 batch_letters_max: Final = 500
 batch_bytes_max: Final = 8 << 20
+unreadable_named_max: Final = 10
 
 _note_version: Final = "r1:"
 
@@ -39,6 +40,9 @@ class Stored(Protocol):
 
 class Log(Protocol):
     """A topic to look into, without a group."""
+
+    def partitions(self) -> Collection[int]:
+        """The partitions that it has. Raises UnavailableError."""
 
     def read(self) -> Iterator[Stored]:
         """Every committed message there is now, partition by partition, offsets ascending. Raises UnavailableError."""
@@ -101,25 +105,37 @@ class LetterFilter:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable:
+    """A message in the topic that is no dead letter: where it lies, and why it is none."""
+
+    partition: int
+    offset: int
+    why: str
+
+
 @dataclass(kw_only=True)
 class Summary:
     """What a look through the letters found."""
 
     letters: int = 0
     unreadable: int = 0  # messages in the topic that are no dead letters
+    unreadable_first: list[Unreadable] = field(default_factory=list)  # the first few of them
     by_reason: Counter[tuple[str, str]] = field(default_factory=Counter)  # (stage, reason)
     by_partition: Counter[int] = field(default_factory=Counter)
     newest: dict[tuple[str, str], list[Letter]] = field(default_factory=dict)
 
 
-def read_letters(log: Log, wanted: LetterFilter, unreadable: Callable[[], None]) -> Iterator[Letter]:
+def read_letters(
+    log: Log, wanted: LetterFilter, unreadable: Callable[[Unreadable], None]
+) -> Iterator[Letter]:
     """The letters meant, in log order; `unreadable` is called for each message that is no dead letter."""
     reader = DeadLetterReader()
     for stored in log.read():
         try:
             dead = reader.read(stored.value or b"")
-        except RecordError:
-            unreadable()
+        except RecordError as error:
+            unreadable(Unreadable(partition=stored.partition, offset=stored.offset, why=error.detail))
             continue
         if wanted.matches(dead):
             yield Letter(partition=stored.partition, offset=stored.offset, key=stored.key, dead=dead)
@@ -129,8 +145,10 @@ def summarise(log: Log, wanted: LetterFilter, *, newest_max: int) -> Summary:
     """Counts, and the newest letters of each stage and reason."""
     summary = Summary()
 
-    def unreadable() -> None:
+    def unreadable(found: Unreadable) -> None:
         summary.unreadable += 1
+        if len(summary.unreadable_first) < unreadable_named_max:
+            summary.unreadable_first.append(found)
 
     for letter in read_letters(log, wanted, unreadable):
         kind = (letter.dead.stage, letter.dead.reason)
@@ -147,7 +165,7 @@ def summarise(log: Log, wanted: LetterFilter, *, newest_max: int) -> Summary:
 def find_letter(log: Log, *, partition: int, offset: int) -> Letter | None:
     """The newest letter of the record that stood at this place of the input topic."""
     wanted = LetterFilter(partition=partition, offset=offset)
-    letters = read_letters(log, wanted, lambda: None)
+    letters = read_letters(log, wanted, lambda _: None)
     return max(letters, key=lambda letter: letter.dead.at_ms, default=None)
 
 
@@ -186,7 +204,7 @@ class Replay:
 
     replayed: int = 0
     already: int = 0  # put back by an earlier replay
-    foreign: int = 0  # of another input topic
+    foreign: int = 0  # of another input topic, or of a partition that it does not have
     gone: int = 0  # no bytes to put back: left at the source and not there any more, or never readable
     unreadable: int = 0
     by_reason: Counter[str] = field(default_factory=Counter)
@@ -205,7 +223,7 @@ def replay(
     if not dry_run:
         returns.claim()
     done = {partition: Offsets(*committed) for partition, committed in returns.notes().items()}
-    reader = DeadLetterReader()
+    reader, there = DeadLetterReader(), frozenset(source.partitions())
     before: dict[int, int] = {}  # the message before, per partition: between two messages lie only markers
     waiting: list[Message] = []
     touched: set[int] = set()
@@ -240,7 +258,7 @@ def replay(
             seen.put(start, offset + 1)
         if not wanted.matches(letter):
             continue
-        if letter.source.topic != topic:
+        if letter.source.topic != topic or letter.source.partition not in there:
             report.foreign += 1
         elif offset in seen and not again:
             report.already += 1
@@ -267,14 +285,22 @@ def _message(letter: DeadLetter, key: bytes | None, source: Log) -> Message | No
     ):  # it stands for a range of offsets, and was no record without a value
         return None
     payload, headers, at = letter.payload, letter.headers, letter.source
-    if letter.elsewhere is not None:
+    if letter.elsewhere is not None or letter.key_elsewhere is not None:
         original = source.one(at.partition, at.offset)
-        if original is None or hashlib.sha256(original.value or b"").hexdigest() != letter.elsewhere.sha256:
+        if original is None or not _same(original, letter):
             return None
         key, payload, headers = original.key, original.value, tuple(original.headers)
     came_from = f"{at.topic}/{at.partition}/{at.offset}".encode()
     return Message(
         partition=at.partition, key=key, value=payload, headers=(*headers, (replayed_header, came_from))
+    )
+
+
+def _same(original: Stored, letter: DeadLetter) -> bool:
+    """Whether a message is the one of which payload, key or both were left at the source."""
+    return all(
+        left is None or hashlib.sha256(there or b"").hexdigest() == left.sha256
+        for left, there in ((letter.elsewhere, original.value), (letter.key_elsewhere, original.key))
     )
 
 

@@ -66,6 +66,7 @@ class ExplanationEncoder:
         method: str,
         background: str | None,
         output_name: str,
+        classes: Sequence[str],
         space: str,
     ) -> None: ...
     def encode(

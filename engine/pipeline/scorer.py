@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
+from penstock.engine.codec.passed_fields import PassedFields
 from penstock.engine.explain.budget import Explained, explain_within
+from penstock.engine.pipeline.outgoing import OutgoingMessages
 from penstock.engine.ports import Attributions, Decoder, Explainer, Model, Predictions
 from penstock.engine.settings.explain_policy import Policy, lots
 from penstock.schemas.errors import ModelError
@@ -22,15 +24,6 @@ EncodeExplanations = Callable[[Records, NDArray[np.generic], Attributions], list
 
 EncodeDeadLetters = Callable[[Records, Sequence[Rejection], int], list[bytes]]
 """All records of the batch, the rejections and the time in milliseconds to the payloads of the dead-letter topic."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Topics:
-    """Where the outcomes go."""
-
-    predictions: str
-    explanations: str | None
-    dead_letters: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,21 +62,21 @@ class Scorer:
         *,
         decoder: Decoder,
         model: Model,
-        topics: Topics,
+        messages: OutgoingMessages,
         encode_predictions: EncodePredictions,
         encode_dead_letters: EncodeDeadLetters,
         explaining: Explaining | None,
-        message_bytes_max: int,
+        passing: PassedFields | None,
         condemned: Callable[[Records], Sequence[int]],
         clock: Clock,
     ) -> None:
         self._decoder = decoder
         self._model = model
-        self._topics = topics
+        self._messages = messages
         self._encode_predictions = encode_predictions
         self._encode_dead_letters = encode_dead_letters
         self._explaining = explaining
-        self._message_bytes_max = message_bytes_max
+        self._passing = passing
         self._condemned = condemned
         self._clock = clock
 
@@ -236,26 +229,43 @@ class Scorer:
             if explained is not None:
                 explanations = self._encode_explained(source, matrix, explained)
         failed = set() if explained is None else set(explained.failed.tolist())
-        failed |= self._reject_too_long(records.keys, rows, predicted, explanations, rejections)
+        if self._passing is not None and predicted:
+            source = records if len(rows) == len(records) else records.take(rows)
+            passed, faults = self._passing.read(source)
+            add = self._passing.add
+            predicted = [add(payload, fields) for payload, fields in zip(predicted, passed, strict=True)]
+            explanations = [(place, add(payload, passed[place])) for place, payload in explanations]
+            rejections += [
+                Rejection(index=int(rows[place]), stage=fault.stage, reason=fault.reason, detail=fault.detail)
+                for place, fault in faults.items()
+                if place not in failed
+            ]
+            failed |= faults.keys()
+        messages = self._messages
+        headers = messages.carried(records)
+        unfit = messages.unfit(records, rows, predicted, explanations, headers)
+        rejections += [rejection for place, rejection in unfit.items() if place not in failed]
+        failed |= unfit.keys()
 
+        topics = messages.topics
         outgoing = []
         if predicted:
             outgoing.append(
-                _outgoing(self._topics.predictions, records, rows, range(len(rows)), predicted, failed)
+                messages.results(
+                    topics.predictions, records, rows, range(len(rows)), predicted, failed, headers
+                )
             )
-        if explanations and self._topics.explanations:
-            explained_places, payloads = zip(*explanations, strict=True)
+        if explanations and topics.explanations:
+            places, payloads = zip(*explanations, strict=True)
             outgoing.append(
-                _outgoing(self._topics.explanations, records, rows, explained_places, payloads, failed)
+                messages.results(topics.explanations, records, rows, places, payloads, failed, headers)
             )
         if rejections:
             rejections.sort(key=lambda rejection: rejection.index)
             indices = np.array([rejection.index for rejection in rejections], dtype=np.int64)
             dead = self._encode_dead_letters(records, rejections, now_ms)
-            outgoing.append(
-                _outgoing(self._topics.dead_letters, records, indices, range(len(dead)), dead, set())
-            )
-        return outgoing, failed
+            outgoing.append(messages.letters(records, indices, dead, headers))
+        return [each for each in outgoing if len(each)], failed
 
     def _encode_explained(
         self, source: Records, matrix: NDArray[np.generic], explained: Explained
@@ -274,33 +284,6 @@ class Scorer:
         if len(explained.parts) > 1:
             explanations.sort(key=lambda explanation: explanation[0])
         return explanations
-
-    def _reject_too_long(
-        self,
-        keys: Sequence[bytes | None],
-        rows: NDArray[np.int64],
-        predicted: Sequence[bytes],
-        explanations: Sequence[tuple[int, bytes]],
-        rejections: list[Rejection],
-    ) -> set[int]:
-        longest = max(map(len, predicted), default=0)
-        longest = max(longest, max((len(payload) for _, payload in explanations), default=0))
-        longest += max(map(len, filter(None, keys)), default=0)  # every message carries its record's key
-        if longest <= self._message_bytes_max:
-            return set()
-        room = {
-            place: self._message_bytes_max - len(keys[row] or b"") for place, row in enumerate(rows.tolist())
-        }
-        failed = {place for place, payload in enumerate(predicted) if len(payload) > room[place]}
-        failed |= {place for place, payload in explanations if len(payload) > room[place]}
-        for place in failed:
-            detail = f"a result and its key are longer than the producer's limit of {self._message_bytes_max} bytes"
-            rejections.append(
-                Rejection(
-                    index=int(rows[place]), stage=Stage.ENCODE, reason=Reason.OUTPUT_TOO_LONG, detail=detail
-                )
-            )
-        return failed
 
 
 def infer_around_failures(model: Model, matrix: NDArray[np.generic]) -> tuple[Predictions | None, list[int]]:
@@ -359,31 +342,6 @@ def _moved(rejection: Rejection, places: NDArray[np.int64] | None) -> Rejection:
         stage=rejection.stage,
         reason=rejection.reason,
         detail=rejection.detail,
-    )
-
-
-def _outgoing(
-    topic: str,
-    records: Records,
-    rows: NDArray[np.int64],
-    places: Sequence[int],
-    payloads: Sequence[bytes],
-    failed: set[int],
-) -> Outgoing:
-    """Messages for the records `rows[places]`, less those at the failed places, under the records' own keys."""
-    if failed:
-        kept = [i for i, place in enumerate(places) if place not in failed]
-        places, payloads = [places[i] for i in kept], [payloads[i] for i in kept]
-    if places == range(len(records)):
-        # Nothing was set aside: the usual case, without a copy per record.
-        return Outgoing(topic=topic, keys=records.keys, values=list(payloads), partitions=records.partitions)
-    indices = rows[np.asarray(places, dtype=np.int64)]
-    keys = records.keys
-    return Outgoing(
-        topic=topic,
-        keys=[keys[i] for i in indices],
-        values=list(payloads),
-        partitions=records.partitions[indices],
     )
 
 

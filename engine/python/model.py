@@ -257,7 +257,7 @@ class Model:
         sampling = [part.sampling_error for part in parts if part.sampling_error is not None]
         sampling_error = np.concatenate(sampling) if sampling else None
         values, rest = strongest_only(values, top)
-        names = _output_names(columns["output_index"], self.bundle.classes, parts[0].output_name)
+        names = output_names(columns["output_index"], self.bundle.classes, parts[0].output_name)
         shape: tuple[int, ...] = (len(matrix),)
         if output == "all":
             each = len(values) // len(matrix)
@@ -315,7 +315,8 @@ def data_of(signature: Signature, matrix: NDArray[np.generic]) -> NDArray[Any]:
     return data
 
 
-def _output_names(index: NDArray[np.int64], classes: tuple[str, ...], name: str) -> NDArray[np.object_]:
+def output_names(index: NDArray[np.int64], classes: tuple[str, ...], name: str) -> NDArray[np.object_]:
+    """What is explained of each row, (E,), by name: a class, or the output and the place in it."""
     names = np.array([*classes] or [name], dtype=object)
     if index.max(initial=0) >= len(names):
         names = np.array([f"{name}[{place}]" for place in range(int(index.max()) + 1)], dtype=object)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
-from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
+from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
+from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import Attributions, Decoded, Decoder, Explainer, Model, Predictions
 from penstock.engine.settings.explain_policy import Every
 from penstock.schemas.records import Records, Rejection
@@ -42,15 +43,23 @@ class Stages:
         self._scorer = Scorer(
             decoder=self._kept,
             model=model,
-            topics=Topics(
-                predictions="predictions", explanations="explanations", dead_letters="dead letters"
+            messages=OutgoingMessages(
+                topics=Topics(
+                    predictions="predictions", explanations="explanations", dead_letters="dead letters"
+                ),
+                limits=OutputLimits(
+                    predictions_bytes_max=_message_bytes_max,
+                    explanations_bytes_max=_message_bytes_max,
+                    dead_letters_bytes_max=_message_bytes_max,
+                ),
+                headers=frozenset(),
             ),
             encode_predictions=self._kept.predictions,
             encode_dead_letters=lambda _, rejections, __: [b""] * len(rejections),
             explaining=None
             if explainer is None
             else Explaining(policy=Every(True), explainer=explainer, encode=self._kept.explanations),
-            message_bytes_max=_message_bytes_max,
+            passing=None,
             condemned=lambda _: (),
             clock=clock,
         )

@@ -113,9 +113,9 @@ class Collector:
     def observe(self) -> Observation:
         """The demand of this moment. Raises UnavailableError when the broker does not answer."""
         readings = self._read_offsets()
-        for value in self._read_reports():
-            self._book.read(value)
         now_s, now_ms = self._clock.monotonic_s(), self._clock.wall_ms()
+        for value in self._read_reports():
+            self._book.read(value, now_ms=now_ms)
         lags = measure(readings, now_ms=now_ms, start=self._start)
         self._flow.add(lags, now_s=now_s)
         arrived, finished = self._flow.rates()

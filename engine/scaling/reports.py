@@ -1,6 +1,7 @@
 """A worker's report as a message on the status topic, and back."""
 
 import io
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,16 @@ from penstock.engine.telemetry.status import WorkerState, WorkerStatus
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 
+logger = logging.getLogger("penstock.scaling")
+
 report_bytes_max = 1 << 20
+number_max = 1e12
+"""No rate and no time in a report is larger: what is, nobody measured."""
+ahead_max_ms = 300_000
+"""How far another machine's clock may be ahead of ours; a report of later than that would be the newest for ever."""
+
+_numbers = ("startup_s", "capacity_records_per_s", "finished_records_per_s", "busy_ratio")
+_faults_named_max = 100
 
 _states = {
     WorkerState.STARTING: "starting",
@@ -99,8 +109,18 @@ def decode_status(payload: bytes) -> Report:
         raise _no_report(Reason.CORRUPT, "the message is no worker status of version 1") from error
     if stream.tell() != len(payload):
         raise _no_report(Reason.TRAILING_BYTES, "the message goes on behind the worker status")
+    for name in _numbers:
+        if not 0 <= found[name] <= number_max:  # NaN is neither
+            raise _no_report(
+                Reason.CORRUPT,
+                f"{name} of worker {_shown(found['worker'])} is {found[name]}, which cannot be",
+            )
     positions = tuple(ReportedPosition(**position) for position in found.pop("positions"))
     return Report(**found, positions=positions)
+
+
+def _shown(name: str) -> str:
+    return ascii(name[:100])
 
 
 @cache
@@ -124,16 +144,26 @@ class ReportBook:
         self._fresh_ms = fresh_s * 1000
         self._workers_max = workers_max
         self._reports: dict[str, Report] = {}
+        self._faults: set[str] = set()
         self.unreadable = 0
 
-    def read(self, value: bytes | None) -> None:
-        """Take in one message of the status topic; what cannot be read, or is of another group, is passed over."""
+    def read(self, value: bytes | None, *, now_ms: int) -> None:
+        """Take in one message of the status topic; one of another group is passed over.
+
+        Anybody who may write to the topic may have written it: what cannot be read or cannot be true is counted, named
+        in the log once, and passed over too.
+        """
         if value is None:
             return
         try:
             report = decode_status(value)
-        except RecordError:
-            self.unreadable += 1
+            if report.at_ms > now_ms + ahead_max_ms:
+                raise _no_report(
+                    Reason.CORRUPT,
+                    f"worker {_shown(report.worker)} reports from the future, at_ms {report.at_ms}",
+                )
+        except RecordError as error:
+            self._pass_over(error.detail)
             return
         known = self._reports.get(report.worker)
         if report.group != self._group or (known is not None and known.at_ms > report.at_ms):
@@ -141,6 +171,12 @@ class ReportBook:
         self._reports[report.worker] = report
         if len(self._reports) > self._workers_max:
             del self._reports[min(self._reports, key=lambda worker: self._reports[worker].at_ms)]
+
+    def _pass_over(self, why: str) -> None:
+        self.unreadable += 1
+        if why not in self._faults and len(self._faults) < _faults_named_max:
+            self._faults.add(why)
+            logger.warning("a message on the status topic is passed over: %s", why)
 
     def fresh(self, *, now_ms: int) -> list[Report]:
         """Of workers that report, and are not on their way out."""

@@ -34,6 +34,10 @@ client_properties_allowed = frozenset({
 """Client properties a user may set under `kafka.client`; others would undo a guarantee or load foreign code."""
 
 
+max_poll_interval_ms = 300_000
+"""Without a poll for so long a worker loses its partitions; `kafka.client: {max.poll.interval.ms: ...}` stands before it."""
+
+
 class Section(BaseModel):
     """A part of the tree: frozen, and an unknown key is an error."""
 
@@ -126,6 +130,15 @@ def _allowed(client: dict[str, str | int | float | bool]) -> dict[str, str | int
             raise ValueError(
                 f"{_shown(key)} may not be set here" + (f"; did you mean {near[0]}?" if near else "")
             )
+    if client.get("isolation.level", "read_committed") != "read_committed":
+        raise ValueError(
+            "isolation.level is always read_committed: what is read otherwise may never have happened"
+        )
+    longest_ms = float(client.get("max.poll.interval.ms", max_poll_interval_ms))
+    if float(client.get("session.timeout.ms", 0)) > longest_ms:
+        raise ValueError(
+            f"session.timeout.ms is more than max.poll.interval.ms, which is {longest_ms:.0f}; set both, or neither"
+        )
     return client
 
 
@@ -248,10 +261,31 @@ _Topic = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[a-zA-Z0-
 class OutputSettings(Section):
     """Where results go; without an explanations topic nothing is explained."""
 
-    predictions: _Topic
-    explanations: _Topic | None = None
-    dead_letters: _Topic
+    predictions: _Topic = Field(
+        description="topic of the predictions, with as many partitions as the input's"
+    )
+    explanations: _Topic | None = Field(
+        None, description="topic of the explanations; without it nothing is explained"
+    )
+    dead_letters: _Topic = Field(
+        description="topic of the records that have no prediction, whole, with the reason"
+    )
     status: _Topic | None = Field(None, description="compacted topic of worker reports, for the scaler")
+    format: Literal["avro", "json"] = Field(
+        "avro", description="of predictions, explanations and dead letters; the same names in both"
+    )
+    framing: Literal["confluent", "single_object", "none"] | None = Field(
+        None, description="of avro; default: confluent with a registry, single_object without; json has none"
+    )
+    headers: tuple[str, ...] = Field(
+        ("traceparent",),
+        description='names of record headers that results and letters carry on; "*" is all of them, [] none',
+    )
+    pass_fields: tuple[str, ...] = Field(
+        (),
+        max_length=64,
+        description="input fields that results carry on as text, under `passed`; each record is then read once more, in Python",
+    )
 
 
 class DeadLetterSettings(Section):
@@ -423,11 +457,22 @@ class Settings(Section):
             raise ValueError("input and output topics must differ from each other")
         if self.input.framing == "confluent" and self.registry is None and self.input.format == "avro":
             raise ValueError("input.framing confluent needs a registry")
+        if self.output.framing == "confluent" and self.registry is None:
+            raise ValueError("output.framing confluent needs a registry")
+        if self.output.format == "json" and self.output.framing not in (None, "none"):
+            raise ValueError(f"output.framing {self.output.framing} does not go with format json")
         if self.input.format == "json" and self.input.framing == "single_object":
             raise ValueError("input.framing single_object does not go with format json")
         if self.input.format == "json" and self.input.record_type is not None:
             raise ValueError("input.record_type chooses among Avro types; a JSON record has no type")
         return self
+
+    @property
+    def output_framing(self) -> Literal["confluent", "single_object", "none"]:
+        """The framing in force on the output topics."""
+        if self.output.format == "json":
+            return "none"
+        return self.output.framing or ("confluent" if self.registry else "single_object")
 
     @property
     def framing(self) -> Literal["confluent", "single_object", "none"]:

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from penstock.engine.clock import Clock
-from penstock.engine.codec.avro.encode import ExplanationEncoder, PredictionEncoder
 from penstock.engine.codec.contracts import OutputPrefixes, load_schema, output_prefixes
 from penstock.engine.codec.decode import RowDecoder, SchemaStore, make_decoder
+from penstock.engine.codec.passed_fields import PassedFields
 from penstock.engine.dead_letters.message import DeadLetterEncoder
 from penstock.engine.dead_letters.message import ModelIdentity as LetterModel
 from penstock.engine.explain.factory import make_explainer
@@ -25,10 +23,11 @@ from penstock.engine.models.runtime.loader import ServedModel, open_model, varie
 from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
 from penstock.engine.pipeline.hooks import Contact
+from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
 from penstock.engine.pipeline.rejection_limit import PartitionBreakers
-from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
-from penstock.engine.ports import AssignmentListener, Attributions, Predictions, Sink, Source
+from penstock.engine.pipeline.scorer import Explaining, Scorer
+from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
 from penstock.engine.telemetry.events import Event, EventLog
@@ -36,6 +35,7 @@ from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
 from penstock.engine.worker.calibration import batch_bound_s, cost_curve, rehearse
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
+from penstock.engine.worker.result_encoders import explanation_encoder, passed_fields, prediction_encoder
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import ConfigError, InvariantError, PenstockError
 from penstock.schemas.reading import Reading
@@ -43,8 +43,10 @@ from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.worker")
 
-message_bytes_max = 1_000_000
-"""The longest output message: what Kafka's producers and topics allow by default, less the envelope."""
+limits_default = OutputLimits(
+    predictions_bytes_max=1_000_000, explanations_bytes_max=1_000_000, dead_letters_bytes_max=1_000_000
+)
+"""What Kafka's producers and topics take by default, less the envelope."""
 
 compute_close_s, clients_close_s = 0.3, 1.4
 """What a stop may take beyond the drain: an abort, and to leave the group."""
@@ -74,6 +76,7 @@ class Link:
     reading: Callable[[], Reading] = Reading
     schemas: SchemaStore | None = None
     prefixes: OutputPrefixes | None = None
+    limits: OutputLimits = limits_default
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,10 +143,11 @@ def make_worker(
         )
     isolation = Isolation(note=note, verdicts=run_folder / "verdicts.json", in_hand=board.computing)
     schema_path = settings.input.record_schema
+    reader_schema = load_schema(schema_path) if schema_path else bundle.input_schema
     decoder = make_decoder(
         settings=settings,
         signature=bundle.signature,
-        reader_schema=load_schema(schema_path) if schema_path else bundle.input_schema,
+        reader_schema=reader_schema,
         schemas=link.schemas,
         record_bytes_max=settings.input.record_bytes_max,
     )
@@ -152,11 +156,13 @@ def make_worker(
         settings,
         cluster=link.cluster,
         prefixes=link.prefixes,
+        limits=link.limits,
         name=name,
         bundle=bundle,
         model=model,
         cached=cached,
         decoder=decoder,
+        passing=passed_fields(settings, reader_schema, link.schemas),
         condemned=isolation.condemned,
         clock=clock,
     )
@@ -262,11 +268,13 @@ def make_scorer(
     *,
     cluster: str,
     prefixes: OutputPrefixes | None,
+    limits: OutputLimits,
     name: str,
     bundle: Bundle,
     model: ServedModel,
     cached: CachedModel | None,
     decoder: RowDecoder,
+    passing: PassedFields | None,
     condemned: Callable[[Records], Sequence[int]],
     clock: Clock,
 ) -> Scorer:
@@ -276,24 +284,31 @@ def make_scorer(
         predictions=output.predictions,
         explanations=output.explanations,
         dead_letters=output.dead_letters,
+        framing=settings.output_framing,
         registrar=None,
     )
     return Scorer(
         decoder=decoder,
         model=model if cached is None else cached,
-        topics=Topics(
-            predictions=output.predictions, explanations=output.explanations, dead_letters=output.dead_letters
+        messages=OutgoingMessages(
+            topics=Topics(
+                predictions=output.predictions,
+                explanations=output.explanations,
+                dead_letters=output.dead_letters,
+            ),
+            limits=limits,
+            headers=frozenset(output.headers),
         ),
-        encode_predictions=_prediction_encoder(settings, cluster, bundle, prefixes.predictions),
+        encode_predictions=prediction_encoder(settings, cluster, bundle, prefixes.predictions),
         encode_dead_letters=DeadLetterEncoder(
-            prefix=prefixes.dead_letters,
+            prefix=None if output.format == "json" else prefixes.dead_letters,
             cluster=cluster,
             model=LetterModel(name=bundle.name, version=bundle.version, digest=bundle.digest),
             worker=name,
-            message_bytes_max=message_bytes_max,
+            message_bytes_max=limits.letter_bytes_max,
         ),
         explaining=_explaining(settings, cluster, bundle, model, prefixes.explanations, clock),
-        message_bytes_max=message_bytes_max,
+        passing=passing,
         condemned=condemned,
         clock=clock,
     )
@@ -313,84 +328,13 @@ def _explaining(
     if settings.output.explanations is None or policy == Every(False):
         return None
     explainer = make_explainer(bundle, model, settings.explain, device=model.device, clock=clock)
-    tables = [feature.categories or None for feature in bundle.signature.column_features]
-    encoders: dict[tuple[str | None, ...], ExplanationEncoder] = {}
-
-    def encode(source: Records, matrix: NDArray[np.generic], attributions: Attributions) -> list[bytes]:
-        kind = (
-            attributions.method,
-            attributions.background,
-            attributions.output_name,
-            attributions.space,
-            source.topic_id,
-        )
-        if kind not in encoders:
-            encoders[kind] = ExplanationEncoder(
-                prefix=prefix,
-                topic=settings.input.topic,
-                cluster=cluster,
-                topic_id=source.topic_id,
-                model_name=bundle.name,
-                model_version=bundle.version,
-                model_digest=bundle.digest,
-                columns=bundle.signature.columns,
-                tables=tables,
-                method=attributions.method,
-                background=attributions.background,
-                output_name=attributions.output_name,
-                space=attributions.space,
-                top=settings.explain.top,
-            )
-        return encoders[kind].encode(
-            source.partitions,
-            source.offsets,
-            source.timestamps_ms,
-            matrix,
-            attributions.values,
-            attributions.base,
-            attributions.output_index,
-            attributions.additivity_error,
-            attributions.sampling_error,
-        )
-
     budget_ms = settings.explain.budget_ms
     return Explaining(
         policy=policy,
         explainer=explainer,
-        encode=encode,
+        encode=explanation_encoder(settings, cluster, bundle, prefix),
         budget_s=None if budget_ms is None else budget_ms / 1000,
     )
-
-
-def _prediction_encoder(
-    settings: Settings, cluster: str, bundle: Bundle, prefix: bytes
-) -> Callable[[Records, Predictions, int], list[bytes]]:
-    names = tuple(output.name for output in bundle.outputs)
-    encoders: dict[str | None, PredictionEncoder] = {}  # by the topic's id: one, until the topic is made anew
-
-    def encode(source: Records, predictions: Predictions, predicted_at_ms: int) -> list[bytes]:
-        if source.topic_id not in encoders:
-            encoders[source.topic_id] = PredictionEncoder(
-                prefix=prefix,
-                topic=settings.input.topic,
-                cluster=cluster,
-                topic_id=source.topic_id,
-                model_name=bundle.name,
-                model_version=bundle.version,
-                model_digest=bundle.digest,
-                output_names=names,
-                classes=bundle.classes,
-            )
-        return encoders[source.topic_id].encode(
-            source.partitions,
-            source.offsets,
-            source.timestamps_ms,
-            [predictions.outputs[name] for name in names],
-            predictions.labels,
-            predicted_at_ms,
-        )
-
-    return encode
 
 
 def event_log(metrics: Metrics, clock: Clock) -> EventLog:

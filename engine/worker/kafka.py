@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,17 @@ from pydantic import SecretStr
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.contact import Contact, KafkaContact
+from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
-from penstock.connectors.kafka.source import KafkaSource
+from penstock.connectors.kafka.topic_settings import batch_bytes_max, read_topic_settings
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import output_prefixes
+from penstock.engine.dead_letters.message import message_bytes_min
+from penstock.engine.pipeline.outgoing import OutputLimits, letter_headers_bytes_max
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.scaling.reports import Reporter
-from penstock.engine.settings.model import KafkaSettings, RegistrySettings, Settings
+from penstock.engine.settings.model import KafkaSettings, RegistrySettings, Settings, max_poll_interval_ms
 from penstock.engine.telemetry.http_server import HttpServer, worker_routes
 from penstock.engine.telemetry.status import StatusBoard, WorkerStatus
 from penstock.engine.worker.assembly import (
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("penstock.worker")
 
-max_poll_interval_s = 300.0
 secret_characters_max = 65_536
 fetch_memory_bytes_max = 128 << 20
 send_memory_bytes_max = 256 << 20
@@ -114,6 +116,50 @@ def topics_of(settings: Settings) -> list[str]:
     return [name for name in names if name]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundLimits:
+    """What the output topics take, and of which ones the broker does not tell us."""
+
+    limits: OutputLimits
+    batch_bytes_max: int
+    untold: tuple[str, ...]
+
+
+def output_limits(settings: Settings, config: ClientConfig) -> FoundLimits:
+    """What the output topics take, read from their settings.
+
+    Raises ConfigError for a dead-letter topic that would refuse or lose letters; UnavailableError.
+    """
+    output = settings.output
+    names = [name for name in (output.predictions, output.explanations, output.dead_letters) if name]
+    found = read_topic_settings(config, names)
+    letters = found[output.dead_letters]
+    if letters.compacted:
+        raise ConfigError(
+            f"the dead-letter topic {output.dead_letters} is compacted: it refuses letters of records without a key and forgets all"
+            " but the newest of each key; set its cleanup.policy to delete"
+        )
+    bytes_min = message_bytes_min + letter_headers_bytes_max
+    letter_bytes_max = letters.message_bytes_max(config)
+    if letter_bytes_max < bytes_min:
+        raise ConfigError(
+            f"messages of at most {letter_bytes_max} bytes fit into the dead-letter topic {output.dead_letters}, and a letter may"
+            f" need {bytes_min}; raise its max.message.bytes (and message.max.bytes under kafka.client, if it is set)"
+        )
+    results = [name for name in names if name != output.dead_letters]
+    bytes_max = {name: found[name].message_bytes_max(config) for name in results}
+    return FoundLimits(
+        limits=OutputLimits(
+            predictions_bytes_max=bytes_max[output.predictions],
+            explanations_bytes_max=bytes_max.get(output.explanations or "", 0),
+            dead_letters_bytes_max=letter_bytes_max,
+            keyed=frozenset(name for name in results if found[name].compacted),
+        ),
+        batch_bytes_max=batch_bytes_max(found.values()),
+        untold=tuple(name for name in names if not found[name].known),
+    )
+
+
 @contextmanager
 def open_kafka_worker(
     settings: Settings, *, slot: int, run_folder: Path, http_port: int, clock: Clock
@@ -178,6 +224,12 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
     counts = admin.partition_counts(topics_of(settings))
     require_topics(counts)
     partition_counts = {topic: count for topic, count in counts.items() if count is not None}
+    found = output_limits(settings, config)
+    if found.untold:
+        logger.warning(
+            "the broker does not tell this user the settings of %s (permission DescribeConfigs); Kafka's defaults are assumed",
+            ", ".join(found.untold),
+        )
     registry = None
     if settings.registry is not None:
         from penstock.connectors.registry.client import Registry
@@ -200,7 +252,8 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
             start=settings.kafka.start,
             listener=listener,
             exactly_once=exactly_once,
-            max_poll_interval_s=max_poll_interval_s,
+            max_poll_interval_s=float(settings.kafka.client.get("max.poll.interval.ms", max_poll_interval_ms))
+            / 1000,
             memory_bytes_max=fetch_memory_bytes_max,
             clock=clock,
             unreadable=settings.input.unreadable,
@@ -217,6 +270,7 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
                 partition_counts=partition_counts,
                 clock=clock,
                 memory_bytes_max=send_memory_bytes_max,
+                batch_bytes_max=found.batch_bytes_max,
             )
         return ExactlyOnceSink(
             config,
@@ -226,6 +280,7 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
             partition_counts=partition_counts,
             clock=clock,
             memory_bytes_max=send_memory_bytes_max,
+            batch_bytes_max=found.batch_bytes_max,
         )
 
     def ends(partitions: Iterable[int]) -> Mapping[int, int]:
@@ -254,10 +309,12 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
         member=member,
         reading=lambda: sources[0].reading() if sources else Reading(),
         schemas=registry,
+        limits=found.limits,
         prefixes=output_prefixes(
             predictions=output.predictions,
             explanations=output.explanations,
             dead_letters=output.dead_letters,
+            framing=settings.output_framing,
             registrar=registry,
         ),
     )

@@ -11,8 +11,8 @@ from penstock.engine.codec.contracts import load_schema
 from penstock.engine.codec.decode import writer_finder
 from penstock.engine.codec.framing import confluent_header_bytes, header_bytes
 from penstock.engine.codec.json_text import parse_with_care
+from penstock.engine.codec.plain_values import plain
 from penstock.engine.dead_letters.message import DeadLetter
-from penstock.engine.features.values import Unreadable
 from penstock.engine.settings.model import Settings
 from penstock.schemas.errors import PenstockError, RecordError
 
@@ -23,12 +23,12 @@ def decoded_payload(letter: DeadLetter, settings: Settings) -> tuple[Any, str]:
         return None, "there is none"
     try:
         if settings.input.format == "json":
-            return _plain(_json(letter.payload, settings)), ""
+            return plain(_json(letter.payload, settings)), ""
         size = header_bytes[settings.framing]
         with ExitStack() as stack:
             find = writer_finder(settings, _reader_schema(settings), _schemas(settings, stack))
             writer = find(letter.payload[:size])
-        return _plain(ReferenceReader(writer, writer, skip=size).read(letter.payload)), ""
+        return plain(ReferenceReader(writer, writer, skip=size).read(letter.payload)), ""
     except PenstockError as error:
         return None, error.detail if isinstance(error, RecordError) else str(error)
 
@@ -60,14 +60,3 @@ def _schemas(settings: Settings, stack: ExitStack) -> Any:
     registry = Registry(registry_config(settings.registry), monotonic_s=clock.monotonic_s, sleep=clock.sleep)
     stack.callback(registry.close)
     return registry
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON can say: bytes as hex."""
-    if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, Unreadable):
-        return f"({value.detail})"
-    return value.hex() if isinstance(value, bytes) else value

@@ -1,19 +1,18 @@
 """A worker process: `python -m penstock.engine.worker.main SETTINGS --slot K --run-folder DIR`, started by the supervisor."""
 
 import argparse
-import gc
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.terminal import write_safely
+from penstock.engine.pipeline.collector import calm_collector
 from penstock.engine.worker.process import exit_retry
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
 
@@ -67,22 +66,9 @@ def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int) -> in
         settings, slot=slot, run_folder=run_folder, http_port=http_port, clock=SystemClock()
     ) as worker:
         signals.pass_on_to(worker.pipeline.request_stop)
-        with _calm_collector():
+        with calm_collector():
             worker.run()
     return 0
-
-
-@contextmanager
-def _calm_collector() -> Iterator[None]:
-    """Each poll makes thousands of objects that the collector tracks and that end without it: looking at them at its
-    usual pace took a tenth of a worker's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 50)
-    try:
-        yield
-    finally:
-        gc.unfreeze()  # or what is in cycles outlives the native libraries, which then complain of leaks
 
 
 class _Signals:

@@ -2,7 +2,7 @@
 
 import resource
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,7 @@ from penstock.engine.pipeline.batcher import rows_within_objective, share_of_obj
 from penstock.engine.pipeline.scorer import Scorer
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
-from penstock.engine.worker.assembly import make_scorer, worker_name
+from penstock.engine.worker.assembly import limits_default, make_scorer, worker_name
 from penstock.engine.worker.calibration import Rehearsed, cost_curve, rehearse
 from penstock.schemas.errors import PenstockError
 
@@ -118,7 +118,7 @@ def _memory(bundle: Bundle) -> str:
 def check_kafka(settings: Settings, findings: Findings) -> None:
     """Topics and permissions."""
     from penstock.connectors.kafka.admin import KafkaAdmin
-    from penstock.engine.worker.kafka import client_config
+    from penstock.engine.worker.kafka import client_config, output_limits
 
     output = settings.output
     writes = [output.predictions, output.explanations, output.dead_letters, output.status]
@@ -136,7 +136,25 @@ def check_kafka(settings: Settings, findings: Findings) -> None:
         count = admin.partitions(settings.input.topic)
         return f"cluster {admin.cluster_id()}; {settings.input.topic} has {count} partitions; {settings.kafka.delivery}"
 
+    def outputs() -> str:
+        found = output_limits(settings, client_config(settings.kafka))
+        said = [
+            f"messages of at most {found.limits.predictions_bytes_max} bytes on {output.predictions}"
+            f" and {found.limits.dead_letters_bytes_max} on {output.dead_letters}"
+        ]
+        if found.limits.keyed:
+            said.append(
+                f"a record without a key becomes a dead letter, since {_names(found.limits.keyed)} is compacted"
+            )
+        if found.untold:
+            said.append(
+                f"Kafka's defaults are assumed for {_names(found.untold)}: no permission DescribeConfigs"
+            )
+        return "; ".join(said)
+
     findings.look("kafka", kafka)
+    if not any(what == "kafka" for what, _ in findings.faults):
+        findings.look("outputs", outputs)
     findings.good.append(("takeover", takeover(settings)))
 
 
@@ -167,6 +185,10 @@ def takeover(settings: Settings) -> str:
         f"a killed worker's partitions stand still for up to {longest_s:g} s ({why}), {verdict} scaling.max_age_s, "
         f"{allowed_s:g} s"
     )
+
+
+def _names(topics: Iterable[str]) -> str:
+    return ", ".join(sorted(topics))
 
 
 def check_registry(settings: Settings, findings: Findings, clock: Clock) -> None:
@@ -245,11 +267,13 @@ def _rehearsal(
         settings,
         cluster="",
         prefixes=None,
+        limits=limits_default,
         name="preflight",
         bundle=bundle,
         model=model,
         cached=None,
         decoder=_decoder(settings, bundle),
+        passing=None,
         condemned=lambda _: (),
         clock=clock,
     )

@@ -38,12 +38,12 @@ class Observer:
         report: Callable[[WorkerStatus], None],
         on_rebalance: Callable[[], None],
         reference_records: Callable[[], int],
-        values: ValueCounts,
         events: EventLog,
         contact: Callable[[bool], Contact | None] = lambda _: None,
         reading: Callable[[], Reading] = Reading,
         member: Callable[[], bool | None] = lambda: None,
         beat: Callable[[], None] = lambda: None,
+        values: ValueCounts | None = None,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
         second; `reference_records`: how many took the slow decoder so far; `values`: what features
@@ -191,7 +191,8 @@ class Observer:
         reference = self._reference_records()
         self._metrics.reference_decoded.inc(reference - self._reference_counted)
         self._reference_counted = reference
-        self._metrics.count_values(self._values)
+        if self._values is not None:
+            self._metrics.count_values(self._values)
         now_ms = self._clock.wall_ms()
         self._board.positions(offsets=self._positions, oldest_ms=self._oldest_ms)
         status = self._board.status()

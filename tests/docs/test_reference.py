@@ -54,6 +54,14 @@ def test_every_section_has_its_table() -> None:
         assert f"## {name}\n" in text or f"| `{field.alias or name}` |" in text, name
 
 
+def test_every_key_has_a_meaning() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \|[^|]*(?:\|[^|]*)\| *([^|]*?) *\|$", references()["settings.md"], flags=re.MULTILINE
+    )
+    assert len(rows) > 60
+    assert [key for key, meaning in rows if not meaning] == []
+
+
 def test_secrets_stay_secrets_in_editors() -> None:
     password = json.loads(references()["settings.schema.json"])["$defs"]["SecuritySettings"]["properties"][
         "password"

@@ -117,7 +117,9 @@ def test_contracts_are_registered_and_every_worker_gets_the_same_ids(
     server: RegistryServer, registry: Registry
 ) -> None:
     first, second = (
-        output_prefixes(predictions="p", explanations="e", dead_letters="d", registrar=registry)
+        output_prefixes(
+            predictions="p", explanations="e", dead_letters="d", framing="confluent", registrar=registry
+        )
         for _ in range(2)
     )
     assert first == second

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
-from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
+from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
+from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import Attributions, Decoded, Predictions
 from penstock.engine.settings.explain_policy import parse_policy
 from penstock.schemas.errors import ModelError, UnavailableError
@@ -107,11 +108,17 @@ def make_scorer(world: Surroundings) -> Scorer:
     return Scorer(
         decoder=stages,
         model=stages,
-        topics=Topics(predictions="p", explanations="e", dead_letters="d"),
+        messages=OutgoingMessages(
+            topics=Topics(predictions="p", explanations="e", dead_letters="d"),
+            limits=OutputLimits(
+                predictions_bytes_max=1000, explanations_bytes_max=1000, dead_letters_bytes_max=10_000
+            ),
+            headers=frozenset(),
+        ),
         encode_predictions=predictions,
         encode_dead_letters=letters,
         explaining=Explaining(policy=parse_policy("every"), explainer=stages, encode=explanations),
-        message_bytes_max=1000,
+        passing=None,
         condemned=lambda _: (),
         clock=world.clock,
     )

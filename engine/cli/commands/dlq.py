@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -147,6 +147,9 @@ class _Watched:
             return self._log.read()
         return self._terminal.track(self._log.read(), label="reading dead letters", total=self._log.size())
 
+    def partitions(self) -> "Collection[int]":
+        return self._log.partitions()
+
     def one(self, partition: int, offset: int) -> "StoredMessage | None":
         return self._log.one(partition, offset)
 
@@ -170,6 +173,7 @@ def _summary_json(found: Summary, settings: Settings) -> dict[str, Any]:
         "topic": settings.output.dead_letters,
         "letters": found.letters,
         "unreadable": found.unreadable,
+        "unreadable_first": [asdict(each) for each in found.unreadable_first],
         "kinds": [
             {
                 "stage": stage,
@@ -204,7 +208,9 @@ def _say_summary(found: Summary, settings: Settings, terminal: Terminal) -> None
             f"{found.letters} letters in {settings.output.dead_letters}; by source partition {partitions}"
         )
     if found.unreadable:
-        terminal.say(f"{found.unreadable} messages there are no dead letters of this version")
+        first = ", ".join(f"{each.partition}:{each.offset} ({each.why})" for each in found.unreadable_first)
+        more = ", ..." if found.unreadable > len(found.unreadable_first) else ""
+        terminal.say(f"{found.unreadable} messages there are no dead letters of this version: {first}{more}")
 
 
 def _row(letter: Letter) -> tuple[str, str, str]:
@@ -243,6 +249,7 @@ def _show(arguments: argparse.Namespace, settings: Settings, terminal: Terminal)
             "headers": [[name, None if value is None else value.hex()] for name, value in dead.headers],
             "payload_hex": None if dead.payload is None else dead.payload.hex(),
             "payload_elsewhere": asdict(dead.elsewhere) if dead.elsewhere else None,
+            "key_elsewhere": asdict(dead.key_elsewhere) if dead.key_elsewhere else None,
             "payload": decoded,
         }
     )
@@ -261,7 +268,8 @@ def _say_letter(letter: Letter, decoded: Any, why_not: str, terminal: Terminal) 
         f"set aside {_time(dead.at_ms)} by {dead.worker}, model {dead.model.name} {dead.model.version}"
     )
     terminal.say(f"why       {dead.reason} at {dead.stage}: {dead.detail}")
-    terminal.say(f"key       {'none' if letter.key is None else repr(letter.key)[1:]}")
+    key = "none" if letter.key is None else repr(letter.key)[1:]
+    terminal.say(f"key       {'left at the source, see above' if dead.key_elsewhere else key}")
     for name, value in dead.headers:
         terminal.say(f"header    {name} = {'null' if value is None else repr(value)[1:]}")
     if dead.payload is None:
@@ -278,7 +286,7 @@ def _say_letter(letter: Letter, decoded: Any, why_not: str, terminal: Terminal) 
     if decoded is None:
         terminal.say(f"not decoded: {why_not}")
     else:
-        terminal.say_lines(orjson.dumps(decoded, default=str, option=orjson.OPT_INDENT_2).decode())
+        terminal.say_lines(orjson.dumps(decoded, option=orjson.OPT_INDENT_2).decode())
 
 
 def _replay(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
@@ -339,7 +347,13 @@ def _say_report(report: Replay, settings: Settings, terminal: Terminal, *, verb:
             f"{report.gone} cannot be put back: their bytes are not in their letter, and not in {settings.input.topic} any more"
         )
     if report.foreign:
-        terminal.say(f"{report.foreign} are of another input topic and are passed over")
+        terminal.say(
+            f"{report.foreign} are of another input topic, or of a partition it does not have, and are passed over"
+        )
+    if report.unreadable:
+        terminal.say(
+            f"{report.unreadable} messages are no dead letters and are passed over; penstock dlq list names them"
+        )
 
 
 def _ask(plan: Replay, settings: Settings, terminal: Terminal) -> None:
@@ -354,7 +368,11 @@ def _ask(plan: Replay, settings: Settings, terminal: Terminal) -> None:
 def _time(at_ms: int) -> str:
     if at_ms < 0:
         return "no time"
-    return (datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at_ms)).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at_ms)
+    except OverflowError:  # a producer may say any number
+        return f"{at_ms} ms after 1970"
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 _actions: Final[dict[str, Callable[[argparse.Namespace, Settings, Terminal], int]]] = {

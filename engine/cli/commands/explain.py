@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,33 +10,51 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
+from penstock.engine.batch.files import find_files, format_of
+from penstock.engine.batch.part import json_decoder
+from penstock.engine.batch.plan import make_parts
+from penstock.engine.batch.read import read_part
+from penstock.engine.batch.write import written_whole
+from penstock.engine.charts.page import Section, html_page
 from penstock.engine.clock import SystemClock
-from penstock.engine.codec.json_rows import JsonRows
 from penstock.engine.console.reasons import FeatureShare, draw, signed_bar
 from penstock.engine.console.terminal import Terminal, printable
 from penstock.engine.explain.factory import make_explainer
-from penstock.engine.features.policies import FeaturePolicies
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import open_model
-from penstock.engine.ports import Attributions, Predictions
+from penstock.engine.ports import Attributions, Decoded, Predictions
+from penstock.engine.python.model import data_of, output_names
+from penstock.engine.python.plots import waterfall, words_of
+from penstock.engine.python.results import Explanation
+from penstock.engine.python.stages import records_of
 from penstock.engine.settings.model import ExplainSettings
 from penstock.schemas.errors import ConfigError
 
 summary = (
-    "Predict records and say why: reasons as signed bars, the strongest first. Records are JSON objects by field name, one a "
-    "line; with --global the mean strength of every feature over all of them."
+    "Predict records and say why: reasons as signed bars, the strongest first. Records are JSON lines, CSV or "
+    "Parquet by field name; with --global the mean strength of every feature over all of them; --html writes a page of it."
 )
 example = """echo '{"carrier": "UA", "departure_delay_min": 42}' | penstock explain models/flights --row -"""
 
 rows_max = 100_000
 shown_max = 20
+dependences_max = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the model bundle")
     parser.add_argument(
-        "--row", type=Path, required=True, metavar="FILE", help="records as JSON lines; - is standard input"
+        "--row",
+        required=True,
+        metavar="FILE",
+        help="records: JSON lines, CSV or Parquet, a folder, a glob or any address that fsspec opens; - is JSON lines on "
+        "standard input",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("parquet", "csv", "jsonl"),
+        help="of the records, where their name does not say it",
     )
     parser.add_argument(
         "--global", dest="overall", action="store_true", help="mean strength per feature over the file"
@@ -43,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=10, metavar="N", help="reasons shown (default 10; 0: all)")
     parser.add_argument(
         "--output", default="predicted", metavar="NAME", help="predicted (default), or a class or output"
+    )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write a page that stands alone: each record's waterfall in words; with "
+        "--global importance, every record, and dependence",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
@@ -52,7 +78,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.top < 0:
         raise ConfigError("--top cannot be negative")
     bundle = Bundle.load(arguments.bundle)
-    matrix = _matrix(arguments.row, bundle)
+    matrix = _matrix(arguments.row, bundle, arguments.format)
     model = open_model(
         bundle, device="cpu", batch_rows_max=min(max(len(matrix), 1), 4096), clock=SystemClock()
     )
@@ -61,6 +87,10 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     attributions = make_explainer(bundle, model, settings).explain(matrix, predictions)
     if len(attributions.base) != len(matrix):
         raise ConfigError("--output all is for the stream; name one output here")
+    if arguments.html is not None:
+        found = _explanation(bundle, matrix, attributions)
+        _write_page(arguments.html, bundle, found, predictions, overall=arguments.overall, top=arguments.top)
+        terminal.say(f"written: {arguments.html}")
     if arguments.overall:
         _show_overall(bundle, attributions, terminal, arguments.top)
     else:
@@ -68,27 +98,134 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
-def _matrix(file: Path, bundle: Bundle) -> NDArray[np.generic]:
-    """The rows of the file, after the features' policies. Raises ConfigError for the first that is set aside."""
-    piped = str(file) == "-"
-    name = "standard input" if piped else str(file)
-    try:
-        data = sys.stdin.buffer.read() if piped else file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {name}: {error.strerror}") from error
-    lines = [line for line in data.splitlines() if line.strip()]
-    if not lines:
+def _matrix(file: str, bundle: Bundle, kind: str | None) -> NDArray[np.generic]:
+    """The rows of the input, after the features' policies. Raises ConfigError for the first that is set aside."""
+    name = "standard input" if file == "-" else file
+    parts: list[NDArray[np.generic]] = []
+    count = 0
+    for rows, decoded in _read(file, bundle, kind):
+        count += len(rows)
+        if count > rows_max:
+            raise ConfigError(
+                f"{name} holds more than {rows_max} records; up to {rows_max} are explained at once"
+            )
+        if decoded.rejections:
+            first = decoded.rejections[0]
+            raise ConfigError(f"{name}, record {int(rows[first.index]) + 1}: {first.detail}")
+        parts.append(decoded.matrix)
+    if not count:
         raise ConfigError(f"{name} holds no record")
-    if len(lines) > rows_max:
-        raise ConfigError(f"{name} holds {len(lines)} records; up to {rows_max} are explained at once")
-    matrix, rows, faults = JsonRows(bundle.signature).read(lines)
-    if faults:
-        place, fault = faults[0]
-        raise ConfigError(f"{name}, record {place + 1}: {fault.detail}")
-    matrix, _, rejections = FeaturePolicies(bundle.signature).apply(matrix, rows)
-    if rejections:
-        raise ConfigError(f"{name}, record {rejections[0].index + 1}: {rejections[0].detail}")
-    return matrix
+    return np.concatenate(parts)
+
+
+def _read(file: str, bundle: Bundle, kind: str | None) -> Iterator[tuple[NDArray[np.int64], Decoded]]:
+    """Blocks of records: their numbers in the file, and what the decoder made of them."""
+    decoder = json_decoder(bundle.signature)
+    if file == "-":
+        lines = [line for line in sys.stdin.buffer.read().splitlines() if line.strip()]
+        yield np.arange(len(lines)), decoder.decode(records_of([*lines]))
+        return
+    files = find_files(file, kind)
+    form = format_of(files, kind)
+    for part in make_parts(files, form, bundle.signature, keep=(), delimiter=","):
+        for block in read_part(part, form, bundle.signature, keep=(), delimiter=","):
+            for row, rejection, _ in block.unreadable:
+                raise ConfigError(f"{file}, record {row + 1}: {rejection.detail}")
+            decoded = block.decoded
+            yield block.rows, decoder.decode(records_of([*block.lines])) if decoded is None else decoded
+
+
+def _explanation(bundle: Bundle, matrix: NDArray[np.generic], attributions: Attributions) -> Explanation:
+    return Explanation(
+        values=attributions.values,
+        base_values=attributions.base,
+        data=data_of(bundle.signature, matrix),
+        feature_names=bundle.signature.columns,
+        output_names=output_names(attributions.output_index, bundle.classes, attributions.output_name),
+        method=attributions.method,
+        space=attributions.space,
+        background=attributions.background,
+        additivity_error=attributions.additivity_error,
+        sampling_error=attributions.sampling_error,
+        rest=np.zeros(len(matrix)),
+        matrix=matrix,
+    )
+
+
+def _write_page(
+    file: Path, bundle: Bundle, found: Explanation, predictions: Predictions, *, overall: bool, top: int
+) -> None:
+    """The page of the records, or of all of them together. Raises ConfigError when it cannot be written."""
+    shown = top or len(found.feature_names)
+    sections = _overall(found, shown) if overall else _each(found, predictions, shown)
+    background = f", relative to the background {found.background[:12]}" if found.background else ""
+    page = html_page(
+        title=f"{bundle.name} {bundle.version}",
+        facts=f"{len(found):,} records, explained by {found.method}{background}; model digest {bundle.digest}",
+        sections=sections,
+    )
+    try:
+        with written_whole(file) as work:
+            work.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+
+
+def _overall(found: Explanation, shown: int) -> list[Section]:
+    strength = np.abs(found.values).mean(axis=0)
+    order = np.argsort(-strength, kind="stable")[:dependences_max].tolist()
+    names = [found.feature_names[place] for place in order]
+    return [
+        Section(
+            title="What matters",
+            sentences=[
+                f"Over all records the strongest is {names[0]}: it moves the output by {strength[order[0]]:.3g} in the mean."
+            ],
+            charts=[found.plot("bar", max_display=shown)],
+        ),
+        Section(
+            title="Every record",
+            sentences=[
+                "A point is a record: right of the line the feature raises the output, left of it it lowers it."
+            ],
+            charts=[found.plot("beeswarm", max_display=shown)],
+        ),
+        *(
+            Section(
+                title=f"How {name} matters", sentences=(), charts=[found.plot("dependence", feature=name)]
+            )
+            for name in names
+        ),
+    ]
+
+
+def _each(found: Explanation, predictions: Predictions, shown: int) -> list[Section]:
+    sections = []
+    for row in range(min(len(found), shown_max)):
+        order = np.argsort(-np.abs(found.values[row]), kind="stable")[: min(shown, 5)].tolist()
+        words = words_of(found, row)
+        scale = found.space.replace("_", " ")
+        reasons = [
+            f"{words[place]} {'raises' if found.values[row, place] >= 0 else 'lowers'} it by {abs(found.values[row, place]):.3g}"
+            for place in order
+        ]
+        label = "" if predictions.labels is None else f": {predictions.classes[int(predictions.labels[row])]}"
+        sections.append(
+            Section(
+                title=f"Record {row + 1}{label}",
+                sentences=[f"The {scale} of {found.output_names[row]}: {'; '.join(reasons)}."],
+                charts=[waterfall(found, row, shown)],
+            )
+        )
+    if len(found) > shown_max:
+        sections.append(
+            Section(
+                title=f"{len(found) - shown_max} more records",
+                sentences=["They are not drawn: --global sums them up."],
+                charts=(),
+            )
+        )
+    return sections
 
 
 def reasons_of(bundle: Bundle, row: NDArray[np.generic], values: NDArray[np.float64]) -> list[FeatureShare]:

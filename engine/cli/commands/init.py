@@ -25,7 +25,7 @@ kafka:
 {registry}input:
   topic: {topic}
 {input}output:
-  predictions: {topic}.predictions
+{output}  predictions: {topic}.predictions
   explanations: {topic}.explanations # leave this line out and nothing is explained
   dead_letters: {topic}.dead-letters # records that cannot be scored, whole, with the reason
   status: {topic}.status             # the workers' reports, for the scaler
@@ -127,6 +127,10 @@ def _settings_text(arguments: argparse.Namespace, *, has_schema: bool) -> str:
         "json": "  format: json                       # an object per record, with the model's features by name\n",
         "avro": "  format: avro                       # of the bundle's input schema\n",
     }
+    results = {
+        "json": "  format: json                       # of the results; avro is smaller and has a schema\n",
+        "avro": "  format: avro                       # of the results; json is read by any consumer\n",
+    }
     registry = f"registry:\n  url: {_quoted(arguments.registry)}\n" if arguments.registry else ""
     model = os.path.relpath(arguments.bundle, arguments.out.parent or ".")
     return _template.format(
@@ -136,6 +140,7 @@ def _settings_text(arguments: argparse.Namespace, *, has_schema: bool) -> str:
         registry=registry,
         topic=arguments.topic,
         input=lines[form],
+        output=results[form],
         model=_quoted(model),
     )
 

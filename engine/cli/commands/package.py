@@ -6,14 +6,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from penstock.engine.console.terminal import Terminal
+from penstock.engine.explain.factory import make_explainer
+from penstock.engine.explain.gradient.explainer import GradientExplainer
+from penstock.engine.explain.sampled.explainer import SampledExplainer
+from penstock.engine.gpu.device import Device
+from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.packaging.optimize import Optimized, error_allowed_default
 from penstock.engine.models.packaging.package import PackageReport, package
 from penstock.engine.models.packaging.parity import tolerance_default
-from penstock.schemas.errors import ConfigError
+from penstock.engine.models.runtime.session_spec import Opening
+from penstock.engine.settings.model import ExplainSettings
+from penstock.schemas.errors import ConfigError, ModelError
+
+tried_rows = 16
+"""Golden rows that the method of explaining is tried on, for its error."""
 
 summary = (
     "Make a model bundle from ONNX (.onnx), XGBoost (.json, .ubj), LightGBM (.txt) or scikit-learn (.skops), and prove "
@@ -69,6 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--classes", type=_words, metavar="A,B,...", help="names of the classes, in order")
     parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="a type that may be built from a .skops file besides scikit-learn's own, by its full name; once for each. Building "
+        "it runs code of its package: only for types that you know",
+    )
+    parser.add_argument(
         "--tolerance",
         type=float,
         default=tolerance_default,
@@ -115,6 +134,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         rows=arguments.rows,
         expected=arguments.expected,
         missing=arguments.missing,
+        trusted=arguments.trust,
         input_schema=arguments.input_schema,
         tolerance=arguments.tolerance,
         optimize_within=within if arguments.optimize else None,
@@ -187,7 +207,28 @@ def _explained_by(report: PackageReport) -> str:
         return "exact tree SHAP, path-dependent (the covers are kept)"
     if bundle.background is None:
         return "nothing: it has no background"
-    return "exact tree SHAP, interventional" if bundle.trees else "sampled SHAP"
+    if bundle.trees:
+        return "exact tree SHAP, interventional"
+    return _sampled_by(bundle)
+
+
+def _sampled_by(bundle: Bundle) -> str:
+    """The method that `auto` takes for a model that is no tree ensemble, tried on a few of the golden rows."""
+    golden = bundle.golden
+    model = Opening(device=Device(), threads=1, batch_rows_max=tried_rows).open(bundle)
+    try:
+        explainer = make_explainer(bundle, model, ExplainSettings())
+        rows = golden.rows[:tried_rows]
+        found = explainer.explain(rows, model.predict(rows))
+    except (ConfigError, ModelError) as error:
+        return f"nothing yet: {error}"
+    words = found.method.replace("_", " ")
+    background_rows = 0 if bundle.background is None else len(bundle.background)
+    if isinstance(explainer, (SampledExplainer, GradientExplainer)):
+        words += f", relative to {explainer.background_rows} of {background_rows} background rows"
+    if found.sampling_error is not None and len(found.sampling_error):
+        words += f"; sampling error about {float(np.median(found.sampling_error)):.2g} a feature"
+    return words
 
 
 def _native(report: PackageReport) -> str:

@@ -75,10 +75,11 @@ class ExplanationEncoder:
         method: str,
         background: str | None,
         output_name: str,
+        classes: Sequence[str],
         space: str,
         top: int,
     ) -> None:
-        """`top`: only the strongest this many attributions, the others summed up in `rest`; 0 means all."""
+        """`classes`: what each index of the output stands for, none where that is no class. `top`: only the strongest this many attributions, the others summed up in `rest`; 0 means all."""
         self._top = top
         self._native = _avro.ExplanationEncoder(
             prefix,
@@ -93,6 +94,7 @@ class ExplanationEncoder:
             method,
             background,
             output_name,
+            list(classes),
             space,
         )
 

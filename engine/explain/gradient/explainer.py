@@ -95,6 +95,11 @@ class GradientExplainer:
         if not np.isfinite(self._base).all():
             raise ConfigError("the model answers NaN or an infinity for a background row")
 
+    @property
+    def background_rows(self) -> int:
+        """How many rows the values are relative to."""
+        return len(self._background)
+
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """Attributions of every row (R, F); see penstock.engine.ports.Explainer."""
         name, index = explained_output(predictions, self._output)

@@ -24,6 +24,10 @@ evaluated_at_once_max = 65_536
 cells_at_once_max = 1 << 22
 """Numbers in the buffer of rows to evaluate, unless a single record needs more."""
 
+sampled_rows_max = 8
+"""Of those, where coalitions are sampled: the mean over so many is near to the mean over all."""
+coalitions_least = 8
+"""For each feature: with fewer the sampling error outgrows what more rows gain."""
 exact_features_max = 16
 
 
@@ -60,11 +64,14 @@ class SampledExplainer:
                     f"up to {exact_features_max} are enumerated"
                 )
             self._exact = True
-        self._design = exact_design(features) if self._exact else paired_design(features, settings.samples)
+        rows = 1 if self._exact else _rows_of_sampled(features, settings.samples, len(background))
+        self._design = (
+            exact_design(features) if self._exact else paired_design(features, settings.samples // rows)
+        )
         coalitions = len(self._design.coalitions)
         self._background = representatives(
             np.asarray(background, dtype=signature.dtype),
-            min(background_rows_max, max(1, settings.samples // coalitions)),
+            min(background_rows_max, max(1, settings.samples // coalitions)) if self._exact else rows,
         )
         self._digest = hashlib.sha256(self._background.tobytes()).hexdigest()
         self._model = model
@@ -77,6 +84,11 @@ class SampledExplainer:
         self._word = np.dtype(f"u{signature.dtype.itemsize}")
         ones = np.array(-1, dtype=f"i{signature.dtype.itemsize}").view(self._word)
         self._masks = np.where(self._design.coalitions, ones, self._word.type(0))
+
+    @property
+    def background_rows(self) -> int:
+        """How many rows the values are relative to."""
+        return len(self._background)
 
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """Attributions of every row (R, F); see penstock.engine.ports.Explainer."""
@@ -136,6 +148,12 @@ class SampledExplainer:
         x, b, out = rows.view(self._word), self._background.view(self._word), mixed.view(self._word)
         np.bitwise_and(self._masks, (x[:, None] ^ b)[:, :, None], out=out)
         np.bitwise_xor(out, b[:, None], out=out)
+
+
+def _rows_of_sampled(features: int, samples: int, known: int) -> int:
+    """Relative to one row, values are off by far more than a few coalitions less cost: several rows, as long as there are
+    coalitions_least of them for each feature."""
+    return min(known, sampled_rows_max, max(1, samples // (coalitions_least * features)))
 
 
 def representatives(background: NDArray[np.generic], count: int) -> NDArray[np.generic]:

@@ -59,6 +59,8 @@ class PackageOptions:
     classes: tuple[str, ...] | None = None
     missing: float | None = None
     """A number that stands for a missing value in every number feature that names none of its own."""
+    trusted: tuple[str, ...] = ()
+    """Types that may be built from a .skops file besides those that are trusted anyway, by their full names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -351,9 +353,9 @@ def _plain(answers: Any, rows: int) -> NDArray[np.float64]:
 
 
 def _skops_file(data: bytes, wishes: PackageOptions) -> Converted:
-    from penstock.engine.models.packaging.sklearn import load_skops
+    from penstock.engine.models.packaging.skops_files import load_skops
 
-    return _sklearn(load_skops(data), wishes)
+    return _sklearn(load_skops(data, trusted=wishes.trusted), wishes)
 
 
 def _sklearn(model: Any, wishes: PackageOptions) -> Converted:

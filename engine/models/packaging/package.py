@@ -20,6 +20,7 @@ from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle, Golden
 from penstock.engine.models.bundle.manifest import Manifest, json_object
 from penstock.engine.models.bundle.run_options import Runtime
+from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.convert import Converted, PackageOptions, convert
 from penstock.engine.models.packaging.optimize import Optimized, optimize
 from penstock.engine.models.packaging.output_meaning import measured
@@ -100,6 +101,7 @@ def package(
     rows: Any = None,
     expected: Any = None,
     missing: float | None = None,
+    trusted: Sequence[str] = (),
     input_schema: Path | None = None,
     tolerance: float = tolerance_default,
     optimize_within: float | None = None,
@@ -112,7 +114,8 @@ def package(
     parity is proved on both and on rows made up around every threshold. The original gets every row as it is, in double
     precision, the packaged model what the stream would make of it. `expected`: what the original answers to `rows`, a path or
     an array (R,) or (R, K), or a data frame, for where the file cannot be asked (.onnx) or has no method for an output.
-    `missing`: a number that stands for a missing value (XGBoost's `missing=`). `name`: default, the folder's name.
+    `missing`: a number that stands for a missing value (XGBoost's `missing=`). `trusted`: full names of types that may
+    be built from a .skops file besides scikit-learn's own. `name`: default, the folder's name.
     `optimize_within`: try other forms of the graph and options of its session, and keep the fastest whose scores differ by
     no more than this from the graph's as converted; as that goes by the clock, the same input need not give the same bytes
     then. None: keep it as converted. `optimize_on`: the device where that is measured, and whose scores the golden batch
@@ -129,6 +132,7 @@ def package(
             overrides=overrides,
             classes=None if classes is None else tuple(classes),
             missing=missing,
+            trusted=tuple(trusted),
         ),
     )
     signature = converted.signature
@@ -143,11 +147,15 @@ def package(
     runner = opening.open(converted)
     made_up = records_made_up(signature, converted.forest, given)
     head_on = _head_on(converted, given, made_up)
+    tried_on = np.concatenate((made_up, head_on))
+    tried_on = tried_on[
+        answered(converted.score, tried_on)
+    ]  # the original refuses some values: a logarithm's, say
     parity = prove_parity(
         converted,
         runner,
         given=given,
-        made_up=np.concatenate((made_up, head_on)),
+        made_up=tried_on,
         tolerance=tolerance,
         expected=None if expected is None else _expected(expected, converted, more, kept_rows),
     )

@@ -1,54 +1,36 @@
 """scikit-learn estimators and pipelines: trees read by us, all else through skl2onnx with its losses made good."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
 import sklearn
 from numpy.typing import NDArray
-from sklearn.compose import ColumnTransformer
+from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
-from penstock.engine.features.overrides import table_features
+from penstock.engine.features.overrides import described_features, table_features
 from penstock.engine.features.signature import Feature
-from penstock.engine.models.packaging.convert import Converted, PackageOptions, of_forest
-from penstock.engine.models.packaging.onnx_file import read_onnx
+from penstock.engine.models.packaging.convert import Converted, PackageOptions, class_names, of_forest
+from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
+from penstock.engine.models.packaging.sklearn_columns import first_columns, inputs_of
+from penstock.engine.models.packaging.sklearn_fold import fold, refused_because
+from penstock.engine.models.packaging.sklearn_graph import GraphAnswers, as_answered, graph_bytes
+from penstock.engine.models.packaging.sklearn_inputs import Leaf, Rows, leaves, settle
+from penstock.engine.models.packaging.sklearn_stand_ins import narrowed_last
+from penstock.engine.models.packaging.sklearn_surrogate import surrogate
+from penstock.engine.models.packaging.skops_files import load_skops
 from penstock.engine.models.runtime.session import raw_runner
-from penstock.engine.trees.onnx.write import write_forest
-from penstock.engine.trees.readers.sklearn import is_trees, read_sklearn_trees, tree_kinds
-from penstock.schemas.distribution import how_to_install
+from penstock.engine.trees.readers.sklearn import is_trees, read_sklearn_trees
 from penstock.schemas.errors import ConfigError
 
-skops_types_trusted = (
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-    "sklearn.tree._tree.Tree",
-)
-"""What supported models contain beyond the types that skops itself holds to be safe."""
-_target_opset = {"": 17, "ai.onnx.ml": 3}
-_refusals = (ValueError, TypeError, RuntimeError, AttributeError, KeyError, NotImplementedError, IndexError)
+__all__ = ["convert_sklearn_model", "load_skops"]
 
-
-def load_skops(data: bytes) -> Any:
-    """The estimator in a .skops file. Raises ConfigError when it holds a type that is not on the list."""
-    from zipfile import BadZipFile
-
-    try:
-        import skops.io
-    except ImportError as error:
-        raise ConfigError(f"reading .skops files needs skops: {how_to_install('package')}") from error
-    try:
-        strange = sorted(set(skops.io.get_untrusted_types(data=data)) - set(skops_types_trusted))
-        if strange:
-            raise ConfigError(f"the .skops file holds {strange[0]}, which is not a type that is trusted")
-        return skops.io.loads(data, trusted=list(skops_types_trusted))
-    except (*_refusals, BadZipFile, OSError) as error:
-        raise ConfigError(f"the .skops file cannot be read: {error}") from error
+_foreign_errors = (
+    ValueError, TypeError, RuntimeError, AttributeError, LookupError, AssertionError, NameError, ArithmeticError
+)  # fmt: skip
 
 
 def convert_sklearn_model(model: Any, wishes: PackageOptions) -> Converted:
@@ -57,9 +39,196 @@ def convert_sklearn_model(model: Any, wishes: PackageOptions) -> Converted:
         steps = [step for _, step in model.steps if step is not None and step != "passthrough"]
         if len(steps) == 1 and is_trees(steps[0]):
             model = steps[0]
+    if isinstance(getattr(model, "classes_", None), list):
+        raise ConfigError(
+            "a classifier of several targets has no place in a bundle: package one for each target"
+        )
     if is_trees(model):
         return _trees(model, wishes)
-    return _through_skl2onnx(model, wishes)
+    return _Conversion(model, wishes).converted()
+
+
+class _Conversion:
+    """A model that is more than one estimator of trees."""
+
+    def __init__(self, model: Any, wishes: PackageOptions) -> None:
+        self._model, self._wishes = model, wishes
+        self._inputs = inputs_of(model)
+        self._rows = Rows(
+            inputs=self._inputs,
+            named=getattr(model, "feature_names_in_", None) is not None,
+            apply=lambda rows: rows,
+        )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                columns = first_columns(self._inputs)
+                self._leaves: list[Leaf] = [*leaves(model, columns, self._inputs, self._rows)]
+                settle(self._inputs, self._leaves)
+                self._note_missing()
+        except _foreign_errors as error:
+            raise ConfigError(
+                f"the {type(model).__name__} is not fitted, or malformed: {_reason(error)}"
+            ) from error
+        classes = getattr(model, "classes_", None)
+        self._classes = None if classes is None or not is_classifier(model) else np.asarray(classes).tolist()
+
+    def _note_missing(self) -> None:
+        """Of numbers: whether the model answers where they are missing."""
+        for place, given in enumerate(self._inputs):
+            if given.is_read and not given.is_category:
+                values: list[NDArray[Any] | None] = [None] * len(self._inputs)
+                values[place] = given.missing_value()
+                try:
+                    self._model.predict(self._rows.frame(values, 1))
+                except _foreign_errors:
+                    given.takes_missing = False
+
+    def converted(self) -> Converted:
+        """As one tree ensemble where that is possible, else as a graph of operators."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return self._as_trees()
+            except ConfigError as error:
+                notes = (refused_because(error),) if self._has_trees() else ()
+            return self._as_graph(notes)
+
+    def _has_trees(self) -> bool:
+        from penstock.engine.models.packaging.boosters import is_booster
+
+        return any(is_trees(leaf.estimator) or is_booster(leaf.estimator) for leaf in self._leaves)
+
+    def _labels(self) -> tuple[str, ...]:
+        if self._classes is None:
+            return ()
+        labels = self._wishes.classes or class_names(self._classes)
+        if len(labels) != len(self._classes):
+            raise ConfigError(
+                f"{len(labels)} class names were given, the model has {len(self._classes)} classes"
+            )
+        return labels
+
+    def _features(self, places: Sequence[int]) -> tuple[Feature, ...]:
+        """The features that the matrix holds, as the original tells of them and a person adds."""
+        names = self._wishes.feature_names or [given.name for given in self._inputs]
+        if len(names) == len(self._inputs):
+            names = [names[place] for place in places]
+        if len(names) != len(places):
+            raise ConfigError(f"{len(names)} features are named, the model reads {len(places)}")
+        described = []
+        for name, given in zip(names, (self._inputs[place] for place in places), strict=True):
+            item: dict[str, Any] = {"name": name, "kind": "category" if given.is_category else "number"}
+            if given.is_category:
+                item |= {"categories": [_text(value) for value in given.values]}
+                item |= {"missing": given.missing, "unseen": given.unseen}
+            described.append(item)
+        return described_features(described, self._wishes.overrides)
+
+    def _as_trees(self) -> Converted:
+        labels = self._labels()
+        folded = fold(self._model, self._inputs, first_columns(self._inputs), self._rows, labels)
+        every = range(len(self._inputs))
+        places = [place for place in every if self._inputs[place].is_read]
+        forest = folded.forest
+        if len(places) < len(self._inputs):
+            number = np.cumsum([given.is_read for given in self._inputs]) - 1
+            feature = np.where(forest.feature < 0, -1, number[forest.feature]).astype(np.int32)
+            forest = replace(forest, features=len(places), feature=feature)
+        cuts = tuple(folded.cuts[place] for place in places) if folded.cuts else ()
+        answer = self._model.predict_proba if labels else self._model.predict
+        features, notes = self._settled(self._features(places), places, answer)
+        return of_forest(
+            forest,
+            exponential=folded.exponential,
+            source=_source(),
+            features=features,
+            predict=lambda rows: answer(self._rows.of_matrix(rows, places)),
+            notes=notes,
+            cuts=cuts,
+            compared_with="predict_proba" if labels else "predict",
+        )
+
+    def _usual(self, places: Sequence[int]) -> NDArray[np.float64]:
+        """A matrix row that the steps take."""
+        chosen = [self._inputs[place] for place in places]
+        return np.array([0.0 if given.is_category else float(given.usual) for given in chosen])
+
+    def _settled(
+        self, features: tuple[Feature, ...], places: Sequence[int], answer: Callable[[Any], Any]
+    ) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
+        usual = np.array(
+            [0.0 if self._inputs[place].is_category else float(self._inputs[place].usual) for place in places]
+        )
+        notes, features = _without_missing(
+            lambda rows: answer(self._rows.of_matrix(rows, places)), features, usual
+        )
+        begins = [f"{given.name}, whose {given.begins}" for given in self._inputs if given.begins]
+        if begins:
+            notes = (
+                *notes,
+                f"smaller numbers of {'; '.join(begins)}, are refused by the original and answered here as the smallest known",
+            )
+        return features, notes
+
+    def _as_graph(self, notes: tuple[str, ...]) -> Converted:
+        answers = GraphAnswers.of(self._model)
+        copied, places = surrogate(self._model, self._inputs, self._rows)
+        features, more = self._settled(self._features(places), places, answers.ask)
+        names = tuple(feature.name for feature in features)
+        classes = self._labels() or (answers.groups if self._wishes.classes is None else self._wishes.classes)
+        refusal: ConfigError | None = None
+        # Scalers and encoders compute in float64, and trees behind them tell the difference; but not every operator can.
+        for form, wide in ((copied, True), (narrowed_last(copied), True), (copied, False)):
+            try:
+                data = graph_bytes(form, len(places), wide=wide, classes=self._classes)
+                graph = read_onnx(data, feature_names=names, classes=classes or None)
+                graph = replace(graph, signature=replace(graph.signature, features=features))
+                raw_runner(graph.model, graph.signature)
+                graph = as_answered(
+                    graph,
+                    answers,
+                    lambda rows: self._rows.of_matrix(rows, places),
+                    features,
+                    self._usual(places),
+                )
+                return self._beside(graph, answers, places, (*notes, *more))
+            except ConfigError as error:
+                refusal = refusal or error
+        raise refusal or ConfigError(f"the {type(self._model).__name__} cannot be packaged")
+
+    def _beside(
+        self, graph: OnnxGraph, answers: GraphAnswers, places: Sequence[int], notes: tuple[str, ...]
+    ) -> Converted:
+        def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+            try:
+                return answers.of_outputs(graph.outputs, self._rows.of_matrix(rows, places))
+            except _foreign_errors as error:
+                raise ConfigError(f"the original model cannot predict the rows: {_reason(error)}") from error
+
+        def labels(rows: NDArray[np.float64]) -> NDArray[np.int64]:
+            return answers.labels(self._rows.of_matrix(rows, places))
+
+        return Converted(
+            source=_source(),
+            model=graph.model,
+            forest=graph.forest,
+            signature=graph.signature,
+            outputs=graph.outputs,
+            labels=graph.labels,
+            score=score,
+            score_labels=labels if graph.labels else None,
+            compared_with=answers.method,
+            notes=(*(note for note in graph.notes if not notes), *notes),
+        )
+
+
+def _source() -> str:
+    return f"scikit-learn {sklearn.__version__}"
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _trees(model: Any, wishes: PackageOptions) -> Converted:
@@ -86,11 +255,11 @@ def _trees(model: Any, wishes: PackageOptions) -> Converted:
         return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 
     answer = model.predict_proba if read.forest.labels else model.predict
-    notes, features = _without_missing(lambda rows: answer(given(rows)), features)
+    notes, features = _without_missing(lambda rows: answer(given(rows)), features, np.zeros(width))
     return of_forest(
         read.forest,
         exponential=read.exponential,
-        source=f"scikit-learn {sklearn.__version__}",
+        source=_source(),
         features=features,
         cuts=read.cuts,
         predict=lambda rows: answer(given(rows)),
@@ -99,13 +268,15 @@ def _trees(model: Any, wishes: PackageOptions) -> Converted:
 
 
 def _without_missing(
-    answer: Callable[[NDArray[np.float64]], Any], features: tuple[Feature, ...]
+    answer: Callable[[NDArray[np.float64]], Any], features: tuple[Feature, ...], usual: NDArray[np.float64]
 ) -> tuple[tuple[str, ...], tuple[Feature, ...]]:
-    """Features whose records are set aside when a value is missing, where the model refuses to answer then."""
-    width = sum(feature.width for feature in features)
+    """Features whose records are set aside when a value is missing, where the model refuses to answer then.
+
+    `usual`: a row that it answers.
+    """
     changed, place = [], 0
     for feature in features:
-        row = np.zeros((1, width))
+        row = usual[None].copy()
         row[:, place : place + feature.width] = np.nan
         place += feature.width
         if feature.may_be_nan and not _answers(answer, row):
@@ -124,122 +295,9 @@ def _without_missing(
 def _answers(answer: Callable[[NDArray[np.float64]], Any], rows: NDArray[np.float64]) -> bool:
     try:
         answer(rows)
-    except _refusals:
+    except _foreign_errors:
         return False
     return True
-
-
-def _through_skl2onnx(model: Any, wishes: PackageOptions) -> Converted:
-    own_names = [str(name) for name in getattr(model, "feature_names_in_", ())]
-    tables = _string_tables(model)
-    by_name = bool(own_names) and any(isinstance(step, ColumnTransformer) for step in _steps(model))
-    if tables and not by_name:
-        raise ConfigError("the pipeline encodes strings but was not fitted on a data frame with column names")
-    names = wishes.feature_names or (tuple(own_names) if own_names and not by_name else None)
-    described = [{"name": name, "kind": "category", "categories": tables[name]} for name in tables]
-    refusal = None
-    # Scalers and encoders compute in float64, and trees behind them tell the difference; but not every operator can.
-    for wide in (True, False):
-        try:
-            graph = read_onnx(
-                _skl2onnx(model, own_names if by_name else None, tables, wide=wide),
-                feature_names=names,
-                overrides=_merged(described, wishes),
-                classes=wishes.classes,
-            )
-            raw_runner(graph.model, graph.signature)
-            return _beside_original(model, graph, own_names if by_name else None)
-        except ConfigError as error:
-            refusal = refusal or error
-    raise refusal or ConfigError("skl2onnx cannot convert the model")
-
-
-def _skl2onnx(model: Any, names: list[str] | None, tables: Mapping[str, list[str]], *, wide: bool) -> bytes:
-    try:
-        from skl2onnx import convert_sklearn
-        from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
-    except ImportError as error:
-        raise ConfigError(f"this model needs skl2onnx: {how_to_install('package')}") from error
-    number = DoubleTensorType if wide else FloatTensorType
-    if names is None:
-        inputs = [("features", number([None, int(getattr(model, "n_features_in_", 0))]))]
-    else:
-        inputs = [
-            (name, StringTensorType([None, 1]) if name in tables else number([None, 1])) for name in names
-        ]
-    converters, shapes = _tree_converters()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            proto = convert_sklearn(
-                model,
-                name="model",  # the default is a random name, and the bundle's bytes would differ each time
-                initial_types=inputs,
-                target_opset=_target_opset,
-                custom_conversion_functions=converters,
-                custom_shape_calculators=shapes,
-            )
-    except _refusals as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise ConfigError(f"skl2onnx cannot convert the {type(model).__name__}: {reason}") from error
-    return bytes(proto.SerializeToString(deterministic=True))
-
-
-def _merged(described: list[dict[str, Any]], wishes: PackageOptions) -> list[dict[str, Any]]:
-    known = {item["name"]: item for item in described}
-    for item in wishes.overrides:
-        known[item["name"]] = {**known.get(item["name"], {}), **item}
-    return list(known.values())
-
-
-def _beside_original(model: Any, graph: Any, frame_names: list[str] | None) -> Converted:
-    features = graph.signature.features
-
-    def given(rows: NDArray[np.float64]) -> Any:
-        if frame_names is None:
-            return rows
-        columns: list[NDArray[Any]] = []
-        for index, feature in enumerate(features):
-            if feature.kind == "category":
-                table = np.array([*feature.categories, ""], dtype=object)
-                columns.append(table[np.nan_to_num(rows[:, index], nan=len(table) - 1).astype(np.int64)])
-            else:
-                columns.append(rows[:, index])
-        return _frame(frame_names, columns)
-
-    notes, features = _without_missing(lambda rows: model.predict(given(rows)), features)
-    by_width = {output.width: output.name for output in reversed(graph.outputs)}
-
-    def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        try:
-            frame = given(rows)
-            for method in ("predict_proba", "decision_function") if graph.labels else ("predict",):
-                if not hasattr(model, method):
-                    continue
-                answers = np.asarray(getattr(model, method)(frame), dtype=np.float64).reshape(len(rows), -1)
-                if answers.shape[1] == 1 and graph.labels:  # the graph says it of both classes
-                    answers = np.concatenate((-answers, answers), axis=1)
-                if answers.shape[1] in by_width:
-                    return {by_width[answers.shape[1]]: answers}
-            return {}
-        except _refusals as error:
-            raise ConfigError(f"the original model cannot predict the rows: {error}") from error
-
-    def labels(rows: NDArray[np.float64]) -> NDArray[np.int64]:
-        places = {label: place for place, label in enumerate(model.classes_.tolist())}
-        return np.array([places[label] for label in model.predict(given(rows)).tolist()], dtype=np.int64)
-
-    return Converted(
-        source=f"scikit-learn {sklearn.__version__}",
-        model=graph.model,
-        forest=graph.forest,
-        signature=replace(graph.signature, features=features),
-        outputs=graph.outputs,
-        labels=graph.labels,
-        score=score,
-        score_labels=labels if graph.labels else None,
-        notes=(*graph.notes, *notes),
-    )
 
 
 def _frame(names: list[str], columns: Sequence[NDArray[Any]]) -> Any:
@@ -250,64 +308,3 @@ def _frame(names: list[str], columns: Sequence[NDArray[Any]]) -> Any:
 
 def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _steps(model: Any) -> list[Any]:
-    return [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
-
-
-def _string_tables(model: Any) -> dict[str, list[str]]:
-    """The categories of each string column that an encoder of the pipeline reads, by column name."""
-    tables = {}
-    for transformer in _steps(model):
-        if not isinstance(transformer, ColumnTransformer):
-            continue
-        for _, step, columns in transformer.transformers_:
-            encoders = [each for each in _steps(step) if isinstance(each, (OneHotEncoder, OrdinalEncoder))]
-            if not encoders:
-                continue
-            for column, categories in zip(columns, encoders[0].categories_, strict=True):
-                if categories.dtype.kind in "OUS":
-                    tables[str(column)] = [
-                        str(value) for value in categories.tolist() if value not in (None, "")
-                    ]
-    return tables
-
-
-def _tree_converters() -> tuple[dict[type, Any], dict[type, Any]]:
-    """Our own reading of trees inside a pipeline: skl2onnx forgets where missing values go."""
-    from skl2onnx._supported_operators import _get_sklearn_operator_name
-    from skl2onnx.common._registration import get_shape_calculator
-
-    shapes = {kind: get_shape_calculator(_get_sklearn_operator_name(kind)) for kind in tree_kinds}
-    return dict.fromkeys(tree_kinds, _add_trees), shapes
-
-
-def _add_trees(scope: Any, operator: Any, container: Any) -> None:
-    """Called by skl2onnx for each tree estimator of a pipeline."""
-    read = read_sklearn_trees(operator.raw_operator)
-    outputs = [variable.full_name for variable in operator.outputs]
-    scores = scope.get_unique_variable_name("log") if read.exponential else outputs[-1]
-    narrow = scope.get_unique_variable_name("narrow")
-    proto = write_forest(
-        replace(read.forest, output_name=scores),
-        input_name=narrow,
-        label_name=outputs[0] if read.forest.labels else "label",
-    )
-    names = {tensor.name: scope.get_unique_variable_name(tensor.name) for tensor in proto.graph.initializer}
-    for tensor in proto.graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor).tolist()
-        container.add_initializer(names[tensor.name], tensor.data_type, list(tensor.dims), values)
-    cast = onnx.helper.make_node("Cast", [operator.inputs[0].full_name], [narrow], to=onnx.TensorProto.FLOAT)
-    last = [onnx.helper.make_node("Exp", [scores], outputs)] if read.exponential else []
-    for node in [cast, *proto.graph.node, *last]:
-        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-        container.add_node(
-            node.op_type,
-            [names.get(name, name) for name in node.input],
-            list(node.output),
-            op_domain=node.domain,
-            op_version=_target_opset[node.domain],
-            name=scope.get_unique_operator_name(node.op_type),
-            **attributes,
-        )

@@ -9,6 +9,7 @@
 namespace penstock {
 
 constexpr size_t long_bytes_max = 10;
+constexpr int64_t latest_ms = 253402300799999;  // the end of the year 9999: readers' calendars go no further
 
 // Appends to memory that was sized for the longest messages there can be.
 class Writer {
@@ -61,11 +62,22 @@ size_t longest(const std::vector<std::string>& pieces) {
   return most;
 }
 
+// A time as a timestamp; null before 1970, where a record has none, and beyond all calendars.
+void put_time(Writer& out, int64_t ms) {
+  if (ms < 0 || ms > latest_ms) {
+    out.integer(0);
+  } else {
+    out.integer(1);
+    out.integer(ms);
+  }
+}
+
 void put_source(Writer& out, const std::string& before, const Sources& sources, int64_t i) {
   out.raw(before);
   out.integer(sources.partitions[i]);
   out.integer(sources.offsets[i]);
   out.integer(sources.timestamps_ms[i]);
+  put_time(out, sources.timestamps_ms[i]);
 }
 
 void put_value(Writer& out, const std::vector<std::string>& table, double value) {
@@ -77,6 +89,22 @@ void put_value(Writer& out, const std::vector<std::string>& table, double value)
   } else {
     out.integer(1);
     out.number(value);
+  }
+}
+
+// The same value, apart: a number or null, a text or null.
+void put_number_and_text(Writer& out, const std::vector<std::string>& table, double value) {
+  if (std::isnan(value)) {
+    out.integer(0);
+    out.integer(0);
+  } else if (value >= 0 && value < static_cast<double>(table.size())) {
+    out.integer(0);
+    out.integer(1);
+    out.raw(table[static_cast<size_t>(value)]);
+  } else {
+    out.integer(1);
+    out.number(value);
+    out.integer(0);
   }
 }
 
@@ -94,7 +122,8 @@ void choose(const double* values, int64_t kept, std::vector<int32_t>& order, std
 
 Messages encode_predictions(const PredictionPieces& pieces, Sources sources, const std::vector<Output>& outputs,
                             const int64_t* labels, int64_t predicted_at_ms) {
-  size_t bytes_max = pieces.before_source.size() + pieces.model.size() + longest(pieces.labels) + 7 * long_bytes_max;
+  size_t bytes_max = pieces.before_source.size() + pieces.model.size() + longest(pieces.labels) + pieces.classes.size() +
+                     12 * long_bytes_max;
   for (size_t k = 0; k < outputs.size(); ++k)
     bytes_max += pieces.outputs[k].size() + 2 * long_bytes_max + 8 * static_cast<size_t>(outputs[k].width);
   Writer out(sources.count, bytes_max);
@@ -122,6 +151,15 @@ Messages encode_predictions(const PredictionPieces& pieces, Sources sources, con
       out.raw(pieces.labels[labels[i]]);
     }
     out.raw(at);
+    put_time(out, predicted_at_ms);
+    out.raw(pieces.classes);
+    if (labels == nullptr) {
+      out.integer(0);
+    } else {
+      out.integer(1);
+      out.integer(labels[i]);
+    }
+    out.integer(0);  // no fields are passed on: whoever does puts them in this place
     out.end_message();
   }
   return out.take();
@@ -130,8 +168,10 @@ Messages encode_predictions(const PredictionPieces& pieces, Sources sources, con
 Messages encode_explanations(const ExplanationPieces& pieces, Sources sources, const Explained& explained, int64_t top) {
   const int64_t features = static_cast<int64_t>(pieces.features.size());
   const int64_t kept = top == 0 ? features : std::min(top, features);
-  size_t bytes_max = pieces.before_source.size() + pieces.model_method_background.size() + pieces.space.size() + 8 * long_bytes_max + 32;
-  for (int64_t f = 0; f < features; ++f) bytes_max += pieces.features[f].size() + 9 + std::max<size_t>(8, longest(pieces.tables[f]));
+  size_t bytes_max = pieces.before_source.size() + pieces.model_method_background.size() + pieces.space.size() +
+                     longest(pieces.classes) + 11 * long_bytes_max + 32;
+  // a feature's name and attribution, its value with the branch, and the value again as number and text
+  for (int64_t f = 0; f < features; ++f) bytes_max += pieces.features[f].size() + 8 + 2 * (2 + std::max<size_t>(8, longest(pieces.tables[f])));
   Writer out(sources.count, bytes_max);
   std::vector<int32_t> order(features);
   std::iota(order.begin(), order.end(), 0);
@@ -142,6 +182,12 @@ Messages encode_explanations(const ExplanationPieces& pieces, Sources sources, c
     put_source(out, pieces.before_source, sources, i);
     out.raw(pieces.model_method_background);
     out.integer(explained.output_index[i]);
+    if (explained.output_index[i] < static_cast<int64_t>(pieces.classes.size())) {
+      out.integer(1);
+      out.raw(pieces.classes[static_cast<size_t>(explained.output_index[i])]);
+    } else {
+      out.integer(0);
+    }
     out.raw(pieces.space);
     out.number(explained.base[i]);
     if (kept < features) {
@@ -154,6 +200,7 @@ Messages encode_explanations(const ExplanationPieces& pieces, Sources sources, c
       out.raw(pieces.features[f]);
       put_value(out, pieces.tables[f], row[f]);
       out.number(values[f]);
+      put_number_and_text(out, pieces.tables[f], row[f]);
     }
     out.integer(0);
     double rest = 0;
@@ -166,6 +213,7 @@ Messages encode_explanations(const ExplanationPieces& pieces, Sources sources, c
       out.integer(1);
       out.number(explained.sampling_error[i]);
     }
+    out.integer(0);  // as in a prediction
     out.end_message();
   }
   return out.take();

@@ -163,9 +163,12 @@ NB_MODULE(_avro, m) {
               const std::string& model_name, const std::string& model_version, const std::string& model_digest,
               const std::vector<std::string>& output_names, const std::vector<std::string>& classes) {
              new (self) PredictionPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
-                                         optional_piece(topic_id) + model_piece(model_name, model_version, model_digest), {}, {}};
+                                         optional_piece(topic_id) + model_piece(model_name, model_version, model_digest), {}, {}, {}};
              for (const auto& name : output_names) self->outputs.push_back(avro_string(name));
              for (const auto& name : classes) self->labels.push_back(avro_string(name));
+             if (!classes.empty()) self->classes = avro_long(static_cast<int64_t>(classes.size()));
+             for (const auto& label : self->labels) self->classes += label;
+             self->classes += avro_long(0);
            },
            "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a, "output_names"_a, "classes"_a)
       .def("encode",
@@ -199,12 +202,13 @@ NB_MODULE(_avro, m) {
               const std::string& model_name, const std::string& model_version, const std::string& model_digest,
               const std::vector<std::string>& columns, const std::vector<std::optional<std::vector<std::string>>>& tables,
               const std::string& method, const std::optional<std::string>& background, const std::string& output_name,
-              const std::string& space) {
+              const std::vector<std::string>& classes, const std::string& space) {
              require(columns.size() == tables.size(), "a table, or None, for every column");
              new (self) ExplanationPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
                                           optional_piece(topic_id) + model_piece(model_name, model_version, model_digest) +
                                               avro_string(method) + optional_piece(background) + avro_string(output_name),
-                                          avro_string(space), {}, {}};
+                                          {}, avro_string(space), {}, {}};
+             for (const auto& name : classes) self->classes.push_back(avro_string(name));
              for (size_t i = 0; i < columns.size(); ++i) {
                self->features.push_back(avro_string(columns[i]));
                self->tables.emplace_back();
@@ -213,7 +217,7 @@ NB_MODULE(_avro, m) {
              }
            },
            "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a, "columns"_a, "tables"_a,
-           "method"_a, "background"_a.none(), "output_name"_a, "space"_a)
+           "method"_a, "background"_a.none(), "output_name"_a, "classes"_a, "space"_a)
       .def("encode",
            [](const ExplanationPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,
               Matrix<double> matrix, Matrix<double> values, Column<double> base, Column<int64_t> output_index,

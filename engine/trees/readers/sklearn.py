@@ -5,7 +5,7 @@ usual converter; covers are the weights of the training rows.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.ensemble._iforest import _average_path_length
 from sklearn.tree import (
     DecisionTreeClassifier,
     DecisionTreeRegressor,
@@ -149,6 +150,29 @@ def _gradient_boosting(estimator: Any, labels: tuple[str, ...]) -> SklearnTrees:
     start = estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), dtype=np.float32))
     base = scale * np.asarray(start, dtype=np.float64).reshape(-1)
     return SklearnTrees(forest=_joined(trees, estimator.n_features_in_, outputs, labels, post, base.tolist()))
+
+
+def read_isolation(estimator: Any) -> tuple[Forest, float]:
+    """An IsolationForest as trees whose sum is the length of the paths of a row, and the length that halves its score."""
+    try:
+        trees = []
+        for number, (member, columns) in enumerate(
+            zip(estimator.estimators_, estimator.estimators_features_, strict=True)
+        ):
+            lengths = (
+                np.asarray(estimator._decision_path_lengths[number], dtype=np.float64)
+                + estimator._average_path_length_per_tree[number]
+                - 1.0
+            )
+            tree = _tree(member.tree_, lengths, 0)
+            inner = tree.yes >= 0
+            feature = np.where(inner, np.asarray(columns)[np.where(inner, tree.feature, 0)], -1)
+            trees.append(replace(tree, feature=feature))
+        unit = len(trees) * float(_average_path_length(np.array([estimator._max_samples]))[0])
+        forest = _joined(trees, estimator.n_features_in_, 1, (), PostTransform.NONE)
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise ConfigError(f"the isolation forest is not fitted, or malformed: {error}") from error
+    return forest, unit
 
 
 def _histogram_boosting(estimator: Any, labels: tuple[str, ...]) -> SklearnTrees:

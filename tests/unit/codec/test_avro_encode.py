@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import fastavro
@@ -45,8 +46,16 @@ def sources(count: int) -> tuple[Any, Any, Any]:
 def source(place: int, columns: tuple[Any, Any, Any]) -> dict[str, Any]:
     partition, offset, timestamp_ms = (int(column[place]) for column in columns)
     return {
-        "cluster": "klüster", "topic": "transactions", "partition": partition, "offset": offset, "timestamp_ms": timestamp_ms, "topic_id": "7nZ",
+        "cluster": "klüster", "topic": "transactions", "partition": partition, "offset": offset, "timestamp_ms": timestamp_ms,
+        "timestamp": moment(timestamp_ms), "topic_id": "7nZ",
     }  # fmt: skip
+
+
+def moment(at_ms: int) -> datetime | None:
+    """The time as a reader's library gives it; None where no calendar has it."""
+    if not 0 <= at_ms <= 253402300799999:
+        return None
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at_ms)
 
 
 model = {"name": "fraud", "version": "2024-1", "digest": "ab" * 32}
@@ -65,7 +74,7 @@ def test_predictions_are_read_back_exactly(data: st.DataObject) -> None:
     labels = data.draw(
         st.one_of(st.none(), arrays(np.int64, count, elements=st.integers(0, len(classes) - 1)))
     )
-    at_ms = data.draw(st.integers(-(2**63), 2**63 - 1))
+    at_ms = data.draw(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 2**48))
     prefix = confluent_prefix(data.draw(st.integers(0, 2**31 - 1)))
     columns = sources(count)
 
@@ -81,6 +90,10 @@ def test_predictions_are_read_back_exactly(data: st.DataObject) -> None:
             },
             "label": None if labels is None else classes[labels[place]],
             "predicted_at_ms": at_ms,
+            "predicted_at": moment(at_ms),
+            "classes": classes,
+            "label_index": None if labels is None else int(labels[place]),
+            "passed": {},
         }
         for place in range(count)
     ]
@@ -90,7 +103,7 @@ def test_predictions_are_read_back_exactly(data: st.DataObject) -> None:
 def explanation_encoder(**changes: Any) -> ExplanationEncoder:
     settings: dict[str, Any] = {
         "prefix": b"", **identity, "columns": ["amount", "land", "höhe"], "tables": [None, ["NO", "SE", ""], None],
-        "method": "tree_path_dependent", "background": None, "output_name": "probabilities", "space": "log_odds", "top": 0,
+        "method": "tree_path_dependent", "background": None, "output_name": "probabilities", "classes": [], "space": "log_odds", "top": 0,
     }  # fmt: skip
     return ExplanationEncoder(**{**settings, **changes})
 
@@ -122,13 +135,14 @@ def test_explanations_are_read_back_exactly(data: st.DataObject) -> None:
     values = data.draw(arrays(np.float64, (count, width), elements=repeated))
     base, additivity = (data.draw(arrays(np.float64, count, elements=doubles)) for _ in range(2))
     sampling = data.draw(st.one_of(st.none(), arrays(np.float64, count, elements=doubles)))
-    output_index = data.draw(arrays(np.int64, count, elements=st.integers(0, 2**31 - 1)))
+    output_index = data.draw(arrays(np.int64, count, elements=st.integers(0, 2) | st.integers(0, 2**31 - 1)))
+    classes = data.draw(st.lists(names, max_size=3))
     background = data.draw(st.one_of(st.none(), names))
     prefix = single_object_prefix(contract("explanation"))
     columns = sources(count)
 
     encoder = explanation_encoder(
-        prefix=prefix, columns=features, tables=tables, background=background, top=top
+        prefix=prefix, columns=features, tables=tables, background=background, top=top, classes=classes
     )
     payloads = encoder.encode(*columns, matrix, values, base, output_index, additivity, sampling)
 
@@ -151,16 +165,24 @@ def test_explanations_are_read_back_exactly(data: st.DataObject) -> None:
                 "model": model,
                 "method": "tree_path_dependent",
                 "background": background,
-                "output": {"name": "probabilities", "index": int(output_index[place])},
+                "output": {
+                    "name": "probabilities", "index": (index := int(output_index[place])),
+                    "class": classes[index] if index < len(classes) else None,
+                },
                 "space": "log_odds",
                 "base_value": float(base[place]),
                 "attributions": [
-                    {"feature": features[feature], "value": value(place, feature), "attribution": float(values[place, feature])}
+                    {
+                        "feature": features[feature], "value": (v := value(place, feature)),
+                        "attribution": float(values[place, feature]),
+                        "number": v if isinstance(v, float) else None, "text": v if isinstance(v, str) else None,
+                    }
                     for feature in kept
                 ],
                 "rest": rest,
                 "additivity_error": float(additivity[place]),
                 "sampling_error": None if sampling is None else float(sampling[place]),
+                "passed": {},
             }
         )  # fmt: skip
     same(decoded("explanation", prefix, payloads), expected)

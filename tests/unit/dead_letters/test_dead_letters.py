@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import avro.io
@@ -15,7 +16,13 @@ from hypothesis import strategies as st
 
 from penstock.engine.codec.contracts import contract, load_schema, output_prefixes
 from penstock.engine.codec.framing import confluent_prefix, confluent_schema_id, single_object_prefix
-from penstock.engine.dead_letters.message import DeadLetterEncoder, DeadLetterReader, ModelIdentity
+from penstock.engine.dead_letters.message import (
+    DeadLetterEncoder,
+    DeadLetterReader,
+    ModelIdentity,
+    letter_key,
+    message_bytes_min,
+)
 from penstock.schemas.errors import ConfigError, RecordError
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Records, Rejection
@@ -95,6 +102,32 @@ def test_no_message_is_longer_than_the_producer_may_send(
         assert value_bytes + header_bytes + key_bytes > 1000  # what fits is never left out
 
 
+@given(
+    value_bytes=st.integers(0, 80_000),
+    key_bytes=st.integers(0, 80_000),
+    detail=st.text(alphabet="é\u4e2d\U0001f600", max_size=3000),
+)
+def test_a_key_that_leaves_no_room_stays_at_the_source(value_bytes: int, key_bytes: int, detail: str) -> None:
+    value, key, bytes_max = b"v" * value_bytes, b"k" * key_bytes, message_bytes_min
+    [message] = encoder(prefixes[0], bytes_max)(record(value, (), key), [rejection(detail)], at_ms=5)
+    sent = letter_key(key, bytes_max)
+    assert len(message) + len(sent or b"") <= bytes_max
+    letter = DeadLetterReader().read(message)
+    assert (letter.key_elsewhere is None) == (sent == key)
+    if letter.key_elsewhere is not None:
+        assert letter.key_elsewhere.length == key_bytes
+        assert letter.key_elsewhere.sha256 == hashlib.sha256(key).hexdigest()
+    assert (letter.elsewhere is None) == (letter.payload == value)
+
+
+def test_digits_without_end_are_no_length() -> None:
+    forged = f"[payload left at the source: {'9' * 5000} bytes, sha256 {'0' * 64}] x"
+    letter = replace(
+        DeadLetterReader().read(encoder(prefixes[0])(record(None), [rejection()], at_ms=5)[0]), detail=forged
+    )
+    assert letter.elsewhere is None
+
+
 def test_what_is_no_dead_letter_is_said_to_be_none() -> None:
     [message] = encoder(prefixes[0])(record(b"abc"), [rejection()], at_ms=5)
     reader = DeadLetterReader()
@@ -128,7 +161,9 @@ def test_contracts_are_registered_by_topic_name() -> None:
             return 100 + len(self.subjects)
 
     registrar = Registrar()
-    found = output_prefixes(predictions="p", explanations="e", dead_letters="d", registrar=registrar)
+    found = output_prefixes(
+        predictions="p", explanations="e", dead_letters="d", framing="confluent", registrar=registrar
+    )
     assert registrar.subjects == {"p-value": "Prediction", "e-value": "Explanation", "d-value": "DeadLetter"}
     ids = [
         confluent_schema_id(prefix) for prefix in (found.predictions, found.explanations, found.dead_letters)
@@ -137,7 +172,9 @@ def test_contracts_are_registered_by_topic_name() -> None:
 
 
 def test_without_a_registry_messages_name_their_schema_by_fingerprint() -> None:
-    found = output_prefixes(predictions="p", explanations=None, dead_letters="d", registrar=None)
+    found = output_prefixes(
+        predictions="p", explanations=None, dead_letters="d", framing="single_object", registrar=None
+    )
     assert found.predictions == single_object_prefix(contract("prediction"))
     assert len({found.predictions, found.explanations, found.dead_letters}) == 3
 

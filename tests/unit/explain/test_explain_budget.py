@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from penstock.engine.explain.budget import explain_within
-from penstock.engine.pipeline.scorer import Explaining, Outcome, Scorer, Topics
+from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
+from penstock.engine.pipeline.scorer import Explaining, Outcome, Scorer
 from penstock.engine.ports import Attributions, Decoded, Predictions
 from penstock.engine.settings.explain_policy import parse_policy
 from penstock.engine.settings.model import ExplainSettings
@@ -91,13 +92,19 @@ def scored(
     scorer = Scorer(
         decoder=identity,
         model=identity,
-        topics=Topics(predictions="p", explanations="e", dead_letters="d"),
+        messages=OutgoingMessages(
+            topics=Topics(predictions="p", explanations="e", dead_letters="d"),
+            limits=OutputLimits(
+                predictions_bytes_max=1000, explanations_bytes_max=1000, dead_letters_bytes_max=10_000
+            ),
+            headers=frozenset(),
+        ),
         encode_predictions=lambda source, predictions, now_ms: [value or b"" for value in source.values],
         encode_dead_letters=dead_letters,
         explaining=Explaining(
             policy=parse_policy(policy), explainer=explainer, encode=encode_explanations, budget_s=budget_s
         ),
-        message_bytes_max=1000,
+        passing=None,
         condemned=lambda _: (),
         clock=clock,
     )

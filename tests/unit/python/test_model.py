@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -303,6 +304,9 @@ def test_importing_penstock_loads_nothing_of_weight() -> None:
 
 
 def test_the_public_names_are_there_and_no_others() -> None:
+    stub = Path(penstock.__file__).with_suffix(".pyi").read_text()
+    typed = set(re.findall(r" import \w+ as (\w+)$", stub, flags=re.MULTILINE))
+    assert typed == {name for name in penstock.__all__ if name != "__version__"}
     for name in penstock.__all__:
         assert getattr(penstock, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'lode'"):

@@ -162,7 +162,7 @@ def test_a_worker_reports_at_once_at_every_change_and_else_now_and_then() -> Non
 def book_of(*statuses: WorkerStatus) -> ReportBook:
     book = ReportBook(group="g", fresh_s=30)
     for one in statuses:
-        book.read(encode_status(one))
+        book.read(encode_status(one), now_ms=2_000_000)
     return book
 
 
@@ -189,16 +189,52 @@ def test_only_the_newest_report_of_our_own_group_counts() -> None:
         status_with(capacity_records_per_s=60.0, at_ms=800_000),
         status_with(worker="x", group="other", capacity_records_per_s=1.0),
     )
-    book.read(None)
-    book.read(b"no report")
+    book.read(None, now_ms=2_000_000)
+    book.read(b"no report", now_ms=2_000_000)
     assert book.capacity_records_per_s(now_ms=900_000) == 70
     assert book.unreadable == 1
+
+
+@given(
+    name=st.sampled_from(["startup_s", "capacity_records_per_s", "finished_records_per_s", "busy_ratio"]),
+    number=st.floats().filter(lambda number: not 0 <= number <= 1e12),
+)
+def test_a_report_with_a_number_that_cannot_be_is_passed_over(name: str, number: float) -> None:
+    book = book_of(status_with(worker="good", capacity_records_per_s=70.0, startup_s=3.0))
+    book.read(encode_status(status_with(worker="forged", **{name: number})), now_ms=1_000_000)
+    assert book.unreadable == 1
+    assert book.capacity_records_per_s(now_ms=1_000_000) == 70
+    assert book.startup_s(now_ms=1_000_000) == 3
+
+
+@pytest.mark.parametrize("at_ms", [2**62, 1_400_000])
+def test_a_report_from_the_future_does_not_stand_before_the_true_ones(
+    at_ms: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    book = ReportBook(group="g")
+    for _ in range(2):
+        book.read(encode_status(status_with(at_ms=at_ms, capacity_records_per_s=1e9)), now_ms=1_000_000)
+    book.read(encode_status(status_with(at_ms=1_000_000, capacity_records_per_s=70.0)), now_ms=1_000_000)
+    assert book.capacity_records_per_s(now_ms=1_000_000) == 70
+    assert book.unreadable == 2
+    assert len(caplog.records) == 1
+    assert str(at_ms) in caplog.text
+
+
+@given(message=st.binary(max_size=80), cut=st.integers(0, 200))
+def test_no_message_ends_the_scaler(message: bytes, cut: int) -> None:
+    book, whole = ReportBook(group="g"), encode_status(status_with())
+    for value in (message, whole[:10] + message, whole[: len(whole) - 1 - cut % len(whole)], whole + message):
+        book.read(value, now_ms=1_000_000)
+        capacity, startup_s = book.capacity_records_per_s(now_ms=1_000_000), book.startup_s(now_ms=1_000_000)
+        assert capacity is None or 0 <= capacity <= 1e12
+        assert 0 <= startup_s <= 1e12
 
 
 def test_the_book_is_bounded_and_drops_the_oldest() -> None:
     book = ReportBook(group="g", workers_max=2)
     for i in range(3):
-        book.read(encode_status(status_with(worker=f"w{i}", at_ms=1_000_000 + i)))
+        book.read(encode_status(status_with(worker=f"w{i}", at_ms=1_000_000 + i)), now_ms=2_000_000)
     assert sorted(report.worker for report in book.fresh(now_ms=1_000_000)) == ["w1", "w2"]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
-from penstock.engine.pipeline.scorer import Explaining, Scorer, Topics
+from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
+from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import Attributions, Decoded, Predictions
 from penstock.engine.settings.explain_policy import parse_policy
 from penstock.engine.worker.calibration import cost_curve, rehearse, sizes
@@ -66,11 +67,17 @@ def _scorer(clock: _Ticking) -> Scorer:
     return Scorer(
         decoder=stages,
         model=stages,
-        topics=Topics(predictions="p", explanations="e", dead_letters="d"),
+        messages=OutgoingMessages(
+            topics=Topics(predictions="p", explanations="e", dead_letters="d"),
+            limits=OutputLimits(
+                predictions_bytes_max=100, explanations_bytes_max=100, dead_letters_bytes_max=10_000
+            ),
+            headers=frozenset(),
+        ),
         encode_predictions=stages.encode,
         encode_dead_letters=lambda records, rejections, _: [b""] * len(rejections),
         explaining=Explaining(policy=parse_policy("every"), explainer=stages, encode=stages.encode),
-        message_bytes_max=100,
+        passing=None,
         condemned=lambda _: (),
         clock=protocol,
     )

@@ -75,8 +75,8 @@ class House:
         )
         self.board.verified(ModelIdentity(name="m", version="1", digest="d", device="cpu"))
         self.board.set_state(WorkerState.JOINING)
-        self.reading = Reading()
         self.contact, self.member, self.ends = Known(), True, {0: 10, 1: 10}
+        self.reading = Reading()
         self.hooks = Observer(
             metrics=self.metrics, board=self.board, clock=self.clock, topic="in", ends=lambda _: self.ends,
             report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events, values=NoValues(),
@@ -84,7 +84,8 @@ class House:
         )  # fmt: skip
         self.ledger = Ledger()
 
-    def reads(self, reading: Reading) -> None:
+    def read(self, reading: Reading) -> None:
+        """The source says this of its reading."""
         self.reading = reading
         self.turns(1)
 
@@ -206,20 +207,21 @@ ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
         "partition 1 is stopped: all bad", logging.ERROR,
     ),
     Event.INPUT_UNREADABLE: (
-        lambda house: house.reads(Reading(doubts={1: "offset 5 cannot be read"})), "offset 5 cannot be read", logging.WARNING,
+        lambda house: house.read(Reading(doubts={1: "offset 7 cannot be read (checksum)"})),
+        "partition 1: offset 7 cannot be read", logging.WARNING,
     ),
     Event.INPUT_STALLED: (
-        lambda house: house.reads(Reading(stalled_s={1: 31.0})), "nothing could be read for 31 s", logging.WARNING,
+        lambda house: house.read(Reading(stalled_s={1: 31.0})), "partition 1: records wait, .* for 31 s", logging.WARNING,
     ),
     Event.OPEN_TRANSACTION: (
-        lambda house: house.reads(Reading(open_transactions={1: 5001})), "5,001 offsets wait", logging.WARNING,
+        lambda house: house.read(Reading(open_transactions={1: 5001})), "partition 1: 5,001 offsets wait", logging.WARNING,
     ),
     Event.INPUT_GOES_ON: (
-        lambda house: (house.reads(Reading(stalled_s={1: 31.0})), house.reads(Reading()))[1],
+        lambda house: (house.read(Reading(stalled_s={1: 31.0})), house.read(Reading()))[1],
         "partition 1 is read again", logging.WARNING,
     ),
     Event.TOPIC_RECREATED: (
-        lambda house: house.reads(Reading(recreations=1)), "was deleted and made anew", logging.WARNING,
+        lambda house: house.read(Reading(recreations=1)), "topic in was deleted and made anew", logging.WARNING,
     ),
     Event.DRAINING: (lambda house: house.hooks.draining(), "asked to stop", logging.INFO),
     Event.STOPPED: (lambda house: house.hooks.stopped(unfinished=0), "stopped with nothing unfinished", logging.INFO),

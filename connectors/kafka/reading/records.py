@@ -1,23 +1,17 @@
 """Messages of the client to columns."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 from confluent_kafka import Message
 
-from penstock.schemas.records import Headers, Records
-
-_Headers = list[tuple[str, str | bytes | None]]
+from penstock.connectors.kafka.headers import HeaderReader
+from penstock.schemas.records import Records
 
 
 def to_records(topic: str, messages: Sequence[Message], topic_id: str | None = None) -> Records:
     """What messages without an error say. Unbound methods, mapped: a third less time than comprehensions calling them."""
-
-    def headers(index: int) -> Headers:
-        found = cast(_Headers, messages[index].headers() or ())
-        return [(name, value.encode() if isinstance(value, str) else value) for name, value in found]
-
+    headers = HeaderReader(messages)
     return Records(
         topic=topic,
         partitions=np.array(list(map(Message.partition, messages)), np.int32),
@@ -26,5 +20,6 @@ def to_records(topic: str, messages: Sequence[Message], topic_id: str | None = N
         keys=list(map(Message.key, messages)),
         values=list(map(Message.value, messages)),
         headers=headers,
+        any_headers=headers.any,
         topic_id=topic_id,
     )

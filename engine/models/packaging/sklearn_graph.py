@@ -1,0 +1,280 @@
+"""A scikit-learn model as an ONNX graph, and which method of the original each output of that graph repeats."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.base import is_classifier, is_clusterer, is_outlier_detector
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline
+
+from penstock.engine.features.narrowing import as_fed
+from penstock.engine.features.signature import Feature
+from penstock.engine.models.bundle.manifest import Meaning, ModelOutput
+from penstock.engine.models.packaging.answered import answered
+from penstock.engine.models.packaging.onnx_file import OnnxGraph
+from penstock.engine.models.packaging.sklearn_members import members
+from penstock.engine.models.runtime.session import raw_runner
+from penstock.schemas.distribution import how_to_install
+from penstock.schemas.errors import ConfigError
+
+_opsets = (17, 21)
+"""The second where a converter asks for a newer one."""
+_sample_rows = 64
+_near = 1e-3
+_foreign_errors = (
+    ValueError, TypeError, RuntimeError, AttributeError, LookupError, AssertionError, NameError, ArithmeticError
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class GraphAnswers:
+    """What the original answers, and by which method."""
+
+    model: Any
+    method: str
+    name: str
+    """What the output is called."""
+    meaning: Meaning
+    groups: tuple[str, ...] = ()
+    """Of a clusterer: its clusters, by number."""
+
+    @staticmethod
+    def of(model: Any) -> "GraphAnswers":
+        """The method whose numbers a record's prediction is made of. Raises ConfigError where there is none."""
+        if is_classifier(model):
+            if hasattr(model, "predict_proba"):
+                return GraphAnswers(
+                    model=model, method="predict_proba", name="probabilities", meaning="probability"
+                )
+            if hasattr(model, "decision_function"):
+                return GraphAnswers(
+                    model=model, method="decision_function", name="decision", meaning="decision"
+                )
+            raise ConfigError(
+                f"{type(model).__name__} answers neither probabilities nor a decision, only classes"
+            )
+        if is_outlier_detector(model):
+            return GraphAnswers(
+                model=model, method="decision_function", name="anomaly_score", meaning="anomaly_score"
+            )
+        last = model.steps[-1][1] if isinstance(model, Pipeline) else model
+        if hasattr(last, "n_components") and hasattr(model, "predict_proba"):  # a mixture
+            groups = tuple(str(number) for number in range(last.n_components))
+            return GraphAnswers(
+                model=model,
+                method="predict_proba",
+                name="probabilities",
+                meaning="probability",
+                groups=groups,
+            )
+        if is_clusterer(model):
+            if not hasattr(model, "predict") or not hasattr(model, "transform"):
+                raise ConfigError(f"{type(model).__name__} cannot say to which cluster a new record belongs")
+            groups = tuple(str(number) for number in range(len(last.cluster_centers_)))
+            return GraphAnswers(
+                model=model, method="transform", name="distances", meaning="cluster", groups=groups
+            )
+        if not hasattr(model, "predict"):
+            raise ConfigError(
+                f"{type(model).__name__} predicts nothing: package the pipeline that ends in a model"
+            )
+        return GraphAnswers(model=model, method="predict", name="value", meaning="value")
+
+    def ask(self, rows: Any) -> NDArray[np.float64]:
+        """Its answers (R, K) to the original's rows."""
+        found = np.asarray(getattr(self.model, self.method)(rows), dtype=np.float64)
+        return found.reshape(len(found), -1)
+
+    def labels(self, rows: Any) -> NDArray[np.int64]:
+        """Its classes or clusters (R,), by number."""
+        found = np.asarray(self.model.predict(rows)).tolist()
+        if self.groups:
+            return np.array(found, dtype=np.int64)
+        places = {label: place for place, label in enumerate(np.asarray(self.model.classes_).tolist())}
+        return np.array([places[label] for label in found], dtype=np.int64)
+
+    def of_outputs(self, outputs: Sequence[ModelOutput], rows: Any) -> dict[str, NDArray[np.float64]]:
+        """Its answers by the output of the graph that repeats them."""
+        answers = self.ask(rows)
+        (output,) = outputs
+        if answers.shape[1] == 1 and output.width == 2:  # the graph says it of both classes
+            answers = np.concatenate((-answers, answers), axis=1)
+        return {output.name: answers}
+
+
+def graph_bytes(model: Any, width: int, *, wide: bool, classes: Sequence[Any] | None) -> bytes:
+    """The graph of a surrogate (see sklearn_surrogate) of so many columns, double or float. Raises ConfigError.
+
+    Its classes leave as they are where they are whole numbers or texts, else by their numbers.
+    """
+    if classes is not None and not all(type(value) in (int, str) for value in classes):
+        model = _numbered(model)
+    refusal = ""
+    for opset in _opsets:
+        try:
+            return _converted(model, width, wide=wide, opset=opset)
+        except _foreign_errors as error:
+            refusal = refusal or (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    raise ConfigError(f"{_unsupported(model)} has no way into ONNX: {refusal}")
+
+
+def _converted(model: Any, width: int, *, wide: bool, opset: int) -> bytes:
+    try:
+        from skl2onnx import convert_sklearn
+        from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+    except ImportError as error:
+        raise ConfigError(f"this model needs skl2onnx: {how_to_install('package')}") from error
+    from penstock.engine.models.packaging.sklearn_converters import register
+
+    register()
+    proto = convert_sklearn(
+        model,
+        name="model",  # the default is a random name, and the bundle's bytes would differ each time
+        initial_types=[("features", (DoubleTensorType if wide else FloatTensorType)([None, width]))],
+        target_opset={"": opset, "ai.onnx.ml": 3},
+    )
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _numbered(model: Any) -> Any:
+    """A copy whose classes are called 0, 1, 2, ..., as the graph has no name for theirs."""
+    copied = copy.copy(model)
+    if isinstance(model, Pipeline):
+        name, last = model.steps[-1]
+        return Pipeline([*model.steps[:-1], (name, _numbered(last))])
+    known = getattr(model, "classes_", None)
+    if isinstance(known, np.ndarray):
+        try:
+            copied.classes_ = np.arange(len(known))
+        except AttributeError as error:
+            raise ConfigError(
+                f"{type(model).__name__} has classes that are neither whole numbers nor texts: train it on 0 and 1"
+            ) from error
+    for each in getattr(model, "calibrated_classifiers_", ()):
+        each.classes = np.arange(len(each.classes))
+    return copied
+
+
+def _unsupported(model: Any) -> str:
+    """The part of a model that skl2onnx does not know, as a message names it; the model itself where it knows them all."""
+    from penstock.engine.models.packaging.sklearn_converters import is_known
+
+    for name, part in _parts(model, type(model).__name__):
+        if isinstance(part, (Pipeline, ColumnTransformer, FeatureUnion)) or is_known(part):
+            continue
+        return f"step {name} ({type(part).__name__})" if part is not model else f"a {type(part).__name__}"
+    return f"the {type(model).__name__}"
+
+
+def _parts(model: Any, name: str) -> Iterator[tuple[str, Any]]:
+    inner: list[tuple[str, Any]] = []
+    if isinstance(model, Pipeline):
+        inner = list(model.steps)
+    elif isinstance(model, ColumnTransformer):
+        inner = [(each, part) for each, part, _ in model.transformers_]
+    elif isinstance(model, FeatureUnion):
+        inner = list(model.transformer_list)
+    else:
+        inner = [(type(each).__name__, each) for each in members(model)]
+    for each, part in inner:
+        if part is not None and not isinstance(part, str):
+            yield from _parts(part, each)
+    yield name, model
+
+
+def as_answered(
+    graph: OnnxGraph,
+    answers: GraphAnswers,
+    rows: Callable[[NDArray[np.float64]], Any],
+    features: Sequence[Feature],
+    usual: NDArray[np.float64],
+) -> OnnxGraph:
+    """The graph with the one output that repeats the original's answers, in their order and with their sign."""
+    sample = _sample(features, usual)
+    sample = sample[answered(lambda some: answers.ask(rows(some)), sample)]
+    if not len(sample):
+        raise ConfigError(
+            f"the {type(answers.model).__name__} refuses every row made up to try it on, so that it cannot be compared"
+        )
+    expected = answers.ask(rows(sample))
+    found = raw_runner(graph.model, graph.signature)(as_fed(sample, graph.signature))
+    best: tuple[float, str, NDArray[np.float64], NDArray[np.int64] | None] | None = None
+    for output in graph.outputs:
+        scores = np.asarray(found[output.name], dtype=np.float64).reshape(len(sample), -1)
+        for wanted, change in _forms(expected, scores.shape[1]):
+            off = float(np.nanmax(np.abs(scores - wanted) / np.maximum(1.0, np.abs(wanted)), initial=0.0))
+            if best is None or off < best[0]:
+                best = off, output.name, scores, change
+    if best is None:
+        widths = ", ".join(str(output.width) for output in graph.outputs)
+        raise ConfigError(
+            f"the graph answers {widths} numbers a record, {answers.method} of the original {expected.shape[1]}"
+        )
+    off, name, scores, change = best
+    proto = onnx.ModelProto.FromString(graph.model)
+    _keep(proto.graph, name, scores.shape[1], answers.name, change if off < _near else None)
+    output = ModelOutput(name=answers.name, width=scores.shape[1], meaning=answers.meaning)
+    labels = graph.labels
+    if labels is not None and labels.output == name:
+        labels = replace(labels, output=answers.name)
+    return replace(graph, model=proto.SerializeToString(deterministic=True), outputs=(output,), labels=labels)
+
+
+def _forms(
+    expected: NDArray[np.float64], width: int
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64] | None]]:
+    """The original's answers as converters write them, and how the columns come back from there: places, -1 - place where
+    the sign is turned."""
+    if expected.shape[1] == width:
+        yield expected, None
+        if width == 1:
+            yield -expected, np.array([-1])
+    if expected.shape[1] == 1 and width == 2:
+        both = np.concatenate((-expected, expected), axis=1)
+        yield both, None
+        yield both[:, ::-1], np.array([1, 0])
+
+
+def _keep(
+    graph: onnx.GraphProto, name: str, width: int, called: str, change: NDArray[np.int64] | None
+) -> None:
+    """Leave the labels and this output, under another name; columns changed as asked."""
+    source = name
+    if change is not None and width == 1:
+        graph.node.append(helper.make_node("Neg", [source], ["turned"]))
+        source = "turned"
+    elif change is not None:
+        graph.initializer.append(numpy_helper.from_array(change.astype(np.int64), "column_order"))
+        graph.node.append(helper.make_node("Gather", [source, "column_order"], ["reordered"], axis=1))
+        source = "reordered"
+    kept = [
+        item
+        for item in graph.output
+        if item.type.tensor_type.elem_type in (TensorProto.INT64, TensorProto.STRING)
+    ]
+    if any(called in (*node.input, *node.output) for node in graph.node) and called != name:
+        for node in graph.node:
+            node.input[:] = [f"inner_{each}" if each == called else each for each in node.input]
+            node.output[:] = [f"inner_{each}" if each == called else each for each in node.output]
+    if called != source:
+        graph.node.append(helper.make_node("Identity", [source], [called]))
+    kind = next(item.type.tensor_type.elem_type for item in graph.output if item.name == name)
+    graph.ClearField("output")
+    graph.output.extend([*kept, helper.make_tensor_value_info(called, kind, [None, width])])
+
+
+def _sample(features: Sequence[Feature], usual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows around a usual one (F,)."""
+    random = np.random.default_rng(0)
+    rows = usual + random.normal(size=(_sample_rows, len(usual)))
+    rows[: _sample_rows // 4] = usual  # where numbers stand for classes, others are refused
+    for column, feature in enumerate(features):
+        if feature.kind == "category":
+            rows[:, column] = random.integers(0, len(feature.categories), _sample_rows)
+    return rows

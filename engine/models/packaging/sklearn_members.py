@@ -1,0 +1,37 @@
+"""Fitted estimators inside others: what is inside, and copies with something else inside."""
+
+import copy
+from typing import Any
+
+
+def members(model: Any) -> list[Any]:
+    """Fitted estimators inside a model that are given what it is given."""
+    if hasattr(model, "best_estimator_"):
+        return [model.best_estimator_]
+    if hasattr(model, "calibrated_classifiers_"):
+        return [each.estimator for each in model.calibrated_classifiers_]
+    if hasattr(model, "regressor_"):
+        return [model.regressor_]
+    if any(name in type(model).__name__ for name in ("Voting", "Stacking", "MultiOutput", "OneVsRest")):
+        return [each for each in model.estimators_ if not isinstance(each, str)]
+    return []
+
+
+def with_members(model: Any, inner: list[Any]) -> Any:
+    """A copy of the model with these in place of its members."""
+    copied = copy.copy(model)
+    if hasattr(model, "best_estimator_"):
+        copied.best_estimator_ = inner[0]
+    elif hasattr(model, "calibrated_classifiers_"):
+        copied.calibrated_classifiers_ = []
+        for old, new in zip(model.calibrated_classifiers_, inner, strict=True):
+            each = copy.copy(old)
+            each.estimator = new
+            copied.calibrated_classifiers_.append(each)
+    elif hasattr(model, "regressor_"):
+        copied.regressor_ = inner[0]
+    else:
+        copied.estimators_ = inner
+    if hasattr(model, "flatten_transform"):
+        copied.flatten_transform = False  # of transform() alone, and all that skl2onnx takes
+    return copied

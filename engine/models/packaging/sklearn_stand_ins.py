@@ -1,0 +1,244 @@
+"""Estimators that stand for one of scikit-learn's in a surrogate, because skl2onnx has no operator for it or loses digits."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, IsolationForest
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import SVC, NuSVC, OneClassSVM
+from sklearn.utils.validation import check_is_fitted
+
+from penstock.engine.models.packaging.sklearn_columns import function_name
+from penstock.engine.models.packaging.sklearn_members import members, with_members
+from penstock.schemas.errors import ConfigError
+
+
+class LinearScores(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """Weights times the row, and an intercept: (N, K)."""
+
+    def __init__(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> None:
+        """`coef` (K, F), `intercept` (K,)."""
+        self.coef = coef
+        self.intercept = intercept
+
+
+class LinearDecision(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """A linear classifier that answers its decision function, and the class which that speaks for."""
+
+    def __init__(self, scores: LinearScores, classes_: NDArray[Any], shares: bool) -> None:
+        """`classes_`: as the original calls them. `shares`: it answers probabilities instead."""
+        self.scores = scores
+        self.classes_ = classes_
+        self.shares = shares
+
+
+class KernelScores(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """The decision function of a kernel machine of one margin: (N, 1)."""
+
+    def __init__(self, machine: Any) -> None:
+        """A fitted SVC of two classes, or a OneClassSVM."""
+        self.machine = machine
+
+
+class TreeMargin(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """The raw scores of boosted trees: (N, K)."""
+
+    def __init__(self, trees: Any) -> None:
+        """A fitted boosting classifier of scikit-learn."""
+        self.trees = trees
+
+
+class Isolation(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """The decision function of an isolation forest: (N, 1)."""
+
+    def __init__(self, forest: IsolationForest) -> None:
+        """A fitted one."""
+        self.forest = forest
+
+
+class Filled(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """Columns with a number in place of what is missing, and after them marks of where it was."""
+
+    def __init__(
+        self, columns: NDArray[np.int64], values: NDArray[np.float64], marks: NDArray[np.int64], marker: float
+    ) -> None:
+        """`columns` are kept, with `values` for them; `marks`: columns whose gaps are marked; `marker`: NaN, or the number
+        that stands for a gap."""
+        self.columns = columns
+        self.values = values
+        self.marks = marks
+        self.marker = marker
+
+
+class Narrow(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """Doubles to float32, for what follows takes no doubles."""
+
+
+class Constant(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """The same numbers for every row: (N, K)."""
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        """`values` (K,)."""
+        self.values = values
+
+
+class ConstantShares(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """The same probabilities for every row."""
+
+    def __init__(self, values: NDArray[np.float64], classes_: NDArray[Any]) -> None:
+        """`values` (K,), of `classes_` in order."""
+        self.values = values
+        self.classes_ = classes_
+
+
+class Calibrated(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """The mean of what calibrators make of their members' scores."""
+
+    def __init__(self, scores: list[Any], calibrators: list[list[Any]], classes_: NDArray[Any]) -> None:
+        """`scores`: stand-ins whose first output is a score for each calibrator, or estimators with probabilities."""
+        self.scores = scores
+        self.calibrators = calibrators
+        self.classes_ = classes_
+
+
+class Retargeted(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """A function of NumPy, by name, or a straight line, of what a regressor answers."""
+
+    def __init__(self, regressor: Any, function: str, slope: float, offset: float) -> None:
+        """`function` of slope * answer + offset."""
+        self.regressor = regressor
+        self.function = function
+        self.slope = slope
+        self.offset = offset
+
+
+def stand_in(model: Any) -> Any | None:
+    """What stands for a fitted estimator; None where it may stand for itself. Raises ConfigError for what has no place."""
+    if isinstance(model, DummyRegressor):
+        return Constant(np.asarray(model.constant_, dtype=np.float64).reshape(-1))
+    if isinstance(model, DummyClassifier):
+        if model.strategy in ("stratified", "uniform") and model.strategy == "stratified":
+            raise ConfigError("DummyClassifier(strategy='stratified') answers by lot: no bundle repeats that")
+        shares = model.predict_proba(np.zeros((1, 1)))[0]
+        return ConstantShares(np.asarray(shares, dtype=np.float64), model.classes_)
+    if isinstance(model, SimpleImputer):
+        return _filled(model)
+    if isinstance(model, OneClassSVM) and _is_kernel(model):
+        return KernelScores(model)
+    if isinstance(model, CalibratedClassifierCV):
+        return _calibrated(model)
+    if isinstance(model, TransformedTargetRegressor):
+        return _retargeted(model)
+    if isinstance(model, IsolationForest):
+        return Isolation(model)
+    linear = _linear(model)
+    if linear is not None and isinstance(model, LinearDiscriminantAnalysis):
+        return LinearDecision(linear, model.classes_, shares=True)
+    if linear is not None and not hasattr(model, "predict_proba"):
+        return LinearDecision(linear, model.classes_, shares=False)
+    return None
+
+
+def _filled(model: SimpleImputer) -> Filled | None:
+    values = np.asarray(model.statistics_)
+    if values.dtype.kind not in "fiu" or not isinstance(model.missing_values, (int, float)):
+        return None
+    kept = np.arange(len(values)) if model.keep_empty_features else np.flatnonzero(~np.isnan(values))
+    marks = (
+        np.empty(0, dtype=np.int64) if model.indicator_ is None else np.asarray(model.indicator_.features_)
+    )
+    filling = np.nan_to_num(values[kept].astype(np.float64))  # of an empty column that is kept: 0
+    return Filled(kept, filling, marks.astype(np.int64), float(model.missing_values))
+
+
+def narrowed_last(model: Any) -> Any:
+    """A copy whose steps compute in doubles, and whose last ones take float32."""
+    if isinstance(model, Pipeline):
+        name, last = model.steps[-1]
+        return Pipeline([*model.steps[:-1], ("narrow", Narrow()), (name, last)])
+    inner = members(model)
+    return with_members(model, [narrowed_last(each) for each in inner]) if inner else model
+
+
+def _is_kernel(model: Any) -> bool:
+    return isinstance(model.kernel, str) and model.kernel in ("linear", "rbf", "poly", "sigmoid")
+
+
+def _linear(model: Any) -> LinearScores | None:
+    """The decision function of a linear classifier."""
+    known = isinstance(getattr(model, "coef_", None), np.ndarray) and isinstance(model, ClassifierMixin)
+    if not known or not type(model).__module__.startswith("sklearn.") or isinstance(model, (SVC, NuSVC)):
+        return None
+    if not hasattr(model, "decision_function"):
+        return None
+    check_is_fitted(model)
+    coef = np.atleast_2d(np.asarray(model.coef_, dtype=np.float64))
+    return LinearScores(
+        coef, np.broadcast_to(np.asarray(model.intercept_, dtype=np.float64).reshape(-1), len(coef))
+    )
+
+
+def _calibrated(model: CalibratedClassifierCV) -> Calibrated:
+    if model.method not in ("sigmoid", "isotonic"):
+        raise ConfigError(
+            f"CalibratedClassifierCV(method={model.method!r}) has no operators yet: use sigmoid or isotonic"
+        )
+    scores, calibrators = [], []
+    for each in model.calibrated_classifiers_:
+        scores.append(_scores(each.estimator))
+        calibrators.append(list(each.calibrators))
+    return Calibrated(scores, calibrators, model.classes_)
+
+
+def _scores(model: Any) -> Any:
+    """What a calibrator is given: the decision function where there is one, else probabilities."""
+    if isinstance(model, Pipeline):
+        return Pipeline([*model.steps[:-1], (model.steps[-1][0], _scores(model.steps[-1][1]))])
+    if isinstance(model, LinearDecision) and not model.shares:
+        return model.scores
+    if not hasattr(model, "decision_function"):
+        return model
+    linear = _linear(model)
+    if linear is not None:
+        return linear
+    if isinstance(model, (GradientBoostingClassifier, HistGradientBoostingClassifier)):
+        return TreeMargin(model)
+    if isinstance(model, (SVC, NuSVC)) and len(model.classes_) == 2 and _is_kernel(model):
+        return KernelScores(model)
+    raise ConfigError(
+        f"CalibratedClassifierCV reads the decision function of {type(model).__name__}, which has no operators: calibrate a "
+        "linear model, trees or a model of probabilities alone"
+    )
+
+
+def _retargeted(model: TransformedTargetRegressor) -> Retargeted:
+    transformer = model.transformer_
+    if isinstance(transformer, FunctionTransformer):
+        inverse = (
+            FunctionTransformer(transformer.inverse_func)
+            if transformer.inverse_func
+            else FunctionTransformer()
+        )
+        name = function_name(inverse)
+        if name is None or (transformer.func is not None and transformer.inverse_func is None):
+            raise ConfigError(
+                "TransformedTargetRegressor puts its answers through a Python function, which no ONNX graph can hold: use a "
+                "function of NumPy, as inverse_func=numpy.expm1"
+            )
+        return Retargeted(model.regressor_, name, 1.0, 0.0)
+    known = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
+    if type(transformer).__name__ not in known or not type(transformer).__module__.startswith("sklearn."):
+        raise ConfigError(
+            f"TransformedTargetRegressor puts its answers through {type(transformer).__name__} backwards, which has no "
+            "operators: use a scaler or a function of NumPy"
+        )
+    ends = transformer.inverse_transform(np.array([[0.0], [1.0]])).reshape(-1)
+    return Retargeted(model.regressor_, "identity", float(ends[1] - ends[0]), float(ends[0]))

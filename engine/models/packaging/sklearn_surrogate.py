@@ -1,0 +1,246 @@
+"""A copy of a fitted scikit-learn model that skl2onnx can convert: it takes one matrix of numbers, a category as its code.
+
+Steps that read categories become tables, filled by the steps themselves, so that what they do with missing, unknown and
+infrequent categories is kept; functions of one number become operators known by name.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer
+
+from penstock.engine.models.packaging.moved_tests import Mover, NotFoldedError
+from penstock.engine.models.packaging.sklearn_columns import (
+    Column,
+    Input,
+    branches,
+    columns_after,
+    function_name,
+    function_refusal,
+)
+from penstock.engine.models.packaging.sklearn_inputs import Rows, then
+from penstock.engine.models.packaging.sklearn_members import members, with_members
+from penstock.engine.models.packaging.sklearn_stand_ins import stand_in
+from penstock.schemas.errors import ConfigError
+
+
+class FeatureTable(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Columns that depend on one feature each, and take a known value for each of its values."""
+
+    def __init__(
+        self,
+        keys: Sequence[NDArray[np.float64] | None],
+        tables: Sequence[NDArray[np.float64]],
+        order: NDArray[np.int64],
+    ) -> None:
+        """Of each input column: its numbers, or None where it is a code, and a row of output values for each of them, one
+        for any other number and one for a missing value. `order`: from all these values, side by side, to the output."""
+        self.keys = keys
+        self.tables = tables
+        self.order = order
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The output columns of matrix rows."""
+        parts = []
+        for column, (keys, table) in enumerate(zip(self.keys, self.tables, strict=True)):
+            values = X[:, column]
+            known = np.arange(len(table) - 2, dtype=np.float64) if keys is None else keys
+            place = np.full(len(values), len(known))
+            for number, key in enumerate(known.tolist()):
+                place[values == key] = number
+            place[np.isnan(values)] = len(known) + 1
+            parts.append(table[place])
+        return np.concatenate(parts, axis=1)[:, self.order]
+
+
+class NamedFunction(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A function of NumPy, of each number for itself."""
+
+    def __init__(self, function: str) -> None:
+        """`function`: its name."""
+        self.function = function
+
+
+def surrogate(model: Any, inputs: list[Input], rows: Rows) -> tuple[Any, list[int]]:
+    """The copy, and the places of the features that its matrix holds. Raises ConfigError, naming the step, where there is no
+    way."""
+    places = sorted(_needed(model, len(inputs)))
+    columns = [Column(features=frozenset([place]), same=True) for place in range(len(inputs))]
+    return _copied(
+        model, columns, inputs, rows, {place: number for number, place in enumerate(places)}
+    ), places
+
+
+def _needed(model: Any, count: int) -> set[int]:
+    """Features that the first steps are given."""
+    first = model.steps[0][1] if isinstance(model, Pipeline) else model
+    if isinstance(first, ColumnTransformer):
+        return {place for _, _, places in branches(first) for place in places}
+    if isinstance(first, Pipeline):
+        return _needed(first, count)
+    inner = members(model)
+    return set[int]().union(*(_needed(each, count) for each in inner)) if inner else set(range(count))
+
+
+def _copied(
+    model: Any, columns: list[Column], inputs: list[Input], rows: Rows, numbers: dict[int, int]
+) -> Any:
+    """Of a model that is given the features themselves; `numbers`: where each of them stands in the matrix."""
+    if isinstance(model, Pipeline):
+        name, first = model.steps[0]
+        rest = [(each, plain(step, each)) for each, step in model.steps[1:]]
+        if isinstance(first, Pipeline):
+            return Pipeline([(name, _copied(first, columns, inputs, rows, numbers)), *rest])
+        if isinstance(first, ColumnTransformer):
+            return Pipeline([(name, _columnwise(first, columns, inputs, rows, numbers)), *rest])
+        if any(inputs[place].is_category for place in numbers):
+            return _tabled(model, name, columns, inputs, rows)
+        return plain(model, name)
+    if isinstance(model, ColumnTransformer):
+        return _columnwise(model, columns, inputs, rows, numbers)
+    if members(model):
+        copied = with_members(
+            model, [_copied(each, columns, inputs, rows, numbers) for each in members(model)]
+        )
+        return stand_in(copied) or copied
+    if any(inputs[place].is_category for place in numbers):
+        raise ConfigError(
+            f"{type(model).__name__} is given texts, and takes numbers only: put an encoder before it"
+        )
+    return plain(model, type(model).__name__)
+
+
+def _columnwise(
+    step: ColumnTransformer, columns: list[Column], inputs: list[Input], rows: Rows, numbers: dict[int, int]
+) -> ColumnTransformer:
+    copied = copy.copy(step)
+    transformers: list[tuple[str, Any, list[int]]] = []
+    for name, inner, places in branches(step):
+        given = [columns[place] for place in places]
+        of_branch = rows.chosen(places)
+        if inner is None or isinstance(inner, str):
+            if any(inputs[place].is_category for place in places):
+                named = ", ".join(inputs[place].name for place in places if inputs[place].is_category)
+                raise ConfigError(f"step {name} passes texts on ({named}): encode them, or drop the columns")
+            new: Any = "passthrough"
+        elif any(inputs[place].is_category for place in places):
+            new = _tabled(inner, name, given, inputs, of_branch)
+        else:
+            new = plain(inner, name)
+        transformers.append((name, new, [numbers[place] for place in places]))
+    copied.transformers_ = transformers
+    return copied
+
+
+def _tabled(step: Any, name: str, columns: list[Column], inputs: list[Input], rows: Rows) -> Any:
+    """The step with its first part, as far as each column depends on one feature of known values, in a table."""
+    steps = step.steps if isinstance(step, Pipeline) else [(name, step)]
+    best: tuple[int, list[Column], Rows] | None = None
+    after, made = columns, rows
+    for count, (_, inner) in enumerate(steps, 1):
+        if not hasattr(inner, "transform"):
+            break
+        after = columns_after(inner, after, inputs, made.apply)
+        made = then(inner, made)
+        if not all(_is_tabular(column, inputs) for column in after):
+            break
+        if _is_of_numbers(made):
+            best = (count, after, made)
+    if best is None:
+        kind = type(steps[0][1]).__name__
+        raise ConfigError(
+            f"step {name} ({kind}) reads texts in a way that no table of categories holds: encode them one column at a time "
+            "(OneHotEncoder, OrdinalEncoder, TargetEncoder)"
+        )
+    count, after, made = best
+    table = _table([next(iter(column.features)) for column in columns], after, inputs, made)
+    rest = [(each, plain(inner, each)) for each, inner in steps[count:]]
+    return Pipeline([("table", table), *rest]) if rest else table
+
+
+def _is_tabular(column: Column, inputs: list[Input]) -> bool:
+    return len(column.features) <= 1 and (
+        column.flat or all(inputs[place].is_discrete for place in column.features)
+    )
+
+
+def _is_of_numbers(rows: Rows) -> bool:
+    try:
+        made = rows.values_applied([None] * len(rows.inputs), 1)
+        np.asarray(made.toarray() if hasattr(made, "toarray") else made, dtype=np.float64)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _table(owners: list[int], columns: list[Column], inputs: list[Input], rows: Rows) -> FeatureTable:
+    mover = Mover(columns, inputs, rows.values_applied)
+    keys: list[NDArray[np.float64] | None] = []
+    tables: list[NDArray[np.float64]] = []
+    order = np.zeros(len(columns), dtype=np.int64)
+    width = 0
+    for number, place in enumerate(owners):
+        given = inputs[place]
+        mine = [
+            at
+            for at, column in enumerate(columns)
+            if place in column.features or (not column.features and number == 0)
+        ]
+        if given.is_category:
+            key, values, other = None, given.table(), None
+        else:
+            points = sorted(
+                {point for at in mine for point in columns[at].points}
+                | ({0.0, 1.0} if given.is_flag else set())
+            )
+            key = np.array(points, dtype=np.float64)
+            values, other = key, np.array([max(points, default=0.0) + 0.5])
+        parts = [mover.tried(place, values)[:, mine]]
+        # What the steps refuse never comes: the features' policies keep it away.
+        parts += [_tried(mover, place, row, mine) for row in (other, given.missing_value())]
+        keys.append(key)
+        tables.append(np.concatenate(parts))
+        order[mine] = width + np.arange(len(mine))
+        width += len(mine)
+    return FeatureTable(keys, tables, order)
+
+
+def _tried(mover: Mover, place: int, values: NDArray[Any] | None, mine: list[int]) -> NDArray[np.float64]:
+    if values is None:
+        return np.zeros((1, len(mine)))
+    try:
+        return mover.tried(place, values)[:, mine]
+    except NotFoldedError:
+        return np.zeros((1, len(mine)))
+
+
+def plain(step: Any, name: str) -> Any:
+    """The step with functions of NumPy known by name. Raises ConfigError for any other function."""
+    if isinstance(step, Pipeline):
+        return Pipeline([(each, plain(inner, each)) for each, inner in step.steps])
+    if isinstance(step, ColumnTransformer):
+        copied = copy.copy(step)
+        copied.transformers_ = [(each, plain(inner, each), places) for each, inner, places in branches(step)]
+        return copied
+    if isinstance(step, FeatureUnion):
+        union = [(each, plain(inner, each)) for each, inner in step.transformer_list if inner != "drop"]
+        return FeatureUnion(union, transformer_weights=step.transformer_weights)
+    if isinstance(step, FunctionTransformer):
+        function = function_name(step)
+        if function is None:
+            raise ConfigError(f"step {name}: {function_refusal(step)}")
+        return NamedFunction(function)
+    if isinstance(step, KBinsDiscretizer) and step.encode == "onehot":
+        dense = copy.copy(step)
+        dense.encode = "onehot-dense"
+        return dense
+    inner = members(step)
+    if inner:
+        step = with_members(step, [plain(each, name) for each in inner])
+    return stand_in(step) or step

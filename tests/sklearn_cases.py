@@ -1,0 +1,304 @@
+"""scikit-learn models as people have them: families times kinds of data, all from one seed."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import xgboost
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.decomposition import TruncatedSVD
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    AdaBoostRegressor,
+    BaggingClassifier,
+    BaggingRegressor,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
+    VotingClassifier,
+    VotingRegressor,
+)
+from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import (
+    LogisticRegression,
+    Perceptron,
+    PoissonRegressor,
+    Ridge,
+    RidgeClassifier,
+    SGDClassifier,
+)
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+    TargetEncoder,
+)
+from sklearn.svm import SVC, LinearSVC, OneClassSVM
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+numbers, texts = ["amount", "age"], ["sex", "job"]
+nothing = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """A kind of data: what is done to the usual columns, in training and in the records."""
+
+    name: str
+    decimals: int = 2
+    base: float = 0.0
+    """Added to the amounts: large ids."""
+    nulls: bool = False
+    unseen: bool = False
+    """Records hold categories that training did not."""
+    flags: bool = False
+    """A column of booleans and one of whole-number codes are read too."""
+
+
+kinds = (
+    Kind(name="decimals"),
+    Kind(name="large ids", base=5_000_000_000.0, decimals=0),
+    Kind(name="nulls", nulls=True),
+    Kind(name="unseen categories", unseen=True),
+    Kind(name="booleans and codes", flags=True),
+    Kind(name="all of it", base=20_000_000.0, nulls=True, unseen=True, flags=True),
+)
+
+
+def table(kind: Kind, rows: int, seed: int, *, training: bool) -> pd.DataFrame:
+    """So many rows of that kind; a column of texts in it is read by nothing."""
+    random = np.random.default_rng(seed)
+    jobs = list("abcdef") if training or not kind.unseen else list("abcdefyz")
+    frame = pd.DataFrame(
+        {
+            "passenger": pd.Series([f"p{place}" for place in range(rows)], dtype=object),
+            "amount": np.round(np.exp(random.normal(3, 1, rows)), kind.decimals) + kind.base,
+            "age": random.integers(18, 90, rows).astype(np.float64),
+            "sex": pd.Series(random.choice(["f", "m"], rows), dtype=object),
+            "job": pd.Series(random.choice(jobs, rows), dtype=object),
+            "code": random.integers(1, 6, rows).astype(np.float64),
+            "vip": random.random(rows) < 0.3,
+        }
+    )
+    if kind.nulls:
+        for name in ("age", "job"):
+            frame.loc[random.random(rows) < 0.15, name] = nothing
+    return frame
+
+
+def late(frame: pd.DataFrame) -> np.ndarray:
+    """Two classes that hang on all columns."""
+    middle = frame["amount"].median()
+    return np.asarray(
+        (frame["amount"] > middle) ^ (frame["sex"] == "f") ^ (frame["age"].fillna(50) > 60)
+    ).astype(int)
+
+
+def grade(frame: pd.DataFrame) -> np.ndarray:
+    """Three classes, called by texts."""
+    place = late(frame) + (frame["job"].fillna("a") > "c").astype(int)
+    return np.array(["low", "middle", "high"])[np.asarray(place)]
+
+
+def cost(frame: pd.DataFrame) -> np.ndarray:
+    """A positive number."""
+    amount = frame["amount"] - frame["amount"].min()
+    return np.asarray(np.sqrt(amount + 1) + frame["age"].fillna(50) / 10 + 3 * (frame["sex"] == "f"))
+
+
+def _encoded(kind: Kind, last: Any, *, scaler: Any = None, encoder: Any = None) -> Pipeline:
+    """Numbers imputed and scaled, texts imputed and encoded, and a last step."""
+    encoder = encoder or OneHotEncoder(handle_unknown="ignore")
+    parts: list[Any] = [
+        ("numbers", make_pipeline(SimpleImputer(strategy="median"), scaler or StandardScaler()), numbers),
+        ("texts", make_pipeline(SimpleImputer(strategy="most_frequent"), encoder), texts),
+    ]
+    if kind.flags:
+        parts += [("codes", OneHotEncoder(handle_unknown="ignore"), ["code", "vip"])]
+    return Pipeline([("columns", ColumnTransformer(parts)), ("model", last)])
+
+
+def _ordinal(kind: Kind, last: Any, **options: Any) -> Pipeline:
+    """Texts by number, unknown and missing ones as -1 and NaN, the numbers passed on."""
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, **options)
+    parts: list[Any] = [("texts", encoder, texts), ("numbers", "passthrough", numbers)]
+    if kind.flags:
+        parts += [("codes", "passthrough", ["code", "vip"])]
+    return Pipeline([("columns", ColumnTransformer(parts)), ("model", last)])
+
+
+def _numeric(kind: Kind, *steps: Any) -> Pipeline:
+    """Numbers alone, imputed."""
+    del kind
+    parts = ColumnTransformer([("numbers", SimpleImputer(strategy="median"), numbers)])
+    return make_pipeline(parts, *steps)
+
+
+Target = Callable[[pd.DataFrame], np.ndarray]
+Build = Callable[[Kind], Any]
+
+families: dict[str, tuple[Build, Target]] = {
+    "one-hot, random forest": (lambda kind: _encoded(kind, RandomForestClassifier(6, max_depth=5, random_state=0)), late),
+    "one-hot, random forest, three classes": (lambda kind: _encoded(kind, RandomForestClassifier(6, max_depth=5, random_state=0)), grade),
+    "one-hot, forest regression": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=5, random_state=0)), cost),
+    "one-hot, extra trees": (lambda kind: _encoded(kind, ExtraTreesClassifier(6, max_depth=5, random_state=0)), late),
+    "one-hot, gradient boosting": (lambda kind: _encoded(kind, GradientBoostingClassifier(n_estimators=6, random_state=0)), late),
+    "one-hot, histogram boosting": (lambda kind: _encoded(kind, HistGradientBoostingRegressor(max_iter=6), encoder=OneHotEncoder(handle_unknown="ignore", sparse_output=False)), cost),
+    "one-hot, XGBoost": (lambda kind: _encoded(kind, xgboost.XGBClassifier(n_estimators=6, max_depth=4)), late),
+    "one-hot, XGBoost regression": (lambda kind: _encoded(kind, xgboost.XGBRegressor(n_estimators=6, max_depth=4)), cost),
+    "one-hot, LightGBM": (lambda kind: _encoded(kind, lightgbm.LGBMClassifier(n_estimators=6, verbose=-1)), late),
+    "one-hot infrequent, forest": (lambda kind: _encoded(kind, RandomForestClassifier(6, max_depth=5, random_state=0), encoder=OneHotEncoder(min_frequency=0.18, handle_unknown="infrequent_if_exist")), late),
+    "one-hot dropping the first, boosting": (lambda kind: _encoded(kind, GradientBoostingRegressor(n_estimators=6, random_state=0), encoder=OneHotEncoder(drop="first", handle_unknown="ignore")), cost),
+    "ordinal, histogram boosting": (lambda kind: _ordinal(kind, HistGradientBoostingClassifier(max_iter=6)), late),
+    "ordinal, histogram boosting by category": (lambda kind: _ordinal(kind, HistGradientBoostingClassifier(max_iter=6, categorical_features=[0, 1])), late),
+    "ordinal, LightGBM": (lambda kind: _ordinal(kind, lightgbm.LGBMRegressor(n_estimators=6, verbose=-1)), cost),
+    "ordinal with codes for gaps, XGBoost": (lambda kind: _ordinal(kind, xgboost.XGBClassifier(n_estimators=6, max_depth=4), encoded_missing_value=-2), late),
+    "target encoder, histogram boosting": (lambda kind: _encoded(kind, HistGradientBoostingRegressor(max_iter=6), encoder=TargetEncoder(random_state=0)), cost),
+    "min-max scaler, tree": (lambda kind: _encoded(kind, DecisionTreeClassifier(max_depth=5), scaler=MinMaxScaler()), late),
+    "robust scaler, tree": (lambda kind: _encoded(kind, DecisionTreeRegressor(max_depth=5), scaler=RobustScaler()), cost),
+    "quantile transformer, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=4, random_state=0), scaler=QuantileTransformer(n_quantiles=40)), cost),
+    "bins, forest": (lambda kind: _encoded(kind, RandomForestClassifier(5, max_depth=4, random_state=0), scaler=KBinsDiscretizer(4, encode="ordinal", quantile_method="averaged_inverted_cdf")), late),
+    "bins one-hot, tree": (lambda kind: _encoded(kind, DecisionTreeClassifier(max_depth=4), scaler=KBinsDiscretizer(4, quantile_method="averaged_inverted_cdf")), late),
+    "log1p, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=5, random_state=0), scaler=FunctionTransformer(np.log1p)), cost),
+    "selection, forest": (lambda kind: make_pipeline(_encoded(kind, SelectKBest(f_classif, k=4)), RandomForestClassifier(5, max_depth=4, random_state=0)), late),
+    "bagging": (lambda kind: _encoded(kind, BaggingClassifier(DecisionTreeClassifier(max_depth=4), n_estimators=5, max_features=0.7, random_state=0)), late),
+    "bagging regression": (lambda kind: _encoded(kind, BaggingRegressor(n_estimators=4, random_state=0)), cost),
+    "AdaBoost": (lambda kind: _encoded(kind, AdaBoostClassifier(n_estimators=6, random_state=0)), late),
+    "AdaBoost of three classes": (lambda kind: _encoded(kind, AdaBoostClassifier(DecisionTreeClassifier(max_depth=2), n_estimators=6, random_state=0)), grade),
+    "AdaBoost regression": (lambda kind: _encoded(kind, AdaBoostRegressor(n_estimators=4, random_state=0)), cost),
+    "soft vote of pipelines": (lambda kind: VotingClassifier([("a", _encoded(kind, RandomForestClassifier(4, max_depth=4, random_state=0))), ("b", _encoded(kind, DecisionTreeClassifier(max_depth=4)))], voting="soft", weights=[2, 1]), late),
+    "vote of regressors": (lambda kind: VotingRegressor([("a", _encoded(kind, RandomForestRegressor(4, max_depth=4, random_state=0))), ("b", _encoded(kind, GradientBoostingRegressor(n_estimators=4)))]), cost),
+    "soft vote with a line": (lambda kind: VotingClassifier([("a", _encoded(kind, RandomForestClassifier(4, max_depth=4, random_state=0))), ("b", _encoded(kind, LogisticRegression()))], voting="soft"), late),
+    "stacking": (lambda kind: _encoded(kind, StackingClassifier([("a", RandomForestClassifier(4, max_depth=4, random_state=0)), ("b", LogisticRegression())], cv=3)), late),
+    "calibrated forest, isotonic": (lambda kind: _encoded(kind, CalibratedClassifierCV(RandomForestClassifier(4, max_depth=4, random_state=0), method="isotonic", cv=3)), late),
+    "calibrated XGBoost, sigmoid": (lambda kind: _encoded(kind, CalibratedClassifierCV(xgboost.XGBClassifier(n_estimators=4, max_depth=3), cv=3)), late),
+    "calibrated pipelines of logistic": (lambda kind: CalibratedClassifierCV(_encoded(kind, LogisticRegression()), cv=3), late),
+    "calibrated linear SVC": (lambda kind: _encoded(kind, CalibratedClassifierCV(LinearSVC(), cv=3)), grade),
+    "grid search": (lambda kind: GridSearchCV(_encoded(kind, RandomForestClassifier(4, random_state=0)), {"model__max_depth": [2, 4]}, cv=2), late),
+    "forest behind a projection": (lambda kind: make_pipeline(_encoded(kind, TruncatedSVD(3, random_state=0)), RandomForestClassifier(4, max_depth=4, random_state=0)), late),
+    "XGBoost behind a projection": (lambda kind: make_pipeline(_encoded(kind, TruncatedSVD(3, random_state=0)), xgboost.XGBClassifier(n_estimators=4, max_depth=3)), late),
+    "target by its logarithm": (lambda kind: TransformedTargetRegressor(_encoded(kind, GradientBoostingRegressor(n_estimators=5)), func=np.log, inverse_func=np.exp), cost),
+    "target by log1p, ridge": (lambda kind: TransformedTargetRegressor(_encoded(kind, Ridge()), func=np.log1p, inverse_func=np.expm1), cost),
+    "target scaled, forest": (lambda kind: TransformedTargetRegressor(_encoded(kind, RandomForestRegressor(4, max_depth=4, random_state=0)), transformer=StandardScaler()), cost),
+    "several outputs of boosting": (lambda kind: _encoded(kind, MultiOutputRegressor(GradientBoostingRegressor(n_estimators=4))), lambda frame: np.stack((cost(frame), -2 * cost(frame)), axis=1)),
+    "logistic": (lambda kind: _encoded(kind, LogisticRegression()), late),
+    "logistic of three classes": (lambda kind: _encoded(kind, LogisticRegression()), grade),
+    "logistic, classes true and false": (lambda kind: _encoded(kind, LogisticRegression()), lambda frame: late(frame).astype(bool)),
+    "forest, classes true and false": (lambda kind: _encoded(kind, RandomForestClassifier(4, max_depth=4, random_state=0)), lambda frame: late(frame).astype(bool)),
+    "forest, classes 0.0 and 1.0": (lambda kind: make_pipeline(_encoded(kind, TruncatedSVD(3, random_state=0)), RandomForestClassifier(4, max_depth=4, random_state=0)), lambda frame: late(frame).astype(float)),
+    "ridge": (lambda kind: _encoded(kind, Ridge()), cost),
+    "ridge of target-encoded texts": (lambda kind: _encoded(kind, Ridge(), encoder=TargetEncoder(random_state=0)), cost),
+    "ridge of powers and products": (lambda kind: _encoded(kind, make_pipeline(PolynomialFeatures(2), Ridge()), encoder=OneHotEncoder(handle_unknown="ignore", sparse_output=False)), cost),
+    "power transformer, ridge": (lambda kind: _encoded(kind, Ridge(), scaler=PowerTransformer()), cost),
+    "Poisson regression": (lambda kind: _encoded(kind, PoissonRegressor()), cost),
+    "ridge classifier": (lambda kind: _encoded(kind, RidgeClassifier()), late),
+    "linear SVC": (lambda kind: _encoded(kind, LinearSVC()), late),
+    "linear SVC of three classes": (lambda kind: _encoded(kind, LinearSVC()), grade),
+    "SGD": (lambda kind: _encoded(kind, SGDClassifier(random_state=0)), late),
+    "perceptron": (lambda kind: _encoded(kind, Perceptron(random_state=0)), late),
+    "SVC": (lambda kind: _encoded(kind, SVC()), late),
+    "naive Bayes": (lambda kind: _encoded(kind, GaussianNB(), encoder=OneHotEncoder(handle_unknown="ignore", sparse_output=False)), late),
+    "discriminant analysis": (lambda kind: _numeric(kind, StandardScaler(), LinearDiscriminantAnalysis()), late),
+    "neighbours": (lambda kind: _encoded(kind, KNeighborsClassifier(3)), late),
+    "neighbours, regression": (lambda kind: _numeric(kind, StandardScaler(), KNeighborsRegressor(3)), cost),
+    "neural net": (lambda kind: _encoded(kind, MLPClassifier((6,), max_iter=60, random_state=0)), late),
+    "union of scalers, forest": (lambda kind: _numeric(kind, FeatureUnion([("a", StandardScaler()), ("b", MinMaxScaler())]), RandomForestRegressor(4, max_depth=4, random_state=0)), cost),
+    "isolation forest": (lambda kind: _encoded(kind, IsolationForest(n_estimators=8, random_state=0)), late),
+    "one-class SVM": (lambda kind: _encoded(kind, OneClassSVM()), late),
+    "clusters": (lambda kind: _numeric(kind, StandardScaler(), KMeans(3, n_init=1, random_state=0)), late),
+    "mixture": (lambda kind: _numeric(kind, StandardScaler(), GaussianMixture(2, random_state=0)), late),
+    "dummy classifier": (lambda kind: _encoded(kind, DummyClassifier()), late),
+    "dummy regressor": (lambda kind: _encoded(kind, DummyRegressor()), cost),
+}  # fmt: skip
+
+not_as_trees = (
+    "vote with a line", "stacking", "calibrated", "projection", "log1p, ridge", "logistic", "ridge", "Poisson",
+    "SVC", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "isolation", "clusters", "mixture", "dummy",
+)  # fmt: skip
+
+
+def is_explained_as_trees(family: str) -> bool:
+    """Whether its bundle is one tree ensemble over the features, for exact tree SHAP."""
+    if family in ("forest, classes 0.0 and 1.0", "AdaBoost regression"):
+        return False
+    named = [word for word in not_as_trees if word in family]
+    return not named
+
+
+refused_cases = frozenset(
+    {
+        # Histogram boosting by category keeps its own encoder of objects where booleans are among the columns.
+        ("ordinal, histogram boosting by category", "all of it"),
+        ("ordinal, histogram boosting by category", "booleans and codes"),
+        # Operators of float32: the proof finds that they do not tell such ids apart.
+        ("neighbours, regression", "large ids"),
+        ("mixture", "large ids"),
+        ("neighbours, regression", "all of it"),
+        ("mixture", "all of it"),
+    }
+)
+"""Refused by name, and why: family and kind of data."""
+
+
+def rows_of_page() -> list[str]:
+    """The families in docs/models.md."""
+    lines = []
+    for family in families:
+        how = (
+            "exact tree SHAP, in the features"
+            if is_explained_as_trees(family)
+            else "enumeration, gradients or sampled"
+        )
+        lines.append(f"| {family} | {how} |")
+    return lines
+
+
+def cases() -> Iterator[tuple[str, Kind]]:
+    """Every family with every kind of data, in an order that mixes both."""
+    every = [(family, kind) for family in families for kind in kinds]
+    for place in np.random.default_rng(0).permutation(len(every)).tolist():
+        yield every[place]
+
+
+def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as JSON holds them: null where nothing is known, a code as a whole number."""
+    found = []
+    for row in frame.to_dict("records"):
+        row["code"] = int(row["code"])
+        row["vip"] = bool(row["vip"])
+        found.append(
+            {
+                name: None if isinstance(value, float) and math.isnan(value) else value
+                for name, value in row.items()
+            }
+        )
+    return found

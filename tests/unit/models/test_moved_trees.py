@@ -1,0 +1,186 @@
+"""Trees behind steps are trees over the features: explained exactly, served by the kernel, the same to the last double."""
+
+from itertools import combinations
+from math import factorial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    OneHotEncoder,
+    StandardScaler,
+)
+from sklearn.tree import DecisionTreeRegressor
+
+from penstock.engine.explain.tree.tree_shap import TreeShap
+from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.packaging.package import package
+from penstock.schemas.errors import ConfigError
+from tests.sklearn_cases import Kind, families, records_of, table
+
+from .test_sklearn_matrix import served
+
+_exact = (
+    "one-hot, random forest",
+    "one-hot, gradient boosting",
+    "one-hot, XGBoost",
+    "one-hot, LightGBM",
+    "ordinal, histogram boosting by category",
+    "bins one-hot, tree",
+    "bagging",
+    "AdaBoost",
+    "soft vote of pipelines",
+    "target by its logarithm",
+)
+
+
+def _value(model: Any, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """What attributions add up to, by the original: a share, log odds, or the logarithm of a value."""
+    if hasattr(model, "predict_proba"):
+        share = model.predict_proba(frame)[:, 1]
+        return np.asarray(share)
+    return np.asarray(model.predict(frame))
+
+
+def _enumerated(
+    model: Any, rows: pd.DataFrame, background: pd.DataFrame, names: list[str], link: Any
+) -> NDArray[np.float64]:
+    """Shapley values by all coalitions over the original, (R, F)."""
+    count = len(names)
+    found = np.zeros((len(rows), count))
+    for place in range(len(rows)):
+        worth = {}
+        for size in range(count + 1):
+            for chosen in combinations(range(count), size):
+                mixed = background.copy()
+                for feature in chosen:
+                    column = pd.Series([rows.iloc[place][names[feature]]] * len(mixed), index=mixed.index)
+                    mixed[names[feature]] = column.astype(background[names[feature]].dtype)
+                worth[chosen] = float(link(_value(model, mixed)).mean())
+        for feature in range(count):
+            for chosen, value in worth.items():
+                if feature in chosen:
+                    continue
+                weight = factorial(len(chosen)) * factorial(count - len(chosen) - 1) / factorial(count)
+                found[place, feature] += weight * (worth[tuple(sorted((*chosen, feature)))] - value)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", _exact)
+def test_explanations_equal_enumeration_over_the_original_pipeline(family: str, tmp_path: Path) -> None:
+    kind = Kind(name="nulls", nulls=True)
+    build, target = families[family]
+    training = table(kind, 120, 3, training=True)
+    model = build(kind).fit(training, target(training))
+    background = training[:6]
+    bundle = package(model, tmp_path / "bundle", background=background, rows=training).bundle
+    assert bundle.trees
+    names = list(bundle.signature.columns)
+    shap = TreeShap.from_bundle(bundle, method="tree_interventional")
+    rows = table(kind, 3, 4, training=False)
+    values, _ = shap.contributions(_matrix(bundle, rows))
+    links = {
+        "probability": lambda share: share,
+        "log_odds": lambda share: np.log(share / (1 - share)),
+        "log": np.log,
+        "value": lambda value: value,
+    }
+    space = "log" if shap.forest.output_name.startswith("log_") else shap.forest.space
+    wanted = _enumerated(model, rows, background, names, links[space])
+    np.testing.assert_allclose(values[:, :, -1], wanted, atol=2e-6)
+
+
+def _matrix(bundle: Bundle, rows: pd.DataFrame) -> NDArray[np.float32]:
+    from penstock.engine.features.narrowing import as_fed
+    from penstock.engine.models.packaging.package import _rows
+
+    return np.asarray(as_fed(_rows(rows, bundle.signature, "the rows"), bundle.signature), dtype=np.float32)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folded_pipeline_is_served_by_the_tree_kernel(tmp_path: Path) -> None:
+    build, target = families["one-hot, random forest"]
+    kind = Kind(name="codes", flags=True)
+    training = table(kind, 200, 3, training=True)
+    model = build(kind).fit(training, target(training))
+    report = package(model, tmp_path / "bundle", background=training[:20], rows=training)
+    assert report.bundle.manifest.runtime.native.equal
+    assert "passenger" not in report.bundle.signature.columns  # nothing reads it
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10_000), base=st.sampled_from([0.0, 2e7, 5e9]), decimals=st.integers(0, 4))
+def test_numbers_keep_their_side_of_every_moved_threshold(
+    seed: int, base: float, decimals: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    random = np.random.default_rng(seed)
+    values = np.round(random.normal(100, 30, 300), decimals) + base
+    steps = [
+        StandardScaler(),
+        KBinsDiscretizer(6, encode="ordinal", quantile_method="averaged_inverted_cdf"),
+    ][: 1 + seed % 2]
+    frame = pd.DataFrame({"x": values})
+    model = make_pipeline(*steps, DecisionTreeRegressor(max_depth=8)).fit(frame, np.sin(values))
+    bundle = package(model, tmp_path_factory.mktemp("b"), rows=frame).bundle
+    assert bundle.trees
+    around = np.round(random.normal(100, 30, 2000), decimals) + base
+    close = np.nextafter(values, np.where(np.arange(len(values)) % 2, np.inf, -np.inf))
+    tried = pd.DataFrame({"x": np.concatenate((around, values, close))})
+    _, found = served(bundle, [{"x": value} for value in tried["x"].tolist()])
+    np.testing.assert_allclose(found.outputs["value"][:, 0], model.predict(tried), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_missing_and_unknown_categories_are_told_apart_where_the_encoder_does(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"job": pd.Series(["a", "b", None, "a", "c", None] * 20, dtype=object)})
+    target = np.array([0.0, 1.0, 5.0, 0.0, 2.0, 5.0] * 20)
+    model = make_pipeline(
+        OneHotEncoder(handle_unknown="ignore", sparse_output=False), RandomForestRegressor(3, random_state=0)
+    ).fit(frame, target)
+    bundle = package(model, tmp_path / "bundle", rows=frame).bundle
+    records = [{"job": "a"}, {"job": None}, {"job": "new"}, {}]
+    places, found = served(bundle, records)
+    assert places.tolist() == [0, 1, 2, 3]
+    asked = pd.DataFrame({"job": pd.Series(["a", None, "new", None], dtype=object)})
+    np.testing.assert_allclose(found.outputs["value"][:, 0], model.predict(asked), atol=1e-6)
+
+
+def _python(values: Any) -> Any:
+    return values
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_packaged_is_refused_by_name_and_cure(tmp_path: Path) -> None:
+    frame = table(Kind(name="usual"), 100, 1, training=True)
+    model = make_pipeline(
+        ColumnTransformer([("logs", FunctionTransformer(_python), ["amount"])]), RandomForestClassifier(2)
+    ).fit(frame, frame["vip"])
+    with pytest.raises(ConfigError, match=r"applies the Python function _python.*use a function of NumPy"):
+        package(model, tmp_path / "bundle", rows=frame)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_that_refuses_a_category_makes_a_dead_letter_with_its_name(tmp_path: Path) -> None:
+    frame = table(Kind(name="usual"), 100, 1, training=True)
+    model = make_pipeline(
+        ColumnTransformer([("job", OneHotEncoder(), ["job"])]), RandomForestClassifier(2)
+    ).fit(frame, frame["vip"])
+    bundle = package(model, tmp_path / "bundle", rows=frame).bundle
+    records = records_of(frame[:2])
+    records[1]["job"] = "never seen"
+    places, _ = served(bundle, [orjson.loads(orjson.dumps(record)) for record in records])
+    assert places.tolist() == [0]
+    assert bundle.signature.features[0].unseen == "reject"

@@ -1,0 +1,111 @@
+"""Families of scikit-learn models times kinds of data: the bundle answers a record as the original does, or is refused by name.
+
+The oracle is the original, through its public methods, on the records as a data frame; the bundle reads them as the stream
+does, from JSON. PENSTOCK_MATRIX=all runs every case, a number so many of them.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from penstock.engine.codec.decode import RowDecoder
+from penstock.engine.codec.json_rows import JsonRows
+from penstock.engine.gpu.device import Device
+from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.packaging.package import package
+from penstock.engine.models.runtime.session_spec import Opening
+from penstock.engine.ports import Predictions
+from penstock.schemas.errors import PenstockError
+from penstock.schemas.records import Records
+from tests.sklearn_cases import Kind, cases, families, is_explained_as_trees, records_of, refused_cases, table
+
+_asked = os.environ.get("PENSTOCK_MATRIX", "24")
+_every = [*cases()]
+_chosen = _every if _asked == "all" else _every[: int(_asked)]
+
+
+def served(bundle: Bundle, records: list[dict[str, Any]]) -> tuple[NDArray[np.int64], Predictions]:
+    """Which records the stream takes, and what it predicts for them."""
+    signature = bundle.signature
+    rows = JsonRows(signature)
+    decoder = RowDecoder(
+        signature=signature,
+        header_bytes=0,
+        compile_rows=lambda _: rows,
+        skips_null=False,
+        record_bytes_max=1 << 20,
+    )
+    count = len(records)
+    decoded = decoder.decode(
+        Records(
+            topic="in",
+            partitions=np.zeros(count, dtype=np.int32),
+            offsets=np.arange(count),
+            timestamps_ms=np.full(count, -1),
+            keys=[None] * count,
+            values=[orjson.dumps(record) for record in records],
+        )
+    )
+    model = Opening(device=Device(), threads=1, batch_rows_max=256).open(bundle)
+    return decoded.rows, model.predict(decoded.matrix)
+
+
+def original_answers(model: Any, method: str, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """The original on the records, (R, K)."""
+    found = np.asarray(getattr(model, method)(frame), dtype=np.float64)
+    return found.reshape(len(frame), -1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("family", "kind"), _chosen, ids=lambda value: getattr(value, "name", value))
+def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kind, tmp_path: Path) -> None:
+    build, target = families[family]
+    training = table(kind, 160, 1, training=True)
+    model = build(kind).fit(training, target(training))
+    refused = ""
+    try:
+        report = package(model, tmp_path / "bundle", background=training[:20], rows=training)
+    except PenstockError as error:
+        refused = str(error)
+    if refused:
+        assert "\n" not in refused
+        assert (family, kind.name) in refused_cases, refused
+        pytest.xfail(f"refused: {refused}")
+    assert report.bundle.trees == is_explained_as_trees(family)
+    records = table(kind, 200, 2, training=False)
+    given = records_of(records)
+    places, found = served(report.bundle, given)
+    (output,) = [name for name in found.outputs if not name.startswith("log_")]
+    method = report.parity.compared[output]
+    wanted = original_answers(model, method, records.iloc[places])
+    scores = found.outputs[output]
+    if wanted.shape[1] == 1 and scores.shape[1] == 2:
+        wanted = np.concatenate((-wanted, wanted), axis=1)
+    off = np.abs(scores - wanted) / np.maximum(1.0, np.abs(wanted))
+    assert off.max(initial=0.0) <= 2e-5
+    if found.labels is not None and hasattr(model, "classes_"):
+        names = [found.classes[label] for label in found.labels.tolist()]
+        said = [_name(value) for value in np.asarray(model.predict(records.iloc[places])).tolist()]
+        differ = [place for place, (one, other) in enumerate(zip(names, said, strict=True)) if one != other]
+        ties = np.sort(wanted, axis=1)
+        assert not [
+            place for place in differ if wanted.shape[1] > 1 and ties[place, -1] - ties[place, -2] > 1e-5
+        ]
+    for place in sorted(set(range(len(records))) - set(places.tolist())):
+        with pytest.raises((ValueError, TypeError)):  # what is set aside, the original refuses too
+            original_answers(model, method, records.iloc[[place]])
+
+
+def _name(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def test_the_matrix_has_its_size_and_few_refusals() -> None:
+    assert len(_every) >= 400
+    assert len(refused_cases) <= 0.05 * len(_every)
