@@ -17,7 +17,7 @@ from penstock.engine.codec.passed_fields import PassedFields
 from penstock.engine.dead_letters.message import DeadLetterEncoder
 from penstock.engine.dead_letters.message import ModelIdentity as LetterModel
 from penstock.engine.explain.factory import make_explainer
-from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.bundle.bundle import Bundle, Trust
 from penstock.engine.models.runtime.cache import CachedModel, check_alone
 from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
 from penstock.engine.pipeline.batcher import Batcher
@@ -34,6 +34,7 @@ from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
 from penstock.engine.worker.calibration import batch_bound_s, cost_curve, rehearse
+from penstock.engine.worker.model_copy import ModelCopy
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.result_encoders import explanation_encoder, passed_fields, prediction_encoder
 from penstock.engine.worker.telemetry import Observer
@@ -108,9 +109,29 @@ def worker_name(group: str, slot: int, environ: Mapping[str, str] = os.environ) 
     return f"{group}-{environ.get('PENSTOCK_IDENTITY') or socket.gethostname()}-{slot}"
 
 
-def open_bundle(settings: Settings) -> Bundle:
-    """The bundle that the settings name. Raises ConfigError."""
-    return Bundle.load(settings.model.path)
+def open_bundle(settings: Settings, copy: ModelCopy | None = None) -> Bundle:
+    """The bundle that the settings name, or the supervisor's copy of it.
+
+    Raises ConfigError: it is none, it does not have the digest that was asked for, or `model.trust` refuses it.
+    """
+    policy = settings.model.trust.in_force
+    say = logger.warning if policy == "warn" else logger.info
+    trust = (
+        None
+        if policy == "off"
+        else Trust(keys=settings.model.trust.keys, enforce=policy == "enforce", say=say)
+    )
+    bundle = Bundle.load(copy.folder if copy else settings.model.path, trust=trust)
+    wanted = settings.model.digest
+    if wanted is not None and bundle.digest != wanted:
+        raise ConfigError(
+            f"model bundle {settings.model.path} has digest {bundle.digest}, and model.digest asks for {wanted}"
+        )
+    if copy is not None and bundle.digest != copy.digest:
+        raise ConfigError(
+            f"model bundle {settings.model.path} was exchanged while it was opened: digest {bundle.digest}, not {copy.digest}"
+        )
+    return bundle
 
 
 def make_worker(
