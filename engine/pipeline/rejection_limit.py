@@ -56,7 +56,7 @@ class Breaker:
             share_passed = self._share_passed(bad)
             self._position += len(bad)
             if run_longest >= self._run_max:
-                self._trip(f"{self._run_max} records in a row were rejected", self._run_max)
+                self._trip(f"{self._run_max} records in a row were rejected", max(self._run_max, self._run))
             elif share_passed:
                 self._trip(
                     f"more than {self._share_max:.0%} of the last {self._window} records were rejected",
