@@ -11,7 +11,7 @@ from penstock.engine.pipeline.hooks import Waiting
 from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.engine.ports import AssignmentListener, Delivery, Positions
-from penstock.schemas.errors import PenstockError, TooManyRejectedError, UnavailableError
+from penstock.schemas.errors import PenstockError, UnavailableError
 from penstock.schemas.records import Outgoing, Records, Rejection
 
 rows_max = 8
@@ -201,7 +201,7 @@ class Watched:
         self.waiting = Waiting(batcher=0, compute=0, delivery=0)
         self.causes: list[str] = []
         self.held: dict[int, Held] = {}
-        self.trips = False
+        self.stops: dict[int, str] = {}
 
     def turn(self, *, ledger: object, waiting: Waiting) -> None:
         self.waiting = waiting
@@ -218,9 +218,9 @@ class Watched:
     def rewound(self, *, cause: str) -> None:
         self.causes.append(cause)
 
-    def observe(self, bad: object, rejections: Sequence[Rejection]) -> None:
-        if self.trips:
-            raise TooManyRejectedError("too many")
+    def observe(self, places: object, bad: object, rejections: Sequence[Rejection]) -> Mapping[int, str]:
+        stops, self.stops = self.stops, {}
+        return stops
 
 
 class Loop:

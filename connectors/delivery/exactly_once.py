@@ -1,7 +1,7 @@
 """Exactly-once delivery: two transactional producers in turn, and a certain answer to every uncertain commit."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -22,6 +22,9 @@ from penstock.connectors.delivery.producer_port import (
 from penstock.schemas.errors import AbortedError, ConfigError, FencedError, InvariantError, UnavailableError
 
 slice_max_s = 0.2  # the polling thread waits no longer than this in one call
+own_ghost_s = 5.0
+own_ghosts_max = 2
+"""A producer that was just renewed may be fenced by what its predecessor, thrown away in an outage, had still asked for."""
 abort_patience_s = 3.0  # for the polite end of a transaction; a new producer ends it by force
 
 
@@ -46,6 +49,7 @@ class _Verdict(Enum):
 class _Slot:
     """A transactional id: its producer and the delivery it carries."""
 
+    name: str
     make: MakeProducer
     producer: TransactionalProducer | None = None
     phase: _Phase = _Phase.RENEW
@@ -58,6 +62,8 @@ class _Slot:
     topic: int = 0  # how far PRODUCE is: place in delivery.outgoing,
     message: int = 0  # and in its messages
     commit_tried: bool = False
+    renewed_s: float | None = None  # when its producer took another one's place
+    own_ghosts: int = 0  # fenced by a predecessor, since the last delivery
     refusal: str | None = None
     reason: str = "the caller gave it up"
 
@@ -100,17 +106,19 @@ class TransactionalSink:
     def __init__(
         self,
         *,
-        producers: Sequence[MakeProducer],
+        producers: Mapping[str, MakeProducer],
         read_committed: ReadCommitted,
         clock: Clock,
         transaction_timeout_s: float,
         start_timeout_s: float = 60.0,
     ) -> None:
-        """Initialises every producer at once, so that every predecessor is fenced before the first record is polled.
+        """`producers` by transactional id. Initialises every producer at once, so that every predecessor is fenced before the first record is polled.
 
         Raises UnavailableError when the broker does not answer in `start_timeout_s`; FencedError; ConfigError.
         """
-        self._slots = deque(_Slot(make=make) for make in producers)  # the next one to use is at the left
+        self._slots = deque(
+            _Slot(name=name, make=make) for name, make in producers.items()
+        )  # the next one to use is at the left
         self._pending: deque[_Slot] = deque()
         self._read_committed = read_committed
         self._clock = clock
@@ -118,6 +126,7 @@ class TransactionalSink:
         self._patience_s = transaction_timeout_s / 3  # to send; then the same again to commit
         self._gone = False
         self.renewals = 0
+        self._started = False
         deadline_s = clock.monotonic_s() + start_timeout_s
         with ExitStack() as undo:
             undo.callback(self._release)
@@ -126,6 +135,7 @@ class TransactionalSink:
                     raise UnavailableError(f"transactions could not be initialised in {start_timeout_s:g} s")
             undo.pop_all()
         self.renewals = 0
+        self._started = True
 
     def has_room(self) -> bool:
         """Whether submit may be called now; moves the renewal of producers on.
@@ -330,6 +340,7 @@ class TransactionalSink:
             slot.producer = slot.make()
             self.renewals += 1
         slot.producer.initialise(timeout_s)
+        slot.renewed_s = self._clock.monotonic_s() if self._started else None
         if slot.verdict is _Verdict.OPEN:
             slot.phase = _Phase.LEARN
         else:
@@ -337,6 +348,8 @@ class TransactionalSink:
 
     def _settle(self, slot: _Slot, verdict: _Verdict) -> None:
         slot.verdict = verdict
+        if verdict is _Verdict.DELIVERED:
+            slot.own_ghosts = 0
         slot.delivery = slot.membership = None
         slot.phase = _Phase.READY
         if slot.client.suspect():
@@ -353,11 +366,16 @@ class TransactionalSink:
             slot.reason = str(fault)
         if isinstance(fault, RefusedError) and slot.refusal is None:
             slot.refusal = str(fault)
-        if isinstance(fault, FencedProducerError) and (
-            slot.phase is _Phase.RENEW or now_s - slot.began_s < self._fence_age_s
+        if (
+            isinstance(fault, FencedProducerError)
+            and (slot.phase is _Phase.RENEW or now_s - slot.began_s < self._fence_age_s)
+            and not self._fenced_by_own_ghost(slot, now_s)
         ):
             self._gone = True
-            raise FencedError(f"another worker uses this one's transactional id: {fault}") from fault
+            raise FencedError(
+                f"another worker uses this one's transactional id, {slot.name}: {fault}; give each worker a PENSTOCK_IDENTITY "
+                "of its own, of which the id is made"
+            ) from fault
         match slot.phase:
             case _Phase.RENEW:
                 self._renewal_failed(slot, fault)
@@ -384,6 +402,15 @@ class TransactionalSink:
                     or now_s - slot.began_s >= self._patience_s
                 ):
                     self._begin_abort(slot)
+
+    @staticmethod
+    def _fenced_by_own_ghost(slot: _Slot, now_s: float) -> bool:
+        """Whether the twin may be the producer that this one has just replaced; twice, then it is somebody else."""
+        fresh = slot.renewed_s is not None and now_s - slot.renewed_s < own_ghost_s
+        if not fresh or slot.own_ghosts >= own_ghosts_max:
+            return False
+        slot.own_ghosts += 1
+        return True
 
     def _renewal_failed(self, slot: _Slot, fault: TransactionError) -> None:
         if isinstance(fault, RefusedError):

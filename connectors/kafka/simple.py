@@ -16,7 +16,7 @@ from confluent_kafka import (
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
 from penstock.connectors.kafka.errors import cause_of, consumer_error
-from penstock.connectors.kafka.records import to_records
+from penstock.connectors.kafka.reading.records import to_records
 from penstock.schemas.errors import UnavailableError
 from penstock.schemas.records import Headers, Records
 

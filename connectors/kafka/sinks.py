@@ -17,12 +17,12 @@ from penstock.connectors.delivery.producer_port import (
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said
 from penstock.connectors.kafka.group import KafkaMembership
-from penstock.connectors.kafka.offset_notes import noted_topic_id
 from penstock.connectors.kafka.producers import (
     KafkaAcknowledger,
     KafkaTransactionalProducer,
     batch_bytes_default,
 )
+from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
 
 transaction_timeout_default_s: Final = 10.0
 """As long as a session: a transaction whose worker was killed holds its partitions for so long, and until the broker looks."""
@@ -69,7 +69,7 @@ class ExactlyOnceSink(TransactionalSink):
             )
 
         super().__init__(
-            producers=[maker(transactional_id) for transactional_id in transactional_ids],
+            producers={transactional_id: maker(transactional_id) for transactional_id in transactional_ids},
             read_committed=self._offsets.read,
             clock=clock,
             transaction_timeout_s=timeout_s,

@@ -56,7 +56,7 @@ class MemoryBroker(Broker):
             return lambda: MemoryProducer(self, transactional_id, topic, transaction_timeout_s)
 
         return TransactionalSink(
-            producers=[maker(transactional_id) for transactional_id in transactional_ids],
+            producers={transactional_id: maker(transactional_id) for transactional_id in transactional_ids},
             read_committed=lambda partitions, timeout_s: self.stable_offsets(
                 group, topic, partitions, timeout_s
             ),

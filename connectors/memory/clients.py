@@ -1,6 +1,7 @@
 """The engine's clients of the memory broker: a group member and the two kinds of producer."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from penstock.connectors.delivery.at_least_once import Tally
@@ -58,7 +59,7 @@ class MemorySource:
         self._held: set[int] = set()  # of those assigned
         self._paused = False
         self._closed = False
-        broker.partitions(topic)
+        self._topic_id = broker.topic_id(topic)
         with broker.locked():
             self._member = broker.group(group).join(topic, max_poll_interval_s)
 
@@ -78,6 +79,7 @@ class MemorySource:
                 raise FencedError(f"another member of group {self._group} took this one's name")
             case _:
                 raise UnavailableError("the broker does not answer")
+        self._compare_topic()
         self._rebalance()
         clock = self._broker.clock
         deadline_s = clock.monotonic_s() + timeout_s
@@ -110,7 +112,7 @@ class MemorySource:
             membership = self._broker.group(self._group).membership(self._member)
         if membership is None:
             raise UnavailableError(f"not a member of group {self._group} yet")
-        return membership
+        return replace(membership, topic_id=self._topic_id)
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
@@ -119,7 +121,7 @@ class MemorySource:
         with self._broker.locked():
             membership = self._broker.group(self._group).membership(self._member)
             if membership is not None:
-                self._broker.commit(self._topic, positions, membership)
+                self._broker.commit(self._topic, positions, replace(membership, topic_id=self._topic_id))
 
     def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """The log end of those partitions that are ours."""
@@ -162,17 +164,38 @@ class MemorySource:
             self._positions.update(positions)
             self._listener.on_assigned(orders.grant)
 
+    def _compare_topic(self) -> None:
+        """A topic that was made anew is read from its beginning."""
+        topic_id = self._broker.topic_id(self._topic)
+        if topic_id == self._topic_id:
+            return
+        self._topic_id = topic_id
+        held = sorted(self._positions)
+        self._positions.clear()
+        if held:
+            self._listener.on_lost(held)
+            kept = [p for p in held if p < self._broker.partitions(self._topic)]
+            self._positions = {p: self._broker.bounds(self._topic, p)[0] for p in kept}
+            self._listener.on_assigned(kept)
+
     def _first(self, partition: int) -> int:
         with self._broker.locked():
-            committed = self._broker.group(self._group).committed.get((self._topic, partition))
+            group = self._broker.group(self._group)
+            committed = group.committed.get((self._topic, partition))
+            earliest, _ = self._broker.bounds(self._topic, partition)
             if committed is not None:
-                return committed
+                noted = group.committed_topic_ids.get((self._topic, partition))
+                return committed if noted in (None, self._topic_id) else earliest
+            if self._start == "earliest" or any(topic == self._topic for topic, _ in group.committed):
+                return earliest
             if self._start == "error":
                 raise ConfigError(
-                    f"group {self._group} has no committed offset for partition {partition} of {self._topic}"
+                    f"group {self._group} has no committed offset for any partition of {self._topic}"
                 )
-            earliest, end = self._broker.bounds(self._topic, partition)
-            return earliest if self._start == "earliest" else end
+            for each in range(self._broker.partitions(self._topic)):  # decided once, for all of them
+                group.committed[self._topic, each] = self._broker.bounds(self._topic, each)[1]
+                group.committed_topic_ids[self._topic, each] = self._topic_id
+            return group.committed[self._topic, partition]
 
     def _fetch(self, records_max: int) -> Records | None:
         order = sorted(self._positions.keys() - self._held)
@@ -186,7 +209,7 @@ class MemorySource:
         full = {partition: read for partition, read in reads.items() if read.values}
         if not full:
             return None
-        return joined(self._topic, full)
+        return joined(self._topic, full, self._topic_id)
 
 
 class MemoryProducer:

@@ -14,6 +14,7 @@ class Membership:
     group: str
     member: str
     generation: int
+    topic_id: str | None = None  # which topic of that name its offsets are of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +53,9 @@ class Group:
         self._balanced: dict[str, int] = {}  # partitions per topic at the last rebalance
         self._unsettled: list[Transaction] = []
         self.committed: dict[tuple[str, int], int] = {}
+        self.committed_topic_ids: dict[
+            tuple[str, int], str | None
+        ] = {}  # which topic of that name each is an offset of
 
     @property
     def members(self) -> list[str]:
@@ -122,6 +126,7 @@ class Group:
             for (group, topic, partition), offset in transaction.offsets.items():
                 if group == self._name:
                     self.committed[topic, partition] = offset
+                    self.committed_topic_ids[topic, partition] = transaction.topic_id
 
     def unstable(self, topic: str, partition: int) -> bool:
         """Whether an open transaction may still change the committed offset."""

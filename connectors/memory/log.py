@@ -30,6 +30,7 @@ class Transaction:
     state: State = State.OPEN
     logs: list["PartitionLog"] = field(default_factory=list)
     offsets: dict[tuple[str, str, int], int] = field(default_factory=dict)  # (group, topic, partition)
+    topic_id: str | None = None  # which topic of that name the offsets are of
 
 
 @dataclass(slots=True, eq=False)
@@ -194,7 +195,7 @@ def finish(transaction: Transaction, state: State) -> None:
         log.mark()
 
 
-def joined(topic: str, reads: Mapping[int, Read]) -> Records:
+def joined(topic: str, reads: Mapping[int, Read], topic_id: str | None = None) -> Records:
     """What was read of several partitions, one after the other; each read holds at least one record."""
     sizes = [len(read.values) for read in reads.values()]
     headers = (
@@ -211,4 +212,5 @@ def joined(topic: str, reads: Mapping[int, Read]) -> Records:
         values=[value for read in reads.values() for value in read.values],
         headers=headers.__getitem__ if headers else no_headers,
         any_headers=lambda: any(headers),
+        topic_id=topic_id,
     )

@@ -130,6 +130,8 @@ class MemoryOffsets:
                             topic, partition, position
                         ),
                         owner=group.holder(topic, partition),
+                        topic_id=self._broker.topic_id(topic),
+                        committed_topic_id=group.committed_topic_ids.get((topic, partition)),
                     )
                 )
         return rows

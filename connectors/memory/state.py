@@ -68,6 +68,8 @@ class Broker:
         self._wait = wait
         self._changed = threading.Condition(threading.RLock())
         self._topics: dict[str, list[PartitionLog]] = {}
+        self._topic_ids: dict[str, str] = {}
+        self._topics_made = 0
         self._groups: dict[str, Group] = {}
         self._epochs: dict[str, int] = {}
         self._open: dict[
@@ -79,10 +81,26 @@ class Broker:
     def create_topic(self, name: str, partitions: int) -> None:
         """Create a topic, or add partitions to it. Raises ConfigError when it has more already."""
         with self._changed:
+            if name not in self._topics:
+                self._topics_made += 1
+                self._topic_ids[name] = f"memory-topic-{self._topics_made:09}"
             logs = self._topics.setdefault(name, [])
             if partitions < max(len(logs), 1):
                 raise ConfigError(f"topic {name} has {len(logs)} partitions; {partitions} is not possible")
             logs += [PartitionLog(self._retention_bytes) for _ in range(partitions - len(logs))]
+
+    def recreate_topic(self, name: str, partitions: int) -> None:
+        """Delete a topic and make it anew at once: another id, no records. What groups committed stays, as it may on Kafka."""
+        with self._changed:
+            del self._topics[name]
+            self.create_topic(name, partitions)
+            self._changed.notify_all()
+
+    def topic_id(self, topic: str) -> str:
+        """Of the topic that is there now. Raises ConfigError for a topic that does not exist."""
+        with self._changed:
+            self._logs(topic)
+            return self._topic_ids[topic]
 
     def partitions(self, topic: str) -> int:
         """How many. Raises ConfigError for a topic that does not exist."""
@@ -256,6 +274,7 @@ class Broker:
                 )
             for partition, offset in positions.items():
                 transaction.offsets[member.group, topic, partition] = offset
+            transaction.topic_id = member.topic_id
             group.hold(transaction)
 
     def end(self, transactional_id: str, epoch: int, state: State) -> None:
@@ -270,6 +289,7 @@ class Broker:
             group = self.group(member.group)
             if group.accepts(member):
                 group.committed.update({(topic, p): offset for p, offset in positions.items()})
+                group.committed_topic_ids.update({(topic, p): member.topic_id for p in positions})
                 return True
             return False
 

@@ -66,7 +66,7 @@ class ObjectRows:
     ) -> None:
         """Write record i to row places[i] of the matrix, which holds NaN there; of a wrong type, to `faults` by that place."""
         with np.errstate(
-            over="ignore"
+            over="ignore", invalid="ignore"
         ):  # a double past float32 becomes an infinity, which has its own policy
             for flat, rows in self._by_flat_names(records):
                 some = records if rows is None else [records[row] for row in rows]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
 from penstock.engine.pipeline.batcher import Batcher, Poll
@@ -12,7 +13,7 @@ from penstock.engine.pipeline.compute import Compute, Finished, Held
 from penstock.engine.pipeline.hooks import Breaker, PipelineHooks, Waiting
 from penstock.engine.pipeline.ledger import Ledger, Span
 from penstock.engine.ports import AssignmentListener, Delivery, Sink, Source
-from penstock.schemas.errors import AbortedError, UnavailableError
+from penstock.schemas.errors import AbortedError, TooManyRejectedError, UnavailableError
 from penstock.schemas.records import Outgoing, Records
 
 
@@ -253,8 +254,14 @@ class Pipeline:
             return
         assert finished.outcome is not None
         self._batcher.computed(finished.batch, took_s=finished.busy_s)
-        self._breaker.observe(finished.outcome.bad, finished.outcome.rejections)
-        self._finished.append(finished)
+        self._finished.append(
+            finished
+        )  # what is set aside goes to the dead letters, also where it was the last
+        stops = self._breaker.observe(
+            lambda: _places(finished), finished.outcome.bad, finished.outcome.rejections
+        )
+        if stops:
+            self._hold_due = {p: Held(reason=why, stopped=True) for p, why in stops.items()}
 
     def _deliver(self, *, wait: bool) -> None:
         try:
@@ -353,6 +360,7 @@ class Pipeline:
             self._held |= {p: held for p, held in self._hold_due.items() if p in ours}
             self._held_from |= {p: offset for p, offset in again.items() if p in self._hold_due}
             self._hold_due = {}
+            self._require_a_partition(ours)
         for partition in over:
             self._held.pop(partition, None)
         if due or over:
@@ -365,6 +373,15 @@ class Pipeline:
         self._held |= changed
         if due or over or changed:
             self._watcher.holding(self._held)
+
+    def _require_a_partition(self, ours: set[int]) -> None:
+        """Raises TooManyRejectedError when nothing is left to read: every partition was stopped."""
+        stopped = {p: held for p, held in self._held.items() if held.stopped}
+        if ours and ours <= stopped.keys():
+            self._watcher.holding(self._held)
+            self._commit()
+            partition = min(ours)
+            raise TooManyRejectedError(f"partition {partition}: {stopped[partition].reason}")
 
     def _drain(self) -> None:
         """Finish what the compute side has, deliver it, within the budget; a second stop request cuts it short."""
@@ -431,6 +448,14 @@ def _bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
             last = last if row is None else row.next - 1
         bounds.append((partition, (int(theirs[0]), last, int(timestamps[own].min()))))
     return bounds
+
+
+def _places(finished: Finished) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    polls = [poll.records for poll in finished.batch.polls]
+    return (
+        np.concatenate([records.partitions for records in polls]),
+        np.concatenate([records.offsets for records in polls]),
+    )
 
 
 def _delivery(group: Sequence[Finished]) -> Delivery:

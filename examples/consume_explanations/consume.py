@@ -20,7 +20,8 @@ header = b"\xc3\x01" + bytes.fromhex(fingerprint(to_parsing_canonical_form(contr
 
 shown_max = 5
 table = """CREATE TABLE IF NOT EXISTS explanations (
-    cluster TEXT, topic TEXT, partition INT, offset INT, reasons TEXT, PRIMARY KEY (cluster, topic, partition, offset))"""
+    cluster TEXT, topic TEXT, topic_id TEXT, partition INT, offset INT, reasons TEXT,
+    PRIMARY KEY (cluster, topic, topic_id, partition, offset))"""
 
 
 def decode(value: bytes) -> Any:
@@ -67,9 +68,15 @@ def keep(database: sqlite3.Connection, message: Message) -> str | None:
     """Stores the explanation and returns its reasons; None when it was stored before."""
     explanation = decode(message.value() or b"")
     source = explanation["source"]  # the record that was scored
-    key = (source["cluster"], source["topic"], source["partition"], source["offset"])
+    key = (
+        source["cluster"],
+        source["topic"],
+        source["topic_id"] or "",
+        source["partition"],
+        source["offset"],
+    )
     reasons = f"{(message.key() or b'').decode()}: {in_words(explanation)}"
-    stored = database.execute("INSERT OR IGNORE INTO explanations VALUES (?, ?, ?, ?, ?)", (*key, reasons))
+    stored = database.execute("INSERT OR IGNORE INTO explanations VALUES (?, ?, ?, ?, ?, ?)", (*key, reasons))
     return reasons if stored.rowcount else None
 
 

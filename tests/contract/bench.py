@@ -16,9 +16,9 @@ from penstock.connectors.delivery.producer_port import TransactionalProducer
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig, base_config
 from penstock.connectors.kafka.producers import KafkaTransactionalProducer
+from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, GroupOffsets, KafkaAtLeastOnceSink
-from penstock.connectors.kafka.source import KafkaSource
 from penstock.connectors.memory.broker import MemoryBroker
 from penstock.connectors.memory.clients import MemoryProducer
 from penstock.engine.clock import SystemClock
@@ -65,6 +65,11 @@ class Bench:
         self._create(name, partitions)
         self._counts[name] = partitions
         return name
+
+    def recreate(self, name: str, partitions: int) -> None:
+        """Delete a topic and make it anew."""
+        self._recreate(name, partitions)
+        self._counts[name] = partitions
 
     def group(self) -> str:
         return f"group-{uuid.uuid4().hex[:10]}"
@@ -168,6 +173,9 @@ class Bench:
     def _create(self, name: str, partitions: int) -> None:
         raise NotImplementedError
 
+    def _recreate(self, name: str, partitions: int) -> None:
+        raise NotImplementedError
+
     def _source(self, group: str, topic: str, listener: Recorder, start: Any, exactly_once: bool) -> Source:
         raise NotImplementedError
 
@@ -200,6 +208,9 @@ class MemoryBench(Bench):
     def _create(self, name: str, partitions: int) -> None:
         self.broker.create_topic(name, partitions)
 
+    def _recreate(self, name: str, partitions: int) -> None:
+        self.broker.recreate_topic(name, partitions)
+
     def _source(self, group: str, topic: str, listener: Recorder, start: Any, exactly_once: bool) -> Source:
         return self.broker.source(
             group=group, topic=topic, listener=listener, start=start, exactly_once=exactly_once
@@ -213,7 +224,7 @@ class MemoryBench(Bench):
                 group=group, topic=topic, transactional_ids=ids, transaction_timeout_s=timeout_s
             )
         return TransactionalSink(
-            producers=[lambda i=i: wrap(MemoryProducer(self.broker, i, topic, timeout_s)) for i in ids],
+            producers={i: lambda i=i: wrap(MemoryProducer(self.broker, i, topic, timeout_s)) for i in ids},
             read_committed=lambda partitions, t: self.broker.stable_offsets(group, topic, partitions, t),
             clock=self.clock,
             transaction_timeout_s=timeout_s,
@@ -249,6 +260,10 @@ class KafkaBench(Bench):
             future.result(10)
 
     def _create(self, name: str, partitions: int) -> None:
+        self._admin.create_topics({name: partitions})
+
+    def _recreate(self, name: str, partitions: int) -> None:
+        self._admin.delete_topics([name])
         self._admin.create_topics({name: partitions})
 
     def _source(self, group: str, topic: str, listener: Recorder, start: Any, exactly_once: bool) -> Source:
@@ -294,7 +309,7 @@ class KafkaBench(Bench):
             )
 
         return TransactionalSink(
-            producers=[maker(transactional_id) for transactional_id in ids],
+            producers={transactional_id: maker(transactional_id) for transactional_id in ids},
             read_committed=offsets.read,
             clock=self.clock,
             transaction_timeout_s=timeout_s,

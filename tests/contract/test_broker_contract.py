@@ -8,14 +8,27 @@ import pytest
 
 from penstock.connectors.delivery.producer_port import BrokenError, TransactionalProducer, UnfinishedError
 from penstock.connectors.partitioner import partition_of
-from penstock.engine.ports import Delivery
+from penstock.engine.ports import Delivery, Source
 from penstock.schemas.errors import AbortedError, ConfigError, FencedError, InvariantError, UnavailableError
-from penstock.schemas.records import Headers, Outgoing
+from penstock.schemas.records import Headers, Outgoing, Records
 from tests.contract.bench import Bench, Recorder, delivery, firsts
 
 
 def numbered(count: int, start: int = 0) -> list[bytes]:
     return [b"%06d" % number for number in range(start, start + count)]
+
+
+class Noting:
+    """A source whose records are noted as they come."""
+
+    def __init__(self, source: Source, seen: set[bytes | None]) -> None:
+        self._source = source
+        self._seen = seen
+
+    def poll(self, records_max: int, timeout_s: float) -> Records | None:
+        records = self._source.poll(records_max, timeout_s)
+        self._seen.update(records.values if records is not None else ())
+        return records
 
 
 class TestReading:
@@ -142,6 +155,42 @@ class TestReading:
         source = bench.source(bench.group(), bench.topic())
         with pytest.raises(InvariantError):
             source.commit({0: 1})
+
+    def test_a_topic_made_anew_is_read_from_its_beginning_under_another_id(self, bench: Bench) -> None:
+        """Longer than before, so that the old offset is in it as well; what was taken of the old one commits nothing."""
+        topic, out, group = bench.topic(partitions=2), bench.topic("out", partitions=2), bench.group()
+        bench.write(topic, numbered(10), partition=0)
+        listener = Recorder()
+        source, sink = bench.source(group, topic, listener), bench.sink(group, topic)
+        old = bench.poll(source, 10)
+        sink.submit(delivery(out, old), source.membership())
+        bench.complete(sink)
+        bench.recreate(topic, 2)
+        bench.write(topic, numbered(20, 100), partition=0)
+        seen: set[bytes | None] = set()
+        new = bench.until(
+            lambda: ("member", "lost", (0, 1)) in listener.log and seen >= set(numbered(20, 100)),
+            Noting(source, seen),  # type: ignore[arg-type]
+        )
+        assert new[-1].topic_id not in (None, old[0].topic_id)
+        sink.submit(delivery(out, new[-1:]), source.membership())
+        bench.complete(sink)
+        source.close(5.0)
+        assert bench.source(group, topic).poll(100, 1.0) is None  # the commit is one of the new topic
+
+    def test_latest_is_decided_once_for_every_partition(self, bench: Bench) -> None:
+        topic, out, group = bench.topic(partitions=2), bench.topic("out", partitions=2), bench.group()
+        bench.write(topic, numbered(5), partition=1)
+        listener = Recorder()
+        source, sink = bench.source(group, topic, listener, start="latest"), bench.sink(group, topic)
+        assert bench.until(lambda: listener.held == {0, 1}, source) == []
+        bench.write(topic, numbered(5, 10), partition=0)
+        sink.submit(delivery(out, bench.poll(source, 5)), source.membership())
+        bench.complete(sink)
+        source.close(5.0)
+        bench.write(topic, numbered(7, 20), partition=1)
+        later = bench.poll(bench.source(group, topic, start="latest"), 7)
+        assert [value for records in later for value in records.values] == numbered(7, 20)
 
 
 class TestRebalancing:

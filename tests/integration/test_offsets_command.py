@@ -10,8 +10,8 @@ import pytest
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.group_offsets import KafkaOffsets
+from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.simple import KafkaWriter
-from penstock.connectors.kafka.source import KafkaSource
 from penstock.engine.cli.main import main
 from penstock.engine.clock import SystemClock
 from tests.integration.test_unreadable import Listener

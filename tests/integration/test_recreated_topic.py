@@ -8,12 +8,12 @@ from typing import Literal
 
 import pytest
 
-from penstock.connectors.kafka import topic_watch
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.reading import topic_watch
+from penstock.connectors.kafka.reading.source import KafkaSource
+from penstock.connectors.kafka.reading.starts import Recreated, Start
 from penstock.connectors.kafka.simple import KafkaWriter
-from penstock.connectors.kafka.source import KafkaSource
-from penstock.connectors.kafka.starts import Recreated, Start
 from penstock.engine.clock import SystemClock
 from penstock.schemas.errors import ConfigError
 

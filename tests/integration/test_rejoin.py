@@ -9,8 +9,8 @@ import pytest
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.simple import KafkaWriter
-from penstock.connectors.kafka.source import KafkaSource
 from penstock.engine.clock import SystemClock
 
 pytestmark = pytest.mark.kafka

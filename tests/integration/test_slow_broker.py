@@ -13,8 +13,8 @@ from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.producers import KafkaTransactionalProducer
+from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
-from penstock.connectors.kafka.source import KafkaSource
 from penstock.engine.clock import SystemClock
 from penstock.schemas.records import Outgoing
 

@@ -9,13 +9,13 @@ import pytest
 from confluent_kafka import Producer
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.connectors.kafka import doubts as kafka_doubts
-from penstock.connectors.kafka import stalls
 from penstock.connectors.kafka.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
-from penstock.connectors.kafka.doubts import UnreadablePolicy
 from penstock.connectors.kafka.group_offsets import KafkaOffsets
-from penstock.connectors.kafka.source import KafkaSource
+from penstock.connectors.kafka.reading import doubts as kafka_doubts
+from penstock.connectors.kafka.reading import stalls
+from penstock.connectors.kafka.reading.doubts import UnreadablePolicy
+from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.engine.clock import SystemClock
 from penstock.schemas.errors import ConfigError
 from penstock.schemas.records import Records
@@ -219,6 +219,7 @@ def test_an_open_transaction_shows_as_a_log_that_ends_further_than_may_be_read(
         (found,) = offsets.read(topic)
         assert (found.end, found.high) == (3, 8)
     monkeypatch.setattr(stalls, "stalled_after_s", 0.5)
+    monkeypatch.setattr(stalls, "ask_again_s", 0.2)
     source = ground.source(topic, group="waits", unreadable="stop")
     _poll(source, lambda polled: len(_offsets(polled)) >= 3)
     _poll(source, lambda _: source.reading().open_transactions == {0: 5})

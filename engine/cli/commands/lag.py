@@ -42,11 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Show the lag; raises what KafkaOffsets.read raises."""
     from penstock.connectors.kafka.group_offsets import KafkaOffsets  # late: --help needs no Kafka client
+    from penstock.connectors.kafka.permissions import require_permissions
     from penstock.engine.worker.kafka import client_config
+    from penstock.engine.worker.permissions import permissions
 
     settings = load_settings(arguments.settings)
     clock = SystemClock()
-    with closing(KafkaOffsets(client_config(settings.kafka), settings.kafka.group)) as offsets:
+    config = client_config(settings.kafka)
+    require_permissions(config, permissions(settings)["lag"])
+    with closing(KafkaOffsets(config, settings.kafka.group)) as offsets:
 
         def look() -> list[PartitionLag]:
             readings = offsets.read(settings.input.topic)

@@ -16,6 +16,7 @@ from penstock.engine.worker.process import Command, started_ahead
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.supervisor import Supervisor
 
 summary = "Run the worker(s) of a settings file until SIGTERM or Ctrl+C; then finish what is in flight, commit and leave."
@@ -59,6 +60,13 @@ def _supervise(
     from penstock.engine.worker.supervisor import Supervisor
 
     settings = load_settings(settings_path)
+    copy = copy_model(settings.model.path, run_folder)
+    if copy is None:
+        logger.warning(
+            "no room for a copy of the model in %s: a change of its folder would end the workers", run_folder
+        )
+    else:
+        logger.info("model digest %s, for all workers", copy.digest)
     metrics = SupervisorMetrics(CollectorRegistry())
     supervisor = Supervisor(
         command,

@@ -125,7 +125,7 @@ class ColumnRows:
         matrix = np.full((count, self._width), np.nan, dtype=self._dtype)
         faults: dict[int, RecordError] = {}
         with np.errstate(
-            over="ignore"
+            over="ignore", invalid="ignore"
         ):  # a double past float32 becomes an infinity, which has its own policy
             for place in plan:
                 feature = place.feature

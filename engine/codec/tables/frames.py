@@ -120,7 +120,7 @@ class RowReader:
 
     def _matrix(self, part: NDArray[Any]) -> Read:
         """Matrix rows as they are: NaN is missing, and of a category what is no code of its table is unseen."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             numbers = part if part.dtype == np.float32 else part.astype(np.float64)
             matrix = np.array(numbers, dtype=self._signature.record_dtype, order="C")
         for column, feature in enumerate(self._signature.column_features):

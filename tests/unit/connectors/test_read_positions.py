@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.connectors.kafka.read_positions import ReadHeads
+from penstock.connectors.kafka.reading.read_positions import ReadHeads
 
 records = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=30)
 

@@ -119,8 +119,8 @@ def _package(model: Any, out: Path, **options: Any) -> PackageReport:
 
 def _predict(bundle: Bundle, table: pd.DataFrame) -> Any:
     model = open_model(bundle, device="cpu", batch_rows_max=64, clock=SystemClock())
-    matrix = rows_of_table(table, bundle.signature, origin="the table").astype(bundle.signature.dtype)
-    return model.predict(matrix)
+    rows = rows_of_table(table, bundle.signature, origin="the table")
+    return model.predict(as_fed(rows, bundle.signature))
 
 
 def test_a_lightgbm_model_of_flights_is_kept_whole(tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ def test_defaults_work_and_paths_are_relative_to_the_file() -> None:
         ({"output.predictions": "in"}, "must differ"),
         ({"input.framing": "confluent"}, "needs a registry"),
         ({"kafka.client": {"group.id": "x"}}, "group.id may not be set here"),
+        (
+            {"kafka.client": {"isolation.level": "read_uncommitted"}},
+            "isolation.level is always read_committed",
+        ),
+        (
+            {"kafka.client": {"session.timeout.ms": 400_000}},
+            "session.timeout.ms is more than max.poll.interval.ms, which is 300000",
+        ),
         ({"explain.policy": "sample:2"}, "explain.policy: sample wants a share"),
         ({"model.device": "gpu"}, "model.device"),
         ({"kafka.security": {"protocol": "SASL_SSL"}}, "needs a mechanism"),

@@ -21,6 +21,7 @@ from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState
 from penstock.engine.worker.telemetry import Observer
+from penstock.schemas.reading import Reading
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Records, Rejection
 from tests.clocks import HandClock as StillClock
@@ -36,6 +37,14 @@ class HandClock(StillClock):
 
 
 nothing = Waiting(batcher=0, compute=0, delivery=0)
+
+
+class NoValues:
+    """A model without features."""
+
+    features: tuple[str, ...] = ()
+    rows = 0
+    missing = unseen = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +76,18 @@ class House:
         self.board.verified(ModelIdentity(name="m", version="1", digest="d", device="cpu"))
         self.board.set_state(WorkerState.JOINING)
         self.contact, self.member, self.ends = Known(), True, {0: 10, 1: 10}
+        self.reading = Reading()
         self.hooks = Observer(
             metrics=self.metrics, board=self.board, clock=self.clock, topic="in", ends=lambda _: self.ends,
-            report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events,
-            contact=lambda _: self.contact, member=lambda: self.member,
+            report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events, values=NoValues(),
+            contact=lambda _: self.contact, member=lambda: self.member, reading=lambda: self.reading,
         )  # fmt: skip
         self.ledger = Ledger()
+
+    def read(self, reading: Reading) -> None:
+        """The source says this of its reading."""
+        self.reading = reading
+        self.turns(1)
 
     def turns(self, seconds_: float, waiting: Waiting = nothing) -> None:
         for _ in range(round(seconds_)):
@@ -190,6 +205,23 @@ ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
     Event.PARTITION_STOPPED: (
         lambda house: (house.assign(0, 1), house.hooks.holding({1: Held(reason="all bad", stopped=True)}))[1],
         "partition 1 is stopped: all bad", logging.ERROR,
+    ),
+    Event.INPUT_UNREADABLE: (
+        lambda house: house.read(Reading(doubts={1: "offset 7 cannot be read (checksum)"})),
+        "partition 1: offset 7 cannot be read", logging.WARNING,
+    ),
+    Event.INPUT_STALLED: (
+        lambda house: house.read(Reading(stalled_s={1: 31.0})), "partition 1: records wait, .* for 31 s", logging.WARNING,
+    ),
+    Event.OPEN_TRANSACTION: (
+        lambda house: house.read(Reading(open_transactions={1: 5001})), "partition 1: 5,001 offsets wait", logging.WARNING,
+    ),
+    Event.INPUT_GOES_ON: (
+        lambda house: (house.read(Reading(stalled_s={1: 31.0})), house.read(Reading()))[1],
+        "partition 1 is read again", logging.WARNING,
+    ),
+    Event.TOPIC_RECREATED: (
+        lambda house: house.read(Reading(recreations=1)), "topic in was deleted and made anew", logging.WARNING,
     ),
     Event.DRAINING: (lambda house: house.hooks.draining(), "asked to stop", logging.INFO),
     Event.STOPPED: (lambda house: house.hooks.stopped(unfinished=0), "stopped with nothing unfinished", logging.INFO),

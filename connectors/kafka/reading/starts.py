@@ -7,8 +7,8 @@ from typing import Literal
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from penstock.connectors.kafka.errors import cause_of, consumer_error
-from penstock.connectors.kafka.offset_notes import noted_topic_id, offset_note
-from penstock.connectors.kafka.topic_watch import TopicFacts
+from penstock.connectors.kafka.reading.offset_notes import noted_topic_id, offset_note
+from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
 logger = logging.getLogger("penstock.kafka")
@@ -16,7 +16,7 @@ logger = logging.getLogger("penstock.kafka")
 Start = Literal["earliest", "latest", "error"]
 Recreated = Literal["read", "stop"]
 
-place_timeout_s = 0.2
+place_timeout_s = 0.15
 """The polling thread's patience with the coordinator, for all partitions of an assignment together."""
 place_one_first_s = 0.02
 

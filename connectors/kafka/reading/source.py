@@ -16,24 +16,24 @@ from confluent_kafka import (
 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_client
-from penstock.connectors.kafka.doubts import GivenUp, UnreadablePolicy
 from penstock.connectors.kafka.errors import cause_of, consumer_error, said
 from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
 from penstock.connectors.kafka.group_offsets import KafkaOffsets
-from penstock.connectors.kafka.offset_notes import offset_note
-from penstock.connectors.kafka.read_positions import ReadHeads
-from penstock.connectors.kafka.records import to_records
-from penstock.connectors.kafka.returns import Returns
-from penstock.connectors.kafka.stalls import StallDetector
-from penstock.connectors.kafka.starts import Recreated, Start, Starts, recreated_sentence
-from penstock.connectors.kafka.topic_watch import TopicFacts, TopicWatch
+from penstock.connectors.kafka.reading.doubts import GivenUp, UnreadablePolicy
+from penstock.connectors.kafka.reading.offset_notes import offset_note
+from penstock.connectors.kafka.reading.read_positions import ReadHeads
+from penstock.connectors.kafka.reading.records import to_records
+from penstock.connectors.kafka.reading.returns import Returns
+from penstock.connectors.kafka.reading.stalls import StallDetector
+from penstock.connectors.kafka.reading.starts import Recreated, Start, Starts, recreated_sentence
+from penstock.connectors.kafka.reading.topic_watch import TopicFacts, TopicWatch
 from penstock.schemas.errors import ConfigError, FencedError, InvariantError, PenstockError, UnavailableError
 from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.kafka")
 
-facts_timeout_s = 0.1  # the polling thread's patience with the question which topic this is
+facts_timeout_s = 0.05  # the polling thread's patience with the question which topic this is
 
 _partition = cast(Callable[[Message], int], Message.partition)
 

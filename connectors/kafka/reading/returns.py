@@ -9,9 +9,9 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.doubts import GivenUp, ReadDoubts, ReadFault, Return, UnreadablePolicy
 from penstock.connectors.kafka.errors import said
-from penstock.connectors.kafka.read_positions import ReadHeads
+from penstock.connectors.kafka.reading.doubts import GivenUp, ReadDoubts, ReadFault, Return, UnreadablePolicy
+from penstock.connectors.kafka.reading.read_positions import ReadHeads
 from penstock.schemas.records import Records, Unreadable
 
 logger = logging.getLogger("penstock.kafka")
