@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.permissions import lacks, require_permissions
+from penstock.connectors.kafka.admin.topic_settings import batch_bytes_max, read_topic_settings
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.contact import Contact, KafkaContact
-from penstock.connectors.kafka.permissions import lacks, require_permissions
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
-from penstock.connectors.kafka.topic_settings import batch_bytes_max, read_topic_settings
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import output_prefixes
 from penstock.engine.dead_letters.message import message_bytes_min

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from penstock.connectors.kafka.permissions import Permission
+from penstock.connectors.kafka.admin.permissions import Permission
 from penstock.engine.settings.model import Settings
 
 roles: Final = ("worker", "scaler", "lag", "letters", "replay")

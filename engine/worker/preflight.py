@@ -117,7 +117,7 @@ def _memory(bundle: Bundle) -> str:
 
 def check_kafka(settings: Settings, findings: Findings) -> None:
     """Topics and permissions."""
-    from penstock.connectors.kafka.admin import KafkaAdmin
+    from penstock.connectors.kafka.admin.admin import KafkaAdmin
     from penstock.engine.worker.kafka import client_config, output_limits
 
     output = settings.output

@@ -10,7 +10,7 @@ from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import Settings, load_settings
 
 if TYPE_CHECKING:
-    from penstock.connectors.kafka.permissions import Permission
+    from penstock.connectors.kafka.admin.permissions import Permission
 
 summary = (
     "The least permissions that each role needs on Kafka, as kafka-acls commands, or with --json for Terraform and the like. "

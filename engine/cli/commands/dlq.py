@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _require_permissions(settings: Settings, role: str) -> None:
-    from penstock.connectors.kafka.permissions import (
+    from penstock.connectors.kafka.admin.permissions import (
         require_permissions,
     )  # late: --help needs no Kafka client
     from penstock.engine.worker.kafka import client_config

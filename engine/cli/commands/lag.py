@@ -41,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Show the lag; raises what KafkaOffsets.read raises."""
-    from penstock.connectors.kafka.group_offsets import KafkaOffsets  # late: --help needs no Kafka client
-    from penstock.connectors.kafka.permissions import require_permissions
+    from penstock.connectors.kafka.admin.group_offsets import (
+        KafkaOffsets,  # late: --help needs no Kafka client
+    )
+    from penstock.connectors.kafka.admin.permissions import require_permissions
     from penstock.engine.worker.kafka import client_config
     from penstock.engine.worker.permissions import permissions
 

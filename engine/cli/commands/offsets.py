@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Show or reset. Raises ConfigError while the group lives, for a partition or an offset that is not there."""
-    from penstock.connectors.kafka.group_offsets import KafkaOffsets  # late: --help needs no Kafka client
+    from penstock.connectors.kafka.admin.group_offsets import (
+        KafkaOffsets,  # late: --help needs no Kafka client
+    )
     from penstock.connectors.kafka.reading.offset_reset import OffsetReset
     from penstock.engine.worker.kafka import client_config
 

@@ -43,7 +43,7 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
     """The scaler from its first reading to `stop`; `say` is told once where it listens."""
     from prometheus_client import CollectorRegistry  # late, all of them: --help needs neither Kafka nor gRPC
 
-    from penstock.connectors.kafka.group_offsets import KafkaOffsets
+    from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
     from penstock.connectors.kafka.reports import ReportReader
     from penstock.engine.scaling.collector import Collector
     from penstock.engine.scaling.keda_service import KedaService, Published
@@ -105,7 +105,7 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
 
 def _require_permissions(settings: Settings, config: "ClientConfig") -> None:
     """Raises ConfigError for a permission that is missing; a broker that is away is waited for later."""
-    from penstock.connectors.kafka.permissions import require_permissions
+    from penstock.connectors.kafka.admin.permissions import require_permissions
     from penstock.engine.worker.permissions import permissions
 
     with suppress(UnavailableError):

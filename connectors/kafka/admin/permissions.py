@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from confluent_kafka import KafkaError, TopicCollection
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # public, not re-exported
 
-from penstock.connectors.kafka.admin_session import AdminSession, absent
+from penstock.connectors.kafka.admin.session import AdminSession, absent
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.errors import translate
 from penstock.schemas.errors import ConfigError
