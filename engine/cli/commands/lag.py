@@ -86,14 +86,19 @@ def as_json(lags: Sequence[PartitionLag], settings: Settings) -> dict[str, Any]:
 def as_table(lags: Sequence[PartitionLag], settings: Settings) -> Table:
     """The lag for people, with its sum below."""
     total = sum(lag.lag_records for lag in lags)
-    table = Table(title=f"{settings.kafka.group} on {settings.input.topic}", show_footer=True)
-    table.add_column("partition", justify="right")
+    table = Table(
+        title=f"{settings.kafka.group} on {settings.input.topic}",
+        show_footer=True,
+        box=None,
+        title_justify="left",
+    )
+    table.add_column("part", justify="right")
     table.add_column("committed", justify="right")
     table.add_column("end", justify="right", footer="in all")
-    table.add_column("lag records", justify="right", footer=f"{total:,}")
-    table.add_column("lag seconds", justify="right", footer=f"{oldest_s(lags):,.1f}")
-    table.add_column("owner", overflow="fold")
+    table.add_column("lag", justify="right", footer=f"{total:,}")
+    table.add_column("seconds", justify="right", footer=f"{oldest_s(lags):,.1f}")
     table.add_column("")
+    table.add_column("owner", overflow="fold")
     for lag in lags:
         table.add_row(
             str(lag.partition),
@@ -101,8 +106,8 @@ def as_table(lags: Sequence[PartitionLag], settings: Settings) -> Table:
             str(lag.end),
             f"{lag.lag_records:,}",
             "unknown" if lag.lag_seconds is None else f"{lag.lag_seconds:,.1f}",
-            lag.owner or "-",
             str(lag.movement),
+            lag.owner or "-",
             style=_colours.get(lag.movement),
         )
     return table
