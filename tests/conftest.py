@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from penstock.connectors.embedded.cluster import free_ports
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import ConfigError, UnavailableError
 from tests import fake_cuda

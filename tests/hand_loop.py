@@ -8,10 +8,11 @@ import numpy as np
 from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
 from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.hooks import Waiting
-from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
+from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
+from penstock.engine.pipeline.pipeline import Pipeline
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.engine.ports import AssignmentListener, Delivery, Positions
-from penstock.schemas.errors import PenstockError, TooManyRejectedError, UnavailableError
+from penstock.schemas.errors import PenstockError, UnavailableError
 from penstock.schemas.records import Outgoing, Records, Rejection
 
 rows_max = 8
@@ -201,7 +202,7 @@ class Watched:
         self.waiting = Waiting(batcher=0, compute=0, delivery=0)
         self.causes: list[str] = []
         self.held: dict[int, Held] = {}
-        self.trips = False
+        self.stops: dict[int, str] = {}
 
     def turn(self, *, ledger: object, waiting: Waiting) -> None:
         self.waiting = waiting
@@ -218,9 +219,9 @@ class Watched:
     def rewound(self, *, cause: str) -> None:
         self.causes.append(cause)
 
-    def observe(self, bad: object, rejections: Sequence[Rejection]) -> None:
-        if self.trips:
-            raise TooManyRejectedError("too many")
+    def observe(self, places: object, bad: object, rejections: Sequence[Rejection]) -> Mapping[int, str]:
+        stops, self.stops = self.stops, {}
+        return stops
 
 
 class Loop:
@@ -238,7 +239,7 @@ class Loop:
             breaker=lambda: self.watched,
             watcher=self.watched,
             clock=self.clock,
-            commits_by_source=commits_by_source,
+            commits=CommitBySource() if commits_by_source else CommitInTransaction(),
             limits=PipelineLimits(**limits),  # type: ignore[arg-type]
         )
         self.pipeline.on_assigned([0, 1])

@@ -26,9 +26,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.client import ClientConfig
-from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.contracts import contract

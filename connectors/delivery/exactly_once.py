@@ -22,6 +22,9 @@ from penstock.connectors.delivery.producer_port import (
 from penstock.schemas.errors import AbortedError, ConfigError, FencedError, InvariantError, UnavailableError
 
 slice_max_s = 0.2  # the polling thread waits no longer than this in one call
+own_ghost_s = 5.0
+own_ghosts_max = 2
+"""A producer that was just renewed may be fenced by what its predecessor, thrown away in an outage, had still asked for."""
 abort_patience_s = 3.0  # for the polite end of a transaction; a new producer ends it by force
 
 
@@ -59,6 +62,8 @@ class _Slot:
     topic: int = 0  # how far PRODUCE is: place in delivery.outgoing,
     message: int = 0  # and in its messages
     commit_tried: bool = False
+    renewed_s: float | None = None  # when its producer took another one's place
+    own_ghosts: int = 0  # fenced by a predecessor, since the last delivery
     refusal: str | None = None
     reason: str = "the caller gave it up"
 
@@ -121,6 +126,7 @@ class TransactionalSink:
         self._patience_s = transaction_timeout_s / 3  # to send; then the same again to commit
         self._gone = False
         self.renewals = 0
+        self._started = False
         deadline_s = clock.monotonic_s() + start_timeout_s
         with ExitStack() as undo:
             undo.callback(self._release)
@@ -129,6 +135,7 @@ class TransactionalSink:
                     raise UnavailableError(f"transactions could not be initialised in {start_timeout_s:g} s")
             undo.pop_all()
         self.renewals = 0
+        self._started = True
 
     def has_room(self) -> bool:
         """Whether submit may be called now; moves the renewal of producers on.
@@ -333,6 +340,7 @@ class TransactionalSink:
             slot.producer = slot.make()
             self.renewals += 1
         slot.producer.initialise(timeout_s)
+        slot.renewed_s = self._clock.monotonic_s() if self._started else None
         if slot.verdict is _Verdict.OPEN:
             slot.phase = _Phase.LEARN
         else:
@@ -340,6 +348,8 @@ class TransactionalSink:
 
     def _settle(self, slot: _Slot, verdict: _Verdict) -> None:
         slot.verdict = verdict
+        if verdict is _Verdict.DELIVERED:
+            slot.own_ghosts = 0
         slot.delivery = slot.membership = None
         slot.phase = _Phase.READY
         if slot.client.suspect():
@@ -356,8 +366,10 @@ class TransactionalSink:
             slot.reason = str(fault)
         if isinstance(fault, RefusedError) and slot.refusal is None:
             slot.refusal = str(fault)
-        if isinstance(fault, FencedProducerError) and (
-            slot.phase is _Phase.RENEW or now_s - slot.began_s < self._fence_age_s
+        if (
+            isinstance(fault, FencedProducerError)
+            and (slot.phase is _Phase.RENEW or now_s - slot.began_s < self._fence_age_s)
+            and not self._fenced_by_own_ghost(slot, now_s)
         ):
             self._gone = True
             raise FencedError(
@@ -390,6 +402,15 @@ class TransactionalSink:
                     or now_s - slot.began_s >= self._patience_s
                 ):
                     self._begin_abort(slot)
+
+    @staticmethod
+    def _fenced_by_own_ghost(slot: _Slot, now_s: float) -> bool:
+        """Whether the twin may be the producer that this one has just replaced; twice, then it is somebody else."""
+        fresh = slot.renewed_s is not None and now_s - slot.renewed_s < own_ghost_s
+        if not fresh or slot.own_ghosts >= own_ghosts_max:
+            return False
+        slot.own_ghosts += 1
+        return True
 
     def _renewal_failed(self, slot: _Slot, fault: TransactionError) -> None:
         if isinstance(fault, RefusedError):

@@ -31,7 +31,7 @@ from penstock.connectors.embedded.cluster import (
 from penstock.connectors.embedded.jars import find_java, kafka_jars
 from penstock.connectors.embedded.process import KeptProcesses
 from penstock.connectors.embedded.secured import SecureFolder
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import (
     ConfigError,

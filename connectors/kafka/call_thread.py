@@ -35,9 +35,12 @@ class Aside:
         except Empty:
             return False
         self._busy = False
-        if error is not None:
+        if error is None:
+            return True
+        try:
             raise error
-        return True
+        finally:
+            del error  # or it and this frame hold each other, and with them whatever the call used
 
     @property
     def busy(self) -> bool:
@@ -53,6 +56,7 @@ class Aside:
             try:
                 call()
             except Exception as error:  # noqa: BLE001  # whatever it is, it is raised where the call was asked for
-                self._ends.put(error)
+                # Without the frames it went through: they hold the client, and one that is thrown away must be gone.
+                self._ends.put(error.with_traceback(None))
             else:
                 self._ends.put(None)

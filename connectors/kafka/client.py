@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
-from penstock.connectors.kafka.access import AccessFault, require_files, sasl_fault, tls_fault
+from penstock.connectors.kafka.admin.access import AccessFault, require_files, sasl_fault, tls_fault
 from penstock.connectors.kafka.errors import access_faults, lacks_token, refuses_client, said
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from penstock.connectors.kafka.client import ClientConfig, base_config, open_client
 from penstock.connectors.kafka.errors import cause_of, said
-from penstock.connectors.kafka.leave import leave_group
+from penstock.connectors.kafka.wire.leave_group import leave_group
 from penstock.schemas.errors import UnavailableError
 
 logger = logging.getLogger("penstock.kafka")
@@ -24,7 +24,7 @@ ask_every_s: Final = 1.0
 ask_lost_every_s: Final = 0.25  # while it does not answer: whoever waits for it wants to know soon
 ask_timeout_s: Final = 2.0
 group_every_s: Final = 10.0
-ghost_tries_max: Final = 10
+ghost_tries_max: Final = 60
 group_timeout_s: Final = 3.0
 members_shown_max: Final = 5
 

@@ -17,7 +17,7 @@ from confluent_kafka import (
 
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
 from penstock.connectors.kafka.errors import translate
-from penstock.connectors.kafka.headers import read_headers
+from penstock.connectors.kafka.reading.headers import read_headers
 from penstock.schemas.errors import UnavailableError
 
 call_s: Final = 15.0
@@ -150,6 +150,7 @@ class ReplayWriter:
     """
 
     def __init__(self, config: ClientConfig, *, group: str, letters_topic: str, topic: str) -> None:
+        self._group = group
         self._letters_topic = letters_topic
         self._topic = topic
         self._consumer = open_client(Consumer, {**consumer_config(config), "group.id": group})
@@ -169,7 +170,8 @@ class ReplayWriter:
         try:
             self._producer.init_transactions(call_s)
         except KafkaException as error:
-            raise translate(error, f"begin to put records back on {self._topic}") from error
+            doing = f"begin to put records back on {self._topic} as transactional id {self._group}"
+            raise translate(error, doing) from error
 
     def notes(self) -> Mapping[int, tuple[int, str]]:
         """Per partition of the dead-letter topic that has one: the committed offset and the note beside it."""

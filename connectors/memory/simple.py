@@ -89,7 +89,7 @@ class MemoryReader:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartitionOffsets:
-    """penstock.connectors.kafka.group_offsets.PartitionOffsets by shape."""
+    """penstock.connectors.kafka.admin.group_offsets.PartitionOffsets by shape."""
 
     partition: int
     earliest: int
@@ -104,7 +104,7 @@ class PartitionOffsets:
 
 
 class MemoryOffsets:
-    """penstock.connectors.kafka.group_offsets.KafkaOffsets by shape."""
+    """penstock.connectors.kafka.admin.group_offsets.KafkaOffsets by shape."""
 
     def __init__(self, broker: Broker, group: str) -> None:
         self._broker = broker

@@ -9,6 +9,8 @@ from rich.text import Text
 
 from penstock.engine.console.terminal import printable
 
+width_elsewhere = 10_000
+
 
 class PlainConsole(Console):
     """Every string is shown as it is: brackets and colons mean nothing, and what is not printable is written out.
@@ -19,6 +21,8 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+        if not self.is_terminal and "width" not in options:
+            self.width = width_elsewhere  # nothing wraps: what reads it has lines of any length
 
     def render_str(self, text: str, **options: Any) -> Text:
         """The text of a string, without markup."""

@@ -307,6 +307,7 @@ class _Show:
                 committed_ms=committed_ms,
                 first_s=self._first_s,
                 rate_per_s=rate,
+                boxed=self._terminal.live,
                 guarantee="read by a read_committed consumer, delivery exactly_once",
             )
         )

@@ -83,9 +83,9 @@ def settings_tree(bootstrap_servers: str, bundle: Path) -> dict[str, Any]:
 def kafka_stage(bundle: Path, folder: Path, clock: Clock, say: Callable[[str], None]) -> Iterator[Stage]:
     """A real Kafka as a child process, and `penstock run` as another."""
     from penstock.connectors.embedded.kafka import EmbeddedKafka
-    from penstock.connectors.kafka.admin import KafkaAdmin
+    from penstock.connectors.kafka.admin.admin import KafkaAdmin
+    from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
     from penstock.connectors.kafka.client import ClientConfig
-    from penstock.connectors.kafka.group_offsets import KafkaOffsets
     from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
 
     with ExitStack() as held:

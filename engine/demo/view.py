@@ -107,8 +107,9 @@ def summary(
     first_s: float,
     rate_per_s: float,
     guarantee: str,
+    boxed: bool,
 ) -> RenderableType:
-    """What the demo ends with. `committed_ms`: p50 and p99 from the record's timestamp to the commit of its results, by the
+    """What the demo ends with, in a box where a person watches. `committed_ms`: p50 and p99 from the record's timestamp to the commit of its results, by the
     worker's own histogram; `first_s`: from the first warm-up record to its result."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="grey70")
@@ -153,10 +154,8 @@ def summary(
     parts: list[RenderableType] = [table]
     if quality is not None:
         parts.append(_quality_line(quality))
-    return Panel(
-        Group(*parts),
-        title="every departure accounted for" if account.balanced else "the books do not balance",
-    )
+    title = "every departure accounted for" if account.balanced else "not every departure is accounted for"
+    return Panel(Group(*parts), title=title) if boxed else Group(Text(title), *parts)
 
 
 def _quality_line(quality: Quality) -> Text:

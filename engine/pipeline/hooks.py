@@ -1,6 +1,6 @@
 """Who looks on while the polling thread works: what it tells them, and what they may stop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,7 +75,13 @@ class PipelineHooks(Protocol):
 
 
 class Breaker(Protocol):
-    """Stops a worker that sets too much aside."""
+    """Stops a partition of which too much is set aside."""
 
-    def observe(self, bad: NDArray[np.bool_], rejections: Sequence[Rejection]) -> None:
-        """Take in the next batch. Raises TooManyRejectedError."""
+    def observe(
+        self,
+        places: Callable[[], tuple[NDArray[np.int32], NDArray[np.int64]]],
+        bad: NDArray[np.bool_],
+        rejections: Sequence[Rejection],
+    ) -> Mapping[int, str]:
+        """Take in the next batch: partition and offset of each record, which are bad, and why. The partitions to stop
+        behind this batch, each with a sentence for a person."""

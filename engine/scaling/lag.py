@@ -9,7 +9,7 @@ Start = Literal["earliest", "latest", "error"]
 
 
 class OffsetReading(Protocol):
-    """What the broker says of one partition; connectors/kafka/group_offsets.py matches it."""
+    """What the broker says of one partition; connectors/kafka/admin/group_offsets.py matches it."""
 
     @property
     def partition(self) -> int: ...

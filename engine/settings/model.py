@@ -291,17 +291,48 @@ class OutputSettings(Section):
 class DeadLetterSettings(Section):
     """When so much is bad that the fault is not the records'."""
 
-    run_max: int = Field(1000, ge=1, description="stop after this many bad records in a row")
+    run_max: int = Field(1000, ge=1, description="stop a partition after this many bad records in a row")
     share_max: float = Field(
-        0.5, gt=0, le=1, description="stop when more than this share of the last `window` records is bad"
+        0.5,
+        gt=0,
+        le=1,
+        description="stop a partition when more than this share of its last `window` records is bad",
     )
     window: int = Field(10_000, ge=100, le=10_000_000, description="records that share_max is of")
+
+
+class TrustSettings(Section):
+    """Whose bundles are served."""
+
+    keys: tuple[Path, ...] = Field(
+        (), description="PEM files with a public key or a certificate; `penstock sign` makes the signatures"
+    )
+    policy: Literal["off", "warn", "enforce"] | None = Field(
+        None, description="without a signature by one of the keys; default: enforce with keys, off without"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> "TrustSettings":
+        if self.policy in ("warn", "enforce") and not self.keys:
+            raise ValueError(f"policy {self.policy} needs keys")
+        return self
+
+    @property
+    def in_force(self) -> Literal["off", "warn", "enforce"]:
+        """The policy, with its default."""
+        return self.policy or ("enforce" if self.keys else "off")
 
 
 class ModelSettings(Section):
     """Which bundle, and where it runs."""
 
     path: Path = Field(description="folder of the bundle that `penstock package` wrote")
+    digest: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="digest of the bundle, as `penstock check` prints it: another bundle is refused; null: whatever is there at the start",
+    )
+    trust: TrustSettings = TrustSettings()
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -548,6 +579,8 @@ def _rooted(section: Any, folder: Path) -> Any:
         value = getattr(section, name)
         if isinstance(value, Path) and not value.is_absolute():
             changes[name] = folder / value
+        elif isinstance(value, tuple) and value and isinstance(value[0], Path):
+            changes[name] = tuple(folder / each for each in value)
         elif isinstance(value, BaseModel):
             changes[name] = _rooted(value, folder)
     return section.model_copy(update=changes)

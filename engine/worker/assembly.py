@@ -17,15 +17,16 @@ from penstock.engine.codec.passed_fields import PassedFields
 from penstock.engine.dead_letters.message import DeadLetterEncoder
 from penstock.engine.dead_letters.message import ModelIdentity as LetterModel
 from penstock.engine.explain.factory import make_explainer
-from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.bundle.bundle import Bundle, Trust
 from penstock.engine.models.runtime.cache import CachedModel, check_alone
 from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
 from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
 from penstock.engine.pipeline.hooks import Contact
 from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
-from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
-from penstock.engine.pipeline.rejection_limit import Breaker
+from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
+from penstock.engine.pipeline.pipeline import Pipeline
+from penstock.engine.pipeline.rejection_limit import PartitionBreakers
 from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
@@ -34,6 +35,7 @@ from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
 from penstock.engine.worker.calibration import batch_bound_s, cost_curve, rehearse
+from penstock.engine.worker.model_copy import ModelCopy
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.result_encoders import explanation_encoder, passed_fields, prediction_encoder
 from penstock.engine.worker.telemetry import Observer
@@ -108,9 +110,29 @@ def worker_name(group: str, slot: int, environ: Mapping[str, str] = os.environ) 
     return f"{group}-{environ.get('PENSTOCK_IDENTITY') or socket.gethostname()}-{slot}"
 
 
-def open_bundle(settings: Settings) -> Bundle:
-    """The bundle that the settings name. Raises ConfigError."""
-    return Bundle.load(settings.model.path)
+def open_bundle(settings: Settings, copy: ModelCopy | None = None) -> Bundle:
+    """The bundle that the settings name, or the supervisor's copy of it.
+
+    Raises ConfigError: it is none, it does not have the digest that was asked for, or `model.trust` refuses it.
+    """
+    policy = settings.model.trust.in_force
+    say = logger.warning if policy == "warn" else logger.info
+    trust = (
+        None
+        if policy == "off"
+        else Trust(keys=settings.model.trust.keys, enforce=policy == "enforce", say=say)
+    )
+    bundle = Bundle.load(copy.folder if copy else settings.model.path, trust=trust)
+    wanted = settings.model.digest
+    if wanted is not None and bundle.digest != wanted:
+        raise ConfigError(
+            f"model bundle {settings.model.path} has digest {bundle.digest}, and model.digest asks for {wanted}"
+        )
+    if copy is not None and bundle.digest != copy.digest:
+        raise ConfigError(
+            f"model bundle {settings.model.path} was exchanged while it was opened: digest {bundle.digest}, not {copy.digest}"
+        )
+    return bundle
 
 
 def make_worker(
@@ -214,10 +236,12 @@ def make_worker(
             latency_slo_s=settings.objective.latency_slo_ms / 1000,
             cost=cost_curve(rehearsed),
         ),
-        breaker=lambda: Breaker(run_max=letters.run_max, share_max=letters.share_max, window=letters.window),
+        breaker=lambda: PartitionBreakers(
+            run_max=letters.run_max, share_max=letters.share_max, window=letters.window
+        ),
         watcher=observer,
         clock=clock,
-        commits_by_source=settings.kafka.delivery == "at_least_once",
+        commits=CommitBySource() if settings.kafka.delivery == "at_least_once" else CommitInTransaction(),
         limits=PipelineLimits(drain_budget_s=settings.kafka.drain_budget_s),
     )
     return Worker(

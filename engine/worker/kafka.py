@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.permissions import lacks, require_permissions
+from penstock.connectors.kafka.admin.topic_settings import batch_bytes_max, read_topic_settings
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.contact import Contact, KafkaContact
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
-from penstock.connectors.kafka.topic_settings import batch_bytes_max, read_topic_settings
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import output_prefixes
 from penstock.engine.dead_letters.message import message_bytes_min
@@ -35,7 +36,9 @@ from penstock.engine.worker.assembly import (
     require_topics,
     worker_name,
 )
-from penstock.schemas.errors import ConfigError
+from penstock.engine.worker.model_copy import copied_model
+from penstock.engine.worker.permissions import permissions
+from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
@@ -191,7 +194,7 @@ def open_kafka_worker(
                 run_folder,
                 error.strerror,
             )
-        bundle = open_bundle(settings)
+        bundle = open_bundle(settings, copied_model(run_folder))
         let_in = run_folder / "let-in"  # a worker of this deployment has been let in by the brokers before
         link = kafka_link(settings, name=name, clock=clock, held=held, proven=let_in.exists())
         let_in.touch()
@@ -207,7 +210,22 @@ def open_kafka_worker(
             events=events,
             slot=slot,
         )
-        yield worker
+        try:
+            yield worker
+        except (ConfigError, UnavailableError) as error:
+            _name_permission(settings, error)
+            raise
+
+
+def _name_permission(settings: Settings, error: PenstockError) -> None:
+    """Raises ConfigError naming the permission that a refusal is about: the client names neither topic nor group nor id."""
+    if "permission" not in str(error):
+        return
+    wanted = permissions(settings)["worker"]
+    require_permissions(client_config(settings.kafka), wanted)
+    for each in wanted:
+        if each.resource == "transactional-id" and "transactional id" in str(error):
+            raise ConfigError(f"{error}; {lacks(each)}") from error
 
 
 def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, proven: bool = False) -> Link:
@@ -220,6 +238,8 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
         properties={"client.id": name, **settings.kafka.client},
         proven=proven,
     )
+    # Write among them: else the first bad record would find out that no dead letter may be written.
+    require_permissions(config, permissions(settings)["worker"])
     admin = KafkaAdmin(config)
     counts = admin.partition_counts(topics_of(settings))
     require_topics(counts)

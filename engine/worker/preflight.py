@@ -21,7 +21,7 @@ from penstock.engine.pipeline.batcher import rows_within_objective, share_of_obj
 from penstock.engine.pipeline.scorer import Scorer
 from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
-from penstock.engine.worker.assembly import limits_default, make_scorer, worker_name
+from penstock.engine.worker.assembly import limits_default, make_scorer, open_bundle, worker_name
 from penstock.engine.worker.calibration import Rehearsed, cost_curve, rehearse
 from penstock.schemas.errors import PenstockError
 
@@ -73,7 +73,7 @@ def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
     """Bundle, device, golden batch, warm-up, first batch, input schema and explainer."""
 
     def bundle() -> str:
-        findings.bundle = found = Bundle.load(settings.model.path)
+        findings.bundle = found = open_bundle(settings)
         return (
             f"{found.name} {found.version}, {len(found.signature.features)} features, digest {found.digest}"
         )
@@ -117,7 +117,7 @@ def _memory(bundle: Bundle) -> str:
 
 def check_kafka(settings: Settings, findings: Findings) -> None:
     """Topics and permissions."""
-    from penstock.connectors.kafka.admin import KafkaAdmin
+    from penstock.connectors.kafka.admin.admin import KafkaAdmin
     from penstock.engine.worker.kafka import client_config, output_limits
 
     output = settings.output

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from penstock.connectors.delivery.exactly_once import TransactionalSink
 from penstock.connectors.delivery.producer_port import TransactionalProducer
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig, base_config
 from penstock.connectors.kafka.producers import KafkaTransactionalProducer
 from penstock.connectors.kafka.reading.source import KafkaSource

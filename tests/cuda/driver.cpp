@@ -1,6 +1,6 @@
 // NVIDIA's driver and compiler as far as Penstock calls them, on the CPU: a GPU of compute capability 9.0 that knows the kernels
-// of tree_shap.cu. It is as unforgiving as the real one: what is begun on a stream is done when it is waited for, a thread without
-// the context is refused, addresses of the GPU are none of the CPU's, and memory is full of NaN with guards around it.
+// of tree_shap.cu. It is as unforgiving as the real one: what is begun on a stream is done when it is waited for, a thread
+// without the context is refused, addresses of the GPU are none of the CPU's, and memory is full of NaN with guards around it.
 #include <map>
 #include <set>
 #include <string>
@@ -10,15 +10,27 @@
 
 namespace {
 
-enum Status { ok = 0, invalid_value = 1, out_of_memory = 2, invalid_device = 101, invalid_image = 200, invalid_context = 201,
-              not_found = 500, illegal_address = 700, launch_failed = 719 };
+enum Status {
+  ok = 0,
+  invalid_value = 1,
+  out_of_memory = 2,
+  invalid_device = 101,
+  invalid_image = 200,
+  invalid_context = 201,
+  not_found = 500,
+  illegal_address = 700,
+  launch_failed = 719
+};
 using Address = unsigned long long;
 
 constexpr Address elsewhere = 1ull << 60;
 constexpr size_t guard_bytes = 4096;
 const char cubin[] = "machine code of the fake GPU";
 
-struct Memory { std::vector<char> bytes; size_t size; };
+struct Memory {
+  std::vector<char> bytes;
+  size_t size;
+};
 
 struct State {
   std::map<Address, Memory> memory;
@@ -72,17 +84,22 @@ bool is_page_locked(const void* pointer, size_t size) {
   return false;
 }
 
-template <class T> T argument(void** arguments, int place) {
+template <class T>
+T argument(void** arguments, int place) {
   T value;
   std::memcpy(&value, arguments[place], sizeof value);
   return value;
 }
 
-template <class T> T* pointer(void** arguments, int place) { return reinterpret_cast<T*>(at(argument<Address>(arguments, place))); }
+template <class T>
+T* pointer(void** arguments, int place) {
+  return reinterpret_cast<T*>(at(argument<Address>(arguments, place)));
+}
 
 }  // namespace
 
-#define TRY(needs_context) if (const Status status = check(__func__, needs_context)) return status
+#define TRY(needs_context) \
+  if (const Status status = check(__func__, needs_context)) return status
 
 extern "C" {
 
@@ -96,12 +113,24 @@ void fake_memory(size_t bytes) { state.memory_max = bytes; }
 void fake_backward(int backward) { state.backward = backward; }
 int fake_calls(const char* name) { return state.counts[name]; }
 int fake_held() {  // of everything that is to be given back
-  return static_cast<int>(state.memory.size() + state.page_locked.size() + state.streams.size() + state.modules.size()) + state.contexts + current;
+  return static_cast<int>(state.memory.size() + state.page_locked.size() + state.streams.size() + state.modules.size()) +
+         state.contexts + current;
 }
 
-int cuInit(unsigned) { TRY(false); return ok; }
-int cuDriverGetVersion(int* version) { TRY(false); *version = 13000; return ok; }
-int cuDeviceGetCount(int* count) { TRY(false); *count = 1; return ok; }
+int cuInit(unsigned) {
+  TRY(false);
+  return ok;
+}
+int cuDriverGetVersion(int* version) {
+  TRY(false);
+  *version = 13000;
+  return ok;
+}
+int cuDeviceGetCount(int* count) {
+  TRY(false);
+  *count = 1;
+  return ok;
+}
 int cuDeviceGet(int* device, int index) {
   TRY(false);
   *device = 40 + index;
@@ -223,21 +252,27 @@ int cuMemFreeHost(void* pointer) {
 int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t size, void* stream) {
   TRY(true);
   if (!state.streams.count(stream) || !at(to, size)) return invalid_value;
-  state.begun.push_back([=] { std::memcpy(at(to, size), from, size); return ok; });
+  state.begun.push_back([=] {
+    std::memcpy(at(to, size), from, size);
+    return ok;
+  });
   return ok;
 }
 int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t size, void* stream) {
   TRY(true);
   if (!state.streams.count(stream) || !at(from, size) || !is_page_locked(to, size)) return invalid_value;
-  state.begun.push_back([=] { std::memcpy(to, at(from, size), size); return ok; });
+  state.begun.push_back([=] {
+    std::memcpy(to, at(from, size), size);
+    return ok;
+  });
   return ok;
 }
 
 int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
                    unsigned block_z, unsigned shared_bytes, void* stream, void** arguments, void** extra) {
   TRY(true);
-  if (!state.streams.count(stream) || extra || grid_z != 1 || block_z != 1 || !grid_x || !grid_y || grid_y > 65535 || !block_x || !block_y ||
-      block_x * block_y > 1024)
+  if (!state.streams.count(stream) || extra || grid_z != 1 || block_z != 1 || !grid_x || !grid_y || grid_y > 65535 || !block_x ||
+      !block_y || block_x * block_y > 1024)
     return invalid_value;
   std::function<void()> kernel;
   if (function == reinterpret_cast<void*>(add_parts)) {
@@ -271,12 +306,18 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
 }
 
 int cuGetErrorString(int status, const char** text) {
-  *text = status == out_of_memory ? "out of memory" : status == illegal_address ? "an illegal memory access was encountered" : nullptr;
+  *text = status == out_of_memory     ? "out of memory"
+          : status == illegal_address ? "an illegal memory access was encountered"
+                                      : nullptr;
   return *text ? ok : invalid_value;
 }
 
 // The compiler.
-int nvrtcVersion(int* major, int* minor) { *major = 13; *minor = 0; return ok; }
+int nvrtcVersion(int* major, int* minor) {
+  *major = 13;
+  *minor = 0;
+  return ok;
+}
 int nvrtcCreateProgram(void** program, const char* source, const char*, int headers, const char* const*, const char* const*) {
   compiled = source;
   said.clear();
@@ -293,11 +334,27 @@ int nvrtcCompileProgram(void*, int count, const char* const* options) {
   }
   return failure("nvrtcCompileProgram");
 }
-int nvrtcGetProgramLogSize(void*, size_t* size) { *size = said.size() + 1; return ok; }
-int nvrtcGetProgramLog(void*, char* text) { std::memcpy(text, said.c_str(), said.size() + 1); return ok; }
-int nvrtcGetCUBINSize(void*, size_t* size) { *size = sizeof cubin; return ok; }
-int nvrtcGetCUBIN(void*, char* image) { std::memcpy(image, cubin, sizeof cubin); return ok; }
-int nvrtcDestroyProgram(void** program) { *program = nullptr; --state.counts["programs"]; return ok; }
+int nvrtcGetProgramLogSize(void*, size_t* size) {
+  *size = said.size() + 1;
+  return ok;
+}
+int nvrtcGetProgramLog(void*, char* text) {
+  std::memcpy(text, said.c_str(), said.size() + 1);
+  return ok;
+}
+int nvrtcGetCUBINSize(void*, size_t* size) {
+  *size = sizeof cubin;
+  return ok;
+}
+int nvrtcGetCUBIN(void*, char* image) {
+  std::memcpy(image, cubin, sizeof cubin);
+  return ok;
+}
+int nvrtcDestroyProgram(void** program) {
+  *program = nullptr;
+  --state.counts["programs"];
+  return ok;
+}
 const char* nvrtcGetErrorString(int status) { return status == 6 ? "NVRTC_ERROR_COMPILATION" : "NVRTC_ERROR"; }
 
 }  // extern "C"

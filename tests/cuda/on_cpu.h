@@ -17,13 +17,24 @@
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
 
-struct Place { unsigned x, y; };
+struct Place {
+  unsigned x, y;
+};
 static Place threadIdx, blockIdx, blockDim;
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(16) int4 { int x, y, z, w; };
-struct alignas(8) ushort4 { uint16_t x, y, z, w; };
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+struct alignas(8) ushort4 {
+  uint16_t x, y, z, w;
+};
 
-template <class T> inline T __ldg(const T* address) { return *address; }
+template <class T>
+inline T __ldg(const T* address) {
+  return *address;
+}
 inline int min(int a, int b) { return a < b ? a : b; }
 inline float __int_as_float(uint32_t bits) {
   float value;
@@ -84,7 +95,8 @@ inline const char* block(const std::function<void()>& kernel, size_t shared_byte
   return nullptr;
 }
 
-inline const char* grid(Place blocks, Place block_threads, size_t shared_bytes, bool backward, const std::function<void()>& kernel) {
+inline const char* grid(Place blocks, Place block_threads, size_t shared_bytes, bool backward,
+                        const std::function<void()>& kernel) {
   blockDim = block_threads;
   for (blockIdx.y = 0; blockIdx.y < blocks.y; ++blockIdx.y)
     for (blockIdx.x = 0; blockIdx.x < blocks.x; ++blockIdx.x)

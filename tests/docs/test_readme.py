@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.engine.cli.main import commands as all_commands
 from penstock.engine.settings.model import parse_settings

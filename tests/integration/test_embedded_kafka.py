@@ -16,9 +16,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from penstock.connectors.embedded.cluster import free_ports
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, producer_config
-from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.schemas.errors import ConfigError, InvariantError
 
 pytestmark = pytest.mark.kafka

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.client import ClientConfig
-from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.simple import KafkaWriter
 from penstock.engine.cli.main import main
 from tests.bundles import write_stump

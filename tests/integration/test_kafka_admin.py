@@ -22,9 +22,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 )
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.client import ClientConfig, base_config
-from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.schemas.errors import ConfigError, UnavailableError
 
 pytestmark = pytest.mark.kafka

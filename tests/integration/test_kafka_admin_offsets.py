@@ -6,9 +6,9 @@ from contextlib import closing
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets, PartitionOffsets
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, producer_config
-from penstock.connectors.kafka.group_offsets import KafkaOffsets, PartitionOffsets
 from penstock.schemas.errors import ConfigError
 
 pytestmark = pytest.mark.kafka

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.client import ClientConfig
-from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.simple import KafkaWriter
 from penstock.engine.cli.main import main

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import topic_watch
 from penstock.connectors.kafka.reading.source import KafkaSource

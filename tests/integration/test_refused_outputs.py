@@ -11,13 +11,13 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from penstock.connectors.kafka.client import ClientConfig
-from penstock.connectors.kafka.simple import KafkaReader
-from penstock.connectors.kafka.topic_settings import (
+from penstock.connectors.kafka.admin.topic_settings import (
     broker_message_bytes_max,
     envelope_bytes,
     read_topic_settings,
 )
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.simple import KafkaReader
 from penstock.engine.cli.main import main
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.contracts import contract

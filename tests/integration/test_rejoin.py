@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.simple import KafkaWriter

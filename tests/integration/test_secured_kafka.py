@@ -15,8 +15,8 @@ import pytest
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.embedded.secured import SecureFolder
-from penstock.connectors.kafka.access import certificate_end
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.access import certificate_end
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
@@ -179,7 +179,7 @@ def test_a_deployment_that_was_let_in_waits_where_tls_refuses_it(secured: Secure
 def test_a_wrong_certificate_of_the_broker_has_its_own_sentence(
     secured: Secured, stem: str, addresses: tuple[str, ...], days: int, sentence: str
 ) -> None:
-    from penstock.connectors.kafka.access import tls_fault
+    from penstock.connectors.kafka.admin.access import tls_fault
 
     folder = SecureFolder(secured.folder)
     folder.issue(stem, common_name="broker", addresses=addresses, valid_days=days)

@@ -10,7 +10,7 @@ import pytest
 
 from penstock.connectors.delivery.producer_port import UnfinishedError
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.producers import KafkaTransactionalProducer
 from penstock.connectors.kafka.reading.source import KafkaSource

@@ -9,9 +9,9 @@ import pytest
 from confluent_kafka import Producer
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.client import ClientConfig
-from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.reading import doubts as kafka_doubts
 from penstock.connectors.kafka.reading import stalls
 from penstock.connectors.kafka.reading.doubts import UnreadablePolicy

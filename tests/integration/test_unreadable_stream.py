@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from tests.bundles import write_stump
 from tests.stream import Seen, Stream, event, event_schema, partitions
 

@@ -10,8 +10,9 @@ from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
 from penstock.engine.pipeline.compute import Held
 from penstock.engine.pipeline.hooks import Waiting
 from penstock.engine.pipeline.ledger import Ledger
-from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
-from penstock.engine.pipeline.rejection_limit import Breaker
+from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
+from penstock.engine.pipeline.pipeline import Pipeline
+from penstock.engine.pipeline.rejection_limit import PartitionBreakers
 from penstock.engine.ports import AssignmentListener, Sink
 from penstock.schemas.errors import FencedError, UnavailableError
 from tests.simulation.stages import kinds, make_scorer, read_place
@@ -117,10 +118,10 @@ class Worker:
             batcher=Batcher(
                 rows_max=rows_max, latency_slo_s=0.05, cost=CostCurve([(1, 0.001), (rows_max, 0.004)])
             ),
-            breaker=lambda: Breaker(run_max=10_000, share_max=1.0, window=10_000),
+            breaker=lambda: PartitionBreakers(run_max=10_000, share_max=1.0, window=10_000),
             watcher=PipelineHooks(world),
             clock=world.clock,
-            commits_by_source=world.mode == "at_least_once",
+            commits=CommitBySource() if world.mode == "at_least_once" else CommitInTransaction(),
             limits=PipelineLimits(
                 drain_budget_s=5.0, delivery_records_max=delivery_rows_max, beside_records_min=1
             ),

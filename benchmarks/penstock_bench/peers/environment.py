@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.embedded.process import KeptProcesses
-from penstock.connectors.kafka.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.simple import KafkaWriter
 from penstock.engine.clock import Clock

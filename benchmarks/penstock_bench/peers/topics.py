@@ -7,7 +7,7 @@ import numpy as np
 from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, not re-exported
 
-from penstock.connectors.kafka.admin_session import AdminSession
+from penstock.connectors.kafka.admin.session import AdminSession
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.simple import KafkaReader
 from penstock.engine.clock import Clock

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from confluent_kafka import Message
 
-from penstock.connectors.kafka.headers import HeaderReader
+from penstock.connectors.kafka.reading.headers import HeaderReader
 from penstock.schemas.records import Records
 
 

@@ -15,10 +15,10 @@ from confluent_kafka import (
 )
 
 from penstock.connectors.delivery.producer_port import Clock
+from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_client
 from penstock.connectors.kafka.errors import cause_of, consumer_error, said
 from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
-from penstock.connectors.kafka.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.reading.doubts import GivenUp, UnreadablePolicy
 from penstock.connectors.kafka.reading.offset_notes import offset_note
 from penstock.connectors.kafka.reading.read_positions import ReadHeads

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from penstock.connectors.delivery.producer_port import Clock
+from penstock.connectors.kafka.admin.group_offsets import PartitionOffsets
 from penstock.connectors.kafka.call_thread import Aside
-from penstock.connectors.kafka.group_offsets import PartitionOffsets
 from penstock.schemas.errors import PenstockError
 
 logger = logging.getLogger("penstock.kafka")

@@ -8,7 +8,7 @@ from typing import Final
 from confluent_kafka import KafkaError, TopicCollection
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.admin_session import AdminSession, absent
+from penstock.connectors.kafka.admin.session import AdminSession, absent
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import PenstockError
 

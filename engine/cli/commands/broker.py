@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     Raises UnavailableError when the last node has ended, ConfigError for a topic that is none.
     """
     from penstock.connectors.embedded.kafka import EmbeddedKafka  # late: --help needs no Kafka client
-    from penstock.connectors.kafka.admin import KafkaAdmin
+    from penstock.connectors.kafka.admin.admin import KafkaAdmin
     from penstock.connectors.kafka.client import ClientConfig
 
     topics = _topics(arguments.topic)

@@ -66,7 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """List, show or replay; raises what penstock.engine.dead_letters.replay raises."""
     settings = load_settings(arguments.settings)
+    _require_permissions(settings, "replay" if arguments.action == "replay" else "letters")
     return _actions[arguments.action](arguments, settings, terminal)
+
+
+def _require_permissions(settings: Settings, role: str) -> None:
+    from penstock.connectors.kafka.admin.permissions import (
+        require_permissions,
+    )  # late: --help needs no Kafka client
+    from penstock.engine.worker.kafka import client_config
+    from penstock.engine.worker.permissions import permissions
+
+    require_permissions(client_config(settings.kafka), permissions(settings)[role])
 
 
 def parse_since(text: str, now_ms: int) -> int:

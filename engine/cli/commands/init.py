@@ -10,7 +10,7 @@ from penstock.engine.console.terminal import Terminal
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from penstock.connectors.kafka.admin import KafkaAdmin
+    from penstock.connectors.kafka.admin.admin import KafkaAdmin
 
 summary = "Write a commented penstock.yaml for a bundle and a topic; with --create-topics the topics as well."
 example = "penstock init models/fraud --bootstrap-servers localhost:9092 --topic transactions --create-topics"
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         raise ConfigError(f"cannot write {out}: {error.strerror}") from error
     terminal.say(f"wrote {out}")
     if arguments.create_topics:
-        from penstock.connectors.kafka.admin import KafkaAdmin
+        from penstock.connectors.kafka.admin.admin import KafkaAdmin
         from penstock.engine.worker.kafka import client_config
 
         settings = load_settings(out)  # with what the environment overrides, as the worker will

@@ -41,12 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Show the lag; raises what KafkaOffsets.read raises."""
-    from penstock.connectors.kafka.group_offsets import KafkaOffsets  # late: --help needs no Kafka client
+    from penstock.connectors.kafka.admin.group_offsets import (
+        KafkaOffsets,  # late: --help needs no Kafka client
+    )
+    from penstock.connectors.kafka.admin.permissions import require_permissions
     from penstock.engine.worker.kafka import client_config
+    from penstock.engine.worker.permissions import permissions
 
     settings = load_settings(arguments.settings)
     clock = SystemClock()
-    with closing(KafkaOffsets(client_config(settings.kafka), settings.kafka.group)) as offsets:
+    config = client_config(settings.kafka)
+    require_permissions(config, permissions(settings)["lag"])
+    with closing(KafkaOffsets(config, settings.kafka.group)) as offsets:
 
         def look() -> list[PartitionLag]:
             readings = offsets.read(settings.input.topic)
@@ -80,14 +86,19 @@ def as_json(lags: Sequence[PartitionLag], settings: Settings) -> dict[str, Any]:
 def as_table(lags: Sequence[PartitionLag], settings: Settings) -> Table:
     """The lag for people, with its sum below."""
     total = sum(lag.lag_records for lag in lags)
-    table = Table(title=f"{settings.kafka.group} on {settings.input.topic}", show_footer=True)
-    table.add_column("partition", justify="right")
+    table = Table(
+        title=f"{settings.kafka.group} on {settings.input.topic}",
+        show_footer=True,
+        box=None,
+        title_justify="left",
+    )
+    table.add_column("part", justify="right")
     table.add_column("committed", justify="right")
     table.add_column("end", justify="right", footer="in all")
-    table.add_column("lag records", justify="right", footer=f"{total:,}")
-    table.add_column("lag seconds", justify="right", footer=f"{oldest_s(lags):,.1f}")
-    table.add_column("owner", overflow="fold")
+    table.add_column("lag", justify="right", footer=f"{total:,}")
+    table.add_column("seconds", justify="right", footer=f"{oldest_s(lags):,.1f}")
     table.add_column("")
+    table.add_column("owner", overflow="fold")
     for lag in lags:
         table.add_row(
             str(lag.partition),
@@ -95,8 +106,8 @@ def as_table(lags: Sequence[PartitionLag], settings: Settings) -> Table:
             str(lag.end),
             f"{lag.lag_records:,}",
             "unknown" if lag.lag_seconds is None else f"{lag.lag_seconds:,.1f}",
-            lag.owner or "-",
             str(lag.movement),
+            lag.owner or "-",
             style=_colours.get(lag.movement),
         )
     return table

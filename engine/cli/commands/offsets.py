@@ -14,7 +14,7 @@ from penstock.engine.settings.model import Settings, load_settings
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from penstock.connectors.kafka.offset_reset import OffsetReset
+    from penstock.connectors.kafka.reading.offset_reset import OffsetReset
 
 summary = "the group's committed offsets: show them, or set them while no worker runs"
 example = """penstock offsets show penstock.yaml
@@ -50,8 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Show or reset. Raises ConfigError while the group lives, for a partition or an offset that is not there."""
-    from penstock.connectors.kafka.group_offsets import KafkaOffsets  # late: --help needs no Kafka client
-    from penstock.connectors.kafka.offset_reset import OffsetReset
+    from penstock.connectors.kafka.admin.group_offsets import (
+        KafkaOffsets,  # late: --help needs no Kafka client
+    )
+    from penstock.connectors.kafka.reading.offset_reset import OffsetReset
     from penstock.engine.worker.kafka import client_config
 
     settings = load_settings(arguments.settings)

@@ -110,7 +110,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEVICE",
         help="with --optimize: where the variants are run and timed, cpu or cuda:INDEX (default cpu)",
     )
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help="sign the bundle with this private key, as `penstock sign` does",
+    )
+    parser.add_argument(
+        "--key-password-file", type=Path, metavar="FILE", help="holds the password of the key"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def read_password(file: Path | None) -> str | None:
+    """What is in a file, without one line end; None without a file. Raises ConfigError."""
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the password in {file}") from error
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -140,6 +159,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         optimize_within=within if arguments.optimize else None,
         optimize_on=arguments.device or "cpu",
     )
+    if arguments.sign is not None:
+        Bundle.sign(arguments.out, key=arguments.sign, password=read_password(arguments.key_password_file))
     for fact, value in _facts(report).items():
         terminal.say(f"{fact:<20}{value}")
     for note in report.notes:

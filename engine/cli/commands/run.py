@@ -56,9 +56,17 @@ def _supervise(
     from penstock.engine.settings.model import load_settings
     from penstock.engine.telemetry.http_server import HttpServer, SupervisorView
     from penstock.engine.telemetry.metrics import SupervisorMetrics
+    from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.supervisor import Supervisor
 
     settings = load_settings(settings_path)
+    copy = copy_model(settings.model.path, run_folder)
+    if copy is None:
+        logger.warning(
+            "no room for a copy of the model in %s: a change of its folder would end the workers", run_folder
+        )
+    else:
+        logger.info("model digest %s, for all workers", copy.digest)
     metrics = SupervisorMetrics(CollectorRegistry())
     supervisor = Supervisor(
         command,

@@ -4,7 +4,7 @@ import argparse
 import signal
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,10 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import ScalingSettings, Settings, load_settings
+from penstock.schemas.errors import UnavailableError
 
 if TYPE_CHECKING:
+    from penstock.connectors.kafka.client import ClientConfig
     from penstock.engine.scaling.keda_service import TlsFiles
 
 summary = "the scaler: answers KEDA's external-push calls, serves metrics and the reasons for its number"
@@ -41,7 +43,7 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
     """The scaler from its first reading to `stop`; `say` is told once where it listens."""
     from prometheus_client import CollectorRegistry  # late, all of them: --help needs neither Kafka nor gRPC
 
-    from penstock.connectors.kafka.group_offsets import KafkaOffsets
+    from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
     from penstock.connectors.kafka.reports import ReportReader
     from penstock.engine.scaling.collector import Collector
     from penstock.engine.scaling.keda_service import KedaService, Published
@@ -54,6 +56,7 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
 
     clock, scaling, group = SystemClock(), settings.scaling, settings.kafka.group
     config = client_config(settings.kafka)
+    _require_permissions(settings, config)
     with ExitStack() as stack:
         offsets = stack.enter_context(closing(KafkaOffsets(config, group)))
         read_reports: Callable[[], Iterable[bytes | None]] = tuple
@@ -98,6 +101,15 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
             f"metrics and status at http://{settings.http.host}:{http.port}"
         )
         loop.run(stop)
+
+
+def _require_permissions(settings: Settings, config: "ClientConfig") -> None:
+    """Raises ConfigError for a permission that is missing; a broker that is away is waited for later."""
+    from penstock.connectors.kafka.admin.permissions import require_permissions
+    from penstock.engine.worker.permissions import permissions
+
+    with suppress(UnavailableError):
+        require_permissions(config, permissions(settings)["scaler"])
 
 
 def _tls_files(scaling: ScalingSettings) -> "TlsFiles | None":

@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from penstock.engine.features.signature import Signature
 from penstock.engine.models.bundle.arrays import from_npy, to_npy
 from penstock.engine.models.bundle.graph_checks import model_bytes_max, parse_model
 from penstock.engine.models.bundle.manifest import Labels, Manifest, ModelOutput, json_object
+from penstock.engine.models.bundle.signatures import require_signature, sign_files, signature_name
 from penstock.schemas.errors import ConfigError
 
 manifest_name = "manifest.json"
@@ -29,9 +30,32 @@ _bytes_max: Mapping[str, int] = {
     "golden_labels.npy": 1 << 20,
     "background.npy": 1 << 30,
     "input.avsc": 1 << 20,
+    signature_name: 4 << 20,
 }
 """Every file that a bundle may hold, and how long it may be."""
 _needed = frozenset({manifest_name, "model.onnx", "golden_rows.npy", "golden_outputs.npy"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Trust:
+    """Whose signatures are believed, and what happens without one of them."""
+
+    keys: Sequence[Path]
+    """PEM files with a public key or a certificate."""
+    enforce: bool
+    say: Callable[[str], None]
+    """Told who signed, or without `enforce` that nobody did."""
+
+    def check(self, files: Mapping[str, bytes]) -> None:
+        """Raises ConfigError where `enforce` and none of the keys signed exactly these files."""
+        try:
+            signer = require_signature(files, self.keys)
+        except ConfigError as error:
+            if self.enforce:
+                raise
+            self.say(f"the model bundle is served all the same (model.trust.policy is warn): {error}")
+        else:
+            self.say(f"the model bundle is signed by {signer}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -62,13 +86,37 @@ class Bundle:
         return f"<Bundle {self.name} {self.version}: {parts}, digest {self.digest[:12]}>"
 
     @staticmethod
-    def load(path: Path | str) -> "Bundle":
-        """Read and verify the folder. Raises ConfigError with one sentence for anything that is not as it should be."""
+    def load(path: Path | str, *, trust: Trust | None = None) -> "Bundle":
+        """Read and verify the folder, and with `trust` who signed it.
+
+        Raises ConfigError with one sentence for anything that is not as it should be.
+        """
         folder = Path(path)
         try:
-            return _verified(_read_folder(folder))
+            files = _read_folder(folder)
+            if trust is not None:
+                trust.check(files)
+            return _verified(files)
         except ConfigError as error:
             raise ConfigError(f"model bundle {folder}: {error}") from error
+
+    @staticmethod
+    def sign(path: Path | str, *, key: Path, password: str | None = None) -> None:
+        """Verify the folder and write model.sig beside its files, by a private key in PEM form. Raises ConfigError."""
+        folder = Path(path)
+        try:
+            files = _read_folder(folder)
+            name = _verified(files).name
+            signature = sign_files(files, name=name, key=key, password=password)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as work:
+                fresh = Path(work, signature_name)
+                _write_durably(fresh, signature)
+                fresh.chmod(0o644)
+                fresh.replace(folder / signature_name)
+        except ConfigError as error:
+            raise ConfigError(f"model bundle {folder}: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"cannot write {folder / signature_name}: {error.strerror}") from error
 
     @staticmethod
     def write(
@@ -209,7 +257,7 @@ def _files(
 
 def _verified(files: Mapping[str, bytes]) -> Bundle:
     """The bundle in these files, every one checked against the manifest and the manifest against itself."""
-    rest = {name: data for name, data in files.items() if name != manifest_name}
+    rest = {name: data for name, data in files.items() if name not in (manifest_name, signature_name)}
     manifest = Manifest.from_bytes(files[manifest_name], rest)
     parse_model(files["model.onnx"])
     background = schema = None

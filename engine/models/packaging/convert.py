@@ -353,14 +353,14 @@ def _plain(answers: Any, rows: int) -> NDArray[np.float64]:
 
 
 def _skops_file(data: bytes, wishes: PackageOptions) -> Converted:
-    from penstock.engine.models.packaging.skops_files import load_skops
+    from penstock.engine.models.packaging.sklearn.skops_files import load_skops
 
     return _sklearn(load_skops(data, trusted=wishes.trusted), wishes)
 
 
 def _sklearn(model: Any, wishes: PackageOptions) -> Converted:
     try:
-        from penstock.engine.models.packaging.sklearn import convert_sklearn_model
+        from penstock.engine.models.packaging.sklearn.convert import convert_sklearn_model
     except ImportError as error:
         raise ConfigError(_missing_library("scikit-learn and skl2onnx")) from error
     return convert_sklearn_model(model, wishes)

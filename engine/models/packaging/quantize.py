@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from penstock.engine.models.runtime.errors import runtime_reason
+from penstock.engine.models.runtime.onnx_runtime import runtime_reason
 from penstock.schemas.errors import ConfigError
 
 _products = ("MatMul", "Gemm")

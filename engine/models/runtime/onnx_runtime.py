@@ -1,14 +1,21 @@
 """ONNX Runtime, imported here and nowhere else, when it is first needed."""
 
+import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
-from typing import Any
+from typing import Any, Final
 
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
 distributions = ("onnxruntime", "onnxruntime-gpu")
 """What installs the one import name `onnxruntime`: on CPUs, and on NVIDIA GPUs and CPUs."""
+
+reason_characters_max: Final = 300
+_head_characters: Final = 120
+
+_prefix = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_place = re.compile(r"(?:[A-Za-z]:)?[^\s:]*\.(?:cc|h|cpp|cu|cuh|hpp):\d+\s+")
 
 
 @cache
@@ -36,6 +43,35 @@ def runtime_errors() -> tuple[type[Exception], ...]:
     errors = vars(onnx_runtime().capi.onnxruntime_pybind11_state).values()
     found = (kind for kind in errors if isinstance(kind, type) and issubclass(kind, Exception))
     return (*found, RuntimeError, ValueError)
+
+
+def runtime_reason(error: Exception) -> str:
+    """The error's reason on one line of at most 300 characters; where that is too short for it, its middle is left out.
+
+    The texts quote the C++ file and the signature of the function that failed, which often is longer than the reason.
+    """
+    text = " ".join(_prefix.sub("", str(error).strip()).split())
+    while found := _place.search(text):
+        text = text[: found.start()] + text[_after_signature(text, found.end()) :]
+    text = " ".join(text.split())
+    if len(text) <= reason_characters_max:
+        return text or type(error).__name__
+    tail = reason_characters_max - _head_characters - len(" ... ")
+    return f"{text[:_head_characters]} ... {text[-tail:]}"
+
+
+def _after_signature(text: str, begin: int) -> int:
+    """Where the C++ signature that begins here ends; `begin` when there is none."""
+    opening = text.find("(", begin)
+    if opening < 0 or not re.search(r"[\w>~\]]$|operator\S*$", text[begin:opening]):
+        return begin
+    depth = 0
+    for at in range(opening, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[at], 0)
+        if depth == 0:
+            rest = re.match(r"(?: const)?(?: noexcept)?(?: \[with [^\]]*\])?\s*", text[at + 1 :])
+            return at + 1 + (rest.end() if rest else 0)
+    return begin
 
 
 def _installed(name: str) -> bool:

@@ -13,10 +13,9 @@ from penstock.engine.features.signature import Signature
 from penstock.engine.gpu.device import Device, cuda_devices, parse_device
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
 from penstock.engine.models.bundle.run_options import Optimization
-from penstock.engine.models.runtime.errors import runtime_reason
 from penstock.engine.models.runtime.feeds import feed_of
 from penstock.engine.models.runtime.graph_io import Wiring, fixed_rows, row_shape
-from penstock.engine.models.runtime.onnx_runtime import onnx_runtime, runtime_errors
+from penstock.engine.models.runtime.onnx_runtime import onnx_runtime, runtime_errors, runtime_reason
 from penstock.engine.models.runtime.timing import bucket_of
 from penstock.engine.ports import Predictions
 from penstock.schemas.errors import ConfigError, InvariantError, ModelError

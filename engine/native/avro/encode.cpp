@@ -113,17 +113,16 @@ void choose(const double* values, int64_t kept, std::vector<int32_t>& order, std
   for (size_t f = 0; f < magnitudes.size(); ++f)
     magnitudes[f] = std::isnan(values[f]) ? std::numeric_limits<double>::infinity() : std::fabs(values[f]);
   std::iota(order.begin(), order.end(), 0);
-  std::partial_sort(order.begin(), order.begin() + kept, order.end(), [&](int32_t a, int32_t b) {
-    return magnitudes[a] != magnitudes[b] ? magnitudes[a] > magnitudes[b] : a < b;
-  });
+  std::partial_sort(order.begin(), order.begin() + kept, order.end(),
+                    [&](int32_t a, int32_t b) { return magnitudes[a] != magnitudes[b] ? magnitudes[a] > magnitudes[b] : a < b; });
 }
 
 }  // namespace
 
 Messages encode_predictions(const PredictionPieces& pieces, Sources sources, const std::vector<Output>& outputs,
                             const int64_t* labels, int64_t predicted_at_ms) {
-  size_t bytes_max = pieces.before_source.size() + pieces.model.size() + longest(pieces.labels) + pieces.classes.size() +
-                     12 * long_bytes_max;
+  size_t bytes_max =
+      pieces.before_source.size() + pieces.model.size() + longest(pieces.labels) + pieces.classes.size() + 12 * long_bytes_max;
   for (size_t k = 0; k < outputs.size(); ++k)
     bytes_max += pieces.outputs[k].size() + 2 * long_bytes_max + 8 * static_cast<size_t>(outputs[k].width);
   Writer out(sources.count, bytes_max);
@@ -171,7 +170,8 @@ Messages encode_explanations(const ExplanationPieces& pieces, Sources sources, c
   size_t bytes_max = pieces.before_source.size() + pieces.model_method_background.size() + pieces.space.size() +
                      longest(pieces.classes) + 11 * long_bytes_max + 32;
   // a feature's name and attribution, its value with the branch, and the value again as number and text
-  for (int64_t f = 0; f < features; ++f) bytes_max += pieces.features[f].size() + 8 + 2 * (2 + std::max<size_t>(8, longest(pieces.tables[f])));
+  for (int64_t f = 0; f < features; ++f)
+    bytes_max += pieces.features[f].size() + 8 + 2 * (2 + std::max<size_t>(8, longest(pieces.tables[f])));
   Writer out(sources.count, bytes_max);
   std::vector<int32_t> order(features);
   std::iota(order.begin(), order.end(), 0);

@@ -35,11 +35,11 @@ struct Sources {
 };
 
 struct PredictionPieces {
-  std::string before_source;              // framing, cluster, topic
-  std::string model;                      // the topic's id, which ends the source; name, version, digest
-  std::vector<std::string> outputs;       // map key of each output
-  std::vector<std::string> labels;        // encoded class names
-  std::string classes;                    // all of them, as an array
+  std::string before_source;         // framing, cluster, topic
+  std::string model;                 // the topic's id, which ends the source; name, version, digest
+  std::vector<std::string> outputs;  // map key of each output
+  std::vector<std::string> labels;   // encoded class names
+  std::string classes;               // all of them, as an array
 };
 
 struct Output {
@@ -53,10 +53,10 @@ Messages encode_predictions(const PredictionPieces& pieces, Sources sources, con
 
 struct ExplanationPieces {
   std::string before_source;
-  std::string model_method_background;    // the topic's id before them, and all that stands before the output's index: its name too
-  std::vector<std::string> classes;       // encoded names of what an output's index stands for; empty: no classes
+  std::string model_method_background;  // the topic's id before them, and all that stands before the output's index: its name too
+  std::vector<std::string> classes;     // encoded names of what an output's index stands for; empty: no classes
   std::string space;
-  std::vector<std::string> features;      // encoded names
+  std::vector<std::string> features;             // encoded names
   std::vector<std::vector<std::string>> tables;  // encoded category names by feature; empty: a number
 };
 

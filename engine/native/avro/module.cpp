@@ -38,7 +38,8 @@ Program make_program(const std::vector<NodeTuple>& nodes, const std::vector<std:
   Program program;
   for (const auto& [kind, column, size, table, first_child, child_count, first_default, default_count] : nodes) {
     require(kind >= 0 && kind <= static_cast<int>(Kind::skip), "Avro program: unknown kind");
-    program.nodes.push_back({static_cast<Kind>(kind), column, size, table, first_child, child_count, first_default, default_count});
+    program.nodes.push_back(
+        {static_cast<Kind>(kind), column, size, table, first_child, child_count, first_default, default_count});
   }
   for (const auto& [column, value] : defaults) program.defaults.push_back({column, value});
   for (const auto& table : tables) {
@@ -144,103 +145,121 @@ NB_MODULE(_avro, m) {
   m.def("alike", &alike, "payloads"_a, "header_bytes"_a, "bytes_max"_a);
 
   nb::class_<Program>(m, "Program")
-      .def("__init__",
-           [](Program* self, const std::vector<NodeTuple>& nodes, const std::vector<std::tuple<int, double>>& defaults,
-              const std::vector<std::vector<nb::bytes>>& tables, std::vector<std::vector<double>> enums,
-              const std::vector<std::tuple<int, int>>& decimals, int columns, int64_t items_max, double unseen) {
-             new (self) Program(make_program(nodes, defaults, tables, std::move(enums), decimals, columns, items_max, unseen));
-           },
-           "nodes"_a, "defaults"_a, "tables"_a, "enums"_a, "decimals"_a, "columns"_a, "items_max"_a, "unseen"_a)
-      .def("read", [](const Program& self, nb::list payloads, int64_t skip, bool as_double, bool refuse_empty) {
-             require(skip >= 0, "skip is negative");
-             return as_double ? read_as<double>(self, payloads, skip, refuse_empty) : read_as<float>(self, payloads, skip, refuse_empty);
-           }, "payloads"_a, "skip"_a, "as_double"_a, "refuse_empty"_a = false);
+      .def(
+          "__init__",
+          [](Program* self, const std::vector<NodeTuple>& nodes, const std::vector<std::tuple<int, double>>& defaults,
+             const std::vector<std::vector<nb::bytes>>& tables, std::vector<std::vector<double>> enums,
+             const std::vector<std::tuple<int, int>>& decimals, int columns, int64_t items_max, double unseen) {
+            new (self) Program(make_program(nodes, defaults, tables, std::move(enums), decimals, columns, items_max, unseen));
+          },
+          "nodes"_a, "defaults"_a, "tables"_a, "enums"_a, "decimals"_a, "columns"_a, "items_max"_a, "unseen"_a)
+      .def(
+          "read",
+          [](const Program& self, nb::list payloads, int64_t skip, bool as_double, bool refuse_empty) {
+            require(skip >= 0, "skip is negative");
+            return as_double ? read_as<double>(self, payloads, skip, refuse_empty)
+                             : read_as<float>(self, payloads, skip, refuse_empty);
+          },
+          "payloads"_a, "skip"_a, "as_double"_a, "refuse_empty"_a = false);
 
   nb::class_<PredictionPieces>(m, "PredictionEncoder")
-      .def("__init__",
-           [](PredictionPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
-              const std::optional<std::string>& topic_id,
-              const std::string& model_name, const std::string& model_version, const std::string& model_digest,
-              const std::vector<std::string>& output_names, const std::vector<std::string>& classes) {
-             new (self) PredictionPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
-                                         optional_piece(topic_id) + model_piece(model_name, model_version, model_digest), {}, {}, {}};
-             for (const auto& name : output_names) self->outputs.push_back(avro_string(name));
-             for (const auto& name : classes) self->labels.push_back(avro_string(name));
-             if (!classes.empty()) self->classes = avro_long(static_cast<int64_t>(classes.size()));
-             for (const auto& label : self->labels) self->classes += label;
-             self->classes += avro_long(0);
-           },
-           "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a, "output_names"_a, "classes"_a)
-      .def("encode",
-           [](const PredictionPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,
-              const std::vector<Matrix<double>>& outputs, std::optional<Column<int64_t>> labels, int64_t predicted_at_ms) {
-             const Sources sources = sources_of(partitions, offsets, timestamps);
-             require(outputs.size() == self.outputs.size(), "not every output is given");
-             std::vector<Output> columns;
-             for (const auto& output : outputs) {
-               require(static_cast<int64_t>(output.shape(0)) == sources.count, "an output has another number of rows");
-               columns.push_back({output.data(), static_cast<int64_t>(output.shape(1))});
-             }
-             if (labels) {
-               require(static_cast<int64_t>(labels->shape(0)) == sources.count, "labels have another number of rows");
-               for (int64_t i = 0; i < sources.count; ++i)
-                 require(labels->data()[i] >= 0 && labels->data()[i] < static_cast<int64_t>(self.labels.size()), "a label is no class");
-             }
-             Messages messages;
-             {
-               nb::gil_scoped_release release;
-               messages = encode_predictions(self, sources, columns, labels ? labels->data() : nullptr, predicted_at_ms);
-             }
-             return payloads_of(messages);
-           },
-           "partitions"_a, "offsets"_a, "timestamps_ms"_a, "outputs"_a, "labels"_a.none(), "predicted_at_ms"_a);
+      .def(
+          "__init__",
+          [](PredictionPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
+             const std::optional<std::string>& topic_id, const std::string& model_name, const std::string& model_version,
+             const std::string& model_digest, const std::vector<std::string>& output_names,
+             const std::vector<std::string>& classes) {
+            new (self) PredictionPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
+                                        optional_piece(topic_id) + model_piece(model_name, model_version, model_digest),
+                                        {},
+                                        {},
+                                        {}};
+            for (const auto& name : output_names) self->outputs.push_back(avro_string(name));
+            for (const auto& name : classes) self->labels.push_back(avro_string(name));
+            if (!classes.empty()) self->classes = avro_long(static_cast<int64_t>(classes.size()));
+            for (const auto& label : self->labels) self->classes += label;
+            self->classes += avro_long(0);
+          },
+          "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a,
+          "output_names"_a, "classes"_a)
+      .def(
+          "encode",
+          [](const PredictionPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,
+             const std::vector<Matrix<double>>& outputs, std::optional<Column<int64_t>> labels, int64_t predicted_at_ms) {
+            const Sources sources = sources_of(partitions, offsets, timestamps);
+            require(outputs.size() == self.outputs.size(), "not every output is given");
+            std::vector<Output> columns;
+            for (const auto& output : outputs) {
+              require(static_cast<int64_t>(output.shape(0)) == sources.count, "an output has another number of rows");
+              columns.push_back({output.data(), static_cast<int64_t>(output.shape(1))});
+            }
+            if (labels) {
+              require(static_cast<int64_t>(labels->shape(0)) == sources.count, "labels have another number of rows");
+              for (int64_t i = 0; i < sources.count; ++i)
+                require(labels->data()[i] >= 0 && labels->data()[i] < static_cast<int64_t>(self.labels.size()),
+                        "a label is no class");
+            }
+            Messages messages;
+            {
+              nb::gil_scoped_release release;
+              messages = encode_predictions(self, sources, columns, labels ? labels->data() : nullptr, predicted_at_ms);
+            }
+            return payloads_of(messages);
+          },
+          "partitions"_a, "offsets"_a, "timestamps_ms"_a, "outputs"_a, "labels"_a.none(), "predicted_at_ms"_a);
 
   nb::class_<ExplanationPieces>(m, "ExplanationEncoder")
-      .def("__init__",
-           [](ExplanationPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
-              const std::optional<std::string>& topic_id,
-              const std::string& model_name, const std::string& model_version, const std::string& model_digest,
-              const std::vector<std::string>& columns, const std::vector<std::optional<std::vector<std::string>>>& tables,
-              const std::string& method, const std::optional<std::string>& background, const std::string& output_name,
-              const std::vector<std::string>& classes, const std::string& space) {
-             require(columns.size() == tables.size(), "a table, or None, for every column");
-             new (self) ExplanationPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
-                                          optional_piece(topic_id) + model_piece(model_name, model_version, model_digest) +
-                                              avro_string(method) + optional_piece(background) + avro_string(output_name),
-                                          {}, avro_string(space), {}, {}};
-             for (const auto& name : classes) self->classes.push_back(avro_string(name));
-             for (size_t i = 0; i < columns.size(); ++i) {
-               self->features.push_back(avro_string(columns[i]));
-               self->tables.emplace_back();
-               if (tables[i])
-                 for (const auto& name : *tables[i]) self->tables.back().push_back(avro_string(name));
-             }
-           },
-           "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a, "columns"_a, "tables"_a,
-           "method"_a, "background"_a.none(), "output_name"_a, "classes"_a, "space"_a)
-      .def("encode",
-           [](const ExplanationPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,
-              Matrix<double> matrix, Matrix<double> values, Column<double> base, Column<int64_t> output_index,
-              Column<double> additivity_error, std::optional<Column<double>> sampling_error, int64_t top) {
-             const Sources sources = sources_of(partitions, offsets, timestamps);
-             const auto rows = static_cast<size_t>(sources.count);
-             for (const auto& part : {matrix, values})
-               require(part.shape(0) == rows && part.shape(1) == self.features.size(), "a matrix has another shape");
-             require(base.shape(0) == rows && output_index.shape(0) == rows && additivity_error.shape(0) == rows, "a column has another length");
-             require(!sampling_error || sampling_error->shape(0) == rows, "a column has another length");
-             require(top >= 0, "top is negative");
-             for (size_t i = 0; i < rows; ++i)
-               require(output_index.data()[i] >= 0 && output_index.data()[i] <= INT32_MAX, "an output index is none");
-             Messages messages;
-             {
-               nb::gil_scoped_release release;
-               messages = encode_explanations(self, sources,
-                                            {matrix.data(), values.data(), base.data(), output_index.data(),
-                                             additivity_error.data(), sampling_error ? sampling_error->data() : nullptr},
-                                            top);
-             }
-             return payloads_of(messages);
-           },
-           "partitions"_a, "offsets"_a, "timestamps_ms"_a, "matrix"_a, "values"_a, "base"_a, "output_index"_a,
-           "additivity_error"_a, "sampling_error"_a.none(), "top"_a);
+      .def(
+          "__init__",
+          [](ExplanationPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
+             const std::optional<std::string>& topic_id, const std::string& model_name, const std::string& model_version,
+             const std::string& model_digest, const std::vector<std::string>& columns,
+             const std::vector<std::optional<std::vector<std::string>>>& tables, const std::string& method,
+             const std::optional<std::string>& background, const std::string& output_name,
+             const std::vector<std::string>& classes, const std::string& space) {
+            require(columns.size() == tables.size(), "a table, or None, for every column");
+            new (self) ExplanationPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
+                                         optional_piece(topic_id) + model_piece(model_name, model_version, model_digest) +
+                                             avro_string(method) + optional_piece(background) + avro_string(output_name),
+                                         {},
+                                         avro_string(space),
+                                         {},
+                                         {}};
+            for (const auto& name : classes) self->classes.push_back(avro_string(name));
+            for (size_t i = 0; i < columns.size(); ++i) {
+              self->features.push_back(avro_string(columns[i]));
+              self->tables.emplace_back();
+              if (tables[i])
+                for (const auto& name : *tables[i]) self->tables.back().push_back(avro_string(name));
+            }
+          },
+          "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a,
+          "columns"_a, "tables"_a, "method"_a, "background"_a.none(), "output_name"_a, "classes"_a, "space"_a)
+      .def(
+          "encode",
+          [](const ExplanationPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,
+             Matrix<double> matrix, Matrix<double> values, Column<double> base, Column<int64_t> output_index,
+             Column<double> additivity_error, std::optional<Column<double>> sampling_error, int64_t top) {
+            const Sources sources = sources_of(partitions, offsets, timestamps);
+            const auto rows = static_cast<size_t>(sources.count);
+            for (const auto& part : {matrix, values})
+              require(part.shape(0) == rows && part.shape(1) == self.features.size(), "a matrix has another shape");
+            require(base.shape(0) == rows && output_index.shape(0) == rows && additivity_error.shape(0) == rows,
+                    "a column has another length");
+            require(!sampling_error || sampling_error->shape(0) == rows, "a column has another length");
+            require(top >= 0, "top is negative");
+            for (size_t i = 0; i < rows; ++i)
+              require(output_index.data()[i] >= 0 && output_index.data()[i] <= INT32_MAX, "an output index is none");
+            Messages messages;
+            {
+              nb::gil_scoped_release release;
+              messages = encode_explanations(self, sources,
+                                             {matrix.data(), values.data(), base.data(), output_index.data(),
+                                              additivity_error.data(), sampling_error ? sampling_error->data() : nullptr},
+                                             top);
+            }
+            return payloads_of(messages);
+          },
+          "partitions"_a, "offsets"_a, "timestamps_ms"_a, "matrix"_a, "values"_a, "base"_a, "output_index"_a,
+          "additivity_error"_a, "sampling_error"_a.none(), "top"_a);
 }

@@ -323,16 +323,20 @@ void check_vector(const Program& program, const Node& node) {
 
 void check_node(const Program& program, const Node& node) {
   require(node.size >= 0 && node.column >= -1, "negative size");
-  const bool childless = node.kind != Kind::array && node.kind != Kind::map && node.kind != Kind::union_ && node.kind != Kind::record;
+  const bool childless =
+      node.kind != Kind::array && node.kind != Kind::map && node.kind != Kind::union_ && node.kind != Kind::record;
   require(!childless || node.child_count == 0, "children of a leaf");
   require(within(node.first_default, node.default_count, program.defaults.size()), "defaults out of range");
   const bool run = node.kind == Kind::float_ || node.kind == Kind::double_;
   require(!run || node.size >= 1, "a run of nothing");
   const bool wide = run || node.kind == Kind::array;
-  require(node.column < 0 || within(node.column, wide ? node.size : 1, static_cast<size_t>(program.columns)), "column out of range");
-  require(node.column < 0 || (node.kind != Kind::union_ && node.kind != Kind::record && node.kind != Kind::map), "a column of several values");
+  require(node.column < 0 || within(node.column, wide ? node.size : 1, static_cast<size_t>(program.columns)),
+          "column out of range");
+  require(node.column < 0 || (node.kind != Kind::union_ && node.kind != Kind::record && node.kind != Kind::map),
+          "a column of several values");
   if (node.kind == Kind::enum_) require(within(node.table, 1, program.enums.size()), "no codes");
-  if (node.kind == Kind::decimal || node.kind == Kind::fixed_decimal) require(within(node.table, 1, program.decimals.size()), "no precision");
+  if (node.kind == Kind::decimal || node.kind == Kind::fixed_decimal)
+    require(within(node.table, 1, program.decimals.size()), "no precision");
   if ((node.kind == Kind::string || node.kind == Kind::bytes) && node.column >= 0)
     require(within(node.table, 1, program.tables.size()), "no table");
   if (node.kind == Kind::array || node.kind == Kind::map) require(node.child_count == 1, "items of no kind");

@@ -14,21 +14,37 @@
 namespace penstock {
 
 enum class Kind : uint8_t {
-  null, boolean, int_, long_, float_, double_, bytes, string, fixed, enum_, array, map, union_, record, refuse, decimal,
-  fixed_decimal, skip
+  null,
+  boolean,
+  int_,
+  long_,
+  float_,
+  double_,
+  bytes,
+  string,
+  fixed,
+  enum_,
+  array,
+  map,
+  union_,
+  record,
+  refuse,
+  decimal,
+  fixed_decimal,
+  skip
 };
 
 enum class Status : uint8_t { ok, truncated, trailing, corrupt, limit, incompatible, wrong_length, skipped, empty };
 
 struct Node {
   Kind kind = Kind::null;
-  int32_t column = -1;       // where the value goes; -1: passed over. The first column of a vector, or of several numbers;
-                             // of a null: which column it says is null
-  int32_t size = 1;          // float, double: how many in a row; fixed: bytes; array into columns: how many items there must be
-  int32_t table = -1;        // string, bytes: the category table; enum: the codes; decimal: precision and scale
-  int32_t first_child = 0;   // place in Program::nodes; the children stand side by side
+  int32_t column = -1;      // where the value goes; -1: passed over. The first column of a vector, or of several numbers;
+                            // of a null: which column it says is null
+  int32_t size = 1;         // float, double: how many in a row; fixed: bytes; array into columns: how many items there must be
+  int32_t table = -1;       // string, bytes: the category table; enum: the codes; decimal: precision and scale
+  int32_t first_child = 0;  // place in Program::nodes; the children stand side by side
   int32_t child_count = 0;
-  int32_t first_default = 0; // record: columns that the writer does not know
+  int32_t first_default = 0;  // record: columns that the writer does not know
   int32_t default_count = 0;
 };
 

@@ -18,8 +18,8 @@ struct Magnitude {
 // The quotient replaces the magnitude, the remainder is returned: schoolbook, 32 bits at a time.
 uint64_t divide(Magnitude& m, uint32_t by) {
   uint64_t rest = 0;
-  uint32_t digits[4] = {static_cast<uint32_t>(m.high >> 32), static_cast<uint32_t>(m.high),
-                        static_cast<uint32_t>(m.low >> 32), static_cast<uint32_t>(m.low)};
+  uint32_t digits[4] = {static_cast<uint32_t>(m.high >> 32), static_cast<uint32_t>(m.high), static_cast<uint32_t>(m.low >> 32),
+                        static_cast<uint32_t>(m.low)};
   for (uint32_t& digit : digits) {
     const uint64_t part = rest << 32 | digit;
     digit = static_cast<uint32_t>(part / by);

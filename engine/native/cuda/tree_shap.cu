@@ -1,8 +1,8 @@
 // SHAP values of a tree ensemble on a GPU: the answers to a group's tests make the number of a table row, and the row is added.
 //
 // NVRTC compiles this when a model is loaded, with ROWS: rows of a block, one a thread, a multiple of 32. The arrays are those
-// of engine/explain/tree/fused_layout.py, which sees to it that every number in them is inside its array. A part is a run of groups
-// that one block adds up for ROWS rows; parts are many, so that a batch of a few rows keeps the GPU busy too.
+// of engine/explain/tree/fused_layout.py, which sees to it that every number in them is inside its array. A part is a run of
+// groups that one block adds up for ROWS rows; parts are many, so that a batch of a few rows keeps the GPU busy too.
 //
 // A row gets the same bits in every batch: one thread adds all of a part to it, group after group, in float32, and another
 // adds the parts in their order, in float64. No two threads ever add to the same number.
@@ -12,7 +12,8 @@
 #define INPUT_STRIDE (ROWS + 1)
 #define MISSING_YES 0x40000000  // of a source: a missing value stands below every threshold
 
-// Answers to four tests, as bits. Missing compares false with everything, and so does the threshold NaN of a test that is not there.
+// Answers to four tests, as bits. Missing compares false with everything, and so does the threshold NaN of a test that is not
+// there.
 static __device__ __forceinline__ unsigned answers(const float* inputs, float4 threshold, ushort4 asked) {
   return (inputs[asked.x] <= threshold.x ? 1u : 0u) | (inputs[asked.y] <= threshold.y ? 2u : 0u) |
          (inputs[asked.z] <= threshold.z ? 4u : 0u) | (inputs[asked.w] <= threshold.w ? 8u : 0u);
@@ -26,7 +27,8 @@ static __device__ __forceinline__ unsigned pattern(const float* inputs, const fl
   return number;
 }
 
-// Places differ, but for those where a table row was filled up to a multiple of four with zeros: all are read before one is written.
+// Places differ, but for those where a table row was filled up to a multiple of four with zeros: all are read before one is
+// written.
 static __device__ __forceinline__ void add(float* totals, float4 value, ushort4 place) {
   const float x = totals[place.x] + value.x, y = totals[place.y] + value.y;
   const float z = totals[place.z] + value.z, w = totals[place.w] + value.w;
@@ -46,10 +48,10 @@ static __device__ __forceinline__ void add(float* totals, float4 value, ushort4 
 //   places     the part's columns, times ROWS, to which the numbers of a table row belong; the one after the last is nobody's
 //   tables     rows of all groups; behind them, and behind places, there is a quad to spare
 extern "C" __global__ void __launch_bounds__(ROWS)
-add_parts(const float* __restrict__ rows, int features, int stride, const int4* __restrict__ parts,
-          const int4* __restrict__ groups, const int* __restrict__ sources, const float4* __restrict__ thresholds,
-          const ushort4* __restrict__ asked, const ushort4* __restrict__ places, const float4* __restrict__ tables,
-          float* __restrict__ sums) {
+    add_parts(const float* __restrict__ rows, int features, int stride, const int4* __restrict__ parts,
+              const int4* __restrict__ groups, const int* __restrict__ sources, const float4* __restrict__ thresholds,
+              const ushort4* __restrict__ asked, const ushort4* __restrict__ places, const float4* __restrict__ tables,
+              float* __restrict__ sums) {
   extern __shared__ float shared[];
   const int4 part = parts[blockIdx.y], next = parts[blockIdx.y + 1];
   const int inputs = next.y - part.y, columns = next.z - part.z;
@@ -100,7 +102,6 @@ extern "C" __global__ void join_parts(const float* __restrict__ sums, int stride
   if (column >= width) return;
   double total = 0.0;
 #pragma unroll 4
-  for (int i = firsts[column]; i < firsts[column + 1]; ++i)
-    total += sums[static_cast<long long>(found[i]) * stride + row];
+  for (int i = firsts[column]; i < firsts[column + 1]; ++i) total += sums[static_cast<long long>(found[i]) * stride + row];
   values[static_cast<long long>(row) * width + column] = static_cast<float>(total);
 }

@@ -60,7 +60,8 @@ void check_trees(const Forest& forest) {
 }  // namespace
 
 void Forest::check() const {
-  require(features > 0 && features <= features_max && outputs > 0, "it has no outputs, or no number of features that makes sense");
+  require(features > 0 && features <= features_max && outputs > 0,
+          "it has no outputs, or no number of features that makes sense");
   const size_t n = feature.size();
   require(n <= INT32_MAX, "it has too many nodes");
   require(base_values.size() == static_cast<size_t>(outputs), "one base value belongs to each output");
@@ -75,7 +76,8 @@ void Forest::check() const {
     require(leaf[i] < leaves, "a leaf has no value");
     if (leaf[i] >= 0) continue;
     require(feature[i] >= 0 && feature[i] < features, "a node tests a feature that is not there");
-    require(yes[i] >= 0 && static_cast<size_t>(yes[i]) < n && no[i] >= 0 && static_cast<size_t>(no[i]) < n, "a child is not there");
+    require(yes[i] >= 0 && static_cast<size_t>(yes[i]) < n && no[i] >= 0 && static_cast<size_t>(no[i]) < n,
+            "a child is not there");
     require(set_index[i] < sets, "a set is not there");
     require(set_index[i] >= 0 || !std::isnan(threshold[i]), "a threshold is NaN");
     require(missing_yes[i] <= 1, "missing_yes is neither 0 nor 1");

@@ -30,16 +30,16 @@ struct Forest {
 
 // One tree. Its inner nodes are called by their place in preorder, yes before no; its leaves likewise by theirs.
 struct Tree {
-  int32_t depth = 0;                 // tests on the longest path
-  int32_t distinct_max = 0;          // different features on the path that has most
-  std::vector<int32_t> node;         // in the forest, by place
-  std::vector<int32_t> yes, no;      // places of the children; ~leaf where the child is a leaf
-  std::vector<int32_t> above;        // place of the parent, -1 at the root
-  std::vector<uint8_t> side;         // 1: the parent's yes
-  std::vector<int32_t> level;        // tests before this one
-  std::vector<int32_t> earlier;      // the nearest place above that tests the same feature, -1: none
-  std::vector<uint8_t> earlier_side; // 1: on its yes side
-  std::vector<int32_t> leaf_row;     // in leaf_values, by leaf
+  int32_t depth = 0;                  // tests on the longest path
+  int32_t distinct_max = 0;           // different features on the path that has most
+  std::vector<int32_t> node;          // in the forest, by place
+  std::vector<int32_t> yes, no;       // places of the children; ~leaf where the child is a leaf
+  std::vector<int32_t> above;         // place of the parent, -1 at the root
+  std::vector<uint8_t> side;          // 1: the parent's yes
+  std::vector<int32_t> level;         // tests before this one
+  std::vector<int32_t> earlier;       // the nearest place above that tests the same feature, -1: none
+  std::vector<uint8_t> earlier_side;  // 1: on its yes side
+  std::vector<int32_t> leaf_row;      // in leaf_values, by leaf
 
   int32_t places() const { return static_cast<int32_t>(node.size()); }
   int32_t leaves() const { return static_cast<int32_t>(leaf_row.size()); }

@@ -134,8 +134,7 @@ void add_coded_small(const float* values, const uint8_t* codes, double* sums) {
   for (int c = 0; c < block; c += 16) {
     const __m512i code = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + c)));
     const __mmask16 upper = _mm512_test_epi32_mask(code, _mm512_set1_epi32(32));
-    const __m512 picked =
-        _mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(v0, code, v1), _mm512_permutex2var_ps(v2, code, v3));
+    const __m512 picked = _mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(v0, code, v1), _mm512_permutex2var_ps(v2, code, v3));
     const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(picked));
     const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(picked, 1));
     _mm512_storeu_pd(sums + c, _mm512_add_pd(_mm512_loadu_pd(sums + c), low));
@@ -164,7 +163,8 @@ constexpr bool wide = Floats::width > 4;
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {PENSTOCK_TEXT(PENSTOCK_ISA), wide, decide, number, add_coded, add_coded_small, flush,
-                         quadrature<Floats>, quadrature<Doubles>, look_up, look_up_exact};
+const Kernels kernels = {
+    PENSTOCK_TEXT(PENSTOCK_ISA), wide,    decide,       number, add_coded, add_coded_small, flush, quadrature<Floats>,
+    quadrature<Doubles>,         look_up, look_up_exact};
 
 }  // namespace penstock::PENSTOCK_ISA

@@ -12,9 +12,9 @@ namespace penstock {
 constexpr int block = 64;
 
 struct Test {
-  int32_t slot;     // of the feature, among those that the forest tests
+  int32_t slot;  // of the feature, among those that the forest tests
   float threshold;
-  int32_t set;      // -1: x <= threshold
+  int32_t set;  // -1: x <= threshold
   bool missing_yes;
 };
 
@@ -55,11 +55,11 @@ struct Quadrature {
   const T* constants;
   const T* weights;  // (points,)
   int32_t points;
-  int32_t rows;      // of the block that matter
+  int32_t rows;  // of the block that matter
   const uint64_t* masks;
-  uint64_t* live;    // (places,) scratch
-  T* stack;          // (2 * depth + 1, points, block) scratch
-  T* phi;            // += (slots, block)
+  uint64_t* live;  // (places,) scratch
+  T* stack;        // (2 * depth + 1, points, block) scratch
+  T* phi;          // += (slots, block)
 };
 
 // The sum of the SHAP values of one or two leaves, by what their path's tests answer.
@@ -72,22 +72,21 @@ struct LeafTable {
 
 constexpr int64_t table_rows(int bits) { return bits < 4 ? 16 : int64_t{1} << bits; }
 
-
 struct Lookup {
   const LeafTable* tables;
   int32_t count;
-  int32_t output;          // among the tree's own
-  const int32_t* bits;     // a table's bit b is set for the rows of masks[bits[table.first_bit + b]]
+  int32_t output;       // among the tree's own
+  const int32_t* bits;  // a table's bit b is set for the rows of masks[bits[table.first_bit + b]]
   const int32_t* slots;
   const float* values;
-  const float* rests;      // what float32 left of them; only for look_up_exact
+  const float* rests;  // what float32 left of them; only for look_up_exact
   const uint64_t* masks;
   int32_t rows;
 };
 
 struct Kernels {
   const char* name;
-  bool wide;               // whether a block of rows is decided faster than its rows are walked
+  bool wide;  // whether a block of rows is decided faster than its rows are walked
   // masks[i] = what test i answers.
   void (*decide)(const Test* tests, int32_t count, const Set* sets, const float* x, uint64_t* masks);
   // codes[c] = the number whose bits are those of row c in the planes; at most 8.
@@ -99,7 +98,7 @@ struct Kernels {
   void (*flush)(float* phi, double* sums, int32_t slots, int32_t rows);
   void (*quadrature_f)(const Quadrature<float>& work);
   void (*quadrature_d)(const Quadrature<double>& work);
-  void (*look_up)(const Lookup& work, float* phi);          // += (slots, block)
+  void (*look_up)(const Lookup& work, float* phi);  // += (slots, block)
   void (*look_up_exact)(const Lookup& work, double* phi);
 };
 

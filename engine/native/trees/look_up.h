@@ -45,7 +45,9 @@ void add_picked(const float* values, int32_t features, const int32_t* slots, con
   }
 }
 
-inline Code widened(const uint8_t* codes) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))); }
+inline Code widened(const uint8_t* codes) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+}
 inline Code joined(Code low, Code high) { return _mm512_or_si512(low, _mm512_slli_epi32(high, 8)); }
 inline Floats::Vector gathered(const float* values, Code code) { return _mm512_i32gather_ps(code, values, 4); }
 
@@ -66,8 +68,7 @@ inline __m256 picked(const float* values, Code code) {
 }
 
 template <int bits, int vectors>
-void add_picked(const float* values, int32_t features, const int32_t* slots, const Code* codes, const uint64_t*,
-                float* phi_all) {
+void add_picked(const float* values, int32_t features, const int32_t* slots, const Code* codes, const uint64_t*, float* phi_all) {
   for (int v = 0; v < vectors; ++v) {
     for (int32_t f = 0; f < features; ++f) {
       float* phi = phi_all + static_cast<int64_t>(slots[f]) * block + v * 8;
@@ -76,7 +77,9 @@ void add_picked(const float* values, int32_t features, const int32_t* slots, con
   }
 }
 
-inline Code widened(const uint8_t* codes) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes))); }
+inline Code widened(const uint8_t* codes) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
+}
 inline Code joined(Code low, Code high) { return _mm256_or_si256(low, _mm256_slli_epi32(high, 8)); }
 inline Floats::Vector gathered(const float* values, Code code) { return _mm256_i32gather_ps(values, code, 4); }
 
@@ -151,12 +154,26 @@ void look_up_some(const Lookup& work, float* phi) {
     const float* values = work.values + first_value(work, *table);
     const int32_t* slots = work.slots + table->first_feature;
     switch (bits <= picked_bits_max ? bits : 0) {
-      case 1: case 2: case 3: case 4: add_picked<4, vectors>(values, features, slots, codes, planes, phi); break;
-      case 5: add_picked<5, vectors>(values, features, slots, codes, planes, phi); break;
-      case 6: add_picked<6, vectors>(values, features, slots, codes, planes, phi); break;
-      case 7: add_picked<7, vectors>(values, features, slots, codes, planes, phi); break;
-      case 8: add_picked<8, vectors>(values, features, slots, codes, planes, phi); break;
-      default: add_gathered(values, bits, features, slots, codes, work.rows, phi);
+      case 1:
+      case 2:
+      case 3:
+      case 4:
+        add_picked<4, vectors>(values, features, slots, codes, planes, phi);
+        break;
+      case 5:
+        add_picked<5, vectors>(values, features, slots, codes, planes, phi);
+        break;
+      case 6:
+        add_picked<6, vectors>(values, features, slots, codes, planes, phi);
+        break;
+      case 7:
+        add_picked<7, vectors>(values, features, slots, codes, planes, phi);
+        break;
+      case 8:
+        add_picked<8, vectors>(values, features, slots, codes, planes, phi);
+        break;
+      default:
+        add_gathered(values, bits, features, slots, codes, work.rows, phi);
     }
   }
 }
@@ -164,10 +181,17 @@ void look_up_some(const Lookup& work, float* phi) {
 void look_up(const Lookup& work, float* phi) {
   constexpr int each = 16 / Floats::width;
   switch (work.rows / 16) {
-    case 1: look_up_some<1 * each>(work, phi); break;
-    case 2: look_up_some<2 * each>(work, phi); break;
-    case 3: look_up_some<3 * each>(work, phi); break;
-    default: look_up_some<4 * each>(work, phi);
+    case 1:
+      look_up_some<1 * each>(work, phi);
+      break;
+    case 2:
+      look_up_some<2 * each>(work, phi);
+      break;
+    case 3:
+      look_up_some<3 * each>(work, phi);
+      break;
+    default:
+      look_up_some<4 * each>(work, phi);
   }
 }
 

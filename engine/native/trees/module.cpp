@@ -128,57 +128,63 @@ NB_MODULE(_trees, m) {
   m.def("instruction_set", [] { return std::string(best_kernels().name); });
 
   nb::class_<Narrower>(m, "Narrower")
-      .def("__init__",
-           [](Narrower* self, Column<int32_t> offsets, Column<double> cuts, Column<float> levels) {
-             new (self) Narrower(copied(offsets), copied(cuts), copied(levels));
-           },
-           "offsets"_a, "cuts"_a, "levels"_a)
+      .def(
+          "__init__",
+          [](Narrower* self, Column<int32_t> offsets, Column<double> cuts, Column<float> levels) {
+            new (self) Narrower(copied(offsets), copied(cuts), copied(levels));
+          },
+          "offsets"_a, "cuts"_a, "levels"_a)
       .def("narrow", &narrowed, "rows"_a);
 
   nb::class_<Arrays>(m, "Arrays")
-      .def("__init__",
-           [](Arrays* self, int features, int outputs, Column<int32_t> roots, Column<int32_t> feature, Column<float> threshold,
-              Column<int32_t> set_index, Column<int32_t> yes, Column<int32_t> no, Column<uint8_t> missing_yes, Column<int32_t> leaf,
-              Values leaf_values, Column<double> base_values, Column<int32_t> set_offsets, Column<float> set_values) {
-             new (self) Arrays{features, outputs, roots, feature, threshold, set_index, yes, no, missing_yes, leaf, leaf_values,
-                               base_values, set_offsets, set_values};
-           },
-           "features"_a, "outputs"_a, "roots"_a, "feature"_a, "threshold"_a, "set_index"_a, "yes"_a, "no"_a, "missing_yes"_a,
-           "leaf"_a, "leaf_values"_a, "base_values"_a, "set_offsets"_a, "set_values"_a);
+      .def(
+          "__init__",
+          [](Arrays* self, int features, int outputs, Column<int32_t> roots, Column<int32_t> feature, Column<float> threshold,
+             Column<int32_t> set_index, Column<int32_t> yes, Column<int32_t> no, Column<uint8_t> missing_yes,
+             Column<int32_t> leaf, Values leaf_values, Column<double> base_values, Column<int32_t> set_offsets,
+             Column<float> set_values) {
+            new (self) Arrays{features, outputs,     roots, feature,     threshold,   set_index,   yes,
+                              no,       missing_yes, leaf,  leaf_values, base_values, set_offsets, set_values};
+          },
+          "features"_a, "outputs"_a, "roots"_a, "feature"_a, "threshold"_a, "set_index"_a, "yes"_a, "no"_a, "missing_yes"_a,
+          "leaf"_a, "leaf_values"_a, "base_values"_a, "set_offsets"_a, "set_values"_a);
 
   nb::class_<ForestKernel>(m, "ForestKernel")
-      .def("__init__",
-           [](ForestKernel* self, const Arrays& arrays) {
-             Forest forest = arrays.forest();
-             nb::gil_scoped_release release;
-             new (self) ForestKernel(std::move(forest));
-           },
-           "arrays"_a)
+      .def(
+          "__init__",
+          [](ForestKernel* self, const Arrays& arrays) {
+            Forest forest = arrays.forest();
+            nb::gil_scoped_release release;
+            new (self) ForestKernel(std::move(forest));
+          },
+          "arrays"_a)
       .def("predict", &ForestKernel::predict, "rows"_a, "threads"_a = 1);
 
   nb::class_<Shap>(m, "ShapKernel")
-      .def("__init__",
-           [](Shap* self, const Arrays& arrays, Column<double> share, Rows background, int64_t table_bytes_max, int threads) {
-             Forest forest = arrays.forest();
-             if (background.shape(0) && static_cast<int64_t>(background.shape(1)) != forest.features)
-               throw std::invalid_argument("the background has another number of features");
-             std::vector<double> shares = copied(share);
-             std::vector<float> rows(background.data(), background.data() + background.size());
-             if (threads < 1 || threads > threads_max) throw std::invalid_argument("threads is not from 1 to 256");
-             nb::gil_scoped_release release;
-             new (self) Shap(std::move(forest), shares, rows, table_bytes_max, threads);
-           },
-           "arrays"_a, "share"_a, "background"_a, "table_bytes_max"_a, "threads"_a)
+      .def(
+          "__init__",
+          [](Shap* self, const Arrays& arrays, Column<double> share, Rows background, int64_t table_bytes_max, int threads) {
+            Forest forest = arrays.forest();
+            if (background.shape(0) && static_cast<int64_t>(background.shape(1)) != forest.features)
+              throw std::invalid_argument("the background has another number of features");
+            std::vector<double> shares = copied(share);
+            std::vector<float> rows(background.data(), background.data() + background.size());
+            if (threads < 1 || threads > threads_max) throw std::invalid_argument("threads is not from 1 to 256");
+            nb::gil_scoped_release release;
+            new (self) Shap(std::move(forest), shares, rows, table_bytes_max, threads);
+          },
+          "arrays"_a, "share"_a, "background"_a, "table_bytes_max"_a, "threads"_a)
       .def("shap_values", &explained, "rows"_a, "exact"_a = false, "threads"_a = 1)
       .def_prop_ro("expected",
                    [](const Shap& self) {  // cast here: a property would tie the array, which has an owner, to the kernel
                      return nb::cast(array_of(std::vector<double>(self.expected()), {self.expected().size()}));
                    })
       .def_prop_ro("table_bytes", &Shap::table_bytes)
-      .def_prop_ro("tabled_trees", [](const Shap& self) {
-        int64_t count = 0;
-        for (size_t t = 0; t < self.forest().roots.size(); ++t) count += self.tabled(t);
-        return count;
-      })
+      .def_prop_ro("tabled_trees",
+                   [](const Shap& self) {
+                     int64_t count = 0;
+                     for (size_t t = 0; t < self.forest().roots.size(); ++t) count += self.tabled(t);
+                     return count;
+                   })
       .def_prop_ro("digest", &Shap::digest);
 }

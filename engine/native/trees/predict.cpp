@@ -7,9 +7,9 @@
 namespace penstock {
 namespace {
 
-constexpr int planes_max = 8;        // codes are bytes
+constexpr int planes_max = 8;  // codes are bytes
 constexpr int small_codes = 64;
-constexpr int abreast = 8;           // paths walked at a time, so that their loads overlap
+constexpr int abreast = 8;  // paths walked at a time, so that their loads overlap
 
 int bits_for(int32_t count) {
   int bits = 0;
@@ -46,8 +46,13 @@ void Predictor::plan(size_t t) {
   plain_.push_back(std::all_of(tree.node.begin(), tree.node.end(), [&](int32_t node) { return forest.set_index[node] < 0; }));
   const bool by_level = tree.depth <= planes_max;
   const int planes = by_level ? tree.depth : bits_for(tree.leaves());
-  Route route{kernels_.wide && planes <= planes_max, false, planes, static_cast<int64_t>(steps_.size()),
-              static_cast<int64_t>(sources_.size()), static_cast<int64_t>(ends_.size()), 0};
+  Route route{kernels_.wide && planes <= planes_max,
+              false,
+              planes,
+              static_cast<int64_t>(steps_.size()),
+              static_cast<int64_t>(sources_.size()),
+              static_cast<int64_t>(ends_.size()),
+              0};
   if (!route.coded) {
     routes_.push_back(route);
     return;
@@ -170,7 +175,8 @@ void Predictor::add(size_t t, size_t output, const uint64_t* masks, const float*
       each[i] = rows + (c + i) * forest.features;
     }
     if (plain_[t]) walk(roots, each, count, prepared_.trees[t].depth, leaf_rows);
-    else for (int i = 0; i < count; ++i) leaf_rows[i] = forest.leaf_of(root, each[i]);
+    else
+      for (int i = 0; i < count; ++i) leaf_rows[i] = forest.leaf_of(root, each[i]);
     for (int i = 0; i < count; ++i) sums[c + i] += forest.value(leaf_rows[i])[k];
   }
 }

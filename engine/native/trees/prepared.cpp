@@ -46,8 +46,8 @@ Prepared::Prepared(Forest checked) : forest(std::move(checked)) {
   first_test.push_back(0);
   for (const Tree& tree : trees) {
     for (int32_t node : tree.node)
-      tests.push_back({slot[forest.feature[node]], forest.threshold[node], forest.set_index[node] < 0 ? -1 : forest.set_index[node],
-                       forest.missing_yes[node] != 0});
+      tests.push_back({slot[forest.feature[node]], forest.threshold[node],
+                       forest.set_index[node] < 0 ? -1 : forest.set_index[node], forest.missing_yes[node] != 0});
     first_test.push_back(static_cast<int64_t>(tests.size()));
     places_max = std::max(places_max, tree.places());
     depth_most = std::max(depth_most, tree.depth);

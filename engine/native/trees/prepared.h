@@ -22,9 +22,9 @@ struct Prepared {
 
   Forest forest;
   std::vector<Tree> trees;
-  std::vector<int32_t> features;        // tested by some tree, by slot
-  std::vector<Test> tests;              // tree by tree, by place
-  std::vector<int64_t> first_test;      // (T + 1,)
+  std::vector<int32_t> features;              // tested by some tree, by slot
+  std::vector<Test> tests;                    // tree by tree, by place
+  std::vector<int64_t> first_test;            // (T + 1,)
   std::vector<std::vector<int32_t>> outputs;  // of each tree: those to which some leaf adds something
   int32_t places_max = 1, depth_most = 0;
 

@@ -88,7 +88,8 @@ void fill_constants(const Forest& forest, const Tree& tree, int32_t output, cons
 }
 
 template void fill_constants<float>(const Forest&, const Tree&, int32_t, const Shares&, const double*, int, std::vector<float>&);
-template void fill_constants<double>(const Forest&, const Tree&, int32_t, const Shares&, const double*, int, std::vector<double>&);
+template void fill_constants<double>(const Forest&, const Tree&, int32_t, const Shares&, const double*, int,
+                                     std::vector<double>&);
 
 double mean_of(const Forest& forest, const Tree& tree, int32_t output, const Shares& shares) {
   if (tree.places() == 0) return forest.value(tree.leaf_row[0])[output];

@@ -158,10 +158,18 @@ void walk(const Quadrature<typename S::Number>& work) {
 template <class S>
 void quadrature(const Quadrature<typename S::Number>& work) {
   switch (work.points) {
-    case 1: walk<S, 1>(work); break;
-    case 2: walk<S, 2>(work); break;
-    case 3: walk<S, 3>(work); break;
-    default: walk<S, 4>(work); break;
+    case 1:
+      walk<S, 1>(work);
+      break;
+    case 2:
+      walk<S, 2>(work);
+      break;
+    case 3:
+      walk<S, 3>(work);
+      break;
+    default:
+      walk<S, 4>(work);
+      break;
   }
 }
 

@@ -35,7 +35,7 @@ struct Shap::Scratch {
   int32_t additions = 0;  // to phi
 
   template <typename T, typename F, typename D>
-  auto& of(F Scratch::*f, D Scratch::*d) {
+  auto& of(F Scratch::* f, D Scratch::* d) {
     if constexpr (sizeof(T) == sizeof(float)) return this->*f;
     else return this->*d;
   }
@@ -182,9 +182,15 @@ void Shap::walk(const Term& term, const Shares& shares, double weight, int block
     T weights[points_max];
     for (int q = 0; q < points; ++q) weights[q] = static_cast<T>(rule.weights[from + q] * weight);
     for (int b = 0; b < blocks; ++b) {
-      const Quadrature<T> work{nodes_[term.tree].data(), constants.data(), weights, points, rows[b],
-                               scratch.masks.data() + b * prepared_.mask_cells(), scratch.live.data(),
-                               scratch.of<T>(&Scratch::stack_f, &Scratch::stack_d).data(), phi.data() + b * cells};
+      const Quadrature<T> work{nodes_[term.tree].data(),
+                               constants.data(),
+                               weights,
+                               points,
+                               rows[b],
+                               scratch.masks.data() + b * prepared_.mask_cells(),
+                               scratch.live.data(),
+                               scratch.of<T>(&Scratch::stack_f, &Scratch::stack_d).data(),
+                               phi.data() + b * cells};
       if constexpr (sizeof(T) == sizeof(float)) kernels_.quadrature_f(work);
       else kernels_.quadrature_d(work);
     }

@@ -25,7 +25,8 @@ class Shap {
  public:
   // share (n,): of its parent's training data, or empty and background (b, F) given instead.
   // Throws std::invalid_argument where they do not fit the forest, or it is none.
-  Shap(Forest forest, const std::vector<double>& share, const std::vector<float>& background, int64_t table_bytes_max, int threads);
+  Shap(Forest forest, const std::vector<double>& share, const std::vector<float>& background, int64_t table_bytes_max,
+       int threads);
 
   // rows (count, F) to values (count, F, K), which must be zeros, and scores (count, K), the raw scores by the leaves reached.
   void explain(const float* rows, int64_t count, bool exact, int threads, double* values, double* scores) const;
@@ -48,7 +49,8 @@ class Shap {
 
   void expect_from_shares(const std::vector<double>& share);
   void expect_from_background(const std::vector<float>& background, int threads);
-  void explain_rows(const float* rows, int64_t count, int64_t begin, int blocks, bool exact, double* values, double* scores) const;
+  void explain_rows(const float* rows, int64_t count, int64_t begin, int blocks, bool exact, double* values,
+                    double* scores) const;
   void added(int32_t count, int blocks, const int32_t* rows, Scratch& scratch) const;
   void add_tree(const Term& term, bool exact, int blocks, const int32_t* rows, Scratch& scratch) const;
   void add_tables(const Term& term, bool exact, int blocks, const int32_t* rows, Scratch& scratch) const;

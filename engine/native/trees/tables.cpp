@@ -10,8 +10,8 @@ int ones(uint32_t v) { return __builtin_popcount(v); }
 
 // Shapley values of a leaf of value 1 by what the row satisfies, (2^D, D), against a background of which weight[z] satisfies z.
 // Only those matter that satisfy all that the row does not. Of the a features that the row alone satisfies each gets
-// (a - 1)! b! / (a + b)!, of the b that the background alone satisfies each loses a! (b - 1)! / (a + b)!; as b is all that the row
-// does not satisfy and a all that the background does not, sums over subsets, sorted by a, say everything.
+// (a - 1)! b! / (a + b)!, of the b that the background alone satisfies each loses a! (b - 1)! / (a + b)!; as b is all that the
+// row does not satisfy and a all that the background does not, sums over subsets, sorted by a, say everything.
 std::vector<double> leaf_shapley(int32_t features, const std::vector<double>& weight) {
   const uint32_t size = 1u << features, whole = size - 1;
   const int32_t stride = features + 1;
@@ -65,8 +65,8 @@ std::vector<uint32_t> satisfied_by_code(const LeafTable& table, bool side) {
 
 }  // namespace
 
-LeafTables::LeafTables(const Prepared& prepared, const std::vector<Shares>& shares, const Background& background, int32_t bits_max,
-                       int64_t bytes_max, int threads)
+LeafTables::LeafTables(const Prepared& prepared, const std::vector<Shares>& shares, const Background& background,
+                       int32_t bits_max, int64_t bytes_max, int threads)
     : prepared_(prepared), floats_each_(shares.empty() ? 2 : 1), first_(prepared.trees.size(), 0), count_(first_.size(), 0) {
   std::vector<std::pair<int64_t, size_t>> sizes;
   for (size_t t = 0; t < prepared_.trees.size(); ++t)
@@ -194,7 +194,8 @@ void LeafTables::fill(size_t t, const LeafTable& table, const Shares* shares, co
     const std::vector<uint32_t> satisfied = satisfied_by_code(table, side);
     std::vector<double> weight(size_t{1} << table.features, 0.0);
     if (shares != nullptr) weight = shared(t, table, *shares, side);
-    else for (size_t code = 0; code < satisfied.size(); ++code) weight[satisfied[code]] += by_code[code];
+    else
+      for (size_t code = 0; code < satisfied.size(); ++code) weight[satisfied[code]] += by_code[code];
     const std::vector<double> phi = leaf_shapley(table.features, weight);
     const double* values = prepared_.forest.value(tree.leaf_row[~child]);
     double* out = sums.data();
@@ -211,8 +212,15 @@ void LeafTables::fill(size_t t, const LeafTable& table, const Shares* shares, co
 }
 
 Lookup LeafTables::look_up(size_t t, size_t output, int32_t from, int32_t count, const uint64_t* masks, int32_t rows) const {
-  return {tables_.data() + first_[t] + from, count, static_cast<int32_t>(output), bits_.data(), slots_.data(),
-          values_.data(), rests_.data(), masks, rows};
+  return {tables_.data() + first_[t] + from,
+          count,
+          static_cast<int32_t>(output),
+          bits_.data(),
+          slots_.data(),
+          values_.data(),
+          rests_.data(),
+          masks,
+          rows};
 }
 
 uint64_t LeafTables::digest() const {

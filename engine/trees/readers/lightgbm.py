@@ -73,6 +73,8 @@ def _read(text: str, classes: Sequence[str] | None) -> LightgbmModel:
         raise ConfigError("the file is not a LightGBM text model with trees in it")
     if "\nend of trees" not in blocks[-1]:
         raise ConfigError("the LightGBM model is cut off: its trees do not end")
+    if "\nend of parameters" not in blocks[-1]:  # LightGBM itself reads past the end of such a file
+        raise ConfigError("the LightGBM model is cut off: its parameters do not end")
     blocks[-1] = blocks[-1].split("\nend of trees", 1)[0]
     outputs = int(header["num_tree_per_iteration"])
     features = int(header["max_feature_idx"]) + 1

@@ -293,3 +293,53 @@ class TestOneFault:
         world.broker.writer("out").write([b"after"], partition=0)
         assert [v for r in world.broker.reader("out").read_to_end(1.0) for v in r.values] == [b"after"]
         assert sink.renewals == 1
+
+
+class OneRecord:
+    """A member of a group on one partition, and deliveries of its one record."""
+
+    def __init__(self) -> None:
+        self.clock = SimulatedClock()
+        self.broker = MemoryBroker(self.clock)
+        for topic in ("in", "out"):
+            self.broker.create_topic(topic, partitions=1)
+        self.broker.writer("in").write([b"a"])
+        self.source = self.broker.source(group="g", topic="in", listener=self)
+        assert self.source.poll(1, 1.0) is not None
+        self.sink = self.broker.exactly_once_sink(group="g", topic="in", transactional_ids=("a",))
+
+    def on_assigned(self, partitions: Sequence[int]) -> None: ...
+    def on_revoked(self, partitions: Sequence[int]) -> None: ...
+    def on_lost(self, partitions: Sequence[int]) -> None: ...
+
+    def deliver(self) -> int:
+        """How many were delivered."""
+        for _ in range(100):
+            if self.sink.has_room():
+                break
+            self.clock.sleep(0.1)
+        out = Outgoing(topic="out", keys=[None], values=[b"x"], partitions=np.zeros(1, np.int32))
+        self.sink.submit(Delivery(outgoing=[out], positions={0: 1}), self.source.membership())
+        return self.sink.advance(5.0)
+
+
+def test_a_producer_that_was_never_replaced_is_fenced_by_somebody_else() -> None:
+    one = OneRecord()
+    assert one.deliver() == 1
+    one.broker.inject(Point.OFFSETS, Fault.FENCED)
+    with pytest.raises(FencedError):
+        one.deliver()
+
+
+def test_one_that_was_just_renewed_may_be_fenced_by_the_one_it_replaced_and_not_for_ever() -> None:
+    one = OneRecord()
+    one.broker.inject(Point.COMMIT, Fault.UNKNOWN_UNDONE)
+    with pytest.raises(AbortedError):
+        one.deliver()
+    for _ in range(2):
+        one.broker.inject(Point.OFFSETS, Fault.FENCED)
+        with pytest.raises(AbortedError):
+            one.deliver()
+    one.broker.inject(Point.OFFSETS, Fault.FENCED)
+    with pytest.raises(FencedError):
+        one.deliver()

@@ -15,7 +15,7 @@ from penstock.connectors.registry.client import (
     unknown_burst_max,
     unknown_kept_s,
 )
-from penstock.schemas.errors import ConfigError, RecordError, UnavailableError
+from penstock.schemas.errors import AccessRefusedError, ConfigError, RecordError, UnavailableError
 from penstock.schemas.reasons import Reason
 from tests.registry_server import Fault, RegistryServer, registry_server
 
@@ -122,6 +122,40 @@ def test_no_believable_answer_is_not_the_records_fault_and_heals(
         registry.schema(schema_id)
     server.fault = None
     assert registry.schema(schema_id) == point
+
+
+@pytest.mark.parametrize(("fault", "refused"), [("401", True), ("404", True), ("500", False), ("429", False)])
+def test_what_will_not_pass_by_itself_is_told_from_what_may(
+    server: RegistryServer, registry: Registry, fault: Fault, refused: bool
+) -> None:
+    """A 404 that is not in a registry's own words is another server's."""
+    schema_id = server.publish("points-value", point)
+    server.fault = fault
+    with pytest.raises(UnavailableError) as caught:
+        registry.schema(schema_id)
+    assert isinstance(caught.value, AccessRefusedError) == refused
+
+
+def test_an_id_whose_question_hangs_holds_nobody_up_again(server: RegistryServer, clock: Clock) -> None:
+    """The question goes on by itself, and its answer is there when somebody asks again."""
+    registry = make(server, clock, timeout_s=20.0)
+    known, slow = (
+        server.publish("points-value", point),
+        server.publish("others-value", point | {"name": "Other"}),
+    )
+    registry.schema(known)
+    server.fault = "hang"
+    with pytest.raises(UnavailableError, match="has not answered yet"):
+        registry.schema(slow)
+    for _ in range(50):
+        began_s = time.monotonic()
+        with pytest.raises(UnavailableError, match="has not answered yet"):
+            registry.schema(slow)
+        assert registry.schema(known) == point
+        assert time.monotonic() - began_s < 0.1
+    server.fault = None
+    server.released.set()
+    registry.close()
 
 
 @pytest.mark.parametrize("fault", ["hang", "trickle"])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from penstock.connectors.kafka.group_offsets import PartitionOffsets
+from penstock.connectors.kafka.admin.group_offsets import PartitionOffsets
 from penstock.connectors.kafka.reading.stalls import StallDetector, Stalls, stalled_after_s
 from tests.clocks import HandClock
 

@@ -5,8 +5,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from penstock.engine.models.runtime.errors import reason_characters_max, runtime_reason
-from penstock.engine.models.runtime.onnx_runtime import runtime_errors
+from penstock.engine.models.runtime.onnx_runtime import reason_characters_max, runtime_errors, runtime_reason
 
 
 def raised(nodes: list[object], data: np.ndarray, constants: list[object]) -> Exception:

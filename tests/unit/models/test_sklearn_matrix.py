@@ -25,7 +25,7 @@ from penstock.schemas.errors import PenstockError
 from penstock.schemas.records import Records
 from tests.sklearn_cases import Kind, cases, families, is_explained_as_trees, records_of, refused_cases, table
 
-_asked = os.environ.get("PENSTOCK_MATRIX", "24")
+_asked = os.environ.get("PENSTOCK_MATRIX", "16")
 _every = [*cases()]
 _chosen = _every if _asked == "all" else _every[: int(_asked)]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engine.pipeline.rejection_limit import Breaker
+from penstock.engine.pipeline.rejection_limit import Breaker, PartitionBreakers
 from penstock.schemas.errors import TooManyRejectedError
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Rejection
@@ -49,25 +49,85 @@ def test_it_stops_in_the_batch_in_which_a_limit_is_passed(
         seen += len(batch)
         if expected is not None and expected <= seen:
             with pytest.raises(TooManyRejectedError):
-                breaker.observe(np.array(batch, dtype=np.bool_), rejections_of(batch))
+                breaker.observe(np.array(batch, dtype=np.bool_), rejections_of(batch), np.arange(len(batch)))
             return
-        breaker.observe(np.array(batch, dtype=np.bool_), rejections_of(batch))
+        breaker.observe(np.array(batch, dtype=np.bool_), rejections_of(batch), np.arange(len(batch)))
     assert expected is None
 
 
 def test_the_sentence_says_which_reason_dominates() -> None:
     breaker = Breaker(run_max=4, share_max=1.0, window=100)
-    breaker.observe(np.array([False, True]), rejections_of([False, True], Reason.NULL_VALUE))
+    breaker.observe(
+        np.array([False, True]), rejections_of([False, True], Reason.NULL_VALUE), np.array([4, 6])
+    )
     bad = [True] * 3
     with pytest.raises(
         TooManyRejectedError,
-        match=r"4 records in a row.*3 of 4 for corrupt at decode.*an index that cannot be",
+        match=r"4 records in a row were rejected, from offset 6 on.*3 of 4 for corrupt at decode.*an index that cannot be",
     ):
-        breaker.observe(np.array(bad), rejections_of(bad))
+        breaker.observe(np.array(bad), rejections_of(bad), np.arange(7, 10))
 
 
 def test_what_has_tripped_stays_tripped() -> None:
     breaker = Breaker(run_max=1, share_max=1.0, window=100)
     for bad in (True, False):
         with pytest.raises(TooManyRejectedError):
-            breaker.observe(np.array([bad]), rejections_of([bad]))
+            breaker.observe(np.array([bad]), rejections_of([bad]), np.array([0]))
+
+
+@given(
+    batches=st.lists(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=12), max_size=12),
+    run_max=st.integers(1, 6),
+)
+def test_each_partition_is_judged_by_its_own_records(
+    batches: list[list[tuple[int, bool]]], run_max: int
+) -> None:
+    """As three streams apart would be; the share plays no part here, and good records in between break what they share."""
+    batches = [[*((3, False) for _ in range(len(batch) > 0)), *batch, (3, False)] for batch in batches]
+    batches = [[each for pair in batch for each in (pair, (3, False))] for batch in batches]
+    breakers = PartitionBreakers(run_max=run_max, share_max=1.0, window=1000)
+    history: dict[int, list[bool]] = {0: [], 1: [], 2: [], 3: []}
+    tripped: set[int] = set()
+    for batch in batches:
+        partitions = np.array([partition for partition, _ in batch], dtype=np.int32)
+        bad = np.array([each for _, each in batch], dtype=np.bool_)
+        places = (partitions, np.arange(len(batch), dtype=np.int64))
+        found = breakers.observe(lambda places=places: places, bad, rejections_of(bad.tolist()))  # type: ignore[misc]
+        for partition, each in batch:
+            history[partition].append(each)
+        expected = {
+            partition
+            for partition, outcomes in history.items()
+            if trips_at(outcomes, run_max=run_max, share_max=1.0, window=1000) is not None
+        }
+        assert found.keys() | tripped == expected
+        tripped |= found.keys()
+
+
+def test_a_flood_of_records_without_a_value_names_the_setting_that_skips_them() -> None:
+    breaker = Breaker(run_max=2, share_max=1.0, window=100)
+    with pytest.raises(TooManyRejectedError, match=r"input\.null_value: skip"):
+        breaker.observe(np.array([True, True]), rejections_of([True, True], Reason.NULL_VALUE), np.arange(2))
+
+
+def observed(breakers: PartitionBreakers, partitions: list[int], bad: list[bool]) -> set[int]:
+    places = (np.array(partitions, np.int32), np.arange(len(bad), dtype=np.int64))
+    return set(breakers.observe(lambda: places, np.array(bad), rejections_of(bad)))
+
+
+def test_a_fault_of_all_partitions_stops_them_together() -> None:
+    """In whatever batches they come, and long before each of them has its own run."""
+    breakers = PartitionBreakers(run_max=100, share_max=1.0, window=1000)
+    assert observed(breakers, [0, 1, 2, 3] * 20, [True] * 80) == set()
+    assert observed(breakers, [0, 1, 2, 3] * 5, [True] * 20) == {0, 1, 2, 3}
+
+
+def test_one_bad_record_beside_a_flood_stops_only_the_flood() -> None:
+    breakers = PartitionBreakers(run_max=100, share_max=1.0, window=1000)
+    assert observed(breakers, [0] * 60 + [1] + [0] * 39, [True] * 100) == {0}
+
+
+def test_good_records_in_between_end_what_partitions_share() -> None:
+    breakers = PartitionBreakers(run_max=100, share_max=1.0, window=1000)
+    for _ in range(9):
+        assert observed(breakers, [0, 1] * 5 + [2], [True] * 10 + [False]) == set()

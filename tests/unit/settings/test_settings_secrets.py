@@ -57,6 +57,8 @@ def text_settings(
     """The paths of all settings whose value may be a text, a path or a secret; read from the annotations alone."""
     for name, info in section.model_fields.items():
         members = [info.annotation, *get_args(info.annotation)]
+        if any(get_origin(each) in (tuple, list, dict) for each in members):
+            continue  # lists and maps are parsed
         below = [each for each in members if isinstance(each, type) and issubclass(each, BaseModel)]
         if below:
             yield from text_settings(below[0], (*path, info.alias or name))

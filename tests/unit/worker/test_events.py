@@ -39,6 +39,14 @@ class HandClock(StillClock):
 nothing = Waiting(batcher=0, compute=0, delivery=0)
 
 
+class NoValues:
+    """A model without features."""
+
+    features: tuple[str, ...] = ()
+    rows = 0
+    missing = unseen = np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Known:
     """penstock.engine.pipeline.hooks.Contact as a test sets it."""
@@ -71,7 +79,7 @@ class House:
         self.reading = Reading()
         self.hooks = Observer(
             metrics=self.metrics, board=self.board, clock=self.clock, topic="in", ends=lambda _: self.ends,
-            report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events,
+            report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events, values=NoValues(),
             contact=lambda _: self.contact, member=lambda: self.member, reading=lambda: self.reading,
         )  # fmt: skip
         self.ledger = Ledger()

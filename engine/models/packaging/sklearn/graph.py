@@ -18,7 +18,7 @@ from penstock.engine.features.signature import Feature
 from penstock.engine.models.bundle.manifest import Meaning, ModelOutput
 from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.onnx_file import OnnxGraph
-from penstock.engine.models.packaging.sklearn_members import members
+from penstock.engine.models.packaging.sklearn.members import members
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
@@ -130,7 +130,7 @@ def _converted(model: Any, width: int, *, wide: bool, opset: int) -> bytes:
         from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
     except ImportError as error:
         raise ConfigError(f"this model needs skl2onnx: {how_to_install('package')}") from error
-    from penstock.engine.models.packaging.sklearn_converters import register
+    from penstock.engine.models.packaging.sklearn.converters import register
 
     register()
     proto = convert_sklearn(
@@ -163,7 +163,7 @@ def _numbered(model: Any) -> Any:
 
 def _unsupported(model: Any) -> str:
     """The part of a model that skl2onnx does not know, as a message names it; the model itself where it knows them all."""
-    from penstock.engine.models.packaging.sklearn_converters import is_known
+    from penstock.engine.models.packaging.sklearn.converters import is_known
 
     for name, part in _parts(model, type(model).__name__):
         if isinstance(part, (Pipeline, ColumnTransformer, FeatureUnion)) or is_known(part):

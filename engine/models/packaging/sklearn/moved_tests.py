@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.models.packaging.sklearn_columns import Column, Input
+from penstock.engine.models.packaging.sklearn.columns import Column, Input
 from penstock.schemas.errors import ConfigError
 
 _rows_at_once = 1 << 15

@@ -19,8 +19,8 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.base import ClassifierMixin, is_classifier
 
-from penstock.engine.models.packaging.boosters import booster_types, forest_of_booster, is_booster
-from penstock.engine.models.packaging.sklearn_stand_ins import (
+from penstock.engine.models.packaging.sklearn.boosters import booster_types, forest_of_booster, is_booster
+from penstock.engine.models.packaging.sklearn.stand_ins import (
     Calibrated,
     Constant,
     ConstantShares,
@@ -33,7 +33,7 @@ from penstock.engine.models.packaging.sklearn_stand_ins import (
     Retargeted,
     TreeMargin,
 )
-from penstock.engine.models.packaging.sklearn_surrogate import FeatureTable, NamedFunction
+from penstock.engine.models.packaging.sklearn.surrogate import FeatureTable, NamedFunction
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.onnx.write import write_forest
 from penstock.engine.trees.readers.sklearn import read_isolation, read_sklearn_trees, tree_kinds

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.features.narrowing import levels_of
-from penstock.engine.models.packaging.moved_tests import Asked, Mover, NotFoldedError, Test
+from penstock.engine.models.packaging.sklearn.moved_tests import Asked, Mover, NotFoldedError, Test
 from penstock.engine.trees.forest import Forest
 from penstock.engine.trees.readers.assemble import Tree
 

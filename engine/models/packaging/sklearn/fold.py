@@ -22,10 +22,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
-from penstock.engine.models.packaging.moved_tests import Mover, NotFoldedError
-from penstock.engine.models.packaging.moved_trees import Columns, moved_trees
-from penstock.engine.models.packaging.sklearn_columns import Column, Input, columns_after, function_name
-from penstock.engine.models.packaging.sklearn_inputs import Rows, then
+from penstock.engine.models.packaging.sklearn.columns import Column, Input, columns_after, function_name
+from penstock.engine.models.packaging.sklearn.inputs import Rows, then
+from penstock.engine.models.packaging.sklearn.moved_tests import Mover, NotFoldedError
+from penstock.engine.models.packaging.sklearn.moved_trees import Columns, moved_trees
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.readers.assemble import Tree, join_trees, narrowed
 from penstock.engine.trees.readers.sklearn import is_trees, read_sklearn_trees
@@ -123,14 +123,14 @@ def _read(model: Any) -> tuple[Forest, Columns, bool]:
     """A tree ensemble, how it compares its columns, and whether its answer is exp(raw score)."""
     module = type(model).__module__.partition(".")[0]
     if module == "xgboost":
-        from penstock.engine.models.packaging.boosters import read_live_xgboost
+        from penstock.engine.models.packaging.sklearn.boosters import read_live_xgboost
 
         xgboost = read_live_xgboost(model)
         if xgboost.read.categorical:
             raise NotFoldedError("its booster takes categories as codes")
         return xgboost.read.forest, Columns(marker=xgboost.marker), xgboost.read.exponential
     if module == "lightgbm":
-        from penstock.engine.models.packaging.boosters import read_live_lightgbm
+        from penstock.engine.models.packaging.sklearn.boosters import read_live_lightgbm
 
         lightgbm = read_live_lightgbm(model)
         if lightgbm.categorical:

@@ -15,8 +15,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer
 
-from penstock.engine.models.packaging.moved_tests import Mover, NotFoldedError
-from penstock.engine.models.packaging.sklearn_columns import (
+from penstock.engine.models.packaging.sklearn.columns import (
     Column,
     Input,
     branches,
@@ -24,9 +23,10 @@ from penstock.engine.models.packaging.sklearn_columns import (
     function_name,
     function_refusal,
 )
-from penstock.engine.models.packaging.sklearn_inputs import Rows, then
-from penstock.engine.models.packaging.sklearn_members import members, with_members
-from penstock.engine.models.packaging.sklearn_stand_ins import stand_in
+from penstock.engine.models.packaging.sklearn.inputs import Rows, then
+from penstock.engine.models.packaging.sklearn.members import members, with_members
+from penstock.engine.models.packaging.sklearn.moved_tests import Mover, NotFoldedError
+from penstock.engine.models.packaging.sklearn.stand_ins import stand_in
 from penstock.schemas.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, NewPartitions, NewTopic  # type: ignore[attr-defined]  # public, not re-exported
 
-from penstock.connectors.kafka.admin_session import AdminSession, absent
+from penstock.connectors.kafka.admin.session import AdminSession, absent
 from penstock.connectors.kafka.client import ClientConfig, open_client, producer_config
 from penstock.connectors.kafka.errors import translate
 from penstock.schemas.errors import ConfigError, UnavailableError

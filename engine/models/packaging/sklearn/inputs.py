@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
-from penstock.engine.models.packaging.sklearn_columns import Column, Input, columns_after
-from penstock.engine.models.packaging.sklearn_members import members
+from penstock.engine.models.packaging.sklearn.columns import Column, Input, columns_after
+from penstock.engine.models.packaging.sklearn.members import members
 
 other_text = "(other)"
 """Stands for every category that the model does not know, where it tells those from missing ones."""

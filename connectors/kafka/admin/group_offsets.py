@@ -15,7 +15,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, not re-exported
 
-from penstock.connectors.kafka.admin_session import AdminSession, retry_s, transient, unheard
+from penstock.connectors.kafka.admin.session import AdminSession, retry_s, transient, unheard
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import refusals, said, translate
 from penstock.connectors.kafka.reading.offset_notes import noted_topic_id

@@ -5,7 +5,7 @@ from typing import Final
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from penstock.connectors.kafka.admin_session import AdminSession
+from penstock.connectors.kafka.admin.session import AdminSession
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, translate
 from penstock.connectors.kafka.reading.offset_notes import offset_note

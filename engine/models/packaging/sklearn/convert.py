@@ -15,13 +15,13 @@ from penstock.engine.features.overrides import described_features, table_feature
 from penstock.engine.features.signature import Feature
 from penstock.engine.models.packaging.convert import Converted, PackageOptions, class_names, of_forest
 from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
-from penstock.engine.models.packaging.sklearn_columns import first_columns, inputs_of
-from penstock.engine.models.packaging.sklearn_fold import fold, refused_because
-from penstock.engine.models.packaging.sklearn_graph import GraphAnswers, as_answered, graph_bytes
-from penstock.engine.models.packaging.sklearn_inputs import Leaf, Rows, leaves, settle
-from penstock.engine.models.packaging.sklearn_stand_ins import narrowed_last
-from penstock.engine.models.packaging.sklearn_surrogate import surrogate
-from penstock.engine.models.packaging.skops_files import load_skops
+from penstock.engine.models.packaging.sklearn.columns import first_columns, inputs_of
+from penstock.engine.models.packaging.sklearn.fold import fold, refused_because
+from penstock.engine.models.packaging.sklearn.graph import GraphAnswers, as_answered, graph_bytes
+from penstock.engine.models.packaging.sklearn.inputs import Leaf, Rows, leaves, settle
+from penstock.engine.models.packaging.sklearn.skops_files import load_skops
+from penstock.engine.models.packaging.sklearn.stand_ins import narrowed_last
+from penstock.engine.models.packaging.sklearn.surrogate import surrogate
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.readers.sklearn import is_trees, read_sklearn_trees
 from penstock.schemas.errors import ConfigError
@@ -95,7 +95,7 @@ class _Conversion:
             return self._as_graph(notes)
 
     def _has_trees(self) -> bool:
-        from penstock.engine.models.packaging.boosters import is_booster
+        from penstock.engine.models.packaging.sklearn.boosters import is_booster
 
         return any(is_trees(leaf.estimator) or is_booster(leaf.estimator) for leaf in self._leaves)
 

@@ -16,8 +16,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC, NuSVC, OneClassSVM
 from sklearn.utils.validation import check_is_fitted
 
-from penstock.engine.models.packaging.sklearn_columns import function_name
-from penstock.engine.models.packaging.sklearn_members import members, with_members
+from penstock.engine.models.packaging.sklearn.columns import function_name
+from penstock.engine.models.packaging.sklearn.members import members, with_members
 from penstock.schemas.errors import ConfigError
 
 

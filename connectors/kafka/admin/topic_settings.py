@@ -8,7 +8,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]  # public, not re-exported
 
-from penstock.connectors.kafka.admin_session import AdminSession
+from penstock.connectors.kafka.admin.session import AdminSession
 from penstock.connectors.kafka.client import ClientConfig
 
 logger = logging.getLogger("penstock.kafka")

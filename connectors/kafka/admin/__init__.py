@@ -1,0 +1,1 @@
+"""What a cluster has, allows and holds: topics, permissions, offsets of groups."""

@@ -1,0 +1,1 @@
+"""Requests that the client library has no call for, written by hand."""
