@@ -183,7 +183,7 @@ class ComputeThread:
     def _parted(self, records: Records, wanted: int) -> Mapping[int, Held]:
         """Which partitions cannot be computed now; what was read of them is kept, to be tried again."""
         self._on_retry()
-        waiting = {}
+        waiting: dict[int, Held] = {}
         for partition in np.unique(records.partitions).tolist():
             if wanted != self._wanted:
                 return waiting
