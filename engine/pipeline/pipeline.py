@@ -296,6 +296,7 @@ class Pipeline:
         self._batcher.clear()
         self._finished.clear()
         self._deliveries.clear()
+        self._hold_due = {}  # it comes again with what it was found in, whose letters may be among what is dropped
         self._breaker = self._new_breaker()
 
     def _hold(self) -> None:
@@ -307,12 +308,12 @@ class Pipeline:
         over = [p for p, held in self._held.items() if not held.stopped and p not in waiting]
         due = bool(self._hold_due) and not self._finished and not self._deliveries
         if due:
+            held_now = self._hold_due
             self._forget()
             again = self._ledger.rewind()
             ours = set(self._ledger.assigned())
-            self._held |= {p: held for p, held in self._hold_due.items() if p in ours}
-            self._held_from |= {p: offset for p, offset in again.items() if p in self._hold_due}
-            self._hold_due = {}
+            self._held |= {p: held for p, held in held_now.items() if p in ours}
+            self._held_from |= {p: offset for p, offset in again.items() if p in held_now}
             self._require_a_partition(ours)
         for partition in over:
             self._held.pop(partition, None)
@@ -380,7 +381,7 @@ class Pipeline:
         self._ledger.revoke(partitions)
         self._compute.let_go(partitions)
         for partition in partitions:
-            for noted in (self._seek_due, self._held, self._held_from, self._hold_due):
+            for noted in (self._seek_due, self._held, self._held_from):
                 noted.pop(partition, None)
         self._read_again(self._ledger.rewind())
         if dropped:
