@@ -200,7 +200,7 @@ def _summary_json(found: Summary, settings: Settings) -> dict[str, Any]:
 
 def _say_summary(found: Summary, settings: Settings, terminal: Terminal) -> None:
     if not found.letters:
-        terminal.say(f"no dead letters of this kind in {settings.output.dead_letters}")
+        terminal.say(f"no matching dead letters in {settings.output.dead_letters}")
     else:
         table = Table(
             "stage", "reason", "records", "newest", "record", "detail", box=None, header_style="bold"
