@@ -164,6 +164,7 @@ _bad_by_chart = {
     "identity set": ("extraEnv: [{name: PENSTOCK_IDENTITY, value: a}]", ["PENSTOCK_IDENTITY"]),
     "authority not mounted": ("settings: {kafka: {security: {protocol: SSL, ca_file: /etc/kafka-tls/ca.crt}}}", ["settings.kafka.security.ca_file", "/etc/kafka-tls/ca.crt", "extraVolumes"]),
     "schema not mounted": ("settings: {input: {topic: t, schema: in.avsc}}", ["settings.input.schema", "/etc/penstock/in.avsc"]),
+    "key of a model not mounted": ("settings: {model: {path: /models/m, trust: {keys: [/usr/a.pem, /etc/keys/b.pem]}}}", ["settings.model.trust.keys", "/etc/keys/b.pem"]),
     "mounted beside": (_tls + "settings: {kafka: {security: {protocol: SSL, ca_file: /etc/kafka-tls2/ca.crt}}}", ["/etc/kafka-tls2/ca.crt"]),
     "mount without its volume": ("extraVolumeMounts: [{name: a, mountPath: /a}]", ["extraVolumeMounts", "extraVolumes"]),
     "volume of the chart": ("extraVolumes: [{name: tmp, emptyDir: {}}]", ["extraVolumes", "tmp"]),
