@@ -17,11 +17,11 @@ from penstock.engine.pipeline.scorer import Outcome
 from penstock.schemas.errors import UnavailableError
 from penstock.schemas.records import Records
 
-_header = struct.Struct(
-    "<qdddd"
-)  # entries; number of the batch in hand, its bound, the loop's beat, 1 when warm
+_header = struct.Struct("<qdddd32s")
+"""Entries; number of the batch in hand, its bound, the loop's beat, 1 when warm; the topic's id."""
 _whole, _number = struct.Struct("<q"), struct.Struct("<d")
-_batch_at, _bound_at, _beat_at, _warm_at = 8, 16, 24, 32
+_batch_at, _bound_at, _beat_at, _warm_at, _topic_at = 8, 16, 24, 32, 40
+_topic_id = struct.Struct("32s")
 _entry = struct.Struct("<qqq")
 _entries_max = 512
 _suspects_max = 256
@@ -38,6 +38,11 @@ class Range:
     partition: int
     first: int
     next: int
+    topic_id: str | None = None  # an offset is another record in a topic that was made anew; None: not known
+
+    def is_of(self, topic_id: str | None) -> bool:
+        """Whether its offsets are those of this topic, as far as is known."""
+        return self.topic_id is None or topic_id is None or self.topic_id == topic_id
 
     @property
     def single(self) -> bool:
@@ -90,6 +95,8 @@ class InFlightLog:
         kept = ranges[:_entries_max]
         for place, r in enumerate(kept):
             _entry.pack_into(self._map, _header.size + place * _entry.size, r.partition, r.first, r.next)
+        topic_id = (kept[0].topic_id or "") if kept else ""
+        _topic_id.pack_into(self._map, _topic_at, topic_id.encode())
         self._batch += 1
         _number.pack_into(self._map, _batch_at, self._batch)
         _whole.pack_into(self._map, 0, len(kept))
@@ -113,14 +120,18 @@ def read_vitals(path: Path) -> Vitals:
     """What the process that writes the note has in hand, or had when it ended; nothing where there is no note."""
     try:
         data = path.read_bytes()
-        count, batch, bound_s, beat, warm = _header.unpack_from(data)
+        count, batch, bound_s, beat, warm, topic = _header.unpack_from(data)
         entries = [
             _entry.unpack_from(data, _header.size + place * _entry.size)
             for place in range(min(count, _entries_max))
         ]
     except (OSError, struct.error):
         return Vitals()
-    ranges = tuple(Range(partition=partition, first=first, next=next_) for partition, first, next_ in entries)
+    topic_id = topic.rstrip(b"\0").decode(errors="replace") or None
+    ranges = tuple(
+        Range(partition=partition, first=first, next=next_, topic_id=topic_id)
+        for partition, first, next_ in entries
+    )
     return Vitals(ranges=ranges, batch=batch, bound_s=bound_s, beat=beat, warm=warm > 0)
 
 
@@ -153,7 +164,8 @@ class Quarantine:
                 continue
             self._killed_alone[r] = self._killed_alone.get(r, 0) + 1
             suspected = any(
-                s.partition == r.partition and s.first <= r.first < s.next for s in self._suspects
+                s.partition == r.partition and s.first <= r.first < s.next and s.is_of(r.topic_id)
+                for s in self._suspects
             )
             deaths = self._killed_alone[r] + (1 if suspected and by_signal in fault_signals else 0)
             if deaths >= 2:
@@ -168,8 +180,8 @@ class Quarantine:
     def write(self) -> None:
         """Tell the workers. Where the file cannot be written `fault` says why, and the caller tries again later."""
         tree = {
-            "suspects": [[r.partition, r.first, r.next] for r in self._suspects],
-            "condemned": [[r.partition, r.first] for r in self._condemned],
+            "suspects": [[r.partition, r.first, r.next, r.topic_id] for r in self._suspects],
+            "condemned": [[r.partition, r.first, r.topic_id] for r in self._condemned],
         }
         aside = self._path.with_suffix(".new")
         try:
@@ -192,7 +204,7 @@ class Isolation:
         self._in_hand = in_hand
         self._verdicts = verdicts
         self._suspects: list[Range] = []
-        self._condemned: dict[int, set[int]] = {}
+        self._condemned: dict[int, dict[int, Range]] = {}  # by partition and offset
         self.reload()
 
     def reload(self) -> None:
@@ -201,10 +213,14 @@ class Isolation:
             tree = json.loads(self._verdicts.read_text())
         except (OSError, ValueError):  # none yet, or no space when it was written: those known stay
             return
-        self._suspects = [Range(partition=p, first=first, next=next_) for p, first, next_ in tree["suspects"]]
-        condemned: dict[int, set[int]] = {}
-        for partition, offset in tree["condemned"]:
-            condemned.setdefault(partition, set()).add(offset)
+        self._suspects = [
+            Range(partition=p, first=first, next=next_, topic_id=topic_id)
+            for p, first, next_, topic_id in tree["suspects"]
+        ]
+        condemned: dict[int, dict[int, Range]] = {}
+        for partition, offset, topic_id in tree["condemned"]:
+            found = Range(partition=partition, first=offset, next=offset + 1, topic_id=topic_id)
+            condemned.setdefault(partition, {})[offset] = found
         self._condemned = condemned
 
     def condemned(self, records: Records) -> Sequence[int]:
@@ -212,7 +228,12 @@ class Isolation:
         if not self._condemned:
             return ()
         pairs = zip(records.partitions.tolist(), records.offsets.tolist(), strict=True)
-        return [place for place, (p, offset) in enumerate(pairs) if offset in self._condemned.get(p, ())]
+        topic_id = records.topic_id
+        return [
+            place
+            for place, (p, offset) in enumerate(pairs)
+            if (found := self._condemned.get(p, {}).get(offset)) is not None and found.is_of(topic_id)
+        ]
 
     def guard(self, score: Callable[[Records], Outcome]) -> Callable[[Records], Outcome]:
         """The same function, leaving a note while it works."""
@@ -252,6 +273,8 @@ class Isolation:
     def _suspect_places(self, records: Records) -> Iterable[int]:
         chosen = np.zeros(len(records), dtype=np.bool_)
         for s in self._suspects:
+            if not s.is_of(records.topic_id):
+                continue
             mine = (
                 (records.partitions == s.partition)
                 & (records.offsets >= s.first)
@@ -266,5 +289,6 @@ def _ranges(records: Records) -> list[Range]:
     ranges = []
     for partition in np.unique(partitions).tolist():
         theirs = records.offsets[partitions == partition]
-        ranges.append(Range(partition=partition, first=int(theirs[0]), next=int(theirs[-1]) + 1))
+        first, next_ = int(theirs[0]), int(theirs[-1]) + 1
+        ranges.append(Range(partition=partition, first=first, next=next_, topic_id=records.topic_id))
     return ranges

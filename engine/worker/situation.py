@@ -1,7 +1,7 @@
 """What a worker waits for, told in words: when it begins, now and then while it lasts, and when it is over."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -51,6 +51,11 @@ class Situation:
     def reachable(self) -> bool:
         """Whether the cluster answers, as far as is known."""
         return self._lost_at_s is None
+
+    @property
+    def standing_still(self) -> Collection[int]:
+        """Partitions of which nothing is fetched now."""
+        return self._waiting.keys()
 
     @property
     def joining_long(self) -> bool:

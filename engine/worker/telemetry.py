@@ -204,8 +204,10 @@ class Observer:
         for partition in self._assigned:
             place = {"topic": self._topic, "partition": str(partition)}
             oldest_ms = self._oldest_ms.get(partition, -1)
-            # What cannot be known is not 0: with the cluster away, or before it has said where the partition ends.
-            known = self._situation.reachable and partition in ends
+            # What cannot be known is not 0: with the cluster away, before it has said where the partition ends, or while nothing
+            # of it is fetched, when the end is an old one.
+            still = self._situation.standing_still
+            known = self._situation.reachable and partition in ends and partition not in still
             idle_s = 0.0 if known else math.nan
             self._metrics.lag_seconds.labels(**place).set(
                 max(now_ms - oldest_ms, 0) / 1000 if oldest_ms >= 0 else idle_s

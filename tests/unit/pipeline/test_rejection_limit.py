@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock.engine.pipeline.rejection_limit import Breaker, PartitionBreakers
@@ -36,6 +36,9 @@ def rejections_of(bad: list[bool], reason: Reason = Reason.CORRUPT) -> list[Reje
     run_max=st.integers(1, 8),
     share_max=st.sampled_from([0.1, 0.25, 0.29, 0.5, 0.9, 1.0]),
     window=st.integers(1, 20),
+)
+@example(  # what was bad lies further back than a window when its batch ends
+    batches=[[False] * 10 + [True], [True] + [False] * 11], run_max=3, share_max=0.1, window=11
 )
 def test_it_stops_in_the_batch_in_which_a_limit_is_passed(
     batches: list[list[bool]], run_max: int, share_max: float, window: int

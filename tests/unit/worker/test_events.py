@@ -358,3 +358,20 @@ def test_repeated_things_are_told_at_growing_intervals_and_none_is_left_uncounte
 )
 def test_durations_are_said_as_people_say_them(duration_s: float, said: str) -> None:
     assert seconds(duration_s) == said
+
+
+def test_the_lag_of_a_partition_that_stands_still_is_not_known() -> None:
+    """Nothing of it is in hand, and where it ends was last heard when it was fetched."""
+    house = House()
+    house.assign(0, 1)
+    house.hooks.holding({1: Held(reason="too many", stopped=True)})
+    house.turns(2)
+
+    def lag_s(partition: int) -> float:
+        return house.metrics.lag_seconds.labels(topic="in", partition=str(partition))._value.get()
+
+    assert lag_s(0) == 0
+    assert math.isnan(lag_s(1))
+    house.hooks.holding({})
+    house.turns(2)
+    assert lag_s(1) == 0

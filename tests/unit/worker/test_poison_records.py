@@ -1,6 +1,7 @@
 """Which record is set aside for killing its worker."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,16 @@ def test_records_that_wait_for_something_remote_are_in_nobodys_hand(tmp_path: Pa
     with pytest.raises(UnavailableError):
         isolation.guard(score)(records([1, 2]))
     assert read_note(tmp_path / "note") == []
+
+
+def test_what_killed_in_a_topic_says_nothing_of_one_that_was_made_anew(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "verdicts.json")
+    note = InFlightLog(tmp_path / "note")
+    for _ in range(2):
+        note.write([Range(partition=0, first=5, next=6, topic_id="old-topic-id-of-22-char")])
+        quarantine.worker_died(read_note(tmp_path / "note"), by_signal=signal.SIGSEGV)
+    isolation = Isolation(note=note, verdicts=tmp_path / "verdicts.json")
+    old = replace(records([4, 5, 6]), topic_id="old-topic-id-of-22-char")
+    assert isolation.condemned(old) == [1]
+    assert isolation.condemned(replace(old, topic_id="new-topic-id-of-22-char")) == []
+    assert isolation.condemned(replace(old, topic_id=None)) == [1]  # not known: it would kill again
