@@ -75,6 +75,7 @@ bench: setup ## the figures of the README, measured here; tables and pictures un
 
 docs: $(VENV)/.native ## regenerate the references under docs/, and build the site into build/site
 	@$(BIN)/python -P docs/build_reference.py docs
+	@$(BIN)/python -P docs/build_chart.py
 	@$(BIN)/python -m tests.model_families docs/models.md
 	@$(MAKE) site
 

@@ -4,7 +4,7 @@ from penstock.schemas.reasons import Reason, Stage
 
 
 class PenstockError(Exception):
-    """Whatever Penstock raises on purpose; its text is one sentence for a person."""
+    """The base of all errors that Penstock raises on purpose; its text is one sentence for a person."""
 
 
 class ConfigError(PenstockError):

@@ -8,7 +8,8 @@ import numpy as np
 from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
 from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.hooks import Waiting
-from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
+from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
+from penstock.engine.pipeline.pipeline import Pipeline
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.engine.ports import AssignmentListener, Delivery, Positions
 from penstock.schemas.errors import PenstockError, UnavailableError
@@ -238,7 +239,7 @@ class Loop:
             breaker=lambda: self.watched,
             watcher=self.watched,
             clock=self.clock,
-            commits_by_source=commits_by_source,
+            commits=CommitBySource() if commits_by_source else CommitInTransaction(),
             limits=PipelineLimits(**limits),  # type: ignore[arg-type]
         )
         self.pipeline.on_assigned([0, 1])

@@ -19,7 +19,7 @@ _names = "penstock,penstock-onnxruntime,penstock-alo,penstock-explained,python-l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this bench."""
     parser.add_argument(
-        "--only", default=_names, metavar="NAMES", help="these, parted by commas (default: %(default)s)"
+        "--only", default=_names, metavar="NAMES", help="these, comma-separated (default: %(default)s)"
     )
     parser.add_argument(
         "--records", type=int, default=600_000, help="on the input topic (default: %(default)s)"

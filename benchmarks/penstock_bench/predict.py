@@ -1,4 +1,4 @@
-"""`penstock bench predict`: trees predicted by our kernel, beside ONNX Runtime and XGBoost's own predictor, one thread."""
+"""`penstock bench predict`: trees predicted by Penstock's kernel, beside ONNX Runtime and XGBoost's own predictor, one thread."""
 
 import argparse
 import tempfile
@@ -24,7 +24,7 @@ from penstock_bench.explain.peers import predictor
 from penstock_bench.explain.workload import Workload, workload
 
 summary = (
-    "Trees predicted by our kernel, beside ONNX Runtime's session and XGBoost's own predictor on the same model and rows, one "
+    "Trees predicted by Penstock's kernel, beside ONNX Runtime's session and XGBoost's own predictor on the same model and rows, one "
     "thread: rows a second by batch size. The kernel is asked as a worker asks it, the other two as bare as they can be."
 )
 _bars: Final = {"1": 1.0, "256": 2.5, "1024": 3.0}
@@ -36,7 +36,7 @@ Predict = Callable[[NDArray[np.float32]], object]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this bench."""
     parser.add_argument(
-        "--models", default="100x6,500x6", help="TREESxDEPTH, several parted by commas (default: %(default)s)"
+        "--models", default="100x6,500x6", help="TREESxDEPTH, comma-separated (default: %(default)s)"
     )
     parser.add_argument(
         "--batches", default="1,16,256,1024", help="rows a call, 1 to 8192 (default: %(default)s)"

@@ -96,6 +96,8 @@ class KafkaContact:
                 self._ghost, self._member_id = self._member_id, ""
             if member:
                 self._member_id = member_id
+                if member_id == self._ghost:  # it has not been given up after all
+                    self._ghost = ""
 
     def close(self) -> None:
         """Ask no more. Does not wait for a question under way."""

@@ -255,6 +255,7 @@ class KafkaTransactionalProducer:
             client.init_transactions(patience_s)
 
         self._call("initialise", initialise, timeout_s)
+        self._mark()  # what was said before, of a broker that is down perhaps, concerns no request that could act later
 
     def begin(self) -> None:
         try:

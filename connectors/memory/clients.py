@@ -146,6 +146,7 @@ class MemorySource:
         if orders.expelled:
             held = tuple(sorted(self._positions))
             self._positions.clear()
+            self._held.clear()
             if held:
                 self._listener.on_lost(held)
             with broker.locked():
@@ -172,6 +173,7 @@ class MemorySource:
         self._topic_id = topic_id
         held = sorted(self._positions)
         self._positions.clear()
+        self._held.clear()
         if held:
             self._listener.on_lost(held)
             kept = [p for p in held if p < self._broker.partitions(self._topic)]

@@ -90,7 +90,7 @@ def _parser(chosen: Sequence[str | None]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="penstock",
         description="Streaming inference on Kafka: every event predicted exactly once, and explained.",
-        epilog="penstock COMMAND --help says more, with an example.",
+        epilog="penstock COMMAND --help describes a command, with an example.",
     )
     parser.add_argument("--version", action="version", version=f"penstock {penstock.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")

@@ -23,7 +23,7 @@ _nothing = object()
 class PassedFields:
     """Reads the chosen fields of records and adds them to payloads whose last field, `passed`, is empty.
 
-    A field is a member of the record, or a path of names parted by dots where there is no member of the whole name. Text stays
+    A field is a member of the record, or a path of names separated by dots where there is no member of the whole name. Text stays
     as it is, numbers are written as JSON writes them, bytes as base64, what is nested as JSON; null stays null, and what a
     record does not have is left out. Costs Python work for each record, which nothing else on the way does.
     """

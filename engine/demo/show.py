@@ -144,7 +144,7 @@ class _Show:
 
     def run(self) -> int:
         terminal = self._terminal
-        terminal.say(f"streaming {self._stage.broker}; press Ctrl+C to stop")
+        terminal.say(f"streaming through {self._stage.broker}; press Ctrl+C to stop")
         self._began_s = self._clock.monotonic_s()
         self._producer.start()
         if terminal.live:

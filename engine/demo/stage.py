@@ -94,7 +94,7 @@ def kafka_stage(bundle: Path, folder: Path, clock: Clock, say: Callable[[str], N
         except ConfigError as error:
             raise ConfigError(f"{error}; or run the demo without it: --broker memory") from error
         config = ClientConfig(bootstrap_servers=broker.bootstrap_servers)
-        KafkaAdmin(config).create_topics(dict.fromkeys(topics, partitions))
+        KafkaAdmin(config).create_topics(dict.fromkeys(topics, partitions), exist_ok=True)
         file = folder / "penstock.yaml"
         tree = settings_tree(broker.bootstrap_servers, bundle) | {"http": {"port": _free_port()}}
         file.write_text(yaml.safe_dump(tree, sort_keys=False))

@@ -158,38 +158,42 @@ class ComputeThread:
             wanted, batch = work
             if wanted != self._wanted:
                 continue
-            finished = self._compute(batch)
+            finished = self._compute(batch, wanted)
             self._done.put((wanted, finished))
             if finished.error is not None:
                 return
             if self._trials:
                 self._try_again()
 
-    def _compute(self, batch: Batch) -> Finished:
+    def _compute(self, batch: Batch, wanted: int) -> Finished:
         records = Records.join([poll.records for poll in batch.polls])
         while True:
             began_s = self._monotonic_s()
             try:
                 outcome = self._score(records)
             except UnavailableError:
-                waiting = self._parted(records)
-                if waiting:
+                waiting = self._parted(records, wanted)
+                if waiting or wanted != self._wanted:
                     return Finished(batch=batch, outcome=None, error=None, busy_s=0.0, waiting=waiting)
                 continue  # it can be had again already
             except BaseException as error:  # noqa: BLE001  the worker's one broad catch: it ends the worker, counted
                 return Finished(batch=batch, outcome=None, error=self._error_of(error), busy_s=0.0)
             return Finished(batch=batch, outcome=outcome, error=None, busy_s=self._monotonic_s() - began_s)
 
-    def _parted(self, records: Records) -> Mapping[int, Held]:
+    def _parted(self, records: Records, wanted: int) -> Mapping[int, Held]:
         """Which partitions cannot be computed now; what was read of them is kept, to be tried again."""
         self._on_retry()
-        waiting = {}
+        waiting: dict[int, Held] = {}
         for partition in np.unique(records.partitions).tolist():
+            if wanted != self._wanted:
+                return waiting
             part = records.take(np.flatnonzero(records.partitions == partition))
             if (held := self._needs(part)) is not None:
                 waiting[partition] = held
                 due_s = self._monotonic_s() + retry_first_s
                 with self._lock:
+                    if wanted != self._wanted:  # forgotten meanwhile, and perhaps let go as well
+                        return waiting
                     self._trials[partition] = _Trial(
                         records=part, held=held, due_s=due_s, wait_s=retry_first_s
                     )

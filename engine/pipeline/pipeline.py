@@ -1,8 +1,8 @@
 """The polling thread: poll, open, batch, hand over, collect, send, settle, commit; it never waits for work."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,32 +12,10 @@ from penstock.engine.pipeline.batcher import Batcher, Poll
 from penstock.engine.pipeline.compute import Compute, Finished, Held
 from penstock.engine.pipeline.hooks import Breaker, PipelineHooks, Waiting
 from penstock.engine.pipeline.ledger import Ledger, Span
+from penstock.engine.pipeline.pacing import CommitPolicy, Pace, PipelineLimits, UnderWay, pace
 from penstock.engine.ports import AssignmentListener, Delivery, Sink, Source
 from penstock.schemas.errors import AbortedError, TooManyRejectedError, UnavailableError
 from penstock.schemas.records import Outgoing, Records
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PipelineLimits:
-    """Bounds of the loop; none of them is reached in a healthy worker."""
-
-    drain_budget_s: float = 10.0
-    idle_poll_s: float = 0.1
-    busy_wait_s: float = (
-        0.002  # how long one turn waits for the compute side or the broker when there is work in flight
-    )
-    quick_wait_s: float = 0.01  # the same, where nothing else is worth doing meanwhile: at low load,
-    quick_compute_s: float = 0.002  # when all that is under way is computed in less
-    quick_deliveries_max: int = 3  # at least once: with so many on their way, one is waited for first
-    stall_before_pause_s: float = 0.25  # pausing throws fetched records away, so a short stall is sat out
-    commit_interval_s: float = 0.1  # at-least-once: each commit is a write to the broker's log
-    delivery_records_max: int = (
-        16_384  # in one delivery, and, but for one batch, finished and waiting for the next
-    )
-    beside_records_min: int = 1024  # in a transaction that begins while another one is on its way
-    aborts_in_a_row_max: int = 20
-    abort_backoff_first_s: float = 0.05
-    abort_backoff_max_s: float = 5.0
 
 
 class Pipeline:
@@ -57,12 +35,10 @@ class Pipeline:
         breaker: Callable[[], Breaker],
         watcher: PipelineHooks,
         clock: Clock,
-        commits_by_source: bool,
+        commits: CommitPolicy,
         limits: PipelineLimits | None = None,
     ) -> None:
-        """`breaker`: makes a fresh one, for the start and after each rewind, when what was observed comes again.
-
-        `commits_by_source`: at-least-once, where the consumer commits; exactly-once commits inside the sink."""
+        """`breaker`: makes a fresh one, for the start and after each rewind, when what was observed comes again."""
         self._sink = sink
         self._compute = compute
         self._batcher = batcher
@@ -70,7 +46,7 @@ class Pipeline:
         self._breaker = breaker()
         self._watcher = watcher
         self._clock = clock
-        self._commits_by_source = commits_by_source
+        self._commits = commits
         self._limits = limits or PipelineLimits()
         self._ledger = Ledger()
         self._generation = 0
@@ -78,7 +54,6 @@ class Pipeline:
         self._deliveries: deque[tuple[float, list[Finished]]] = deque()  # submitted at, oldest first
         self._polling = False
         self._seek_due: dict[int, int] = {}
-        self._commit_due_s: float | None = None
         self._stalled_since_s: float | None = None
         self._aborts_in_a_row = 0
         self._resume_at_s = 0.0
@@ -119,39 +94,25 @@ class Pipeline:
         self._watcher.turn(ledger=self._ledger, waiting=self._waiting())
         polled = self._poll()
         self._feed()
-        quick = self._quick()
-        worth_waiting = not self._deliveries or self._commits_by_source
-        self._collect(wait=worth_waiting and (quick or not polled), all_of_it=quick)
-        self._deliver(wait=quick or not polled)
+        now = self._pace()
+        self._collect(wait=now.waits_for_compute and (now.quick or not polled), all_of_it=now.quick)
+        self._deliver(wait=now.quick or not polled)
         if self._hold_due or self._held:
             self._hold()
-        if self._commit_due_s is not None and self._clock.monotonic_s() >= self._commit_due_s:
+        if self._commits.is_due(self._clock.monotonic_s()):
             self._commit()
 
-    def _quick(self) -> bool:
-        """Whether the broker takes longer than all the rest does, as at low load: then what was polled is computed at once, as
-        one batch. With transactions it goes into the next one, and what comes during that one is polled when it has ended:
-        looking for it earlier would have the model, the interpreter and the broker do more for every record, and bring
-        none of them forward. Without, nothing is waited for but the next record."""
+    def _pace(self) -> Pace:
         waiting = self._waiting()
         rows = waiting.batcher + waiting.compute + waiting.delivery
-        limits = self._limits
-        return rows < limits.beside_records_min and self._batcher.expected_s(rows) < limits.quick_compute_s
-
-    def _broker_wait_s(self) -> float:
-        if not self._quick():
-            return self._limits.busy_wait_s
-        return 0.0 if self._only_the_next_record_is_awaited() else self._limits.quick_wait_s
-
-    def _only_the_next_record_is_awaited(self) -> bool:
-        """At least once, where acknowledgements come by themselves and are only needed for the next commit. With several on
-        their way the broker sets the pace: what comes meanwhile is one batch instead of many."""
-        return self._commits_by_source and len(self._deliveries) < self._limits.quick_deliveries_max
-
-    def _poll_wait_s(self) -> float:
-        if not self._deliveries:
-            return self._limits.idle_poll_s if self.quiet else 0.0
-        return self._limits.busy_wait_s if self._only_the_next_record_is_awaited() and self._quick() else 0.0
+        under_way = UnderWay(
+            rows=rows,
+            finished_rows=self._finished_rows(),
+            deliveries=len(self._deliveries),
+            expected_s=self._batcher.expected_s(rows) if rows < self._limits.beside_records_min else math.inf,
+            unfinished=self._ledger.unfinished(),
+        )
+        return pace(under_way, self._commits, self._limits)
 
     def _waiting(self) -> Waiting:
         submitted = sum(finished.batch.rows for _, group in self._deliveries for finished in group)
@@ -178,7 +139,7 @@ class Pipeline:
             return False
         self._stalled_since_s = None
         self._source.resume()
-        records = self._poll_source(room, self._poll_wait_s())
+        records = self._poll_source(room, self._pace().poll_wait_s)
         return records is not None and len(records) > 0
 
     def _hold_back(self, now_s: float) -> None:
@@ -265,10 +226,10 @@ class Pipeline:
 
     def _deliver(self, *, wait: bool) -> None:
         try:
-            self._advance(self._broker_wait_s() if wait else 0.0)
+            self._advance(self._pace().broker_wait_s if wait else 0.0)
             if not self._finished and not self._deliveries:
                 self._sink.has_room()  # with nothing to send, too, it mends what an abort has left behind
-            while self._finished and self._sink.has_room() and self._worth_sending():
+            while self._finished and self._sink.has_room() and self._pace().sends:
                 group = self._group()
                 try:
                     membership = self._source.membership()
@@ -278,15 +239,9 @@ class Pipeline:
                     return
                 self._deliveries.append((self._clock.monotonic_s(), group))
                 self._sink.submit(_delivery(group), membership)
-                self._advance(self._broker_wait_s())
+                self._advance(self._pace().broker_wait_s)
         except AbortedError:
             self._after_abort()
-
-    def _worth_sending(self) -> bool:
-        """Whether now, beside deliveries on their way. Two small transactions at once only make each other slow; large
-        ones hide each other's commit."""
-        beside = self._deliveries and not self._commits_by_source
-        return not beside or self._finished_rows() >= self._limits.beside_records_min
 
     def _advance(self, timeout_s: float) -> None:
         if not self._deliveries:
@@ -299,14 +254,12 @@ class Pipeline:
             for finished in group:
                 self._ledger.settle(finished.batch.spans)
             self._aborts_in_a_row = 0
-            if self._commits_by_source and self._commit_due_s is None:
-                self._commit_due_s = self._clock.monotonic_s() + self._limits.commit_interval_s
+            self._commits.delivered(self._clock.monotonic_s(), self._limits)
             self._watcher.delivered(group, took_s=self._clock.monotonic_s() - submitted_at_s)
 
     def _commit(self) -> None:
         """What is delivered and not committed yet, where the source commits."""
-        if self._commit_due_s is not None:
-            self._commit_due_s = None
+        if self._commits.take_commit():
             self._source.commit(self._ledger.positions())
 
     def _group(self) -> list[Finished]:
@@ -343,6 +296,7 @@ class Pipeline:
         self._batcher.clear()
         self._finished.clear()
         self._deliveries.clear()
+        self._hold_due = {}  # it comes again with what it was found in, whose letters may be among what is dropped
         self._breaker = self._new_breaker()
 
     def _hold(self) -> None:
@@ -354,12 +308,12 @@ class Pipeline:
         over = [p for p, held in self._held.items() if not held.stopped and p not in waiting]
         due = bool(self._hold_due) and not self._finished and not self._deliveries
         if due:
+            held_now = self._hold_due
             self._forget()
             again = self._ledger.rewind()
             ours = set(self._ledger.assigned())
-            self._held |= {p: held for p, held in self._hold_due.items() if p in ours}
-            self._held_from |= {p: offset for p, offset in again.items() if p in self._hold_due}
-            self._hold_due = {}
+            self._held |= {p: held for p, held in held_now.items() if p in ours}
+            self._held_from |= {p: offset for p, offset in again.items() if p in held_now}
             self._require_a_partition(ours)
         for partition in over:
             self._held.pop(partition, None)
@@ -427,7 +381,7 @@ class Pipeline:
         self._ledger.revoke(partitions)
         self._compute.let_go(partitions)
         for partition in partitions:
-            for noted in (self._seek_due, self._held, self._held_from, self._hold_due):
+            for noted in (self._seek_due, self._held, self._held_from):
                 noted.pop(partition, None)
         self._read_again(self._ledger.rewind())
         if dropped:

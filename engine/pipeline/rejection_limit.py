@@ -135,6 +135,9 @@ class PartitionBreakers:
             return {}
         partitions, offsets = places()
         tripped: dict[int, str] = {}
+        rejected: dict[int, list[Rejection]] = {}
+        for rejection in rejections:
+            rejected.setdefault(int(partitions[rejection.index]), []).append(rejection)
         for partition in {*np.unique(partitions[bad]).tolist(), *self._breakers}:
             own = np.flatnonzero(partitions == partition)
             if len(own) == 0:
@@ -145,19 +148,19 @@ class PartitionBreakers:
                 self._breakers[partition] = breaker
             theirs = [
                 replace(rejection, index=int(np.searchsorted(own, rejection.index)))
-                for rejection in rejections
-                if partitions[rejection.index] == partition
+                for rejection in rejected.get(partition, ())
             ]
             try:
                 breaker.observe(bad[own], theirs, offsets[own])
             except TooManyRejectedError as error:
                 tripped[partition] = str(error)
-            if breaker.clean:
-                del self._breakers[partition]
         for partition in self._common_run(partitions, bad):
             if partition not in tripped:
                 what = f"{self._run_max} records in a row, of several partitions, were rejected"
                 tripped[partition] = self._breakers[partition].trip(what)
+        # Not before: a run that partitions share may end in this batch, and a window of good records follow in it.
+        for partition in [partition for partition, breaker in self._breakers.items() if breaker.clean]:
+            del self._breakers[partition]
         return tripped
 
     def _common_run(self, partitions: NDArray[np.int32], bad: NDArray[np.bool_]) -> list[int]:

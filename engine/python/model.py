@@ -38,7 +38,7 @@ def load(path: Path | str, *, device: str = "auto", runtime: str = "auto", threa
             wanted on every machine.
         threads: of the processor, for one call.
 
-    Raises ConfigError, in one sentence, for a folder that is no bundle and for whatever a worker would refuse at start.
+    Raises ConfigError, in one sentence, for a folder that is not a bundle and for anything that a worker would refuse at start.
     """
     return Model(Path(path), Bundle.load(path), device=device, runtime=runtime, threads=threads)
 
@@ -47,7 +47,7 @@ class Model:
     """A bundle's model in this process. Made by `load`.
 
     Any number of threads may call it: calls take turns, and what computes lets other threads run meanwhile. It is pickled
-    as the path of its bundle and loaded again where it is unpickled, which fails when another bundle stands there.
+    as the path of its bundle and loaded again where it is unpickled, which fails when the folder holds another bundle.
     """
 
     def __init__(
@@ -119,13 +119,13 @@ class Model:
                 pandas, polars or Arrow table, or a list of dictionaries, by field name, with values as records have them.
 
         Raises RowsError, which names row and column, for the first row that the stream would set aside; ConfigError for
-        what is no rows of this model.
+        anything that is not rows of this model.
         """
         parts = [scored.predictions for _, scored in self._scored(rows, None, strict=True)]
         return self._predictions([part for part in parts if part is not None])
 
     def explain(self, rows: Any, *, top: int | None = None, output: str = "predicted") -> Explanation:
-        """Why the model says what it says of every row.
+        """Attributions of the model's output, for every row.
 
         Args:
             rows: as predict takes them.
@@ -144,7 +144,7 @@ class Model:
     def score(
         self, table: Any, *, explain: bool = False, top: int | None = None, output: str = "predicted"
     ) -> Any:
-        """A pyarrow.Table, a row for each row given, in order: what the stream's messages would say of it.
+        """A pyarrow.Table, a row for each row given, in order: with the content of the stream's messages.
 
         `outcome` is `predicted` or `rejected`; then come the columns of a prediction (`outputs`, `label`), with `explain`
         those of an explanation (`method`, `background`, `output`, `space`, `base_value`, `attributions`, `rest`,
@@ -169,7 +169,7 @@ class Model:
         return Stages(self._open(), explainer=explainer, clock=self._clock, decoder=decoder)
 
     def close(self) -> None:
-        """Let go of the session and its memory. Idempotent; whatever is asked afterwards raises ConfigError."""
+        """Free the session and its memory. Idempotent; any later call raises ConfigError."""
         with self._turn:
             self._served, self._bundle = None, None
             self._explainers.clear()

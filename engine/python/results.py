@@ -18,7 +18,7 @@ PlotKind = Literal["waterfall", "bar", "beeswarm", "dependence"]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Predictions:
-    """What the model says of n rows.
+    """The model's outputs for n rows.
 
     Attributes:
         outputs: the numeric outputs by name, each float64 (n, K); the columns of class probabilities are in the
@@ -56,7 +56,7 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Explanation:
-    """Why the model says what it says of n rows: base_values + values.sum(axis=1) + rest is its output in `space`.
+    """Attributions of the model's outputs for n rows: base_values + values.sum(axis=1) + rest is its output in `space`.
 
     Attributes:
         values: attributions, float64 (n, F); (n, F, K) when every output was asked for.

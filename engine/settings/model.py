@@ -279,7 +279,7 @@ class OutputSettings(Section):
     )
     headers: tuple[str, ...] = Field(
         ("traceparent",),
-        description='names of record headers that results and letters carry on; "*" is all of them, [] none',
+        description='names of record headers that results and dead letters carry on; "*" is all of them, [] none',
     )
     pass_fields: tuple[str, ...] = Field(
         (),

@@ -24,7 +24,8 @@ from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
 from penstock.engine.pipeline.hooks import Contact
 from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
-from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
+from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
+from penstock.engine.pipeline.pipeline import Pipeline
 from penstock.engine.pipeline.rejection_limit import PartitionBreakers
 from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import AssignmentListener, Sink, Source
@@ -240,7 +241,7 @@ def make_worker(
         ),
         watcher=observer,
         clock=clock,
-        commits_by_source=settings.kafka.delivery == "at_least_once",
+        commits=CommitBySource() if settings.kafka.delivery == "at_least_once" else CommitInTransaction(),
         limits=PipelineLimits(drain_budget_s=settings.kafka.drain_budget_s),
     )
     return Worker(

@@ -1,7 +1,7 @@
 """What stands in the way of reading the input, told once when it begins, now and then while it lasts, and when it is over."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from penstock.engine.clock import Clock
 from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
@@ -56,6 +56,11 @@ class InputState:
             for partition, offsets in reading.open_transactions.items()
         }
         return self._tell(texts)
+
+    def forget(self, partitions: Collection[int]) -> None:
+        """These are another worker's now; what becomes of them is not known here."""
+        for key in [key for key in self._since if key[1] in partitions]:
+            del self._since[key]
 
     def _tell(self, texts: Mapping[tuple[Event, int], str]) -> list[Wait]:
         now_s, now_ms = self._clock.monotonic_s(), self._clock.wall_ms()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.pipeline.scorer import Outcome
+from penstock.schemas.errors import UnavailableError
 from penstock.schemas.records import Records
 
 _header = struct.Struct(
@@ -228,6 +229,9 @@ class Isolation:
         self._in_hand(True)
         try:
             outcome = score(records)
+        except UnavailableError:  # these are given again later, and in nobody's hand until then
+            self._note.clear()
+            raise
         finally:
             self._in_hand(False)
         self._note.clear()

@@ -143,6 +143,7 @@ class Observer:
             text = assignment_text("gave back partitions", sorted(gone), self._topic, assigned)
             self._events.note(Event.REVOKED, text)
         self._situation.forget(sorted(gone))
+        self._input.forget(gone)
         self._metrics.forget_lag(self._topic, gone)
         self._assigned = set(assigned)
         self._metrics.assigned_partitions.set(len(assigned))

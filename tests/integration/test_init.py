@@ -48,13 +48,22 @@ def test_a_file_that_stands_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "penstock.yaml").write_text("mine")
     assert _init(tmp_path, "--topic", "events") == 2
     assert (tmp_path / "penstock.yaml").read_text() == "mine"
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_a_topic_name_that_is_none_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _init(tmp_path, "--topic", "no topic") == 2
     assert not (tmp_path / "penstock.yaml").exists()
     assert "input.topic" in capsys.readouterr().err
+
+
+def test_topics_that_cannot_be_made_leave_no_file_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = "127.0.0.1:1"
+    assert _init(tmp_path, "--topic", "events", "--bootstrap-servers", closed, "--create-topics") == 1
+    assert "cannot look up topic events" in capsys.readouterr().err
+    assert not (tmp_path / "penstock.yaml").exists()  # the same command can be repeated
 
 
 @pytest.mark.kafka

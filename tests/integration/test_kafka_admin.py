@@ -55,6 +55,8 @@ def test_a_topic_is_made_counted_and_deleted(admin: KafkaAdmin, kafka: str, name
     assert described["cleanup.policy"].value == "compact"
     with pytest.raises(ConfigError, match=f"cannot create topic {name}: .*already exists"):
         admin.create_topics({name: 3})
+    admin.create_topics({name: 5}, exist_ok=True)
+    assert admin.partitions(name) == 3
     admin.delete_topics([name])
     admin.delete_topics([name])
     assert admin.partition_counts([name]) == {name: None}

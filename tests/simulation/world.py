@@ -10,7 +10,8 @@ from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
 from penstock.engine.pipeline.compute import Held
 from penstock.engine.pipeline.hooks import Waiting
 from penstock.engine.pipeline.ledger import Ledger
-from penstock.engine.pipeline.pipeline import Pipeline, PipelineLimits
+from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
+from penstock.engine.pipeline.pipeline import Pipeline
 from penstock.engine.pipeline.rejection_limit import PartitionBreakers
 from penstock.engine.ports import AssignmentListener, Sink
 from penstock.schemas.errors import FencedError, UnavailableError
@@ -120,7 +121,7 @@ class Worker:
             breaker=lambda: PartitionBreakers(run_max=10_000, share_max=1.0, window=10_000),
             watcher=PipelineHooks(world),
             clock=world.clock,
-            commits_by_source=world.mode == "at_least_once",
+            commits=CommitBySource() if world.mode == "at_least_once" else CommitInTransaction(),
             limits=PipelineLimits(
                 drain_budget_s=5.0, delivery_records_max=delivery_rows_max, beside_records_min=1
             ),

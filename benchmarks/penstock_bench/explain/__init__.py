@@ -34,7 +34,7 @@ _sections = ("trees", "deep", "network", "lime")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this bench."""
     parser.add_argument(
-        "--models", default="100x6", help="TREESxDEPTH, several parted by commas (default: %(default)s)"
+        "--models", default="100x6", help="TREESxDEPTH, comma-separated (default: %(default)s)"
     )
     parser.add_argument(
         "--batches", default="1,16,256,2048", help="rows a call, 1 to 8192 (default: %(default)s)"
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers",
         default="",
-        help=f"only these, parted by commas, of: {', '.join(peer.name for peer in peers)}",
+        help=f"only these, comma-separated, of: {', '.join(peer.name for peer in peers)}",
     )
     parser.add_argument(
         "--sections",
@@ -178,11 +178,11 @@ def _named(names: str, option: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def parse_numbers(text: str, option: str, most: int) -> list[int]:
-    """Numbers parted by commas, each 1 to `most`. Raises ConfigError."""
+    """Comma-separated numbers, each 1 to `most`. Raises ConfigError."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError(f"{option} {text} is not numbers parted by commas") from error
+        raise ConfigError(f"{option} {text} is not a comma-separated list of numbers") from error
     if not all(1 <= number <= most for number in numbers):
         raise ConfigError(f"{option} are 1 to {most}")
     return numbers

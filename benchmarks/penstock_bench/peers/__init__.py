@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only",
         default="",
         metavar="NAMES",
-        help=f"only these, parted by commas, of: {', '.join(each.slug for each in contestants)}, onnxruntime",
+        help=f"only these, comma-separated, of: {', '.join(each.slug for each in contestants)}, onnxruntime",
     )
     parser.add_argument(
         "--records",

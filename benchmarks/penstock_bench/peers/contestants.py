@@ -306,7 +306,7 @@ contestants: Final = (
 
 
 def chosen(only: str) -> list[Contestant]:
-    """Those that are named, parted by commas; all without a name. Raises ConfigError."""
+    """Those that are named, comma-separated; all without a name. Raises ConfigError."""
     known = {contestant.slug: contestant for contestant in contestants}
     wanted = [name.strip() for name in only.split(",") if name.strip()] or list(known)
     for name in wanted:

@@ -52,7 +52,7 @@ def parse_rates(text: str) -> tuple[int, ...]:
     try:
         rates = sorted({int(part) for part in text.split(",") if part.strip()})
     except ValueError as error:
-        raise ConfigError(f"--rates {text} is not numbers parted by commas") from error
+        raise ConfigError(f"--rates {text} is not a comma-separated list of numbers") from error
     if rates and not 1 <= rates[0] <= rates[-1] <= 1_000_000:
         raise ConfigError("--rates are from 1 to 1000000 records a second")
     return tuple(rates)

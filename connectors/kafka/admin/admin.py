@@ -19,6 +19,8 @@ _forbidden: Final = frozenset({
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
 })  # fmt: skip
 
+_existing: Final = frozenset({KafkaError.TOPIC_ALREADY_EXISTS})
+
 
 class KafkaAdmin:
     """Asks and changes a cluster. Every call on the wire ends within `timeout_s`.
@@ -60,10 +62,13 @@ class KafkaAdmin:
         *,
         replication: int | None = None,
         properties: Mapping[str, str] | None = None,
+        exist_ok: bool = False,
     ) -> None:
         """Create topics with so many partitions each, and wait until every partition has a leader.
 
-        `replication` None is the brokers' own default. Raises ConfigError when one exists already.
+        `replication` None is the brokers' own default. `exist_ok`: a topic that exists already is left as it is; a slow
+        broker may carry out a request of which the client has seen no answer, and the client then repeats it. Without it
+        such a topic raises ConfigError.
         """
         topics = [
             NewTopic(
@@ -77,11 +82,14 @@ class KafkaAdmin:
         made = self._session.client.create_topics(
             topics, operation_timeout=self._session.timeout_s, request_timeout=self._session.timeout_s
         )
-        for name, future in made.items():
-            self._session.answer(future, f"create topic {name}")
-        self._await(
-            partitions, lambda name, found: _led(found, partitions[name]), "give each partition a leader"
-        )
+        expected = _existing if exist_ok else frozenset()
+        needed = {
+            name: 1
+            if isinstance(self._session.answer(future, f"create topic {name}", expected=expected), KafkaError)
+            else partitions[name]
+            for name, future in made.items()
+        }
+        self._await(needed, lambda name, found: _led(found, needed[name]), "give each partition a leader")
 
     def add_partitions(self, partitions: Mapping[str, int]) -> None:
         """Give topics this many partitions, more than they have, and wait until every one has a leader."""

@@ -71,6 +71,10 @@ class ReadDoubts:
         """It is not read here any more, or from another place."""
         self._doubts.pop(partition, None)
 
+    def forget_ranges(self) -> None:
+        """What was found unreadable at an offset says nothing any more: it is another topic."""
+        self._known.clear()
+
     def since_s(self, partition: int) -> float:
         """When the first error was reported since the partition was last read."""
         return self._doubts[partition].since_s

@@ -82,6 +82,10 @@ class Returns:
             self._held.pop(partition, None)
             self._doubts.forget(partition)
 
+    def forget_topic(self) -> None:
+        """The offsets are those of another topic from now on."""
+        self._doubts.forget_ranges()
+
     def turn(self, topic_id: str | None) -> Records | None:
         """Let go on what has waited long enough; the rows for what was passed over at the end of a partition."""
         if self._held:

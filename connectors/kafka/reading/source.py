@@ -354,9 +354,12 @@ class KafkaSource:
         )  # fmt: skip
         again = sorted(self._assigned)
         self._assigned.clear()
+        self._left.update(again)  # of the old topic is also what this poll has brought already
+        self._held.clear()  # whoever held them is told that they are lost
         if again:
             self._listener.on_lost(again)
         self._returns.forget(again)
+        self._returns.forget_topic()
         for partition in again:
             self._seek_due.pop(partition, None)
             self._returns.read_from(partition, OFFSET_BEGINNING)
@@ -382,7 +385,7 @@ class KafkaSource:
         if partitions and (facts := self._watch.since(self._facts_since_s, facts_timeout_s)) is not None:
             if facts is not self._topic_facts:
                 self._compare_topic()
-            starts = self._starts.soon(partitions, facts)
+            starts = self._starts.soon(partitions, self._topic_facts or facts)
         consumer.incremental_assign(
             [TopicPartition(self._topic, p, starts.get(p, OFFSET_BEGINNING)) for p in sorted(partitions)]
         )
@@ -438,7 +441,7 @@ class KafkaSource:
             return
         if facts is not self._topic_facts:
             self._compare_topic()
-        starts = self._starts.one(self._unplaced, facts)
+        starts = self._starts.one(self._unplaced, self._topic_facts or facts)
         placed = {
             partition: offset for partition, offset in starts.items() if self._seek_now(partition, offset)
         }

@@ -18,7 +18,7 @@ kinds = {
     "explain": "SHAP values, beside shap, XGBoost, LightGBM, FastTreeSHAP, shapiq, treeshap and WOODELF; LIME beside lime",
     "score": "files through `penstock score`, beside the bare kernels",
     "peers": "records through a real Kafka, beside loops in Java and Python, Kafka Streams, Quix, Faust and MLServer",
-    "predict": "trees by our kernel, beside ONNX Runtime and XGBoost",
+    "predict": "trees by Penstock's kernel, beside ONNX Runtime and XGBoost",
     "pipeline": "records through a real Kafka, beside a hand-written Python loop",
 }
 

@@ -89,12 +89,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         there = admin.partition_counts(topics)
         missing = {name: count for name, count in topics.items() if there[name] is None}
         if missing:
-            admin.create_topics(missing)
+            admin.create_topics(missing, exist_ok=True)
         for name, count in topics.items():
             terminal.say(
                 f"topic {name}: {count} partitions"
                 if name in missing
-                else f"topic {name} is there already, with {there[name]} partitions"
+                else f"topic {name} exists already, with {there[name]} partitions"
             )
         terminal.say(f"Kafka is ready: {kafka.bootstrap_servers}   (Ctrl-C ends it)")
         secured = {}

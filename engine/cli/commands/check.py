@@ -153,7 +153,9 @@ def _ways(ways: Sequence[ExecutionMode]) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(*columns, title=title, box=None, title_justify="left")
+    table = Table(
+        *columns, title=Text(title, no_wrap=True, overflow="ignore"), box=None, title_justify="left"
+    )
     for column in table.columns:
         column.justify = "right"
     return table

@@ -200,10 +200,10 @@ def _summary_json(found: Summary, settings: Settings) -> dict[str, Any]:
 
 def _say_summary(found: Summary, settings: Settings, terminal: Terminal) -> None:
     if not found.letters:
-        terminal.say(f"no such dead letters in {settings.output.dead_letters}")
+        terminal.say(f"no dead letters of this kind in {settings.output.dead_letters}")
     else:
         table = Table(
-            "stage", "reason", "letters", "newest", "record", "detail", box=None, header_style="bold"
+            "stage", "reason", "records", "newest", "record", "detail", box=None, header_style="bold"
         )
         for (stage, reason), count in found.by_reason.most_common():
             examples: list[tuple[str, ...]] = [_row(letter) for letter in found.newest[stage, reason]]
@@ -216,12 +216,14 @@ def _say_summary(found: Summary, settings: Settings, terminal: Terminal) -> None
             f"{partition}: {count}" for partition, count in sorted(found.by_partition.items())
         )
         terminal.say(
-            f"{found.letters} letters in {settings.output.dead_letters}; by source partition {partitions}"
+            f"{found.letters} dead letter{'s' * (found.letters != 1)} in {settings.output.dead_letters}; by source partition {partitions}"
         )
     if found.unreadable:
         first = ", ".join(f"{each.partition}:{each.offset} ({each.why})" for each in found.unreadable_first)
         more = ", ..." if found.unreadable > len(found.unreadable_first) else ""
-        terminal.say(f"{found.unreadable} messages there are no dead letters of this version: {first}{more}")
+        terminal.say(
+            f"{found.unreadable} messages of that topic are not dead letters of this version: {first}{more}"
+        )
 
 
 def _row(letter: Letter) -> tuple[str, str, str]:

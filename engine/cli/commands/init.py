@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from penstock.connectors.kafka.admin.admin import KafkaAdmin
+    from penstock.engine.settings.model import Settings
 
 summary = "Write a commented penstock.yaml for a bundle and a topic; with --create-topics the topics as well."
 example = "penstock init models/fraud --bootstrap-servers localhost:9092 --topic transactions --create-topics"
@@ -81,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    """Write the settings, after proving that they are ones. Raises ConfigError where a file stands already."""
+    """Write the settings, after proving that they are ones. Raises ConfigError where the file exists already."""
     import yaml
 
     from penstock.engine.models.bundle.bundle import Bundle
@@ -97,28 +99,34 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise ConfigError(f"{out} is there already; choose another --out, or remove it") from error
+        raise ConfigError(f"{out} exists already; choose another --out, or remove it") from error
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+    with ExitStack() as on_failure:
+        on_failure.callback(out.unlink, missing_ok=True)  # the same command can then simply be repeated
+        if arguments.create_topics:
+            for line in _create_topics(load_settings(out), arguments.partitions):
+                terminal.say(line)
+        on_failure.pop_all()
     terminal.say(f"wrote {out}")
-    if arguments.create_topics:
-        from penstock.connectors.kafka.admin.admin import KafkaAdmin
-        from penstock.engine.worker.kafka import client_config
-
-        settings = load_settings(out)  # with what the environment overrides, as the worker will
-        output = settings.output
-        outputs = [name for name in (output.predictions, output.explanations, output.dead_letters) if name]
-        for line in create_missing(
-            KafkaAdmin(client_config(settings.kafka)),
-            source=settings.input.topic,
-            outputs=outputs,
-            dead_letters=output.dead_letters,
-            status=output.status,
-            partitions=arguments.partitions,
-        ):
-            terminal.say(line)
     terminal.say(f"next: penstock check {out}, then penstock run {out}")
     return 0
+
+
+def _create_topics(settings: "Settings", partitions: int) -> list[str]:
+    """`settings` with what the environment overrides, as the worker will read them."""
+    from penstock.connectors.kafka.admin.admin import KafkaAdmin
+    from penstock.engine.worker.kafka import client_config
+
+    output = settings.output
+    return create_missing(
+        KafkaAdmin(client_config(settings.kafka)),
+        source=settings.input.topic,
+        outputs=[name for name in (output.predictions, output.explanations, output.dead_letters) if name],
+        dead_letters=output.dead_letters,
+        status=output.status,
+        partitions=partitions,
+    )
 
 
 def _settings_text(arguments: argparse.Namespace, *, has_schema: bool) -> str:
@@ -169,8 +177,7 @@ def create_missing(
         if found is not None:
             wrong = name in outputs and found != count
             said.append(
-                f"topic {name} is there with {found} partitions"
-                + (f", the input has {count}" if wrong else "")
+                f"topic {name} exists with {found} partitions" + (f", the input has {count}" if wrong else "")
             )
             continue
         properties: Mapping[str, str] = {}
@@ -179,6 +186,6 @@ def create_missing(
         elif name == status:
             properties = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
         made = 1 if name == status else count
-        admin.create_topics({name: made}, properties=properties)
+        admin.create_topics({name: made}, properties=properties, exist_ok=True)
         said.append(f"created topic {name} with {made} partition{'s' * (made != 1)}")
     return said

@@ -111,13 +111,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     counts = report.counts
     rate = (counts.predicted + counts.rejected) / max(report.seconds, 1e-9)
     terminal.say(
-        f"{counts.predicted:,} records scored in {report.seconds:.1f} s ({rate:,.0f}/s): {report.out}"
+        f"{_records(counts.predicted)} scored in {report.seconds:.1f} s ({rate:,.0f}/s): {report.out}"
     )
     if report.parts_resumed:
         terminal.say(f"{report.parts_resumed} of {report.parts} parts were there from an earlier run")
     if counts.rejected:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.reasons.items()))
-        terminal.say(f"{counts.rejected:,} were set aside ({reasons}): {report.dead_letters}")
+        terminal.say(f"{_records(counts.rejected)} set aside ({reasons}): {report.dead_letters}")
     terminal.result(_json(report))
     if counts.rejected and not counts.predicted:
         raise ScoreError("every record was set aside: the input is hardly meant for this model")
@@ -137,3 +137,7 @@ def _json(report: Report) -> dict[str, Any]:
         "parts_resumed": report.parts_resumed,
         "seconds": report.seconds,
     }
+
+
+def _records(count: int) -> str:
+    return f"{count:,} record{'s' * (count != 1)}"

@@ -205,6 +205,8 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
         raise ConfigError(f"cannot open the folder: {error.strerror}") from error
     try:
         names = sorted(os.listdir(descriptor))
+        if not _needed & set(names):
+            raise ConfigError("this folder holds no model; name the folder that penstock package wrote")
         for name in names:
             if name not in _bytes_max:
                 raise ConfigError(f"{name} does not belong there")

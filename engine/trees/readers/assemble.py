@@ -126,7 +126,7 @@ def narrowed(
     narrow = np.zeros(len(threshold), dtype=np.float32)
     order = np.argsort(feature, kind="stable")
     bounds = np.searchsorted(feature[order], np.arange(features + 1))
-    cuts = []
+    cuts: list[tuple[float, ...]] = []
     for start, end in pairwise(bounds.tolist()):
         asked_for = members.get(len(cuts), np.empty(0))
         of_column = cuts_of(

@@ -287,3 +287,22 @@ class TestFaults:
         sink.submit(Delivery(outgoing=[outgoing("out", [b"y"])], positions={0: 1}), None)
         assert sink.advance(0.0) == 1
         assert [v for r in kafka.reader("out").read_to_end(1.0) for v in r.values] == [b"y"]
+
+
+@pytest.mark.parametrize("what", ["expelled", "recreated"])
+def test_a_partition_that_was_lost_while_it_stood_still_is_read_again(what: str) -> None:
+    """Whoever held it hears that it is lost, and knows nothing of it any more."""
+    kafka = broker(SimulatedClock())
+    kafka.create_topic("t", 1)
+    source = kafka.source(group="g", topic="t", listener=Held())
+    source.poll(1, 0.0)
+    source.hold([0])
+    if what == "expelled":
+        kafka.expire("g", source.member)
+    else:
+        kafka.recreate_topic("t", 1)
+    source.poll(1, 0.0)
+    kafka.writer("t").write([b"v"])
+    found = source.poll(1, 0.0)
+    assert found is not None
+    assert found.values == [b"v"]

@@ -1,6 +1,5 @@
 """What is deployed agrees with the code: metrics, settings, ports, images, and the rules that KEDA punishes."""
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from penstock.engine.scaling.keda_service import metric_name
 from penstock.engine.settings.model import Settings, load_settings
 from penstock.engine.telemetry.metrics import Declared, all_declared
+from tests.helm_template import Chart
 
 root = Path(__file__).parents[3]
 chart = root / "deploy" / "helm" / "penstock"
@@ -42,13 +42,17 @@ def test_every_metric_in_a_rule_or_a_panel_exists_with_its_labels_and_values(
     where: str, expression: str
 ) -> None:
     names = re.findall(r"\b(penstock_\w+)", expression)
-    assert names or "process_resident_memory_bytes" in expression, where
+    assert names or re.search(
+        r"\b(process_resident_memory_bytes|process_start_time_seconds|up)\{[^}]*job=", expression
+    ), where
     for name in names:
         family = declared.get(family_of(name))
         assert family is not None, f"{where}: {name} is not declared in engine/telemetry/metrics.py"
         assert family.kind != "histogram" or name != family.name, f"{where}: {name} is a histogram"
     for name, matchers in re.findall(r"\b(penstock_\w+)\{([^}]*)\}", expression):
         for label, values in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
+            if label in ("namespace", "release"):  # of the scrape
+                continue
             known = declared[family_of(name)].labels
             assert label in known, f"{where}: {name} has no label {label}"
             assert set(values.split("|")) <= set(known[label] or ()), f"{where}: {label}={values}"
@@ -58,6 +62,16 @@ def test_counters_are_only_asked_for_their_growth() -> None:
     for where, expression in expressions():
         for name in re.findall(r"\b(penstock_\w+_total)", expression):
             assert re.search(rf"(rate|increase)\({name}\b", expression), f"{where}: {name} only ever grows"
+
+
+def test_every_panel_asks_for_the_chosen_pipelines() -> None:
+    dashboard = json.loads((root / "deploy/grafana/dashboards/penstock.json").read_text())
+    assert [each["name"] for each in dashboard["templating"]["list"]] == ["source", "namespace", "release"]
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            selectors = re.findall(r"\b(?:penstock|process)_\w+(\{[^}]*\})?", target["expr"])
+            assert selectors
+            assert all(each.startswith('{namespace=~"$namespace", release=~"$release"') for each in selectors), panel["title"]  # fmt: skip
 
 
 def test_every_alert_says_how_bad_it_is_and_what_happened() -> None:
@@ -82,74 +96,16 @@ def test_panels_do_not_overlap_and_have_their_own_ids() -> None:
         taken |= cells
 
 
-class Template:
-    """The few template words that the chart allows itself, so that its output can be checked without Helm."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.scope = {"Values": values, "Release": {"Name": "prod", "Namespace": "ns"}}
-
-    def render(self, text: str, item: Any = None) -> str:
-        out, rest = "", text
-        while match := re.search(r"(\s*)\{\{(-?) (.+?) \}\}", rest):
-            out += rest[: match.start()] + ("" if match[2] else match[1])
-            rest = rest[match.end() :]
-            word, _, argument = match[3].partition(" ")
-            if word in ("if", "range"):
-                body, rest = self._block(rest)
-                value = self._value(argument, item)
-                for one in value if word == "range" else ([value] if value else []):
-                    out += self.render(body, one if word == "range" else item)
-            else:
-                out += self._pipe(match[3], item)
-        return out + rest
-
-    def _block(self, text: str) -> tuple[str, str]:
-        depth = 1
-        for match in re.finditer(r"\s*\{\{- (if|range|end)\b[^}]*\}\}", text):
-            depth += -1 if match[1] == "end" else 1
-            if depth == 0:
-                return text[: match.start()], text[match.end() :]
-        raise AssertionError("a block without an end")
-
-    def _pipe(self, action: str, item: Any) -> str:
-        first, *filters = action.split(" | ")
-        if first.startswith("toYaml "):
-            value = yaml.safe_dump(self._value(first[7:], item)).rstrip()
-        elif first.startswith("toJson "):
-            value = json.dumps(self._value(first[7:], item))
-        else:
-            value = str(self._value(first, item))
-        for name in filters:
-            if name == "sha256sum":
-                value = hashlib.sha256(value.encode()).hexdigest()
-            elif name.startswith("nindent "):
-                value = "".join("\n" + " " * int(name[8:]) + line for line in value.splitlines())
-            else:
-                raise AssertionError(f"the chart uses {name}, which nothing checks")
-        return value
-
-    def _value(self, path: str, item: Any) -> Any:
-        if path == ".":
-            return item
-        assert path.startswith("."), f"the chart uses {path}, which nothing checks"
-        found: Any = self.scope
-        for part in path[1:].split("."):
-            found = found[part]  # a value that values.yaml does not name is an error
-        return found
-
-
 def objects(**changes: Any) -> dict[tuple[str, str], Any]:
     """Everything the chart makes, by kind and name."""
-    values = yaml.safe_load((chart / "values.yaml").read_text())
-    template = Template({**values, **changes})
-    made = [
-        each
-        for path in sorted((chart / "templates").iterdir())
-        for each in yaml.safe_load_all(template.render(path.read_text()))
-    ]
-    named = {(each["kind"], each["metadata"]["name"]): each for each in made}
-    assert len(named) == len(made)
+    texts = Chart(chart).render(changes)
+    found = [each for name, text in texts.items() if name.endswith(".yaml") for each in yaml.safe_load_all(text) if each]  # fmt: skip
+    named = {(each["kind"], each["metadata"]["name"]): each for each in found}
+    assert len(named) == len(found)
     return named
+
+
+owners = {"worker": "StatefulSet", "scaler": "Deployment"}
 
 
 def pod_of(deployment: Any) -> Any:
@@ -158,9 +114,9 @@ def pod_of(deployment: Any) -> Any:
 
 def test_the_chart_makes_what_it_should() -> None:
     assert set(objects()) == {
-        ("ConfigMap", "prod-settings"), ("Deployment", "prod-worker"), ("Deployment", "prod-scaler"), ("Service", "prod-scaler"),
-        ("PodDisruptionBudget", "prod-worker"), ("PodDisruptionBudget", "prod-scaler"), ("ScaledObject", "prod-worker"),
-        ("NetworkPolicy", "prod-penstock"),
+        ("ConfigMap", "prod-settings"), ("StatefulSet", "prod-worker"), ("Deployment", "prod-scaler"), ("Service", "prod-scaler"),
+        ("Service", "prod-worker"), ("PodDisruptionBudget", "prod-worker"), ("PodDisruptionBudget", "prod-scaler"),
+        ("ScaledObject", "prod-worker"), ("NetworkPolicy", "prod-penstock"), ("ServiceAccount", "prod-penstock"),
     }  # fmt: skip
 
 
@@ -174,7 +130,7 @@ def test_the_settings_in_the_chart_are_accepted_and_reach_the_pods(tmp_path: Pat
     settings = chart_settings(tmp_path)
     assert settings.http.host == settings.scaling.host == "0.0.0.0"
     for name in ("worker", "scaler"):
-        pod = pod_of(objects()[("Deployment", f"prod-{name}")])
+        pod = pod_of(objects()[(owners[name], f"prod-{name}")])
         (container,) = pod["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert ports["http"] == settings.http.port
@@ -182,14 +138,14 @@ def test_the_settings_in_the_chart_are_accepted_and_reach_the_pods(tmp_path: Pat
             "/live",
             "/ready",
         }
-    worker = pod_of(objects()[("Deployment", "prod-worker")])
+    worker = pod_of(objects()[("StatefulSet", "prod-worker")])
     assert worker["terminationGracePeriodSeconds"] > settings.kafka.drain_budget_s + 10
-    assert "replicas" not in objects()[("Deployment", "prod-worker")]["spec"]
+    assert "replicas" not in objects()[("StatefulSet", "prod-worker")]["spec"]
 
 
 def test_pods_run_without_privileges() -> None:
     for name in ("worker", "scaler"):
-        pod = pod_of(objects()[("Deployment", f"prod-{name}")])
+        pod = pod_of(objects()[(owners[name], f"prod-{name}")])
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -205,7 +161,7 @@ def test_pods_run_without_privileges() -> None:
 def test_selectors_find_their_pods() -> None:
     made = objects()
     for name in ("worker", "scaler"):
-        deployment = made[("Deployment", f"prod-{name}")]
+        deployment = made[(owners[name], f"prod-{name}")]
         labels = deployment["spec"]["template"]["metadata"]["labels"].items()
         assert deployment["spec"]["selector"]["matchLabels"].items() <= labels
         assert (
@@ -226,30 +182,23 @@ def test_the_scaled_object_keeps_the_rules_that_keda_punishes(tmp_path: Path) ->
         settings.scaling.min_replicas,
         settings.scaling.max_replicas,
     )
-    push, guard = spec["triggers"]
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "prod-worker"}
+    (push,) = spec["triggers"]
     assert push["type"] == "external-push"
     assert push["metricType"] == "AverageValue"
     assert push["metadata"]["scalerAddress"] == f"prod-scaler.ns.svc:{settings.scaling.port}"
     assert push["metadata"]["group"] == settings.kafka.group
-    assert guard["type"] == "kafka"
-    assert guard["metadata"]["consumerGroup"] == settings.kafka.group
-    assert guard["metadata"]["activationLagThreshold"] == guard["metadata"]["lagThreshold"], (
-        "below it the guard must not keep workers: transaction markers count as lag for it"
-    )
-    assert all(
-        isinstance(value, str) for trigger in spec["triggers"] for value in trigger["metadata"].values()
-    )
     assert objects()[("Service", "prod-scaler")]["spec"]["clusterIP"] == "None"
     assert len(f"s0-{metric_name}") <= 63
 
 
 def test_secrets_and_the_model_are_mounted_when_they_are_named() -> None:
     made = objects(secretName="kafka-login", modelVolume={"persistentVolumeClaim": {"claimName": "models"}})
-    pod = pod_of(made[("Deployment", "prod-worker")])
+    pod = pod_of(made[("StatefulSet", "prod-worker")])
     assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "kafka-login"}}]
     assert {"name": "model", "persistentVolumeClaim": {"claimName": "models"}} in pod["volumes"]
     assert {"name": "model", "mountPath": "/models", "readOnly": True} in pod["containers"][0]["volumeMounts"]
-    bare = pod_of(objects()[("Deployment", "prod-worker")])
+    bare = pod_of(objects()[("StatefulSet", "prod-worker")])
     assert "envFrom" not in bare["containers"][0]
     assert [volume["name"] for volume in bare["volumes"]] == ["settings", "tmp"]
 
@@ -257,7 +206,7 @@ def test_secrets_and_the_model_are_mounted_when_they_are_named() -> None:
 def test_the_workers_can_reach_dns_and_what_is_named() -> None:
     egress = objects()[("NetworkPolicy", "prod-penstock")]["spec"]["egress"]
     ports = [port["port"] for rule in egress for port in rule["ports"]]
-    assert ports == [53, 53, 9092, 8081]
+    assert ports == [53, 53, 9092]
 
 
 compose = yaml.safe_load((root / "docker-compose.yml").read_text())

@@ -144,6 +144,12 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_does_not_hang(
         Bundle.load(folder)
 
 
+def test_a_folder_that_holds_no_model_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "fraud").mkdir()  # the folder above a bundle
+    with pytest.raises(ConfigError, match=r"holds no model; name the folder that penstock package wrote"):
+        Bundle.load(tmp_path)
+
+
 def test_extra_missing_and_oversized_files_are_refused(tmp_path: Path, packaged: dict[str, bytes]) -> None:
     folder = _folder(tmp_path, packaged)
     (folder / "weights.bin").write_bytes(b"")

@@ -13,7 +13,7 @@ from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.packaging.package import package
 
 _loads = """
-import resource, sys
+import sys
 from penstock.engine.clock import SystemClock
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.models.bundle.bundle import Bundle
@@ -22,7 +22,9 @@ from penstock.engine.settings.model import ExplainSettings
 bundle = Bundle.load(sys.argv[1])
 model = open_model(bundle, device="cpu", batch_rows_max=1024, clock=SystemClock())
 make_explainer(bundle, model, ExplainSettings())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+# Not getrusage: its maximum is inherited from the process that started this one.
+(line,) = [line for line in open('/proc/self/status') if line.startswith('VmHWM:')]
+print(int(line.split()[1]) << 10)
 """
 
 
@@ -39,7 +41,8 @@ def test_a_deep_forest_takes_about_what_is_said(tmp_path: Path, capsys: pytest.C
         timeout=120,
     )
     taken = int(ran.stdout)
-    assert taken <= said <= 2 * taken
+    # What it says has room for Kafka's client and the batches on their way, which this process does not have.
+    assert taken <= said <= taken + (384 << 20)
     import skops.io
 
     skops.io.dump(forest.estimators_[0], tmp_path / "m.skops")

@@ -153,7 +153,7 @@ def test_missing_and_unknown_categories_are_told_apart_where_the_encoder_does(tm
         OneHotEncoder(handle_unknown="ignore", sparse_output=False), RandomForestRegressor(3, random_state=0)
     ).fit(frame, target)
     bundle = package(model, tmp_path / "bundle", rows=frame).bundle
-    records = [{"job": "a"}, {"job": None}, {"job": "new"}]
+    records = [{"job": "a"}, {"job": None}, {"job": "new"}, {}]  # the last has nothing of the model
     places, found = served(bundle, records)
     assert places.tolist() == [0, 1, 2]
     asked = pd.DataFrame({"job": pd.Series(["a", None, "new"], dtype=object)})

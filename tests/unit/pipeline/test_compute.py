@@ -162,3 +162,31 @@ def test_anything_unexpected_comes_out_as_an_error() -> None:
     with pytest.raises(InvariantError, match="ZeroDivisionError"):
         raise finished.error or AssertionError
     compute.close(5.0)
+
+
+def test_what_turns_out_to_wait_after_it_was_let_go_is_not_tried_again() -> None:
+    """The partition went to another worker while its records were being computed."""
+    under_way, gate = threading.Event(), threading.Event()
+    asked: list[int] = []
+
+    def score(records: Records) -> Outcome:
+        asked.append(len(records))
+        under_way.set()
+        gate.wait(10)
+        if len(records) == 2:
+            raise UnavailableError("no schema")
+        return outcome(records)
+
+    compute = start(score)
+    compute.submit(batch(0, rows=2))
+    under_way.wait(10)
+    compute.forget()
+    compute.let_go([0])
+    gate.set()
+    compute.submit(batch(5))
+    finished = compute.collect(5.0)
+    assert finished is not None
+    assert finished.outcome is not None
+    assert compute.waiting == {}
+    assert asked == [2, 1]
+    compute.close(5.0)

@@ -445,7 +445,7 @@ def test_an_abort_while_a_partition_is_about_to_stand_still_reads_everything_aga
     loop.sink.answers.append(AbortedError("no"))
     loop.turns(3)
     assert loop.source.sought[0] == {0: 0, 1: 0}
-    assert loop.source.held == {1}
+    assert loop.source.held == set()  # what is read again shows whether it must wait
     loop.compute.waiting = {}
     loop.clock.sleep(5.0)
     loop.sink.eager = True
@@ -490,3 +490,29 @@ def test_when_every_partition_is_stopped_the_worker_ends_with_its_letters_commit
     with pytest.raises(TooManyRejectedError, match="partition 0: zero"):
         loop.turns(6)
     assert loop.source.committed == [{0: 1, 1: 1}]
+
+
+@pytest.mark.parametrize("cause", ["abort", "lost"])
+def test_a_partition_of_bad_records_does_not_stop_while_its_letters_are_not_delivered(
+    loop: Loop, cause: str
+) -> None:
+    """What was dropped with them comes again, and is judged again."""
+    loop.sink.eager = False
+    loop.watched.stops = {1: "too many"}
+    loop.source.coming += [records((0, 0), (1, 0))]
+    loop.turns(2)
+    if cause == "abort":
+        loop.sink.answers.append(AbortedError("no"))
+        loop.turns(1)
+    else:
+        loop.pipeline.on_lost([0])
+        loop.pipeline.on_assigned([0])
+    loop.sink.eager = True
+    loop.clock.sleep(5.0)
+    loop.turns(2)
+    assert loop.source.held == set()
+    loop.watched.stops = {1: "too many"}
+    loop.source.coming += [records((1, 0))]
+    loop.turns(3)
+    assert loop.delivered() == [b"1:0"]
+    assert loop.source.held == {1}

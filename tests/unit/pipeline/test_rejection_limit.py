@@ -131,3 +131,20 @@ def test_good_records_in_between_end_what_partitions_share() -> None:
     breakers = PartitionBreakers(run_max=100, share_max=1.0, window=1000)
     for _ in range(9):
         assert observed(breakers, [0, 1] * 5 + [2], [True] * 10 + [False]) == set()
+
+
+def test_a_shared_fault_that_ends_inside_a_batch_stops_its_partitions_whatever_follows() -> None:
+    """What follows in the same batch may be a whole window of good records, which a partition's own breaker goes by."""
+    breakers = PartitionBreakers(run_max=20, share_max=1.0, window=50)
+    assert observed(breakers, [0, 1] * 10 + [0, 1] * 60, [True] * 20 + [False] * 120) == {0, 1}
+
+
+def test_in_a_batch_of_many_partitions_each_has_its_own_rejections() -> None:
+    breakers = PartitionBreakers(run_max=3, share_max=1.0, window=50)
+    partitions = np.array([5, 9, 5, 9, 7, 5], np.int32)
+    bad = [True, False, True, False, True, True]
+    places = (partitions, np.arange(100, 106, dtype=np.int64))
+    (found,) = breakers.observe(lambda: places, np.array(bad), rejections_of(bad)).items()
+    assert found[0] == 5
+    assert "from offset 100 on" in found[1]
+    assert "3 of 3 for corrupt at decode" in found[1]

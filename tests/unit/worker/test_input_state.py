@@ -56,3 +56,14 @@ def test_what_is_counted_is_counted_once() -> None:
     assert world.value("penstock_unreadable_offsets_total") == 7
     assert world.value("penstock_topic_recreations_total") == 1
     assert world.events == [Event.TOPIC_RECREATED]
+
+
+def test_of_a_partition_that_went_to_another_worker_nobody_says_that_it_is_read_again() -> None:
+    world = World()
+    world.state.look(Reading(doubts={3: "offset 7 cannot be read (checksum)", 4: "offset 9 cannot be read"}))
+    world.state.forget([3])
+    assert [wait.partition for wait in world.state.look(Reading(doubts={4: "offset 9 cannot be read"}))] == [
+        4
+    ]
+    world.state.look(Reading())
+    assert world.events == [Event.INPUT_UNREADABLE, Event.INPUT_UNREADABLE, Event.INPUT_GOES_ON]

@@ -4,9 +4,11 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.engine.worker.poison_records import InFlightLog, Isolation, Quarantine, Range, read_note
+from penstock.schemas.errors import UnavailableError
 from penstock.schemas.records import Records
 
 
@@ -77,4 +79,16 @@ def test_a_kill_from_outside_condemns_nobody(tmp_path: Path) -> None:
     isolation = Isolation(note=InFlightLog(tmp_path / "note"), verdicts=tmp_path / "verdicts.json")
     assert isolation.condemned(records(list(range(200)))) == ()
     assert isolation.guard(lambda batch: outcome(len(batch)))(records([1, 2])).predicted == 2
+    assert read_note(tmp_path / "note") == []
+
+
+def test_records_that_wait_for_something_remote_are_in_nobodys_hand(tmp_path: Path) -> None:
+    """A worker that idles with them noted would be ended as hung, and they would be suspects."""
+    isolation = Isolation(note=InFlightLog(tmp_path / "note"), verdicts=tmp_path / "verdicts.json")
+
+    def score(batch: Records) -> Outcome:
+        raise UnavailableError("no schema")
+
+    with pytest.raises(UnavailableError):
+        isolation.guard(score)(records([1, 2]))
     assert read_note(tmp_path / "note") == []

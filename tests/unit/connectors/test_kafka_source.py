@@ -1,0 +1,149 @@
+"""What a member makes of a topic that is made anew at awkward moments, with a client that does as a test tells it."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import Message, TopicPartition
+
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.reading import source as source_module
+from penstock.connectors.kafka.reading.doubts import ReadDoubts, ReadFault, Return, unreadable_patience_s
+from penstock.connectors.kafka.reading.source import KafkaSource
+from penstock.connectors.kafka.reading.topic_watch import TopicFacts
+from penstock.engine.clock import SystemClock
+
+
+def message(partition: int, offset: int) -> Message:
+    return Message(topic="t", partition=partition, offset=offset, key=None, value=b"v", timestamp=(1, 0))  # type: ignore[call-arg]
+
+
+class HandConsumer:
+    """Polls return what is put into `first`, consumes what is put into `rest`: messages, or what happens inside."""
+
+    def __init__(self, properties: dict[str, Any]) -> None:
+        self.paused: set[int] = set()
+        self.first: deque[Message] = deque()
+        self.rest: deque[Callable[[], list[Message]]] = deque()
+
+    def subscribe(self, topics: list[str], **callbacks: Any) -> None:
+        self.on_assign = callbacks["on_assign"]
+
+    def assigned_now(self, *partitions: int) -> None:
+        self.on_assign(self, [TopicPartition("t", partition) for partition in partitions])
+
+    def poll(self, timeout_s: float) -> Message | None:
+        return self.first.popleft() if self.first else None
+
+    def consume(self, count: int, timeout_s: float) -> list[Message]:
+        return self.rest.popleft()() if self.rest else []
+
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return [TopicPartition(place.topic, place.partition, 1000) for place in places]
+
+    def pause(self, places: list[TopicPartition]) -> None:
+        self.paused |= {place.partition for place in places}
+
+    def resume(self, places: list[TopicPartition]) -> None:
+        self.paused -= {place.partition for place in places}
+
+    def incremental_assign(self, places: list[TopicPartition]) -> None: ...
+    def incremental_unassign(self, places: list[TopicPartition]) -> None: ...
+    def seek(self, place: TopicPartition) -> None: ...
+
+
+class HandWatch:
+    def __init__(self, *_: object, **__: object) -> None:
+        self.newest = TopicFacts(id="old", partitions=2, asked_at_s=0.0)
+
+    def since(self, moment_s: float, timeout_s: float = 0.0) -> TopicFacts | None:
+        return self.newest
+
+    def made_anew(self) -> None:
+        self.newest = TopicFacts(id="new", partitions=2, asked_at_s=1.0)
+
+
+class Told:
+    def __init__(self) -> None:
+        self.held: set[int] = set()
+
+    def on_assigned(self, partitions: Sequence[int]) -> None:
+        self.held |= set(partitions)
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        self.held -= set(partitions)
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        self.held -= set(partitions)
+
+
+class Member:
+    def __init__(self) -> None:
+        self.told = Told()
+        self.source = KafkaSource(
+            ClientConfig(bootstrap_servers="nowhere:1"), group="g", topic="t", protocol="consumer", start="earliest",
+            listener=self.told, exactly_once=True, max_poll_interval_s=60.0, memory_bytes_max=4 << 20, clock=SystemClock(),
+        )  # fmt: skip
+        self.consumer: HandConsumer = self.source._consumer  # type: ignore[assignment]
+        self.watch: HandWatch = self.source._watch  # type: ignore[assignment]
+
+
+@pytest.fixture
+def member(monkeypatch: pytest.MonkeyPatch) -> Member:
+    monkeypatch.setattr(source_module, "open_client", lambda _, properties: HandConsumer(properties))
+    monkeypatch.setattr(source_module, "TopicWatch", HandWatch)
+    return Member()
+
+
+def test_a_partition_that_stood_still_is_read_when_its_topic_is_made_anew(member: Member) -> None:
+    """Whoever held it hears that it was lost, and knows nothing of it any more."""
+    member.consumer.assigned_now(0, 1)
+    member.source.hold([1])
+    assert member.consumer.paused == {1}
+    member.watch.made_anew()
+    member.consumer.first.append(message(1, 0))
+    found = member.source.poll(10, 0.0)
+    assert member.told.held == {0, 1}
+    assert member.consumer.paused == set()
+    assert found is not None
+    assert found.offsets.tolist() == [0]
+
+
+def test_a_record_of_the_old_topic_is_none_of_the_new_one(member: Member) -> None:
+    """It was polled, and then came a rebalance in which the topic turned out to be another."""
+    member.consumer.assigned_now(0)
+
+    def rebalance() -> list[Message]:
+        member.watch.made_anew()
+        member.consumer.assigned_now(1)
+        return []
+
+    member.consumer.first.append(message(0, 1000))
+    member.consumer.rest.append(rebalance)
+    assert member.source.poll(10, 0.0) is None
+    member.consumer.first.append(message(0, 0))
+    found = member.source.poll(10, 0.0)
+    assert found is not None
+    assert (found.offsets.tolist(), found.topic_id) == ([0], "new")
+
+
+def test_a_range_that_could_not_be_read_is_not_passed_over_in_another_topic() -> None:
+    doubts, clock = ReadDoubts(policy="set_aside"), itertools.count(step=1.5 * unreadable_patience_s)
+
+    def unreadable() -> object:
+        return doubts.report(
+            0, head=5, fault=ReadFault.UNREADABLE, offset=5, why="checksum", end=100, now_s=next(clock)
+        )
+
+    assert isinstance(unreadable(), Return)
+    assert unreadable() == Return(offset=6, at_s=1.5 * unreadable_patience_s)
+    passed = doubts.settled(0)
+    assert passed is not None
+    assert (passed.first, passed.next) == (5, 6)
+    assert isinstance(unreadable(), Return)
+    assert unreadable() == passed  # known already
+    doubts.forget_ranges()
+    assert isinstance(unreadable(), Return)
+    assert isinstance(unreadable(), Return)

@@ -1,0 +1,67 @@
+"""When a producer counts as suspect: not for what its client said before it had done anything."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from penstock.connectors.delivery.producer_port import UnfinishedError
+from penstock.connectors.kafka import producers
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.producers import KafkaTransactionalProducer
+
+
+class HandClient:
+    """One of the addresses it is given is dead, as in a cluster of which a broker is down."""
+
+    def __init__(self, properties: dict[str, Any]) -> None:
+        self._say: Callable[[KafkaError], None] = properties["error_cb"]
+        self.news: list[KafkaError] = []
+
+    def list_topics(self, topic: str, timeout: float) -> None:
+        self.news.append(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+
+    def init_transactions(self, timeout_s: float) -> None: ...
+    def begin_transaction(self) -> None: ...
+    def purge(self) -> None: ...
+
+    def poll(self, timeout_s: float) -> None:
+        while self.news:
+            self._say(self.news.pop(0))
+
+
+@pytest.fixture
+def producer(monkeypatch: pytest.MonkeyPatch) -> KafkaTransactionalProducer:
+    monkeypatch.setattr(producers, "open_client", lambda _, properties: HandClient(properties))
+    return KafkaTransactionalProducer(
+        ClientConfig(bootstrap_servers="dead:1,alive:1"), transactional_id="x", topic="t", partition_counts={"t": 1},
+        transaction_timeout_s=10.0, memory_bytes_max=1 << 20,
+    )  # fmt: skip
+
+
+def initialise(producer: KafkaTransactionalProducer) -> None:
+    while True:
+        try:
+            return producer.initialise(5.0)
+        except UnfinishedError:
+            continue
+
+
+def test_a_producer_that_was_just_made_is_none_for_a_broker_that_is_down(
+    producer: KafkaTransactionalProducer,
+) -> None:
+    """It would be thrown away and made anew for as long as that broker is down, and nothing could be delivered."""
+    initialise(producer)
+    assert not producer.suspect()
+    producer.close()
+
+
+def test_one_whose_connections_break_afterwards_is(producer: KafkaTransactionalProducer) -> None:
+    initialise(producer)
+    client: HandClient = producer._queue.client  # type: ignore[assignment]
+    client.news.append(KafkaError(KafkaError._TRANSPORT, "connection reset"))
+    assert producer.suspect()
+    producer.begin()
+    assert not producer.suspect()
+    producer.close()
