@@ -1,13 +1,13 @@
 """Trees of a foreign library, one by one, joined into a canonical Forest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.features.narrowing import cuts_of, narrowed_thresholds
+from penstock.engine.features.narrowing import cuts_of, levels_of, narrowed_thresholds
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.schemas.errors import ConfigError
 
@@ -105,8 +105,14 @@ def join_trees(
     )
 
 
-def narrowed(trees: Sequence[Tree], features: int) -> tuple[list[Tree], tuple[tuple[float, ...], ...]]:
-    """Trees that compare doubles, with float32 thresholds in place, and the cuts of their signature: see Signature.cuts."""
+def narrowed(
+    trees: Sequence[Tree], features: int, *, numbers: Collection[int] = ()
+) -> tuple[list[Tree], tuple[tuple[float, ...], ...]]:
+    """Trees that compare doubles, with float32 thresholds in place, and the cuts of their signature: see Signature.cuts.
+
+    `numbers`: features whose sets hold numbers, not codes. A cut on either side of each keeps it apart from its neighbours.
+    """
+    members = _number_members(trees, numbers)
     owner = np.concatenate([np.repeat(number, len(tree.yes)) for number, tree in enumerate(trees)])
     numeric = [tree.yes >= 0 for tree in trees]
     for tree, asked in zip(trees, numeric, strict=True):
@@ -120,13 +126,38 @@ def narrowed(trees: Sequence[Tree], features: int) -> tuple[list[Tree], tuple[tu
     narrow = np.zeros(len(threshold), dtype=np.float32)
     order = np.argsort(feature, kind="stable")
     bounds = np.searchsorted(feature[order], np.arange(features + 1))
-    cuts = []
+    cuts: list[tuple[float, ...]] = []
     for start, end in pairwise(bounds.tolist()):
-        of_column = cuts_of(threshold[order[start:end]])
+        asked_for = members.get(len(cuts), np.empty(0))
+        of_column = cuts_of(
+            np.concatenate((threshold[order[start:end]], np.nextafter(asked_for, -np.inf), asked_for))
+        )
         narrow[order[start:end]] = narrowed_thresholds(threshold[order[start:end]], of_column)
         cuts.append(tuple(of_column.tolist()))
     parts = np.split(narrow, np.flatnonzero(np.diff(owner)) + 1)
-    return [replace(tree, threshold=part) for tree, part in zip(trees, parts, strict=True)], tuple(cuts)
+    levels = {
+        column: (values, levels_of(np.array(cuts[column]))[np.searchsorted(cuts[column], values)])
+        for column, values in members.items()
+    }
+    made = []
+    for tree, part in zip(trees, parts, strict=True):
+        sets = dict(tree.sets)
+        for node, values in tree.sets.items():
+            if int(tree.feature[node]) in levels:
+                known, stand_ins = levels[int(tree.feature[node])]
+                sets[node] = stand_ins[np.searchsorted(known, values.astype(np.float64))]
+        made.append(replace(tree, threshold=part, sets=sets))
+    return made, tuple(cuts)
+
+
+def _number_members(trees: Sequence[Tree], numbers: Collection[int]) -> dict[int, NDArray[np.float64]]:
+    """By feature of `numbers`, the numbers that any set holds, ascending."""
+    found: dict[int, list[NDArray[np.float32]]] = {}
+    for tree in trees:
+        for node, values in tree.sets.items():
+            if int(tree.feature[node]) in numbers:
+                found.setdefault(int(tree.feature[node]), []).append(values)
+    return {column: np.unique(np.concatenate(each)).astype(np.float64) for column, each in found.items()}
 
 
 def _without_twin_tests(tree: Tree) -> Tree:

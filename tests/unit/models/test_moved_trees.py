@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 import pandas as pd
 import pytest
+import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
     KBinsDiscretizer,
+    MinMaxScaler,
     OneHotEncoder,
     StandardScaler,
 )
@@ -184,3 +186,52 @@ def test_a_step_that_refuses_a_category_makes_a_dead_letter_with_its_name(tmp_pa
     places, _ = served(bundle, [orjson.loads(orjson.dumps(record)) for record in records])
     assert places.tolist() == [0]
     assert bundle.signature.features[0].unseen == "reject"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("steps", "marker"),
+    [
+        ([("as it is", "passthrough", ["x", "y"])], -999.0),
+        ([("negative", FunctionTransformer(np.negative), ["x", "y"])], 999.0),
+        ([("as it is", "passthrough", ["x", "y"])], 0.1),
+        ([("scaled", MinMaxScaler(), ["x", "y"])], 0.0),
+        ([("known", OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["x", "y"])], 0.0),
+    ],
+)
+def test_a_number_that_a_booster_takes_for_missing_is_missing_behind_steps(
+    steps: list[Any], marker: float, tmp_path: Path
+) -> None:
+    def made(seed: int) -> pd.DataFrame:
+        random = np.random.default_rng(seed)
+        values = np.round(random.normal(0, 1, (600, 2)), 1)
+        values[random.random(values.shape) < 0.2] = -999.0
+        return pd.DataFrame(values, columns=["x", "y"])
+
+    frame, tried = made(1), made(2)
+    target = (frame["x"] == -999) * 1.0 + (frame["y"] > 0.2)
+    booster = xgboost.XGBRegressor(n_estimators=5, max_depth=4, missing=marker, n_jobs=1)
+    model = make_pipeline(ColumnTransformer(steps), booster).fit(frame, target)
+    bundle = package(model, tmp_path / "bundle").bundle  # without rows: nothing shows the marker to the proof
+    assert bundle.trees
+    _, found = served(bundle, tried.to_dict("records"))
+    np.testing.assert_allclose(found.outputs["value"][:, 0], model.predict(tried), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_number_that_is_a_bin_edge_and_a_category_at_once_stays_itself(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    values = random.integers(-3, 6, 500).astype(float)
+    bins = KBinsDiscretizer(4, encode="ordinal", quantile_method="averaged_inverted_cdf")
+    known = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    steps = ColumnTransformer([("bins", bins, ["x"]), ("known", known, ["x"])])
+    frame = pd.DataFrame({"x": values})
+    model = make_pipeline(steps, DecisionTreeRegressor()).fit(frame, np.sin(values * 3))
+    bundle = package(model, tmp_path / "bundle").bundle
+    assert bundle.trees
+    assert bundle.covers
+    whole = np.arange(-5.0, 8.0)
+    tried = np.concatenate((whole, np.nextafter(whole, -np.inf), np.nextafter(whole, np.inf), whole + 0.5))
+    _, found = served(bundle, [{"x": value} for value in tried.tolist()])
+    expected = model.predict(pd.DataFrame({"x": tried}))
+    np.testing.assert_allclose(found.outputs["value"][:, 0], expected, atol=1e-6)

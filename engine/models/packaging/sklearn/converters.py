@@ -20,6 +20,7 @@ from skl2onnx.common.data_types import (
 from sklearn.base import ClassifierMixin, is_classifier
 
 from penstock.engine.models.packaging.sklearn.boosters import booster_types, forest_of_booster, is_booster
+from penstock.engine.models.packaging.sklearn.ranks import ranked_thresholds, ranks_of_columns
 from penstock.engine.models.packaging.sklearn.stand_ins import (
     Calibrated,
     Constant,
@@ -116,18 +117,20 @@ def _same_shape(operator: Any) -> None:
     operator.outputs[0].type = type(operator.inputs[0].type)(list(operator.inputs[0].type.shape))
 
 
-def _forest(model: Any) -> tuple[Forest, bool, float | None]:
-    """The trees, whether the answer is exp(raw score), and the number that stands for a missing value."""
+_Cuts = tuple[tuple[float, ...], ...]
+
+
+def _forest(model: Any) -> tuple[Forest, _Cuts, bool, float | None]:
+    """The trees, the cuts of its columns, whether the answer is exp(raw score), and the number that stands for a missing
+    value."""
     if is_booster(model):
-        forest, cuts, exponential, marker = forest_of_booster(model)
-        del cuts  # behind steps that mix features the doubles are rounded: the proof tells where that matters
-        return forest, exponential, marker
+        return forest_of_booster(model)
     read = read_sklearn_trees(model)
     if read.categories and not _are_codes(read.categories):
         raise ConfigError(
             "its trees take categories that are no codes 0, 1, 2, ...: encode them with an OrdinalEncoder"
         )
-    return read.forest, read.exponential, None
+    return read.forest, read.cuts, read.exponential, None
 
 
 def _are_codes(categories: Any) -> bool:
@@ -137,7 +140,7 @@ def _are_codes(categories: Any) -> bool:
 def _add_trees(scope: Any, operator: Any, container: Any) -> None:
     """Called by skl2onnx for each tree estimator of a model."""
     model = operator.raw_operator
-    forest, exponential, marker = _forest(model)
+    forest, cuts, exponential, marker = _forest(model)
     outputs = [variable.full_name for variable in operator.outputs]
     if forest.labels and isinstance(operator.outputs[0].type, Int64TensorType):
         known = [str(label) for label in forest.labels]
@@ -151,6 +154,7 @@ def _add_trees(scope: Any, operator: Any, container: Any) -> None:
         outputs,
         exponential=exponential,
         marker=marker,
+        cuts=cuts,
     )
 
 
@@ -163,9 +167,12 @@ def _add_forest(
     *,
     exponential: bool = False,
     marker: float | None = None,
+    cuts: _Cuts = (),
 ) -> None:
     scores = scope.get_unique_variable_name("log") if exponential else outputs[-1]
     narrow = scope.get_unique_variable_name("narrow")
+    if any(cuts):
+        forest = replace(forest, threshold=ranked_thresholds(forest, cuts))
     proto = write_forest(
         replace(forest, output_name=scores),
         input_name=narrow,
@@ -187,6 +194,8 @@ def _add_forest(
     nodes = [helper.make_node("Cast", [given], [narrow], to=TensorProto.FLOAT)]
     if marker is not None:
         nodes = _marked(given, narrow, marker, container, name_of)
+    if any(cuts):
+        nodes = ranks_of_columns(given, narrow, cuts, container, name_of)
     last = [helper.make_node("Exp", [scores], outputs)] if exponential else []
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     for node in [*nodes, *proto.graph.node, *last]:
@@ -464,10 +473,10 @@ def _add_kernel_scores(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _add_tree_margin(scope: Any, operator: Any, container: Any) -> None:
-    forest = read_sklearn_trees(operator.raw_operator.trees).forest
-    plain = replace(forest, post_transform=PostTransform.NONE, labels=())
+    read = read_sklearn_trees(operator.raw_operator.trees)
+    plain = replace(read.forest, post_transform=PostTransform.NONE, labels=())
     margin = str(scope.get_unique_variable_name("margin"))
-    _add_forest(scope, container, plain, operator.inputs[0].full_name, [margin])
+    _add_forest(scope, container, plain, operator.inputs[0].full_name, [margin], cuts=read.cuts)
     kind = TensorProto.DOUBLE if _kind_of(operator) is np.float64 else TensorProto.FLOAT
     _Graph(scope, container).node("Cast", [margin], to=kind, output=operator.outputs[0].full_name)
 

@@ -70,7 +70,8 @@ def fold(
     """The model as one ensemble over `inputs`. Raises NotFoldedError, or ConfigError, saying what stands against it."""
     found = _fold(model, columns, inputs, rows)
     count = len(inputs)
-    trees, cuts = narrowed(list(found.trees), count)
+    numbers = {place for place, given in enumerate(inputs) if not given.is_discrete}
+    trees, cuts = narrowed(list(found.trees), count, numbers=numbers)
     outputs = len(found.base)
     if bool(labels) != bool(found.classes) or (labels and len(labels) != found.classes):
         raise NotFoldedError("its trees know other classes than the model")

@@ -5,7 +5,7 @@ is found by bisection over the doubles of the feature.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -202,7 +202,7 @@ class Mover:
     ) -> dict[int, Test]:
         if not len(entries):
             return {}
-        search = _Search(self, asked, entries, owners)
+        search = _Search(self, asked, entries, owners, self._marked(asked, entries, owners))
         starts, switches = search.switches()
         members = search.members(starts, switches)
         found: dict[int, Test] = {}
@@ -218,6 +218,31 @@ class Mover:
                     missing=bool(answer),
                 )
         return found
+
+    def _marked(
+        self, asked: Asked, entries: NDArray[np.int64], owners: NDArray[np.int64]
+    ) -> dict[int, tuple[float, ...]]:
+        """By column, where the feature's numbers begin and cease to become the marker: missing values amid the others."""
+        if asked.marker is None:
+            return {}
+        columns, first = np.unique(asked.column[entries], return_index=True)
+        level = np.float32(asked.marker)
+        sides = np.array([np.nextafter(level, np.float32(-np.inf)), level], dtype=np.float64)
+        both = replace(
+            asked,
+            column=np.repeat(columns, 2),
+            threshold=np.tile(sides, len(columns)),
+            missing_yes=np.zeros(2 * len(columns), dtype=np.bool_),
+            members={},
+            tables={},
+            marker=None,
+        )
+        of_both = np.repeat(owners[entries][first], 2)
+        _, borders = _Search(self, both, np.arange(len(of_both)), of_both, {}).switches()
+        return {
+            column: (*borders[2 * place], *borders[2 * place + 1])
+            for place, column in enumerate(columns.tolist())
+        }
 
     def columns_at(
         self, asked: Asked, entry: NDArray[np.int64], owner: NDArray[np.int64], values: NDArray[np.float64]
@@ -252,9 +277,16 @@ class _Search:
     """Where tests on numbers change their answer."""
 
     def __init__(
-        self, mover: Mover, asked: Asked, entries: NDArray[np.int64], owners: NDArray[np.int64]
+        self,
+        mover: Mover,
+        asked: Asked,
+        entries: NDArray[np.int64],
+        owners: NDArray[np.int64],
+        more_cuts: Mapping[int, tuple[float, ...]],
     ) -> None:
+        """`more_cuts`: by column, further segments than those that the steps say."""
         self._mover, self._asked, self._entries, self._owners = mover, asked, entries, owners[entries]
+        self._more_cuts = more_cuts
         self._points = [mover.column(int(number)).points for number in asked.column[entries]]
 
     def switches(self) -> tuple[NDArray[np.bool_], list[tuple[float, ...]]]:
@@ -263,7 +295,8 @@ class _Search:
         for number, column in enumerate(self._asked.column[self._entries].tolist()):
             made = self._mover.column(column)
             start = max(-_end, float(np.nextafter(made.low, np.inf)))
-            bounds = [start, *(cut for cut in made.cuts if start < cut < _end)]
+            cuts = sorted({*made.cuts, *self._more_cuts.get(column, ())})
+            bounds = [start, *(cut for cut in cuts if start < cut < _end)]
             item += [number] * len(bounds)
             low += [bounds[0], *(float(np.nextafter(cut, np.inf)) for cut in bounds[1:])]
             high += [*bounds[1:], _end]

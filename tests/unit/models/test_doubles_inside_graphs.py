@@ -1,0 +1,46 @@
+"""Trees that compare doubles inside models of operators: numbers that float32 rounds together are told apart."""
+
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier
+from sklearn.linear_model import LogisticRegression
+
+from penstock.engine.models.packaging.package import package
+
+from .test_sklearn_matrix import served
+
+_booster = {"n_estimators": 5, "verbose": -1, "n_jobs": 1}
+_models: dict[str, Any] = {
+    "target by log1p": TransformedTargetRegressor(
+        lightgbm.LGBMRegressor(**_booster), func=np.log1p, inverse_func=np.expm1
+    ),
+    "stacked": StackingClassifier(
+        [("light", lightgbm.LGBMClassifier(**_booster))], cv=2, final_estimator=LogisticRegression()
+    ),
+    "calibrated": CalibratedClassifierCV(HistGradientBoostingClassifier(max_iter=5), cv=2),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", _models)
+def test_ids_are_told_apart(name: str, tmp_path: Path) -> None:
+    def made(seed: int) -> Any:
+        random = np.random.default_rng(seed)
+        return np.stack((5e9 + random.integers(0, 600, 800), random.normal(size=800).round(1)), axis=1)
+
+    rows, tried = made(1), made(2)
+    answers = ((rows[:, 0] - 5e9) // 50 % 2).astype(int)
+    model = _models[name].fit(rows, answers)
+    bundle = package(model, tmp_path / "bundle").bundle  # without rows: nothing shows the ids to the proof
+    names = bundle.signature.columns
+    _, found = served(bundle, [dict(zip(names, row, strict=True)) for row in tried.tolist()])
+    expected = (
+        model.predict_proba(tried) if hasattr(model, "predict_proba") else model.predict(tried)[:, None]
+    )
+    np.testing.assert_allclose(found.outputs[bundle.outputs[0].name], expected, atol=1e-5)
