@@ -12,7 +12,8 @@ export PATH := $(BIN):$(PATH)
 NATIVE := $(shell find engine/native -name '*.cpp' -o -name '*.h' -o -name 'CMakeLists.txt') CMakeLists.txt
 NATIVE_TESTS := tests/unit/codec tests/unit/trees/test_tree_kernel.py tests/unit/explain/test_tree_shap.py
 CXX_FILES = $(shell git ls-files 'engine/native/*.cpp' 'engine/native/*.h' 'engine/native/*.cu' 'tests/**/*.cpp' 'tests/**/*.h')
-PYTEST := $(BIN)/pytest --junit-xml=reports/junit.xml
+# One OpenMP thread: the boosters of several libraries in one process would fight for the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
 
 .PHONY: help setup demo test test-fast test-beside sanitize coverage check format bench docs site lock wheel clean
 
