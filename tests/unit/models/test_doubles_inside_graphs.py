@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
-from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from penstock.engine.models.packaging.package import package
@@ -44,3 +44,17 @@ def test_ids_are_told_apart(name: str, tmp_path: Path) -> None:
         model.predict_proba(tried) if hasattr(model, "predict_proba") else model.predict(tried)[:, None]
     )
     np.testing.assert_allclose(found.outputs[bundle.outputs[0].name], expected, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_where_only_float32_gets_through_the_report_says_so(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    rows = random.normal(size=(300, 2))
+    members = [
+        ("light", lightgbm.LGBMClassifier(**_booster)),
+        ("hist", HistGradientBoostingClassifier(max_iter=5)),
+    ]
+    model = VotingClassifier(members, voting="soft").fit(rows, (rows[:, 0] > 0).astype(int))
+    report = package(model, tmp_path / "bundle", rows=rows)
+    narrow = report.bundle.signature.inputs[0].dtype == "float32"
+    assert any("in float32" in note for note in report.notes) == narrow

@@ -192,7 +192,8 @@ class _Conversion:
                     features,
                     self._usual(places),
                 )
-                return self._beside(graph, answers, places, (*notes, *more))
+                narrow = () if wide or not _compares_doubles(self._model) else (_narrow_note,)
+                return self._beside(graph, answers, places, (*notes, *more, *narrow))
             except ConfigError as error:
                 refusal = refusal or error
         raise refusal or ConfigError(f"the {type(self._model).__name__} cannot be packaged")
@@ -221,6 +222,18 @@ class _Conversion:
             compared_with=answers.method,
             notes=(*(note for note in graph.notes if not notes), *notes),
         )
+
+
+_narrow_note = (
+    "numbers reach its boosters in float32, since an operator between takes no doubles: numbers past 16 million, and decimals beside a "
+    "threshold, may be answered otherwise than by the original; give --rows that hold such numbers, or package its members alone"
+)
+
+
+def _compares_doubles(model: Any) -> bool:
+    """Whether a member is one of the boosters that compare in double precision."""
+    members = [model, *model.get_params(deep=True).values()]
+    return any(type(each).__name__.startswith(("LGBM", "HistGradientBoosting")) for each in members)
 
 
 def _source() -> str:
