@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from penstock.connectors.embedded.jars import find_java
+from penstock.engine.demo.show import warm_up_records
 from penstock.schemas.errors import ConfigError
 
 
@@ -26,7 +27,7 @@ def test_the_demo_accounts_for_every_record(broker: str) -> None:
     said = demo("--seconds", "4", "--rate", "1500", "--broker", broker, "--json")
     assert said.returncode == 0, said.stdout + said.stderr
     books = json.loads(said.stdout)
-    assert books["records"] == books["predicted"] == books["explained"] == 6000
+    assert books["records"] == books["predicted"] == books["explained"] == 6000 + warm_up_records
     assert (books["lost"], books["duplicated"], books["unexplained"], books["rejected"]) == (0, 0, 0, 0)
     assert books["quality"]["auc"] > 0.85
     assert "late" in said.stderr
