@@ -158,7 +158,9 @@ def test_one_odd_record_stops_nothing(kafka: str, open_stream: Callable[..., Str
     found = by_key(books.predictions)
     letters = [seen for rows in books.letters.values() for seen in rows]
     expected = {b"good and odd", *(b"%d" % number for number in range(20))}
-    assert found.keys() == expected, f"{books.inputs}\n{[each.body for each in letters]}\n{stream.said()}"[:6000]
+    assert found.keys() == expected, f"{books.inputs}\n{[each.body for each in letters]}\n{stream.said()}"[
+        :6000
+    ]
     assert {(seen.body["reason"], seen.key) for seen in letters} == {
         ("bad_framing", b"bad and odd"), ("output_too_long", None), ("bad_framing", None),
     }  # fmt: skip
