@@ -375,3 +375,44 @@ def test_a_glob_and_a_remote_address(
     assert pq.read_table(store.open("/score/out.parquet")).num_rows == 10
     assert pq.read_table(store.open("/score/out/part-00000.parquet")).num_rows == 10
     assert not [name for name in store.find("/score") if "partial" in name]
+
+
+@pytest.mark.parametrize("bytes_min", [1, 40, 500])
+def test_a_file_of_json_lines_is_cut_at_ends_of_lines(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bytes_min: int,
+) -> None:
+    good = [orjson.dumps({"a": i - 3.5, "b": None, "c": 0, "pad": "p" * (i * 37 % 90)}) for i in range(40)]
+    lines = [b"", *good[:9], *(line for line, _, _ in bad_lines), b" ", b"", *good[9:]]
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"\n".join(lines))  # the last one without its end
+
+    def found(out: str, parts_min: int, *words: object) -> tuple[Any, ...]:
+        assert score(bundle, path, "--out", tmp_path / out, "--json", *words) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["parts"] >= parts_min
+        text = (tmp_path / f"{out}.dead-letters.jsonl").read_text()
+        letters = [json.loads(line) for line in text.splitlines()]
+        return pq.read_table(tmp_path / out).to_pylist(), [{**letter, "at_ms": 0} for letter in letters]
+
+    whole = found("whole.parquet", 1)
+    monkeypatch.setattr(batch_plan, "json_part_bytes", bytes_min)
+    monkeypatch.setattr(batch_plan, "_scan_bytes", 64)
+    assert found("cut.parquet", 5) == whole
+    if bytes_min == 500:
+        assert found("shared.parquet", 5, "--processes", 2) == whole
+
+
+def test_a_result_of_several_row_groups_is_read_back_whole(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of dictionaries inside lists or objects, Arrow reads no file of several row groups."""
+    monkeypatch.setattr(batch_plan, "part_rows", 300)
+    path = write(table(1000), tmp_path / "in.parquet")
+    assert score(bundle, path, "--out", tmp_path / "out.parquet", "--explain") == 0
+    file = pq.ParquetFile(tmp_path / "out.parquet")
+    assert file.num_row_groups > 1
+    assert file.read().num_rows == 1000
