@@ -23,6 +23,8 @@ class Lineage(Protocol):
     def model_digest(self) -> str: ...
 
 def alike(payloads: list[bytes | None], header_bytes: int, bytes_max: int) -> bool: ...
+def longest(payloads: list[bytes | None] | list[bytes]) -> int:
+    """The length of the longest, 0 for None and without any. Raises TypeError for anything else than bytes."""
 
 class Program:
     def __init__(
