@@ -121,7 +121,7 @@ def _rows_of(values: int, bounds: tuple[int, int], columns: int) -> int:
 def _parquet_blocks(part: Part, stream: Any, reader: _TableReader, signature: Signature) -> Iterator[Block]:
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+    file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
     schema = file.schema_arrow
     plan = find_columns(
         signature, schema.names, origin=part.file.name, nested=lambda path: leads_somewhere(schema, path)

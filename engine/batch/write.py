@@ -170,6 +170,7 @@ def _options(schema: Any) -> dict[str, Any]:
         "compression": _compression,
         "use_dictionary": _dictionaries(schema),
         "write_statistics": [*noted, "source.file", "source.row"],
+        "write_page_checksum": True,  # damaged numbers are numbers too: without it nobody would notice
     }
 
 

@@ -348,6 +348,32 @@ def test_a_process_that_cannot_go_on_says_why(
     assert not (tmp_path / "out").exists()
 
 
+def test_numbers_damaged_on_the_disk_are_found_by_their_checksum(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the input where its writer noted checksums, and of the results always."""
+    path = tmp_path / "in.parquet"
+    pq.write_table(table(1000), path, compression="none", use_dictionary=False, write_page_checksum=True)
+    assert score(bundle, path, "--out", tmp_path / "out.parquet") == 0
+    out = tmp_path / "out.parquet"
+    for each, read in (
+        (path, lambda: score(bundle, path, "--out", tmp_path / "again.parquet")),
+        (out, lambda: pq.ParquetFile(out, page_checksum_verification=True).read()),
+    ):
+        data = bytearray(each.read_bytes())
+        column = pq.ParquetFile(each).metadata.row_group(0).column(1)
+        end = column.data_page_offset + column.total_compressed_size
+        data[end - 9 : end - 1] = bytes(byte ^ 1 for byte in data[end - 9 : end - 1])
+        each.write_bytes(data)
+        if each == out:
+            with pytest.raises(OSError, match="checksum"):
+                read()
+        else:
+            assert read() == 1
+            assert "could not verify page integrity" in capsys.readouterr().err
+    assert not (tmp_path / "again.parquet").exists()
+
+
 def test_no_rows_give_an_output_without_rows(bundle: Path, tmp_path: Path) -> None:
     for name in ("in.parquet", "in.csv", "in.jsonl"):
         path = write(table(10).slice(0, 0), tmp_path / name)
