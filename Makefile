@@ -15,7 +15,7 @@ CXX_FILES = $(shell git ls-files 'engine/native/*.cpp' 'engine/native/*.h' 'engi
 # One OpenMP thread: the boosters of several libraries in one process would fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
 
-.PHONY: help setup demo test test-fast test-beside sanitize coverage check format bench docs site lock wheel clean
+.PHONY: help setup demo test test-fast test-beside test-readers sanitize coverage check format bench docs site lock wheel clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test-beside: wheel ## installs and imports beside Flink, Beam, Spark, KServe, Tr
 	@bundle=$$(mktemp -d)
 	@$(BIN)/python -P -c "import sys; sys.path.insert(0, '.'); from pathlib import Path; from tests.bundles import write_stump; write_stump(Path('$$bundle/stump'))"
 	@$(BIN)/python -P tests/beside/run.py "$$(ls -t dist/*.whl | head -1)" "$$bundle/stump" --report docs/figures/beside.md $(ARGS)
+
+test-readers: setup ## services in Go and TypeScript, DuckDB, Spark and Flink SQL read what a worker writes, value by value; before a release
+	@PYTHONPATH=. $(BIN)/python -m tests.readers.run --report docs/figures/readers.md $(ARGS)
 
 test-fast: setup ## the tests that need no broker and no minutes
 	@mkdir -p reports

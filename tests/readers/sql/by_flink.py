@@ -1,0 +1,37 @@
+"""Flink SQL reads JSON lines of predictions or explanations as a declared table, and prints one JSON line a message.
+
+python by_flink.py FILE KIND
+"""
+
+import json
+import sys
+
+from pyflink.table import EnvironmentSettings, TableEnvironment
+
+source = "source ROW<`partition` INT, `offset` BIGINT>"
+columns = {
+    "prediction": f"{source}, label STRING, label_index INT, classes ARRAY<STRING>, outputs MAP<STRING, ARRAY<DOUBLE>>",
+    "explanation": f"{source}, base_value DOUBLE, "
+    "attributions ARRAY<ROW<feature STRING, `number` DOUBLE, text STRING, attribution DOUBLE>>",
+}
+queries = {
+    "prediction": "SELECT source.`partition`, source.`offset`, label, label_index, classes, outputs FROM messages",
+    "explanation": "SELECT source.`partition`, source.`offset`, base_value, attributions FROM messages",
+}
+
+
+def main(path: str, kind: str) -> None:
+    tables = TableEnvironment.create(EnvironmentSettings.in_batch_mode())
+    tables.execute_sql(
+        f"CREATE TABLE messages ({columns[kind]}) WITH ('connector' = 'filesystem', 'path' = 'file://{path}', 'format' = 'json', "
+        "'json.fail-on-missing-field' = 'false', 'json.ignore-parse-errors' = 'false')"
+    )
+    with tables.execute_sql(queries[kind]).collect() as rows:
+        for row in rows:
+            *rest, last = row
+            if kind == "explanation":
+                last = [list(attribution) for attribution in last]
+            print(json.dumps([*rest, last]))
+
+
+main(*sys.argv[1:])
