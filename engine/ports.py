@@ -131,6 +131,9 @@ class Decoder(Protocol):
         May raise UnavailableError when a needed schema cannot be fetched now: the batch is then decoded again later.
         """
 
+    def require(self, records: Records) -> None:
+        """Fetch the schemas that these records need, and decode nothing. Raises UnavailableError as `decode` would."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:

@@ -122,7 +122,7 @@ class Stream:
         self, folder: Path, servers: str, name: str, model: Path, *, explained: bool = True, **changes: Any
     ) -> None:
         """`changes`: settings by section, over the plain ones."""
-        self.servers, self.name, self._folder = servers, name, folder
+        self.servers, self.name, self.folder = servers, name, folder
         self._clock = SystemClock()
         self.config = ClientConfig(bootstrap_servers=servers)
         outputs = {"predictions": f"{name}-p", "explanations": f"{name}-e", "dead_letters": f"{name}-d"}
@@ -176,6 +176,11 @@ class Stream:
         self._feeder = threading.Thread(target=self._feed, args=(values, keys, per_s))
         self._feeder.start()
 
+    def wait_fed(self) -> None:
+        """Until all that is fed is written."""
+        assert self._feeder is not None
+        self._feeder.join()
+
     def _feed(self, values: Sequence[bytes | None], keys: Sequence[bytes], per_s: float) -> None:
         writer = KafkaWriter(self.config, self.name)
         began_s, some = time.monotonic(), 500
@@ -196,7 +201,7 @@ class Stream:
         cwd: Path | None = None,
     ) -> "subprocess.Popen[bytes]":
         """`penstock run` in a process of its own, once it has begun its worker; the same identity is the same worker."""
-        log = (self._folder / f"{self.name}-{identity}.log").open("ab")
+        log = (self.folder / f"{self.name}-{identity}.log").open("ab")
         with log:
             process = subprocess.Popen(
                 [*command, "run", str(self.settings)],
@@ -213,7 +218,7 @@ class Stream:
 
     def said(self) -> str:
         """The end of what the workers wrote, for a failing test."""
-        logs = sorted(self._folder.glob(f"{self.name}-*.log"))
+        logs = sorted(self.folder.glob(f"{self.name}-*.log"))
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
 
     def committed(self) -> int:

@@ -59,8 +59,15 @@ class AtLeastOnceSink:
     """
 
     def __init__(
-        self, *, make: Callable[[], AcknowledgingProducer], clock: Clock, deliveries_max: int = 8
+        self,
+        *,
+        make: Callable[[], AcknowledgingProducer],
+        clock: Clock,
+        deliveries_max: int = 8,
+        outdated: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`outdated`: whether the newest producer was made for topics that have other partitions by now."""
+        self._outdated = outdated
         self._make = make
         self._producer = make()
         self._clock = clock
@@ -72,6 +79,11 @@ class AtLeastOnceSink:
         """Whether submit may be called now."""
         if self._failure is not None or len(self._pending) >= self._deliveries_max:
             return False
+        if self._outdated():
+            if self._pending:  # what is under way ends where it began
+                return False
+            self._producer.close()
+            self._producer = self._make()
         return all(p.sent and not p.tally.failed for p in self._pending)
 
     def submit(self, delivery: Delivery, membership: object) -> None:

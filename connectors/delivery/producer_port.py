@@ -83,7 +83,8 @@ class TransactionalProducer(Protocol):
         """Abort; messages still queued are dropped."""
 
     def suspect(self) -> bool:
-        """Whether a request of this producer may still be under way and act later, on a transaction it was not meant for.
+        """Whether a request of this producer may still be under way and act later, on a transaction it was not meant for; or
+        whether it was made for topics that have other partitions by now.
 
         Never raises.
         """

@@ -125,8 +125,8 @@ class ClientErrors:
             return (UnavailableError if self._config.proven else ConfigError)(
                 f"cannot {doing}: {said(access)}"
             )
-        reason = f": {said(newest)}" if newest is not None else ""
-        return UnavailableError(f"cannot {doing}: no answer in time{reason}")
+        # What the client says by itself is the cause; a time that has run out is only how it was noticed.
+        return UnavailableError(f"cannot {doing}: {'no answer in time' if newest is None else said(newest)}")
 
     def _tls_fault(self) -> AccessFault | None:
         if not self._looked:
@@ -192,7 +192,7 @@ def base_config(config: ClientConfig) -> dict[str, Any]:
         "client.id": "penstock",
         "socket.keepalive.enable": True,
         "socket.connection.setup.timeout.ms": 10_000,
-        "reconnect.backoff.max.ms": 1000,  # ten times as often as by default: a broker that is back is soon found
+        "reconnect.backoff.max.ms": 250,  # forty times as often as by default: a broker that is back is soon found
         "log.connection.close": False,  # brokers close idle connections; that is no news
         "logger": _ClientLog(),
         **shared,

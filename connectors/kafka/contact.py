@@ -5,9 +5,10 @@ What a consumer's own client reports is not enough: an idle one, or one whose br
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -15,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from penstock.connectors.kafka.client import ClientConfig, base_config, open_client
 from penstock.connectors.kafka.errors import cause_of, said
+from penstock.connectors.kafka.partition_counts import PartitionCounts
 from penstock.connectors.kafka.wire.leave_group import leave_group
 from penstock.schemas.errors import UnavailableError
 
@@ -38,10 +40,11 @@ class Contact:
     fault: str  # the newest error since the last answer, "" when there is none
     partitions: int | None  # of the input topic; None while unknown
     members: str  # of the group, in words; "" unless it was asked for
+    outputs: Mapping[str, int] = field(default_factory=dict)  # partitions of each output topic
 
 
 class KafkaContact:
-    """Asks for the input topic's metadata and remembers when an answer came. `contact` never waits."""
+    """Asks for the topics' metadata and remembers when an answer came. `contact` never waits."""
 
     def __init__(
         self,
@@ -51,8 +54,16 @@ class KafkaContact:
         group: str,
         member: str,
         monotonic_s: Callable[[], float],
+        counts: PartitionCounts | None = None,
     ) -> None:
-        """`member` is this worker's client id. Starts its thread; raises ConfigError for refused settings."""
+        """`member` is this worker's client id; `counts` is told of new partitions, each topic in turn asked for.
+
+        Starts its thread; raises ConfigError for refused settings.
+        """
+        self._counts = counts or PartitionCounts({topic: 0})
+        outputs = sorted(self._counts.keys() - {topic})
+        turns = [each for output in outputs for each in (topic, output)] or [topic]
+        self._turns = cycle(turns)
         self._config = config
         self._topic = topic
         self._group = group
@@ -69,7 +80,9 @@ class KafkaContact:
         self._group_due_s = 0.0
         self._ghost_tries = 0
         self._ended = threading.Event()
-        self._client = open_client(AdminClient, base_config(config) | {"error_cb": self._on_error})
+        # Who asks for a topic that was deleted may make it anew, where brokers allow that: not we.
+        own = {"error_cb": self._on_error, "allow.auto.create.topics": False}
+        self._client = open_client(AdminClient, base_config(config) | own)
         self._thread = threading.Thread(target=self._run, name="kafka-contact", daemon=True)
         self._thread.start()
 
@@ -86,6 +99,7 @@ class KafkaContact:
                 fault=self._fault,
                 partitions=self._partitions,
                 members=self._members,
+                outputs={name: n for name, n in self._counts.now().items() if name != self._topic},
             )
 
     def standing(self, member: bool, member_id: str) -> None:
@@ -117,8 +131,9 @@ class KafkaContact:
             self._ended.wait(ask_lost_every_s if self._fault or ghost else ask_every_s)
 
     def _ask(self) -> None:
+        topic = next(self._turns)
         try:
-            found = self._client.list_topics(self._topic, timeout=ask_timeout_s).topics.get(self._topic)
+            found = self._client.list_topics(topic, timeout=ask_timeout_s).topics.get(topic)
         except KafkaException as error:
             with suppress(KafkaException):
                 self._client.poll(0)  # hands over what the client says by itself: which address, and why
@@ -129,7 +144,9 @@ class KafkaContact:
             self._answered_s = self._monotonic_s()
             self._fault = ""
             if found is not None and found.error is None:
-                self._partitions = len(found.partitions)
+                self._counts.learn(topic, len(found.partitions))
+                if topic == self._topic:
+                    self._partitions = len(found.partitions)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # says less than the error before it

@@ -16,7 +16,7 @@ from confluent_kafka import (
 )
 
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
-from penstock.connectors.kafka.errors import translate
+from penstock.connectors.kafka.errors import cause_of, translate
 from penstock.connectors.kafka.reading.headers import read_headers
 from penstock.schemas.errors import UnavailableError
 
@@ -30,6 +30,8 @@ message_bytes_max: Final = 100 << 20
 batch_bytes_max: Final = 16_384
 """Of several messages put back together, so that it is never the batch that is longer than the topic allows."""
 
+too_long: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredMessage:
@@ -40,6 +42,7 @@ class StoredMessage:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int = -1  # -1: none
 
 
 class Returned(Protocol):
@@ -81,6 +84,13 @@ class KafkaLog:
         for partition, (earliest, end) in sorted(self._bounds().items()):
             if earliest < end:
                 yield from self._range(partition, earliest, end)
+
+    def newest(self, offsets_max: int) -> Iterator[StoredMessage]:
+        """The messages among the last `offsets_max` offsets of each partition, ascending in each."""
+        for partition, (earliest, end) in sorted(self._bounds().items()):
+            start = max(earliest, end - offsets_max)
+            if start < end:
+                yield from self._range(partition, start, end)
 
     def one(self, partition: int, offset: int) -> StoredMessage | None:
         """The message at this place; None when it is gone."""
@@ -194,13 +204,10 @@ class ReplayWriter:
             if place.offset >= 0 and place.offset != OFFSET_INVALID
         }
 
-    def put(self, messages: Sequence[Returned], notes: Mapping[int, tuple[int, str]]) -> None:
-        """Send all and commit the notes, together or not at all."""
-        failed: list[KafkaError] = []
-
-        def delivered(error: KafkaError | None, _: Message) -> None:
-            if error is not None:
-                failed.append(error)
+    def put(self, messages: Sequence[Returned], notes: Mapping[int, tuple[int, str]]) -> Collection[int]:
+        """Send all and commit the notes, together or not at all: nothing was done where places of messages come back, which
+        the topic does not take, or which went in one batch with such a message."""
+        failed: dict[int, KafkaError] = {}
 
         places = [
             TopicPartition(self._letters_topic, partition, offset, metadata=note)
@@ -208,10 +215,14 @@ class ReplayWriter:
         ]
         try:
             self._producer.begin_transaction()
-            for message in messages:
-                self._send(message, delivered)
+            for place, message in enumerate(messages):
+                self._send(place, message, failed)
             if self._producer.flush(call_s) or failed:
-                raise KafkaException(failed[0] if failed else KafkaError(KafkaError._TIMED_OUT))
+                if failed and all(error.code() in too_long for error in failed.values()):
+                    self._abort()
+                    return failed.keys()
+                fault = next((e for e in failed.values() if e.code() not in too_long), None)
+                raise KafkaException(fault or KafkaError(KafkaError._TIMED_OUT))
             self._producer.send_offsets_to_transaction(
                 places, self._consumer.consumer_group_metadata(), call_s
             )
@@ -219,12 +230,17 @@ class ReplayWriter:
         except KafkaException as error:
             self._abort()
             raise translate(error, f"put more records back on {self._topic}") from error
+        return ()
 
     def close(self) -> None:
         """Release the clients."""
         self._consumer.close()
 
-    def _send(self, message: Returned, delivered: Any) -> None:
+    def _send(self, place: int, message: Returned, failed: dict[int, KafkaError]) -> None:
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                failed[place] = error
+
         while True:
             try:
                 self._producer.produce(
@@ -239,6 +255,11 @@ class ReplayWriter:
             except BufferError:
                 if self._producer.flush(call_s):
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+            except KafkaException as error:
+                if cause_of(error).code() not in too_long:
+                    raise
+                failed[place] = cause_of(error)
+                break
         self._producer.poll(0)
 
     def _abort(self) -> None:
@@ -254,4 +275,5 @@ def _stored(message: Any) -> StoredMessage:
         key=message.key(),
         value=message.value(),
         headers=tuple(read_headers(message)),
+        timestamp_ms=message.timestamp()[1],
     )

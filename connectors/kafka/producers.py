@@ -223,7 +223,8 @@ class KafkaTransactionalProducer:
         batch_bytes_max: int = batch_bytes_default,
     ) -> None:
         self._topic = topic
-        self._counts = partition_counts
+        self._partition_counts = partition_counts
+        self._counts = dict(partition_counts)  # for its whole life: see PartitionCounts
         self._disturbed_before = 0
         # Transactional calls are made on a thread of their own, each once and with time enough. Called in short slices,
         # as its documentation allows, librdkafka 2.16 forgets now and then that it is committing, and then ends the
@@ -303,7 +304,9 @@ class KafkaTransactionalProducer:
             self._queue.serve(0)  # news of connections arrives here
         except BrokenError:
             return True
-        return self._queue.disturbances != self._disturbed_before
+        return self._queue.disturbances != self._disturbed_before or self._counts != dict(
+            self._partition_counts
+        )
 
     def close(self) -> None:
         self._aside.close()
@@ -358,7 +361,7 @@ class KafkaAcknowledger:
         batch_bytes_max: int = batch_bytes_default,
     ) -> None:
         self._topic = topic
-        self._counts = partition_counts
+        self._counts = dict(partition_counts)
         self._queue = _Queue(
             config,
             {"message.timeout.ms": int(message_timeout_s * 1000)},

@@ -105,17 +105,20 @@ class KafkaAtLeastOnceSink(AtLeastOnceSink):
         """`topic` is the input; `partition_counts` has it and every output topic; `batch_bytes_max` is what each of these takes
         as one batch. Raises ConfigError.
         """
-        super().__init__(
-            make=lambda: KafkaAcknowledger(
+        made_for: dict[str, int] = {}
+
+        def make() -> KafkaAcknowledger:
+            made_for.update(partition_counts)
+            return KafkaAcknowledger(
                 config,
                 topic=topic,
-                partition_counts=partition_counts,
+                partition_counts=made_for,
                 message_timeout_s=message_timeout_s,
                 memory_bytes_max=memory_bytes_max,
                 batch_bytes_max=batch_bytes_max,
-            ),
-            clock=clock,
-        )
+            )
+
+        super().__init__(make=make, clock=clock, outdated=lambda: made_for != dict(partition_counts))
 
 
 class GroupOffsets:

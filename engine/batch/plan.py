@@ -37,6 +37,8 @@ def make_parts(
         else:
             kinds, pieces = _csv(file, signature, keep, delimiter)
         parts += pieces
+        if not kinds:
+            continue
         if first is None:
             first = kinds
         elif different := _different(first, kinds):
@@ -110,7 +112,10 @@ def _line_ranges(stream: IO[bytes], bytes_min: int) -> Iterator[tuple[int, int, 
 def _csv(
     file: InputFile, signature: Signature, keep: Sequence[str], delimiter: str
 ) -> tuple[dict[str, str], list[Part]]:
-    columns = _model_columns(csv_names(file, delimiter), signature, keep, file, None)
+    names = csv_names(file, delimiter)
+    if not names:  # nothing at all, not even a first line: no records, as in an empty file of JSON lines
+        return {}, [Part(file=file)]
+    columns = _model_columns(names, signature, keep, file, None)
     return dict.fromkeys(columns, "text"), [Part(file=file)]
 
 

@@ -32,6 +32,7 @@ _json_read_bytes: Final = 4 << 20
 _line_bytes_max: Final = 256 << 20
 """Bytes read without a line feed, after which the file is refused: it is not JSON lines."""
 _csv_block_bytes: Final = 4 << 20
+_blank_bytes: Final = 4096  # a CSV file that begins with so much white space holds something
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,9 +73,12 @@ def read_part(
 
 
 def csv_names(file: InputFile, delimiter: str) -> list[str]:
-    """The names in the first line of a CSV file. Raises ScoreError."""
+    """The names in the first line of a CSV file, none of a file that holds nothing. Raises ScoreError."""
     pa = arrow("a CSV file")
     try:
+        with opened(file) as stream:
+            if not _plain(file, stream).read(_blank_bytes).strip():
+                return []
         with opened(file) as stream:
             names: list[str] = _csv_reader(pa, _plain(file, stream), delimiter, None, None).schema.names
             return names
@@ -108,6 +112,10 @@ class _TableReader:
             payload=payload,
             unreadable=unreadable,
         )
+
+    def kept_of_nothing(self) -> Any:
+        """The columns that are passed through, of a file without a line."""
+        return _kept_of([], self._keep) if self._keep else None
 
     def wanted(self, plan: Sequence[FeatureColumns], names: Sequence[str]) -> list[str]:
         model = set(top_columns(plan, names))
@@ -153,6 +161,15 @@ def _csv_blocks(
 ) -> Iterator[Block]:
     pa = arrow("a CSV file")
     names = csv_names(file, delimiter)
+    if not names:  # as a file of JSON lines without a line
+        yield Block(
+            rows=np.empty(0, dtype=np.int64),
+            decoded=None,
+            lines=[],
+            kept=reader.kept_of_nothing(),
+            payload=str,
+        )
+        return
     plan = find_columns(signature, names, origin=file.name)
     wrong: list[tuple[int, Rejection, str]] = []
 

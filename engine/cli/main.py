@@ -18,6 +18,7 @@ commands = {
     "sign": "sign a model bundle, for model.trust",
     "init": "write a penstock.yaml for a bundle and a topic",
     "check": "preflight: what would be refused at start, and the warm-up table",
+    "doctor": "what is wrong now, the evidence, the cure",
     "run": "the worker(s)",
     "scaler": "the scaler: KEDA external-push service and metrics",
     "lag": "how far behind, in records and in seconds",

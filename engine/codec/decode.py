@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -115,6 +116,14 @@ class RowDecoder:
         if len(rejections) > 1:
             rejections.sort(key=lambda rejection: rejection.index)
         return Decoded(matrix=matrix, rows=rows, rejections=rejections)
+
+    def require(self, records: Records) -> None:
+        """Find the schemas that these records need, and read none of them. Raises UnavailableError as `decode` would."""
+        size = self._header_bytes
+        values = (value for value in records.values if value is not None)
+        for header in {value[:size] for value in values if len(value) <= self._record_bytes_max}:
+            with suppress(RecordError):  # reading it will say so
+                self._rows(header)
 
     def prepare(self, header: bytes) -> None:
         """Compile the reader of records that begin so before the first one comes. Raises RecordError as reading them would."""

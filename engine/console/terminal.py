@@ -90,8 +90,13 @@ class Terminal:
         """A line, or anything rich can draw. Text is taken as it is, without markup; in a line a line end is written out."""
         if isinstance(what, str):
             self.console.print(printable(what), markup=False, emoji=False, soft_wrap=True)
-        else:
+        elif self.console.is_terminal:
             self.console.print(what)
+        else:
+            with self.console.capture() as drawn:
+                self.console.print(what)
+            # Cells are filled up to their column's width, the last one too.
+            self.say_lines("\n".join(line.rstrip() for line in drawn.get().removesuffix("\n").split("\n")))
 
     def say_lines(self, text: str) -> None:
         """Several lines, as they are."""

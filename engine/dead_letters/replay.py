@@ -70,8 +70,9 @@ class Returns(Protocol):
     def notes(self) -> Mapping[int, tuple[int, str]]:
         """Per partition of the dead-letter topic: the committed offset and the note beside it."""
 
-    def put(self, messages: Sequence[Message], notes: Mapping[int, tuple[int, str]]) -> None:
-        """Send all and commit the notes, in one transaction. Raises UnavailableError, ConfigError or FencedError."""
+    def put(self, messages: Sequence[Message], notes: Mapping[int, tuple[int, str]]) -> Collection[int]:
+        """Send all and commit the notes, in one transaction. Places of messages that come back are too long for the topic,
+        or went with such a one; then nothing was done. Raises UnavailableError, ConfigError or FencedError."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,7 +208,62 @@ class Replay:
     foreign: int = 0  # of another input topic, or of a partition that it does not have
     gone: int = 0  # no bytes to put back: left at the source and not there any more, or never readable
     unreadable: int = 0
+    refused: int = 0  # longer than the input topic takes
+    refused_first: list[tuple[int, int]] = field(default_factory=list)  # where the first few of them lie
     by_reason: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Put:
+    """A letter whose record is to be put back; done, the offsets from `start` to its own are."""
+
+    partition: int
+    start: int
+    offset: int
+    reason: str
+    message: Message
+
+
+class _Putting:
+    """Puts records back in groups, and remembers which letters they came from."""
+
+    def __init__(self, returns: Returns, done: Mapping[int, Offsets], report: Replay) -> None:
+        self._returns = returns
+        self._done = done
+        self._report = report
+
+    def put(self, some: Sequence[_Put]) -> None:
+        """All of them; one that the topic does not take is named, and the rest goes on."""
+        refused = self._try(some)
+        if not refused:
+            return
+        if len(some) == 1:
+            self._report.refused += 1
+            if len(self._report.refused_first) < unreadable_named_max:
+                self._report.refused_first.append((some[0].partition, some[0].offset))
+            return
+        rest = [each for place, each in enumerate(some) if place not in refused]
+        if rest:
+            self.put(rest)
+        for place in sorted(refused):
+            self.put([some[place]])
+
+    def _try(self, some: Sequence[_Put]) -> Collection[int]:
+        trial = {each.partition: Offsets(*self._done[each.partition].commit()) for each in some}
+        for each in some:
+            trial[each.partition].put(each.start, each.offset + 1)
+        notes = {partition: offsets.commit() for partition, offsets in trial.items()}
+        if max(len(note) for _, note in notes.values()) > note_characters_max:
+            raise PenstockError(
+                "what was replayed lies too scattered to be remembered; replay a whole reason or partition first"
+            )
+        refused = self._returns.put([each.message for each in some], notes)
+        if not refused:
+            for each in some:
+                self._done[each.partition].put(each.start, each.offset + 1)
+                self._report.by_reason[each.reason] += 1
+            self._report.replayed += len(some)
+        return refused
 
 
 def replay(
@@ -225,20 +281,16 @@ def replay(
     done = {partition: Offsets(*committed) for partition, committed in returns.notes().items()}
     reader, there = DeadLetterReader(), frozenset(source.partitions())
     before: dict[int, int] = {}  # the message before, per partition: between two messages lie only markers
-    waiting: list[Message] = []
-    touched: set[int] = set()
+    waiting: list[_Put] = []
+    putting = _Putting(returns, done, report)
 
     def flush() -> None:
-        if waiting and not dry_run:
-            notes = {partition: done[partition].commit() for partition in touched}
-            if max(len(note) for _, note in notes.values()) > note_characters_max:
-                raise PenstockError(
-                    "what was replayed lies too scattered to be remembered; replay a whole reason or partition first"
-                )
-            returns.put(waiting, notes)
-        report.replayed += len(waiting)
+        if dry_run:
+            report.by_reason.update(each.reason for each in waiting)
+            report.replayed += len(waiting)
+        elif waiting:
+            putting.put(waiting)
         waiting.clear()
-        touched.clear()
 
     for stored in log.read():
         partition, offset = stored.partition, stored.offset
@@ -246,7 +298,9 @@ def replay(
         start = offset
         if partition not in before:
             seen.put(0, offset)  # what was there is gone
-        elif before[partition] in seen:
+        elif before[partition] in seen or (
+            waiting and (waiting[-1].partition, waiting[-1].offset) == (partition, before[partition])
+        ):
             start = before[partition] + 1
         before[partition] = offset
         try:
@@ -265,13 +319,12 @@ def replay(
         elif (message := _message(letter, stored.key, source)) is None:
             report.gone += 1
         else:
-            seen.put(start, offset + 1)
-            report.by_reason[letter.reason] += 1
-            touched.add(partition)
-            waiting.append(message)
+            waiting.append(
+                _Put(partition=partition, start=start, offset=offset, reason=letter.reason, message=message)
+            )
             if (
                 len(waiting) == batch_letters_max
-                or sum(len(m.value or b"") for m in waiting) > batch_bytes_max
+                or sum(len(each.message.value or b"") for each in waiting) > batch_bytes_max
             ):
                 flush()
     flush()

@@ -84,9 +84,12 @@ class ComputeThread:
         monotonic_s: Callable[[], float],
         error_of: Callable[[BaseException], PenstockError],
         on_retry: Callable[[], None] = lambda: None,
+        require: Callable[[Records], object] | None = None,
     ) -> None:
-        """`on_retry` is told, on this thread, each time records must wait for something remote."""
+        """`on_retry` is told, on this thread, each time records must wait for something remote. `require` raises
+        UnavailableError where `score` would, and computes nothing; where there is none, `score` itself is asked."""
         self._score = score
+        self._require = require or score
         self._monotonic_s = monotonic_s
         self._error_of = error_of
         self._on_retry = on_retry
@@ -167,20 +170,22 @@ class ComputeThread:
 
     def _compute(self, batch: Batch, wanted: int) -> Finished:
         records = Records.join([poll.records for poll in batch.polls])
+        ask = self._require
         while True:
             began_s = self._monotonic_s()
             try:
                 outcome = self._score(records)
             except UnavailableError:
-                waiting = self._parted(records, wanted)
+                waiting = self._parted(records, wanted, ask)
                 if waiting or wanted != self._wanted:
                     return Finished(batch=batch, outcome=None, error=None, busy_s=0.0, waiting=waiting)
-                continue  # it can be had again already
+                ask = self._score  # it can be had again already; should that not be so, the records know best
+                continue
             except BaseException as error:  # noqa: BLE001  the worker's one broad catch: it ends the worker, counted
                 return Finished(batch=batch, outcome=None, error=self._error_of(error), busy_s=0.0)
             return Finished(batch=batch, outcome=outcome, error=None, busy_s=self._monotonic_s() - began_s)
 
-    def _parted(self, records: Records, wanted: int) -> Mapping[int, Held]:
+    def _parted(self, records: Records, wanted: int, ask: Callable[[Records], object]) -> Mapping[int, Held]:
         """Which partitions cannot be computed now; what was read of them is kept, to be tried again."""
         self._on_retry()
         waiting: dict[int, Held] = {}
@@ -188,20 +193,20 @@ class ComputeThread:
             if wanted != self._wanted:
                 return waiting
             part = records.take(np.flatnonzero(records.partitions == partition))
-            if (held := self._needs(part)) is not None:
+            if (held := self._needs(part, ask)) is not None:
                 waiting[partition] = held
                 due_s = self._monotonic_s() + retry_first_s
                 with self._lock:
                     if wanted != self._wanted:  # forgotten meanwhile, and perhaps let go as well
                         return waiting
                     self._trials[partition] = _Trial(
-                        records=part, held=held, due_s=due_s, wait_s=retry_first_s
+                        records=part, held=held, due_s=due_s, wait_s=retry_first_s, ask=ask
                     )
         return waiting
 
-    def _needs(self, records: Records) -> Held | None:
+    def _needs(self, records: Records, ask: Callable[[Records], object]) -> Held | None:
         try:
-            self._score(records)
+            ask(records)
         except UnavailableError as error:
             return Held(reason=str(error), someone_must_act=isinstance(error, AccessRefusedError))
         except Exception:  # noqa: BLE001  whatever it is, it comes again when these records are read again
@@ -219,7 +224,7 @@ class ComputeThread:
             due = {partition: trial for partition, trial in self._trials.items() if trial.due_s <= now_s}
         for partition, trial in due.items():
             self._on_retry()
-            held = self._needs(trial.records)
+            held = self._needs(trial.records, trial.ask)
             with self._lock:
                 if self._trials.get(partition) is not trial:
                     continue  # let go meanwhile
@@ -237,3 +242,4 @@ class _Trial:
     held: Held
     due_s: float
     wait_s: float
+    ask: Callable[[Records], object]

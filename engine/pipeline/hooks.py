@@ -42,6 +42,10 @@ class Contact(Protocol):
         """Of the input topic; None while unknown."""
 
     @property
+    def outputs(self) -> Mapping[str, int]:
+        """Partitions of each output topic."""
+
+    @property
     def members(self) -> str:
         """Who is in the group, in words; "" unless it was asked for."""
 

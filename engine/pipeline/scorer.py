@@ -155,6 +155,11 @@ class Scorer:
             stage_s=watch.laps,
         )
 
+    def require(self, records: Records) -> None:
+        """What these records need from elsewhere is here, or UnavailableError is raised as `score` would. Computes nothing."""
+        living, _ = self._without_condemned(records, [])
+        self._decoder.require(living)
+
     def rehearse(self, matrix: NDArray[np.generic]) -> None:
         """Run everything behind the decoder on these rows (R, F) and throw away what comes of it: what takes longer the
         first time takes it before the first record."""

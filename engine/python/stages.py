@@ -112,6 +112,11 @@ class _Kept:
         self.predicted: Predictions | None = None
         self.explained: list[tuple[NDArray[np.int64], Attributions]] = []
 
+    def require(self, records: Records) -> None:
+        """See penstock.engine.ports.Decoder."""
+        if self.decoded is None and self._decoder is not None:
+            self._decoder.require(records)
+
     def decode(self, records: Records) -> Decoded:
         """See penstock.engine.ports.Decoder."""
         if self.decoded is None:

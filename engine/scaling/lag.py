@@ -105,10 +105,14 @@ def _lag(reading: OffsetReading, *, now_ms: int, at_end: bool) -> PartitionLag:
         owner=reading.owner,
         movement=movement,
         open_offsets=reading.high - reading.end,
-        note=f"{reading.high - reading.end:,} offsets are behind an open transaction of a producer"
-        if reading.high > reading.end
-        else "",
+        note=_note(reading, unowned=movement is Movement.UNOWNED, position=position),
     )
+
+
+def _note(reading: OffsetReading, *, unowned: bool, position: int) -> str:
+    if reading.high > reading.end:
+        return f"{reading.high - reading.end:,} offsets are behind an open transaction of a producer"
+    return f"nobody reads it, from offset {position} on" if unowned else ""
 
 
 def _trouble(reading: OffsetReading) -> PartitionLag | None:
@@ -158,6 +162,10 @@ def _compared(before: PartitionLag | None, after: PartitionLag) -> PartitionLag:
         movement = Movement.MOVING
     else:
         movement = Movement.STUCK
+    if movement is Movement.STUCK and not after.note:
+        first = "the first" if after.committed is None else f"offset {after.committed}"
+        note = f"nothing from {first} on was finished in between; penstock doctor says why"
+        return replace(after, movement=movement, note=note)
     return replace(after, movement=movement)
 
 

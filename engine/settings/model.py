@@ -1,6 +1,5 @@
 """The settings tree: read once, checked once, and a default stands nowhere else."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from penstock.engine.settings.kafka import KafkaSettings
-from penstock.engine.settings.section import Section, shown
+from penstock.engine.settings.refusals import refusal
+from penstock.engine.settings.section import Section
 from penstock.engine.settings.source import Location, override, read_yaml
 from penstock.engine.settings.topics import (
     DeadLetterSettings,
@@ -250,38 +250,11 @@ def _checked(
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        where = error.errors()[0]["loc"]
+        where, sentence = refusal(error, Settings)
         named = [name for path, name in variables.items() if where[: len(path)] == path]
-        raise ConfigError(f"{named[0] if named else origin}: {_one_sentence(error)}") from None
+        raise ConfigError(f"{named[0] if named else origin}: {sentence}") from None
     rooted: Settings = _rooted(settings, folder)
     return rooted
-
-
-def _one_sentence(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    where = ".".join(shown(part) for part in fault["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if fault["type"] == "extra_forbidden":
-        known = _keys_at(fault["loc"][:-1])
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
-        return f"{where} is not a setting; {hint}{more}"
-    if fault["type"] == "missing":
-        return f"{where} is missing{more}"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "string_type":
-        message = "this is text and needs quotes"
-    return f"{where}: {message}{more}" if where else f"{message}{more}"
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = Settings
-    for part in location:
-        for name, info in section.model_fields.items():
-            if part in (name, info.alias):
-                candidates = [info.annotation, *getattr(info.annotation, "__args__", ())]
-                section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return [info.alias or name for name, info in section.model_fields.items()]
 
 
 def _rooted(section: Any, folder: Path) -> Any:

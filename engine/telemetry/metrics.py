@@ -220,6 +220,11 @@ class Metrics(MetricSet):
     input_partitions = gauge(
         "penstock_input_partitions", "Partitions of the input topic, as the cluster last said."
     )
+    output_partitions = gauge(
+        "penstock_output_partitions",
+        "Partitions of an output topic: as many as the input's, and records keep their number; else they go by their key.",
+        {"topic": None},
+    )
     held_partitions = gauge(
         "penstock_held_partitions",
         "Owned partitions that stand still while the others go on: they wait for something remote, or were stopped because nearly all of their records are bad.",

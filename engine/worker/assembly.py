@@ -208,6 +208,7 @@ def make_worker(
         monotonic_s=clock.monotonic_s,
         error_of=error_of,
         on_retry=board.progressed,
+        require=scorer.require,
     )
     rows_max = model.batch_rows_max
     observer = Observer(

@@ -24,6 +24,11 @@ class InputState:
         self._recreations = 0
         self._since: dict[tuple[Event, int], tuple[int, Repeated]] = {}  # since when, in wall time
 
+    @property
+    def recreations(self) -> int:
+        """How often the topic was made anew, as of the last look."""
+        return self._recreations
+
     def look(self, reading: Reading) -> list[Wait]:
         """Once a second; what stands still because of it."""
         self._metrics.unreadable_offsets.inc(reading.unreadable_offsets - self._unreadable)

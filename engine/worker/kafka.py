@@ -14,6 +14,7 @@ from penstock.connectors.kafka.admin.permissions import lacks, require_permissio
 from penstock.connectors.kafka.admin.topic_settings import batch_bytes_max, read_topic_settings
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.contact import Contact, KafkaContact
+from penstock.connectors.kafka.partition_counts import PartitionCounts
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
@@ -40,6 +41,8 @@ from penstock.engine.worker.assembly import (
 )
 from penstock.engine.worker.model_copy import copied_model
 from penstock.engine.worker.permissions import permissions
+from penstock.engine.worker.poison_records import InFlightLog
+from penstock.engine.worker.situation import await_kafka
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 from penstock.schemas.reading import Reading
 
@@ -167,9 +170,18 @@ def output_limits(settings: Settings, config: ClientConfig) -> FoundLimits:
 
 @contextmanager
 def open_kafka_worker(
-    settings: Settings, *, slot: int, run_folder: Path, http_port: int, clock: Clock
+    settings: Settings,
+    *,
+    slot: int,
+    run_folder: Path,
+    http_port: int,
+    clock: Clock,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Worker]:
     """A worker that is verified, warmed and ready to join; what it holds is released at the end.
+
+    A cluster that does not answer is waited for, before the model is loaded, until `stopping`; then UnavailableError is
+    raised.
 
     Serves /metrics, /live, /ready and /status on a loopback port, which it writes to `http-SLOT` in the run folder.
     """
@@ -196,8 +208,17 @@ def open_kafka_worker(
                 run_folder,
                 error.strerror,
             )
-        bundle = open_bundle(settings, copied_model(run_folder))
         let_in = run_folder / "let-in"  # a worker of this deployment has been let in by the brokers before
+        await_kafka(
+            replace(client_config(settings.kafka), proven=let_in.exists()),
+            board=board,
+            metrics=metrics,
+            events=events,
+            clock=clock,
+            beat=InFlightLog(run_folder / f"note-{slot}").beat,  # else it would seem not to get warm
+            stopping=stopping,
+        )
+        bundle = open_bundle(settings, copied_model(run_folder))
         link = kafka_link(settings, name=name, clock=clock, held=held, proven=let_in.exists())
         let_in.touch()
         worker = make_worker(
@@ -245,7 +266,7 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
     admin = KafkaAdmin(config)
     counts = admin.partition_counts(topics_of(settings))
     require_topics(counts)
-    partition_counts = {topic: count for topic, count in counts.items() if count is not None}
+    partition_counts = PartitionCounts({topic: count for topic, count in counts.items() if count is not None})
     found = output_limits(settings, config)
     if found.untold:
         logger.warning(
@@ -314,7 +335,12 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
         return is_member
 
     watch = KafkaContact(
-        config, topic=topic, group=settings.kafka.group, member=name, monotonic_s=clock.monotonic_s
+        config,
+        topic=topic,
+        group=settings.kafka.group,
+        member=name,
+        monotonic_s=clock.monotonic_s,
+        counts=partition_counts,
     )
     held.callback(watch.close)
 

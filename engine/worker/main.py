@@ -62,12 +62,26 @@ def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int) -> in
     if signals.heard:
         return 0
     settings = load_settings(settings_path)
-    with open_kafka_worker(
-        settings, slot=slot, run_folder=run_folder, http_port=http_port, clock=SystemClock()
-    ) as worker:
-        signals.pass_on_to(worker.pipeline.request_stop)
-        with calm_collector():
-            worker.run()
+
+    def stopping() -> bool:
+        return signals.heard
+
+    try:
+        with open_kafka_worker(
+            settings,
+            slot=slot,
+            run_folder=run_folder,
+            http_port=http_port,
+            clock=SystemClock(),
+            stopping=stopping,
+        ) as worker:
+            signals.pass_on_to(worker.pipeline.request_stop)
+            with calm_collector():
+                worker.run()
+    except UnavailableError:
+        if stopping():  # nothing was in hand yet
+            return 0
+        raise
     return 0
 
 

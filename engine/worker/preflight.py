@@ -2,8 +2,9 @@
 
 import resource
 import statistics
+import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
 from penstock.engine.worker.assembly import limits_default, make_scorer, open_bundle, worker_name
 from penstock.engine.worker.calibration import Rehearsed, cost_curve, rehearse
-from penstock.schemas.errors import PenstockError
+from penstock.engine.worker.process import not_warm
+from penstock.schemas.errors import NotReadyError, PenstockError
 
 steady_runs = 5
 join_s = 3.0  # from the end of a session to the first commit of the next owner
@@ -54,6 +56,8 @@ class Findings:
     """What was checked, and what was found."""
     faults: list[tuple[str, str]] = field(default_factory=list)
     """What was checked, and one sentence on what is wrong."""
+    errors: dict[str, PenstockError] = field(default_factory=dict)
+    """What was checked, and the error itself: its kind says whether waiting may help."""
     bundle: Bundle | None = None
     model: ServedModel | None = None
     rehearsed: tuple[Rehearsed, ...] = ()
@@ -67,10 +71,43 @@ class Findings:
             self.good.append((what, check()))
         except PenstockError as error:
             self.faults.append((what, str(error)))
+            self.errors[what] = error
 
 
 def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
-    """Bundle, device, golden batch, warm-up, first batch, input schema and explainer."""
+    """Bundle, device, golden batch, warm-up, first batch, input schema and explainer.
+
+    What is not through within `model.warmup_s_max` is a fault, as it ends a worker: then it is left alone with what it
+    does, and ends with the process.
+    """
+    raised: list[BaseException] = []
+    found = Findings(good=findings.good, faults=findings.faults, errors=findings.errors)
+
+    def check() -> None:
+        try:
+            _check_model(settings, found, clock)
+        except BaseException as error:  # noqa: BLE001  raised again by whoever waits
+            raised.append(error)
+
+    # A daemon, and no executor: those wait at exit for what never ends.
+    checking = threading.Thread(target=check, name="check-model", daemon=True)
+    checking.start()
+    checking.join(settings.model.warmup_s_max)
+    if checking.is_alive():
+        findings.good, findings.faults = list(findings.good), list(findings.faults)
+        findings.errors = dict(findings.errors)
+        findings.bundle = found.bundle
+        late = NotReadyError(not_warm("the model", settings.model.warmup_s_max))
+        findings.faults.append(("model", str(late)))
+        findings.errors["model"] = late
+        return
+    for each in fields(found):
+        setattr(findings, each.name, getattr(found, each.name))
+    if raised:
+        raise raised[0]
+
+
+def _check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
 
     def bundle() -> str:
         findings.bundle = found = open_bundle(settings)

@@ -16,6 +16,14 @@ exit_not_ready = 4
 exit_retry = 75  # a worker's way to say: start me again (EX_TEMPFAIL)
 
 
+def not_warm(who: str, waited_s: float) -> str:
+    """What is said of a model that does not get warm within `model.warmup_s_max`."""
+    return (
+        f"{who} was not ready in {waited_s:.0f} s (model.warmup_s_max): a model or an explainer that does not come to an "
+        "end, or one that needs more time"
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Command:
     """How to start the worker of a slot: by spawn, never fork, since client threads do not survive a fork."""

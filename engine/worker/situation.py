@@ -1,16 +1,19 @@
 """What a worker waits for, told in words: when it begins, now and then while it lasts, and when it is over."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from penstock.connectors.kafka.await_cluster import await_cluster
+from penstock.connectors.kafka.client import ClientConfig
 from penstock.engine.clock import Clock
 from penstock.engine.pipeline.compute import Held
 from penstock.engine.pipeline.hooks import Contact
 from penstock.engine.telemetry.events import Event, EventLog, Repeated, listed, seconds
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import KafkaStatus, StatusBoard, Wait, WorkerState
+from penstock.schemas.errors import UnavailableError
 from penstock.schemas.reasons import Reason
 from penstock.schemas.records import Rejection
 
@@ -40,6 +43,7 @@ class Situation:
         self._lost_at_s: float | None = None
         self._lost_at_ms = 0
         self._partitions: int | None = None
+        self._outputs: dict[str, int] = {}
         self._joining_since_s: float | None = None
         self._joining_told = Repeated(first_s=joining_repeat_s, max_s=joining_repeat_s)
         self._joining_reason = ""
@@ -158,6 +162,8 @@ class Situation:
         )
 
     def _look_at_partitions(self, contact: Contact) -> None:
+        for topic, partitions in contact.outputs.items():
+            self._look_at_output(topic, partitions, contact.partitions)
         if contact.partitions is None or contact.partitions == self._partitions:
             return
         before, self._partitions = self._partitions, contact.partitions
@@ -166,6 +172,24 @@ class Situation:
             self._events.note(
                 Event.NEW_PARTITIONS,
                 f"the input topic has {contact.partitions} partitions now, {before} before",
+                level=logging.WARNING,
+            )
+
+    def _look_at_output(self, topic: str, partitions: int, input_partitions: int | None) -> None:
+        before = self._outputs.get(topic)
+        if before == partitions:
+            return
+        self._outputs[topic] = partitions
+        self._metrics.output_partitions.labels(topic=topic).set(partitions)
+        if before is not None:
+            rule = (
+                "records keep their partition number"
+                if partitions == input_partitions
+                else "records go to it by their key, since the input has another number"
+            )
+            self._events.note(
+                Event.NEW_PARTITIONS,
+                f"the output topic {topic} has {partitions} partitions now, {before} before: {rule}",
                 level=logging.WARNING,
             )
 
@@ -232,3 +256,40 @@ class Situation:
 def assignment_text(word: str, partitions: Sequence[int], topic: str, now: Sequence[int]) -> str:
     """`assigned partitions 0, 1 of in; 2 in all`."""
     return f"{word} {listed(list(partitions))} of {topic}; {len(now)} owned now"
+
+
+def await_kafka(
+    config: ClientConfig,
+    *,
+    board: StatusBoard,
+    metrics: Metrics,
+    events: EventLog,
+    clock: Clock,
+    beat: Callable[[], None],
+    stopping: Callable[[], bool],
+) -> None:
+    """At the start: until Kafka answers. Told at once, then each minute, and in /status; `beat` is called meanwhile.
+
+    Raises ConfigError when it refuses us, UnavailableError when `stopping`.
+    """
+    told = Repeated(first_s=waiting_repeat_s, max_s=waiting_repeat_s)
+    since_ms = clock.wall_ms()
+    lasted_s: float | None = None
+
+    def waiting(why: str, waited_s: float) -> None:
+        nonlocal lasted_s
+        lasted_s = waited_s
+        beat()
+        metrics.broker_reachable.set(0)
+        board.waits_for([Wait(partition=None, since_ms=since_ms, reason=why)])
+        if told.add(1, clock.monotonic_s()):
+            lasted = f" for {seconds(waited_s)} now" if waited_s >= waiting_repeat_s else ""
+            events.note(Event.KAFKA_LOST, f"{why}; waiting for it{lasted}", level=logging.WARNING)
+
+    if not await_cluster(config, clock=clock, stopping=stopping, waiting=waiting):
+        raise UnavailableError("asked to stop while Kafka was waited for")
+    metrics.broker_reachable.set(1)
+    if lasted_s is not None:
+        board.waits_for([])
+        text = f"Kafka at {config.bootstrap_servers} answers after {seconds(lasted_s)}"
+        events.note(Event.KAFKA_BACK, text, level=logging.WARNING)

@@ -10,7 +10,14 @@ from types import FrameType
 
 from penstock.engine.clock import Clock
 from penstock.engine.worker.poison_records import Quarantine, read_note, read_vitals
-from penstock.engine.worker.process import Command, close_stdin, exit_not_ready, exit_retry, let_begin
+from penstock.engine.worker.process import (
+    Command,
+    close_stdin,
+    exit_not_ready,
+    exit_retry,
+    let_begin,
+    not_warm,
+)
 
 _restart_first_s, _restart_max_s, _healthy_after_s = 0.1, 5.0, 60.0
 _look_every_s = 0.05
@@ -153,13 +160,12 @@ class Supervisor:
         passed_s = min(passed_s, 2 * _vitals_every_s)
         vitals = read_vitals(self._note(worker))
         if not vitals.warm:
-            worker.warming_s += passed_s
+            # One that beats before it is warm waits for Kafka, and loads nothing yet.
+            worker.warming_s = worker.warming_s + passed_s if vitals.beat == worker.beat else 0.0
+            worker.beat = vitals.beat
             if worker.warming_s <= self._warmup_s_max:
                 return None
-            self._say(
-                f"worker {worker.slot} was not ready in {worker.warming_s:.0f} s (model.warmup_s_max): a model or an explainer "
-                "that does not come to an end, or one that needs more time"
-            )
+            self._say(not_warm(f"worker {worker.slot}", worker.warming_s))
             process.kill()
             return exit_not_ready
         same = vitals.ranges and vitals.batch == worker.batch

@@ -135,7 +135,9 @@ class Observer:
         gone, new = self._assigned - set(assigned), set(assigned) - self._assigned
         self._newly = (self._newly | new) - gone
         self._newly_tell_s = self._clock.monotonic_s() + assigned_together_s
-        if gone and lost:
+        if gone and lost and self._made_anew():
+            pass  # which has been told; nobody else has these partitions
+        elif gone and lost:
             text = assignment_text("lost partitions", sorted(gone), self._topic, assigned)
             text += ": the group had gone on without this worker; what was in flight is read again by their next owner"
             self._events.note(Event.PARTITIONS_LOST, text, level=logging.WARNING)
@@ -161,6 +163,12 @@ class Observer:
             f"{unfinished} polls unfinished, which will be read again" if unfinished else "nothing unfinished"
         )
         self._events.note(Event.STOPPED, f"stopped with {left}")
+
+    def _made_anew(self) -> bool:
+        """Whether the input topic is another one than at the last look, which is told first."""
+        before = self._input.recreations
+        self._situation.input_waits = self._input.look(self._reading())
+        return self._input.recreations > before
 
     def _tell_first(self, done: Finished) -> None:
         self._any_delivered = True

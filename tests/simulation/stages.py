@@ -43,9 +43,12 @@ class Stages:
     def __init__(self, world: Surroundings) -> None:
         self._world = world
 
-    def decode(self, records: Records) -> Decoded:
+    def require(self, records: Records) -> None:
         if self._world.chance(0.01):
             raise UnavailableError("a schema cannot be had now")
+
+    def decode(self, records: Records) -> Decoded:
+        self.require(records)
         codes = np.array([kinds.index(value) for value in records.values if value is not None])
         corrupt = codes == kinds.index(b"corrupt")
         rows = np.flatnonzero(~corrupt)

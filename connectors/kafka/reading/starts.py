@@ -17,7 +17,7 @@ Start = Literal["earliest", "latest", "error"]
 Recreated = Literal["read", "stop"]
 
 place_timeout_s = 0.15
-"""The polling thread's patience with the coordinator, for all partitions of an assignment together."""
+"""The polling thread's patience with the coordinator in one call, for all partitions of an assignment together."""
 place_one_first_s = 0.02
 
 
@@ -48,6 +48,11 @@ class Starts:
         self._fail = fail
         self._turn = 0
         self._patience_s = place_one_first_s
+        self._without_commit: set[int] = set()  # as last heard; what that means, the group as a whole says
+        self._fresh = False  # no partition at all had a commit
+        self._ends: list[TopicPartition] | None = (
+            None  # of every partition, to be committed if that is still so
+        )
 
     def soon(self, partitions: set[int], facts: TopicFacts) -> dict[int, int]:
         """Where to begin each, of those for which the coordinator says so in a short time.
@@ -55,27 +60,40 @@ class Starts:
         An open transaction of a predecessor holds the answer back, for every partition that is asked about together
         with the one it concerns; so each is then asked about alone, and only that one waits.
         """
-        starts = self._find(partitions, place_timeout_s / 2, facts)
+        heard, starts = self._find(partitions, place_timeout_s / 2, facts)
         self._patience_s = place_one_first_s
-        if len(partitions) > 1 and not starts:
+        if len(partitions) > 1 and not heard:
             for partition in sorted(partitions)[: int(place_timeout_s / 2 / place_one_first_s)]:
-                starts |= self._find({partition}, place_one_first_s, facts)
+                starts |= self._find({partition}, place_one_first_s, facts)[1]
         return starts
 
     def one(self, waiting: set[int], facts: TopicFacts) -> dict[int, int]:
-        """Where to begin one of these, another one at each call, so that one that has to wait holds up no other."""
+        """Where to begin one of these, another one at each call, so that one that has to wait holds up no other.
+
+        One question is asked of the brokers at each call: what one answer leads to is the next call's.
+        """
+        missing = self._without_commit & waiting
+        others = sorted(waiting - missing)
         self._turn += 1
-        partition = sorted(waiting)[self._turn % len(waiting)]
-        starts = self._find({partition}, self._patience_s, facts)
-        self._patience_s = place_one_first_s if starts else min(2 * self._patience_s, place_timeout_s)
+        if missing and (not others or self._turn % 2):
+            return self._by_the_group(missing, facts)
+        partition = others[self._turn // 2 % len(others)] if missing else others[self._turn % len(others)]
+        heard, starts = self._find({partition}, self._patience_s, facts)
+        self._grow(heard=heard)
         return starts
 
-    def _find(self, partitions: set[int], timeout_s: float, facts: TopicFacts) -> dict[int, int]:
-        """The committed offset is asked for here rather than by the client: for a group with commits the client's reset
+    def _grow(self, *, heard: bool) -> None:
+        self._patience_s = place_one_first_s if heard else min(2 * self._patience_s, place_timeout_s)
+
+    def _find(self, partitions: set[int], timeout_s: float, facts: TopicFacts) -> tuple[bool, dict[int, int]]:
+        """Whether there was an answer, and where to begin by it.
+
+        The committed offset is asked for here rather than by the client: for a group with commits the client's reset
         policy must be `error`, and for one without it must not."""
         starts: dict[int, int] = {}
         missing: set[int] = set()
-        for place in self._committed(partitions, timeout_s):
+        answers = self._committed(partitions, timeout_s)
+        for place in answers:
             if place.offset < 0:
                 missing.add(place.partition)
                 continue
@@ -91,23 +109,31 @@ class Starts:
                     self._topic, noted, facts.id, place.partition, place.offset, self._group,
                 )  # fmt: skip
                 starts[place.partition] = OFFSET_BEGINNING
-        if missing:
-            starts |= self._without_commit(missing, timeout_s, facts)
-        return starts
-
-    def _without_commit(self, missing: set[int], timeout_s: float, facts: TopicFacts) -> dict[int, int]:
-        beginning = dict.fromkeys(missing, OFFSET_BEGINNING)
         if self._start == "earliest":
-            return beginning
-        everywhere = self._committed(set(range(facts.partitions)), timeout_s)
+            starts |= dict.fromkeys(missing, OFFSET_BEGINNING)
+        else:
+            self._without_commit |= missing
+        return bool(answers), starts
+
+    def _by_the_group(self, missing: set[int], facts: TopicFacts) -> dict[int, int]:
+        """Where partitions without a commit begin, by what the whole group has."""
+        if self._fresh and self._ends is None:
+            self._ends = self._ask_ends(facts)
+            self._grow(heard=self._ends is not None)
+            return {}
+        everywhere = self._committed(set(range(facts.partitions)), self._patience_s)
+        self._grow(heard=bool(everywhere))
         if not everywhere:
             return {}
         if any(place.offset >= 0 for place in everywhere):
+            self._without_commit.clear()
+            self._fresh, self._ends = False, None
+            found = {place.partition for place in everywhere if place.offset < 0}
             logger.info(
                 "group %s has no commit for partitions %s of %s, but for others: they are read from their beginning",
-                self._group, sorted(missing), self._topic,
+                self._group, sorted(missing & found), self._topic,
             )  # fmt: skip
-            return beginning
+            return dict.fromkeys(missing & found, OFFSET_BEGINNING)
         if self._start == "error":
             self._fail(
                 ConfigError(
@@ -116,20 +142,29 @@ class Starts:
                 )
             )
             return {}
-        self._commit_ends(facts)
-        return {}  # the commit is read back at the next turn: whichever member was first, all begin by the same
+        self._fresh = True
+        if self._ends is not None:  # and still nobody else has committed
+            self._commit(self._ends)
+            self._without_commit.clear()  # read back next: whichever member was first, all begin by the same
+            self._fresh, self._ends = False, None
+        return {}
 
-    def _commit_ends(self, facts: TopicFacts) -> None:
+    def _ask_ends(self, facts: TopicFacts) -> list[TopicPartition] | None:
+        """What to commit so that the group begins at the end of every partition; None without a whole answer."""
         ends = [TopicPartition(self._topic, partition, OFFSET_END) for partition in range(facts.partitions)]
         try:
-            found = self._consumer.offsets_for_times(ends, timeout=place_timeout_s / 2)
-            if any(place.error is not None or place.offset < 0 for place in found):
-                return
-            note = offset_note(facts.id)
-            self._consumer.commit(
-                offsets=[TopicPartition(self._topic, p.partition, p.offset, note) for p in found],
-                asynchronous=True,
-            )
+            found = self._consumer.offsets_for_times(ends, timeout=self._patience_s)
+        except KafkaException as error:
+            self._note(cause_of(error))
+            return None
+        if any(place.error is not None or place.offset < 0 for place in found):
+            return None
+        note = offset_note(facts.id)
+        return [TopicPartition(self._topic, place.partition, place.offset, note) for place in found]
+
+    def _commit(self, ends: list[TopicPartition]) -> None:
+        try:
+            self._consumer.commit(offsets=ends, asynchronous=True)
         except KafkaException as error:
             self._note(cause_of(error))
 

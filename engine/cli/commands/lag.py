@@ -20,6 +20,7 @@ summary = "how far behind the group is: records and seconds per partition, who o
 example = "penstock lag penstock.yaml --watch"
 
 _watch_every_s = 2.0
+_notes_max = 20
 _standing = (Movement.STUCK, Movement.UNREADABLE, Movement.OUT_OF_RANGE)
 _colours = dict.fromkeys(_standing, "bold red") | {Movement.UNOWNED: "yellow", Movement.CAUGHT_UP: "green"}
 
@@ -65,9 +66,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.result(as_json(lags, settings))
         if not terminal.json:
             terminal.say(as_table(lags, settings))
-            for lag in lags:
-                if lag.note:
-                    terminal.say(f"partition {lag.partition}: {lag.note}")
+            noted = [lag for lag in lags if lag.note]
+            for lag in noted[:_notes_max]:
+                terminal.say(f"partition {lag.partition}: {lag.note}")
+            if len(noted) > _notes_max:
+                terminal.say(f"and {len(noted) - _notes_max} more partitions; --json has all")
     return 0
 
 

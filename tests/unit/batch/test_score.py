@@ -383,6 +383,17 @@ def test_no_rows_give_an_output_without_rows(bundle: Path, tmp_path: Path) -> No
         assert "attributions" in found.column_names
 
 
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
+@pytest.mark.parametrize("text", ["", "\n\n"], ids=["no byte", "blank lines"])
+def test_a_file_without_anything_is_a_file_without_records(
+    bundle: Path, tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert score(bundle, tmp_path / name, "--out", tmp_path / "out.parquet", "--keep", "id") == 0
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.num_rows == 0
+
+
 def test_a_glob_and_a_remote_address(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

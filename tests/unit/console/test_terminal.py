@@ -174,3 +174,12 @@ def test_an_encoding_that_lacks_a_character_is_no_traceback(environ: dict[str, s
     )
     assert done.returncode == 0, done.stderr.decode()
     assert json.loads(done.stdout[done.stdout.index(b"{") :]) == {"größe": "ß"}
+
+
+def test_no_line_that_is_piped_ends_in_blanks() -> None:
+    table = Table("name", "value", box=None)
+    table.add_row("a", "long enough to fill the column")
+    table.add_row("b", "short")
+    lines = shown(table).splitlines()
+    assert len(lines) == 3
+    assert [line for line in lines if line != line.rstrip()] == []

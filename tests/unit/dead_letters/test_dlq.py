@@ -72,13 +72,14 @@ class Returns:
     def notes(self) -> Mapping[int, tuple[int, str]]:
         return self.committed
 
-    def put(self, messages: Sequence[Message], notes: Mapping[int, tuple[int, str]]) -> None:
+    def put(self, messages: Sequence[Message], notes: Mapping[int, tuple[int, str]]) -> Sequence[int]:
         if self.fails_at is not None:
             self.fails_at -= 1
             if self.fails_at < 0:
                 raise UnavailableError("the broker is gone")
         self.put_back += messages
         self.committed.update(notes)
+        return ()
 
 
 def letter(
@@ -315,3 +316,33 @@ def test_times_and_places_are_read_and_refused() -> None:
     for broken in ("", "3", "3:", "a:b", "-1:2"):
         with pytest.raises(ConfigError, match="3:1042"):
             parse_place(broken)
+
+
+@dataclass
+class Narrow(Returns):
+    """A topic that takes messages of a length; longer ones come back, with what went in one batch with them."""
+
+    bytes_max: int = 10
+
+    def put(self, messages: Sequence[Message], notes: Mapping[int, tuple[int, str]]) -> Sequence[int]:
+        refused = {place for place, each in enumerate(messages) if len(each.value or b"") > self.bytes_max}
+        if refused:
+            return sorted(refused | {min(place + 1, len(messages) - 1) for place in refused})
+        return super().put(messages, notes)
+
+
+def test_a_letter_longer_than_the_input_topic_takes_is_named_and_the_rest_goes_on() -> None:
+    values = [b"short", b"x" * 100, b"short", b"y" * 100, b"short"]
+    letters = [letter(place, value=value) for place, value in enumerate(values)]
+    log = Log(
+        [Stored(partition=0, offset=offset, key=b"k", value=value) for offset, value in enumerate(letters)]
+    )
+    returns = Narrow()
+    report = run(log, returns)
+    assert (report.replayed, report.refused, report.refused_first) == (3, 2, [(0, 1), (0, 3)])
+    assert [message.value for message in returns.put_back] == [b"short"] * 3
+    assert report.by_reason == {"corrupt": 3}
+    again = run(log, returns)  # they stay letters, to be put back once the topic takes them
+    assert (again.replayed, again.already, again.refused) == (0, 3, 2)
+    returns.bytes_max = 1000
+    assert run(log, returns).replayed == 2

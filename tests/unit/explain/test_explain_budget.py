@@ -53,6 +53,8 @@ class SlowExplainer:
 class Identity:
     """Decoder and model of records that are numbers."""
 
+    def require(self, records: Records) -> None: ...
+
     def decode(self, records: Records) -> Decoded:
         values = [float(value or b"nan") for value in records.values]
         matrix = np.array(values, dtype=np.float32)[:, None]

@@ -190,3 +190,51 @@ def test_what_turns_out_to_wait_after_it_was_let_go_is_not_tried_again() -> None
     assert compute.waiting == {}
     assert asked == [2, 1]
     compute.close(5.0)
+
+
+def test_whether_a_partition_must_wait_is_asked_without_computing_its_records() -> None:
+    """Computing them only to learn that would count their values once more at each try."""
+    away = threading.Event()
+    away.set()
+    scored: list[list[int]] = []
+
+    def require(records: Records) -> None:
+        if away.is_set() and 1 in records.partitions:
+            raise UnavailableError("the registry is away")
+
+    def score(records: Records) -> Outcome:
+        scored.append(records.partitions.tolist())
+        require(records)
+        return outcome(records)
+
+    compute = ComputeThread(
+        score, batches_max=3, monotonic_s=time.monotonic, error_of=error_of, require=require
+    )
+    compute.submit(of_partitions(0, 1, 2))
+    finished = compute.collect(10.0)
+    assert finished is not None
+    assert set(finished.waiting) == {1}
+    away.clear()
+    until(lambda: not compute.waiting)
+    assert scored == [[0, 1, 2]]
+    compute.close(5.0)
+
+
+def test_where_the_question_is_answered_wrong_the_records_themselves_are_asked() -> None:
+    """Else the thread would try the same batch over and over without a pause."""
+    tries = 0
+
+    def score(records: Records) -> Outcome:
+        nonlocal tries
+        tries += 1
+        raise UnavailableError("something that the question does not know")
+
+    compute = ComputeThread(
+        score, batches_max=3, monotonic_s=time.monotonic, error_of=error_of, require=lambda _: None
+    )
+    compute.submit(of_partitions(0))
+    finished = compute.collect(10.0)
+    assert finished is not None
+    assert set(finished.waiting) == {0}
+    assert tries <= 4
+    compute.close(5.0)

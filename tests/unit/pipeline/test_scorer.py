@@ -17,6 +17,8 @@ message_bytes_max = 100
 
 
 class _Stages:
+    def require(self, records: Records) -> None: ...
+
     def decode(self, records: Records) -> Decoded:
         count = len(records)
         return Decoded(matrix=np.zeros((count, 1), np.float32), rows=np.arange(count), rejections=())

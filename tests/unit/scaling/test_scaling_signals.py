@@ -82,6 +82,10 @@ def test_two_readings_tell_stuck_from_moving() -> None:
     assert [lag.movement for lag in compare(before, after)] == [
         Movement.MOVING, Movement.STUCK, Movement.UNOWNED, Movement.MOVING, Movement.BEHIND,
     ]  # fmt: skip
+    notes = [lag.note for lag in compare(before, after)]
+    assert [bool(note) for note in notes] == [False, True, True, False, False]
+    assert "from offset 40 on" in notes[1]
+    assert "nobody reads it, from offset 40 on" in notes[2]
 
 
 status = WorkerStatus(

@@ -41,6 +41,8 @@ class _Stages:
     def __init__(self, clock: _Ticking) -> None:
         self._clock = clock
 
+    def require(self, records: Records) -> None: ...
+
     def decode(self, records: Records) -> Decoded:
         raise AssertionError("nothing is decoded in a rehearsal")
 

@@ -4,8 +4,8 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,7 @@ class Known:
     fault: str = ""
     partitions: int | None = 2
     members: str = ""
+    outputs: Mapping[str, int] = field(default_factory=dict)
 
 
 class House:
@@ -375,3 +376,48 @@ def test_the_lag_of_a_partition_that_stands_still_is_not_known() -> None:
     house.hooks.holding({})
     house.turns(2)
     assert lag_s(1) == 0
+
+
+def test_an_output_topic_that_grows_has_its_line_its_metric_and_the_rule_in_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "penstock.worker")
+    house = House()
+    house.contact = Known(outputs={"out": 2})
+    house.turns(1)
+    value = house.metrics.registry.get_sample_value
+    assert value("penstock_output_partitions", {"topic": "out"}) == 2
+    assert not caplog.records
+    house.contact = Known(outputs={"out": 4})
+    house.turns(1)
+    assert value("penstock_output_partitions", {"topic": "out"}) == 4
+    house.contact = Known(outputs={"out": 4}, partitions=4)
+    house.turns(1)
+    house.contact = Known(outputs={"out": 6}, partitions=6)
+    house.turns(1)
+    said = [record.getMessage() for record in caplog.records if "output topic" in record.getMessage()]
+    assert [words.partition(": ")[2] for words in said] == [
+        "records go to it by their key, since the input has another number",
+        "records keep their partition number",
+    ]
+    assert "the output topic out has 4 partitions now, 2 before" in said[0]
+
+
+def test_a_topic_that_was_made_anew_is_not_called_a_group_that_had_gone_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "penstock.worker")
+    house = House()
+    house.assign(0, 1)
+    house.turns(2)
+    caplog.clear()
+    house.reading = Reading(recreations=1)  # the source counts it, then says that its partitions are lost
+    house.give_up(0, 1, lost=True)
+    house.assign(0, 1)
+    house.turns(2)
+    said = [record.getMessage() for record in caplog.records]
+    assert "topic in was deleted and made anew" in said[0]
+    assert not any("the group had gone on" in each for each in said)
+    caplog.clear()
+    house.give_up(1, lost=True)
+    assert "the group had gone on" in caplog.text

@@ -1,6 +1,8 @@
 """`penstock check`: every fault at once, each in a sentence, before a worker would find it."""
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import yaml
 from penstock.engine.cli.main import main
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.bundle.run_options import NativeProof, Runtime
+from penstock.engine.worker import preflight
 from tests.bundles import write_stump
 
 schema = {
@@ -150,3 +153,21 @@ def test_topics_and_permissions_are_proved_on_a_real_broker(
     path.write_text(yaml.safe_dump(settings))
     assert main(["check", str(path), "--json"]) == 0
     assert "has 3 partitions" in json.loads(capsys.readouterr().out)["checks"]["kafka"]
+
+
+def test_a_model_that_does_not_get_warm_is_a_fault_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it ends a worker; whatever hangs there is left behind."""
+    _bundle(tmp_path)
+    released = threading.Event()
+    monkeypatch.setattr(preflight, "open_model", lambda *_, **__: released.wait(60))
+    began_s = time.monotonic()
+    assert main(["check", str(_settings(tmp_path, warmup_s_max=0.3)), "--no-kafka", "--json"]) == 2
+    released.set()
+    assert time.monotonic() - began_s < 10
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["checks"]) == ["settings", "bundle"]
+    (fault,) = found["faults"]
+    assert fault["check"] == "model"
+    assert "model.warmup_s_max" in fault["fault"]

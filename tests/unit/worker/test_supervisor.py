@@ -248,3 +248,18 @@ def test_a_full_disk_when_a_worker_dies_does_not_end_the_others(
     blocked.rmdir()
     written_s = (tmp_path / "verdicts.json").stat().st_mtime
     running.until(lambda: (tmp_path / "verdicts.json").stat().st_mtime > written_s)  # made good
+
+
+def test_a_worker_that_waits_for_kafka_is_not_taken_for_one_that_does_not_get_warm(
+    house: Callable[..., House],
+) -> None:
+    """It beats meanwhile; its time begins when it stops to."""
+    running = house(
+        "from penstock.engine.worker.poison_records import InFlightLog\n"
+        "import time\nnote = InFlightLog(folder / 'note-0')\nup()\n"
+        "for _ in range(30): note.beat(); time.sleep(0.1)\n"
+        "(folder / 'waited').touch(); time.sleep(60)",
+        warmup_s_max=1.5,
+    )
+    assert running.end() == 4
+    assert (running.folder / "waited").exists()

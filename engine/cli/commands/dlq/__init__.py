@@ -5,20 +5,22 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import orjson
-from rich.table import Table
-
+from penstock.engine.cli.commands.dlq.words import (
+    letter_json,
+    say_letter,
+    say_report,
+    say_summary,
+    summary_json,
+)
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.dead_letters.replay import (
-    Letter,
     LetterFilter,
     Replay,
-    Summary,
     find_letter,
     replay,
     summarise,
@@ -37,7 +39,6 @@ example = """penstock dlq list penstock.yaml
   penstock dlq replay penstock.yaml --reason unknown_schema --since 2h --dry-run"""
 
 _units: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_shown_bytes_max: Final = 2048
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,76 +174,10 @@ def _list(arguments: argparse.Namespace, settings: Settings, terminal: Terminal)
     wanted = _filter(arguments)
     with _log(settings, settings.output.dead_letters) as log:
         found = summarise(_Watched(log, terminal), wanted, newest_max=max(0, arguments.newest))
-    terminal.result(_summary_json(found, settings))
+    terminal.result(summary_json(found, settings))
     if not terminal.json:
-        _say_summary(found, settings, terminal)
+        say_summary(found, settings, terminal)
     return 0
-
-
-def _summary_json(found: Summary, settings: Settings) -> dict[str, Any]:
-    return {
-        "topic": settings.output.dead_letters,
-        "letters": found.letters,
-        "unreadable": found.unreadable,
-        "unreadable_first": [asdict(each) for each in found.unreadable_first],
-        "kinds": [
-            {
-                "stage": stage,
-                "reason": reason,
-                "letters": count,
-                "newest": [_letter_json(letter) for letter in found.newest[stage, reason]],
-            }
-            for (stage, reason), count in found.by_reason.most_common()
-        ],
-        "partitions": {str(partition): count for partition, count in sorted(found.by_partition.items())},
-    }
-
-
-def _say_summary(found: Summary, settings: Settings, terminal: Terminal) -> None:
-    if not found.letters:
-        terminal.say(f"no matching dead letters in {settings.output.dead_letters}")
-    else:
-        table = Table(
-            "stage", "reason", "records", "newest", "record", "detail", box=None, header_style="bold"
-        )
-        for (stage, reason), count in found.by_reason.most_common():
-            examples: list[tuple[str, ...]] = [_row(letter) for letter in found.newest[stage, reason]]
-            head = (stage, reason, str(count))
-            for row in examples or [()]:
-                table.add_row(*head, *row)
-                head = ("", "", "")
-        terminal.say(table)
-        partitions = ", ".join(
-            f"{partition}: {count}" for partition, count in sorted(found.by_partition.items())
-        )
-        terminal.say(
-            f"{found.letters} dead letter{'s' * (found.letters != 1)} in {settings.output.dead_letters}; by source partition {partitions}"
-        )
-    if found.unreadable:
-        first = ", ".join(f"{each.partition}:{each.offset} ({each.why})" for each in found.unreadable_first)
-        more = ", ..." if found.unreadable > len(found.unreadable_first) else ""
-        terminal.say(
-            f"{found.unreadable} messages of that topic are not dead letters of this version: {first}{more}"
-        )
-
-
-def _row(letter: Letter) -> tuple[str, str, str]:
-    source = letter.dead.source
-    return _time(letter.dead.at_ms), f"{source.partition}:{source.offset}", letter.dead.detail
-
-
-def _letter_json(letter: Letter) -> dict[str, Any]:
-    dead = letter.dead
-    return {
-        "at_ms": dead.at_ms,
-        "source": asdict(dead.source),
-        "stage": dead.stage,
-        "reason": dead.reason,
-        "detail": dead.detail,
-        "model": asdict(dead.model),
-        "worker": dead.worker,
-        "letter": {"partition": letter.partition, "offset": letter.offset},
-    }
 
 
 def _show(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
@@ -256,7 +191,7 @@ def _show(arguments: argparse.Namespace, settings: Settings, terminal: Terminal)
     dead = letter.dead
     decoded, why_not = decoded_payload(dead, settings)
     terminal.result(
-        _letter_json(letter)
+        letter_json(letter)
         | {
             "key_hex": None if letter.key is None else letter.key.hex(),
             "headers": [[name, None if value is None else value.hex()] for name, value in dead.headers],
@@ -267,39 +202,8 @@ def _show(arguments: argparse.Namespace, settings: Settings, terminal: Terminal)
         }
     )
     if not terminal.json:
-        _say_letter(letter, decoded, why_not, terminal)
+        say_letter(letter, decoded, why_not, terminal)
     return 0
-
-
-def _say_letter(letter: Letter, decoded: Any, why_not: str, terminal: Terminal) -> None:
-    dead = letter.dead
-    source = dead.source
-    terminal.say(
-        f"record    {source.topic} {source.partition}:{source.offset} of {_time(source.timestamp_ms)}, cluster {source.cluster}"
-    )
-    terminal.say(
-        f"set aside {_time(dead.at_ms)} by {dead.worker}, model {dead.model.name} {dead.model.version}"
-    )
-    terminal.say(f"why       {dead.reason} at {dead.stage}: {dead.detail}")
-    key = "none" if letter.key is None else repr(letter.key)[1:]
-    terminal.say(f"key       {'left at the source, see above' if dead.key_elsewhere else key}")
-    for name, value in dead.headers:
-        terminal.say(f"header    {name} = {'null' if value is None else repr(value)[1:]}")
-    if dead.payload is None:
-        terminal.say("payload   " + ("left at the source, see above" if dead.elsewhere else "none"))
-        return
-    terminal.say(f"payload   {len(dead.payload)} bytes")
-    shown = dead.payload[:_shown_bytes_max]
-    for start in range(0, len(shown), 16):
-        part = shown[start : start + 16]
-        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
-        terminal.say(f"  {start:06x}  {part.hex(' '):<47}  {text}")
-    if len(dead.payload) > len(shown):
-        terminal.say(f"  ... {len(dead.payload) - len(shown)} bytes more; --json has all")
-    if decoded is None:
-        terminal.say(f"not decoded: {why_not}")
-    else:
-        terminal.say_lines(orjson.dumps(decoded, option=orjson.OPT_INDENT_2).decode())
 
 
 def _replay(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
@@ -343,49 +247,22 @@ def _replay(arguments: argparse.Namespace, settings: Settings, terminal: Termina
         "gone": report.gone,
         "foreign": report.foreign,
         "unreadable": report.unreadable,
+        "refused": report.refused,
+        "refused_first": [f"{partition}:{offset}" for partition, offset in report.refused_first],
         "by_reason": dict(report.by_reason),
     })  # fmt: skip
     if not terminal.json:
-        _say_report(report, settings, terminal, verb="put back" if done else "to put back")
+        say_report(report, settings, terminal, verb="put back" if done else "to put back")
     return 0
-
-
-def _say_report(report: Replay, settings: Settings, terminal: Terminal, *, verb: str) -> None:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in report.by_reason.most_common())
-    terminal.say(f"{report.replayed} {verb} on {settings.input.topic}" + (f": {reasons}" if reasons else ""))
-    if report.already:
-        terminal.say(f"{report.already} were put back before and are passed over (--again includes them)")
-    if report.gone:
-        terminal.say(
-            f"{report.gone} cannot be put back: their bytes are not in their letter, and not in {settings.input.topic} any more"
-        )
-    if report.foreign:
-        terminal.say(
-            f"{report.foreign} are of another input topic, or of a partition it does not have, and are passed over"
-        )
-    if report.unreadable:
-        terminal.say(
-            f"{report.unreadable} messages are no dead letters and are passed over; penstock dlq list names them"
-        )
 
 
 def _ask(plan: Replay, settings: Settings, terminal: Terminal) -> None:
     """Raises PenstockError unless the answer is yes."""
     if terminal.json or not sys.stdin.isatty():
         raise ConfigError("nobody is there to ask: --yes replays without asking, --dry-run only looks")
-    _say_report(plan, settings, terminal, verb="to put back")
+    say_report(plan, settings, terminal, verb="to put back")
     if terminal.console.input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
         raise PenstockError("nothing was put back")
-
-
-def _time(at_ms: int) -> str:
-    if at_ms < 0:
-        return "no time"
-    try:
-        moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at_ms)
-    except OverflowError:  # a producer may say any number
-        return f"{at_ms} ms after 1970"
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 _actions: Final[dict[str, Callable[[argparse.Namespace, Settings, Terminal], int]]] = {

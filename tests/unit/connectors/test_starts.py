@@ -1,0 +1,85 @@
+"""Where a member begins: within the polling thread's patience, however slow the coordinator is, and in the end."""
+
+from typing import Any
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+
+from penstock.connectors.kafka.reading.starts import Start, Starts
+from penstock.connectors.kafka.reading.topic_watch import TopicFacts
+from penstock.schemas.errors import PenstockError
+from tests.clocks import HandClock
+
+polling_max_s = 0.2
+facts = TopicFacts(id="t1", partitions=4, asked_at_s=0.0)
+
+
+class Coordinator:
+    """Answers after `answer_s`; what waits for less gets nothing and has waited."""
+
+    def __init__(self, answer_s: float, commits: dict[int, int]) -> None:
+        self.clock, self.answer_s, self.commits = HandClock(), answer_s, commits
+
+    def _wait(self, timeout: float) -> None:
+        self.clock.sleep(min(timeout, self.answer_s))
+        if timeout < self.answer_s:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self._wait(timeout)
+        return [TopicPartition("t", p.partition, self.commits.get(p.partition, -1001)) for p in places]
+
+    def offsets_for_times(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self._wait(timeout)
+        return [TopicPartition("t", place.partition, 100 + place.partition) for place in places]
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        assert asynchronous
+        self.commits |= {place.partition: place.offset for place in offsets}
+
+
+def begin(coordinator: Coordinator, start: Start) -> tuple[dict[int, int], list[PenstockError]]:
+    """What is found in the end; asserts that no call waits longer than a poll may."""
+    failures: list[PenstockError] = []
+    consumer: Any = coordinator
+    starts = Starts(consumer, group="g", topic="t", start=start, recreated="read", fail=failures.append)
+    clock = coordinator.clock
+    found: dict[int, int] = {}
+    for turn in range(200):
+        before_s = clock.now_s
+        waiting = set(range(4)) - found.keys()
+        found |= starts.soon(waiting, facts) if turn == 0 else starts.one(waiting, facts)
+        assert clock.now_s - before_s <= polling_max_s, f"turn {turn}"
+        if len(found) == 4 or failures:
+            break
+    return found, failures
+
+
+@pytest.mark.parametrize("answer_s", [0.001, 0.04, 0.08, 0.14])
+@pytest.mark.parametrize("start", ["earliest", "latest", "error"])
+@pytest.mark.parametrize("commits", [{}, {0: 7}, {0: 7, 1: 8, 2: 9, 3: 10}], ids=["none", "one", "all"])
+def test_no_call_waits_longer_than_a_poll_may_and_all_are_placed(
+    answer_s: float, start: Start, commits: dict[int, int]
+) -> None:
+    found, failures = begin(Coordinator(answer_s, dict(commits)), start)
+    if start == "error" and not commits:
+        assert "no committed offset for any partition" in str(failures[0])
+        return
+    assert not failures
+    if start == "latest" and not commits:
+        assert found == {p: 100 + p for p in range(4)}
+        return
+    assert found == {p: commits.get(p, OFFSET_BEGINNING) for p in range(4)}
+
+
+def test_a_member_that_commits_meanwhile_decides_for_the_group() -> None:
+    """Between the look at the ends and their commit: then what the other one committed holds."""
+    coordinator = Coordinator(0.001, {})
+    consumer: Any = coordinator
+    starts = Starts(consumer, group="g", topic="t", start="latest", recreated="read", fail=lambda error: None)
+    assert starts.soon({0, 1}, facts) == {}
+    assert starts.one({0, 1}, facts) == {}  # nobody has a commit
+    assert starts.one({0, 1}, facts) == {}  # the ends are known
+    coordinator.commits = {2: 50}
+    assert starts.one({0, 1}, facts) == {0: OFFSET_BEGINNING, 1: OFFSET_BEGINNING}
+    assert coordinator.commits == {2: 50}
