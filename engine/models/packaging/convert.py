@@ -47,7 +47,7 @@ _refused_kinds = {
     ".model": "of XGBoost's old binary format; save it again with save_model as .json or .ubj",
     ".bin": "of a format that is not known by its name; XGBoost's is saved as .json or .ubj, LightGBM's as .txt",
 }
-_foreign_errors = (ValueError, TypeError, RuntimeError)
+_foreign_errors = (ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +61,8 @@ class PackageOptions:
     """A number that stands for a missing value in every number feature that names none of its own."""
     trusted: tuple[str, ...] = ()
     """Types that may be built from a .skops file besides those that are trusted anyway, by their full names."""
+    tables: tuple[Any, ...] = ()
+    """Data frames that were given as rows or background: their columns' types tell what the model was trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -77,6 +79,8 @@ class Converted:
     labels: Labels | None
     score: Score
     """On rows as records hold them, in double precision."""
+    score_table: Callable[[Any], Mapping[str, NDArray[np.float64]]] | None = None
+    """The same of a data frame as somebody gave it, its types kept; None: it takes none."""
     compared_with: str = "predict"
     """The method of the original that `score` asks."""
     is_its_own_original: bool = False
@@ -381,8 +385,10 @@ def of_forest(
     cuts: tuple[tuple[float, ...], ...] = (),
     compared_with: str | None = None,
     meaning: Meaning | None = None,
+    predict_table: Callable[[Any], Any] | None = None,
 ) -> Converted:
-    """A model that is trees and nothing else. `predict` is the original: (R,) or (R, K) answers of matrix rows.
+    """A model that is trees and nothing else. `predict` is the original: (R,) or (R, K) answers of matrix rows; so is
+    `predict_table`, of a data frame as it was given.
 
     With `exponential` the answer is exp(raw score): the raw score is an output too, since that is what adds up.
     `cuts`: see Signature. `meaning`: of the answer, where it is neither a probability nor a value.
@@ -403,10 +409,14 @@ def of_forest(
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         try:
-            found = np.asarray(predict(rows), dtype=np.float64)
+            found = predict(rows)
         except _foreign_errors as error:
             raise ConfigError(f"the original model cannot predict the rows: {error}") from error
-        found = found.reshape(len(rows), -1)
+        return outputs_of(found)
+
+    def outputs_of(answers: Any) -> dict[str, NDArray[np.float64]]:
+        found = np.asarray(answers, dtype=np.float64)
+        found = found.reshape(len(found), -1)
         if forest.classes == 2 and found.shape[1] == 1 and forest.labels:
             found = np.concatenate((1 - found, found), axis=1)
         if not exponential:
@@ -426,6 +436,7 @@ def of_forest(
         outputs=tuple(outputs),
         labels=Labels(classes=forest.labels, output=name, values=None) if forest.labels else None,
         score=score,
+        score_table=None if predict_table is None else lambda table: outputs_of(predict_table(table)),
         compared_with=compared_with or ("predict_proba" if forest.labels else "predict"),
         notes=(*notes, *_crowded(features, cuts)),
     )
