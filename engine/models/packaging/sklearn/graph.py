@@ -130,7 +130,7 @@ def _converted(model: Any, width: int, *, wide: bool, opset: int) -> bytes:
         from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
     except ImportError as error:
         raise ConfigError(f"this model needs skl2onnx: {how_to_install('package')}") from error
-    from penstock.engine.models.packaging.sklearn.converters import register
+    from penstock.engine.models.packaging.sklearn.operators.registration import register
 
     register()
     proto = convert_sklearn(
@@ -163,7 +163,7 @@ def _numbered(model: Any) -> Any:
 
 def _unsupported(model: Any) -> str:
     """The part of a model that skl2onnx does not know, as a message names it; the model itself where it knows them all."""
-    from penstock.engine.models.packaging.sklearn.converters import is_known
+    from penstock.engine.models.packaging.sklearn.operators.registration import is_known
 
     for name, part in _parts(model, type(model).__name__):
         if isinstance(part, (Pipeline, ColumnTransformer, FeatureUnion)) or is_known(part):
