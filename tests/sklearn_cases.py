@@ -50,6 +50,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
+    Binarizer,
     FunctionTransformer,
     KBinsDiscretizer,
     MinMaxScaler,
@@ -156,6 +157,16 @@ def _ordinal(kind: Kind, last: Any, **options: Any) -> Pipeline:
     return Pipeline([("columns", ColumnTransformer(parts)), ("model", last)])
 
 
+def _missing_or_not(kind: Kind, last: Any) -> Pipeline:
+    """Marks of missing numbers by a function of NumPy, beside the numbers imputed."""
+    del kind
+    parts: list[Any] = [
+        ("marks", FunctionTransformer(np.isnan), numbers),
+        ("numbers", SimpleImputer(), numbers),
+    ]
+    return Pipeline([("columns", ColumnTransformer(parts)), ("model", last)])
+
+
 def _numeric(kind: Kind, *steps: Any) -> Pipeline:
     """Numbers alone, imputed."""
     del kind
@@ -188,6 +199,12 @@ families: dict[str, tuple[Build, Target]] = {
     "quantile transformer, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=4, random_state=0), scaler=QuantileTransformer(n_quantiles=40)), cost),
     "bins, forest": (lambda kind: _encoded(kind, RandomForestClassifier(5, max_depth=4, random_state=0), scaler=KBinsDiscretizer(4, encode="ordinal", quantile_method="averaged_inverted_cdf")), late),
     "bins one-hot, tree": (lambda kind: _encoded(kind, DecisionTreeClassifier(max_depth=4), scaler=KBinsDiscretizer(4, quantile_method="averaged_inverted_cdf")), late),
+    "bins of one width, ridge": (lambda kind: _encoded(kind, Ridge(), scaler=KBinsDiscretizer(4, strategy="uniform", encode="ordinal")), cost),
+    "bins of clusters one-hot, ridge": (lambda kind: _encoded(kind, Ridge(), scaler=KBinsDiscretizer(4, strategy="kmeans", random_state=0)), cost),
+    "above a threshold, ridge": (lambda kind: _encoded(kind, Ridge(), scaler=Binarizer(threshold=30.0)), cost),
+    "missing or not, ridge": (lambda kind: _missing_or_not(kind, Ridge()), cost),
+    "missing or not, forest": (lambda kind: _missing_or_not(kind, RandomForestRegressor(5, max_depth=5, random_state=0)), cost),
+    "absolute, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=5, random_state=0), scaler=FunctionTransformer(np.absolute)), cost),
     "log1p, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=5, random_state=0), scaler=FunctionTransformer(np.log1p)), cost),
     "selection, forest": (lambda kind: make_pipeline(_encoded(kind, SelectKBest(f_classif, k=4)), RandomForestClassifier(5, max_depth=4, random_state=0)), late),
     "bagging": (lambda kind: _encoded(kind, BaggingClassifier(DecisionTreeClassifier(max_depth=4), n_estimators=5, max_features=0.7, random_state=0)), late),

@@ -326,7 +326,12 @@ def _function(step: FunctionTransformer, given: list[Column], inputs: list[Input
         return [replace(column, same=False) for column in given]
     columns = []
     for column in given:
-        if name in _domains and column.same:
+        if name in ("isnan", "isinf", "isfinite") and column.same:
+            columns.append(replace(column, same=False, flat=True))  # of every number alike
+        elif name in ("absolute", "fabs") and column.same:
+            below = float(np.nextafter(0.0, -np.inf))  # falls up to there, and rises from 0 on
+            columns.append(replace(column, same=False, cuts=tuple(sorted({*column.cuts, below}))))
+        elif name in _domains and column.same:
             (place,) = column.features
             start = _domains[name]
             if inputs[place].takes_missing:

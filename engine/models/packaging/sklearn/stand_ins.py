@@ -12,7 +12,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, IsolationForest
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretizer
 from sklearn.svm import SVC, NuSVC, OneClassSVM
 from sklearn.utils.validation import check_is_fitted
 
@@ -78,6 +78,23 @@ class Filled(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-l
         self.marker = marker
 
 
+class Bins(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """The number of the bin that each value falls into, or a column for each bin."""
+
+    def __init__(self, edges: list[NDArray[np.float64]], one_hot: bool) -> None:
+        """`edges`: of each column those between its bins, ascending; a value on one belongs to the upper bin."""
+        self.edges = edges
+        self.one_hot = one_hot
+
+
+class Above(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """1 where a number lies above a threshold, else 0."""
+
+    def __init__(self, threshold: float) -> None:
+        """`threshold` is not above itself."""
+        self.threshold = threshold
+
+
 class Narrow(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
     """Doubles to float32, for what follows takes no doubles."""
 
@@ -131,6 +148,13 @@ def stand_in(model: Any) -> Any | None:
         return ConstantShares(np.asarray(shares, dtype=np.float64), model.classes_)
     if isinstance(model, SimpleImputer):
         return _filled(model)
+    if isinstance(model, KBinsDiscretizer):
+        return Bins(
+            [np.asarray(edges[1:-1], dtype=np.float64) for edges in model.bin_edges_],
+            model.encode != "ordinal",
+        )
+    if isinstance(model, Binarizer):
+        return Above(float(model.threshold))
     if isinstance(model, OneClassSVM) and _is_kernel(model):
         return KernelScores(model)
     if isinstance(model, CalibratedClassifierCV):

@@ -15,7 +15,6 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
-    KBinsDiscretizer,
     OneHotEncoder,
     OrdinalEncoder,
     TargetEncoder,
@@ -265,10 +264,6 @@ def plain(step: Any, name: str) -> Any:
         if function is None:
             raise ConfigError(f"step {name}: {function_refusal(step)}")
         return NamedFunction(function)
-    if isinstance(step, KBinsDiscretizer) and step.encode == "onehot":
-        dense = copy.copy(step)
-        dense.encode = "onehot-dense"
-        return dense
     inner = members(step)
     if inner:
         step = with_members(step, [plain(each, name) for each in inner])

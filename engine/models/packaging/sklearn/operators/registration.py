@@ -20,10 +20,13 @@ from penstock.engine.models.packaging.sklearn.operators.scores import (
     score_shapes,
 )
 from penstock.engine.models.packaging.sklearn.operators.steps import (
+    add_above,
+    add_bins,
     add_filled,
     add_function,
     add_narrow,
     add_table,
+    bins_shapes,
     filled_shapes,
     narrow_shapes,
     same_shape,
@@ -36,6 +39,8 @@ from penstock.engine.models.packaging.sklearn.operators.trees import (
     booster_shapes,
 )
 from penstock.engine.models.packaging.sklearn.stand_ins import (
+    Above,
+    Bins,
     Calibrated,
     Constant,
     ConstantShares,
@@ -81,6 +86,8 @@ def register() -> None:
         (Isolation, score_shapes, add_isolation),
         (Filled, filled_shapes, add_filled),
         (Narrow, narrow_shapes, add_narrow),
+        (Bins, bins_shapes, add_bins),
+        (Above, same_shape, add_above),
     ):
         _register(kind, shapes, add)
 

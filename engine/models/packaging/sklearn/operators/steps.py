@@ -96,6 +96,9 @@ def apply_function(graph: GraphNodes, function: str, given: str, output: str, ki
     elif function in ("trunc", "fix"):
         whole = graph.node("Floor", [graph.node("Abs", [given])])
         graph.node("Mul", [graph.node("Sign", [given]), whole], output=output)
+    elif function == "isnan":
+        number = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
+        graph.node("Cast", [graph.node("IsNaN", [given])], to=number, output=output)
     elif function in _operators:
         operator_type = _operators[function]
         if operator_type in _only_float32 and kind is np.float64:
@@ -131,6 +134,43 @@ def add_filled(scope: Any, operator: Any, container: Any) -> None:
         marked = graph.node("Gather", [given, graph.tensor(model.marks)], axis=1)
         number = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
         graph.node("Concat", [filled, graph.node("Cast", [gaps(marked)], to=number)], axis=1, output=output)
+
+
+def bins_shapes(operator: Any) -> None:
+    """Of the outputs, as skl2onnx asks for them."""
+    rows = operator.inputs[0].get_first_dimension()
+    model = operator.raw_operator
+    width = sum(len(edges) + 1 for edges in model.edges) if model.one_hot else len(model.edges)
+    operator.outputs[0].type = type(operator.inputs[0].type)([rows, width])
+
+
+def add_bins(scope: Any, operator: Any, container: Any) -> None:
+    """How many edges a value has reached, compared as the original does: in the numbers' own precision."""
+    graph, model, kind = GraphNodes(scope, container), operator.raw_operator, kind_of(operator)
+    given, parts = operator.inputs[0].full_name, []
+    for column, edges in enumerate(model.edges):
+        values = graph.node("Gather", [given, graph.tensor(np.array([column]))], axis=1)  # (N, 1)
+        limits = np.asarray(edges, dtype=kind) if len(edges) else np.array([np.inf], dtype=kind)
+        reached = graph.node("GreaterOrEqual", [values, graph.tensor(limits[None])])
+        ones = graph.node("Cast", [reached], to=TensorProto.FLOAT)
+        bin_number = graph.node("ReduceSum", [ones, graph.tensor(np.array([1]))], keepdims=1)
+        if model.one_hot:
+            numbers = graph.tensor(np.arange(len(edges) + 1, dtype=np.float32)[None])
+            is_it = graph.node("Equal", [bin_number, numbers])
+            bin_number = graph.node("Cast", [is_it], to=TensorProto.FLOAT)
+        parts.append(bin_number)
+    joined = graph.node("Concat", parts, axis=1)
+    number = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
+    graph.node("Cast", [joined], to=number, output=operator.outputs[0].full_name)
+
+
+def add_above(scope: Any, operator: Any, container: Any) -> None:
+    """Whether each number lies above the threshold."""
+    graph, kind = GraphNodes(scope, container), kind_of(operator)
+    threshold = graph.tensor(np.array([operator.raw_operator.threshold], dtype=kind))
+    above = graph.node("Greater", [operator.inputs[0].full_name, threshold])
+    number = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
+    graph.node("Cast", [above], to=number, output=operator.outputs[0].full_name)
 
 
 def narrow_shapes(operator: Any) -> None:
