@@ -12,7 +12,7 @@ import xgboost
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.decomposition import TruncatedSVD
+from sklearn.decomposition import FactorAnalysis, FastICA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
@@ -33,8 +33,9 @@ from sklearn.ensemble import (
     VotingRegressor,
 )
 from sklearn.feature_selection import SelectKBest, f_classif
-from sklearn.impute import SimpleImputer
+from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import (
+    Lasso,
     LogisticRegression,
     Perceptron,
     PoissonRegressor,
@@ -43,7 +44,7 @@ from sklearn.linear_model import (
     SGDClassifier,
 )
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
@@ -63,6 +64,7 @@ from sklearn.preprocessing import (
     StandardScaler,
     TargetEncoder,
 )
+from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import SVC, LinearSVC, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -167,6 +169,13 @@ def _missing_or_not(kind: Kind, last: Any) -> Pipeline:
     return Pipeline([("columns", ColumnTransformer(parts)), ("model", last)])
 
 
+def _marks(kind: Kind, last: Any) -> Pipeline:
+    """Numbers imputed, and marks of where they were missing."""
+    del kind
+    both = FeatureUnion([("filled", SimpleImputer()), ("marks", MissingIndicator(features="all"))])
+    return Pipeline([("columns", ColumnTransformer([("numbers", both, numbers)])), ("model", last)])
+
+
 def _numeric(kind: Kind, *steps: Any) -> Pipeline:
     """Numbers alone, imputed."""
     del kind
@@ -204,6 +213,13 @@ families: dict[str, tuple[Build, Target]] = {
     "above a threshold, ridge": (lambda kind: _encoded(kind, Ridge(), scaler=Binarizer(threshold=30.0)), cost),
     "missing or not, ridge": (lambda kind: _missing_or_not(kind, Ridge()), cost),
     "missing or not, forest": (lambda kind: _missing_or_not(kind, RandomForestRegressor(5, max_depth=5, random_state=0)), cost),
+    "missing marks, ridge": (lambda kind: _marks(kind, Ridge()), cost),
+    "independent components, ridge": (lambda kind: _numeric(kind, StandardScaler(), FastICA(2, random_state=0), Ridge()), cost),
+    "factor analysis, ridge": (lambda kind: _numeric(kind, StandardScaler(), FactorAnalysis(1), Ridge()), cost),
+    "random search of lines": (lambda kind: RandomizedSearchCV(_encoded(kind, Ridge()), {"model__alpha": [1.0, 2.0]}, n_iter=2, cv=2, random_state=0), cost),
+    "self-training, logistic": (lambda kind: _encoded(kind, SelfTrainingClassifier(LogisticRegression())), late),
+    "weighted vote of lines": (lambda kind: _encoded(kind, VotingRegressor([("a", Ridge()), ("b", Lasso(0.01))], weights=[1, 3])), cost),
+    "degrees, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=5, random_state=0), scaler=FunctionTransformer(np.deg2rad)), cost),
     "absolute, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=5, random_state=0), scaler=FunctionTransformer(np.absolute)), cost),
     "log1p, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=5, random_state=0), scaler=FunctionTransformer(np.log1p)), cost),
     "selection, forest": (lambda kind: make_pipeline(_encoded(kind, SelectKBest(f_classif, k=4)), RandomForestClassifier(5, max_depth=4, random_state=0)), late),
@@ -259,7 +275,7 @@ families: dict[str, tuple[Build, Target]] = {
 
 not_as_trees = (
     "vote with a line", "stacking", "calibrated", "projection", "log1p, ridge", "logistic", "ridge", "Poisson",
-    "SVC", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "isolation", "clusters", "mixture", "dummy",
+    "SVC", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "isolation", "of lines", "clusters", "mixture", "dummy",
 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ _monotone = (
     StandardScaler,
 )
 _encoders = (OneHotEncoder, OrdinalEncoder, TargetEncoder)
-_monotone_functions = ("arcsinh", "arctan", "cbrt", "ceil", "exp", "exp2", "expm1", "fix", "floor", "negative", "positive",
+_monotone_functions = ("arcsinh", "arctan", "cbrt", "ceil", "deg2rad", "degrees", "rad2deg", "radians", "exp", "exp2", "expm1", "fix", "floor", "negative", "positive",
                        "rint", "sign", "sinh", "tanh", "trunc")  # fmt: skip
 _domains = {"log": 0.0, "log10": 0.0, "log1p": -1.0, "log2": 0.0, "sqrt": 0.0}
 """Functions that rise from some number on and are NaN below it."""

@@ -33,7 +33,7 @@ from penstock.engine.models.packaging.sklearn.stand_ins import narrowed_last
 from penstock.engine.models.packaging.sklearn.surrogate import surrogate
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.readers.sklearn import is_trees, read_sklearn_trees
-from penstock.schemas.errors import ConfigError
+from penstock.schemas.errors import ConfigError, ModelError
 
 __all__ = ["convert_sklearn_model", "load_skops"]
 
@@ -228,6 +228,10 @@ class _Conversion:
                 return self._beside(graph, answers, places, (*notes, *more, *narrow))
             except ConfigError as error:
                 refusal = refusal or error
+            except ModelError as error:
+                refusal = refusal or ConfigError(
+                    f"the operators of the {type(self._model).__name__} do not run in ONNX Runtime: {_reason(error)}"
+                )
         raise refusal or ConfigError(f"the {type(self._model).__name__} cannot be packaged")
 
     def _beside(

@@ -12,13 +12,14 @@ from penstock.engine.models.packaging.sklearn.stand_ins import (
     Constant,
     LinearDecision,
     LinearScores,
+    Projection,
     TreeMargin,
 )
 from penstock.engine.trees.readers.sklearn import read_sklearn_trees
 
 
 def _width_of(model: Any) -> int:
-    if isinstance(model, LinearScores):
+    if isinstance(model, (LinearScores, Projection)):
         return len(model.coef)
     if isinstance(model, TreeMargin):
         return read_sklearn_trees(model.trees).forest.outputs
@@ -41,7 +42,9 @@ def class_shapes(operator: Any) -> None:
     operator.outputs[1].type = type(operator.inputs[0].type)([rows, width])
 
 
-def _add_scores(graph: GraphNodes, model: LinearScores, given: str, kind: type[Any], output: str = "") -> str:
+def _add_scores(
+    graph: GraphNodes, model: LinearScores | Projection, given: str, kind: type[Any], output: str = ""
+) -> str:
     product = graph.node("MatMul", [given, graph.tensor(np.ascontiguousarray(model.coef.T).astype(kind))])
     return graph.node("Add", [product, graph.tensor(np.array(model.intercept, dtype=kind))], output=output)
 

@@ -96,6 +96,9 @@ def apply_function(graph: GraphNodes, function: str, given: str, output: str, ki
     elif function in ("trunc", "fix"):
         whole = graph.node("Floor", [graph.node("Abs", [given])])
         graph.node("Mul", [graph.node("Sign", [given]), whole], output=output)
+    elif function in ("deg2rad", "radians", "rad2deg", "degrees"):
+        factor = np.pi / 180 if function in ("deg2rad", "radians") else 180 / np.pi
+        graph.node("Mul", [given, constant(factor)], output=output)
     elif function == "isnan":
         number = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
         graph.node("Cast", [graph.node("IsNaN", [given])], to=number, output=output)
@@ -134,6 +137,24 @@ def add_filled(scope: Any, operator: Any, container: Any) -> None:
         marked = graph.node("Gather", [given, graph.tensor(model.marks)], axis=1)
         number = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
         graph.node("Concat", [filled, graph.node("Cast", [gaps(marked)], to=number)], axis=1, output=output)
+
+
+def marks_shapes(operator: Any) -> None:
+    """Of the output, as skl2onnx asks for it."""
+    rows = operator.inputs[0].get_first_dimension()
+    operator.outputs[0].type = type(operator.inputs[0].type)([rows, len(operator.raw_operator.columns)])
+
+
+def add_marks(scope: Any, operator: Any, container: Any) -> None:
+    """Where numbers of the chosen columns are missing."""
+    graph, model, kind = GraphNodes(scope, container), operator.raw_operator, kind_of(operator)
+    chosen = graph.node("Gather", [operator.inputs[0].full_name, graph.tensor(model.columns)], axis=1)
+    if np.isnan(model.marker):
+        gaps = graph.node("IsNaN", [chosen])
+    else:
+        gaps = graph.node("Equal", [chosen, graph.tensor(np.array([model.marker], dtype=kind))])
+    number = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
+    graph.node("Cast", [gaps], to=number, output=operator.outputs[0].full_name)
 
 
 def bins_shapes(operator: Any) -> None:
