@@ -4,18 +4,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from penstock.engine.clock import Clock
 from penstock.engine.pipeline.batcher import Batcher, Poll
 from penstock.engine.pipeline.compute import Compute, Finished, Held
 from penstock.engine.pipeline.hooks import Breaker, PipelineHooks, Waiting
 from penstock.engine.pipeline.ledger import Ledger, Span
+from penstock.engine.pipeline.offsets import bounds, delivery, places
 from penstock.engine.pipeline.pacing import CommitPolicy, Pace, PipelineLimits, UnderWay, pace
-from penstock.engine.ports import AssignmentListener, Delivery, Sink, Source
+from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.schemas.errors import AbortedError, TooManyRejectedError, UnavailableError
-from penstock.schemas.records import Outgoing, Records
+from penstock.schemas.records import Records
 
 
 class Pipeline:
@@ -38,7 +36,7 @@ class Pipeline:
         commits: CommitPolicy,
         limits: PipelineLimits | None = None,
     ) -> None:
-        """`breaker`: makes a fresh one, for the start and after each rewind, when what was observed comes again."""
+        """`breaker`: makes a new limit on rejections, at the start and after each rewind, which replays records it had counted."""
         self._sink = sink
         self._compute = compute
         self._batcher = batcher
@@ -131,7 +129,7 @@ class Pipeline:
         return self._ledger.unfinished() == 0
 
     def _poll(self) -> bool:
-        """Take what is there; whether there was anything."""
+        """Poll available records; returns whether there were any."""
         now_s = self._clock.monotonic_s()
         room = self._batcher.room if now_s >= self._resume_at_s else 0
         if room <= 0:
@@ -165,14 +163,14 @@ class Pipeline:
                 self._open(records)
             return
         again, self._seek_due = self._seek_due, {}
-        for partition, span in _bounds(records) if records is not None else ():
+        for partition, span in bounds(records) if records is not None else ():
             if partition in self._ledger.assigned():
                 again.setdefault(partition, span[0])
         self._source.seek(again)
 
     def _open(self, records: Records) -> None:
         spans: list[Span] = []
-        for partition, (first, last, oldest_ms) in _bounds(records):
+        for partition, (first, last, oldest_ms) in bounds(records):
             spans.append(
                 self._ledger.open(
                     partition=partition, first=first, next=last + 1, oldest_timestamp_ms=oldest_ms
@@ -209,7 +207,7 @@ class Pipeline:
         if finished.error is not None:
             raise finished.error
         if finished.batch.generation != self._generation or self._hold_due:
-            return  # what comes behind a partition that must wait is read again as well
+            return  # batches after a partition that must wait are rewound with it
         if finished.waiting:
             self._hold_due = dict(finished.waiting)
             return
@@ -217,9 +215,9 @@ class Pipeline:
         self._batcher.computed(finished.batch, took_s=finished.busy_s)
         self._finished.append(
             finished
-        )  # what is set aside goes to the dead letters, also where it was the last
+        )  # a batch that reaches the limit is still delivered, dead letters included
         stops = self._breaker.observe(
-            lambda: _places(finished), finished.outcome.bad, finished.outcome.rejections
+            lambda: places(finished), finished.outcome.bad, finished.outcome.rejections
         )
         if stops:
             self._hold_due = {p: Held(reason=why, stopped=True) for p, why in stops.items()}
@@ -238,7 +236,7 @@ class Pipeline:
                     self._clock.sleep(self._limits.busy_wait_s)
                     return
                 self._deliveries.append((self._clock.monotonic_s(), group))
-                self._sink.submit(_delivery(group), membership)
+                self._sink.submit(delivery(group), membership)
                 self._advance(self._pace().broker_wait_s)
         except AbortedError:
             self._after_abort()
@@ -282,7 +280,7 @@ class Pipeline:
         self._read_again(self._ledger.rewind())
 
     def _read_again(self, positions: Mapping[int, int]) -> None:
-        """From there on. Inside a poll that is seen to when it returns: the records that it brings are dropped as well."""
+        """Seek there. Inside a poll the seek waits until the poll returns, and the records that it returns are dropped."""
         if not self._polling:
             self._source.seek(positions)
             return
@@ -290,17 +288,17 @@ class Pipeline:
             self._seek_due[partition] = min(offset, self._seek_due.get(partition, offset))
 
     def _forget(self) -> None:
-        """Nothing in flight is wanted any more."""
+        """Discard all work in flight: its results belong to an older generation."""
         self._generation += 1
         self._compute.forget()
         self._batcher.clear()
         self._finished.clear()
         self._deliveries.clear()
-        self._hold_due = {}  # it comes again with what it was found in, whose letters may be among what is dropped
+        self._hold_due = {}  # found again when its records are read again; their dead letters may be among the dropped results
         self._breaker = self._new_breaker()
 
     def _hold(self) -> None:
-        """Let partitions stand still that cannot go on, and those go on that can, while the others do.
+        """Pause partitions that cannot go on and resume those that can again, without stopping the others.
 
         What is finished is delivered first; the rest in flight, of the others as well, is dropped and read again.
         """
@@ -349,7 +347,7 @@ class Pipeline:
                 self._accept(finished)
             generation = self._generation
             self._deliver(wait=True)
-            if generation != self._generation:  # aborted: whoever owns the partitions next reads them again
+            if generation != self._generation:  # aborted: the next owner of the partitions reads them again
                 return
 
     def on_assigned(self, partitions: Sequence[int]) -> None:
@@ -387,37 +385,3 @@ class Pipeline:
         if dropped:
             self._watcher.rewound(cause=cause)
         self._watcher.rebalanced(assigned=self._ledger.assigned(), lost=cause == "lost")
-
-
-def _bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
-    """Per partition: its first and last offset and its oldest timestamp."""
-    partitions, offsets, timestamps = records.partitions, records.offsets, records.timestamps_ms
-    bounds = []
-    for partition in np.unique(partitions).tolist():
-        own = partitions == partition
-        theirs = offsets[own]
-        last = int(theirs[-1])
-        if records.unreadable:  # a row that stands for a range ends where the range does
-            row = records.unreadable.get(int(np.flatnonzero(own)[-1]))
-            last = last if row is None else row.next - 1
-        bounds.append((partition, (int(theirs[0]), last, int(timestamps[own].min()))))
-    return bounds
-
-
-def _places(finished: Finished) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    polls = [poll.records for poll in finished.batch.polls]
-    return (
-        np.concatenate([records.partitions for records in polls]),
-        np.concatenate([records.offsets for records in polls]),
-    )
-
-
-def _delivery(group: Sequence[Finished]) -> Delivery:
-    outgoing: list[Outgoing] = []
-    positions: dict[int, int] = {}
-    for finished in group:
-        assert finished.outcome is not None
-        outgoing += finished.outcome.outgoing
-        for span in finished.batch.spans:
-            positions[span.partition] = max(span.next, positions.get(span.partition, 0))
-    return Delivery(outgoing=outgoing, positions=positions)
