@@ -19,6 +19,7 @@ from penstock.engine.models.runtime.loader import open_model
 from penstock.engine.ports import Predictions
 from tests.sklearn_cases import families as pipeline_families
 from tests.sklearn_cases import kinds, rows_of_page
+from tests.sklearn_refused import refused_models
 
 exact_trees = "exact tree SHAP"
 by_enumeration = "enumeration up to 10 features, else sampled or by gradients"
@@ -254,8 +255,12 @@ _pipelines = f"""Each with decimals, ids near five billion, nulls, categories th
 `tests/sklearn_cases.py`, proved by `tests/unit/models/test_sklearn_matrix.py` ({len(pipeline_families) * len(kinds)} cases, a sample in `make test`, all with `PENSTOCK_MATRIX=all`). The columns stand in a
 `ColumnTransformer`: numbers imputed and scaled, texts imputed and encoded; a column that no step reads is no feature. A category that a step refuses (`handle_unknown="error"`) sets its record aside, by the feature's name.
 
+The types of columns count: a step such as `FunctionTransformer(numpy.log1p)` computes in half precision on booleans and small whole numbers, and whole numbers wrap around. Data
+frames (and arrays, and .parquet files) given as rows or background tell the types that a model was trained on; where they make a difference, float32 and booleans are taken over, and other types are refused by the
+column's name. The original is asked about the data frame itself too, each column in its type. `tests/unit/models/test_column_types.py` proves it for 21 types of columns, 12 steps and 2 models.
+
 Trees behind steps of one feature each (imputers, scalers, encoders, bins, monotone functions of NumPy known by name, selections) are trees over the features: the steps move into the tests, to the last
-double, and averages (votes, bags) are one ensemble. They are served by the tree kernel and explained exactly, in the features as records hold them. A step that mixes features (a projection, products, neighbours' imputation)
+double, and averages (votes, bags) are one ensemble. They are served by the tree kernel and explained exactly, in the features as records hold them. A step that mixes features (a projection, products)
 keeps its place before the trees; such models, and all others, are explained from several background rows, relative to those: `package` and `check` say by which method."""
 
 
@@ -280,6 +285,7 @@ def page() -> str:
               f"of `--rows`. Taken are {'; '.join(onnx_forms)}. A graph that is one ensemble of trees is explained by {exact_trees}, others by {by_enumeration}.",
               "", "## Not packaged", "", "| library | what | why: the refusal says | what to do |", "|---|---|---|---|"]  # fmt: skip
     lines += [f"| {each.library} | {each.name} | {each.why} | {each.cure} |" for each in refused]
+    lines += [f"| scikit-learn | {each.name} | {each.says} | {each.cure} |" for each in refused_models]
     return "\n".join(lines) + "\n"
 
 

@@ -12,7 +12,7 @@ import xgboost
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.decomposition import TruncatedSVD
+from sklearn.decomposition import FactorAnalysis, FastICA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
@@ -33,8 +33,9 @@ from sklearn.ensemble import (
     VotingRegressor,
 )
 from sklearn.feature_selection import SelectKBest, f_classif
-from sklearn.impute import SimpleImputer
+from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import (
+    Lasso,
     LogisticRegression,
     Perceptron,
     PoissonRegressor,
@@ -43,13 +44,14 @@ from sklearn.linear_model import (
     SGDClassifier,
 )
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
+    Binarizer,
     FunctionTransformer,
     KBinsDiscretizer,
     MinMaxScaler,
@@ -62,6 +64,7 @@ from sklearn.preprocessing import (
     StandardScaler,
     TargetEncoder,
 )
+from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import SVC, LinearSVC, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -156,6 +159,23 @@ def _ordinal(kind: Kind, last: Any, **options: Any) -> Pipeline:
     return Pipeline([("columns", ColumnTransformer(parts)), ("model", last)])
 
 
+def _missing_or_not(kind: Kind, last: Any) -> Pipeline:
+    """Marks of missing numbers by a function of NumPy, beside the numbers imputed."""
+    del kind
+    parts: list[Any] = [
+        ("marks", FunctionTransformer(np.isnan), numbers),
+        ("numbers", SimpleImputer(), numbers),
+    ]
+    return Pipeline([("columns", ColumnTransformer(parts)), ("model", last)])
+
+
+def _marks(kind: Kind, last: Any) -> Pipeline:
+    """Numbers imputed, and marks of where they were missing."""
+    del kind
+    both = FeatureUnion([("filled", SimpleImputer()), ("marks", MissingIndicator(features="all"))])
+    return Pipeline([("columns", ColumnTransformer([("numbers", both, numbers)])), ("model", last)])
+
+
 def _numeric(kind: Kind, *steps: Any) -> Pipeline:
     """Numbers alone, imputed."""
     del kind
@@ -188,6 +208,19 @@ families: dict[str, tuple[Build, Target]] = {
     "quantile transformer, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=4, random_state=0), scaler=QuantileTransformer(n_quantiles=40)), cost),
     "bins, forest": (lambda kind: _encoded(kind, RandomForestClassifier(5, max_depth=4, random_state=0), scaler=KBinsDiscretizer(4, encode="ordinal", quantile_method="averaged_inverted_cdf")), late),
     "bins one-hot, tree": (lambda kind: _encoded(kind, DecisionTreeClassifier(max_depth=4), scaler=KBinsDiscretizer(4, quantile_method="averaged_inverted_cdf")), late),
+    "bins of one width, ridge": (lambda kind: _encoded(kind, Ridge(), scaler=KBinsDiscretizer(4, strategy="uniform", encode="ordinal")), cost),
+    "bins of clusters one-hot, ridge": (lambda kind: _encoded(kind, Ridge(), scaler=KBinsDiscretizer(4, strategy="kmeans", random_state=0)), cost),
+    "above a threshold, ridge": (lambda kind: _encoded(kind, Ridge(), scaler=Binarizer(threshold=30.0)), cost),
+    "missing or not, ridge": (lambda kind: _missing_or_not(kind, Ridge()), cost),
+    "missing or not, forest": (lambda kind: _missing_or_not(kind, RandomForestRegressor(5, max_depth=5, random_state=0)), cost),
+    "missing marks, ridge": (lambda kind: _marks(kind, Ridge()), cost),
+    "independent components, ridge": (lambda kind: _numeric(kind, StandardScaler(), FastICA(2, random_state=0), Ridge()), cost),
+    "factor analysis, ridge": (lambda kind: _numeric(kind, StandardScaler(), FactorAnalysis(1), Ridge()), cost),
+    "random search of lines": (lambda kind: RandomizedSearchCV(_encoded(kind, Ridge()), {"model__alpha": [1.0, 2.0]}, n_iter=2, cv=2, random_state=0), cost),
+    "self-training, logistic": (lambda kind: _encoded(kind, SelfTrainingClassifier(LogisticRegression())), late),
+    "weighted vote of lines": (lambda kind: _encoded(kind, VotingRegressor([("a", Ridge()), ("b", Lasso(0.01))], weights=[1, 3])), cost),
+    "degrees, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=5, random_state=0), scaler=FunctionTransformer(np.deg2rad)), cost),
+    "absolute, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=5, random_state=0), scaler=FunctionTransformer(np.absolute)), cost),
     "log1p, forest": (lambda kind: _encoded(kind, RandomForestRegressor(5, max_depth=5, random_state=0), scaler=FunctionTransformer(np.log1p)), cost),
     "selection, forest": (lambda kind: make_pipeline(_encoded(kind, SelectKBest(f_classif, k=4)), RandomForestClassifier(5, max_depth=4, random_state=0)), late),
     "bagging": (lambda kind: _encoded(kind, BaggingClassifier(DecisionTreeClassifier(max_depth=4), n_estimators=5, max_features=0.7, random_state=0)), late),
@@ -242,7 +275,7 @@ families: dict[str, tuple[Build, Target]] = {
 
 not_as_trees = (
     "vote with a line", "stacking", "calibrated", "projection", "log1p, ridge", "logistic", "ridge", "Poisson",
-    "SVC", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "isolation", "clusters", "mixture", "dummy",
+    "SVC", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "isolation", "of lines", "clusters", "mixture", "dummy",
 )  # fmt: skip
 
 

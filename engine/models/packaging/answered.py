@@ -8,14 +8,20 @@ from numpy.typing import NDArray
 
 from penstock.schemas.errors import ConfigError
 
+questions_max = 512
 _refusals = (ConfigError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError)
 
 
 def answered(ask: Callable[[NDArray[np.float64]], Any], rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of the rows (R, F) the original answers at all, (R,); it refuses some values, each in a way of its own."""
+    """Which of the rows (R, F) the original answers at all, (R,); it refuses some values, each in a way of its own.
+
+    Asked no more than questions_max times: rows that are still open then count as refused.
+    """
     kept = np.zeros(len(rows), dtype=np.bool_)
     waiting = [(0, len(rows))]
-    while waiting:
+    for _ in range(questions_max):
+        if not waiting:
+            break
         start, end = waiting.pop()
         if start == end:
             continue

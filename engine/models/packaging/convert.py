@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from penstock.engine.features.narrowing import as_fed, levels_of
 from penstock.engine.features.overrides import Overrides, table_features
 from penstock.engine.features.signature import Feature, ModelInput, Signature
-from penstock.engine.models.bundle.graph_checks import model_bytes_max, parse_model
+from penstock.engine.models.bundle.graph_checks import model_bytes_max
 from penstock.engine.models.bundle.manifest import Labels, Meaning, ModelOutput
+from penstock.engine.models.packaging.crowded import crowded
 from penstock.engine.models.packaging.external_data import with_external_data
+from penstock.engine.models.packaging.refused_files import refused_kinds
 from penstock.engine.models.packaging.trial import try_file
-from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.onnx.write import write_forest
 from penstock.schemas.distribution import how_to_install
@@ -30,24 +30,7 @@ Score = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
 Outputs that the original has no method for are left out, and reported as not compared.
 """
 input_name = "features"
-_python_lines = (
-    "which only Python may open: load it there, and package the live object with "
-    "`from penstock.engine.models.packaging.package import package` and `package(model, 'bundle')`"
-)
-_refused_kinds = {
-    ".pkl": f"a pickle, {_python_lines}",
-    ".pickle": f"a pickle, {_python_lines}",
-    ".joblib": f"a pickle of joblib, {_python_lines}",
-    ".cbm": "a CatBoost model; save it with save_model(path, format='onnx') and package that",
-    ".pmml": "PMML, which is not read; package the model that it was made from",
-    ".pt": "a PyTorch file; export it with torch.onnx.export (dynamic batch) and package the .onnx",
-    ".pth": "a PyTorch file; export it with torch.onnx.export (dynamic batch) and package the .onnx",
-    ".keras": "a Keras file; export it with tf2onnx and package the .onnx",
-    ".h5": "a Keras file; export it with tf2onnx and package the .onnx",
-    ".model": "of XGBoost's old binary format; save it again with save_model as .json or .ubj",
-    ".bin": "of a format that is not known by its name; XGBoost's is saved as .json or .ubj, LightGBM's as .txt",
-}
-_foreign_errors = (ValueError, TypeError, RuntimeError)
+_foreign_errors = (ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +44,8 @@ class PackageOptions:
     """A number that stands for a missing value in every number feature that names none of its own."""
     trusted: tuple[str, ...] = ()
     """Types that may be built from a .skops file besides those that are trusted anyway, by their full names."""
+    tables: tuple[Any, ...] = ()
+    """Data frames that were given as rows or background: their columns' types tell what the model was trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -77,6 +62,8 @@ class Converted:
     labels: Labels | None
     score: Score
     """On rows as records hold them, in double precision."""
+    score_table: Callable[[Any], Mapping[str, NDArray[np.float64]]] | None = None
+    """The same of a data frame as somebody gave it, its types kept; None: it takes none."""
     compared_with: str = "predict"
     """The method of the original that `score` asks."""
     is_its_own_original: bool = False
@@ -113,8 +100,8 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
 def _convert_file(path: Path, wishes: PackageOptions) -> Converted:
     kinds = {".onnx": _onnx_file, ".txt": _lightgbm_file, ".json": _xgboost_file, ".ubj": _xgboost_file}
     kinds[".skops"] = _skops_file
-    if path.suffix in _refused_kinds:
-        raise ConfigError(f"{path.name} is {_refused_kinds[path.suffix]}")
+    if path.suffix in refused_kinds:
+        raise ConfigError(f"{path.name} is {refused_kinds[path.suffix]}")
     if path.suffix not in kinds:
         raise ConfigError(
             f"{path.name} is not a model file that can be packaged; known are {', '.join(sorted(kinds))}"
@@ -310,46 +297,9 @@ def _softmax(margins: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def _onnx_file(data: bytes, wishes: PackageOptions) -> Converted:
-    parse_model(data)  # circles and foreign operators, before any runtime sees them
-    try_file("onnx", data)
-    from penstock.engine.models.packaging.onnx_file import read_onnx
+    from penstock.engine.models.packaging.onnx_original import convert_onnx
 
-    graph = read_onnx(
-        data, feature_names=wishes.feature_names, overrides=wishes.overrides, classes=wishes.classes
-    )
-    run = raw_runner(graph.model if graph.widened else data, graph.signature)
-    labels = graph.labels if graph.labels and graph.labels.values is not None else None
-
-    def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        found = run(as_fed(rows, graph.signature))
-        return {output.name: _plain(found[output.name], len(rows)) for output in graph.outputs}
-
-    def score_labels(rows: NDArray[np.float64]) -> NDArray[np.int64]:
-        assert labels is not None
-        assert labels.values is not None
-        places = {value: place for place, value in enumerate(labels.values)}
-        found = run(as_fed(rows, graph.signature))[labels.output]
-        return np.array([places[value] for value in np.asarray(found).reshape(-1).tolist()], dtype=np.int64)
-
-    return Converted(
-        source="onnx",
-        model=graph.model,
-        forest=graph.forest,
-        signature=graph.signature,
-        outputs=graph.outputs,
-        labels=graph.labels,
-        score=score,
-        is_its_own_original=True,
-        score_labels=score_labels if labels else None,
-        notes=graph.notes,
-    )
-
-
-def _plain(answers: Any, rows: int) -> NDArray[np.float64]:
-    """Scores as a matrix; a ZipMap answers a dictionary for each row, classes in order."""
-    if isinstance(answers, list):
-        answers = [list(answer.values()) for answer in answers]
-    return np.asarray(answers, dtype=np.float64).reshape(rows, -1)
+    return convert_onnx(data, wishes)
 
 
 def _skops_file(data: bytes, wishes: PackageOptions) -> Converted:
@@ -381,8 +331,10 @@ def of_forest(
     cuts: tuple[tuple[float, ...], ...] = (),
     compared_with: str | None = None,
     meaning: Meaning | None = None,
+    predict_table: Callable[[Any], Any] | None = None,
 ) -> Converted:
-    """A model that is trees and nothing else. `predict` is the original: (R,) or (R, K) answers of matrix rows.
+    """A model that is trees and nothing else. `predict` is the original: (R,) or (R, K) answers of matrix rows; so is
+    `predict_table`, of a data frame as it was given.
 
     With `exponential` the answer is exp(raw score): the raw score is an output too, since that is what adds up.
     `cuts`: see Signature. `meaning`: of the answer, where it is neither a probability nor a value.
@@ -403,10 +355,14 @@ def of_forest(
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         try:
-            found = np.asarray(predict(rows), dtype=np.float64)
+            found = predict(rows)
         except _foreign_errors as error:
             raise ConfigError(f"the original model cannot predict the rows: {error}") from error
-        found = found.reshape(len(rows), -1)
+        return outputs_of(found)
+
+    def outputs_of(answers: Any) -> dict[str, NDArray[np.float64]]:
+        found = np.asarray(answers, dtype=np.float64)
+        found = found.reshape(len(found), -1)
         if forest.classes == 2 and found.shape[1] == 1 and forest.labels:
             found = np.concatenate((1 - found, found), axis=1)
         if not exponential:
@@ -426,22 +382,7 @@ def of_forest(
         outputs=tuple(outputs),
         labels=Labels(classes=forest.labels, output=name, values=None) if forest.labels else None,
         score=score,
+        score_table=None if predict_table is None else lambda table: outputs_of(predict_table(table)),
         compared_with=compared_with or ("predict_proba" if forest.labels else "predict"),
-        notes=(*notes, *_crowded(features, cuts)),
-    )
-
-
-def _crowded(features: tuple[Feature, ...], cuts: tuple[tuple[float, ...], ...]) -> tuple[str, ...]:
-    """A note on columns whose thresholds are closer together than float32 tells numbers apart."""
-    owners = [feature for feature in features for _ in range(feature.width)]
-    close = []
-    for feature, column in zip(owners, cuts, strict=False):
-        values = np.array(column, dtype=np.float64)
-        if len(values) and (levels_of(values) != values.astype(np.float32)).any():
-            close.append(feature.name)
-    if not close:
-        return ()
-    return (
-        f"the model tells numbers of {', '.join(dict.fromkeys(close))} apart that float32 does not: they are compared in "
-        "double precision as records are read, and shown rounded",
+        notes=(*notes, *crowded(features, cuts)),
     )

@@ -24,7 +24,7 @@ from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.convert import Converted, PackageOptions, convert
 from penstock.engine.models.packaging.optimize import Optimized, optimize
 from penstock.engine.models.packaging.output_meaning import measured
-from penstock.engine.models.packaging.parity import Expected, Parity, prove_parity, tolerance_default
+from penstock.engine.models.packaging.parity import AsGiven, Expected, Parity, prove_parity, tolerance_default
 from penstock.engine.models.probes.boundary_rows import threshold_rows
 from penstock.engine.models.probes.probe_rows import (
     policies_applied,
@@ -33,6 +33,7 @@ from penstock.engine.models.probes.probe_rows import (
     records_made_up,
     rows_made_up,
     rows_of_table,
+    table_given,
 )
 from penstock.engine.models.runtime.loader import Comparison, compare, varied_rows
 from penstock.engine.models.runtime.native_trees import NativeModel, order_of, prove
@@ -125,6 +126,7 @@ def package(
     """
     device = Device() if optimize_within is None else choose_device(optimize_on)
     overrides = read_features_file(features) if isinstance(features, Path) else list(features or ())
+    background, rows = table_given(background), table_given(rows)
     converted = convert(
         model,
         PackageOptions(
@@ -133,15 +135,14 @@ def package(
             classes=None if classes is None else tuple(classes),
             missing=missing,
             trusted=tuple(trusted),
+            tables=tuple(each for each in (background, rows) if each is not None),
         ),
     )
     signature = converted.signature
-    known = None if background is None else _rows(background, signature, "the background")
-    more, kept_rows = (
-        (np.empty((0, signature.width)), None)
-        if rows is None
-        else _rows_and_places(rows, signature, "the rows")
-    )
+    given_background = None if background is None else _rows(background, signature, "the background")
+    given_rows = None if rows is None else _rows(rows, signature, "the rows")
+    known = None if given_background is None else given_background.matrix
+    more = np.empty((0, signature.width)) if given_rows is None else given_rows.matrix
     given = more if known is None else np.concatenate((known, more))
     opening = Opening(device=Device(), threads=1, batch_rows_max=_batch_rows)
     runner = opening.open(converted)
@@ -157,7 +158,12 @@ def package(
         given=given,
         made_up=tried_on,
         tolerance=tolerance,
-        expected=None if expected is None else _expected(expected, converted, more, kept_rows),
+        expected=None if expected is None else _expected(expected, converted, given_rows),
+        tables=[
+            AsGiven(table=each.table, rows=each.matrix, places=each.places, unchanged=each.unchanged)
+            for each in (given_background, given_rows)
+            if each is not None and hasattr(each.table, "iloc")
+        ],
     )
     schema = None if input_schema is None else _schema_bytes(input_schema, signature)
     fed = as_fed(given, signature).astype(np.float64)
@@ -192,7 +198,7 @@ def package(
         background=None if known is None else as_fed(known, signature),
         input_schema=schema,
     )
-    notes = list(converted.notes)
+    notes = [*converted.notes, *parity.notes]
     if not bundle.covers and bundle.background is None:
         notes.append("without a background (--background) its predictions cannot be explained")
     if kept.form != "converted":
@@ -242,29 +248,36 @@ def _head_on(
     return widened(rows.astype(np.float32), signature)
 
 
-def _expected(
-    expected: Any, converted: Converted, rows: NDArray[np.float64], kept: NDArray[np.bool_] | None
-) -> Expected:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Rows:
+    """Rows that somebody gave, those left out that a policy rejects."""
+
+    table: Any
+    """As they were given."""
+    matrix: NDArray[np.float64]  # (R, F), replacements in place
+    count: int
+    """Rows of the table."""
+    places: NDArray[np.int64]  # (R,), which of them
+    unchanged: NDArray[np.bool_]  # (R,), no policy changed a value
+
+
+def _expected(expected: Any, converted: Converted, rows: _Rows | None) -> Expected:
     """What the original is said to answer to the rows given. Raises ConfigError where it does not fit them."""
-    if kept is None:
+    if rows is None:
         raise ConfigError("--expected is the original's answers to the rows of --rows: give both")
     outputs = read_expected(expected, converted.outputs, converted.labels)
     for answers in outputs.values():
-        if len(answers) != len(kept):
-            raise ConfigError(f"there are {len(answers)} expected answers to {len(kept)} rows")
+        if len(answers) != rows.count:
+            raise ConfigError(f"there are {len(answers)} expected answers to {rows.count} rows")
     origin = str(expected) if isinstance(expected, (str, Path)) else "the answers given"
     return Expected(
-        rows=rows, outputs={name: answers[kept] for name, answers in outputs.items()}, origin=origin
+        rows=rows.matrix,
+        outputs={name: answers[rows.places] for name, answers in outputs.items()},
+        origin=origin,
     )
 
 
-def _rows(rows: Any, signature: Signature, what: str) -> NDArray[np.float64]:
-    return _rows_and_places(rows, signature, what)[0]
-
-
-def _rows_and_places(
-    rows: Any, signature: Signature, what: str
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _rows(rows: Any, signature: Signature, what: str) -> _Rows:
     """The rows that no policy rejects, replacements in place, and which of those given they are."""
     if isinstance(rows, (str, Path)):
         matrix = read_rows(Path(rows), signature)
@@ -283,7 +296,15 @@ def _rows_and_places(
     filled, kept = policies_applied(matrix, signature)
     if not kept.any():
         raise ConfigError(f"every one of {what} has a value that the model's policies reject")
-    return filled[kept], kept
+    replaced = ~np.isnan(filled) & (filled != matrix)
+    replaced[:, [feature.kind == "category" for feature in signature.column_features]] = False
+    return _Rows(
+        table=rows,
+        matrix=filled[kept],
+        count=len(kept),
+        places=np.flatnonzero(kept),
+        unchanged=~replaced.any(axis=1)[kept],
+    )
 
 
 def _golden(model: Model, rows: NDArray[np.generic]) -> Golden:

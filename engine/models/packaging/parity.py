@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,10 @@ class Parity:
     """What each output that was compared was compared with, by the output's name; classes as `labels`."""
     not_compared: tuple[str, ...]
     """Outputs of the packaged model that were compared with nothing of the original's."""
+    rows_as_given: int = 0
+    """Rows given that the original was asked about in the very data frame, each column in its type."""
+    notes: tuple[str, ...] = ()
+    """What a person should know, a sentence each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -45,6 +50,19 @@ class Expected:
     origin: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AsGiven:
+    """A data frame that somebody gave, and what the stream makes of it."""
+
+    table: Any
+    rows: NDArray[np.float64]
+    """(R, F), policies applied."""
+    places: NDArray[np.int64]
+    """(R,) which rows of the table they are."""
+    unchanged: NDArray[np.bool_]
+    """(R,) no policy replaced a value."""
+
+
 def prove_parity(
     converted: Converted,
     model: Model,
@@ -53,11 +71,12 @@ def prove_parity(
     made_up: NDArray[np.float64],
     tolerance: float,
     expected: Expected | None = None,
+    tables: Sequence[AsGiven] = (),
 ) -> Parity:
     """Compare original and packaged model on rows (R, F) as records hold them: doubles, policies applied.
 
     The original gets the rows as they are, the packaged model what the stream would make of them. Raises ParityError when
-    they differ by more than the tolerance.
+    they differ by more than the tolerance. Of `tables` it gets the data frames themselves, whose types it may compute with.
     """
     rows = np.concatenate((given, made_up))
     original = converted.score(rows)
@@ -84,6 +103,12 @@ def prove_parity(
     if expected is not None:
         worst.difference = max(worst.difference, _as_expected(converted, model, expected, tolerance))
         compared |= dict.fromkeys(expected.outputs, f"the answers in {expected.origin}")
+    asked, notes = 0, []
+    for table in tables if converted.score_table is not None else ():
+        difference, note = _on_table(converted, model, table, tolerance)
+        worst.difference = max(worst.difference, difference)
+        asked += 0 if note else int(table.unchanged.sum())
+        notes += [note] if note and note not in notes else []
     return Parity(
         rows_given=len(given),
         rows_made_up=len(made_up),
@@ -92,6 +117,8 @@ def prove_parity(
         tolerance=tolerance,
         compared=compared,
         not_compared=tuple(each.name for each in converted.outputs if each.name not in compared),
+        rows_as_given=asked,
+        notes=tuple(notes),
     )
 
 
@@ -117,6 +144,39 @@ def _row(row: int, rows: NDArray[np.float64], given: int, converted: Converted) 
     values = [f"{name}={value!r}" for name, value in zip(names, rows[row].tolist(), strict=True)]
     more = ", ..." if len(values) > shown_values_max else ""
     return f"a row made up: {', '.join(values[:shown_values_max])}{more}"
+
+
+def _on_table(converted: Converted, model: Model, given: AsGiven, tolerance: float) -> tuple[float, str]:
+    """The largest difference from what the original answers to a data frame as it is, and a note where it answers nothing.
+
+    Raises ParityError.
+    """
+    assert converted.score_table is not None
+    places = given.places[given.unchanged]
+    rows = given.rows[given.unchanged]
+    if not len(places):
+        return 0.0, ""
+    try:
+        answers = converted.score_table(given.table.iloc[places])
+    except (ValueError, TypeError, LookupError, RuntimeError, AttributeError, ArithmeticError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return (
+            0.0,
+            f"the original answers nothing to the data frame itself, and was asked in double precision: {reason}",
+        )
+    found = model.predict(as_fed(rows, converted.signature))
+    worst = _Worst()
+    for name, wanted in answers.items():
+        worst.take(name, relative_difference(wanted, found.outputs[name]).max(axis=1))
+    if worst.difference > tolerance:
+        kinds = sorted({str(kind) for kind in given.table.dtypes if str(kind) != "float64"})
+        types = f", whose columns are of type {', '.join(kinds)} as well" if kinds else ""
+        raise ParityError(
+            f"output {worst.output} of the packaged model differs by {worst.difference:.3g} from what the original answers to "
+            f"row {places[worst.row]} of the data frame as it was given{types} (allowed: {tolerance:g}): train it on numbers in "
+            "float64, and texts as object"
+        )
+    return worst.difference, ""
 
 
 def _as_expected(converted: Converted, model: Model, expected: Expected, tolerance: float) -> float:

@@ -45,6 +45,21 @@ def read_rows(path: Path, signature: Signature) -> NDArray[np.float64]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
 
+def table_given(rows: Any) -> Any:
+    """What somebody gave as rows; the path of a .parquet file becomes its data frame, which keeps the types of its columns.
+
+    Raises ConfigError.
+    """
+    if not isinstance(rows, (str, Path)) or Path(rows).suffix != ".parquet":
+        return rows
+    try:
+        if Path(rows).stat().st_size > file_bytes_max:
+            raise ConfigError(f"{rows} is longer than {file_bytes_max} bytes")
+        return _read_table(Path(rows), None)
+    except OSError as error:
+        raise ConfigError(f"cannot read {rows}: {error.strerror}") from error
+
+
 def rows_of_table(table: Any, signature: Signature, *, origin: str) -> NDArray[np.float64]:
     """The matrix rows (R, F) of a data frame whose columns are called as the features' fields, or as the features.
 

@@ -108,7 +108,9 @@ def _matrix(bundle: Bundle, rows: pd.DataFrame) -> NDArray[np.float32]:
     from penstock.engine.features.narrowing import as_fed
     from penstock.engine.models.packaging.package import _rows
 
-    return np.asarray(as_fed(_rows(rows, bundle.signature, "the rows"), bundle.signature), dtype=np.float32)
+    return np.asarray(
+        as_fed(_rows(rows, bundle.signature, "the rows").matrix, bundle.signature), dtype=np.float32
+    )
 
 
 @pytest.mark.filterwarnings("ignore")

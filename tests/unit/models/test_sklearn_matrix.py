@@ -21,9 +21,19 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.runtime.session_spec import Opening
 from penstock.engine.ports import Predictions
-from penstock.schemas.errors import PenstockError
+from penstock.schemas.errors import ConfigError, PenstockError
 from penstock.schemas.records import Records
-from tests.sklearn_cases import Kind, cases, families, is_explained_as_trees, records_of, refused_cases, table
+from tests.sklearn_cases import (
+    Kind,
+    cases,
+    families,
+    is_explained_as_trees,
+    kinds,
+    records_of,
+    refused_cases,
+    table,
+)
+from tests.sklearn_refused import RefusedModel, refused_models
 
 _asked = os.environ.get("PENSTOCK_MATRIX", "16")
 _every = [*cases()]
@@ -100,6 +110,17 @@ def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kin
     for place in sorted(set(range(len(records))) - set(places.tolist())):
         with pytest.raises((ValueError, TypeError)):  # what is set aside, the original refuses too
             original_answers(model, method, records.iloc[[place]])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model", refused_models, ids=lambda model: model.name)
+def test_what_cannot_be_packaged_is_refused_by_name(model: RefusedModel, tmp_path: Path) -> None:
+    training = table(kinds[0], 80, 1, training=True)
+    rows = training[["amount", "age"]]
+    with pytest.raises(ConfigError, match=model.says) as refusal:
+        package(model.build().fit(rows, model.target(training)), tmp_path / "bundle", background=rows[:10])
+    assert "\n" not in str(refusal.value)
+    assert "shape calculator" not in str(refusal.value)
 
 
 def _name(value: Any) -> str:

@@ -28,6 +28,8 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils import _safe_indexing
 
+from penstock.engine.models.packaging.sklearn.column_types import ColumnType
+from penstock.engine.models.packaging.sklearn.members import members
 from penstock.schemas.errors import ConfigError
 
 _monotone = (
@@ -40,7 +42,7 @@ _monotone = (
     StandardScaler,
 )
 _encoders = (OneHotEncoder, OrdinalEncoder, TargetEncoder)
-_monotone_functions = ("arcsinh", "arctan", "cbrt", "ceil", "exp", "exp2", "expm1", "fix", "floor", "negative", "positive",
+_monotone_functions = ("arcsinh", "arctan", "cbrt", "ceil", "deg2rad", "degrees", "rad2deg", "radians", "exp", "exp2", "expm1", "fix", "floor", "negative", "positive",
                        "rint", "sign", "sinh", "tanh", "trunc")  # fmt: skip
 _domains = {"log": 0.0, "log10": 0.0, "log1p": -1.0, "log2": 0.0, "sqrt": 0.0}
 """Functions that rise from some number on and are NaN below it."""
@@ -95,6 +97,8 @@ class Input:
     """Which function keeps the model from small numbers of it, and where."""
     is_read: bool = False
     """Whether anything is made of it."""
+    type: ColumnType | None = None
+    """Of a number: the type of its column, where doubles make a difference to the model."""
 
     @property
     def usual(self) -> Any:
@@ -115,6 +119,11 @@ class Input:
         values = np.empty(len(self.values), dtype=object)
         values[:] = self.values
         return values
+
+    @property
+    def is_typed_flag(self) -> bool:
+        """Whether it is a boolean that the model computes with as such."""
+        return self.type is not None and self.type.is_flag
 
     def missing_value(self) -> NDArray[Any]:
         """An array of one missing value."""
@@ -317,7 +326,12 @@ def _function(step: FunctionTransformer, given: list[Column], inputs: list[Input
         return [replace(column, same=False) for column in given]
     columns = []
     for column in given:
-        if name in _domains and column.same:
+        if name in ("isnan", "isinf", "isfinite") and column.same:
+            columns.append(replace(column, same=False, flat=True))  # of every number alike
+        elif name in ("absolute", "fabs") and column.same:
+            below = float(np.nextafter(0.0, -np.inf))  # falls up to there, and rises from 0 on
+            columns.append(replace(column, same=False, cuts=tuple(sorted({*column.cuts, below}))))
+        elif name in _domains and column.same:
             (place,) = column.features
             start = _domains[name]
             if inputs[place].takes_missing:
@@ -342,6 +356,26 @@ def function_name(step: FunctionTransformer) -> str | None:
     name = getattr(step.func, "__name__", "")
     known = isinstance(step.func, np.ufunc) and step.func.nin == 1 and getattr(np, name, None) is step.func
     return name if known and not step.kw_args else None
+
+
+def function_places(model: Any, count: int) -> set[int]:
+    """Places of the features that a FunctionTransformer is given before any other step."""
+    places = set(range(count))
+    return _function_places(model, places)
+
+
+def _function_places(step: Any, places: set[int]) -> set[int]:
+    if isinstance(step, FunctionTransformer):
+        return places if function_name(step) != "identity" else set()
+    if isinstance(step, Pipeline):
+        return _function_places(step.steps[0][1], places)
+    if isinstance(step, FeatureUnion):
+        return set[int]().union(*(_function_places(inner, places) for _, inner in step.transformer_list))
+    if isinstance(step, ColumnTransformer):
+        order = sorted(places)
+        found = [_function_places(inner, {order[at] for at in chosen}) for _, inner, chosen in branches(step)]
+        return set[int]().union(*found)
+    return set[int]().union(*(_function_places(each, places) for each in members(step)))
 
 
 def function_refusal(step: FunctionTransformer) -> str:

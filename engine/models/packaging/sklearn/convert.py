@@ -15,16 +15,25 @@ from penstock.engine.features.overrides import described_features, table_feature
 from penstock.engine.features.signature import Feature
 from penstock.engine.models.packaging.convert import Converted, PackageOptions, class_names, of_forest
 from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
-from penstock.engine.models.packaging.sklearn.columns import first_columns, inputs_of
+from penstock.engine.models.packaging.sklearn.column_types import float32, types_known
+from penstock.engine.models.packaging.sklearn.columns import first_columns, function_places, inputs_of
 from penstock.engine.models.packaging.sklearn.fold import fold, refused_because
 from penstock.engine.models.packaging.sklearn.graph import GraphAnswers, as_answered, graph_bytes
-from penstock.engine.models.packaging.sklearn.inputs import Leaf, Rows, leaves, settle
+from penstock.engine.models.packaging.sklearn.inputs import (
+    Leaf,
+    Rows,
+    in_order,
+    leaves,
+    note_read,
+    settle,
+    settle_types,
+)
 from penstock.engine.models.packaging.sklearn.skops_files import load_skops
 from penstock.engine.models.packaging.sklearn.stand_ins import narrowed_last
 from penstock.engine.models.packaging.sklearn.surrogate import surrogate
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.readers.sklearn import is_trees, read_sklearn_trees
-from penstock.schemas.errors import ConfigError
+from penstock.schemas.errors import ConfigError, ModelError
 
 __all__ = ["convert_sklearn_model", "load_skops"]
 
@@ -64,6 +73,8 @@ class _Conversion:
                 warnings.simplefilter("ignore")
                 columns = first_columns(self._inputs)
                 self._leaves: list[Leaf] = [*leaves(model, columns, self._inputs, self._rows)]
+                note_read(self._inputs, self._leaves)
+                settle_types(self._inputs, self._leaves, wishes.tables)
                 settle(self._inputs, self._leaves)
                 self._note_missing()
         except _foreign_errors as error:
@@ -144,6 +155,7 @@ class _Conversion:
             source=_source(),
             features=features,
             predict=lambda rows: answer(self._rows.of_matrix(rows, places)),
+            predict_table=lambda table: answer(self._rows.of_table(table)),
             notes=notes,
             cuts=cuts,
             compared_with="predict_proba" if labels else "predict",
@@ -169,7 +181,23 @@ class _Conversion:
                 *notes,
                 f"smaller numbers of {'; '.join(begins)}, are refused by the original and answered here as the smallest known",
             )
+        untold = self._untold()
+        if untold:
+            notes = (
+                *notes,
+                f"a FunctionTransformer computes in whatever type a column has, and no data frame was given that tells it: "
+                f"{', '.join(untold)} {'is' if len(untold) == 1 else 'are'} taken for double precision; give --rows or "
+                "--background as they were in training",
+            )
         return features, notes
+
+    def _untold(self) -> list[str]:
+        """Numbers that a function is given in a type which nobody told."""
+        names = [given.name for given in self._inputs]
+        if types_known(self._wishes.tables, names, named=self._rows.named):
+            return []
+        places = function_places(self._model, len(names))
+        return [names[place] for place in sorted(places) if not self._inputs[place].is_category]
 
     def _as_graph(self, notes: tuple[str, ...]) -> Converted:
         answers = GraphAnswers.of(self._model)
@@ -179,7 +207,11 @@ class _Conversion:
         classes = self._labels() or (answers.groups if self._wishes.classes is None else self._wishes.classes)
         refusal: ConfigError | None = None
         # Scalers and encoders compute in float64, and trees behind them tell the difference; but not every operator can.
-        for form, wide in ((copied, True), (narrowed_last(copied), True), (copied, False)):
+        forms = [(copied, True), (narrowed_last(copied), True), (copied, False)]
+        numbers = [given for given in self._inputs if given.is_read and not given.is_discrete]
+        if numbers and all(given.type is float32 for given in numbers):
+            forms.insert(0, (copied, False))  # the original computes in float32 too
+        for form, wide in forms:
             try:
                 data = graph_bytes(form, len(places), wide=wide, classes=self._classes)
                 graph = read_onnx(data, feature_names=names, classes=classes or None)
@@ -196,6 +228,10 @@ class _Conversion:
                 return self._beside(graph, answers, places, (*notes, *more, *narrow))
             except ConfigError as error:
                 refusal = refusal or error
+            except ModelError as error:
+                refusal = refusal or ConfigError(
+                    f"the operators of the {type(self._model).__name__} do not run in ONNX Runtime: {_reason(error)}"
+                )
         raise refusal or ConfigError(f"the {type(self._model).__name__} cannot be packaged")
 
     def _beside(
@@ -210,6 +246,9 @@ class _Conversion:
         def labels(rows: NDArray[np.float64]) -> NDArray[np.int64]:
             return answers.labels(self._rows.of_matrix(rows, places))
 
+        def score_table(table: Any) -> dict[str, NDArray[np.float64]]:
+            return answers.of_outputs(graph.outputs, self._rows.of_table(table))
+
         return Converted(
             source=_source(),
             model=graph.model,
@@ -218,6 +257,7 @@ class _Conversion:
             outputs=graph.outputs,
             labels=graph.labels,
             score=score,
+            score_table=score_table,
             score_labels=labels if graph.labels else None,
             compared_with=answers.method,
             notes=(*(note for note in graph.notes if not notes), *notes),
@@ -277,6 +317,7 @@ def _trees(model: Any, wishes: PackageOptions) -> Converted:
         cuts=read.cuts,
         predict=lambda rows: answer(given(rows)),
         notes=notes,
+        predict_table=lambda table: answer(in_order(table, own_names)),
     )
 
 

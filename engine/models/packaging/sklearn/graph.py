@@ -74,7 +74,7 @@ class GraphAnswers:
                 groups=groups,
             )
         if is_clusterer(model):
-            if not hasattr(model, "predict") or not hasattr(model, "transform"):
+            if not hasattr(model, "predict") or not hasattr(last, "cluster_centers_"):
                 raise ConfigError(f"{type(model).__name__} cannot say to which cluster a new record belongs")
             groups = tuple(str(number) for number in range(len(last.cluster_centers_)))
             return GraphAnswers(
@@ -121,6 +121,8 @@ def graph_bytes(model: Any, width: int, *, wide: bool, classes: Sequence[Any] | 
             return _converted(model, width, wide=wide, opset=opset)
         except _foreign_errors as error:
             refusal = refusal or (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    if "shape calculator" in refusal:  # skl2onnx does not know it
+        refusal = "use another step or estimator, or compute what it makes before the stream"
     raise ConfigError(f"{_unsupported(model)} has no way into ONNX: {refusal}")
 
 
@@ -130,7 +132,7 @@ def _converted(model: Any, width: int, *, wide: bool, opset: int) -> bytes:
         from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
     except ImportError as error:
         raise ConfigError(f"this model needs skl2onnx: {how_to_install('package')}") from error
-    from penstock.engine.models.packaging.sklearn.converters import register
+    from penstock.engine.models.packaging.sklearn.operators.registration import register
 
     register()
     proto = convert_sklearn(
@@ -163,7 +165,7 @@ def _numbered(model: Any) -> Any:
 
 def _unsupported(model: Any) -> str:
     """The part of a model that skl2onnx does not know, as a message names it; the model itself where it knows them all."""
-    from penstock.engine.models.packaging.sklearn.converters import is_known
+    from penstock.engine.models.packaging.sklearn.operators.registration import is_known
 
     for name, part in _parts(model, type(model).__name__):
         if isinstance(part, (Pipeline, ColumnTransformer, FeatureUnion)) or is_known(part):

@@ -1,7 +1,8 @@
 """What a scikit-learn model is given: rows of features as it was fitted on them, from values or from matrix rows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,16 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
+from penstock.engine.models.packaging.sklearn.column_types import (
+    ColumnType,
+    GivenColumn,
+    float32,
+    given_columns,
+    refusal,
+    rows_tried_max,
+    same_columns,
+    tried,
+)
 from penstock.engine.models.packaging.sklearn.columns import Column, Input, columns_after
 from penstock.engine.models.packaging.sklearn.members import members
 
@@ -27,7 +38,10 @@ class Rows:
     """From the original's rows to that matrix."""
 
     def frame(self, values: Sequence[NDArray[Any] | None], count: int) -> Any:
-        """The original's rows, of one array of values for each feature; None: its usual value throughout."""
+        """The original's rows, of one array of values for each feature; None: its usual value throughout.
+
+        Numbers are given the type of their column; a series of pandas is taken as it is.
+        """
         columns = []
         for given, column in zip(self.inputs, values, strict=True):
             if column is None:
@@ -35,6 +49,8 @@ class Rows:
                 column = np.full(count, None, dtype=object) if given.is_category else np.empty(count)
                 column[:] = given.usual
                 column = column.astype(kind)
+            if given.type is not None and not given.is_category and isinstance(column, np.ndarray):
+                column = given.type.cast(column.astype(np.float64))
             columns.append(column)
         if self.named:
             import pandas
@@ -48,6 +64,10 @@ class Rows:
         if any(given.is_category for given in self.inputs):
             return np.stack([column.astype(object) for column in columns], axis=1)
         return np.stack(columns, axis=1)
+
+    def of_table(self, table: Any) -> Any:
+        """The original's rows of a data frame or an array that somebody gave, its types kept."""
+        return in_order(table, [given.name for given in self.inputs] if self.named else None)
 
     def values_applied(self, values: Sequence[NDArray[Any] | None], count: int) -> Any:
         """The matrix of so many rows; see frame."""
@@ -72,6 +92,13 @@ class Rows:
         """The matrix of some of the columns."""
         apply = self.apply
         return replace(self, apply=lambda rows: _safe_indexing(apply(rows), list(places), axis=1))
+
+
+def in_order(table: Any, names: Sequence[str] | None) -> Any:
+    """A data frame's columns as a model fitted on those names takes them; names None: all, as numbers. LookupError without them."""
+    if names is None:
+        return table.to_numpy() if hasattr(table, "to_numpy") else table
+    return table[[*names]]
 
 
 def then(step: Any, rows: Rows) -> Rows:
@@ -106,12 +133,102 @@ def leaves(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -
         yield Leaf(estimator=model, columns=columns, rows=rows)
 
 
-def settle(inputs: list[Input], found: Sequence[Leaf]) -> None:
-    """Note which features are read, and of categories what becomes of missing and of unknown ones."""
+def note_read(inputs: list[Input], found: Sequence[Leaf]) -> None:
+    """Note which features anything is made of."""
     for leaf in found:
         for column in leaf.columns:
             for place in column.features:
                 inputs[place].is_read = True
+
+
+def settle_types(inputs: list[Input], found: Sequence[Leaf], tables: Sequence[Any]) -> None:
+    """Note the types of the columns in data frames that were given, where the steps make another thing of doubles.
+
+    Raises ConfigError where no record can hold what they compute with.
+    """
+    if found and not found[0].rows.named:
+        _settle_arrays(inputs, found, tables)
+        return
+    given = given_columns(tables, [each.name for each in inputs])
+    given = {
+        place: column
+        for place, column in given.items()
+        if inputs[place].is_read and not inputs[place].is_category
+    }
+    for place, column in given.items():
+        inputs[place].type = column.nearest
+    single = {
+        place: column for place, column in given.items() if column.kind != "float32"
+    }  # what is rounded to float32 in the original's frame always is, whatever the steps do
+    makes_no_difference = _alike(inputs, found, single)
+    for place, column in single.items():
+        if makes_no_difference or _alike(inputs, found, {place: column}):
+            inputs[place].type = None
+            continue
+        for other in column.others:
+            if _alike(inputs, found, {place: column}, other):
+                inputs[place].type = other
+                break
+        else:
+            raise refusal(inputs[place].name, column.kind)
+        inputs[place].is_flag |= other.is_flag
+
+
+def _settle_arrays(inputs: list[Input], found: Sequence[Leaf], tables: Sequence[Any]) -> None:
+    """The same where the model was fitted on an array: all columns are of its type."""
+    arrays = [each for each in tables if isinstance(each, np.ndarray) and each.dtype.kind in "fiub"]
+    for array in arrays:
+        if array.ndim != 2 or array.shape[1] != len(inputs) or array.dtype == np.float64:
+            continue
+        some = array[:rows_tried_max]
+        if array.dtype != np.float32 and _made_alike(found, some, np.float64):
+            continue
+        if array.dtype != np.float32 and not _made_alike(found, some, np.float32):
+            raise refusal("", str(array.dtype))
+        for each in inputs:
+            each.type = None if each.is_category else float32
+
+
+def _made_alike(found: Sequence[Leaf], array: NDArray[Any], kind: type[Any]) -> bool:
+    for leaf in found:
+        wanted = tried(partial(leaf.rows.apply, array))
+        made = tried(partial(leaf.rows.apply, array.astype(kind)))
+        if wanted is not None and (made is None or not same_columns(wanted, made)):
+            return False
+    return True
+
+
+def _alike(
+    inputs: list[Input],
+    found: Sequence[Leaf],
+    columns: Mapping[int, GivenColumn],
+    other: ColumnType | None = None,
+) -> bool:
+    """Whether the steps make the same of these columns as they were given and in the other type (None: as doubles)."""
+    if not columns:
+        return True
+    count = max(len(column.numbers) for column in columns.values())
+    as_given: list[Any] = [None] * len(inputs)
+    as_other: list[Any] = [None] * len(inputs)
+    for place, column in columns.items():
+        chosen = np.arange(count) % len(column.numbers)
+        as_given[place] = column.values.iloc[chosen].reset_index(drop=True)
+        as_other[place] = column.numbers[chosen]
+    kept = {place: inputs[place].type for place in columns}
+    for leaf in found:
+        wanted = tried(partial(leaf.rows.values_applied, as_given, count))
+        for place in columns:
+            inputs[place].type = other
+        made = tried(partial(leaf.rows.values_applied, as_other, count))
+        for place, type_kept in kept.items():
+            inputs[place].type = type_kept
+        if wanted is not None and (made is None or not same_columns(wanted, made)):
+            return False
+    return True
+
+
+def settle(inputs: list[Input], found: Sequence[Leaf]) -> None:
+    """Note of categories what becomes of missing and of unknown ones."""
     for place, given in enumerate(inputs):
         if not given.is_category or not given.is_read:
             continue

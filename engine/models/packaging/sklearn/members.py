@@ -3,11 +3,15 @@
 import copy
 from typing import Any
 
+import numpy as np
+
 
 def members(model: Any) -> list[Any]:
     """Fitted estimators inside a model that are given what it is given."""
     if hasattr(model, "best_estimator_"):
         return [model.best_estimator_]
+    if type(model).__name__ == "SelfTrainingClassifier":
+        return [model.estimator_]
     if hasattr(model, "calibrated_classifiers_"):
         return [each.estimator for each in model.calibrated_classifiers_]
     if hasattr(model, "regressor_"):
@@ -18,11 +22,11 @@ def members(model: Any) -> list[Any]:
 
 
 def with_members(model: Any, inner: list[Any]) -> Any:
-    """A copy of the model with these in place of its members."""
+    """A copy of the model with these in place of its members; of a search, and of training by itself, what it found."""
+    if hasattr(model, "best_estimator_") or type(model).__name__ == "SelfTrainingClassifier":
+        return inner[0]
     copied = copy.copy(model)
-    if hasattr(model, "best_estimator_"):
-        copied.best_estimator_ = inner[0]
-    elif hasattr(model, "calibrated_classifiers_"):
+    if hasattr(model, "calibrated_classifiers_"):
         copied.calibrated_classifiers_ = []
         for old, new in zip(model.calibrated_classifiers_, inner, strict=True):
             each = copy.copy(old)
@@ -32,6 +36,8 @@ def with_members(model: Any, inner: list[Any]) -> Any:
         copied.regressor_ = inner[0]
     else:
         copied.estimators_ = inner
+    if isinstance(getattr(model, "weights", None), list):
+        copied.weights = np.asarray(model.weights, dtype=np.float64)  # skl2onnx takes no list
     if hasattr(model, "flatten_transform"):
         copied.flatten_transform = False  # of transform() alone, and all that skl2onnx takes
     return copied

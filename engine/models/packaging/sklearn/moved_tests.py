@@ -24,7 +24,7 @@ _foreign_errors = (
     AttributeError,
     KeyError,
     IndexError,
-    FloatingPointError,
+    ArithmeticError,
 )
 
 Apply = Callable[[Sequence[NDArray[Any] | None], int], Any]
@@ -187,6 +187,8 @@ class Mover:
             tried = matrix[:size, asked.column[of_place]]  # (codes, entries)
             yes = asked.answers(np.tile(of_place, size), tried.reshape(-1)).reshape(size, len(of_place))
             mostly = yes.sum(axis=0) * 2 > size
+            if self._inputs[place].is_typed_flag:  # whatever is not 0 is true
+                mostly = yes[-1]
             for number, entry in enumerate(of_place.tolist()):
                 members = np.flatnonzero(yes[:, number] != mostly[number])
                 found[entry] = Test(

@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.decomposition import FactorAnalysis, FastICA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, IsolationForest
-from sklearn.impute import SimpleImputer
+from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
+from sklearn.model_selection._classification_threshold import BaseThresholdClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretizer
 from sklearn.svm import SVC, NuSVC, OneClassSVM
 from sklearn.utils.validation import check_is_fitted
 
@@ -78,6 +80,41 @@ class Filled(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-l
         self.marker = marker
 
 
+class Projection(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """A step that is sums of products of its columns: (N, K)."""
+
+    def __init__(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> None:
+        """`coef` (K, F), `intercept` (K,)."""
+        self.coef = coef
+        self.intercept = intercept
+
+
+class Marks(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """1 where a number is missing, else 0, of some columns."""
+
+    def __init__(self, columns: NDArray[np.int64], marker: float) -> None:
+        """`columns` by place; `marker`: NaN, or the number that stands for a gap."""
+        self.columns = columns
+        self.marker = marker
+
+
+class Bins(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """The number of the bin that each value falls into, or a column for each bin."""
+
+    def __init__(self, edges: list[NDArray[np.float64]], one_hot: bool) -> None:
+        """`edges`: of each column those between its bins, ascending; a value on one belongs to the upper bin."""
+        self.edges = edges
+        self.one_hot = one_hot
+
+
+class Above(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+    """1 where a number lies above a threshold, else 0."""
+
+    def __init__(self, threshold: float) -> None:
+        """`threshold` is not above itself."""
+        self.threshold = threshold
+
+
 class Narrow(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
     """Doubles to float32, for what follows takes no doubles."""
 
@@ -131,6 +168,28 @@ def stand_in(model: Any) -> Any | None:
         return ConstantShares(np.asarray(shares, dtype=np.float64), model.classes_)
     if isinstance(model, SimpleImputer):
         return _filled(model)
+    if isinstance(model, MissingIndicator) and isinstance(model.missing_values, (int, float)):
+        return Marks(np.asarray(model.features_, dtype=np.int64), float(model.missing_values))
+    if isinstance(model, (FastICA, FactorAnalysis)):
+        width = int(model.n_features_in_)
+        at_zero = model.transform(np.zeros((1, width)))
+        return Projection((model.transform(np.eye(width)) - at_zero).T, at_zero[0])
+    if isinstance(model, KNNImputer):
+        raise ConfigError(
+            "KNNImputer looks for neighbours in a way that no operators of ONNX repeat: use SimpleImputer(add_indicator=True)"
+        )
+    if isinstance(model, BaseThresholdClassifier):
+        raise ConfigError(
+            f"{type(model).__name__} calls classes by a threshold of its own, which no bundle holds: package its estimator_, "
+            "and compare the probability with the threshold where the prediction is used"
+        )
+    if isinstance(model, KBinsDiscretizer):
+        return Bins(
+            [np.asarray(edges[1:-1], dtype=np.float64) for edges in model.bin_edges_],
+            model.encode != "ordinal",
+        )
+    if isinstance(model, Binarizer):
+        return Above(float(model.threshold))
     if isinstance(model, OneClassSVM) and _is_kernel(model):
         return KernelScores(model)
     if isinstance(model, CalibratedClassifierCV):

@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    TargetEncoder,
+)
 
+from penstock.engine.models.packaging.sklearn.column_types import flag_objects, flags
 from penstock.engine.models.packaging.sklearn.columns import (
     Column,
     Input,
@@ -99,7 +105,7 @@ def _copied(
             return Pipeline([(name, _copied(first, columns, inputs, rows, numbers)), *rest])
         if isinstance(first, ColumnTransformer):
             return Pipeline([(name, _columnwise(first, columns, inputs, rows, numbers)), *rest])
-        if any(inputs[place].is_category for place in numbers):
+        if any(_needs_table(inputs[place]) for place in numbers) or _is_encoder(first):
             return _tabled(model, name, columns, inputs, rows)
         return plain(model, name)
     if isinstance(model, ColumnTransformer):
@@ -129,13 +135,24 @@ def _columnwise(
                 named = ", ".join(inputs[place].name for place in places if inputs[place].is_category)
                 raise ConfigError(f"step {name} passes texts on ({named}): encode them, or drop the columns")
             new: Any = "passthrough"
-        elif any(inputs[place].is_category for place in places):
+        elif any(_needs_table(inputs[place]) for place in places) or _is_encoder(inner):
             new = _tabled(inner, name, given, inputs, of_branch)
         else:
             new = plain(inner, name)
         transformers.append((name, new, [numbers[place] for place in places]))
     copied.transformers_ = transformers
     return copied
+
+
+def _needs_table(given: Input) -> bool:
+    """Whether operators of numbers cannot read it."""
+    return given.is_category or given.type is flags or given.type is flag_objects
+
+
+def _is_encoder(step: Any) -> bool:
+    """Whether it knows the values that it was fitted on, and a table of them says all."""
+    first = step.steps[0][1] if isinstance(step, Pipeline) else step
+    return isinstance(first, (OneHotEncoder, OrdinalEncoder, TargetEncoder))
 
 
 def _tabled(step: Any, name: str, columns: list[Column], inputs: list[Input], rows: Rows) -> Any:
@@ -154,6 +171,17 @@ def _tabled(step: Any, name: str, columns: list[Column], inputs: list[Input], ro
             best = (count, after, made)
     if best is None:
         kind = type(steps[0][1]).__name__
+        typed = [
+            inputs[place].name
+            for column in columns
+            for place in column.features
+            if inputs[place].is_typed_flag
+        ]
+        if typed:
+            raise ConfigError(
+                f"step {name} ({kind}) computes with the booleans of {', '.join(typed)} as such, beside numbers: train it on "
+                f"X.astype({{{typed[0]!r}: 'float64'}})"
+            )
         raise ConfigError(
             f"step {name} ({kind}) reads texts in a way that no table of categories holds: encode them one column at a time "
             "(OneHotEncoder, OrdinalEncoder, TargetEncoder)"
@@ -199,8 +227,8 @@ def _table(owners: list[int], columns: list[Column], inputs: list[Input], rows: 
                 {point for at in mine for point in columns[at].points}
                 | ({0.0, 1.0} if given.is_flag else set())
             )
-            key = np.array(points, dtype=np.float64)
-            values, other = key, np.array([max(points, default=0.0) + 0.5])
+            key = np.array([0.0] if given.is_typed_flag else points, dtype=np.float64)
+            values, other = key, np.array([1.0 if given.is_typed_flag else max(points, default=0.0) + 0.5])
         parts = [mover.tried(place, values)[:, mine]]
         # What the steps refuse never comes: the features' policies keep it away.
         parts += [_tried(mover, place, row, mine) for row in (other, given.missing_value())]
@@ -236,10 +264,6 @@ def plain(step: Any, name: str) -> Any:
         if function is None:
             raise ConfigError(f"step {name}: {function_refusal(step)}")
         return NamedFunction(function)
-    if isinstance(step, KBinsDiscretizer) and step.encode == "onehot":
-        dense = copy.copy(step)
-        dense.encode = "onehot-dense"
-        return dense
     inner = members(step)
     if inner:
         step = with_members(step, [plain(each, name) for each in inner])

@@ -1,0 +1,111 @@
+"""Telling skl2onnx of our own operators."""
+
+import functools
+from typing import Any
+
+from skl2onnx import update_registered_converter
+from skl2onnx._supported_operators import _get_sklearn_operator_name
+from skl2onnx.common._registration import get_shape_calculator
+from sklearn.base import ClassifierMixin
+
+from penstock.engine.models.packaging.sklearn.boosters import booster_types
+from penstock.engine.models.packaging.sklearn.operators.combined import add_calibrated, add_retargeted
+from penstock.engine.models.packaging.sklearn.operators.scores import (
+    add_constant,
+    add_constant_shares,
+    add_kernel_scores,
+    add_linear_decision,
+    add_linear_scores,
+    class_shapes,
+    score_shapes,
+)
+from penstock.engine.models.packaging.sklearn.operators.steps import (
+    add_above,
+    add_bins,
+    add_filled,
+    add_function,
+    add_marks,
+    add_narrow,
+    add_table,
+    bins_shapes,
+    filled_shapes,
+    marks_shapes,
+    narrow_shapes,
+    same_shape,
+    table_shapes,
+)
+from penstock.engine.models.packaging.sklearn.operators.trees import (
+    add_isolation,
+    add_tree_margin,
+    add_trees,
+    booster_shapes,
+)
+from penstock.engine.models.packaging.sklearn.stand_ins import (
+    Above,
+    Bins,
+    Calibrated,
+    Constant,
+    ConstantShares,
+    Filled,
+    Isolation,
+    KernelScores,
+    LinearDecision,
+    LinearScores,
+    Marks,
+    Narrow,
+    Projection,
+    Retargeted,
+    TreeMargin,
+)
+from penstock.engine.models.packaging.sklearn.surrogate import FeatureTable, NamedFunction
+from penstock.engine.trees.readers.sklearn import tree_kinds
+
+_class_options = {
+    "zipmap": [True, False, "columns"],
+    "nocl": [True, False],
+    "output_class_labels": [False, True],
+    "raw_scores": [True, False],
+}
+"""What skl2onnx asks of every classifier; ours answer in one way."""
+
+
+@functools.cache
+def register() -> None:
+    """Tell skl2onnx of our operators, for estimators inside others too. Once in a process."""
+    for kind in tree_kinds:
+        _register(kind, get_shape_calculator(_get_sklearn_operator_name(kind)), add_trees)
+    for kind in booster_types():
+        _register(kind, booster_shapes, add_trees)
+    for kind, shapes, add in (
+        (FeatureTable, table_shapes, add_table),
+        (NamedFunction, same_shape, add_function),
+        (LinearScores, score_shapes, add_linear_scores),
+        (LinearDecision, class_shapes, add_linear_decision),
+        (KernelScores, score_shapes, add_kernel_scores),
+        (TreeMargin, score_shapes, add_tree_margin),
+        (Constant, score_shapes, add_constant),
+        (ConstantShares, class_shapes, add_constant_shares),
+        (Calibrated, class_shapes, add_calibrated),
+        (Retargeted, score_shapes, add_retargeted),
+        (Isolation, score_shapes, add_isolation),
+        (Filled, filled_shapes, add_filled),
+        (Narrow, narrow_shapes, add_narrow),
+        (Projection, score_shapes, add_linear_scores),
+        (Marks, marks_shapes, add_marks),
+        (Bins, bins_shapes, add_bins),
+        (Above, same_shape, add_above),
+    ):
+        _register(kind, shapes, add)
+
+
+def _register(kind: type, shapes: Any, add: Any) -> None:
+    options = _class_options if issubclass(kind, ClassifierMixin) else None
+    update_registered_converter(kind, f"Penstock{kind.__name__}", shapes, add, options=options)
+
+
+def is_known(model: Any) -> bool:
+    """Whether there is a way into ONNX for this kind of estimator."""
+    try:
+        return bool(_get_sklearn_operator_name(type(model)))
+    except (RuntimeError, KeyError, ValueError):
+        return False
