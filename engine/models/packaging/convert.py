@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
 from penstock.engine.features.narrowing import as_fed, levels_of
 from penstock.engine.features.overrides import Overrides, table_features
@@ -17,10 +16,10 @@ from penstock.engine.features.signature import Feature, ModelInput, Signature
 from penstock.engine.models.bundle.graph_checks import model_bytes_max, parse_model
 from penstock.engine.models.bundle.manifest import Labels, Meaning, ModelOutput
 from penstock.engine.models.packaging.external_data import with_external_data
+from penstock.engine.models.packaging.stored_trees import stored
 from penstock.engine.models.packaging.trial import try_file
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.forest import Forest, PostTransform
-from penstock.engine.trees.onnx.write import write_forest
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
@@ -48,6 +47,9 @@ _refused_kinds = {
     ".bin": "of a format that is not known by its name; XGBoost's is saved as .json or .ubj, LightGBM's as .txt",
 }
 _foreign_errors = (ValueError, TypeError, RuntimeError)
+_of_table = (
+    "its {nodes:,} nodes are kept as a table for our tree kernel, on the CPU: ONNX Runtime takes ten times the memory for them"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +89,8 @@ class Converted:
     """What a person should know, a sentence each."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """More for the provenance."""
+    table: Forest | None = None
+    """The trees, where `model` is a table of them and no ONNX graph."""
 
 
 def convert(model: Any, wishes: PackageOptions) -> Converted:
@@ -245,6 +249,7 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
     types = ["c" if index in read.categorical else "q" for index in range(columns)]
     objective = str(xgboost_tree(data)["learner"]["objective"]["name"])
     as_margin = objective == "multi:softmax"  # else it answers labels
+    rounds = read.rounds
 
     def predict(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         matrix = xgboost.DMatrix(
@@ -255,7 +260,7 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
             enable_categorical=True,
             nthread=1,
         )
-        found = booster.predict(matrix, iteration_range=(0, read.rounds), output_margin=as_margin)
+        found = booster.predict(matrix, iteration_range=(0, rounds), output_margin=as_margin)
         return _softmax(found) if as_margin else np.asarray(found, dtype=np.float64)
 
     notes = []
@@ -394,12 +399,10 @@ def of_forest(
     if exponential:
         forest = replace(forest, output_name=f"log_{name}")
         outputs.append(ModelOutput(name=forest.output_name, width=forest.classes, meaning="log"))
-    proto = write_forest(forest, input_name=input_name)
-    if exponential:
-        proto.graph.node.append(helper.make_node("Exp", [forest.output_name], [name]))
-        proto.graph.output.insert(
-            0, helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, forest.classes])
-        )
+    model, table = stored(forest, input_name=input_name, exponential=name if exponential else "")
+    if table is not None:
+        notes = (*notes, _of_table.format(nodes=table.nodes))
+        forest = table  # of two copies of a deep forest, the one that shares memory with the file
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         try:
@@ -416,7 +419,8 @@ def of_forest(
 
     return Converted(
         source=source,
-        model=proto.SerializeToString(deterministic=True),
+        model=model,
+        table=table,
         forest=forest,
         signature=Signature(
             features=features,
