@@ -130,6 +130,8 @@ def _header(data: bytes) -> dict[str, Any]:
     header = json.loads(data[start : start + length])
     if not isinstance(header, dict) or set(header) != _facts:
         raise ConfigError("the table of trees has a header of another format")
+    if type(header["labels"]) is not list:
+        raise ConfigError("the table of trees has a header of another format")
     texts = [header["output_name"], header["exponential"], *header["labels"]]
     if not all(isinstance(text, str) for text in texts) or type(header["mirror"]) is not float:
         raise ConfigError("the table of trees has a header of another format")

@@ -11,7 +11,7 @@ _bytes_a_byte_of_trees: Final = 14
 the graph, ONNX Runtime's, our kernel's and the explainer's."""
 _bytes_a_byte: Final = 5
 """Of any other graph: the file, protobuf's copy, ONNX Runtime's before and after it is optimized."""
-_bytes_a_node: Final = 110
+_bytes_a_node: Final = 90
 """Of a table, beside the file itself: the canonical arrays, the kernel's and the explainer's."""
 
 
