@@ -37,7 +37,6 @@ _refused_kinds = {
     ".pkl": f"a pickle, {_python_lines}",
     ".pickle": f"a pickle, {_python_lines}",
     ".joblib": f"a pickle of joblib, {_python_lines}",
-    ".cbm": "a CatBoost model; save it with save_model(path, format='onnx') and package that",
     ".pmml": "PMML, which is not read; package the model that it was made from",
     ".pt": "a PyTorch file; export it with torch.onnx.export (dynamic batch) and package the .onnx",
     ".pth": "a PyTorch file; export it with torch.onnx.export (dynamic batch) and package the .onnx",
@@ -101,6 +100,10 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
     if module == "lightgbm":
         booster = getattr(model, "booster_", model)
         return _lightgbm(booster.model_to_string(), _with_classes(wishes, model))
+    if module == "catboost":
+        from penstock.engine.models.packaging.catboost_model import catboost_model
+
+        return catboost_model(model, _with_classes(wishes, model))
     if module == "xgboost":
         is_booster = not hasattr(model, "get_booster")
         booster = model if is_booster else model.get_booster()
@@ -115,8 +118,8 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
 
 
 def _convert_file(path: Path, wishes: PackageOptions) -> Converted:
-    kinds = {".onnx": _onnx_file, ".txt": _lightgbm_file, ".json": _xgboost_file, ".ubj": _xgboost_file}
-    kinds[".skops"] = _skops_file
+    kinds = {".onnx": _onnx_file, ".txt": _lightgbm_file, ".json": _json_file, ".ubj": _xgboost_file}
+    kinds |= {".skops": _skops_file, ".cbm": _cbm_file}
     if path.suffix in _refused_kinds:
         raise ConfigError(f"{path.name} is {_refused_kinds[path.suffix]}")
     if path.suffix not in kinds:
@@ -185,7 +188,7 @@ def _import_lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError as error:
-        raise ConfigError(_missing_library("lightgbm")) from error
+        raise ConfigError(missing_library("lightgbm")) from error
     return lightgbm
 
 
@@ -209,7 +212,7 @@ def _lightgbm(text: str, wishes: PackageOptions) -> Converted:
         source=f"lightgbm {lightgbm.__version__}",
         features=features,
         predict=lambda rows: np.asarray(
-            booster.predict(_without_markers(rows, features, besides=None), num_threads=1)
+            booster.predict(without_markers(rows, features, besides=None), num_threads=1)
         ),
         cuts=read.cuts,
         compared_with="Booster.predict",
@@ -217,14 +220,35 @@ def _lightgbm(text: str, wishes: PackageOptions) -> Converted:
     )
 
 
+def _json_file(data: bytes, wishes: PackageOptions) -> Converted:
+    """Of XGBoost or CatBoost."""
+    if b'"features_info"' in data and b'"learner"' not in data:
+        from penstock.engine.models.packaging.catboost_model import catboost_file
+
+        return catboost_file(data, wishes, kind="json")
+    return _xgboost_file(data, wishes)
+
+
+def _cbm_file(data: bytes, wishes: PackageOptions) -> Converted:
+    from penstock.engine.models.packaging.catboost_model import catboost_file
+
+    return catboost_file(data, wishes, kind="cbm")
+
+
 def _xgboost_file(data: bytes, wishes: PackageOptions) -> Converted:
     try:
         import xgboost
     except ImportError as error:
-        raise ConfigError(_missing_library("xgboost")) from error
+        raise ConfigError(missing_library("xgboost")) from error
     from penstock.engine.trees.readers.xgboost import read_xgboost
 
-    try_file("xgboost", data, rows_width=read_xgboost(data, classes=wishes.classes).forest.features)
+    from penstock.engine.models.packaging.linear_booster import is_linear, read_linear
+
+    if is_linear(data):
+        width = read_linear(data, classes=wishes.classes).features
+    else:
+        width = read_xgboost(data, classes=wishes.classes).forest.features
+    try_file("xgboost", data, rows_width=width)
     booster = xgboost.Booster()
     try:
         booster.load_model(bytearray(data))
@@ -236,9 +260,12 @@ def _xgboost_file(data: bytes, wishes: PackageOptions) -> Converted:
 def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None) -> Converted:
     import xgboost
 
+    from penstock.engine.models.packaging.linear_booster import is_linear, linear_booster
     from penstock.engine.trees.readers.xgboost import read_xgboost, xgboost_tree
 
     data = bytes(booster.save_raw("ubj"))
+    if is_linear(data):
+        return linear_booster(booster, data, wishes)
     read = read_xgboost(data, classes=wishes.classes, stop_at_best=stop_at_best)
     columns = read.forest.features
     names = wishes.feature_names or read.feature_names or tuple(f"f{index}" for index in range(columns))
@@ -253,7 +280,7 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
 
     def predict(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         matrix = xgboost.DMatrix(
-            _without_markers(rows, features, besides=wishes.missing),
+            without_markers(rows, features, besides=wishes.missing),
             missing=np.nan if wishes.missing is None else wishes.missing,
             feature_types=booster.feature_types or types,
             feature_names=booster.feature_names,
@@ -261,7 +288,7 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
             nthread=1,
         )
         found = booster.predict(matrix, iteration_range=(0, rounds), output_margin=as_margin)
-        return _softmax(found) if as_margin else np.asarray(found, dtype=np.float64)
+        return softmax(found) if as_margin else np.asarray(found, dtype=np.float64)
 
     notes = []
     if read.early_stopped:
@@ -277,7 +304,7 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
         predict=predict,
         notes=tuple(notes),
         compared_with="Booster.predict",
-        meaning=_xgboost_meaning(objective),
+        meaning=xgboost_meaning(objective),
     )
 
 
@@ -290,13 +317,14 @@ def _xgboost_reason(error: Exception) -> str:
     return said.rpartition("Check failed: ")[2].split(": ", 1)[-1] if "Check failed: " in said else said
 
 
-def _xgboost_meaning(objective: str) -> Meaning | None:
+def xgboost_meaning(objective: str) -> Meaning | None:
+    """What the answers are, where they are neither a probability nor a value."""
     if objective.startswith("rank:"):
         return "rank"
     return "log_odds" if objective == "binary:logitraw" else None
 
 
-def _without_markers(
+def without_markers(
     rows: NDArray[np.float64], features: tuple[Feature, ...], *, besides: float | None
 ) -> NDArray[np.float64]:
     """The rows with NaN for the sentinels of features, but for the one that the library itself is told about."""
@@ -308,7 +336,8 @@ def _without_markers(
     return marked
 
 
-def _softmax(margins: NDArray[np.generic]) -> NDArray[np.float64]:
+def softmax(margins: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Row by row, in float64."""
     raised = np.asarray(margins, dtype=np.float64)
     raised = np.exp(raised - raised.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))
@@ -367,12 +396,13 @@ def _sklearn(model: Any, wishes: PackageOptions) -> Converted:
     try:
         from penstock.engine.models.packaging.sklearn.convert import convert_sklearn_model
     except ImportError as error:
-        raise ConfigError(_missing_library("scikit-learn and skl2onnx")) from error
+        raise ConfigError(missing_library("scikit-learn and skl2onnx")) from error
     return convert_sklearn_model(model, wishes)
 
 
-def _missing_library(name: str) -> str:
-    return f"packaging this model needs {name}: {how_to_install('package')}"
+def missing_library(name: str, *, extra: str = "package") -> str:
+    """How to get what packaging a model needs."""
+    return f"packaging this model needs {name}: {how_to_install(extra)}"
 
 
 def of_forest(
