@@ -237,4 +237,3 @@ class _Kernel:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Values (n, F, K) and raw scores (n, K)."""
         return self.native.shap_values(rows, precision == "float64", threads)
-

@@ -226,7 +226,9 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
             raise ConfigError(f"{name} is missing")
         if (graph_name in names) == (table_name in names):
             raise ConfigError(
-                f"{graph_name} is missing" if graph_name not in names else f"{table_name} does not belong there"
+                f"{graph_name} is missing"
+                if graph_name not in names
+                else f"{table_name} does not belong there"
             )
         return {name: _read_file(name, descriptor) for name in names}
     finally:

@@ -146,7 +146,9 @@ def _hashes(categories: Sequence[str]) -> dict[str, int]:
         model.save_model(str(path), format="python", pool=pool)
         found = _hashes_in.search(path.read_text(encoding="utf-8"))
     try:
-        hashed = {str(name): int(value) for name, value in ast.literal_eval(found[1] if found else "").items()}
+        hashed = {
+            str(name): int(value) for name, value in ast.literal_eval(found[1] if found else "").items()
+        }
         return {name: hashed[name] for name in categories}
     except (ValueError, SyntaxError, KeyError) as error:
         raise ConfigError(f"CatBoost does not say how it hashes category {error}") from error

@@ -46,9 +46,7 @@ _refused_kinds = {
     ".bin": "of a format that is not known by its name; XGBoost's is saved as .json or .ubj, LightGBM's as .txt",
 }
 _foreign_errors = (ValueError, TypeError, RuntimeError)
-_of_table = (
-    "its {nodes:,} nodes are kept as a table for our tree kernel, on the CPU: ONNX Runtime takes ten times the memory for them"
-)
+_of_table = "its {nodes:,} nodes are kept as a table for our tree kernel, on the CPU: ONNX Runtime takes ten times the memory for them"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,9 +238,8 @@ def _xgboost_file(data: bytes, wishes: PackageOptions) -> Converted:
         import xgboost
     except ImportError as error:
         raise ConfigError(missing_library("xgboost")) from error
-    from penstock.engine.trees.readers.xgboost import read_xgboost
-
     from penstock.engine.models.packaging.linear_booster import is_linear, read_linear
+    from penstock.engine.trees.readers.xgboost import read_xgboost
 
     if is_linear(data):
         width = read_linear(data, classes=wishes.classes).features

@@ -315,7 +315,9 @@ def _predicted(model: Model, rows: NDArray[np.generic]) -> Predictions:
 def _provenance(converted: Converted, parity: Parity) -> dict[str, Any]:
     return {
         "source": converted.source,
-        "onnx_sha256" if converted.table is None else "table_sha256": hashlib.sha256(converted.model).hexdigest(),
+        "onnx_sha256" if converted.table is None else "table_sha256": hashlib.sha256(
+            converted.model
+        ).hexdigest(),
         "parity": {**asdict(parity), "difference_max": order_of(parity.difference_max)},
         "notes": list(converted.notes),
         **converted.facts,

@@ -63,5 +63,7 @@ def forest_behind(graph: Graph, output: str | None = None) -> Forest:
     if graph.table is None:
         return read_forest(graph.model, output, inputs=inputs)
     if [width for _, width in inputs] != [graph.table.features]:
-        raise ConfigError(f"the table of trees tests {graph.table.features} columns, the signature names others")
+        raise ConfigError(
+            f"the table of trees tests {graph.table.features} columns, the signature names others"
+        )
     return with_output(graph.model, graph.table, output)

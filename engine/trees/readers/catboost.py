@@ -21,13 +21,42 @@ from penstock.schemas.errors import ConfigError
 nodes_max: Final = 1 << 22
 """Of all trees, once tests of several features are tests of one each."""
 _plain: Final = frozenset(
-    {"RMSE", "MAE", "Quantile", "MAPE", "Lq", "Huber", "Expectile", "LogLinQuantile", "LogCosh", "MultiRMSE", "MultiQuantile"}
+    {
+        "RMSE",
+        "MAE",
+        "Quantile",
+        "MAPE",
+        "Lq",
+        "Huber",
+        "Expectile",
+        "LogLinQuantile",
+        "LogCosh",
+        "MultiRMSE",
+        "MultiQuantile",
+    }
 )
 _ranks: Final = frozenset(
-    {"YetiRank", "YetiRankPairwise", "PairLogit", "PairLogitPairwise", "QueryRMSE", "QuerySoftMax", "LambdaMart", "StochasticRank"}
+    {
+        "YetiRank",
+        "YetiRankPairwise",
+        "PairLogit",
+        "PairLogitPairwise",
+        "QueryRMSE",
+        "QuerySoftMax",
+        "LambdaMart",
+        "StochasticRank",
+    }
 )
 _exponential: Final = frozenset({"Poisson", "Tweedie"})
-_malformed: Final = (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
+_malformed: Final = (
+    KeyError,
+    ValueError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -351,7 +380,9 @@ class _Grown:
         cover = np.zeros(n)
         for node in range(n - 1, -1, -1):
             weight = self.weights.get(node)
-            cover[node] = weight or 0.0 if node in self.values else cover[self.yes[node]] + cover[self.no[node]]
+            cover[node] = (
+                weight or 0.0 if node in self.values else cover[self.yes[node]] + cover[self.no[node]]
+            )
         return Tree(
             feature=np.array(self.feature, dtype=np.int64),
             threshold=np.array(self.threshold, dtype=np.float32),

@@ -107,7 +107,9 @@ class Statistics:
                 parts.append(np.append(hashed == np.int32(item["value"]), False).astype(np.uint64))
                 sure.append(np.ones(len(hashed) + 1, dtype=np.bool_))
             else:
-                raise ConfigError(f"the CatBoost model combines features by {str(kind)[:40]}, which is not known")
+                raise ConfigError(
+                    f"the CatBoost model combines features by {str(kind)[:40]}, which is not known"
+                )
         shape = tuple(element.values for element in elements)
         if np.prod(shape, dtype=np.float64) > cells_max:
             raise ConfigError(

@@ -77,7 +77,9 @@ def trained(loss: str, seed: int = 0, rows: int = 700, **more: Any) -> tuple[Any
 def matrix_of(table: pd.DataFrame) -> NDArray[np.float32]:
     """As the stream makes it of records: a category that is not in its table is what an unseen one becomes, NaN."""
     columns = {
-        name: table[name].map({each: at for at, each in enumerate(tables[name])}) if name in tables else table[name]
+        name: table[name].map({each: at for at, each in enumerate(tables[name])})
+        if name in tables
+        else table[name]
         for name in table.columns
     }
     return pd.DataFrame(columns).to_numpy(dtype=np.float32)
@@ -162,7 +164,9 @@ def test_where_tests_are_of_one_feature_the_covers_are_catboosts(tmp_path: Path)
 
 
 @pytest.mark.parametrize("suffix", ["cbm", "json"])
-def test_a_file_is_packaged_with_its_categories(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_packaged_with_its_categories(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, table = trained("Logloss")
     path = tmp_path / f"model.{suffix}"
     model.save_model(str(path), format=suffix)
@@ -171,7 +175,18 @@ def test_a_file_is_packaged_with_its_categories(suffix: str, tmp_path: Path, cap
     assert "feature c0 is a category, and the model file does not keep its table" in capsys.readouterr().err
     (tmp_path / "features.json").write_text(json.dumps(features))
     table[:50].to_csv(tmp_path / "rows.csv", index=False)
-    assert main([*words, "--features", str(tmp_path / "features.json"), "--background", str(tmp_path / "rows.csv")]) == 0
+    assert (
+        main(
+            [
+                *words,
+                "--features",
+                str(tmp_path / "features.json"),
+                "--background",
+                str(tmp_path / "rows.csv"),
+            ]
+        )
+        == 0
+    )
     assert "exact tree SHAP" in capsys.readouterr().out
     bundle = Bundle.load(tmp_path / "bundle")
     expected = model.predict(table, prediction_type="Probability")
@@ -208,7 +223,9 @@ def test_what_no_bundle_can_keep_is_refused_by_name(tmp_path: Path) -> None:
     model, table = trained("RMSEWithUncertainty", posterior_sampling=True)
     with pytest.raises(ConfigError, match="loss RMSEWithUncertainty has an output that no bundle can keep"):
         package(model, tmp_path / "bundle", features=features)
-    classifier = catboost.CatBoostClassifier(iterations=3, verbose=0, allow_writing_files=False, thread_count=1)
+    classifier = catboost.CatBoostClassifier(
+        iterations=3, verbose=0, allow_writing_files=False, thread_count=1
+    )
     classifier.fit(table[["n1"]], table["few"] == "x")
     classifier.set_probability_threshold(0.3)
     with pytest.raises(ConfigError, match=r"from a probability of 0\.3 on"):
@@ -225,10 +242,19 @@ def test_damaged_files_are_refused_in_a_sentence(
     model.save_model(str(path), format=suffix)
     data = path.read_bytes()
     path.write_bytes(
-        {"cut": data[: len(data) // 2], "empty": b"", "noise": b"\x00\xff" * 50, "half a word": data[:3]}[damage]
+        {"cut": data[: len(data) // 2], "empty": b"", "noise": b"\x00\xff" * 50, "half a word": data[:3]}[
+            damage
+        ]
     )
     (tmp_path / "features.json").write_text(json.dumps(features))
-    words = ["package", str(path), "--out", str(tmp_path / "bundle"), "--features", str(tmp_path / "features.json")]
+    words = [
+        "package",
+        str(path),
+        "--out",
+        str(tmp_path / "bundle"),
+        "--features",
+        str(tmp_path / "features.json"),
+    ]
     assert main(words) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said

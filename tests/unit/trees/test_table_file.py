@@ -52,7 +52,9 @@ def shuffled(forest: Forest, seed: int) -> Forest:
         name: getattr(forest, name)[order]
         for name in ("feature", "threshold", "set_index", "missing_yes", "leaf", "cover")
     }
-    return replace(forest, roots=number[forest.roots], **rest, **{k: v.astype(np.int32) for k, v in moved.items()})
+    return replace(
+        forest, roots=number[forest.roots], **rest, **{k: v.astype(np.int32) for k, v in moved.items()}
+    )
 
 
 @given(shapes)
@@ -67,7 +69,9 @@ def test_a_table_reads_back_as_the_trees_that_were_written(shape: tuple[int, int
 
 
 @given(shapes, st.integers(0, 100))
-def test_the_canonical_order_is_found_again_and_left_alone(shape: tuple[int, int, int, int], seed: int) -> None:
+def test_the_canonical_order_is_found_again_and_left_alone(
+    shape: tuple[int, int, int, int], seed: int
+) -> None:
     forest = ordered(forest_of(shape))
     assert ordered(forest) is forest
     assert same_trees(ordered(shuffled(forest, seed)), forest)
@@ -79,7 +83,9 @@ def test_scores_and_attributions_are_those_of_the_trees(shape: tuple[int, int, i
     back = read_table(write_table(forest))
     assert np.array_equal(back.raw_scores(rows), forest.raw_scores(rows))
     for background in (None, random_rows(1, 4)):
-        one, two = (TreeShap(each, background=background).contributions(rows) for each in (ordered(forest), back))
+        one, two = (
+            TreeShap(each, background=background).contributions(rows) for each in (ordered(forest), back)
+        )
         assert np.array_equal(one[0], two[0])
         assert np.array_equal(one[1], two[1])
 
@@ -107,7 +113,9 @@ def runs(forest: Forest) -> None:
     assert np.isfinite(forest.raw_scores(random_rows(0, 5, forest.features))).all()
 
 
-@pytest.mark.parametrize("member", ["features", "outputs", "labels", "mirror", "arrays", "output_name", "post_transform"])
+@pytest.mark.parametrize(
+    "member", ["features", "outputs", "labels", "mirror", "arrays", "output_name", "post_transform"]
+)
 @pytest.mark.parametrize("value", [None, -1, "x", [], {}, [["roots", "<i4", -5]], 1e300, True])
 def test_a_header_of_other_types_is_refused(member: str, value: object) -> None:
     data = write_table(random_forest(3, trees=2, depth=3))
@@ -163,9 +171,9 @@ def test_every_kind_of_ensemble_answers_from_a_table_as_from_a_graph(
     table = report.bundle
     assert (table.table is not None, graph.table is not None) == (True, False)
     assert not report.parity.not_compared
-    assert sorted(path.name for path in (tmp_path / "table").iterdir() if path.suffix in (".onnx", ".table")) == [
-        "trees.table"
-    ]
+    assert sorted(
+        path.name for path in (tmp_path / "table").iterdir() if path.suffix in (".onnx", ".table")
+    ) == ["trees.table"]
     rows = np.random.default_rng(2).normal(size=(200, 4)).astype(np.float32)
     one, two = NativeModel(graph).predict(rows), NativeModel(table).predict(rows)
     for output, scores in one.outputs.items():
@@ -197,8 +205,13 @@ def test_a_forest_of_a_million_nodes_is_kept_as_a_table(tmp_path: Path) -> None:
     assert np.abs(shap.base + values.sum(axis=1) - scores).max() < 1e-12
     assert np.abs(shap.contributions(new)[0] - values).max() < 1e-6
     assert np.abs(scores[:, 0] - expected).max() < 1e-12  # leaf values are doubles here
-    for asked, words in (({"runtime": "onnxruntime"}, "runtime onnxruntime"), ({"device": "cuda"}, "device cuda")):
-        with pytest.raises(ConfigError, match=f"as a table that our kernel reads, on the CPU, and model.{words}"):
+    for asked, words in (
+        ({"runtime": "onnxruntime"}, "runtime onnxruntime"),
+        ({"device": "cuda"}, "device cuda"),
+    ):
+        with pytest.raises(
+            ConfigError, match=f"as a table that our kernel reads, on the CPU, and model.{words}"
+        ):
             open_model(bundle, batch_rows_max=64, clock=SystemClock(), **asked)
 
 

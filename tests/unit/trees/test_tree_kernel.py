@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penstock.engine.explain.tree import reference as oracle
-from penstock.engine.trees.native_arrays import native_forest
 from penstock.engine.native._trees import Arrays, ForestKernel, ShapKernel, instruction_set
 from penstock.engine.trees.covers import shares
 from penstock.engine.trees.forest import Forest, PostTransform
+from penstock.engine.trees.native_arrays import native_forest
 from tests.forests import random_forest, random_rows
 
 nothing = np.empty((0, 6), dtype=np.float32)
@@ -27,7 +27,9 @@ def kernel_of(
     forest: Forest, *, budget: int = 1 << 28, background: NDArray[np.float32] | None = None
 ) -> ShapKernel:
     share = shares(forest) if background is None else np.empty(0)
-    return ShapKernel(native_forest(forest).arrays, share, nothing if background is None else background, budget, 2)
+    return ShapKernel(
+        native_forest(forest).arrays, share, nothing if background is None else background, budget, 2
+    )
 
 
 def forest_of(seed: int, depth: int, outputs: int) -> Forest:
