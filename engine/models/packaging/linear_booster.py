@@ -135,8 +135,10 @@ def _graph(read: LinearModel, name: str) -> bytes:
     after = "Exp" if read.objective.exponential else _operators.get(read.objective.post_transform)
     last = "margin"
     if after:
-        axis = {"axis": 1} if after == "Softmax" else {}
-        nodes.append(helper.make_node(after, [last], ["answer"], **axis))
+        made = helper.make_node(after, [last], ["answer"])
+        if after == "Softmax":
+            made.attribute.append(helper.make_attribute("axis", 1))
+        nodes.append(made)
         last = "answer"
     if len(read.labels) == 2 and len(read.bias) == 1:
         nodes.append(helper.make_node("Sub", ["one", last], ["other"]))

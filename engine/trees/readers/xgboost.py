@@ -76,9 +76,7 @@ def xgboost_tree(data: bytes) -> Mapping[str, Any]:
             "the file is what LightGBM's dump_model says, which is for reading only; save the model with save_model (.txt)"
         )
     if isinstance(tree, dict) and ("oblivious_trees" in tree or "features_info" in tree):
-        raise ConfigError(
-            "the file is a CatBoost model in JSON; save it with save_model(path, format='onnx') and package that"
-        )
+        raise ConfigError("the file is a CatBoost model in JSON, and no XGBoost model")
     if isinstance(tree, list) or (isinstance(tree, dict) and "nodeid" in tree):
         raise ConfigError(
             "the file is what XGBoost's dump_model says, which is for reading only; save the model with save_model (.json)"

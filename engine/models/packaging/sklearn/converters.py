@@ -155,7 +155,14 @@ def _add_trees(scope: Any, operator: Any, container: Any) -> None:
         exponential=exponential,
         marker=marker,
         cuts=cuts,
+        widens=_is_voted_in_doubles(operator),
     )
+
+
+def _is_voted_in_doubles(operator: Any) -> bool:
+    """Whether skl2onnx's vote weighs these scores in double precision, and takes no others."""
+    voted = str(operator.outputs[-1].raw_name).startswith("voting_proba")
+    return voted and isinstance(operator.inputs[0].type, DoubleTensorType)
 
 
 def _add_forest(
@@ -168,8 +175,9 @@ def _add_forest(
     exponential: bool = False,
     marker: float | None = None,
     cuts: _Cuts = (),
+    widens: bool = False,
 ) -> None:
-    scores = scope.get_unique_variable_name("log") if exponential else outputs[-1]
+    scores = scope.get_unique_variable_name("scores") if exponential or widens else outputs[-1]
     narrow = scope.get_unique_variable_name("narrow")
     if any(cuts):
         forest = replace(forest, threshold=ranked_thresholds(forest, cuts))
@@ -197,6 +205,8 @@ def _add_forest(
     if any(cuts):
         nodes = ranks_of_columns(given, narrow, cuts, container, name_of)
     last = [helper.make_node("Exp", [scores], outputs)] if exponential else []
+    if widens:
+        last = [helper.make_node("Cast", [scores], outputs[-1:], to=TensorProto.DOUBLE)]
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     for node in [*nodes, *proto.graph.node, *last]:
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}

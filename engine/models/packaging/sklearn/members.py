@@ -3,6 +3,8 @@
 import copy
 from typing import Any
 
+import numpy as np
+
 
 def members(model: Any) -> list[Any]:
     """Fitted estimators inside a model that are given what it is given."""
@@ -34,4 +36,7 @@ def with_members(model: Any, inner: list[Any]) -> Any:
         copied.estimators_ = inner
     if hasattr(model, "flatten_transform"):
         copied.flatten_transform = False  # of transform() alone, and all that skl2onnx takes
+        if copied.weights is not None:
+            # skl2onnx sums an array, and has no place for the weights of members that were dropped.
+            copied.weights = np.asarray(model._weights_not_none, dtype=np.float64)
     return copied
