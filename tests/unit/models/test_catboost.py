@@ -1,6 +1,8 @@
 """CatBoost models with categories: what the bundle answers to a record is what CatBoost answers, whatever its tests combine."""
 
 import json
+import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from penstock.engine.features.policies import unseen_code
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.runtime.native_trees import NativeModel
+from penstock.engine.trees.forest import Forest
+from penstock.engine.trees.readers.catboost import read_catboost, read_columns
 from penstock.schemas.errors import ConfigError
 
 letters = list("abcdef")
@@ -259,3 +263,25 @@ def test_damaged_files_are_refused_in_a_sentence(
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert f"model.{suffix}" in said
+
+
+@pytest.mark.parametrize("way", ["combinations", "one-hot"])
+def test_mutants_of_the_json_are_trees_or_refused(way: str, tmp_path: Path) -> None:
+    model, _ = trained("MultiClass", **ways[way] | {"iterations": 3, "depth": 3})
+    model.save_model(str(tmp_path / "m.json"), format="json")
+    data = (tmp_path / "m.json").read_bytes()
+    hashes = {column: np.arange(6 if column < 4 else 2, dtype=np.int32) for column in (2, 3, 4)}
+    chance = random.Random(0)
+    for _ in range(int(os.environ.get("PENSTOCK_SOAK_MUTANTS", "150"))):
+        mutant = bytearray(data)
+        for _ in range(chance.randint(1, 4)):
+            place = chance.randrange(len(mutant))
+            if chance.random() < 0.5:
+                mutant[place] = chance.choice(b'0123456789-.e[]{},:"nulltrue')
+            else:
+                del mutant[place : place + chance.randint(1, 30)]
+        try:
+            forest = read_catboost(read_columns(bytes(mutant)), hashes).forest
+        except ConfigError:
+            continue
+        assert isinstance(forest, Forest)
