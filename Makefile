@@ -96,7 +96,7 @@ clean: ## remove what was built; the jars' cache stays
 $(VENV)/.tools:
 	@command -v $(PYTHON) >/dev/null || { echo "penstock needs Python 3.11 or newer: apt-get install python3 python3-venv" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "penstock needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version); name another with make PYTHON=python3.12" >&2; exit 1; }
-	@command -v c++ >/dev/null || command -v g++ >/dev/null || { echo "penstock needs a C++17 compiler: apt-get install g++" >&2; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || { echo "penstock needs a C++20 compiler: apt-get install g++" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python cannot make environments here: apt-get install python3-venv" >&2; exit 1; }
 	@touch $@
 

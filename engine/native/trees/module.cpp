@@ -184,8 +184,7 @@ NB_MODULE(_trees, m) {
 
   nb::class_<ForestKernel>(m, "ForestKernel")
       .def(
-          "__init__",
-          [](ForestKernel* self, Arrays& arrays) { new (self) ForestKernel{arrays.ready()}; }, nb::keep_alive<1, 2>(),
+          "__init__", [](ForestKernel* self, Arrays& arrays) { new (self) ForestKernel{arrays.ready()}; }, nb::keep_alive<1, 2>(),
           "arrays"_a)
       .def("predict", &ForestKernel::predict, "rows"_a, "threads"_a = 1);
 
