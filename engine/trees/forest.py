@@ -263,6 +263,8 @@ class Forest:
 
 def ordered(forest: Forest) -> Forest:
     """The same forest in its one canonical order: tree by tree, level by level, yes before no; leaves likewise."""
+    if _is_ordered(forest):
+        return forest
     levels = np.concatenate(list(forest.levels()))
     order = levels[np.argsort(forest.tree_of_node()[levels], kind="stable")]
     number = np.empty(forest.nodes, dtype=np.int32)
@@ -288,6 +290,35 @@ def ordered(forest: Forest) -> Forest:
         leaf_values=forest.leaf_values[forest.leaf[order[at_leaf]]] + 0.0,  # -0.0 becomes 0.0
         set_offsets=offsets,
         set_values=forest.set_values[starts + np.arange(len(starts))],
+    )
+
+
+def _is_ordered(forest: Forest) -> bool:
+    """Whether ordered() would change nothing; the arrays are those of a forest that was checked."""
+    n, inner, roots = forest.nodes, forest.leaf < 0, forest.roots
+    if roots[0] != 0 or (np.diff(roots) < 1).any():
+        return False
+    inners = int(inner.sum())
+    before = np.append(np.concatenate(([0], np.cumsum(inner)))[roots], inners)
+    if (2 * np.diff(before) + 1 != np.diff(np.append(roots, n))).any():
+        return False
+    # The i-th inner node of a tree has its children at 1 + 2i and 2 + 2i behind the root.
+    first = 2 * np.arange(inners, dtype=np.int32)
+    first += np.repeat((roots + 1 - 2 * before[:-1]).astype(np.int32), np.diff(before))
+    in_set = forest.set_index >= 0
+    sets = int(in_set.sum())
+    numeric = inner & ~in_set
+    return (
+        np.array_equal(forest.yes[inner], first)
+        and np.array_equal(forest.no[inner], first + 1)
+        and np.array_equal(forest.leaf[~inner], np.arange(n - inners))
+        and len(forest.leaf_values) == n - inners
+        and len(forest.set_offsets) - 1 == sets
+        and np.array_equal(forest.set_index[in_set], np.arange(sets))
+        and not forest.threshold[~numeric].any()
+        and not forest.missing_yes[~inner].any()
+        and forest.missing_yes.max(initial=0) <= 1
+        and not (np.signbit(forest.leaf_values) & (forest.leaf_values == 0)).any()
     )
 
 

@@ -19,6 +19,7 @@ kinds = {
     "score": "files through `penstock score`, beside the bare kernels",
     "peers": "records through a real Kafka, beside loops in Java and Python, Kafka Streams, Quix, Faust and MLServer",
     "predict": "trees by Penstock's kernel, beside ONNX Runtime and XGBoost",
+    "size": "a deep forest of millions of nodes: memory and time to package it, and of a worker",
     "pipeline": "records through a real Kafka, beside a hand-written Python loop",
 }
 

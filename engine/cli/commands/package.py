@@ -255,6 +255,8 @@ def _sampled_by(bundle: Bundle) -> str:
 def _native(report: PackageReport) -> str:
     """Whether our tree kernel may serve the model, and what that rests on."""
     proof = report.bundle.manifest.runtime.native
+    if report.bundle.table is not None:
+        return f"yes: {proof.reason}"
     if not proof.rows:
         return f"no: {proof.reason}"
     found = (

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from penstock.engine.explain.tree.outputs import TreeOutputs
-from penstock.engine.native._trees import Arrays, ShapKernel
+from penstock.engine.models.runtime.session_spec import forest_behind
+from penstock.engine.native._trees import ShapKernel
 from penstock.engine.ports import Attributions, Predictions
 from penstock.engine.trees.covers import shares
 from penstock.engine.trees.forest import Forest
+from penstock.engine.trees.native_arrays import native_forest
 from penstock.engine.trees.onnx.read import read_forest
 from penstock.schemas.errors import ConfigError
 
@@ -167,6 +169,7 @@ class TreeExplainer:
         """`output`: see TreeOutputs. Raises ConfigError when there is no such output."""
         self._shap = shap
         self._outputs = TreeOutputs(shap.forest, output)
+        self._space = shap.forest.space
 
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """One explanation a row; with `all`, every output of the first row, then of the second, and so on."""
@@ -182,7 +185,7 @@ class TreeExplainer:
             additivity_error=base + picked.sum(axis=1) - score,
             sampling_error=None,
             method=self._shap.method,
-            space=forest.space,
+            space=self._space,
             background=self._shap.background_digest,
         )
 
@@ -200,8 +203,7 @@ def as_rows(X: ArrayLike, features: int) -> NDArray[np.float32]:
 
 def forest_of(bundle: "Bundle") -> Forest:
     """A bundle's trees. Raises NotATreeError when its model is something else."""
-    inputs = [(item.name, item.width) for item in bundle.signature.inputs]
-    return _with_classes(read_forest(bundle.model, inputs=inputs), bundle.classes)
+    return _with_classes(forest_behind(bundle), bundle.classes)
 
 
 def _with_classes(forest: Forest, classes: tuple[str, ...]) -> Forest:
@@ -224,8 +226,9 @@ class _Kernel:
     def __init__(self, forest: Forest, background: NDArray[np.float32] | None, threads: int) -> None:
         none = np.empty((0, forest.features), dtype=np.float32)
         share = shares(forest) if background is None else np.empty(0)
+        self._forest = native_forest(forest)
         self.native = ShapKernel(
-            native_arrays(forest), share, none if background is None else background, table_bytes_max, threads
+            self._forest.arrays, share, none if background is None else background, table_bytes_max, threads
         )
         self.expected = self.native.expected
 
@@ -234,23 +237,3 @@ class _Kernel:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Values (n, F, K) and raw scores (n, K)."""
         return self.native.shap_values(rows, precision == "float64", threads)
-
-
-def native_arrays(forest: Forest) -> Arrays:
-    """The forest as the native kernels take it."""
-    return Arrays(
-        forest.features,
-        forest.outputs,
-        forest.roots,
-        forest.feature,
-        forest.threshold,
-        forest.set_index,
-        forest.yes,
-        forest.no,
-        forest.missing_yes,
-        forest.leaf,
-        forest.leaf_values,
-        forest.base_values,
-        forest.set_offsets,
-        forest.set_values,
-    )

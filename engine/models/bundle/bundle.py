@@ -19,12 +19,18 @@ from penstock.engine.models.bundle.arrays import from_npy, to_npy
 from penstock.engine.models.bundle.graph_checks import model_bytes_max, parse_model
 from penstock.engine.models.bundle.manifest import Labels, Manifest, ModelOutput, json_object
 from penstock.engine.models.bundle.signatures import require_signature, sign_files, signature_name
+from penstock.engine.trees.forest import Forest
+from penstock.engine.trees.table_file import is_table, read_table, table_bytes_max
 from penstock.schemas.errors import ConfigError
 
 manifest_name = "manifest.json"
+graph_name = "model.onnx"
+table_name = "trees.table"
+"""In place of the graph: an ensemble that is too large for one."""
 _bytes_max: Mapping[str, int] = {
     manifest_name: 64 << 20,
-    "model.onnx": model_bytes_max,
+    graph_name: model_bytes_max,
+    table_name: table_bytes_max,
     "golden_rows.npy": 64 << 20,
     "golden_outputs.npy": 256 << 20,
     "golden_labels.npy": 1 << 20,
@@ -33,7 +39,7 @@ _bytes_max: Mapping[str, int] = {
     signature_name: 4 << 20,
 }
 """Every file that a bundle may hold, and how long it may be."""
-_needed = frozenset({manifest_name, "model.onnx", "golden_rows.npy", "golden_outputs.npy"})
+_needed = frozenset({manifest_name, "golden_rows.npy", "golden_outputs.npy"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -75,6 +81,9 @@ class Bundle:
     """SHA-256 of the manifest, which holds the digests of all other files."""
     manifest: Manifest
     model: bytes
+    """An ONNX graph, or a table of trees (penstock.engine.trees.table_file)."""
+    table: Forest | None
+    """The trees of the table."""
     golden: Golden
     background: NDArray[np.generic] | None  # (B, F) in the signature's dtype
     background_digest: str | None
@@ -127,15 +136,17 @@ class Bundle:
         golden: Golden,
         background: NDArray[np.generic] | None = None,
         input_schema: bytes | None = None,
+        table: Forest | None = None,
     ) -> "Bundle":
         """Write the folder in one step, in place of a bundle that stands there, and return what load() says of it.
 
-        The same arguments give the same bytes. Raises ConfigError when something else stands there, when the folder
+        `table`: what `model` is read as, where it is a table of trees and has been read. The same arguments give the same bytes.
+        Raises ConfigError when something else stands there, when the folder
         cannot be written, or when the parts contradict each other.
         """
         files = _files(model, golden, background, input_schema)
         files = {manifest_name: manifest.to_bytes(files), **files}
-        _verified(files)
+        bundle = _verified(files, table)
         folder = Path(path).absolute()
         try:
             if folder.exists() and not _is_replaceable(folder):
@@ -154,7 +165,8 @@ class Bundle:
                 shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise ConfigError(f"cannot write the model bundle {folder}: {error.strerror}") from error
-        return Bundle.load(folder)
+        # What lies there now is what was verified: a second look at the same bytes would tell nothing more.
+        return bundle if _read_folder(folder) == files else Bundle.load(folder)
 
     @property
     def name(self) -> str:
@@ -205,13 +217,19 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
         raise ConfigError(f"cannot open the folder: {error.strerror}") from error
     try:
         names = sorted(os.listdir(descriptor))
-        if not _needed & set(names):
+        if not (_needed | {graph_name, table_name}) & set(names):
             raise ConfigError("this folder holds no model; name the folder that penstock package wrote")
         for name in names:
             if name not in _bytes_max:
                 raise ConfigError(f"{name} does not belong there")
         for name in sorted(_needed - set(names)):
             raise ConfigError(f"{name} is missing")
+        if (graph_name in names) == (table_name in names):
+            raise ConfigError(
+                f"{graph_name} is missing"
+                if graph_name not in names
+                else f"{table_name} does not belong there"
+            )
         return {name: _read_file(name, descriptor) for name in names}
     finally:
         os.close(descriptor)
@@ -244,7 +262,7 @@ def _files(
     model: bytes, golden: Golden, background: NDArray[np.generic] | None, input_schema: bytes | None
 ) -> dict[str, bytes]:
     files = {
-        "model.onnx": model,
+        table_name if is_table(model) else graph_name: model,
         "golden_rows.npy": to_npy(golden.rows),
         "golden_outputs.npy": to_npy(np.concatenate(list(golden.outputs.values()), axis=1)),
     }
@@ -257,11 +275,17 @@ def _files(
     return files
 
 
-def _verified(files: Mapping[str, bytes]) -> Bundle:
-    """The bundle in these files, every one checked against the manifest and the manifest against itself."""
+def _verified(files: Mapping[str, bytes], table: Forest | None = None) -> Bundle:
+    """The bundle in these files, every one checked against the manifest and the manifest against itself.
+
+    `table`: the forest of the table, where it has been read.
+    """
     rest = {name: data for name, data in files.items() if name not in (manifest_name, signature_name)}
     manifest = Manifest.from_bytes(files[manifest_name], rest)
-    parse_model(files["model.onnx"])
+    if table_name in files:
+        table = table or read_table(files[table_name])
+    else:
+        parse_model(files[graph_name])
     background = schema = None
     if "background.npy" in files:
         background = _matrix(files, "background.npy", manifest.signature)
@@ -270,7 +294,8 @@ def _verified(files: Mapping[str, bytes]) -> Bundle:
     return Bundle(
         digest=hashlib.sha256(files[manifest_name]).hexdigest(),
         manifest=manifest,
-        model=files["model.onnx"],
+        model=files[table_name if table_name in files else graph_name],
+        table=table,
         golden=_golden(files, manifest),
         background=background,
         background_digest=None if background is None else hashlib.sha256(files["background.npy"]).hexdigest(),

@@ -6,6 +6,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from penstock.engine.models.bundle.tree_cycles import check_trees_end
+from penstock.engine.trees.table_file import is_table
 from penstock.schemas.errors import ConfigError
 
 domains_allowed = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -20,6 +21,8 @@ def parse_model(data: bytes) -> onnx.ModelProto:
     """The model in these bytes. Raises ConfigError when it is no ONNX model or reaches outside itself."""
     if len(data) > model_bytes_max:
         raise ConfigError(f"the ONNX model has {len(data)} bytes, more than {model_bytes_max}")
+    if is_table(data):
+        raise ConfigError("the model is a table of trees, which is no ONNX graph")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)

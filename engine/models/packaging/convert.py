@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
 from penstock.engine.features.overrides import Overrides, table_features
 from penstock.engine.features.signature import Feature, ModelInput, Signature
@@ -18,9 +17,9 @@ from penstock.engine.models.bundle.manifest import Labels, Meaning, ModelOutput
 from penstock.engine.models.packaging.crowded import crowded
 from penstock.engine.models.packaging.external_data import with_external_data
 from penstock.engine.models.packaging.refused_files import refused_kinds
+from penstock.engine.models.packaging.stored_trees import stored
 from penstock.engine.models.packaging.trial import try_file
 from penstock.engine.trees.forest import Forest, PostTransform
-from penstock.engine.trees.onnx.write import write_forest
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
@@ -31,6 +30,7 @@ Outputs that the original has no method for are left out, and reported as not co
 """
 input_name = "features"
 _foreign_errors = (ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError)
+_of_table = "its {nodes:,} nodes are kept as a table for our tree kernel, on the CPU: ONNX Runtime takes ten times the memory for them"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +74,8 @@ class Converted:
     """What a person should know, a sentence each."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """More for the provenance."""
+    table: Forest | None = None
+    """The trees, where `model` is a table of them and no ONNX graph."""
 
 
 def convert(model: Any, wishes: PackageOptions) -> Converted:
@@ -84,6 +86,10 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
     if module == "lightgbm":
         booster = getattr(model, "booster_", model)
         return _lightgbm(booster.model_to_string(), _with_classes(wishes, model))
+    if module == "catboost":
+        from penstock.engine.models.packaging.catboost_model import catboost_model
+
+        return catboost_model(model, _with_classes(wishes, model))
     if module == "xgboost":
         is_booster = not hasattr(model, "get_booster")
         booster = model if is_booster else model.get_booster()
@@ -98,8 +104,8 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
 
 
 def _convert_file(path: Path, wishes: PackageOptions) -> Converted:
-    kinds = {".onnx": _onnx_file, ".txt": _lightgbm_file, ".json": _xgboost_file, ".ubj": _xgboost_file}
-    kinds[".skops"] = _skops_file
+    kinds = {".onnx": _onnx_file, ".txt": _lightgbm_file, ".json": _json_file, ".ubj": _xgboost_file}
+    kinds |= {".skops": _skops_file, ".cbm": _cbm_file}
     if path.suffix in refused_kinds:
         raise ConfigError(f"{path.name} is {refused_kinds[path.suffix]}")
     if path.suffix not in kinds:
@@ -168,7 +174,7 @@ def _import_lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError as error:
-        raise ConfigError(_missing_library("lightgbm")) from error
+        raise ConfigError(missing_library("lightgbm")) from error
     return lightgbm
 
 
@@ -192,7 +198,7 @@ def _lightgbm(text: str, wishes: PackageOptions) -> Converted:
         source=f"lightgbm {lightgbm.__version__}",
         features=features,
         predict=lambda rows: np.asarray(
-            booster.predict(_without_markers(rows, features, besides=None), num_threads=1)
+            booster.predict(without_markers(rows, features, besides=None), num_threads=1)
         ),
         cuts=read.cuts,
         compared_with="Booster.predict",
@@ -200,14 +206,34 @@ def _lightgbm(text: str, wishes: PackageOptions) -> Converted:
     )
 
 
+def _json_file(data: bytes, wishes: PackageOptions) -> Converted:
+    """Of XGBoost or CatBoost."""
+    if b'"features_info"' in data and b'"learner"' not in data:
+        from penstock.engine.models.packaging.catboost_model import catboost_file
+
+        return catboost_file(data, wishes, kind="json")
+    return _xgboost_file(data, wishes)
+
+
+def _cbm_file(data: bytes, wishes: PackageOptions) -> Converted:
+    from penstock.engine.models.packaging.catboost_model import catboost_file
+
+    return catboost_file(data, wishes, kind="cbm")
+
+
 def _xgboost_file(data: bytes, wishes: PackageOptions) -> Converted:
     try:
         import xgboost
     except ImportError as error:
-        raise ConfigError(_missing_library("xgboost")) from error
+        raise ConfigError(missing_library("xgboost")) from error
+    from penstock.engine.models.packaging.linear_booster import is_linear, read_linear
     from penstock.engine.trees.readers.xgboost import read_xgboost
 
-    try_file("xgboost", data, rows_width=read_xgboost(data, classes=wishes.classes).forest.features)
+    if is_linear(data):
+        width = read_linear(data, classes=wishes.classes).features
+    else:
+        width = read_xgboost(data, classes=wishes.classes).forest.features
+    try_file("xgboost", data, rows_width=width)
     booster = xgboost.Booster()
     try:
         booster.load_model(bytearray(data))
@@ -219,9 +245,12 @@ def _xgboost_file(data: bytes, wishes: PackageOptions) -> Converted:
 def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None) -> Converted:
     import xgboost
 
+    from penstock.engine.models.packaging.linear_booster import is_linear, linear_booster
     from penstock.engine.trees.readers.xgboost import read_xgboost, xgboost_tree
 
     data = bytes(booster.save_raw("ubj"))
+    if is_linear(data):
+        return linear_booster(booster, data, wishes)
     read = read_xgboost(data, classes=wishes.classes, stop_at_best=stop_at_best)
     columns = read.forest.features
     names = wishes.feature_names or read.feature_names or tuple(f"f{index}" for index in range(columns))
@@ -232,18 +261,19 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
     types = ["c" if index in read.categorical else "q" for index in range(columns)]
     objective = str(xgboost_tree(data)["learner"]["objective"]["name"])
     as_margin = objective == "multi:softmax"  # else it answers labels
+    rounds = read.rounds
 
     def predict(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         matrix = xgboost.DMatrix(
-            _without_markers(rows, features, besides=wishes.missing),
+            without_markers(rows, features, besides=wishes.missing),
             missing=np.nan if wishes.missing is None else wishes.missing,
             feature_types=booster.feature_types or types,
             feature_names=booster.feature_names,
             enable_categorical=True,
             nthread=1,
         )
-        found = booster.predict(matrix, iteration_range=(0, read.rounds), output_margin=as_margin)
-        return _softmax(found) if as_margin else np.asarray(found, dtype=np.float64)
+        found = booster.predict(matrix, iteration_range=(0, rounds), output_margin=as_margin)
+        return softmax(found) if as_margin else np.asarray(found, dtype=np.float64)
 
     notes = []
     if read.early_stopped:
@@ -259,7 +289,7 @@ def _xgboost(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None)
         predict=predict,
         notes=tuple(notes),
         compared_with="Booster.predict",
-        meaning=_xgboost_meaning(objective),
+        meaning=xgboost_meaning(objective),
     )
 
 
@@ -272,13 +302,14 @@ def _xgboost_reason(error: Exception) -> str:
     return said.rpartition("Check failed: ")[2].split(": ", 1)[-1] if "Check failed: " in said else said
 
 
-def _xgboost_meaning(objective: str) -> Meaning | None:
+def xgboost_meaning(objective: str) -> Meaning | None:
+    """What the answers are, where they are neither a probability nor a value."""
     if objective.startswith("rank:"):
         return "rank"
     return "log_odds" if objective == "binary:logitraw" else None
 
 
-def _without_markers(
+def without_markers(
     rows: NDArray[np.float64], features: tuple[Feature, ...], *, besides: float | None
 ) -> NDArray[np.float64]:
     """The rows with NaN for the sentinels of features, but for the one that the library itself is told about."""
@@ -290,7 +321,8 @@ def _without_markers(
     return marked
 
 
-def _softmax(margins: NDArray[np.generic]) -> NDArray[np.float64]:
+def softmax(margins: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Row by row, in float64."""
     raised = np.asarray(margins, dtype=np.float64)
     raised = np.exp(raised - raised.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))
@@ -312,12 +344,13 @@ def _sklearn(model: Any, wishes: PackageOptions) -> Converted:
     try:
         from penstock.engine.models.packaging.sklearn.convert import convert_sklearn_model
     except ImportError as error:
-        raise ConfigError(_missing_library("scikit-learn and skl2onnx")) from error
+        raise ConfigError(missing_library("scikit-learn and skl2onnx")) from error
     return convert_sklearn_model(model, wishes)
 
 
-def _missing_library(name: str) -> str:
-    return f"packaging this model needs {name}: {how_to_install('package')}"
+def missing_library(name: str, *, extra: str = "package") -> str:
+    """How to get what packaging a model needs."""
+    return f"packaging this model needs {name}: {how_to_install(extra)}"
 
 
 def of_forest(
@@ -346,12 +379,10 @@ def of_forest(
     if exponential:
         forest = replace(forest, output_name=f"log_{name}")
         outputs.append(ModelOutput(name=forest.output_name, width=forest.classes, meaning="log"))
-    proto = write_forest(forest, input_name=input_name)
-    if exponential:
-        proto.graph.node.append(helper.make_node("Exp", [forest.output_name], [name]))
-        proto.graph.output.insert(
-            0, helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, forest.classes])
-        )
+    model, table = stored(forest, input_name=input_name, exponential=name if exponential else "")
+    if table is not None:
+        notes = (*notes, _of_table.format(nodes=table.nodes))
+        forest = table  # of two copies of a deep forest, the one that shares memory with the file
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         try:
@@ -372,7 +403,8 @@ def of_forest(
 
     return Converted(
         source=source,
-        model=proto.SerializeToString(deterministic=True),
+        model=model,
+        table=table,
         forest=forest,
         signature=Signature(
             features=features,

@@ -19,7 +19,7 @@ from penstock.engine.features.signature import Signature
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle, Golden
 from penstock.engine.models.bundle.manifest import Manifest, json_object
-from penstock.engine.models.bundle.run_options import Runtime
+from penstock.engine.models.bundle.run_options import NativeProof, Runtime
 from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.convert import Converted, PackageOptions, convert
 from penstock.engine.models.packaging.optimize import Optimized, optimize
@@ -37,7 +37,7 @@ from penstock.engine.models.probes.probe_rows import (
 )
 from penstock.engine.models.runtime.loader import Comparison, compare, varied_rows
 from penstock.engine.models.runtime.native_trees import NativeModel, order_of, prove
-from penstock.engine.models.runtime.session import OnnxModel, choose_device
+from penstock.engine.models.runtime.session import choose_device
 from penstock.engine.models.runtime.session_spec import Opening
 from penstock.engine.ports import Model, Predictions
 from penstock.schemas.errors import ConfigError, ModelError
@@ -48,6 +48,7 @@ tried_rows_max = 4096
 tests_met_max = 1024
 """Tests of the trees that get rows of their own when parity is proved."""
 _batch_rows = 1024
+_of_table = "the trees are a table that our kernel alone reads, compared with the original itself"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -145,7 +146,9 @@ def package(
     more = np.empty((0, signature.width)) if given_rows is None else given_rows.matrix
     given = more if known is None else np.concatenate((known, more))
     opening = Opening(device=Device(), threads=1, batch_rows_max=_batch_rows)
-    runner = opening.open(converted)
+    if converted.table is not None and optimize_within is not None:
+        raise ConfigError("an ensemble of so many nodes has one form only: leave --optimize out")
+    runner: Model = opening.open(converted) if converted.table is None else NativeModel(converted)
     made_up = records_made_up(signature, converted.forest, given)
     head_on = _head_on(converted, given, made_up)
     tried_on = np.concatenate((made_up, head_on))
@@ -179,7 +182,9 @@ def package(
         opening = replace(opening, optimization=kept.optimization)
         runner = opening.open(converted)
     keeper = runner if device.cuda is None else replace(opening, device=device).open(converted)
-    proof, native = prove(converted, runner, fed)
+    proof, native = (NativeProof(reason=_of_table), None)
+    if converted.table is None:
+        proof, native = prove(converted, runner, fed)
     bundle = Bundle.write(
         out,
         manifest=Manifest(
@@ -197,6 +202,7 @@ def package(
         golden=_golden(keeper, np.concatenate((fed[: golden_rows // 2], alike)).astype(signature.dtype)),
         background=None if known is None else as_fed(known, signature),
         input_schema=schema,
+        table=converted.table,
     )
     notes = [*converted.notes, *parity.notes]
     if not bundle.covers and bundle.background is None:
@@ -229,7 +235,7 @@ def _runtime(optimized: Optimized) -> Runtime:
     )
 
 
-def _compared(bundle: Bundle, runner: OnnxModel, native: NativeModel | None) -> tuple[Comparison, ...]:
+def _compared(bundle: Bundle, runner: Model, native: NativeModel | None) -> tuple[Comparison, ...]:
     if native is None or not bundle.manifest.runtime.native.equal:
         return ()
     return compare(runner, native, varied_rows(bundle, runner), _batch_rows, SystemClock())
@@ -330,7 +336,9 @@ def _predicted(model: Model, rows: NDArray[np.generic]) -> Predictions:
 def _provenance(converted: Converted, parity: Parity) -> dict[str, Any]:
     return {
         "source": converted.source,
-        "onnx_sha256": hashlib.sha256(converted.model).hexdigest(),
+        "onnx_sha256" if converted.table is None else "table_sha256": hashlib.sha256(
+            converted.model
+        ).hexdigest(),
         "parity": {**asdict(parity), "difference_max": order_of(parity.difference_max)},
         "notes": list(converted.notes),
         **converted.facts,

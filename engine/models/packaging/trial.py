@@ -8,21 +8,21 @@ from typing import Any, Literal
 
 from penstock.schemas.errors import ConfigError
 
-Kind = Literal["xgboost", "lightgbm", "onnx"]
-_libraries = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "onnx": "ONNX Runtime"}
+Kind = Literal["xgboost", "lightgbm", "catboost", "onnx"]
+_libraries = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "catboost": "CatBoost", "onnx": "ONNX Runtime"}
 trial_s = 60.0
 """What loading and one row may take, and a second more for each 5 MB."""
 _bytes_a_second = 5_000_000
 
 
-def try_file(kind: Kind, data: bytes, *, rows_width: int = 1) -> None:
+def try_file(kind: Kind, data: bytes, *, rows_width: int = 1, format_name: str = "") -> None:
     """Load the model and predict one row of zeros, elsewhere. An exception there is no fault: here it gets a sentence.
 
     Raises ConfigError where the library takes its process down, or does not come back in time.
     """
     allowed_s = trial_s + len(data) / _bytes_a_second
     with TemporaryDirectory() as folder:
-        path = Path(folder, "model")
+        path = Path(folder, f"model.{format_name}" if format_name else "model")
         path.write_bytes(data)
         command = [sys.executable, "-P", "-m", __name__, kind, str(path), str(rows_width)]
         try:
@@ -41,12 +41,12 @@ def try_file(kind: Kind, data: bytes, *, rows_width: int = 1) -> None:
         )
 
 
-def _xgboost(data: bytes, width: int) -> None:
+def _xgboost(path: Path, width: int) -> None:
     import numpy as np
     import xgboost
 
     booster = xgboost.Booster()
-    booster.load_model(bytearray(data))
+    booster.load_model(bytearray(path.read_bytes()))
     types = booster.feature_types
     matrix = xgboost.DMatrix(
         np.zeros((1, width)),
@@ -58,25 +58,36 @@ def _xgboost(data: bytes, width: int) -> None:
     booster.save_raw("ubj")
 
 
-def _lightgbm(data: bytes, width: int) -> None:
+def _lightgbm(path: Path, width: int) -> None:
     import lightgbm
     import numpy as np
 
-    booster = lightgbm.Booster(model_str=data.decode("utf-8"))
+    booster = lightgbm.Booster(model_str=path.read_text(encoding="utf-8"))
     booster.predict(np.zeros((1, width)), num_threads=1)
 
 
-def _onnx(data: bytes, width: int) -> None:
+def _catboost(path: Path, width: int) -> None:
+    import catboost
+
+    model = catboost.CatBoost()
+    model.load_model(str(path), format=path.suffix.removeprefix("."))
+    categorical = set(model.get_cat_feature_indices())
+    row = ["0" if column in categorical else 0.0 for column in range(len(model.feature_names_))]
+    model.predict(catboost.Pool([row], cat_features=sorted(categorical)), thread_count=1)
+    model.save_model(str(path.with_name("again.json")), format="json")
+
+
+def _onnx(path: Path, width: int) -> None:
     from penstock.engine.models.runtime.session import run_once
 
-    run_once(data)
+    run_once(path.read_bytes())
 
 
 def main(arguments: list[str]) -> int:
     """Tried: kind, path, width of a row."""
-    tries: dict[str, Any] = {"xgboost": _xgboost, "lightgbm": _lightgbm, "onnx": _onnx}
+    tries: dict[str, Any] = {"xgboost": _xgboost, "lightgbm": _lightgbm, "catboost": _catboost, "onnx": _onnx}
     kind, path, width = arguments
-    tries[kind](Path(path).read_bytes(), int(width))
+    tries[kind](Path(path), int(width))
     return 0
 
 

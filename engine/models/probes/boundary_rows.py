@@ -95,7 +95,8 @@ def _lead(way: _Way, nodes: NDArray[np.int64], rows: NDArray[np.float32], tables
         at, below = np.where(at >= 0, way.above[at], -1), at
     bounded = np.isfinite(low) | np.isfinite(high)
     off = bounded & ~((rows > low) & (rows <= high))
-    inside = np.where(np.isfinite(high), high, np.nextafter(low, np.float32(np.inf)))
+    with np.errstate(over="ignore"):  # past the last float is infinity
+        inside = np.where(np.isfinite(high), high, np.nextafter(low, np.float32(np.inf)))
     whole = np.where(np.isfinite(high), np.floor(high), np.floor(low) + 1)
     rows[off] = np.where(tables > 0, whole, inside)[off]
 
@@ -106,7 +107,8 @@ def _beside(
     """The rows with the value that lies below, on or above each node's threshold."""
     made = rows.copy()
     column, threshold = forest.feature[nodes], forest.threshold[nodes]
-    beside = np.nextafter(threshold, np.float32(side * np.inf)) if side else threshold
+    with np.errstate(over="ignore"):  # past the last float is infinity
+        beside = np.nextafter(threshold, np.float32(side * np.inf)) if side else threshold
     code = np.clip(np.floor(threshold) + (side > 0), 0, np.maximum(tables[column] - 1, 0))
     made[np.arange(len(nodes)), column] = np.where(tables[column] > 0, code, beside)
     for row in np.flatnonzero(forest.set_index[nodes] >= 0).tolist():

@@ -274,7 +274,8 @@ def _around_thresholds(
         return np.full(count, np.nan)
     picked = random.choice(thresholds, count)
     side = random.integers(-1, 2, count)
-    below, above = (np.nextafter(picked, np.float32(end)) for end in (-np.inf, np.inf))
+    with np.errstate(over="ignore"):  # past the last float is infinity
+        below, above = (np.nextafter(picked, np.float32(end)) for end in (-np.inf, np.inf))
     return np.where(side < 0, below, np.where(side > 0, above, picked)).astype(np.float64)
 
 

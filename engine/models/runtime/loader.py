@@ -107,6 +107,10 @@ def open_model(
         device = "cpu" if device == "auto" else device
         if device != "cpu":
             raise ConfigError(f"model.runtime native runs on the CPU, and model.device is {device}")
+    if bundle.table is not None:
+        return _open_table(
+            bundle, device=device, runtime=runtime, threads=threads, rows_max=batch_rows_max, clock=clock
+        )
     kept = bundle.manifest.runtime
     opening = Opening(
         device=choose_device(device),
@@ -142,6 +146,31 @@ def open_model(
         reason=f"{why}; {way.reason}" if way and not native else why,
         compared=compared,
         ways=way.ways if way else (),
+        batch_rows_max=warmup[-1].rows,
+        warmup=warmup,
+    )
+
+
+def _open_table(
+    bundle: Bundle, *, device: str, runtime: str, threads: int, rows_max: int, clock: Clock
+) -> ServedModel:
+    """Trees that are no ONNX graph: our kernel, which is all that reads them. Raises ConfigError for anything else asked."""
+    if runtime == "onnxruntime" or device not in ("auto", "cpu"):
+        asked = f"device {device}" if runtime != "onnxruntime" else f"runtime {runtime}"
+        raise ConfigError(
+            f"the bundle keeps its trees as a table that our kernel reads, on the CPU, and model.{asked} asks for something "
+            "else: leave it at auto"
+        )
+    native = NativeModel(bundle, threads=threads)
+    check_golden(native, bundle.golden, "our tree kernel")
+    warmup = warm_up(native, varied_rows(bundle, native), rows_max, clock)
+    return ServedModel(
+        model=native,
+        device=Device(),
+        runtime="native",
+        reason="the bundle keeps its trees as a table for it, compared with the original when packaged",
+        compared=(),
+        ways=(),
         batch_rows_max=warmup[-1].rows,
         warmup=warmup,
     )

@@ -13,6 +13,7 @@ from penstock.engine.models.runtime.tree_outputs import TreeAnswers
 from penstock.engine.native import _trees
 from penstock.engine.ports import Model, Predictions
 from penstock.engine.trees.forest import Forest
+from penstock.engine.trees.native_arrays import native_forest
 from penstock.schemas.errors import ConfigError, ModelError
 
 difference_max = 1e-6
@@ -33,24 +34,8 @@ class NativeModel:
         """Raises ConfigError when the graph is anything but one ensemble of float32 trees."""
         self._answers = TreeAnswers(graph)
         self.forest = self._answers.forest
-        self._kernel = _trees.ForestKernel(
-            _trees.Arrays(
-                self.forest.features,
-                self.forest.outputs,
-                self.forest.roots,
-                self.forest.feature,
-                self.forest.threshold,
-                self.forest.set_index,
-                self.forest.yes,
-                self.forest.no,
-                self.forest.missing_yes,
-                self.forest.leaf,
-                self.forest.leaf_values,
-                self.forest.base_values,
-                self.forest.set_offsets,
-                self.forest.set_values,
-            )
-        )
+        self._native = native_forest(self.forest)
+        self._kernel = _trees.ForestKernel(self._native.arrays)
         self._threads = threads
         self._width = graph.signature.width
 

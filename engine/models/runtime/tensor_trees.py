@@ -64,6 +64,7 @@ class RawScores:
     signature: Signature
     outputs: tuple[ModelOutput, ...]
     labels: Labels | None = None
+    table: None = None
 
     @staticmethod
     def of(forest: Forest) -> "RawScores":

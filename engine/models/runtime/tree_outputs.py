@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.models.bundle.manifest import Labels
-from penstock.engine.models.runtime.session_spec import Graph
+from penstock.engine.models.runtime.session_spec import Graph, forest_behind
 from penstock.engine.ports import Predictions
 from penstock.engine.trees.covers import structure_digest
 from penstock.engine.trees.forest import Forest, PostTransform
-from penstock.engine.trees.onnx.read import NotATreeError, read_forest
+from penstock.engine.trees.onnx.read import NotATreeError
 from penstock.schemas.errors import ConfigError
 
 _Transform = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -40,15 +40,14 @@ def _read(graph: Graph) -> tuple[Forest, Mapping[str, _Transform]]:
     """The ensemble, and how each output comes from its raw scores."""
     if any(model_input.dtype != "float32" for model_input in graph.signature.inputs):
         raise ConfigError("our tree kernel takes models whose inputs are float32")
-    inputs = [(each.name, each.width) for each in graph.signature.inputs]
     forests: list[Forest] = []
     for output in graph.outputs:
         try:
-            forests.append(read_forest(graph.model, output.name, inputs=inputs))
+            forests.append(forest_behind(graph, output.name))
         except NotATreeError as error:
             raise ConfigError(f"our tree kernel takes tree ensembles only: {error}") from error
     first = forests[0]
-    for forest in forests:
+    for forest in forests if graph.table is None else ():
         if (
             structure_digest(forest) != structure_digest(first)
             or forest.outputs != first.outputs

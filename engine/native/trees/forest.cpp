@@ -17,12 +17,12 @@ void require(bool ok, const char* what) {
   if (!ok) throw std::invalid_argument(std::string("forest: ") + what);
 }
 
-void require_finite(const std::vector<double>& values, const char* what) {
+void require_finite(std::span<const double> values, const char* what) {
   require(std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); }), what);
 }
 
 void check_sets(const Forest& forest) {
-  const auto& offsets = forest.set_offsets;
+  const auto offsets = forest.set_offsets;
   require(!offsets.empty() && offsets.front() == 0 && std::is_sorted(offsets.begin(), offsets.end()) &&
               offsets.back() == static_cast<int64_t>(forest.set_values.size()),
           "set_offsets does not part set_values");
@@ -145,6 +145,8 @@ Tree unfold(const Forest& forest, int32_t root) {
     stack.push_back({forest.no[at.node], place, at.level + 1, distinct, 0, false});
     stack.push_back({forest.yes[at.node], place, at.level + 1, distinct, 1, false});
   }
+  const auto fit = [](auto&... arrays) { (arrays.shrink_to_fit(), ...); };
+  fit(tree.node, tree.yes, tree.no, tree.above, tree.side, tree.level, tree.earlier, tree.earlier_side, tree.leaf_row);
   return tree;
 }
 

@@ -7,20 +7,23 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace penstock {
 
 constexpr int depth_max = 1024;
 
+// The arrays are the caller's, who keeps them as they are for as long as a kernel lives: of a deep forest they are most of what
+// a process holds.
 struct Forest {
   int32_t features = 0, outputs = 0;
-  std::vector<int32_t> roots, feature, set_index, yes, no, leaf;
-  std::vector<float> threshold;
-  std::vector<uint8_t> missing_yes;
-  std::vector<double> leaf_values, base_values;  // (L, K), (K,)
-  std::vector<int32_t> set_offsets;
-  std::vector<float> set_values;
+  std::span<const int32_t> roots, feature, set_index, yes, no, leaf;
+  std::span<const float> threshold;
+  std::span<const uint8_t> missing_yes;
+  std::span<const double> leaf_values, base_values;  // (L, K), (K,)
+  std::span<const int32_t> set_offsets;
+  std::span<const float> set_values;
 
   void check() const;
   bool passes(int32_t node, float x) const;  // whether x goes to `yes`

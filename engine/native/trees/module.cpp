@@ -1,4 +1,4 @@
-// The Python face of the tree kernels: copies and checks the arrays, lets go of the interpreter lock.
+// The Python face of the tree kernels: checks the arrays and keeps them alive, lets go of the interpreter lock.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <stdexcept>
 
 #include "forest.h"
@@ -31,6 +32,11 @@ std::vector<T> copied(const Column<T>& column) {
   return {column.data(), column.data() + column.shape(0)};
 }
 
+template <typename T>
+std::span<const T> seen(const Column<T>& column) {
+  return {column.data(), column.shape(0)};
+}
+
 struct Arrays {
   int32_t features, outputs;
   Column<int32_t> roots, feature;
@@ -43,24 +49,39 @@ struct Arrays {
   Column<int32_t> set_offsets;
   Column<float> set_values;
 
+  std::shared_ptr<const Ready> made = nullptr;  // by the first kernel that asks, under the interpreter lock
+
   Forest forest() const {
-    Forest made;
-    made.features = features;
-    made.outputs = outputs;
-    made.roots = copied(roots);
-    made.feature = copied(feature);
-    made.threshold = copied(threshold);
-    made.set_index = copied(set_index);
-    made.yes = copied(yes);
-    made.no = copied(no);
-    made.missing_yes = copied(missing_yes);
-    made.leaf = copied(leaf);
     if (outputs < 1 || static_cast<int64_t>(leaf_values.shape(1)) != outputs)
       throw std::invalid_argument("leaf_values is no (leaves, outputs) array");
-    made.leaf_values = {leaf_values.data(), leaf_values.data() + leaf_values.size()};
-    made.base_values = copied(base_values);
-    made.set_offsets = copied(set_offsets);
-    made.set_values = copied(set_values);
+    Forest forest;
+    forest.features = features;
+    forest.outputs = outputs;
+    forest.roots = seen(roots);
+    forest.feature = seen(feature);
+    forest.threshold = seen(threshold);
+    forest.set_index = seen(set_index);
+    forest.yes = seen(yes);
+    forest.no = seen(no);
+    forest.missing_yes = seen(missing_yes);
+    forest.leaf = seen(leaf);
+    forest.leaf_values = {leaf_values.data(), leaf_values.size()};
+    forest.base_values = seen(base_values);
+    forest.set_offsets = seen(set_offsets);
+    forest.set_values = seen(set_values);
+    return forest;
+  }
+
+  std::shared_ptr<const Ready> ready() {
+    if (!made) {
+      Forest views = forest();
+      std::shared_ptr<const Ready> fresh;
+      {
+        nb::gil_scoped_release release;
+        fresh = std::make_shared<const Ready>(std::move(views));
+      }
+      if (!made) made = std::move(fresh);
+    }
     return made;
   }
 };
@@ -78,18 +99,16 @@ void check_rows(const Forest& forest, const Rows& rows, int threads) {
 }
 
 struct ForestKernel {
-  Prepared prepared;
-  Predictor predictor{prepared};
-
-  explicit ForestKernel(Forest forest) : prepared(std::move(forest)) {}
+  std::shared_ptr<const Ready> ready;
 
   nb::ndarray<nb::numpy, double> predict(Rows rows, int threads) const {
-    check_rows(prepared.forest, rows, threads);
-    const size_t count = rows.shape(0), outputs = prepared.forest.outputs;
+    const Forest& forest = ready->prepared.forest;
+    check_rows(forest, rows, threads);
+    const size_t count = rows.shape(0), outputs = forest.outputs;
     std::vector<double> scores(count * outputs);
     {
       nb::gil_scoped_release release;
-      predictor.predict(rows.data(), static_cast<int64_t>(count), threads, scores.data());
+      ready->predictor.predict(rows.data(), static_cast<int64_t>(count), threads, scores.data());
     }
     return array_of(std::move(scores), {count, outputs});
   }
@@ -165,29 +184,23 @@ NB_MODULE(_trees, m) {
 
   nb::class_<ForestKernel>(m, "ForestKernel")
       .def(
-          "__init__",
-          [](ForestKernel* self, const Arrays& arrays) {
-            Forest forest = arrays.forest();
-            nb::gil_scoped_release release;
-            new (self) ForestKernel(std::move(forest));
-          },
+          "__init__", [](ForestKernel* self, Arrays& arrays) { new (self) ForestKernel{arrays.ready()}; }, nb::keep_alive<1, 2>(),
           "arrays"_a)
       .def("predict", &ForestKernel::predict, "rows"_a, "threads"_a = 1);
 
   nb::class_<Shap>(m, "ShapKernel")
       .def(
           "__init__",
-          [](Shap* self, const Arrays& arrays, Column<double> share, Rows background, int64_t table_bytes_max, int threads) {
-            Forest forest = arrays.forest();
-            if (background.shape(0) && static_cast<int64_t>(background.shape(1)) != forest.features)
+          [](Shap* self, Arrays& arrays, Column<double> share, Rows background, int64_t table_bytes_max, int threads) {
+            std::shared_ptr<const Ready> ready = arrays.ready();
+            if (background.shape(0) && static_cast<int64_t>(background.shape(1)) != ready->prepared.forest.features)
               throw std::invalid_argument("the background has another number of features");
-            std::vector<double> shares = copied(share);
             std::vector<float> rows(background.data(), background.data() + background.size());
             if (threads < 1 || threads > threads_max) throw std::invalid_argument("threads is not from 1 to 256");
             nb::gil_scoped_release release;
-            new (self) Shap(std::move(forest), shares, rows, table_bytes_max, threads);
+            new (self) Shap(std::move(ready), seen(share), rows, table_bytes_max, threads);
           },
-          "arrays"_a, "share"_a, "background"_a, "table_bytes_max"_a, "threads"_a)
+          nb::keep_alive<1, 2>(), "arrays"_a, "share"_a, "background"_a, "table_bytes_max"_a, "threads"_a)
       .def("shap_values", &explained, "rows"_a, "exact"_a = false, "threads"_a = 1)
       .def_prop_ro("expected",
                    [](const Shap& self) {  // cast here: a property would tie the array, which has an owner, to the kernel

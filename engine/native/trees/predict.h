@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "prepared.h"
@@ -52,6 +53,14 @@ class Predictor {
   std::vector<double> values_;
   std::vector<float> small_values_;
   std::vector<WalkNode> nodes_;
+};
+
+// What predictions and explanations of one forest both stand on, made once.
+struct Ready {
+  explicit Ready(Forest forest) : prepared(std::move(forest)), predictor(prepared) {}
+
+  Prepared prepared;
+  Predictor predictor;
 };
 
 }  // namespace penstock

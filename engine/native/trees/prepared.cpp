@@ -44,6 +44,9 @@ Prepared::Prepared(Forest checked) : forest(std::move(checked)) {
     if (first_word[s] >= 0) sets_[s].bits = bits_.data() + first_word[s];
 
   first_test.push_back(0);
+  size_t places = 0;
+  for (const Tree& tree : trees) places += tree.node.size();
+  tests.reserve(places);
   for (const Tree& tree : trees) {
     for (int32_t node : tree.node)
       tests.push_back({slot[forest.feature[node]], forest.threshold[node],

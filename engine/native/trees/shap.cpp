@@ -41,9 +41,9 @@ struct Shap::Scratch {
   }
 };
 
-Shap::Shap(Forest forest, const std::vector<double>& share, const std::vector<float>& background, int64_t table_bytes_max,
-           int threads)
-    : prepared_(std::move(forest)), kernels_(best_kernels()), predictor_(prepared_) {
+Shap::Shap(std::shared_ptr<const Ready> ready, std::span<const double> share, const std::vector<float>& background,
+           int64_t table_bytes_max, int threads)
+    : ready_(std::move(ready)), prepared_(ready_->prepared), kernels_(best_kernels()), predictor_(ready_->predictor) {
   const auto require = [](bool ok, const char* what) {
     if (!ok) throw std::invalid_argument(std::string("shap: ") + what);
   };
@@ -57,6 +57,7 @@ Shap::Shap(Forest forest, const std::vector<double>& share, const std::vector<fl
           "a share is negative or not finite");
 
   terms_.resize(checked.outputs);
+  nodes_.reserve(trees);
   for (int32_t t = 0; t < trees; ++t) {
     nodes_.push_back(path_nodes(prepared_, t));
     rules_.try_emplace(points_of(prepared_.trees[t]), points_of(prepared_.trees[t]));
@@ -69,11 +70,13 @@ Shap::Shap(Forest forest, const std::vector<double>& share, const std::vector<fl
                                          table_bytes_max, threads);
 }
 
-void Shap::expect_from_shares(const std::vector<double>& share) {
+void Shap::expect_from_shares(std::span<const double> share) {
   const Forest& forest = prepared_.forest;
-  expected_ = forest.base_values;
+  expected_.assign(forest.base_values.begin(), forest.base_values.end());
   for (const Tree& tree : prepared_.trees) {
     Shares shares;
+    shares.yes.reserve(tree.node.size());
+    shares.no.reserve(tree.node.size());
     for (int32_t node : tree.node) {
       shares.yes.push_back(share[forest.yes[node]]);
       shares.no.push_back(share[forest.no[node]]);

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "predict.h"
@@ -25,8 +26,8 @@ class Shap {
  public:
   // share (n,): of its parent's training data, or empty and background (b, F) given instead.
   // Throws std::invalid_argument where they do not fit the forest, or it is none.
-  Shap(Forest forest, const std::vector<double>& share, const std::vector<float>& background, int64_t table_bytes_max,
-       int threads);
+  Shap(std::shared_ptr<const Ready> ready, std::span<const double> share, const std::vector<float>& background,
+       int64_t table_bytes_max, int threads);
 
   // rows (count, F) to values (count, F, K), which must be zeros, and scores (count, K), the raw scores by the leaves reached.
   void explain(const float* rows, int64_t count, bool exact, int threads, double* values, double* scores) const;
@@ -47,7 +48,7 @@ class Shap {
     double weight;
   };
 
-  void expect_from_shares(const std::vector<double>& share);
+  void expect_from_shares(std::span<const double> share);
   void expect_from_background(const std::vector<float>& background, int threads);
   void explain_rows(const float* rows, int64_t count, int64_t begin, int blocks, bool exact, double* values,
                     double* scores) const;
@@ -60,9 +61,10 @@ class Shap {
   void walk(const Term& term, const Shares& shares, double weight, int blocks, const int32_t* rows, Scratch& scratch) const;
   void part_background(size_t tree, Scratch& scratch) const;
 
-  Prepared prepared_;
+  std::shared_ptr<const Ready> ready_;
+  const Prepared& prepared_;
   const Kernels& kernels_;
-  Predictor predictor_;
+  const Predictor& predictor_;
   std::vector<double> expected_;
   std::vector<std::vector<PathNode>> nodes_;  // by tree
   std::vector<std::vector<Term>> terms_;      // by output

@@ -1,8 +1,9 @@
 """Trees of a foreign library, one by one, joined into a canonical Forest."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class Tree:
 
 
 def join_trees(
-    trees: Sequence[Tree],
+    trees: Iterable[Tree],
     *,
     features: int,
     outputs: int,
@@ -45,63 +46,105 @@ def join_trees(
 ) -> Forest:
     """One forest of all trees, in order. Raises ConfigError when the arrays make no forest.
 
-    Covers are kept when every tree has them.
+    Covers are kept when every tree has them. A tree is let go of when it has been taken, so that a generator of deep trees
+    never has all of them in memory.
     """
-    if not trees:
-        raise ConfigError("the model has no trees")
-    trees = [_without_twin_tests(tree) for tree in trees]
-    starts = np.cumsum([0, *(len(tree.feature) for tree in trees)])
-    joined: dict[str, list[NDArray[np.generic]]] = {
-        name: []
-        for name in ("feature", "threshold", "set_index", "yes", "no", "missing_yes", "leaf", "values")
-    }
+    columns: dict[str, list[NDArray[np.generic]]] = {name: [] for name in _column_types}
     members: list[NDArray[np.float32]] = []
-    leaves = 0
-    for tree, start in zip(trees, starts[:-1], strict=True):
+    roots: list[int] = []
+    nodes = leaves = 0
+    for given in trees:
+        tree = _by_level(_without_twin_tests(given))
         inner = tree.yes >= 0
-        set_index = np.full(len(inner), -1)
+        set_index = np.full(len(inner), -1, dtype=np.int32)
         for node in sorted(tree.sets):
             set_index[node] = len(members)
             members.append(tree.sets[node])
-        leaf = np.where(inner, -1, leaves + np.cumsum(~inner) - 1)
-        leaves += int((~inner).sum())
         values = np.zeros((int((~inner).sum()), outputs))
         if tree.values.ndim == 1:
             values[:, tree.output] = tree.values[~inner]
         else:
             values[:] = tree.values[~inner]
-        columns: dict[str, NDArray[np.generic]] = {
+        made: dict[str, NDArray[np.generic]] = {
             "feature": np.where(inner, tree.feature, -1),
             "threshold": np.where(inner & (set_index < 0), tree.threshold, np.float32(0)),
             "set_index": set_index,
-            "yes": np.where(inner, tree.yes + start, -1),
-            "no": np.where(inner, tree.no + start, -1),
+            "yes": np.where(inner, tree.yes + nodes, -1),
+            "no": np.where(inner, tree.no + nodes, -1),
             "missing_yes": inner & tree.missing_yes,
-            "leaf": leaf,
-            "values": values,
+            "leaf": np.where(inner, -1, leaves + np.cumsum(~inner) - 1),
+            "leaf_values": values,
         }
-        for name, column in columns.items():
-            joined[name].append(column)
-    covers = [tree.cover for tree in trees if tree.cover is not None]
+        if tree.cover is not None:
+            made["cover"] = tree.cover
+        for name, column in made.items():
+            columns[name].append(column.astype(_column_types[name], copy=False))
+        roots.append(nodes)
+        nodes, leaves = nodes + len(inner), leaves + len(values)
+    if not roots:
+        raise ConfigError("the model has no trees")
+    covers = columns.pop("cover")
+    cover = np.concatenate(covers) if len(covers) == len(roots) else None
+    covers.clear()
+    joined: dict[str, NDArray[Any]] = {}
+    for name in tuple(columns):
+        joined[name] = np.ascontiguousarray(np.concatenate(columns.pop(name)))
     return Forest(
         features=features,
         outputs=outputs,
-        roots=starts[:-1].astype(np.int32),
-        feature=np.concatenate(joined["feature"]).astype(np.int32),
-        threshold=np.concatenate(joined["threshold"]).astype(np.float32),
-        set_index=np.concatenate(joined["set_index"]).astype(np.int32),
-        yes=np.concatenate(joined["yes"]).astype(np.int32),
-        no=np.concatenate(joined["no"]).astype(np.int32),
-        missing_yes=np.concatenate(joined["missing_yes"]).astype(np.uint8),
-        cover=np.concatenate(covers).astype(np.float64) if len(covers) == len(trees) else None,
-        leaf=np.concatenate(joined["leaf"]).astype(np.int32),
-        leaf_values=np.ascontiguousarray(np.concatenate(joined["values"]), dtype=np.float64),
+        roots=np.array(roots, dtype=np.int32),
+        cover=cover,
         base_values=np.asarray(base_values, dtype=np.float64),
         set_offsets=np.cumsum([0, *(len(each) for each in members)]).astype(np.int32),
         set_values=np.concatenate([np.empty(0, dtype=np.float32), *members]),
         post_transform=post_transform,
         labels=labels,
         output_name=output_name,
+        mirror=0.0,
+        **joined,
+    )
+
+
+_column_types: Mapping[str, type[np.generic]] = {
+    "feature": np.int32,
+    "threshold": np.float32,
+    "set_index": np.int32,
+    "yes": np.int32,
+    "no": np.int32,
+    "missing_yes": np.uint8,
+    "leaf": np.int32,
+    "leaf_values": np.float64,
+    "cover": np.float64,
+}
+
+
+def _by_level(tree: Tree) -> Tree:
+    """The tree in canonical order: level by level, yes before no. As it is where its nodes are no tree: Forest says so."""
+    n = len(tree.yes)
+    levels, level, seen = [np.zeros(1, dtype=np.int64)], np.zeros(1, dtype=np.int64), 1
+    while len(level):
+        parents = level[tree.yes[level] >= 0]
+        level = np.stack((tree.yes[parents], tree.no[parents]), axis=1).reshape(-1)
+        seen += len(level)
+        if seen > n or (len(level) and (level.min() < 0 or level.max() >= n)):
+            return tree
+        levels.append(level)
+    order = np.concatenate(levels)
+    if seen != n or np.array_equal(order, np.arange(n)):
+        return tree
+    number = np.full(n, -1, dtype=np.int64)
+    number[order] = np.arange(n)
+    inner = tree.yes[order] >= 0
+    return replace(
+        tree,
+        feature=tree.feature[order],
+        threshold=tree.threshold[order],
+        yes=np.where(inner, number[tree.yes[order]], -1),
+        no=np.where(inner, number[tree.no[order]], -1),
+        missing_yes=tree.missing_yes[order],
+        cover=None if tree.cover is None else tree.cover[order],
+        values=tree.values[order],
+        sets={int(number[node]): members for node, members in tree.sets.items()},
     )
 
 

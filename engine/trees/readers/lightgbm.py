@@ -139,7 +139,8 @@ class _Objective:
             return _Objective(post_transform=PostTransform.SOFTMAX, is_classifier=True)
         if name == "cross_entropy":
             return _Objective(post_transform=PostTransform.LOGISTIC)
-        raise ConfigError(f"LightGBM objective {text!r} has an output that no bundle can keep")
+        cure = ": train cross_entropy" if text.startswith("cross_entropy_lambda") else ""
+        raise ConfigError(f"LightGBM objective {text!r} has an output that no bundle can keep{cure}")
 
 
 def _members(block: str) -> dict[str, str]:
@@ -149,7 +150,7 @@ def _members(block: str) -> dict[str, str]:
 
 def _tree(members: Mapping[str, str], scale: float, output: int) -> Tree:
     if members.get("is_linear", "0") != "0":
-        raise ConfigError("LightGBM's linear trees have no ONNX operator")
+        raise ConfigError("LightGBM's linear trees have no ONNX operator: train with linear_tree=False")
     leaf_values = _numbers(members["leaf_value"], float) * scale
     leaves = len(leaf_values)
     if int(members["num_leaves"]) != leaves:

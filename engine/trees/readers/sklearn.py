@@ -4,7 +4,7 @@ Thresholds are float64 while rows are float32; where a missing value goes stands
 usual converter; covers are the weights of the training rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,11 +67,10 @@ def read_sklearn_trees(estimator: Any, classes: Sequence[str] | None = None) -> 
         if isinstance(estimator, gradient_boosting):
             return _gradient_boosting(estimator, labels)
         members = [estimator] if isinstance(estimator, single_trees) else estimator.estimators_
-        trees = [_averaged(member.tree_, len(members), classifier=bool(labels)) for member in members]
+        outputs = members[0].tree_.value.shape[2 if labels else 1]
+        trees = (_averaged(member.tree_, len(members), classifier=bool(labels)) for member in members)
         return SklearnTrees(
-            forest=_joined(
-                trees, estimator.n_features_in_, trees[0].values.shape[1], labels, PostTransform.NONE
-            )
+            forest=_joined(trees, estimator.n_features_in_, outputs, labels, PostTransform.NONE)
         )
     except (AttributeError, KeyError, IndexError, TypeError) as error:
         raise ConfigError(f"the estimator is not fitted, or malformed: {error}") from error
@@ -90,7 +89,7 @@ def _labels(estimator: Any, classes: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _joined(
-    trees: Sequence[Tree],
+    trees: Iterable[Tree],
     features: int,
     outputs: int,
     labels: tuple[str, ...],

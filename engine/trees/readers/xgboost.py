@@ -76,9 +76,7 @@ def xgboost_tree(data: bytes) -> Mapping[str, Any]:
             "the file is what LightGBM's dump_model says, which is for reading only; save the model with save_model (.txt)"
         )
     if isinstance(tree, dict) and ("oblivious_trees" in tree or "features_info" in tree):
-        raise ConfigError(
-            "the file is a CatBoost model in JSON; save it with save_model(path, format='onnx') and package that"
-        )
+        raise ConfigError("the file is a CatBoost model in JSON, and no XGBoost model")
     if isinstance(tree, list) or (isinstance(tree, dict) and "nodeid" in tree):
         raise ConfigError(
             "the file is what XGBoost's dump_model says, which is for reading only; save the model with save_model (.json)"
@@ -96,11 +94,14 @@ def _read(
     if booster["name"] == "dart":
         weights, booster = booster["weight_drop"], booster["gbtree"]
     if booster["name"] != "gbtree":
-        raise ConfigError(f"an XGBoost model of {booster['name']} is not made of trees")
+        raise ConfigError(
+            f"an XGBoost model of {booster['name']} is not made of trees: alone it is packaged as a line, inside another model it "
+            "is not"
+        )
     model, facts = booster["model"], learner["learner_model_param"]
-    objective = _Objective.parse(learner["objective"]["name"])
+    objective = Objective.parse(learner["objective"]["name"])
     outputs = max(int(facts["num_class"]), int(facts.get("num_target", 1)), 1)
-    base_values = [objective.margin(score) for score in _base_scores(facts["base_score"])]
+    base_values = [objective.margin(score) for score in base_scores(facts["base_score"])]
     rounds_in_file = len(model["iteration_indptr"]) - 1
     attributes = learner.get("attributes", {})
     best = int(attributes["best_iteration"]) + 1 if "best_iteration" in attributes else rounds_in_file
@@ -112,7 +113,8 @@ def _read(
         for number, tree in enumerate(model["trees"][:count])
     ]
     labels: tuple[str, ...] = ()
-    if objective.is_classifier:
+    # Of several targets each is a question of its own, not one class of several.
+    if objective.is_classifier and int(facts.get("num_target", 1)) <= 1:
         known = max(outputs, 2)
         labels = tuple(classes) if classes else tuple(str(index) for index in range(known))
         if len(labels) != known:
@@ -141,7 +143,7 @@ def _read(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Objective:
+class Objective:
     """How raw scores become answers."""
 
     post_transform: PostTransform = PostTransform.NONE
@@ -149,16 +151,18 @@ class _Objective:
     exponential: bool = False
 
     @staticmethod
-    def parse(name: str) -> "_Objective":
+    def parse(name: str) -> "Objective":
+        """By its name. Raises ConfigError for one whose output no bundle keeps."""
         if name in _identity:
-            return _Objective()
+            return Objective()
         if name in _exponential:
-            return _Objective(exponential=True)
+            return Objective(exponential=True)
         if name in ("binary:logistic", "reg:logistic"):
-            return _Objective(post_transform=PostTransform.LOGISTIC, is_classifier=name == "binary:logistic")
+            return Objective(post_transform=PostTransform.LOGISTIC, is_classifier=name == "binary:logistic")
         if name in ("multi:softprob", "multi:softmax"):
-            return _Objective(post_transform=PostTransform.SOFTMAX, is_classifier=True)
-        raise ConfigError(f"XGBoost objective {name} has an output that no bundle can keep")
+            return Objective(post_transform=PostTransform.SOFTMAX, is_classifier=True)
+        cure = "; train binary:logistic" if name == "binary:hinge" else ""
+        raise ConfigError(f"XGBoost objective {name} has an output that no bundle can keep{cure}")
 
     def margin(self, base_score: float) -> float:
         """The raw score that a stored base_score stands for."""
@@ -167,13 +171,12 @@ class _Objective:
         return math.log(base_score) if self.exponential else base_score
 
 
-def _base_scores(text: str) -> list[float]:
+def base_scores(text: str) -> list[float]:
+    """base_score as the file spells it: a number, or a list of them."""
     return [float(part) for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
 
 
 def _tree(tree: Mapping[str, Any], weight: float, output: int) -> Tree:
-    if int(tree["tree_param"]["size_leaf_vector"]) > 1:
-        raise ConfigError("XGBoost trees with a vector in each leaf (multi_output_tree) are not supported")
     left, right = (np.array(tree[f"{side}_children"], dtype=np.int64) for side in ("left", "right"))
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as a leaf
         condition = np.array(tree["split_conditions"], dtype=np.float32)
@@ -183,6 +186,10 @@ def _tree(tree: Mapping[str, Any], weight: float, output: int) -> Tree:
     sets = _sets(tree)
     in_set = np.isin(np.arange(len(left)), list(sets))
     is_leaf = left < 0
+    values = np.where(is_leaf, condition.astype(np.float64) * weight, 0.0)
+    width = int(tree["tree_param"]["size_leaf_vector"])
+    if width > 1:
+        values = _vectors(tree, is_leaf, right, width) * weight
     if len({len(left), len(right), len(condition), len(default_left)}) != 1:
         raise ConfigError("an XGBoost tree has arrays of different lengths")
     return Tree(
@@ -193,10 +200,26 @@ def _tree(tree: Mapping[str, Any], weight: float, output: int) -> Tree:
         no=np.where(in_set, left, right),
         missing_yes=np.where(in_set, ~default_left, default_left),
         cover=np.array(tree["sum_hessian"], dtype=np.float64),
-        values=np.where(is_leaf, condition.astype(np.float64) * weight, 0.0),
+        values=values,
         output=output,
         sets=sets,
     )
+
+
+def _vectors(
+    tree: Mapping[str, Any], is_leaf: NDArray[np.bool_], right: NDArray[np.int64], width: int
+) -> NDArray[np.float64]:
+    """What the leaves of a tree say of every output (m, K): the right child of a leaf is the number of its vector, and
+    before XGBoost 3.1 the vectors of all nodes stood in one list."""
+    values = np.zeros((len(is_leaf), width))
+    if "leaf_weights" not in tree:
+        values[is_leaf] = np.array(tree["base_weights"], dtype=np.float32).reshape(-1, width)[is_leaf]
+        return values
+    vectors = np.array(tree["leaf_weights"], dtype=np.float32).reshape(-1, width)
+    if (right[is_leaf] < 0).any():
+        raise ConfigError("an XGBoost tree has a leaf without a vector")
+    values[is_leaf] = vectors[right[is_leaf]]
+    return values
 
 
 def _sets(tree: Mapping[str, Any]) -> dict[int, NDArray[np.float32]]:

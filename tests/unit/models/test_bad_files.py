@@ -79,8 +79,8 @@ others: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lightgbm.train({"verbose": -1}, lightgbm.Dataset(rows, answers), 2).dump_model()).encode(),
         "what LightGBM's dump_model says"),
     "LightGBM's dump as text": ("m.txt", lambda: b'{"name": "tree"}', "dump_model"),
-    "CatBoost's JSON": ("m.json", lambda: b'{"oblivious_trees": [], "features_info": {}}', "format='onnx'"),
-    "CatBoost's own": ("m.cbm", lambda: b"CBM1", "format='onnx'"),
+    "CatBoost's JSON": ("m.json", lambda: b'{"oblivious_trees": [], "features_info": {}}', "CatBoost model is malformed"),
+    "CatBoost's own": ("m.cbm", lambda: b"CBM1", "CatBoost"),
     "another JSON": ("m.json", lambda: b'{"a": 1}', "no XGBoost model"),
     "a number": ("m.json", lambda: b"7", "no XGBoost model"),
     "deep JSON": ("m.json", lambda: b"[" * 200_000, "no XGBoost model"),
@@ -89,8 +89,6 @@ others: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "bytes": ("m.txt", lambda: bytes(range(256)), "not a text file"),
     "hinge": ("m.json", lambda: bytes(xgboost.train(
         {"objective": "binary:hinge"}, xgboost.DMatrix(rows, answers), 2).save_raw("json")), "binary:hinge"),
-    "gblinear": ("m.ubj", lambda: bytes(xgboost.train(
-        {"booster": "gblinear"}, xgboost.DMatrix(rows, answers), 2).save_raw("ubj")), "not made of trees"),
 }  # fmt: skip
 
 

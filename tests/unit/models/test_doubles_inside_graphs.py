@@ -24,6 +24,14 @@ _models: dict[str, Any] = {
         [("light", lightgbm.LGBMClassifier(**_booster))], cv=2, final_estimator=LogisticRegression()
     ),
     "calibrated": CalibratedClassifierCV(HistGradientBoostingClassifier(max_iter=5), cv=2),
+    "soft vote": VotingClassifier(
+        [
+            ("light", lightgbm.LGBMClassifier(**_booster)),
+            ("hist", HistGradientBoostingClassifier(max_iter=5)),
+        ],
+        voting="soft",
+        weights=[1, 3],
+    ),
 }
 
 

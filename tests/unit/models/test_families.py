@@ -84,7 +84,8 @@ def test_a_family_is_packaged_proved_and_explained_as_the_page_says(
     assert off.max() <= 1e-6
     if family.meaning == "probability":
         np.testing.assert_array_equal(
-            np.array(found.classes)[np.asarray(found.labels)], np.asarray(model.predict(unseen)).astype(str)
+            np.array(found.classes)[np.asarray(found.labels)],
+            np.asarray(model.predict(unseen)).reshape(-1).astype(str),
         )
     served_model = open_model(bundle, device="cpu", batch_rows_max=64, clock=SystemClock())
     rows = bundle.golden.rows[:2]

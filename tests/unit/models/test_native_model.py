@@ -43,6 +43,7 @@ class Graph:
     signature: Signature
     outputs: tuple[ModelOutput, ...]
     labels: Labels | None
+    table: None = None
 
 
 def graph_of(forest: Forest) -> Graph:

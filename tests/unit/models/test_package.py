@@ -374,8 +374,6 @@ def test_numbers_that_lightgbm_takes_for_zero_go_where_it_sends_them(tmp_path: P
         (lambda: _lightgbm(_minutes, objective="regression", reg_sqrt=True), "objective"),
         (lambda: lightgbm.LGBMRegressor(linear_tree=True, n_estimators=2, verbose=-1).fit(
             np.arange(200.0).reshape(-1, 1), np.arange(200.0)), "linear trees"),
-        (lambda: _xgboost(booster="gblinear", enable_categorical=False) if False else xgboost.XGBClassifier(
-            booster="gblinear", n_estimators=2).fit(np.eye(4), [0, 1, 0, 1]), "not made of trees"),
         (lambda: xgboost.XGBClassifier(objective="binary:hinge", n_estimators=2).fit(np.eye(4), [0, 1, 0, 1]),
          "binary:hinge"),
         (lambda: GradientBoostingRegressor(init=Ridge(), n_estimators=2).fit(np.eye(4), np.arange(4.0)), "starts from"),

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penstock.engine.explain.tree import reference as oracle
-from penstock.engine.explain.tree.tree_shap import native_arrays
 from penstock.engine.native._trees import Arrays, ForestKernel, ShapKernel, instruction_set
 from penstock.engine.trees.covers import shares
 from penstock.engine.trees.forest import Forest, PostTransform
+from penstock.engine.trees.native_arrays import native_forest
 from tests.forests import random_forest, random_rows
 
 nothing = np.empty((0, 6), dtype=np.float32)
@@ -27,7 +27,9 @@ def kernel_of(
     forest: Forest, *, budget: int = 1 << 28, background: NDArray[np.float32] | None = None
 ) -> ShapKernel:
     share = shares(forest) if background is None else np.empty(0)
-    return ShapKernel(native_arrays(forest), share, nothing if background is None else background, budget, 2)
+    return ShapKernel(
+        native_forest(forest).arrays, share, nothing if background is None else background, budget, 2
+    )
 
 
 def forest_of(seed: int, depth: int, outputs: int) -> Forest:
@@ -66,7 +68,7 @@ def test_interventional_values_are_the_oracles(shape: tuple[int, int, int], budg
 @given(shapes, st.integers(0, 200))
 def test_raw_scores_walk_the_same_way_as_the_forest(shape: tuple[int, int, int], count: int) -> None:
     forest, rows = forest_of(*shape), random_rows(shape[0], count)
-    close(ForestKernel(native_arrays(forest)).predict(rows), forest.raw_scores(rows), 1e-12)
+    close(ForestKernel(native_forest(forest).arrays).predict(rows), forest.raw_scores(rows), 1e-12)
 
 
 def chain(depth: int, *, features: int, seed: int = 0) -> Forest:
@@ -114,11 +116,11 @@ def test_deep_paths_keep_their_precision(depth: int, features: int, background: 
     if rows_below is None:
         expected, base = oracle.path_dependent(forest, rows)
         kernel = ShapKernel(
-            native_arrays(forest), shares(forest), np.empty((0, features), np.float32), 1 << 28, 1
+            native_forest(forest).arrays, shares(forest), np.empty((0, features), np.float32), 1 << 28, 1
         )
     else:
         expected, base = oracle.interventional(forest, rows, rows_below)
-        kernel = ShapKernel(native_arrays(forest), np.empty(0), rows_below, 1 << 28, 1)
+        kernel = ShapKernel(native_forest(forest).arrays, np.empty(0), rows_below, 1 << 28, 1)
     close(kernel.expected, base, 1e-12)
     close(kernel.shap_values(rows, False, 1)[0], expected, 2e-6)
     exact, scores = kernel.shap_values(rows, True, 1)
@@ -147,13 +149,13 @@ def test_rows_exactly_on_a_threshold_go_to_yes() -> None:
             np.nextafter(threshold, np.float32(np.inf)),
         )
         rows[3 * place : 3 * place + 3, forest.feature[node]] = beside
-    close(ForestKernel(native_arrays(forest)).predict(rows), forest.raw_scores(rows), 1e-12)
+    close(ForestKernel(native_forest(forest).arrays).predict(rows), forest.raw_scores(rows), 1e-12)
 
 
 @pytest.mark.parametrize("budget", [0, 1 << 28])
 def test_a_rows_bits_depend_on_neither_batch_nor_threads(budget: int) -> None:
     forest, rows = random_forest(11, trees=30, depth=7, outputs=2), random_rows(11, 300)
-    kernel, predictor = kernel_of(forest, budget=budget), ForestKernel(native_arrays(forest))
+    kernel, predictor = kernel_of(forest, budget=budget), ForestKernel(native_forest(forest).arrays)
     whole = kernel.shap_values(rows, False, 1)
     threaded = kernel.shap_values(rows, False, 3)
     scores = predictor.predict(rows)
@@ -169,9 +171,9 @@ def test_a_rows_bits_depend_on_neither_batch_nor_threads(budget: int) -> None:
 
 _digest = """
 import hashlib, numpy as np
-from tests.unit.trees.test_tree_kernel import kernel_of, ForestKernel, native_arrays, random_forest, random_rows, instruction_set
+from tests.unit.trees.test_tree_kernel import kernel_of, ForestKernel, native_forest, random_forest, random_rows, instruction_set
 forest, rows = random_forest(11, trees=30, depth=7, outputs=2), random_rows(11, 300)
-parts = [ForestKernel(native_arrays(forest)).predict(rows)]
+parts = [ForestKernel(native_forest(forest).arrays).predict(rows)]
 for background in (None, random_rows(12, 20)):
     for budget in (0, 1 << 28):
         kernel = kernel_of(forest, budget=budget, background=background)
@@ -347,7 +349,7 @@ def test_shares_that_do_not_fit_are_refused(share: NDArray[np.float64]) -> None:
     forest = chain(100, features=6)
     assert len(forest.leaf) == 201
     with pytest.raises(ValueError, match="share"):
-        ShapKernel(native_arrays(forest), share, nothing, 1 << 20, 1)
+        ShapKernel(native_forest(forest).arrays, share, nothing, 1 << 20, 1)
 
 
 @pytest.mark.parametrize("budget", [-1, 1 << 62])
@@ -362,7 +364,7 @@ def test_a_number_of_threads_beyond_sense_is_refused(threads: int) -> None:
     with pytest.raises(ValueError, match="threads"):
         kernel_of(forest).shap_values(rows, False, threads)
     with pytest.raises(ValueError, match="threads"):
-        ForestKernel(native_arrays(forest)).predict(rows, threads)
+        ForestKernel(native_forest(forest).arrays).predict(rows, threads)
 
 
 def test_rows_of_another_width_are_refused() -> None:

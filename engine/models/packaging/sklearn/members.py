@@ -40,4 +40,7 @@ def with_members(model: Any, inner: list[Any]) -> Any:
         copied.weights = np.asarray(model.weights, dtype=np.float64)  # skl2onnx takes no list
     if hasattr(model, "flatten_transform"):
         copied.flatten_transform = False  # of transform() alone, and all that skl2onnx takes
+        if copied.weights is not None:
+            # skl2onnx sums an array, and has no place for the weights of members that were dropped.
+            copied.weights = np.asarray(model._weights_not_none, dtype=np.float64)
     return copied

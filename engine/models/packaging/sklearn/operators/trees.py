@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from skl2onnx.common.data_types import FloatTensorType, Int64TensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType
 from sklearn.base import is_classifier
 
 from penstock.engine.models.packaging.sklearn.boosters import forest_of_booster, is_booster
@@ -65,7 +65,14 @@ def add_trees(scope: Any, operator: Any, container: Any) -> None:
         exponential=exponential,
         marker=marker,
         cuts=cuts,
+        widens=_is_voted_in_doubles(operator),
     )
+
+
+def _is_voted_in_doubles(operator: Any) -> bool:
+    """Whether skl2onnx's vote weighs these scores in double precision, and takes no others."""
+    voted = str(operator.outputs[-1].raw_name).startswith("voting_proba")
+    return voted and isinstance(operator.inputs[0].type, DoubleTensorType)
 
 
 def add_forest(
@@ -78,8 +85,9 @@ def add_forest(
     exponential: bool = False,
     marker: float | None = None,
     cuts: Cuts = (),
+    widens: bool = False,
 ) -> None:
-    scores = scope.get_unique_variable_name("log") if exponential else outputs[-1]
+    scores = scope.get_unique_variable_name("scores") if exponential or widens else outputs[-1]
     narrow = scope.get_unique_variable_name("narrow")
     if any(cuts):
         forest = replace(forest, threshold=ranked_thresholds(forest, cuts))
@@ -107,6 +115,8 @@ def add_forest(
     if any(cuts):
         nodes = ranks_of_columns(given, narrow, cuts, container, name_of)
     last = [helper.make_node("Exp", [scores], outputs)] if exponential else []
+    if widens:
+        last = [helper.make_node("Cast", [scores], outputs[-1:], to=TensorProto.DOUBLE)]
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     for node in [*nodes, *proto.graph.node, *last]:
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
