@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from penstock.engine.clock import Clock
-from penstock.engine.scaling.planner import Plan
+from penstock.engine.scaling.steadier import Plan
 from penstock.schemas.errors import ConfigError, UnavailableError
 from penstock.schemas.externalscaler import (
     GetMetricSpecResponse,
@@ -218,7 +218,7 @@ class KedaService:
         self._check(asked.scaledObjectRef, context)
         if asked.metricName != metric_name:
             context.abort(grpc.StatusCode.NOT_FOUND, f"the only metric is {metric_name}")
-        replicas = self._plan(context).replicas
+        replicas = self._plan(context).published
         value = MetricValue(metricName=metric_name, metricValue=replicas, metricValueFloat=float(replicas))
         return GetMetricsResponse(metricValues=[value])
 

@@ -29,7 +29,12 @@ held_states = ("waits", "stopped")
 age_counted_max_s = 30 * 86_400.0
 cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
-scaling_bounds = ("rate", "drain", "idle", "minimum", "maximum", "partitions", "held", "capacity_unknown")
+work_kinds = ("predict", "explain")
+scaling_bounds = (
+    "rate", "packing", "drain", "idle", "minimum", "maximum", "partitions", "held", "kept", "settling", "unhealthy",
+    "capacity_unknown",
+)  # fmt: skip
+scaler_faults = ("broker", "no_partitions", "not_a_number")
 
 feature_labels_max = 200
 others = "(others)"
@@ -253,7 +258,16 @@ class Metrics:
         self.ready = make.gauge("penstock_ready", "1 when assigned, verified and warmed, 0 otherwise.")
         self.capacity = make.gauge(
             "penstock_worker_capacity_records_per_second",
-            "What this worker could do flat out, from its busy time; 0 until it is known.",
+            "What this worker could do flat out with the present mix of work; 0 until it is known.",
+        )
+        self.capacity_measured = make.gauge(
+            "penstock_worker_capacity_measured",
+            "1 when the capacity was seen while more waited than the worker could do, 0 when busy time was all there is to go by.",
+        )
+        self.saturated_rate = make.gauge(
+            "penstock_worker_saturated_records_per_second",
+            "Finished while saturated, by kind of work; 0 when never seen apart.",
+            {"kind": work_kinds},
         )
         self.busy_seconds = make.counter(
             "penstock_busy_seconds_total", "Seconds the compute side spent on records."
@@ -332,6 +346,12 @@ class ScalerMetrics:
             "penstock_required_replicas",
             "Workers needed, as published to KEDA; the last good value while stale.",
         )
+        self.needed_replicas = make.gauge(
+            "penstock_scaling_needed_replicas", "Workers that this moment asks for, before anything is held."
+        )
+        self.replicas_now = make.gauge(
+            "penstock_scaling_replicas_now", "Workers that have partitions or report, as far as can be told."
+        )
         self.active = make.gauge("penstock_scaling_active", "1 when there is work for at least one worker.")
         self.stale = make.gauge(
             "penstock_scaling_stale",
@@ -345,17 +365,70 @@ class ScalerMetrics:
             "penstock_scaling_backlog_records", "Records that are not finished yet, over all partitions."
         )
         self.oldest_age = make.gauge(
-            "penstock_scaling_oldest_age_seconds", "Age of the oldest unfinished record, over all partitions."
+            "penstock_scaling_oldest_age_seconds",
+            "How long the oldest unfinished record has waited in the log, over all partitions; its own time stamp does not count.",
+        )
+        self.event_age = make.gauge(
+            "penstock_scaling_event_age_seconds",
+            "Age of the oldest unfinished record by its time stamp, over all partitions.",
+        )
+        self.forecast_rate = make.gauge(
+            "penstock_scaling_forecast_records_per_second",
+            "Records expected to arrive when a number asked for now has its effect.",
         )
         self.capacity = make.gauge(
             "penstock_scaling_capacity_records_per_second",
             "What one worker can do flat out, as the decision used it; 0 while unknown.",
+        )
+        self.capacity_measured = make.gauge(
+            "penstock_scaling_capacity_measured",
+            "1 when that was seen while workers were saturated, 0 when it is a guess from their busy time.",
         )
         self.rate_term = make.gauge(
             "penstock_scaling_rate_term_replicas", "Share of the decision that keeps up with arrivals."
         )
         self.drain_term = make.gauge(
             "penstock_scaling_drain_term_replicas", "Share of the decision that works off the backlog."
+        )
+        self.packing_term = make.gauge(
+            "penstock_scaling_packing_term_replicas",
+            "Least number for which the fullest worker keeps up, as the assignor places the partitions.",
+        )
+        self.drain_seconds = make.gauge(
+            "penstock_scaling_drain_seconds", "Time in which the backlog is to be worked off."
+        )
+        self.fullest = make.gauge(
+            "penstock_scaling_fullest_worker_ratio",
+            "Load of the fullest worker over its capacity with the published number; 0 while the capacity is unknown.",
+        )
+        self.horizon = make.gauge(
+            "penstock_scaling_horizon_seconds",
+            "Until a number asked for now has its effect: start, rebalance and the autoscaler's period.",
+        )
+        self.startup = make.gauge(
+            "penstock_scaling_startup_seconds", "How long a new worker takes, as the decision used it."
+        )
+        self.rebalance = make.gauge(
+            "penstock_scaling_rebalance_seconds",
+            "How long partitions stand still when they change hands, as the decision used it.",
+        )
+        self.unscalable = make.gauge(
+            "penstock_scaling_unscalable_partitions",
+            "Partitions that get more records than one worker can do; the log and /status name them.",
+        )
+        self.left_out = make.gauge(
+            "penstock_scaling_left_out_partitions",
+            "Partitions that no worker gets on with, left out of the number; the log and /status name them.",
+        )
+        self.decisions = make.counter(
+            "penstock_scaling_decisions_total",
+            "Changes of the published number, by what decided the new one.",
+            {"bound": scaling_bounds},
+        )
+        self.fault = make.gauge(
+            "penstock_scaling_fault",
+            "1 at why nothing can be told, while the number is held; all 0 while it can.",
+            {"reason": scaler_faults},
         )
         self.bound = make.gauge(
             "penstock_scaling_bound",

@@ -17,7 +17,7 @@ from penstock.connectors.kafka.reports import ReportReader, ReportWriter
 from penstock.engine.cli.commands.scaler import serve
 from penstock.engine.cli.main import main
 from penstock.engine.scaling.keda_service import metric_name
-from penstock.engine.scaling.reports import encode_status
+from penstock.engine.scaling.report_message import encode_status
 from penstock.engine.settings.model import Settings, load_settings
 from penstock.engine.telemetry.status import ModelIdentity, WorkerState, WorkerStatus
 from penstock.schemas.errors import ConfigError

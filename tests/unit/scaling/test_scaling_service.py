@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import logging
 import math
 import queue
 import socket
@@ -30,8 +31,9 @@ from penstock.engine.scaling.keda_service import (
     streams_max,
 )
 from penstock.engine.scaling.loop import ScalerLoop, stale_after_s
-from penstock.engine.scaling.planner import Bounds, Plan
+from penstock.engine.scaling.planner import Bounds, Need
 from penstock.engine.scaling.reports import ReportBook
+from penstock.engine.scaling.steadier import Plan
 from penstock.engine.telemetry.http_server import HttpServer
 from penstock.engine.telemetry.metrics import ScalerMetrics
 from penstock.schemas.errors import ConfigError, UnavailableError
@@ -90,9 +92,11 @@ ref = ScaledObjectRef(name="penstock", namespace="ns", scalerMetadata={"scalerAd
 
 
 def plan_of(replicas: int) -> Plan:
-    return Plan(
-        replicas=replicas, active=replicas > 0, rate_term=0.5, drain_term=0.0, drain_s=30.0, bound="rate"
-    )
+    need = Need(
+        replicas=replicas, load=replicas, enough=replicas, active=replicas > 0, rate_term=0.5, packing_term=0, drain_term=0.0,
+        drain_s=30.0, bound="rate",
+    )  # fmt: skip
+    return Plan(replicas=replicas, published=replicas, active=replicas > 0, bound="rate", why="", need=need)
 
 
 @pytest.fixture
@@ -301,10 +305,11 @@ class Broker:
     def __init__(self) -> None:
         self.readings: list[Any] = []
         self.down = False
+        self.why = "no broker"
 
     def read(self) -> list[Any]:
         if self.down:
-            raise UnavailableError("no broker")
+            raise UnavailableError(self.why)
         return self.readings
 
 
@@ -337,7 +342,7 @@ class Reading:
     """One partition with ten records that nobody has read."""
 
     partition, earliest, end, committed, oldest_unfinished_timestamp_ms, owner = 0, 0, 10, None, 999_000, None
-    high, fault, topic_id, committed_topic_id = 10, "", None, None
+    high, fault, topic_id, committed_topic_id, stamped_by_broker = 10, "", None, None, True
 
 
 def exposition(loop: ScalerLoop) -> dict[str, float]:
@@ -411,6 +416,9 @@ def test_the_reasons_are_served_over_http(loop: ScalerLoop, broker: Broker) -> N
         status = json.load(answer)
     assert status["demand"]["backlog_records"] == 10
     assert status["plan"]["bound"] == "capacity_unknown"
+    assert status["required_replicas"] == 1
+    (decision,) = status["decisions"]
+    assert (decision["from"], decision["to"], decision["bound"]) == (0, 1, "capacity_unknown")
     assert status["partitions"][0]["movement"] == "unowned"
 
 
@@ -425,6 +433,109 @@ def test_the_messages_are_those_of_the_proto(tmp_path: Path) -> None:
     (expected,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
     del expected.service[:]
     assert file_descriptor() == expected
+
+
+def test_each_new_reason_is_logged_once_and_shown_while_the_number_is_held(
+    loop: ScalerLoop, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="penstock.scaler")
+    broker.readings = [Reading]
+    loop.turn()
+    caplog.clear()
+    broker.down = True
+    for why in (
+        "no answer in 4 s",
+        "no answer in 5 s",
+        "password refused",
+        "password refused",
+        "no answer in 4 s",
+    ):
+        broker.why = why
+        loop.turn()
+    assert [record.message.rsplit(": ", 1)[1] for record in caplog.records] == [
+        "no answer in 4 s", "password refused", "no answer in 4 s",
+    ]  # fmt: skip
+    assert exposition(loop)['penstock_scaling_fault{reason="broker"}'] == 1
+    broker.down = False
+    loop.turn()
+    assert "can be read again" in caplog.messages[-1]
+    assert exposition(loop)['penstock_scaling_fault{reason="broker"}'] == 0
+
+
+def test_a_topic_without_partitions_holds_the_number(
+    loop: ScalerLoop, broker: Broker, keda: Keda, clock: HandClock
+) -> None:
+    broker.readings = [Reading]
+    loop.turn()
+    broker.readings = []
+    loop.turn()
+    assert poll(keda) == (1.0, True)
+    clock.sleep(stale_after_s + 1)
+    loop.turn()
+    assert code_of(lambda: poll(keda)) is grpc.StatusCode.UNAVAILABLE
+    shown = exposition(loop)
+    assert shown['penstock_scaling_fault{reason="no_partitions"}'] == 1
+    assert shown["penstock_required_replicas"] == 1
+    assert "has no partitions" in loop.status()["fault"]
+
+
+def test_what_is_no_number_holds_the_number(
+    loop: ScalerLoop, broker: Broker, keda: Keda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.readings = [Reading]
+    loop.turn()
+    monkeypatch.setattr(ReportBook, "startup_s", lambda *_, **__: math.nan)
+    loop.turn()
+    assert poll(keda) == (1.0, True)
+    assert exposition(loop)['penstock_scaling_fault{reason="not_a_number"}'] == 1
+
+
+def test_a_blind_scaler_is_dead_only_while_the_cluster_answers_others(
+    broker: Broker, published: Published, clock: HandClock
+) -> None:
+    heard_s = [0.0]
+    collector = Collector(
+        read_offsets=broker.read, read_reports=list, book=ReportBook(group="g"), start="earliest", workers_per_replica=1,
+        clock=clock,
+    )  # fmt: skip
+    loop = ScalerLoop(
+        collector=collector, bounds=Bounds(max_age_s=30, min_replicas=0, max_replicas=10), published=published,
+        metrics=ScalerMetrics(CollectorRegistry()), topic="t", clock=clock, cluster_age_s=lambda: heard_s[0],
+    )  # fmt: skip
+
+    def turns(seconds: int) -> int:
+        for _ in range(seconds // 2):
+            loop.turn()
+            clock.sleep(2)
+        return int(loop.routes()["/live"]().status)
+
+    broker.readings = [Reading]
+    loop.turn()
+    broker.down, heard_s[0] = True, 1000.0
+    assert turns(600) == 200, "the cluster is away: a restart would not help"
+    heard_s[0] = 0.0
+    assert turns(50) == 200
+    assert turns(20) == 503
+    broker.down = False
+    assert turns(2) == 200
+
+
+def test_partitions_that_are_too_fast_or_stand_still_are_named(
+    loop: ScalerLoop, broker: Broker, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Part(Reading):
+        def __init__(self, partition: int, end: int, committed: int) -> None:
+            self.partition, self.end, self.high, self.committed = partition, end, end, committed  # type: ignore[misc]
+            self.owner = "w-0"  # type: ignore[assignment,misc]
+
+    for second in range(0, 300, 2):
+        broker.readings = [Part(4, 1000, 10), Part(7, 2000 + 10 * second, 10 * second)]
+        loop.turn()
+        clock.sleep(2)
+    (line,) = [line for line in caplog.messages if "left out" in line]
+    assert line.startswith("partition 4 is left out of the number: no record was finished for")
+    assert exposition(loop)["penstock_scaling_left_out_partitions"] == 1
+    assert loop.status()["demand"]["left_out"].keys() == {"0"}
 
 
 class StallingProxy:
