@@ -63,7 +63,7 @@ class Arrivals:
     def ahead(self, horizon_s: float) -> NDArray[np.float64]:
         """The same, `horizon_s` from now: by the larger of the trend and of what the rate used to grow by in so long."""
         now = self.now()
-        return now * min(max(self._surge(horizon_s), self._trend(horizon_s), 1.0), growth_max)
+        return now * min(max(self._surge(horizon_s, float(now.sum())), self._trend(horizon_s), 1.0), growth_max)
 
     def _rates(self, window_s: float) -> NDArray[np.float64]:
         if len(self._samples) < 2:
@@ -73,7 +73,7 @@ class Arrivals:
         first_s, first = older[-1] if older else self._samples[0]
         return (last - first) / max(at_s - first_s, 1e-3)
 
-    def _surge(self, horizon_s: float) -> float:
+    def _surge(self, horizon_s: float, now: float) -> float:
         """How much the rate rose within a horizon, nine times out of ten at the most; never beyond what it rose to."""
         steps = max(round(horizon_s / surge_every_s), 1)
         if len(self._history) < max(surge_samples_min, 20 * steps):  # a single step is no habit
@@ -81,7 +81,7 @@ class Arrivals:
         rates = np.array([rate for _, rate in self._history])
         greatest = np.lib.stride_tricks.sliding_window_view(rates, steps + 1).max(axis=1)
         base = np.maximum(rates[: len(greatest)], 0.05 * max(float(rates.max()), 1e-9))
-        usual = float(np.percentile(greatest, surge_percentile)) / max(float(rates[-1]), 1e-9)
+        usual = float(np.percentile(greatest, surge_percentile)) / max(now, 1e-9)
         return min(float(np.percentile(greatest / base, surge_percentile)), usual)
 
     def _trend(self, horizon_s: float) -> float:
