@@ -63,7 +63,9 @@ class Arrivals:
     def ahead(self, horizon_s: float) -> NDArray[np.float64]:
         """The same, `horizon_s` from now: by the larger of the trend and of what the rate used to grow by in so long."""
         now = self.now()
-        return now * min(max(self._surge(horizon_s, float(now.sum())), self._trend(horizon_s), 1.0), growth_max)
+        return now * min(
+            max(self._surge(horizon_s, float(now.sum())), self._trend(horizon_s), 1.0), growth_max
+        )
 
     def _rates(self, window_s: float) -> NDArray[np.float64]:
         if len(self._samples) < 2:

@@ -16,7 +16,8 @@ from penstock.engine.scaling.planner import Bounds, fullest_share, required
 from penstock.engine.scaling.show import show
 from penstock.engine.scaling.steadier import Plan, Steadier
 from penstock.engine.telemetry.http_server import Answer, Routes, json_answer, verdict_answer
-from penstock.engine.telemetry.metrics import ScalerMetrics, content_type, render, scaler_faults
+from penstock.engine.telemetry.metrics import content_type, render
+from penstock.engine.telemetry.scaler_metrics import ScalerMetrics, scaler_faults
 from penstock.engine.telemetry.status import Verdict
 from penstock.schemas.errors import InvariantError, UnavailableError
 

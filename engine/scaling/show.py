@@ -4,7 +4,7 @@ import math
 
 from penstock.engine.scaling.collector import Observation
 from penstock.engine.scaling.steadier import Plan
-from penstock.engine.telemetry.metrics import ScalerMetrics, scaling_bounds
+from penstock.engine.telemetry.scaler_metrics import ScalerMetrics, scaling_bounds
 
 
 def show(metrics: ScalerMetrics, observation: Observation, plan: Plan, *, topic: str, fullest: float) -> None:

@@ -35,7 +35,7 @@ from penstock.engine.scaling.planner import Bounds, Need
 from penstock.engine.scaling.reports import ReportBook
 from penstock.engine.scaling.steadier import Plan
 from penstock.engine.telemetry.http_server import HttpServer
-from penstock.engine.telemetry.metrics import ScalerMetrics
+from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
 from penstock.schemas.errors import ConfigError, UnavailableError
 from penstock.schemas.externalscaler import (
     GetMetricSpecResponse,
