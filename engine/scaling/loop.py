@@ -106,6 +106,7 @@ class ScalerLoop:
             "/live": lambda: verdict_answer(self._live()),
             "/ready": lambda: verdict_answer(self._ready()),
             "/status": lambda: json_answer(self.status()),
+            "/replicas": self._replicas,
         }
 
     def status(self) -> dict[str, Any]:
@@ -148,6 +149,14 @@ class ScalerLoop:
             ],
             "decisions": decisions,
         }
+
+    def _replicas(self) -> Answer:
+        """For KEDA's metrics-api trigger: the number, or an error where there is none that can be trusted."""
+        try:
+            plan = self._published.current()
+        except UnavailableError:
+            return verdict_answer(self._ready())
+        return json_answer({"required_replicas": plan.published, "active": plan.active})
 
     def _hold(self, error: UnavailableError | InvariantError) -> None:
         """No number comes of this turn: the one before stays until it is stale. Each new reason is told."""

@@ -175,10 +175,15 @@ def _measured(report: Report, share: float) -> float | None:
 
 
 class Reporter:
-    """Sends a worker's status now and then: at every change of state or partitions, and else every `every_s`."""
+    """Sends a worker's status now and then: at every change of state or partitions, and else every `every_s`.
 
-    def __init__(self, send: Callable[[str, bytes], None], *, clock: Clock, every_s: float = 5.0) -> None:
-        """`send` gets the worker's name and the message; it must not wait."""
+    Promises: a worker that has stopped leaves nothing under its own name.
+    """
+
+    def __init__(
+        self, send: Callable[[str, bytes | None], None], *, clock: Clock, every_s: float = 5.0
+    ) -> None:
+        """`send` gets the key and the message, None to delete what stands under the key; it must not wait."""
         self._send = send
         self._clock = clock
         self._every_s = every_s
@@ -191,4 +196,10 @@ class Reporter:
         if now_s < self._due_s and says == self._said:
             return
         self._due_s, self._said = now_s + self._every_s, says
-        self._send(status.worker, encode_status(status))
+        payload = encode_status(status)
+        self._send(status.worker, payload)
+        if status.state is WorkerState.STOPPED:
+            # What a worker with this model can do is kept, once for all of them; the worker's own report is not.
+            digest = status.model.digest if status.model else ""
+            self._send(f"{status.group}:{digest}", payload)
+            self._send(status.worker, None)

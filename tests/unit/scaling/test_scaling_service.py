@@ -25,15 +25,14 @@ from penstock.engine.scaling.collector import Collector
 from penstock.engine.scaling.keda_service import (
     KedaService,
     Published,
-    TlsFiles,
     metric_name,
-    require_tls_files,
     streams_max,
 )
 from penstock.engine.scaling.loop import ScalerLoop, stale_after_s
 from penstock.engine.scaling.planner import Bounds, Need
 from penstock.engine.scaling.reports import ReportBook
 from penstock.engine.scaling.steadier import Plan
+from penstock.engine.scaling.tls import TlsFiles, require_tls_files
 from penstock.engine.telemetry.http_server import HttpServer
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
 from penstock.schemas.errors import ConfigError, UnavailableError
@@ -293,6 +292,83 @@ def test_with_certificates_only_clients_that_show_one_are_answered(
         service.close()
 
 
+def test_a_certificate_that_was_exchanged_is_shown_to_who_connects_next(
+    published: Published, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "new").mkdir()
+    files, new = make_certificate(tmp_path), make_certificate(tmp_path / "new")
+    served = TlsFiles(certificate=files.certificate, key=files.key)
+    published.publish(plan_of(2))
+    service = KedaService(published, group="g", host="127.0.0.1", port=0, tls=served)
+    service.start()
+
+    def trusting(authority: bytes) -> bool:
+        with grpc.secure_channel(
+            f"localhost:{service.port}", grpc.ssl_channel_credentials(authority),
+            options=(("grpc.use_local_subchannel_pool", 1),),
+        ) as channel:  # fmt: skip
+            try:
+                return poll(Keda(channel)) == (2.0, True)
+            except grpc.RpcError:
+                return False
+
+    try:
+        old_authority, new_authority = files.certificate.read_bytes(), new.certificate.read_bytes()
+        assert trusting(old_authority)
+        files.key.write_text("-----BEGIN PRIVATE KEY-----\nhalf")
+        assert trusting(old_authority), "what cannot be used is not taken"
+        assert "the certificate before stays" in caplog.text
+        files.key.write_bytes(new.key.read_bytes())
+        files.certificate.write_bytes(new_authority)
+        assert trusting(new_authority)
+        assert not trusting(old_authority)
+    finally:
+        service.close()
+
+
+def test_the_health_service_tells_whether_the_number_can_be_trusted(
+    service: KedaService, published: Published, clock: HandClock
+) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(b"", timeout=keda_deadline_s) == b"\x08\x02"
+        published.publish(plan_of(1))
+        assert check(b"", timeout=keda_deadline_s) == b"\x08\x01"
+        name = b"externalscaler.ExternalScaler"
+        assert check(b"\x0a" + bytes([len(name)]) + name, timeout=keda_deadline_s) == b"\x08\x01"
+        clock.sleep(16)
+        assert check(b"", timeout=keda_deadline_s) == b"\x08\x02"
+        assert code_of(lambda: check(b"\x0a\x01x", timeout=keda_deadline_s)) is grpc.StatusCode.NOT_FOUND
+        assert code_of(lambda: check(b"\xff", timeout=keda_deadline_s)) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_the_spec_is_streamed_once_and_the_stream_ends_with_ok(service: KedaService) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        stream = channel.unary_stream(
+            "/externalscaler.ExternalScaler/StreamMetricSpec",
+            request_serializer=ScaledObjectRef.SerializeToString,
+            response_deserializer=GetMetricSpecResponse.FromString,
+        )(ref)
+        assert next(stream).metricSpecs[0].metricName == metric_name
+        service.close()
+        assert list(stream) == []
+        assert stream.code() is grpc.StatusCode.OK
+
+
+def test_answers_come_within_50_ms(service: KedaService, published: Published) -> None:
+    published.publish(plan_of(7))
+    request = GetMetricsRequest(scaledObjectRef=ref, metricName=metric_name)
+    with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        keda = Keda(channel)
+        keda.metrics(request)
+        took_s = []
+        for _ in range(50):
+            begin_s = time.monotonic()
+            keda.metrics(request)
+            took_s.append(time.monotonic() - begin_s)
+    assert sorted(took_s)[len(took_s) // 2] < 0.05
+
+
 def test_certificates_that_are_not_there_are_a_clear_error(published: Published, tmp_path: Path) -> None:
     files = TlsFiles(certificate=tmp_path / "no.crt", key=tmp_path / "no.key")
     with pytest.raises(ConfigError, match="cannot read"):
@@ -433,6 +509,18 @@ def test_the_messages_are_those_of_the_proto(tmp_path: Path) -> None:
     (expected,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
     del expected.service[:]
     assert file_descriptor() == expected
+
+
+def test_the_number_is_there_as_json_for_the_metrics_api_trigger_and_is_no_number_when_stale(
+    loop: ScalerLoop, broker: Broker, clock: HandClock
+) -> None:
+    answer = loop.routes()["/replicas"]
+    assert answer().status == 503
+    broker.readings = [Reading]
+    loop.turn()
+    assert json.loads(answer().body) == {"required_replicas": 1, "active": True}
+    clock.sleep(stale_after_s + 1)
+    assert answer().status == 503
 
 
 def test_each_new_reason_is_logged_once_and_shown_while_the_number_is_held(

@@ -156,7 +156,9 @@ def test_trailing_bytes_are_refused() -> None:
 
 def test_a_worker_reports_at_once_at_every_change_and_else_now_and_then() -> None:
     clock, sent = HandClock(), list[Report]()
-    reporter = Reporter(lambda worker, payload: sent.append(decode_status(payload)), clock=clock, every_s=5)
+    reporter = Reporter(
+        lambda worker, payload: sent.append(decode_status(payload or b"")), clock=clock, every_s=5
+    )
     reporter(status_with(state=WorkerState.STARTING))
     reporter(status_with(state=WorkerState.RUNNING))
     reporter(status_with(state=WorkerState.RUNNING, assigned=(1,)))
@@ -164,6 +166,20 @@ def test_a_worker_reports_at_once_at_every_change_and_else_now_and_then() -> Non
         clock.sleep(1)
         reporter(status_with(state=WorkerState.RUNNING, assigned=(1,)))
     assert [report.state for report in sent] == ["starting", "running", "running", "running", "running"]
+
+
+def test_a_worker_that_stops_leaves_what_it_could_do_and_nothing_under_its_name() -> None:
+    topic: dict[str, bytes | None] = {}
+    for name in ("w-0", "w-1"):
+        reporter = Reporter(topic.__setitem__, clock=HandClock())
+        for state in (WorkerState.RUNNING, WorkerState.STOPPED):
+            reporter(status_with(worker=name, state=state, explain_records_per_s=70.0, explained_ratio=1.0))
+    assert topic["w-0"] is None
+    assert topic["w-1"] is None
+    (left,) = [value for value in topic.values() if value is not None]
+    book = ReportBook(group="g")
+    book.read(left, now_ms=9_000_000)
+    assert rate_of(book, now_ms=9_000_000) == 70
 
 
 def book_of(*statuses: WorkerStatus) -> ReportBook:
