@@ -1,5 +1,6 @@
 """What one worker finishes while more waits than it can do: its capacity as it is, by kind of work."""
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -36,11 +37,7 @@ class SaturatedRates:
         # Normal equations of seconds = plain * (1 - share) + explained * share, the newest windows weighing most.
         self._pp = self._pe = self._ee = self._py = self._ey = 0.0
         self._mix: tuple[float, float] | None = None  # share and rate of the newest window
-
-    @property
-    def saturated(self) -> bool:
-        """Whether more waits than the worker can do, as of the last look."""
-        return self._saturated
+        self._costs: tuple[float | None, float | None] = (None, None)
 
     def finished(self, *, now_s: float, rows: int, explained: int) -> None:
         """One batch was delivered."""
@@ -71,26 +68,30 @@ class SaturatedRates:
 
     def costs(self) -> tuple[float | None, float | None]:
         """Seconds per record without and with an explanation; None for a kind of work that was never seen apart."""
-        plain_known, explained_known = self._pp > 1e-60, self._ee > 1e-60
-        apart = self._pp * self._ee - self._pe * self._pe
-        if plain_known and explained_known and apart > 1e-3 * self._pp * self._ee:
-            plain = (self._py * self._ee - self._ey * self._pe) / apart
-            explained = (self._ey * self._pp - self._py * self._pe) / apart
-            return (plain, explained) if min(plain, explained) > 0 else (None, None)
-        if self._mix is None or _pure < self._mix[0] < 1 - _pure:
-            return None, None
-        if self._mix[0] <= _pure:
-            return self._py / self._pp, None
-        return None, self._ey / self._ee
+        return self._costs
 
     def records_per_s(self, explained_share: float) -> float | None:
         """What a worker does flat out of which this share is explained; None where no such mix was seen."""
-        plain, explained = self.costs()
+        plain, explained = self._costs
+        away = abs(explained_share - self._mix[0]) if self._mix is not None else math.inf
+        if self._mix is not None and away <= _pure:
+            return self._mix[1]
         if plain is not None and explained is not None:
             return 1.0 / (plain * (1.0 - explained_share) + explained * explained_share)
-        if self._mix is not None and abs(explained_share - self._mix[0]) <= _like:
-            return self._mix[1]
-        return None
+        return self._mix[1] if self._mix is not None and away <= _like else None
+
+    def _solved(self, share: float) -> tuple[float | None, float | None]:
+        """Of the newest windows; None for what they do not tell."""
+        if share == 0.0:
+            return self._py / self._pp, None
+        if share == 1.0:
+            return None, self._ey / self._ee
+        apart = self._pp * self._ee - self._pe * self._pe
+        if apart <= 1e-3 * self._pp * self._ee:
+            return None, None
+        plain = (self._py * self._ee - self._ey * self._pe) / apart
+        explained = (self._ey * self._pp - self._py * self._pe) / apart
+        return (plain, explained) if min(plain, explained) > 0 else (None, None)
 
     def _rate(self) -> float:
         if len(self._samples) < 2:
@@ -112,3 +113,5 @@ class SaturatedRates:
         self._py = self._py * _keep + plain * took_s
         self._ey = self._ey * _keep + share * took_s
         self._mix = share, 1.0 / took_s
+        solved, known = self._solved(share), self._costs
+        self._costs = solved[0] or known[0], solved[1] or known[1]
