@@ -235,25 +235,32 @@ class _Autoscaler:
         b = self._behaviour
         known = np.isfinite(value)
         value = np.where(known, value, replicas)
-        inside = np.abs(value / np.maximum(replicas, 1) - 1.0) <= b.tolerance
+        ratio = value / np.maximum(replicas, 1)
+        inside = (ratio >= 1.0 - b.tolerance) & (ratio <= 1.0 + b.tolerance)
         wanted = np.where(inside, replicas, np.ceil(value - 1e-9)).astype(np.int64)
         wanted = np.clip(wanted, 1, partitions)
-        self._recommended.append((second, wanted))
+        self._recommended.append((second, np.where(known, wanted, 0)))
         self._recommended = [
             (at, r) for at, r in self._recommended if at > second - max(self._window.max(), sync_s)
         ]
-        self._history.append((second, replicas))
-        self._history = [
-            (at, r) for at, r in self._history if at >= second - max(b.up_period_s, b.down_period_s)
-        ]
+        if not self._history:
+            self._history.append((-1_000_000, replicas))
         highest = replicas * 0
         for at, recommended in self._recommended:
             highest = np.maximum(highest, np.where(at > second - self._window, recommended, 0))
         wanted = np.where(wanted < replicas, np.minimum(np.maximum(wanted, highest), replicas), wanted)
-        before_up = next(r for at, r in self._history if at >= second - b.up_period_s)
-        before_down = next(r for at, r in self._history if at >= second - b.down_period_s)
+        # What a period began with: changes made within it count against what it allows.
+        before_up, before_down = (
+            [r for at, r in self._history if at <= second - period_s][-1]
+            for period_s in (b.up_period_s, b.down_period_s)
+        )
         ceiling = np.maximum(np.ceil(before_up * (1 + b.up_share)), before_up + b.up_pods).astype(np.int64)
         floor = np.floor(before_down * (1 - b.down_share)).astype(np.int64)
-        return np.where(
+        decided = np.where(
             known, np.clip(wanted, np.minimum(floor, replicas), np.maximum(ceiling, replicas)), replicas
         )
+        self._history.append((second, decided))
+        oldest_s = second - max(b.up_period_s, b.down_period_s)
+        while len(self._history) > 1 and self._history[1][0] <= oldest_s:
+            self._history.pop(0)
+        return decided
