@@ -142,19 +142,14 @@ def _fit(
     capacity: float,
     rate_term: float,
 ) -> int:
-    """Replicas; all that help where no number does."""
+    """Replicas; one more than there may be where none of the allowed numbers will do, all that help where none does."""
     per, useful = bounds.workers_per_replica, _useful(snapshot, bounds)
-    least = min(max(math.ceil(min(rate_term * bounds.utilisation, useful)), 1), useful)
+    most = min(useful, max(bounds.max_replicas, 1))
+    least = max(math.ceil(min(rate_term * bounds.utilisation, most)), 1)
     found = fewest(
-        loads,
-        snapshot.owners,
-        bounds.assignor,
-        capacity=capacity,
-        least=least * per,
-        most=useful * per,
-        step=per,
-    )
-    return useful if found is None else found // per
+        loads, snapshot.owners, bounds.assignor, capacity=capacity, least=least * per, most=most * per, step=per
+    )  # fmt: skip
+    return min(most + 1, useful) if found is None else found // per
 
 
 def _replicas(workers: float, bounds: Bounds) -> float:

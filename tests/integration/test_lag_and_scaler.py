@@ -187,8 +187,8 @@ def test_the_scaler_tells_keda_what_it_takes_to_drain_the_backlog(
 ) -> None:
     topic, status = new_topic("in", partitions=4), new_topic("status", **{"cleanup.policy": "compact"})
     produce(kafka, topic, dict.fromkeys(range(4), 100))
-    # 400 records, 10 s, 16 a second and worker: 2.5 replicas while the records are fresh, more as they age
-    write_report(kafka, status, report("w", "g-scaler", 16.0))
+    # 400 records at 2.5 a second and worker, in the 48 s that a new worker takes while nobody has said so: 3.3 replicas
+    write_report(kafka, status, report("w", "g-scaler", 2.5))
     settings = load_settings(settings_file(topic, "g-scaler", status), environ={})
     with Scaler(settings) as scaler, grpc.insecure_channel(f"127.0.0.1:{scaler.port}") as channel:
         ask = channel.unary_unary(
