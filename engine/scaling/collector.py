@@ -96,7 +96,7 @@ class Collector:
         fresh = self._book.fresh(now_ms=now_ms)
         snapshot = self._snapshot(
             lags, capacity, density=density, left_out=self._left_out(lags, now_s=now_s), now_s=now_s, now_ms=now_ms,
-            oldest_age_s=max(waited_s), reporting=len(fresh), starting=sum(r.state == "starting" for r in fresh),
+            oldest_age_s=self._oldest_s(waited_s, capacity), reporting=len(fresh), starting=sum(r.state == "starting" for r in fresh),
         )  # fmt: skip
         return Observation(
             snapshot=snapshot,
@@ -142,6 +142,13 @@ class Collector:
             },
             quiet=now_s - self._owners_since_s >= quiet_pauses * rebalance_s,
         )
+
+    def _oldest_s(self, waited_s: Sequence[float], capacity: Capacity | None) -> float:
+        """Of the partitions that more workers can help: one that is too fast for any stays old, and asks for nothing."""
+        if capacity is None:
+            return max(waited_s)
+        slow_enough = self._arrivals.now() <= capacity.records_per_s
+        return float(np.max(np.array(waited_s), where=slow_enough, initial=0.0))
 
     def _capacity(self, density: float, *, now_ms: int) -> Capacity | None:
         """What the workers saw, else what the offsets showed while they were saturated, else what they guess."""

@@ -1,5 +1,6 @@
 """Rates over a window from offsets that only ever grow, and what the workers finish while more waits than they can do."""
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from penstock.engine.scaling.lag import PartitionLag
 
 rate_window_s = 30.0
+steady_share = 0.5
 saturated_backlog_s = 5.0  # this much work waiting, all through the window: the workers do all they can
 
 
@@ -70,7 +72,17 @@ class Flow:
         waited = min(sample.backlog for sample in self._samples)
         if finished <= 0 or len(owners) != 1 or 0 in owners or waited < saturated_backlog_s * finished:
             return None
+        if self._slowest_part() < steady_share * finished:
+            return None
         return finished / owners.pop()
+
+    def _slowest_part(self) -> float:
+        """Least rate of a third of the window: a group that stood still for a while was not saturated, it was stopped."""
+        marks = [self._samples[round(part * (len(self._samples) - 1) / 3)] for part in range(4)]
+        return min(
+            (late.finished - early.finished) / max(late.at_s - early.at_s, 1e-3)
+            for early, late in itertools.pairwise(marks)
+        )
 
 
 def _growth(known: dict[int, int], now: dict[int, int]) -> int:

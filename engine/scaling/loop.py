@@ -129,7 +129,7 @@ class ScalerLoop:
                 "arrival_records_per_s": float(snapshot.arrivals_now.sum()),
                 "forecast_records_per_s": float(snapshot.arrivals.sum()),
                 "backlog_records": float(snapshot.backlog.sum()),
-                "oldest_age_s": snapshot.oldest_age_s,
+                "oldest_age_s": max(observation.waited_s),
                 "event_age_s": observation.event_age_s,
                 "capacity": asdict(observation.capacity) if observation.capacity else None,
                 "startup_s": snapshot.startup_s,

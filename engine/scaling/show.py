@@ -17,7 +17,7 @@ def show(metrics: ScalerMetrics, observation: Observation, plan: Plan, *, topic:
         (metrics.arrival_rate, float(snapshot.arrivals_now.sum())),
         (metrics.forecast_rate, float(snapshot.arrivals.sum())),
         (metrics.backlog, float(snapshot.backlog.sum())),
-        (metrics.oldest_age, snapshot.oldest_age_s),
+        (metrics.oldest_age, max(observation.waited_s)),
         (metrics.event_age, observation.event_age_s),
         (metrics.capacity, snapshot.capacity_records_per_s or 0.0),
         (metrics.capacity_measured, observation.capacity is not None and observation.capacity.measured),

@@ -321,6 +321,17 @@ def test_saturated_workers_show_their_capacity_and_those_that_keep_up_do_not() -
     assert flow_of(arrives=500, finishes=0, backlog=2000).saturated_capacity() is None
 
 
+def test_a_group_that_stands_still_is_not_taken_for_a_saturated_one() -> None:
+    flow = Flow(window_s=30)
+    for second in range(0, 200, 2):
+        done = 100 * min(second, 60)
+        flow.add(
+            measure([Reading(committed=done, end=10**6)], now_ms=0, start="earliest"), now_s=float(second)
+        )
+        capacity = flow.saturated_capacity()
+        assert capacity is None or capacity > 60
+
+
 class HandClock:
     """Time that a test moves."""
 
@@ -410,6 +421,24 @@ def test_what_was_there_before_the_scaler_is_as_old_as_the_brokers_stamp_says() 
     assert group_of(clock, [stamped]).observe().snapshot.oldest_age_s == 600
     produced = Reading(oldest_unfinished_timestamp_ms=clock.wall_ms() - 600_000)
     assert group_of(clock, [produced]).observe().snapshot.oldest_age_s == 0
+
+
+def test_a_partition_too_fast_for_any_worker_does_not_make_the_group_old_for_ever() -> None:
+    clock, readings = HandClock(), list[Reading]()
+    collector = group_of(clock, readings, [encode_status(status_with(capacity_records_per_s=100.0))])
+    for second in range(0, 300, 2):
+        readings[:] = [
+            Reading(
+                partition=0, end=500 * second + 10, committed=100 * second, oldest_unfinished_timestamp_ms=0
+            ),
+            Reading(
+                partition=1, end=10 * second + 10, committed=10 * second, oldest_unfinished_timestamp_ms=0
+            ),
+        ]
+        observation = collector.observe()
+        clock.sleep(2)
+    assert observation.snapshot.oldest_age_s <= 5
+    assert observation.waited_s[0] > 100
 
 
 def test_offsets_without_records_are_no_arrivals_and_no_backlog() -> None:
