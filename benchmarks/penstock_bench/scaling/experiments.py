@@ -26,7 +26,7 @@ class Measured:
 
     def total(self) -> Array:
         """Over the loads: (measures, settings)."""
-        return self.table.sum(axis=2)
+        return np.asarray(self.table.sum(axis=2))
 
 
 def measure(make: Callable[[], Policy], loads: Sequence[Load], say: Callable[[str], None]) -> Measured:

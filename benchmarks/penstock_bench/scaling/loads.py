@@ -123,7 +123,7 @@ def trace(
     path: Path, seed: int, *, startup_s: float = 180.0, mean: float = 1000.0, hours: float = 24.0
 ) -> Load:
     """A recorded count every five minutes (CSV: time stamp, count), scaled to a mean rate; drawn as steps."""
-    counts = np.genfromtxt(path, delimiter=",", skip_header=1, usecols=1)
+    counts = np.loadtxt(path, delimiter=",", skiprows=1, usecols=1, dtype=np.float64)
     counts = counts[: int(hours * 12)]
     rng = np.random.default_rng([seed, 200])
     rate = np.repeat(counts / counts.mean() * mean, 300)

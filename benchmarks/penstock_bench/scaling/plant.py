@@ -99,11 +99,9 @@ def simulate(
     seen_replicas, seen_ages = np.zeros((settings, looks), np.int64), np.zeros((settings, looks))
     before = finished.copy()
     ages = np.zeros_like(finished)
-    started = 0
     for second in range(seconds):
-        for k in np.flatnonzero(world.scale(wanted, second, startup, started, load.pods_max)):
-            world.rebalance(int(k), second, load.rebalance_s, rng)
-        started += 1
+        for changed in np.flatnonzero(world.scale(wanted, second, startup, second, load.pods_max)).tolist():
+            world.rebalance(changed, second, load.rebalance_s, rng)
         waiting = arrived[second + 1] - finished
         waiting = np.where(world.free_at > second, 0.0, waiting)
         if load.stuck[1] <= second < load.stuck[2]:
@@ -118,8 +116,9 @@ def simulate(
         served = finished - before
         before = finished.copy()
         late += (served * (ages > objective_s)).sum(axis=1)
+        bins = np.searchsorted(_bins, ages, side="right") - 1
         for k in range(settings):
-            np.add.at(histogram[k], np.searchsorted(_bins, ages[k], side="right") - 1, served[k])
+            histogram[k] += np.bincount(bins[k], weights=served[k], minlength=len(_bins))
         bad_minutes[:, second // 60] |= ages.max(axis=1) > objective_s
         place = min(second // look_s, looks - 1)
         seen_replicas[:, place], seen_ages[:, place] = wanted, ages.max(axis=1)
@@ -184,7 +183,7 @@ class _World:
         return changed
 
     def ready_now(self, second: int) -> NDArray[np.int64]:
-        return (self.ready_at <= second).sum(axis=1)
+        return np.asarray((self.ready_at <= second).sum(axis=1), dtype=np.int64)
 
     def rebalance(self, k: int, second: int, pause_s: float, rng: np.random.Generator) -> None:
         """By count, moving as few as can be; which ones, chance decides."""

@@ -82,7 +82,7 @@ class KedaKafka:
     def value(self, view: View) -> Array:
         """As Policy asks."""
         lag = (view.end - view.committed).sum(axis=1)
-        return np.minimum(lag / self._threshold, partitions)
+        return np.asarray(np.minimum(lag / self._threshold, partitions))
 
 
 class KedaTime:
@@ -101,7 +101,9 @@ class KedaTime:
 
     def value(self, view: View) -> Array:
         """As Policy asks."""
-        return np.minimum(view.waited_s.max(axis=1) / self._target * np.maximum(view.ready, 1), partitions)
+        return np.asarray(
+            np.minimum(view.waited_s.max(axis=1) / self._target * np.maximum(view.ready, 1), partitions)
+        )
 
 
 class Flink:
