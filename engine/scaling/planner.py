@@ -33,7 +33,7 @@ class Bounds:
     workers_per_replica: int = 1
     assignor: Assignor = "sticky"
     utilisation: float = 0.8
-    fullest: float = 0.9
+    fullest: float = 0.95
     slack: float = 0.07
     tolerance: float = 0.1
     hold_s: float = 600.0
@@ -84,7 +84,8 @@ def required(snapshot: Snapshot, bounds: Bounds) -> Need:
     # where it comes to lie is not chased.
     too_fast = keep & (snapshot.arrivals_now > capacity)
     loads = np.where(keep, np.minimum(snapshot.arrivals, bounds.fullest * capacity), 0.0)
-    packed = np.where(too_fast, 0.0, loads)
+    # One worker that has a little too much falls behind slowly, and is seen to: what arrives now decides who fits with whom.
+    packed = np.where(keep & ~too_fast, np.minimum(snapshot.arrivals_now, bounds.fullest * capacity), 0.0)
     waiting = float(snapshot.backlog[keep & ~too_fast].sum())
     arriving = float(loads.sum())
     useful, ceiling = _useful(snapshot, bounds), bounds.max_replicas

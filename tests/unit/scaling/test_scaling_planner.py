@@ -145,9 +145,9 @@ def test_the_fullest_worker_keeps_up(exponent: float, assignor: Any) -> None:
     found = snapshot(arrivals=loads, arrivals_now=loads, capacity_records_per_s=max(80.0, loads.max() * 1.2))
     need = required(found, within)
     assert found.capacity_records_per_s is not None
-    assert fullest(loads, found.owners, need.replicas, assignor) <= 0.9 * found.capacity_records_per_s
+    assert fullest(loads, found.owners, need.replicas, assignor) <= 0.95 * found.capacity_records_per_s
     feasible = fewest(
-        loads, found.owners, assignor, capacity=0.9 * found.capacity_records_per_s, least=1, most=64
+        loads, found.owners, assignor, capacity=0.95 * found.capacity_records_per_s, least=1, most=64
     )
     assert need.replicas <= max(feasible or 0, math.ceil(need.rate_term))
 
