@@ -56,6 +56,8 @@ class Need:
 
 
 capacity_min_records_per_s = 1e-6
+too_fast_share = 1.1
+"""Of a worker's capacity: a partition that gets a little more than that may get less in a minute, and is given a worker of its own."""
 _capacity_max_records_per_s = 1e12
 
 
@@ -82,7 +84,7 @@ def required(snapshot: Snapshot, bounds: Bounds) -> Need:
     capacity = min(capacity, _capacity_max_records_per_s)
     # A partition faster than one worker is no reason for more workers: it is named, counts as one worker's whole load, and
     # where it comes to lie is not chased.
-    too_fast = keep & (snapshot.arrivals_now > capacity)
+    too_fast = keep & (snapshot.arrivals_now > too_fast_share * capacity)
     loads = np.where(keep, np.minimum(snapshot.arrivals, bounds.fullest * capacity), 0.0)
     # One worker that has a little too much falls behind slowly, and is seen to: what arrives now decides who fits with whom.
     packed = np.where(keep & ~too_fast, np.minimum(snapshot.arrivals_now, bounds.fullest * capacity), 0.0)
