@@ -11,6 +11,7 @@ from penstock.engine.clock import Clock
 from penstock.engine.scaling.flow import Flow
 from penstock.engine.scaling.forecast import Arrivals
 from penstock.engine.scaling.lag import Movement, OffsetReading, PartitionLag, Start, measure
+from penstock.engine.scaling.planner import too_fast_share
 from penstock.engine.scaling.reports import Capacity, ReportBook
 from penstock.engine.scaling.snapshot import Snapshot
 from penstock.engine.scaling.waiting import SeenLog
@@ -147,7 +148,7 @@ class Collector:
         """Of the partitions that more workers can help: one that is too fast for any stays old, and asks for nothing."""
         if capacity is None:
             return max(waited_s)
-        slow_enough = self._arrivals.now() <= capacity.records_per_s
+        slow_enough = self._arrivals.now() <= too_fast_share * capacity.records_per_s
         return float(np.max(np.array(waited_s), where=slow_enough, initial=0.0))
 
     def _capacity(self, density: float, *, now_ms: int) -> Capacity | None:
