@@ -90,22 +90,23 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def zipf(seed: int = 1000) -> dict[str, Any]:
-    """The steady load of which a few partitions get much, and the fewest replicas that can do it by what a perfect packing allows."""
+    """The steady load of which a few partitions get much, and the fewest replicas that can do it nine times out of ten, placed by count."""
     load = zipf_steady(seed)
     outcome = simulate(load, Penstock())
     rates = load.arrivals.mean(axis=0)
-    feasible = next(n for n in range(1, partitions + 1) if _balanced(rates, n) <= capacity_records_per_s)
+    feasible = next(n for n in range(1, partitions + 1) if _fullest(rates, n) <= capacity_records_per_s)
     return {
         "violation_min": float(outcome.violation_min[0]), "replicas": float(outcome.replica_min[0] / 120),
         "fewest_feasible": feasible,
     }  # fmt: skip
 
 
-def _balanced(rates: "np.typing.NDArray[np.float64]", members: int) -> float:
-    """Load of the fullest where the counts are equal and the loads as even as counts allow: the least of many chances."""
+def _fullest(rates: "np.typing.NDArray[np.float64]", members: int) -> float:
+    """Load of the fullest where an assignor that counts places by chance: exceeded in one case of ten."""
     rng = np.random.default_rng(0)
     owners = np.arange(partitions) % members
-    return min(float(np.bincount(owners, weights=rng.permutation(rates)).max()) for _ in range(400))
+    loads = [np.bincount(owners, weights=rng.permutation(rates)).max() for _ in range(200)]
+    return float(np.percentile(loads, 90))
 
 
 def table(found: dict[str, Any]) -> str:
@@ -135,7 +136,7 @@ def table(found: dict[str, Any]) -> str:
     z = found["zipf"]
     lines += [
         "",
-        f"Zipf 0.5, steady: {z['violation_min']:.0f} of 120 minutes in violation at {z['replicas']:.1f} replicas, where {z['fewest_feasible']} are the fewest.",
+        f"Zipf 0.5, steady: {z['violation_min']:.0f} of 120 minutes in violation at {z['replicas']:.1f} replicas, where {z['fewest_feasible']} are the fewest that do nine times out of ten.",
     ]
     if "trace" in found:
         t = found["trace"]
