@@ -32,8 +32,8 @@ class ReportWriter:
             },
         )
 
-    def send(self, *, worker: str, payload: bytes) -> None:
-        """Queue one report under its worker's name. Never waits and never raises: a report that cannot be queued is dropped."""
+    def send(self, *, worker: str, payload: bytes | None) -> None:
+        """Queue one report under its worker's name; None deletes what stands there. Never waits and never raises: a report that cannot be queued is dropped."""
         try:
             self._producer.produce(self._topic, value=payload, key=worker.encode())
         except BufferError:

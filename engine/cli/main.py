@@ -29,6 +29,7 @@ commands = {
     "explain": "one record's prediction and its reasons",
     "completion": "the command line completed by bash, zsh or fish",
     "bench": "the figures of the README, measured here and now",
+    "simulate": "what would take days or a cluster, from seeds",
 }
 exit_done, exit_failed, exit_usage, exit_fenced, exit_not_ready = 0, 1, 2, 3, 4
 

@@ -1,94 +1,50 @@
-"""What the planner needs to know, gathered from the broker's offsets and the workers' own reports."""
+"""What the law needs to know, gathered from the broker's offsets and the workers' own reports."""
 
 import math
-from collections import deque
+import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from penstock.engine.clock import Clock
-from penstock.engine.scaling.lag import OffsetReading, PartitionLag, Start, measure, oldest_s
-from penstock.engine.scaling.planner import Demand
-from penstock.engine.scaling.reports import ReportBook
+from penstock.engine.scaling.flow import Flow
+from penstock.engine.scaling.forecast import Arrivals
+from penstock.engine.scaling.lag import Movement, OffsetReading, PartitionLag, Start, measure
+from penstock.engine.scaling.planner import too_fast_share
+from penstock.engine.scaling.reports import Capacity, ReportBook
+from penstock.engine.scaling.snapshot import Snapshot
+from penstock.engine.scaling.waiting import SeenLog
+from penstock.schemas.errors import InvariantError, UnavailableError
 
-rate_window_s = 30.0
-saturated_backlog_s = 5.0  # this much work waiting, all through the window: the workers do all they can
+startup_unknown_s = 30.0
+rebalance_unknown_s = 3.0
+autoscaler_period_s = 15.0
+"""Defaults for what nobody has measured yet, and how often the autoscaler looks."""
+
+stall_s = 120.0
+quiet_pauses = 3.0
+
+
+class NoPartitionsError(UnavailableError):
+    """The topic is there and has no partitions: nothing can be told from it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
-    """The demand, and what it was made from."""
+    """The snapshot, and what it was made from."""
 
-    demand: Demand
+    snapshot: Snapshot
     lags: tuple[PartitionLag, ...]
+    waited_s: tuple[float, ...]  # in the log, per partition
+    event_age_s: float  # of the oldest record that waits, by its producer's stamp
+    capacity: Capacity | None
     workers_reporting: int
     finished_records_per_s: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Sample:
-    at_s: float
-    arrived: int
-    finished: int
-    backlog: int
-    owners: int
-
-
-class Flow:
-    """Rates over a window, from samples of offsets that only ever grow. Not thread-safe.
-
-    An offset that goes back (a topic made anew, a group that was reset) starts its partition afresh and counts for nothing.
-    """
-
-    def __init__(self, *, window_s: float = rate_window_s) -> None:
-        self._window_s = window_s
-        self._samples: deque[_Sample] = deque()
-        self._ends: dict[int, int] = {}
-        self._committed: dict[int, int] = {}
-
-    def add(self, lags: Sequence[PartitionLag], *, now_s: float) -> None:
-        """One reading of every partition."""
-        last = self._samples[-1] if self._samples else None
-        arrived = _growth(self._ends, {lag.partition: lag.end for lag in lags})
-        finished = _growth(
-            self._committed, {lag.partition: lag.committed for lag in lags if lag.committed is not None}
-        )
-        self._samples.append(
-            _Sample(
-                at_s=now_s,
-                arrived=(last.arrived if last else 0) + arrived,
-                finished=(last.finished if last else 0) + finished,
-                backlog=sum(lag.lag_records for lag in lags),
-                owners=len({lag.owner for lag in lags if lag.owner is not None}),
-            )
-        )
-        while len(self._samples) > 2 and self._samples[1].at_s <= now_s - self._window_s:
-            self._samples.popleft()
-
-    def rates(self) -> tuple[float, float]:
-        """Records arrived and finished per second; 0 before there are two samples."""
-        if len(self._samples) < 2:
-            return 0.0, 0.0
-        first, last = self._samples[0], self._samples[-1]
-        covered_s = max(last.at_s - first.at_s, 1e-3)
-        return (last.arrived - first.arrived) / covered_s, (last.finished - first.finished) / covered_s
-
-    def saturated_capacity(self) -> float | None:
-        """Finished records per second and owner, when all through a whole window more waited than they could do.
-
-        A worker that keeps up finishes what arrives, which says nothing of what it could do: then None.
-        """
-        if not self._samples or self._samples[-1].at_s - self._samples[0].at_s < self._window_s:
-            return None
-        _, finished = self.rates()
-        owners = {sample.owners for sample in self._samples}
-        waited = min(sample.backlog for sample in self._samples)
-        if finished <= 0 or len(owners) != 1 or 0 in owners or waited < saturated_backlog_s * finished:
-            return None
-        return finished / owners.pop()
-
-
 class Collector:
-    """Reads offsets and reports when asked to, and makes a demand of them. One thread."""
+    """Reads offsets and reports when asked to, and makes a snapshot of them. One thread."""
 
     def __init__(
         self,
@@ -99,6 +55,7 @@ class Collector:
         start: Start,
         workers_per_replica: int,
         clock: Clock,
+        topic: str = "",
     ) -> None:
         """`read_offsets` may raise UnavailableError; `read_reports` gives what came since it was last called."""
         self._read_offsets = read_offsets
@@ -107,43 +64,139 @@ class Collector:
         self._start = start
         self._workers_per_replica = workers_per_replica
         self._clock = clock
+        self._topic = topic
         self._flow = Flow()
-        self._seen_capacity: float | None = None
+        self._arrivals = Arrivals()
+        self._seen = SeenLog()
+        self._seen_capacity: Capacity | None = None
+        self._stalls: dict[int, tuple[int, float]] = {}  # position, and since when
+        self._owners: dict[int, str | None] = {}
+        self._owners_since_s = -math.inf
 
     def observe(self) -> Observation:
-        """The demand of this moment. Raises UnavailableError when the broker does not answer."""
-        readings = self._read_offsets()
+        """The group at this moment. Raises UnavailableError when the broker does not answer, or the topic has no partitions."""
+        readings = sorted(self._read_offsets(), key=lambda reading: reading.partition)
+        if not readings:
+            raise NoPartitionsError(f"topic {self._topic} has no partitions")
         now_s, now_ms = self._clock.monotonic_s(), self._clock.wall_ms()
         for value in self._read_reports():
             self._book.read(value, now_ms=now_ms)
-        lags = measure(readings, now_ms=now_ms, start=self._start)
+        lags = [
+            _finished_further(lag, self._book.positions(self._topic, now_ms=now_ms).get(lag.partition))
+            for lag in measure(readings, now_ms=now_ms, start=self._start)
+        ]
+        self._seen.add(lags, now_s=now_s)
+        waited_s = tuple(
+            self._seen.waited_s(lag, reading, now_s=now_s, now_ms=now_ms)
+            for lag, reading in zip(lags, readings, strict=True)
+        )
+        density = self._book.records_per_offset(now_ms=now_ms)
         self._flow.add(lags, now_s=now_s)
-        arrived, finished = self._flow.rates()
-        self._seen_capacity = self._flow.saturated_capacity() or self._seen_capacity
-        reporting = len(self._book.fresh(now_ms=now_ms))
-        owners = len(
-            {lag.owner for lag in lags if lag.owner is not None}
-        )  # workers of one host may share a name
-        demand = Demand(
-            arrival_records_per_s=arrived,
-            backlog_records=sum(lag.lag_records for lag in lags),
-            oldest_age_s=oldest_s(lags),
-            capacity_records_per_s=self._book.capacity_records_per_s(now_ms=now_ms) or self._seen_capacity,
-            startup_s=self._book.startup_s(now_ms=now_ms),
-            partitions=len(lags),
-            replicas_now=math.ceil(max(owners, reporting) / self._workers_per_replica),
-        )
+        self._arrivals.add({lag.partition: lag.end for lag in lags}, now_s=now_s, records_per_offset=density)
+        capacity = self._capacity(density, now_ms=now_ms)
+        fresh = self._book.fresh(now_ms=now_ms)
+        snapshot = self._snapshot(
+            lags, capacity, density=density, left_out=self._left_out(lags, now_s=now_s), now_s=now_s, now_ms=now_ms,
+            oldest_age_s=self._oldest_s(waited_s, capacity), reporting=len(fresh), starting=sum(r.state == "starting" for r in fresh),
+        )  # fmt: skip
         return Observation(
-            demand=demand,
+            snapshot=snapshot,
             lags=tuple(lags),
-            workers_reporting=reporting,
-            finished_records_per_s=finished,
+            waited_s=waited_s,
+            event_age_s=max((lag.lag_seconds or 0.0 for lag in lags), default=0.0),
+            capacity=capacity,
+            workers_reporting=len(fresh),
+            finished_records_per_s=self._flow.rates()[1] * density,
         )
 
+    def _snapshot(
+        self, lags: Sequence[PartitionLag], capacity: Capacity | None, *, density: float, left_out: dict[int, str],
+        now_s: float, now_ms: int, oldest_age_s: float, reporting: int, starting: int,
+    ) -> Snapshot:  # fmt: skip
+        names = sorted({lag.owner for lag in lags if lag.owner is not None}, key=_by_number)
+        place = {name: index for index, name in enumerate(names)}
+        startup_s = self._book.startup_s(now_ms=now_ms) or startup_unknown_s
+        rebalance_s = self._book.rebalance_s(now_ms=now_ms) or rebalance_unknown_s
+        horizon_s = startup_s + rebalance_s + autoscaler_period_s
+        if not math.isfinite(horizon_s):
+            raise InvariantError(f"a horizon of {horizon_s} s cannot be planned for")
+        owners = {lag.partition: lag.owner for lag in lags}
+        if owners != self._owners:
+            self._owners_since_s = now_s if self._owners else -math.inf
+            self._owners = owners
+        return Snapshot(
+            arrivals=self._arrivals.ahead(horizon_s),
+            arrivals_now=self._arrivals.now(),
+            backlog=np.array([lag.lag_records * density for lag in lags]),
+            owners=np.array([-1 if lag.owner is None else place[lag.owner] for lag in lags], dtype=np.int64),
+            oldest_age_s=oldest_age_s,
+            capacity_records_per_s=capacity.records_per_s if capacity else None,
+            startup_s=startup_s,
+            rebalance_s=rebalance_s,
+            horizon_s=horizon_s,
+            # Workers of one host may share a name.
+            replicas_now=math.ceil(max(len(names), reporting) / self._workers_per_replica),
+            starting=starting,
+            watched_s=self._arrivals.watched_s(now_s=now_s),
+            left_out={
+                index: left_out[lag.partition] for index, lag in enumerate(lags) if lag.partition in left_out
+            },
+            quiet=now_s - self._owners_since_s >= quiet_pauses * rebalance_s,
+        )
 
-def _growth(known: dict[int, int], now: dict[int, int]) -> int:
-    """How much the offsets grew since last time; remembers the new ones."""
-    grown = sum(max(offset - known[partition], 0) for partition, offset in now.items() if partition in known)
-    known.clear()
-    known.update(now)
-    return grown
+    def _oldest_s(self, waited_s: Sequence[float], capacity: Capacity | None) -> float:
+        """Of the partitions that more workers can help: one that is too fast for any stays old, and asks for nothing."""
+        if capacity is None:
+            return max(waited_s)
+        slow_enough = self._arrivals.now() <= too_fast_share * capacity.records_per_s
+        return float(np.max(np.array(waited_s), where=slow_enough, initial=0.0))
+
+    def _capacity(self, density: float, *, now_ms: int) -> Capacity | None:
+        """What the workers saw, else what the offsets showed while they were saturated, else what they guess."""
+        told = self._book.capacity(now_ms=now_ms)
+        digest = told.model_digest if told is not None else ""
+        seen = self._flow.saturated_capacity()
+        if seen is not None:
+            self._seen_capacity = Capacity(
+                records_per_s=seen * density, measured=True, model_digest=digest,
+                explained_ratio=told.explained_ratio if told is not None else 0.0,
+            )  # fmt: skip
+        if self._seen_capacity is not None and self._seen_capacity.model_digest not in ("", digest):
+            self._seen_capacity = None  # another model
+        if told is not None and (told.measured or self._seen_capacity is None):
+            return told
+        return self._seen_capacity
+
+    def _left_out(self, lags: Sequence[PartitionLag], *, now_s: float) -> dict[int, str]:
+        """Partitions that no worker gets on with, while others move or because they cannot be read at all."""
+        found: dict[int, str] = {}
+        stalled: dict[int, str] = {}
+        moves = False
+        for lag in lags:
+            position, since_s = self._stalls.get(lag.partition, (-1, now_s))
+            now_at = lag.end - lag.lag_records
+            if position != now_at or not lag.lag_records or lag.owner is None:
+                self._stalls[lag.partition] = (now_at, now_s)
+                moves = moves or (position != now_at and position >= 0)
+                continue
+            if now_s - since_s >= stall_s:
+                stalled[lag.partition] = f"no record was finished for {now_s - since_s:.0f} s"
+            if lag.movement in (Movement.UNREADABLE, Movement.OUT_OF_RANGE):
+                found[lag.partition] = lag.note
+        if moves or len(stalled) < sum(lag.lag_records > 0 for lag in lags):
+            found = stalled | found
+        return found
+
+
+def _finished_further(lag: PartitionLag, reported: int | None) -> PartitionLag:
+    """With what a worker has finished and says so, where its commit comes later."""
+    if reported is None or lag.committed is None or not lag.committed < reported <= lag.end:
+        return lag
+    if lag.movement in (Movement.UNREADABLE, Movement.OUT_OF_RANGE) or lag.lag_records == 0:
+        return lag
+    return replace(lag, committed=reported, lag_records=min(lag.end - reported, lag.lag_records))
+
+
+def _by_number(name: str) -> tuple[object, ...]:
+    """So that worker-10 comes behind worker-9: the autoscaler takes the last away first."""
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name))

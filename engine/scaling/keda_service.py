@@ -1,19 +1,18 @@
 """KEDA's external-push service: answers from a snapshot in memory, so that no call ever waits for a broker."""
 
 import math
-import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from penstock.engine.clock import Clock
-from penstock.engine.scaling.planner import Plan
+from penstock.engine.scaling.health import health_handlers
+from penstock.engine.scaling.steadier import Plan
+from penstock.engine.scaling.tls import TlsFiles, credentials
 from penstock.schemas.errors import ConfigError, UnavailableError
 from penstock.schemas.externalscaler import (
     GetMetricSpecResponse,
@@ -103,14 +102,12 @@ class Published:
                 seen, active = self._version, self._plan.active
             yield active
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TlsFiles:
-    """PEM files of the service; with `client_ca`, clients must show a certificate it signed."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
+    def once(self, wanted: "threading.Event") -> Iterator[None]:
+        """Once now, and the end when closed or `wanted` is cleared."""
+        yield None
+        with self._changed:
+            while not self._closed and wanted.is_set():
+                self._changed.wait()
 
 
 class KedaService:
@@ -136,7 +133,7 @@ class KedaService:
         self._streams = threading.BoundedSemaphore(streams_max)
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=_threads, thread_name_prefix="keda"),
-            handlers=(self._handlers(),),
+            handlers=(self._handlers(), health_handlers(self._serves)),
             options=(
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", _request_bytes_max),
@@ -149,11 +146,11 @@ class KedaService:
             ),
         )
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        credentials = _credentials(tls) if tls else None
+        secured = credentials(tls) if tls else None
         try:
             self.port = int(
-                self._server.add_secure_port(address, credentials)
-                if credentials
+                self._server.add_secure_port(address, secured)
+                if secured
                 else self._server.add_insecure_port(address)
             )
         except RuntimeError as error:
@@ -182,6 +179,9 @@ class KedaService:
                     self._metric_spec, taken_as_bytes, GetMetricSpecResponse.SerializeToString
                 ),
                 "GetMetrics": unary(self._metrics, taken_as_bytes, GetMetricsResponse.SerializeToString),
+                "StreamMetricSpec": stream(
+                    self._stream_metric_spec, taken_as_bytes, GetMetricSpecResponse.SerializeToString
+                ),
             },
         )
 
@@ -191,6 +191,17 @@ class KedaService:
 
     def _stream_is_active(self, request: bytes, context: Any) -> Iterator[IsActiveResponse]:
         self._check(_parsed(ScaledObjectRef, request, context), context)
+        for active in self._streamed(self._published.activity, context):
+            yield IsActiveResponse(result=active)
+
+    def _stream_metric_spec(self, request: bytes, context: Any) -> Iterator[GetMetricSpecResponse]:
+        """KEDA 2.21: the spec as it is now, and again at a change, which never comes."""
+        self._check(_parsed(ScaledObjectRef, request, context), context)
+        for _ in self._streamed(self._published.once, context):
+            yield _spec()
+
+    def _streamed(self, told: "Callable[[threading.Event], Iterator[Any]]", context: Any) -> Iterator[Any]:
+        """What is told, until the client goes away or the service ends."""
         if not self._streams.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{streams_max} streams are open already")
         try:
@@ -201,24 +212,28 @@ class KedaService:
                 wanted.clear()
                 self._published.wake()
 
-            if not context.add_callback(gone):
-                return
-            for active in self._published.activity(wanted):
-                yield IsActiveResponse(result=active)
+            if context.add_callback(gone):
+                yield from told(wanted)
         finally:
             self._streams.release()
 
     def _metric_spec(self, request: bytes, context: Any) -> GetMetricSpecResponse:
         self._check(_parsed(ScaledObjectRef, request, context), context)
-        spec = MetricSpec(metricName=metric_name, targetSize=1, targetSizeFloat=1.0)
-        return GetMetricSpecResponse(metricSpecs=[spec])
+        return _spec()
+
+    def _serves(self) -> bool:
+        try:
+            self._published.current()
+        except UnavailableError:
+            return False
+        return True
 
     def _metrics(self, request: bytes, context: Any) -> GetMetricsResponse:
         asked = _parsed(GetMetricsRequest, request, context)
         self._check(asked.scaledObjectRef, context)
         if asked.metricName != metric_name:
             context.abort(grpc.StatusCode.NOT_FOUND, f"the only metric is {metric_name}")
-        replicas = self._plan(context).replicas
+        replicas = self._plan(context).published
         value = MetricValue(metricName=metric_name, metricValue=replicas, metricValueFloat=float(replicas))
         return GetMetricsResponse(metricValues=[value])
 
@@ -236,6 +251,11 @@ class KedaService:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this scaler serves another group than {group}")
 
 
+def _spec() -> GetMetricSpecResponse:
+    spec = MetricSpec(metricName=metric_name, targetSize=1, targetSizeFloat=1.0)
+    return GetMetricSpecResponse(metricSpecs=[spec])
+
+
 class _Context(Protocol):
     """What is needed of a call's context."""
 
@@ -250,47 +270,3 @@ def _parsed(kind: type[Request], data: bytes, context: _Context) -> Request:
     except DecodeError:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"this is not a {kind.DESCRIPTOR.name}")
         raise
-
-
-def require_tls_files(tls: TlsFiles) -> None:
-    """Raises ConfigError naming the setting whose file cannot be used; gRPC itself says only that it cannot listen."""
-    trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    for name, file in (
-        ("certificate_file", tls.certificate),
-        ("key_file", tls.key),
-        ("client_ca_file", tls.client_ca),
-    ):
-        try:
-            text = file.read_text(encoding="ascii") if file is not None else ""
-        except OSError as error:
-            raise ConfigError(f"scaling.{name}: cannot read {file}: {error.strerror}") from error
-        except UnicodeDecodeError:
-            text = "not PEM"
-        if file is not None and "-----BEGIN " not in text:
-            raise ConfigError(f"scaling.{name}: {file} is not in PEM form")
-        if name == "key_file" and "ENCRYPTED" in text:
-            raise ConfigError(f"scaling.key_file: {file} has a password, and there is no setting for one")
-    try:
-        trusted.load_cert_chain(tls.certificate, tls.key)
-    except ssl.SSLError as error:
-        mismatch = error.reason == "KEY_VALUES_MISMATCH"
-        raise ConfigError(
-            f"scaling.key_file: {tls.key} is not the key of the certificate in {tls.certificate}"
-            if mismatch
-            else f"scaling.certificate_file: {tls.certificate} and {tls.key} hold no certificate with its key"
-        ) from error
-    if tls.client_ca is not None:
-        try:
-            trusted.load_verify_locations(tls.client_ca)
-        except ssl.SSLError as error:
-            raise ConfigError(f"scaling.client_ca_file: {tls.client_ca} holds no certificate") from error
-
-
-def _credentials(tls: TlsFiles) -> Any:
-    require_tls_files(tls)
-    client_ca = tls.client_ca.read_bytes() if tls.client_ca else None
-    return grpc.ssl_server_credentials(
-        [(tls.key.read_bytes(), tls.certificate.read_bytes())],
-        root_certificates=client_ca,
-        require_client_auth=client_ca is not None,
-    )

@@ -2,25 +2,35 @@
 
 import logging
 import math
+import re
 import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from penstock.engine.clock import Clock
-from penstock.engine.scaling.collector import Collector, Observation
+from penstock.engine.scaling.collector import Collector, NoPartitionsError, Observation
 from penstock.engine.scaling.keda_service import Published
-from penstock.engine.scaling.planner import Bounds, HoldDown, Plan, required
+from penstock.engine.scaling.planner import Bounds, fullest_share, required
+from penstock.engine.scaling.show import show
+from penstock.engine.scaling.steadier import Plan, Steadier
 from penstock.engine.telemetry.http_server import Answer, Routes, json_answer, verdict_answer
 from penstock.engine.telemetry.metrics import content_type, render
-from penstock.engine.telemetry.scaler_metrics import ScalerMetrics, scaling_bounds
+from penstock.engine.telemetry.scaler_metrics import ScalerMetrics, scaler_faults
 from penstock.engine.telemetry.status import Verdict
-from penstock.schemas.errors import UnavailableError
+from penstock.schemas.errors import InvariantError, UnavailableError
 
 logger = logging.getLogger("penstock.scaler")
 
 sample_every_s = 2.0
+idle_sample_every_s = 0.5  # with nothing to do, the first record is to be seen soon
 stale_after_s = 15.0
+blind_max_s = 60.0
+"""Without a reading for so long, while the cluster answers others: only a new process helps."""
 _turn_age_max_s = 120.0
+_heard_age_max_s = 5.0
+_decisions_kept = 100
 
 
 class ScalerLoop:
@@ -35,49 +45,59 @@ class ScalerLoop:
         metrics: ScalerMetrics,
         topic: str,
         clock: Clock,
+        cluster_age_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
+        """`cluster_age_s`: since the cluster last answered another client than the one that reads the offsets."""
         self._collector = collector
         self._bounds = bounds
         self._published = published
         self._metrics = metrics
         self._topic = topic
         self._clock = clock
-        self._held = HoldDown(bounds)
+        self._cluster_age_s = cluster_age_s
+        self._steadier = Steadier(bounds)
         self._lock = threading.Lock()
         self._last: tuple[Observation, Plan] | None = None
-        self._turned_s = clock.monotonic_s()
-        self._failing = False
+        self._decisions: deque[dict[str, Any]] = deque(maxlen=_decisions_kept)
+        self._named: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+        self._turned_s = self._read_s = self._away_s = clock.monotonic_s()
+        self._fault = ""
 
     def run(self, stop: threading.Event) -> None:
-        """Turn every `sample_every_s` until `stop` is set."""
+        """Turn every `sample_every_s`, more often while there is nothing to do, until `stop` is set."""
         while not stop.is_set():
             self.turn()
-            stop.wait(sample_every_s)
+            idle = self._last is not None and not self._last[1].active
+            stop.wait(idle_sample_every_s if idle else sample_every_s)
 
     def turn(self) -> None:
         """One reading and one decision."""
-        self._turned_s = self._clock.monotonic_s()
+        self._turned_s = now_s = self._clock.monotonic_s()
+        if self._cluster_age_s() > _heard_age_max_s:
+            self._away_s = now_s
         try:
             observation = self._collector.observe()
-        except UnavailableError as error:
-            self._metrics.reading_failures.inc()
-            if not self._failing:
-                logger.warning("cannot read the offsets, KEDA will be told to hold: %s", error)
-            self._failing = True
+            need = required(observation.snapshot, self._bounds)
+        except (UnavailableError, InvariantError) as error:
+            self._hold(error)
             return
-        if self._failing:
-            logger.info("the offsets can be read again")
-        self._failing = False
-        demand = observation.demand
-        plan = self._held.hold(
-            required(demand, self._bounds),
-            now_s=self._clock.monotonic_s(),
-            replicas_now=demand.replicas_now,
-        )
+        if self._fault:
+            logger.info(
+                "the offsets can be read again, after %.0f s", self._clock.monotonic_s() - self._read_s
+            )
+            self._fault = ""
+            for fault in scaler_faults:
+                self._metrics.fault.labels(reason=fault).set(0)
+        self._read_s = self._clock.monotonic_s()
+        plan = self._steadier.decide(need, observation.snapshot, now_s=self._read_s)
         self._published.publish(plan)
+        self._tell(observation, plan)
         with self._lock:
             self._last = (observation, plan)
-        self._show(observation, plan)
+        show(
+            self._metrics, observation, plan, topic=self._topic,
+            fullest=fullest_share(observation.snapshot, plan.replicas, self._bounds),
+        )  # fmt: skip
 
     def routes(self) -> Routes:
         """Metrics, health and the reasons for the number."""
@@ -86,36 +106,121 @@ class ScalerLoop:
             "/live": lambda: verdict_answer(self._live()),
             "/ready": lambda: verdict_answer(self._ready()),
             "/status": lambda: json_answer(self.status()),
+            "/replicas": self._replicas,
         }
 
     def status(self) -> dict[str, Any]:
-        """The newest decision, whether it can be trusted, and what it was made from."""
+        """The newest decision, whether it can be trusted, what it was made from, and those before it."""
         ready = self._ready()
         with self._lock:
-            last = self._last
+            last, decisions = self._last, list(self._decisions)
         if last is None:
-            return {"trusted": False, "reason": ready.reason}
+            return {"trusted": False, "reason": ready.reason, "fault": self._fault}
         observation, plan = last
+        snapshot = observation.snapshot
         return {
             "trusted": ready.ok,
             "reason": ready.reason,
+            "fault": self._fault,
             "age_s": self._published.age_s,
+            "required_replicas": plan.published,
             "plan": asdict(plan),
-            "demand": asdict(observation.demand),
+            "demand": {
+                "arrival_records_per_s": float(snapshot.arrivals_now.sum()),
+                "forecast_records_per_s": float(snapshot.arrivals.sum()),
+                "backlog_records": float(snapshot.backlog.sum()),
+                "oldest_age_s": max(observation.waited_s),
+                "event_age_s": observation.event_age_s,
+                "capacity": asdict(observation.capacity) if observation.capacity else None,
+                "startup_s": snapshot.startup_s,
+                "rebalance_s": snapshot.rebalance_s,
+                "horizon_s": snapshot.horizon_s,
+                "partitions": snapshot.partitions,
+                "replicas_now": snapshot.replicas_now,
+                "left_out": {str(place): why for place, why in snapshot.left_out.items()},
+            },
             "workers_reporting": observation.workers_reporting,
             "finished_records_per_s": observation.finished_records_per_s,
-            "partitions": [asdict(lag) for lag in observation.lags],
+            "partitions": [
+                asdict(lag) | {"waited_s": waited_s, "arrival_records_per_s": rate}
+                for lag, waited_s, rate in zip(
+                    observation.lags, observation.waited_s, snapshot.arrivals_now.tolist(), strict=True
+                )
+            ],
+            "decisions": decisions,
         }
 
+    def _replicas(self) -> Answer:
+        """For KEDA's metrics-api trigger: the number, or an error where there is none that can be trusted."""
+        try:
+            plan = self._published.current()
+        except UnavailableError:
+            return verdict_answer(self._ready())
+        return json_answer({"required_replicas": plan.published, "active": plan.active})
+
+    def _hold(self, error: UnavailableError | InvariantError) -> None:
+        """No number comes of this turn: the one before stays until it is stale. Each new reason is told."""
+        self._metrics.reading_failures.inc()
+        reason = "broker"
+        if isinstance(error, NoPartitionsError):
+            reason = "no_partitions"
+        elif isinstance(error, InvariantError):
+            reason = "not_a_number"
+        for fault in scaler_faults:
+            self._metrics.fault.labels(reason=fault).set(fault == reason)
+        if re.sub(r"\d+", "", str(error)) != re.sub(r"\d+", "", self._fault):
+            logger.warning("cannot tell what is needed, KEDA will be told to hold: %s", error)
+        self._fault = str(error)
+
+    def _tell(self, observation: Observation, plan: Plan) -> None:
+        """Each number that differs from the one before, and each partition that is newly left out, has a line."""
+        snapshot, before = observation.snapshot, self._last[1] if self._last else None
+        if before is None or (before.published, before.active) != (plan.published, plan.active):
+            self._metrics.decisions.labels(bound=plan.bound).inc()
+            decision = {
+                "at_ms": self._clock.wall_ms(), "from": before.published if before else snapshot.replicas_now,
+                "to": plan.published, "active": plan.active, "bound": plan.bound, "why": plan.why,
+                "arrival_records_per_s": float(snapshot.arrivals_now.sum()),
+                "forecast_records_per_s": float(snapshot.arrivals.sum()),
+                "backlog_records": float(snapshot.backlog.sum()), "oldest_age_s": snapshot.oldest_age_s,
+                "capacity_records_per_s": snapshot.capacity_records_per_s, "replicas_now": snapshot.replicas_now,
+            }  # fmt: skip
+            with self._lock:
+                self._decisions.append(decision)
+            logger.info(
+                "%d replicas, before %d: %s (%s; %d run)",
+                plan.published, decision["from"], plan.why, plan.bound, snapshot.replicas_now,
+            )  # fmt: skip
+        numbers = [lag.partition for lag in observation.lags]
+        unscalable = tuple(numbers[place] for place in plan.need.unscalable)
+        left_out = tuple(numbers[place] for place in snapshot.left_out)
+        if (unscalable, left_out) != self._named:
+            for partition in set(unscalable) - set(self._named[0]):
+                logger.warning(
+                    "partition %d gets more records than one worker can do: more workers do not help, more keys or partitions do",
+                    partition,
+                )
+            for place, why in snapshot.left_out.items():
+                if numbers[place] not in self._named[1]:
+                    logger.warning("partition %d is left out of the number: %s", numbers[place], why)
+            self._named = (unscalable, left_out)
+
     def _live(self) -> Verdict:
-        age_s = self._clock.monotonic_s() - self._turned_s
+        now_s = self._clock.monotonic_s()
+        blind_s = now_s - max(self._read_s, self._away_s)
+        if self._fault and blind_s > blind_max_s:
+            return Verdict(
+                ok=False,
+                reason=f"the cluster answers, and the offsets cannot be read for {blind_s:.0f} s: {self._fault}",
+            )
+        age_s = now_s - self._turned_s
         return Verdict(ok=age_s <= _turn_age_max_s, reason=f"the loop turned {age_s:.0f} s ago")
 
     def _ready(self) -> Verdict:
         try:
             self._published.current()
         except UnavailableError as error:
-            return Verdict(ok=False, reason=str(error))
+            return Verdict(ok=False, reason=f"{error}: {self._fault}" if self._fault else str(error))
         return Verdict(ok=True, reason="the offsets are read")
 
     def _exposition(self) -> Answer:
@@ -123,24 +228,3 @@ class ScalerLoop:
             self._metrics.signal_age.set(self._published.age_s)
         self._metrics.stale.set(not self._ready().ok)
         return Answer(body=render(self._metrics.registry), content_type=content_type)
-
-    def _show(self, observation: Observation, plan: Plan) -> None:
-        metrics, demand = self._metrics, observation.demand
-        metrics.required_replicas.set(plan.replicas)
-        metrics.active.set(plan.active)
-        metrics.arrival_rate.set(demand.arrival_records_per_s)
-        metrics.backlog.set(demand.backlog_records)
-        metrics.oldest_age.set(demand.oldest_age_s)
-        metrics.capacity.set(demand.capacity_records_per_s or 0.0)
-        metrics.rate_term.set(plan.rate_term)
-        metrics.drain_term.set(plan.drain_term)
-        metrics.partitions.set(demand.partitions)
-        metrics.workers_reporting.set(observation.workers_reporting)
-        for bound in scaling_bounds:
-            metrics.bound.labels(bound=bound).set(bound == plan.bound)
-        for lag in observation.lags:
-            place = {"topic": self._topic, "partition": str(lag.partition)}
-            metrics.group_lag_records.labels(**place).set(lag.lag_records)
-            metrics.group_lag_seconds.labels(**place).set(
-                math.nan if lag.lag_seconds is None else lag.lag_seconds
-            )

@@ -1,107 +1,178 @@
-"""The scaling law: how many replicas it takes to keep up and to work off what has gathered; arithmetic only."""
+"""The scaling law: how many replicas it takes to keep up, to fit the fullest worker and to work off what has gathered.
+
+A pure function of a snapshot; arithmetic only.
+"""
 
 import math
-from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from penstock.schemas.errors import InvariantError
+import numpy as np
 
-Bound = Literal["rate", "drain", "idle", "minimum", "maximum", "partitions", "held", "capacity_unknown"]
+from penstock.engine.scaling.packing import Assignor, assign, fewest
+from penstock.engine.scaling.snapshot import Snapshot
+
+Bound = Literal[
+    "rate", "packing", "drain", "idle", "minimum", "maximum", "partitions", "held", "kept", "settling", "unhealthy",
+    "capacity_unknown",
+]  # fmt: skip
 """What decided the number; a label of penstock_scaling_bound."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Demand:
-    """What is asked of the group at one moment. Every number is finite and not negative."""
-
-    arrival_records_per_s: float
-    backlog_records: int
-    oldest_age_s: float
-    capacity_records_per_s: float | None  # of one worker; None when nobody has measured it yet
-    startup_s: float  # how long a new worker takes until it helps
-    partitions: int
-    replicas_now: int  # replicas that own partitions
-
-    def __post_init__(self) -> None:
-        numbers = (
-            self.arrival_records_per_s, self.backlog_records, self.oldest_age_s, self.capacity_records_per_s or 0.0,
-            self.startup_s, self.partitions, self.replicas_now,
-        )  # fmt: skip
-        if not all(math.isfinite(number) and number >= 0 for number in numbers):
-            raise InvariantError(f"a demand that is no number cannot be planned for: {self}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Bounds:
-    """The objective and the limits; `utilisation` leaves room for noise, `hold_s` is how long a need is remembered."""
+    """The objective, the limits, and what is left free: `utilisation` of all workers together, `fullest` of each one.
+
+    `slack`: a number is only raised when the present one leaves less than this free. `tolerance`: the autoscaler does not
+    move for a smaller share. Down, the most that was needed within `hold_s` counts.
+    """
 
     max_age_s: float
     min_replicas: int
     max_replicas: int
     workers_per_replica: int = 1
+    assignor: Assignor = "sticky"
     utilisation: float = 0.8
-    hold_s: float = 300.0
+    fullest: float = 0.95
+    slack: float = 0.07
+    tolerance: float = 0.1
+    hold_s: float = 600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """The number, and every term of it."""
+class Need:
+    """What a snapshot asks for, and every term of it, in replicas."""
 
     replicas: int
+    load: int  # of that, for what arrives: without the backlog
+    enough: int  # a present number from here on is left alone
     active: bool
-    rate_term: float  # replicas to keep up with arrivals
-    drain_term: float  # replicas more, to work off the backlog in time
-    drain_s: float  # the time it may take
+    rate_term: float  # to keep up with arrivals
+    packing_term: int  # for the fullest worker, as the assignor places the partitions
+    drain_term: float  # more, to work off the backlog in time
+    drain_s: float  # the time that may take
     bound: Bound
+    unscalable: tuple[int, ...] = ()  # partitions faster than one worker
 
 
 capacity_min_records_per_s = 1e-6
+too_fast_share = 1.1
+"""Of a worker's capacity: a partition that gets a little more than that may get less in a minute, and is given a worker of its own."""
 _capacity_max_records_per_s = 1e12
 
 
-def required(demand: Demand, bounds: Bounds) -> Plan:
-    """ceil(rate / (utilisation * capacity) + backlog / (drain_s * capacity)), within the bounds.
+def required(snapshot: Snapshot, bounds: Bounds) -> Need:
+    """The number for this moment, within the bounds.
 
-    `drain_s` is what the objective leaves after the age reached already and a new worker's start, and never less than a
-    quarter of it: past the objective, more haste only buys idle replicas. Grows with the rate, the backlog and the age.
+    rate: arrivals over the horizon / (utilisation * capacity). packing: the least number for which no worker has more than
+    `fullest` of its capacity. drain: (arrivals + backlog left at the horizon / drain_s) / capacity, where drain_s is what the
+    objective leaves after the age reached already and the horizon, never less than a quarter of the objective nor than the
+    horizon: more haste would come after it is needed.
     """
-    drain_s = max(bounds.max_age_s - demand.oldest_age_s - demand.startup_s, bounds.max_age_s / 4)
-    active = demand.backlog_records > 0 or demand.arrival_records_per_s > 0
-    if not active:
-        replicas = bounds.min_replicas
-        bound: Bound = "minimum" if replicas else "idle"
-        return Plan(
-            replicas=replicas, active=False, rate_term=0.0, drain_term=0.0, drain_s=drain_s, bound=bound
-        )
-    capacity = demand.capacity_records_per_s or 0.0
+    horizon_s, age_s = snapshot.horizon_s, snapshot.oldest_age_s
+    drain_s = max(bounds.max_age_s - age_s - horizon_s, bounds.max_age_s / 4, horizon_s)
+    keep = np.ones(snapshot.partitions, dtype=bool)
+    keep[[place for place in snapshot.left_out if place < snapshot.partitions]] = False
+    backlog = float(snapshot.backlog.sum())
+    active = backlog > 0 or bool((snapshot.arrivals > 0).any())
+    if not active or not snapshot.partitions:
+        return _plain(bounds.min_replicas, "minimum" if bounds.min_replicas else "idle", drain_s, active)
+    capacity = snapshot.capacity_records_per_s or 0.0
     if capacity < capacity_min_records_per_s:
-        replicas, bound = _bounded(max(demand.replicas_now, 1), "capacity_unknown", demand, bounds)
-        return Plan(
-            replicas=replicas, active=True, rate_term=0.0, drain_term=0.0, drain_s=drain_s, bound=bound
-        )
-    capacity = min(capacity, _capacity_max_records_per_s) * bounds.workers_per_replica
-    rate_term = demand.arrival_records_per_s / (bounds.utilisation * capacity)
-    drain_term = demand.backlog_records / (drain_s * capacity)
-    ceiling = max(bounds.max_replicas, bounds.min_replicas) + 1
-    wanted = math.ceil(
-        min(rate_term + drain_term, ceiling)
-    )  # bounded first: a ceiling of 1e300 is no integer to keep
-    decided: Bound = "drain" if wanted > math.ceil(min(rate_term, ceiling)) else "rate"
-    replicas, bound = _bounded(max(wanted, 1), decided, demand, bounds)
-    return Plan(
+        kept, decided = _bounded(max(snapshot.replicas_now, 1), "capacity_unknown", snapshot, bounds)
+        return _plain(kept, decided, drain_s, active)
+    capacity = min(capacity, _capacity_max_records_per_s)
+    # A partition faster than one worker is no reason for more workers: it is named, counts as one worker's whole load, and
+    # where it comes to lie is not chased.
+    too_fast = keep & (snapshot.arrivals_now > too_fast_share * capacity)
+    loads = np.where(keep, np.minimum(snapshot.arrivals, bounds.fullest * capacity), 0.0)
+    # One worker that has a little too much falls behind slowly, and is seen to: what arrives now decides who fits with whom.
+    packed = np.where(keep & ~too_fast, np.minimum(snapshot.arrivals_now, bounds.fullest * capacity), 0.0)
+    waiting = float(snapshot.backlog[keep & ~too_fast].sum())
+    arriving = float(loads.sum())
+    useful, ceiling = _useful(snapshot, bounds), bounds.max_replicas
+    rate_term = _replicas(arriving / (bounds.utilisation * capacity), bounds)
+    fit = _fit(packed, snapshot, bounds, capacity * bounds.fullest, rate_term)
+    load = max(math.ceil(min(rate_term, ceiling + 1)), fit)
+    drain_term = 0.0
+    at_work = min(snapshot.replicas_now * bounds.workers_per_replica, snapshot.partitions) * capacity
+    left = waiting + (arriving - at_work) * horizon_s
+    if waiting > arriving * bounds.max_age_s / 10 and left > 0:
+        drain_term = max(_replicas((arriving + left / drain_s) / capacity, bounds) - rate_term, 0.0)
+    wanted = max(load, math.ceil(min(rate_term + drain_term, ceiling + 1)) if drain_term else 1, 1)
+    enough_rate = _replicas(arriving / ((bounds.utilisation + bounds.slack) * capacity), bounds)
+    enough = max(
+        math.ceil(min(enough_rate, ceiling + 1)),
+        _fit(packed, snapshot, bounds, capacity * min(bounds.fullest + bounds.slack, 1.0), enough_rate),
+        wanted if wanted > load else 1,
+    )
+    bound: Bound = (
+        "drain" if wanted > load else "packing" if fit > math.ceil(min(rate_term, ceiling + 1)) else "rate"
+    )
+    replicas, bound = _bounded(wanted, bound, snapshot, bounds)
+    return Need(
         replicas=replicas,
-        active=True,
+        load=min(
+            max(load, 1, bounds.min_replicas),
+            max(useful, bounds.min_replicas),
+            max(ceiling, bounds.min_replicas),
+        ),
+        enough=min(enough, replicas),
+        active=active,
         rate_term=rate_term,
+        packing_term=fit,
         drain_term=drain_term,
         drain_s=drain_s,
         bound=bound,
+        unscalable=tuple(np.flatnonzero(too_fast).tolist()),
     )
 
 
-def _bounded(wanted: int, decided: Bound, demand: Demand, bounds: Bounds) -> tuple[int, Bound]:
+def fullest_share(snapshot: Snapshot, replicas: int, bounds: Bounds) -> float:
+    """Load of the fullest worker over its capacity, with so many replicas; 0 while the capacity is unknown."""
+    members = min(replicas * bounds.workers_per_replica, snapshot.partitions)
+    if not members or not snapshot.capacity_records_per_s:
+        return 0.0
+    placed = assign(snapshot.owners, members, bounds.assignor)
+    loads = np.bincount(placed, weights=snapshot.arrivals, minlength=members)
+    return float(loads.max()) / snapshot.capacity_records_per_s
+
+
+def _fit(
+    loads: "np.typing.NDArray[np.float64]",
+    snapshot: Snapshot,
+    bounds: Bounds,
+    capacity: float,
+    rate_term: float,
+) -> int:
+    """Replicas; one more than there may be where none of the allowed numbers will do, all that help where none does."""
+    per, useful = bounds.workers_per_replica, _useful(snapshot, bounds)
+    most = min(useful, max(bounds.max_replicas, 1))
+    least = max(math.ceil(min(rate_term * bounds.utilisation, most)), 1)
+    found = fewest(
+        loads, snapshot.owners, bounds.assignor, capacity=capacity, least=least * per, most=most * per, step=per
+    )  # fmt: skip
+    return min(most + 1, useful) if found is None else found // per
+
+
+def _replicas(workers: float, bounds: Bounds) -> float:
+    return workers / bounds.workers_per_replica
+
+
+def _useful(snapshot: Snapshot, bounds: Bounds) -> int:
+    return max(math.ceil(snapshot.partitions / bounds.workers_per_replica), 1)
+
+
+def _plain(replicas: int, bound: Bound, drain_s: float, active: bool) -> Need:
+    return Need(
+        replicas=replicas, load=replicas, enough=replicas, active=active, rate_term=0.0, packing_term=0, drain_term=0.0,
+        drain_s=drain_s, bound=bound,
+    )  # fmt: skip
+
+
+def _bounded(wanted: int, decided: Bound, snapshot: Snapshot, bounds: Bounds) -> tuple[int, Bound]:
     """More replicas than partitions would find nothing to do; the user's minimum holds all the same."""
-    useful = max(math.ceil(demand.partitions / bounds.workers_per_replica), 1)
+    useful = _useful(snapshot, bounds)
     if wanted > min(useful, bounds.max_replicas):
         if useful < bounds.max_replicas:
             wanted, decided = useful, "partitions"
@@ -110,45 +181,3 @@ def _bounded(wanted: int, decided: Bound, demand: Demand, bounds: Bounds) -> tup
     if wanted < bounds.min_replicas:
         wanted, decided = bounds.min_replicas, "minimum"
     return wanted, decided
-
-
-class HoldDown:
-    """Publishes the most that was needed within the last `hold_s`: up at once, down late.
-
-    Promises: never below the plan, never above the greatest plan in the window. The replicas found at the start count
-    as needed then, so that a scaler that was restarted does not shrink what it does not know yet. Not thread-safe.
-    """
-
-    def __init__(self, bounds: Bounds) -> None:
-        self._bounds = bounds
-        self._needs: deque[tuple[float, int]] = deque()  # (time, replicas), replicas falling
-        self._begun = False
-
-    def hold(self, plan: Plan, *, now_s: float, replicas_now: int) -> Plan:
-        """The plan to publish. Scaling to zero is not held: KEDA's own cool-down does that."""
-        if not plan.active:
-            self._needs.clear()
-            self._begun = True
-            return plan
-        if not self._begun:
-            self._begun = True
-            self._note(now_s, min(replicas_now, max(self._bounds.max_replicas, plan.replicas)))
-        while self._needs and self._needs[0][0] <= now_s - self._bounds.hold_s:
-            self._needs.popleft()
-        self._note(now_s, plan.replicas)
-        held = self._needs[0][1]
-        if held <= plan.replicas:
-            return plan
-        return Plan(
-            replicas=held,
-            active=plan.active,
-            rate_term=plan.rate_term,
-            drain_term=plan.drain_term,
-            drain_s=plan.drain_s,
-            bound="held",
-        )
-
-    def _note(self, now_s: float, replicas: int) -> None:
-        while self._needs and self._needs[-1][1] <= replicas:
-            self._needs.pop()
-        self._needs.append((now_s, replicas))

@@ -1,149 +1,50 @@
-"""A worker's report as a message on the status topic, and back."""
+"""What the workers of a group say of themselves: the newest of each, and when to say it."""
 
-import io
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
-
-import fastavro
 
 from penstock.engine.clock import Clock
-from penstock.engine.codec.contracts import contract
-from penstock.engine.codec.framing import single_object_header_bytes, single_object_prefix
+from penstock.engine.scaling.report_message import Report, decode_status, encode_status
 from penstock.engine.telemetry.status import WorkerState, WorkerStatus
 from penstock.schemas.errors import RecordError
-from penstock.schemas.reasons import Reason, Stage
 
 logger = logging.getLogger("penstock.scaling")
 
-report_bytes_max = 1 << 20
-number_max = 1e12
-"""No rate and no time in a report is larger: what is, nobody measured."""
-ahead_max_ms = 300_000
-"""How far another machine's clock may be ahead of ours; a report of later than that would be the newest for ever."""
-
-_numbers = ("startup_s", "capacity_records_per_s", "finished_records_per_s", "busy_ratio")
 _faults_named_max = 100
-
-_states = {
-    WorkerState.STARTING: "starting",
-    WorkerState.WARMING: "starting",
-    WorkerState.JOINING: "starting",
-    WorkerState.RUNNING: "running",
-    WorkerState.DRAINING: "draining",
-    WorkerState.STOPPED: "stopped",
-}
+_apart_ms = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReportedPosition:
-    """How far a worker is in one partition."""
+class Capacity:
+    """What one worker with the model in force can do. `measured`: seen saturated; else a guess from busy time."""
 
-    topic: str
-    partition: int
-    offset: int
-    oldest_timestamp_ms: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """What a worker said of itself; see schemas/worker_status.avsc."""
-
-    worker: str
-    group: str
-    at_ms: int
-    state: str
+    records_per_s: float
+    measured: bool
     model_digest: str
-    startup_s: float
-    capacity_records_per_s: float
-    finished_records_per_s: float
-    busy_ratio: float
-    positions: tuple[ReportedPosition, ...]
+    explained_ratio: float
 
 
-def encode_status(status: WorkerStatus) -> bytes:
-    """The message of a status, in Avro's single-object encoding. Its key on the compacted topic is the worker's name."""
-    prefix, schema = _contract()
-    out = io.BytesIO()
-    out.write(prefix)
-    positions = [
-        {
-            "topic": status.topic,
-            "partition": position.partition,
-            "offset": position.offset,
-            "oldest_timestamp_ms": position.oldest_timestamp_ms,
-        }
-        for position in status.positions
-    ]
-    fastavro.schemaless_writer(
-        out,
-        schema,
-        {
-            "worker": status.worker,
-            "group": status.group,
-            "at_ms": status.at_ms,
-            "state": _states[status.state],
-            "model_digest": status.model.digest if status.model else "",
-            "startup_s": status.startup_s,
-            "capacity_records_per_s": status.capacity_records_per_s,
-            "finished_records_per_s": status.finished_records_per_s,
-            "busy_ratio": status.busy_ratio,
-            "positions": positions,
-        },
-    )
-    return out.getvalue()
-
-
-def decode_status(payload: bytes) -> Report:
-    """The report in a message. Raises RecordError for a message that is none."""
-    prefix, schema = _contract()
-    if len(payload) > report_bytes_max or not payload.startswith(prefix):
-        raise _no_report(Reason.BAD_FRAMING, "the message does not begin like a worker status")
-    stream = io.BytesIO(payload)
-    stream.seek(single_object_header_bytes)
-    try:
-        found: Any = fastavro.schemaless_reader(stream, schema, None)
-    except (EOFError, ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
-        raise _no_report(Reason.CORRUPT, "the message is no worker status of version 1") from error
-    if stream.tell() != len(payload):
-        raise _no_report(Reason.TRAILING_BYTES, "the message goes on behind the worker status")
-    for name in _numbers:
-        if not 0 <= found[name] <= number_max:  # NaN is neither
-            raise _no_report(
-                Reason.CORRUPT,
-                f"{name} of worker {_shown(found['worker'])} is {found[name]}, which cannot be",
-            )
-    positions = tuple(ReportedPosition(**position) for position in found.pop("positions"))
-    return Report(**found, positions=positions)
-
-
-def _shown(name: str) -> str:
-    return ascii(name[:100])
-
-
-@cache
-def _contract() -> tuple[bytes, Any]:
-    schema = contract("worker_status")
-    return single_object_prefix(schema), fastavro.parse_schema(schema)
-
-
-def _no_report(reason: Reason, detail: str) -> RecordError:
-    return RecordError(stage=Stage.DECODE, reason=reason, detail=detail)
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    report: Report
+    received_ms: int  # by our clock, as is
+    alive_ms: int  # when the worker was surely there
 
 
 class ReportBook:
     """The newest report of every worker of one group. Not thread-safe.
 
-    Reports outlive their workers on purpose: with none running, the last ones still say what a worker can do.
+    Reports outlive their workers on purpose: with none running, the last ones still say what a worker can do. How fresh one
+    is goes by when it was heard, since a worker's clock may be an hour off; the order is the topic's.
     """
 
     def __init__(self, *, group: str, fresh_s: float = 30.0, workers_max: int = 10_000) -> None:
         self._group = group
         self._fresh_ms = fresh_s * 1000
         self._workers_max = workers_max
-        self._reports: dict[str, Report] = {}
+        self._heard: dict[str, _Heard] = {}
         self._faults: set[str] = set()
         self.unreadable = 0
 
@@ -157,20 +58,24 @@ class ReportBook:
             return
         try:
             report = decode_status(value)
-            if report.at_ms > now_ms + ahead_max_ms:
-                raise _no_report(
-                    Reason.CORRUPT,
-                    f"worker {_shown(report.worker)} reports from the future, at_ms {report.at_ms}",
-                )
         except RecordError as error:
             self._pass_over(error.detail)
             return
-        known = self._reports.get(report.worker)
-        if report.group != self._group or (known is not None and known.at_ms > report.at_ms):
+        if report.group != self._group:
             return
-        self._reports[report.worker] = report
-        if len(self._reports) > self._workers_max:
-            del self._reports[min(self._reports, key=lambda worker: self._reports[worker].at_ms)]
+        known = self._heard.pop(report.worker, None)
+        alive_ms = known.alive_ms if known is not None else 0
+        if abs(now_ms - report.at_ms) <= self._fresh_ms:
+            alive_ms = min(report.at_ms, now_ms)
+        elif (
+            known is not None
+            and now_ms - known.received_ms >= _apart_ms
+            and report.at_ms != known.report.at_ms
+        ):
+            alive_ms = now_ms  # its clock is off; those read from the topic's beginning come closer together
+        self._heard[report.worker] = _Heard(report, now_ms, alive_ms)
+        if len(self._heard) > self._workers_max:
+            del self._heard[min(self._heard, key=lambda worker: self._heard[worker].received_ms)]
 
     def _pass_over(self, why: str) -> None:
         self.unreadable += 1
@@ -181,39 +86,104 @@ class ReportBook:
     def fresh(self, *, now_ms: int) -> list[Report]:
         """Of workers that report, and are not on their way out."""
         return [
-            report
-            for report in self._reports.values()
-            if now_ms - report.at_ms <= self._fresh_ms and report.state in ("starting", "running")
+            heard.report
+            for heard in self._heard.values()
+            if now_ms - heard.alive_ms <= self._fresh_ms and heard.report.state in ("starting", "running")
         ]
 
-    def capacity_records_per_s(self, *, now_ms: int) -> float | None:
-        """What one worker can do: the 20th percentile of those that report, else the last that was ever reported."""
-        known = sorted(
-            report.capacity_records_per_s
-            for report in self.fresh(now_ms=now_ms)
-            if report.capacity_records_per_s > 0
-        )
-        if known:
-            return known[(len(known) - 1) // 5]
-        measured = [report for report in self._reports.values() if report.capacity_records_per_s > 0]
-        if not measured:
-            return None
-        return max(measured, key=lambda report: report.at_ms).capacity_records_per_s
+    def capacity(self, *, now_ms: int) -> Capacity | None:
+        """What one worker can do with the model in force: the 20th percentile of what its workers saw while saturated,
+        else of what they guess; of another model nothing counts. None when nobody knows."""
+        fresh = self.fresh(now_ms=now_ms)
+        digest = self._digest(fresh)
+        share = _explained_ratio(fresh)
+        alike = [heard.report for heard in self._heard.values() if heard.report.model_digest == digest]
+        if share is None:
+            share = alike[-1].explained_ratio if alike else 0.0
+        reporting = [report for report in fresh if report.model_digest == digest]
+        for reports in (reporting, alike):
+            if measured := sorted(filter(None, (_measured(report, share) for report in reports))):
+                rate = measured[(len(measured) - 1) // 5]
+                return Capacity(records_per_s=rate, measured=True, model_digest=digest, explained_ratio=share)
+        guessing = [report for report in alike if report.capacity_records_per_s > 0]
+        for reports in (reporting, guessing[-1:]):
+            if guesses := sorted(filter(None, (report.capacity_records_per_s for report in reports))):
+                return Capacity(
+                    records_per_s=guesses[(len(guesses) - 1) // 5],
+                    measured=False, model_digest=digest, explained_ratio=share,
+                )  # fmt: skip
+        return None
 
     def startup_s(self, *, now_ms: int) -> float:
         """The slowest start of those that report, else of the last that reported one; 0 when unknown."""
         fresh = [report.startup_s for report in self.fresh(now_ms=now_ms)]
         if any(fresh):
             return max(fresh)
-        started = [report for report in self._reports.values() if report.startup_s > 0]
-        return max(started, key=lambda report: report.at_ms).startup_s if started else 0.0
+        started = [heard.report.startup_s for heard in self._heard.values() if heard.report.startup_s > 0]
+        return started[-1] if started else 0.0
+
+    def rebalance_s(self, *, now_ms: int) -> float:
+        """The longest that one of those that report was without partitions lately; 0 when unknown."""
+        return max((report.rebalance_s for report in self.fresh(now_ms=now_ms)), default=0.0)
+
+    def records_per_offset(self, *, now_ms: int) -> float:
+        """Records in an offset, by those that report; 1 when unknown."""
+        told = [report for report in self.fresh(now_ms=now_ms) if report.finished_records_per_s > 0]
+        finished = sum(report.finished_records_per_s for report in told)
+        passed = sum(report.finished_records_per_s / max(report.records_per_offset, 1e-3) for report in told)
+        return finished / passed if passed else 1.0
+
+    def positions(self, topic: str, *, now_ms: int) -> dict[int, int]:
+        """The furthest finished position of each partition, by those that report."""
+        found: dict[int, int] = {}
+        for report in self.fresh(now_ms=now_ms):
+            for position in report.positions:
+                if position.topic == topic:
+                    found[position.partition] = max(position.offset, found.get(position.partition, 0))
+        return found
+
+    def _digest(self, fresh: Sequence[Report]) -> str:
+        """The model of most who report, else of the last who had one."""
+        counts = Counter(report.model_digest for report in fresh if report.model_digest)
+        if counts:
+            return counts.most_common(1)[0][0]
+        named = [heard.report.model_digest for heard in self._heard.values() if heard.report.model_digest]
+        return named[-1] if named else ""
+
+
+def _explained_ratio(reports: Sequence[Report]) -> float | None:
+    finished = sum(report.finished_records_per_s for report in reports)
+    if not finished:
+        return None
+    return min(
+        sum(report.explained_ratio * report.finished_records_per_s for report in reports) / finished, 1.0
+    )
+
+
+def _measured(report: Report, share: float) -> float | None:
+    """Records per second of which this share is explained, as far as the worker saw it; None where it did not."""
+    predict, explain = report.predict_records_per_s, report.explain_records_per_s
+    if predict > 0 and explain > 0:
+        return 1.0 / ((1.0 - share) / predict + share / explain)
+    if predict > 0 and share < 0.05:
+        return predict
+    if explain > 0 and share > 0.95:
+        return explain
+    if report.capacity_measured and abs(report.explained_ratio - share) < 0.15:
+        return report.capacity_records_per_s
+    return None
 
 
 class Reporter:
-    """Sends a worker's status now and then: at every change of state or partitions, and else every `every_s`."""
+    """Sends a worker's status now and then: at every change of state or partitions, and else every `every_s`.
 
-    def __init__(self, send: Callable[[str, bytes], None], *, clock: Clock, every_s: float = 5.0) -> None:
-        """`send` gets the worker's name and the message; it must not wait."""
+    Promises: a worker that has stopped leaves nothing under its own name.
+    """
+
+    def __init__(
+        self, send: Callable[[str, bytes | None], None], *, clock: Clock, every_s: float = 5.0
+    ) -> None:
+        """`send` gets the key and the message, None to delete what stands under the key; it must not wait."""
         self._send = send
         self._clock = clock
         self._every_s = every_s
@@ -226,4 +196,10 @@ class Reporter:
         if now_s < self._due_s and says == self._said:
             return
         self._due_s, self._said = now_s + self._every_s, says
-        self._send(status.worker, encode_status(status))
+        payload = encode_status(status)
+        self._send(status.worker, payload)
+        if status.state is WorkerState.STOPPED:
+            # What a worker with this model can do is kept, once for all of them; the worker's own report is not.
+            digest = status.model.digest if status.model else ""
+            self._send(f"{status.group}:{digest}", payload)
+            self._send(status.worker, None)

@@ -1,11 +1,11 @@
-"""What one worker could do flat out, estimated from its busy time rather than from the wall clock."""
+"""What one worker does, and what it could do as far as its busy time tells: a guess, until it was seen saturated."""
 
 import math
 from collections import deque
 from dataclasses import dataclass
 
-saturated_busy_ratio = 0.9
 clock_step_s = 1e-9  # a shorter duration was not measured
+offsets_passed_min = 1000
 
 
 @dataclass(slots=True)
@@ -15,6 +15,8 @@ class _Second:
     at_s: int
     records: int = 0
     busy_s: float = 0.0
+    explained: int = 0
+    passed: int = 0
 
 
 class RateWindow:
@@ -25,13 +27,18 @@ class RateWindow:
         self._seconds: deque[_Second] = deque()
         self._since_s: float | None = None
 
-    def add(self, *, now_s: float, records: int, busy_s: float) -> None:
-        """Count what is finished now."""
+    def add(
+        self, *, now_s: float, records: int = 0, busy_s: float = 0.0, explained: int = 0, passed: int = 0
+    ) -> None:
+        """Count what is finished now; `passed`: offsets of the log that lie behind the worker now."""
         self._trim(now_s)
         if not self._seconds or self._seconds[-1].at_s != int(now_s):
             self._seconds.append(_Second(at_s=int(now_s)))
-        self._seconds[-1].records += records
-        self._seconds[-1].busy_s += busy_s
+        second = self._seconds[-1]
+        second.records += records
+        second.busy_s += busy_s
+        second.explained += explained
+        second.passed += passed
 
     def start(self, *, now_s: float) -> None:
         """Rates count from here on, so that the first minute is not diluted by time before the start."""
@@ -46,6 +53,18 @@ class RateWindow:
         records = sum(second.records for second in self._seconds)
         busy_s = sum(second.busy_s for second in self._seconds)
         return records / covered_s, min(busy_s / covered_s, 1.0)
+
+    def explained_ratio(self) -> float:
+        """Share of the records that got an explanation; 0 without records."""
+        records = sum(second.records for second in self._seconds)
+        return min(sum(second.explained for second in self._seconds) / records, 1.0) if records else 0.0
+
+    def records_per_offset(self) -> float:
+        """Less than 1 where offsets without a record were passed; 1 before enough were to tell."""
+        passed = sum(second.passed for second in self._seconds)
+        if passed < offsets_passed_min:
+            return 1.0
+        return min(max(sum(second.records for second in self._seconds) / passed, 1e-3), 1.0)
 
     def _trim(self, now_s: float) -> None:
         while self._seconds and self._seconds[0].at_s <= now_s - self._window_s:
@@ -94,13 +113,3 @@ class CapacityEstimator:
         rows = max(min(float(self._rows_max), 10.0 * self._rows_seen_max), 1.0)
         busy_s = fixed_s + each_s * rows
         return rows / busy_s if busy_s > 0 and math.isfinite(busy_s) else None
-
-
-def worker_capacity(*, estimate: float | None, finished_records_per_s: float, busy_ratio: float) -> float:
-    """The capacity to report: what was really finished while saturated, the estimate otherwise; 0 when unknown.
-
-    Busy time leaves out what the worker does besides computing; when it is busy all the time, its rate says it all.
-    """
-    if busy_ratio >= saturated_busy_ratio and finished_records_per_s > 0:
-        return finished_records_per_s
-    return estimate or 0.0

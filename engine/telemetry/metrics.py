@@ -36,6 +36,7 @@ held_states = ("waits", "stopped")
 age_counted_max_s = 30 * 86_400.0
 cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
+work_kinds = ("predict", "explain")
 
 feature_labels_max = 200
 others = "(others)"
@@ -197,7 +198,16 @@ class Metrics(MetricSet):
     ready = gauge("penstock_ready", "1 when assigned, verified and warmed, 0 otherwise.")
     capacity = gauge(
         "penstock_worker_capacity_records_per_second",
-        "What this worker could do flat out, from its busy time; 0 until it is known.",
+        "What this worker could do flat out with the present mix of work; 0 until it is known.",
+    )
+    capacity_measured = gauge(
+        "penstock_worker_capacity_measured",
+        "1 when the capacity was seen while more waited than the worker could do, 0 when busy time was all there is to go by.",
+    )
+    saturated_rate = gauge(
+        "penstock_worker_saturated_records_per_second",
+        "Finished while saturated, by kind of work; 0 when never seen apart.",
+        {"kind": work_kinds},
     )
     busy_seconds = counter("penstock_busy_seconds_total", "Seconds the compute side spent on records.")
     startup_seconds = gauge("penstock_startup_seconds", "Process start to ready; 0 until it is ready.")

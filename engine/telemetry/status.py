@@ -2,14 +2,16 @@
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from penstock.engine.clock import Clock
-from penstock.engine.telemetry.capacity import CapacityEstimator, RateWindow, worker_capacity
+from penstock.engine.telemetry.capacity import CapacityEstimator, RateWindow
 from penstock.engine.telemetry.events import Happened
+from penstock.engine.telemetry.saturation import SaturatedRates
 
 
 class WorkerState(StrEnum):
@@ -83,7 +85,7 @@ class WorkerStatus:
     state: WorkerState
     model: ModelIdentity | None
     startup_s: float  # process start to ready; 0 until then
-    capacity_records_per_s: float  # 0 while unknown
+    capacity_records_per_s: float  # with the present mix of work; 0 while unknown
     finished_records_per_s: float  # over the last minute
     busy_ratio: float  # share of the last minute
     in_flight_batches: int
@@ -95,6 +97,16 @@ class WorkerStatus:
     kafka: KafkaStatus | None = None  # None until it was first asked
     waits_for: tuple[Wait, ...] = ()
     events: tuple[Happened, ...] = ()  # the newest, oldest first
+    capacity_measured: bool = False  # seen while saturated; else estimated from busy time
+    predict_records_per_s: float = 0.0  # finished without an explanation while saturated; 0 when never seen
+    explain_records_per_s: float = 0.0  # with one
+    explained_ratio: float = 0.0  # over the last minute
+    records_per_offset: float = (
+        1.0  # less where compaction, markers or aborted records lie between the records
+    )
+    rebalance_s: float = (
+        0.0  # longest lately without partitions between two assignments; 0 when there was none
+    )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -110,6 +122,29 @@ class LivenessLimits:
         300.0  # work in flight, and the compute side neither finished nor retried anything
     )
     kafka_away_max_s: float = 10.0  # after so long without an answer the worker is not ready
+
+
+class PauseLog:
+    """How long this worker had no partitions between two assignments; of the last few, the longest. Not thread-safe."""
+
+    def __init__(self, *, kept: int = 5) -> None:
+        self._pauses: deque[float] = deque(maxlen=kept)
+        self._without_since_s: float | None = None
+        self._had_any = False
+
+    @property
+    def longest_s(self) -> float:
+        """0 when there was none."""
+        return max(self._pauses, default=0.0)
+
+    def assigned(self, any_partitions: bool, *, now_s: float) -> None:
+        """The assignment is another one."""
+        if any_partitions and self._without_since_s is not None:
+            self._pauses.append(now_s - self._without_since_s)
+            self._without_since_s = None
+        elif not any_partitions and self._had_any and self._without_since_s is None:
+            self._without_since_s = now_s
+        self._had_any = self._had_any or any_partitions
 
 
 @dataclass(slots=True)
@@ -164,7 +199,9 @@ class StatusBoard:
         self._lock = threading.Lock()
         self._facts = _Facts()
         self._window = RateWindow()
-        self._capacity = CapacityEstimator(rows_max=rows_max)
+        self._estimate = CapacityEstimator(rows_max=rows_max)
+        self._saturated = SaturatedRates()
+        self._pauses = PauseLog()
 
     @property
     def state(self) -> WorkerState:
@@ -207,6 +244,8 @@ class StatusBoard:
         with self._lock:
             facts = self._facts
             facts.assigned = tuple(sorted(assigned))
+            self._pauses.assigned(bool(facts.assigned), now_s=now_s)
+            self._saturated.interrupt()
             facts.offsets = {p: o for p, o in facts.offsets.items() if p in facts.assigned}
             facts.oldest_ms = {p: t for p, t in facts.oldest_ms.items() if p in facts.assigned}
             if assigned_now := facts.assigned:
@@ -265,12 +304,32 @@ class StatusBoard:
             for reason, count in (unexplained or {}).items():
                 self._facts.unexplained[reason] = self._facts.unexplained.get(reason, 0) + count
             self._facts.progress_s = now_s
-            self._window.add(now_s=now_s, records=rows, busy_s=busy_s)
-            self._capacity.observe(rows=rows, busy_s=busy_s)
+            self._window.add(now_s=now_s, records=rows, busy_s=busy_s, explained=explained)
+            self._estimate.observe(rows=rows, busy_s=busy_s)
+            self._saturated.finished(now_s=now_s, rows=rows, explained=explained)
+
+    def waiting(self, records: float) -> None:
+        """So many records wait in the log, behind those in hand, of partitions that can go on. About once a second."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            self._saturated.look(now_s=now_s, waiting=records)
+
+    def interrupted(self) -> None:
+        """Work was dropped, to be done again: what is finished in this time is not what the worker can do."""
+        with self._lock:
+            self._saturated.interrupt()
 
     def positions(self, *, offsets: Mapping[int, int], oldest_ms: Mapping[int, int]) -> None:
         """Next offset to commit per partition, and the timestamp of its oldest unfinished record (-1: none)."""
+        now_s = self._clock.monotonic_s()
         with self._lock:
+            known = self._facts.offsets
+            passed = sum(
+                max(offset - known[partition], 0)
+                for partition, offset in offsets.items()
+                if partition in known
+            )
+            self._window.add(now_s=now_s, passed=passed)
             self._facts.offsets.update(offsets)
             self._facts.oldest_ms = dict(oldest_ms)
 
@@ -332,9 +391,9 @@ class StatusBoard:
         with self._lock:
             facts = self._facts
             rate, busy_ratio = self._window.rates(now_s=now_s)
-            capacity = worker_capacity(
-                estimate=self._capacity.records_per_s(), finished_records_per_s=rate, busy_ratio=busy_ratio
-            )
+            share = self._window.explained_ratio()
+            measured = self._saturated.records_per_s(share)
+            plain_s, explained_s = self._saturated.costs()
             return WorkerStatus(
                 worker=self._worker,
                 group=self._group,
@@ -343,7 +402,15 @@ class StatusBoard:
                 state=facts.state,
                 model=facts.model,
                 startup_s=facts.startup_s,
-                capacity_records_per_s=capacity,
+                capacity_records_per_s=max(
+                    self._estimate.records_per_s() or 0.0 if measured is None else measured, rate
+                ),
+                capacity_measured=measured is not None,
+                predict_records_per_s=1.0 / plain_s if plain_s else 0.0,
+                explain_records_per_s=1.0 / explained_s if explained_s else 0.0,
+                explained_ratio=share,
+                records_per_offset=self._window.records_per_offset(),
+                rebalance_s=self._pauses.longest_s,
                 finished_records_per_s=rate,
                 busy_ratio=busy_ratio,
                 in_flight_batches=facts.in_flight,

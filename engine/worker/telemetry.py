@@ -126,6 +126,7 @@ class Observer:
     def rewound(self, *, cause: str) -> None:
         """Work in flight was dropped."""
         self._metrics.rewinds.labels(cause=cause).inc()
+        self._board.interrupted()
         if cause == "abort":
             self._metrics.deliveries.labels(outcome="aborted").inc()
 
@@ -204,17 +205,25 @@ class Observer:
             self._metrics.count_values(self._values)
         now_ms = self._clock.wall_ms()
         self._board.positions(offsets=self._positions, oldest_ms=self._oldest_ms)
+        ends = self._ends(self._assigned)
+        still = self._situation.standing_still
+        if self._situation.reachable:
+            behind = (
+                ends[p] - self._positions[p]
+                for p in self._assigned & ends.keys() & self._positions.keys() - still
+            )
+            self._board.waiting(sum(behind) - in_hand)
+        else:
+            self._board.interrupted()
         status = self._board.status()
-        self._metrics.capacity.set(status.capacity_records_per_s)
+        self._show_capacity(status)
         self._metrics.startup_seconds.set(status.startup_s)
         self._metrics.ready.set(self._board.ready().ok)
-        ends = self._ends(self._assigned)
         for partition in self._assigned:
             place = {"topic": self._topic, "partition": str(partition)}
             oldest_ms = self._oldest_ms.get(partition, -1)
             # What cannot be known is not 0: with the cluster away, before it has said where the partition ends, or while nothing
             # of it is fetched, when the end is an old one.
-            still = self._situation.standing_still
             known = self._situation.reachable and partition in ends and partition not in still
             idle_s = 0.0 if known else math.nan
             self._metrics.lag_seconds.labels(**place).set(
@@ -224,6 +233,14 @@ class Observer:
             records = max(ends[partition] - position, 0) if known and position is not None else math.nan
             self._metrics.lag_records.labels(**place).set(records)
         self._report(status)
+
+    def _show_capacity(self, status: WorkerStatus) -> None:
+        self._metrics.capacity.set(status.capacity_records_per_s)
+        self._metrics.capacity_measured.set(status.capacity_measured)
+        for kind, rate in (
+            ("predict", status.predict_records_per_s), ("explain", status.explain_records_per_s),
+        ):  # fmt: skip
+            self._metrics.saturated_rate.labels(kind=kind).set(rate)
 
 
 def _places(done: Finished) -> list[tuple[int, int]]:

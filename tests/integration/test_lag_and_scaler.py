@@ -3,6 +3,7 @@
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,13 +18,19 @@ from penstock.connectors.kafka.reports import ReportReader, ReportWriter
 from penstock.engine.cli.commands.scaler import serve
 from penstock.engine.cli.main import main
 from penstock.engine.scaling.keda_service import metric_name
-from penstock.engine.scaling.reports import encode_status
+from penstock.engine.scaling.report_message import encode_status
 from penstock.engine.settings.model import Settings, load_settings
 from penstock.engine.telemetry.status import ModelIdentity, WorkerState, WorkerStatus
 from penstock.schemas.errors import ConfigError
-from penstock.schemas.externalscaler import GetMetricsRequest, GetMetricsResponse, ScaledObjectRef
+from penstock.schemas.externalscaler import (
+    GetMetricsRequest,
+    GetMetricsResponse,
+    IsActiveResponse,
+    ScaledObjectRef,
+)
 
 pytestmark = pytest.mark.kafka
+slow_machine_s = 1.0  # of a machine that does much else at the time
 
 SettingsFile = Callable[..., Path]
 
@@ -187,8 +194,8 @@ def test_the_scaler_tells_keda_what_it_takes_to_drain_the_backlog(
 ) -> None:
     topic, status = new_topic("in", partitions=4), new_topic("status", **{"cleanup.policy": "compact"})
     produce(kafka, topic, dict.fromkeys(range(4), 100))
-    # 400 records, 10 s, 16 a second and worker: 2.5 replicas while the records are fresh, more as they age
-    write_report(kafka, status, report("w", "g-scaler", 16.0))
+    # 400 records at 2.5 a second and worker, in the 48 s that a new worker takes while nobody has said so: 3.3 replicas
+    write_report(kafka, status, report("w", "g-scaler", 2.5))
     settings = load_settings(settings_file(topic, "g-scaler", status), environ={})
     with Scaler(settings) as scaler, grpc.insecure_channel(f"127.0.0.1:{scaler.port}") as channel:
         ask = channel.unary_unary(
@@ -207,3 +214,28 @@ def test_the_scaler_tells_keda_what_it_takes_to_drain_the_backlog(
                 break
             pause.wait(0.1)
         assert 3 <= seen <= 4, "four partitions are the most that can help"
+
+
+def test_the_first_record_wakes_keda_within_a_second(
+    kafka: str, new_topic: Callable[..., str], settings_file: SettingsFile
+) -> None:
+    topic = new_topic("in", partitions=4)
+    group = f"{topic}-group"
+    produce(kafka, topic, {0: 1})
+    commit(kafka, group, topic, {0: 1})
+    settings = load_settings(settings_file(topic, group), environ={})
+    with Scaler(settings) as scaler, grpc.insecure_channel(f"127.0.0.1:{scaler.port}") as channel:
+        stream = channel.unary_stream(
+            "/externalscaler.ExternalScaler/StreamIsActive",
+            request_serializer=ScaledObjectRef.SerializeToString,
+            response_deserializer=IsActiveResponse.FromString,
+        )(ScaledObjectRef(name="x"), timeout=300)
+        told = (message.result for message in stream)
+        assert next(told) is False
+        produce(kafka, topic, {0: 1})
+        begin_s = time.monotonic()
+        assert next(told) is True
+        took_s = time.monotonic() - begin_s
+        stream.cancel()
+    print(f"woken after {took_s:.2f} s")
+    assert took_s < 1.0 + slow_machine_s

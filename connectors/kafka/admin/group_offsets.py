@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -37,6 +38,7 @@ class PartitionOffsets:
     offset (-1: it has none); None when there is no such record: all is done, or only commit markers and aborted records are
     left. `fault` says why the first of them could not be read, "" when it could. `committed_topic_id` is noted beside the
     commit: another one than `topic_id` and the offset is of an earlier topic of this name.
+    `stamped_by_broker`: the time stamp is when it was written (message.timestamp.type=LogAppendTime), not the producer's.
     """
 
     partition: int
@@ -49,6 +51,7 @@ class PartitionOffsets:
     fault: str = ""
     topic_id: str | None = None
     committed_topic_id: str | None = None
+    stamped_by_broker: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +62,7 @@ class _Glimpse:
     end: int
     offset: int | None
     timestamp_ms: int
+    stamped_by_broker: bool = False
 
     def answers(self, position: int, end: int) -> bool:
         """Whether it still tells what looking from `position` to `end` would find."""
@@ -131,6 +135,7 @@ class KafkaOffsets:
                 committed_topic_id=noted_topic_id(commits[partition].metadata)
                 if partition in commits
                 else None,
+                stamped_by_broker=partition in oldest and self._glimpses[topic, partition].stamped_by_broker,
             )
             for partition in partitions
         ]
@@ -258,6 +263,8 @@ class KafkaOffsets:
                         end=end,
                         offset=None if error is not None else message.offset(),
                         timestamp_ms=-1 if error is not None else message.timestamp()[1],
+                        stamped_by_broker=error is None
+                        and message.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME,
                     )
                     self._reader.incremental_unassign([TopicPartition(topic, partition)])
         except KafkaException as error:

@@ -16,7 +16,11 @@ from penstock.schemas.errors import UnavailableError
 
 if TYPE_CHECKING:
     from penstock.connectors.kafka.client import ClientConfig
-    from penstock.engine.scaling.keda_service import TlsFiles
+    from penstock.engine.scaling.tls import TlsFiles
+
+call_s = 4.0
+"""Of one question to the cluster: twice as long without an answer and the client is thrown away, and the number is to be
+there again within 15 s of the cluster."""
 
 summary = "the scaler: answers KEDA's external-push calls, serves metrics and the reasons for its number"
 example = "penstock scaler penstock.yaml"
@@ -44,6 +48,8 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
     from prometheus_client import CollectorRegistry  # late, all of them: --help needs neither Kafka nor gRPC
 
     from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
+    from penstock.connectors.kafka.admin.renewed import Renewed
+    from penstock.connectors.kafka.contact import KafkaContact
     from penstock.connectors.kafka.reports import ReportReader
     from penstock.engine.scaling.collector import Collector
     from penstock.engine.scaling.keda_service import KedaService, Published
@@ -58,12 +64,24 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
     config = client_config(settings.kafka)
     _require_permissions(settings, config)
     with ExitStack() as stack:
-        offsets = stack.enter_context(closing(KafkaOffsets(config, group)))
+        topic, status = settings.input.topic, settings.output.status
+        offsets = stack.enter_context(
+            closing(
+                Renewed(lambda: KafkaOffsets(config, group, timeout_s=call_s), name=f"the offsets of {group}")
+            )
+        )
         read_reports: Callable[[], Iterable[bytes | None]] = tuple
-        if settings.output.status is not None:
-            read_reports = stack.enter_context(closing(ReportReader(config, settings.output.status))).read
+        if status is not None:
+            reports = stack.enter_context(
+                closing(Renewed(lambda: ReportReader(config, status), name=f"the reports on {status}"))
+            )
+            read_reports = lambda: reports.use(lambda reader: reader.read())  # noqa: E731  two lines for one word
+        contact = stack.enter_context(
+            closing(KafkaContact(config, topic=topic, group=group, member="", monotonic_s=clock.monotonic_s))
+        )
         collector = Collector(
-            read_offsets=lambda: offsets.read(settings.input.topic),
+            read_offsets=lambda: offsets.use(lambda client: client.read(topic)),
+            topic=topic,
             read_reports=read_reports,
             book=ReportBook(group=group),
             start=settings.kafka.start,
@@ -82,8 +100,9 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
             bounds=bounds,
             published=published,
             metrics=ScalerMetrics(CollectorRegistry()),
-            topic=settings.input.topic,
+            topic=topic,
             clock=clock,
+            cluster_age_s=lambda: contact.contact(asks_for_members=False).answer_age_s,
         )
         service = stack.enter_context(
             closing(
@@ -113,7 +132,7 @@ def _require_permissions(settings: Settings, config: "ClientConfig") -> None:
 
 
 def _tls_files(scaling: ScalingSettings) -> "TlsFiles | None":
-    from penstock.engine.scaling.keda_service import TlsFiles
+    from penstock.engine.scaling.tls import TlsFiles
 
     if scaling.certificate_file is None or scaling.key_file is None:
         return None

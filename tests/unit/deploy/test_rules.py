@@ -45,6 +45,8 @@ def well(release: str) -> list[dict[str, str]]:
             series("penstock_scaling_stale", "0x240", release, **scaler),
             series("penstock_required_replicas", "2x240", release, **scaler),
             series("penstock_scaling_bound", "0x240", release, bound="maximum", **scaler),
+            series("penstock_scaling_unscalable_partitions", "0x240", release, **scaler),
+            series("penstock_scaling_left_out_partitions", "0x240", release, **scaler),
             series("penstock_group_lag_seconds", "1x240", release, topic="t", partition="3", **scaler),
             series("penstock_group_lag_records", "5x240", release, topic="t", partition="3", **scaler),
         ]
@@ -98,6 +100,14 @@ scenarios: dict[str, tuple[list[dict[str, str]], dict[str, list[dict[str, str]]]
     "at the limit, with a pause now and then": (
         broken(*both("penstock_scaling_bound", " ".join(["1x8 0"] * 24) + " 1", bound="maximum")),
         {"PenstockAtItsLimit": [a]},
+    ),
+    "a partition is too fast for one worker": (
+        broken(*both("penstock_scaling_unscalable_partitions", "1x240")),
+        {"PenstockPartitionBeyondScaling": [a]},
+    ),
+    "nobody gets on with a partition, as one scaler sees it": (
+        broken(both("penstock_scaling_left_out_partitions", "1x240")[0]),
+        {"PenstockPartitionBeyondScaling": [a]},
     ),
     "no broker answers one worker": (
         broken(series("penstock_broker_reachable", "0x240", "a", pod="a-worker-0", worker="0")),

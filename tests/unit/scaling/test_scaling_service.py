@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import logging
 import math
 import queue
 import socket
@@ -24,14 +25,14 @@ from penstock.engine.scaling.collector import Collector
 from penstock.engine.scaling.keda_service import (
     KedaService,
     Published,
-    TlsFiles,
     metric_name,
-    require_tls_files,
     streams_max,
 )
 from penstock.engine.scaling.loop import ScalerLoop, stale_after_s
-from penstock.engine.scaling.planner import Bounds, Plan
+from penstock.engine.scaling.planner import Bounds, Need
 from penstock.engine.scaling.reports import ReportBook
+from penstock.engine.scaling.steadier import Plan
+from penstock.engine.scaling.tls import TlsFiles, require_tls_files
 from penstock.engine.telemetry.http_server import HttpServer
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
 from penstock.schemas.errors import ConfigError, UnavailableError
@@ -90,9 +91,11 @@ ref = ScaledObjectRef(name="penstock", namespace="ns", scalerMetadata={"scalerAd
 
 
 def plan_of(replicas: int) -> Plan:
-    return Plan(
-        replicas=replicas, active=replicas > 0, rate_term=0.5, drain_term=0.0, drain_s=30.0, bound="rate"
-    )
+    need = Need(
+        replicas=replicas, load=replicas, enough=replicas, active=replicas > 0, rate_term=0.5, packing_term=0, drain_term=0.0,
+        drain_s=30.0, bound="rate",
+    )  # fmt: skip
+    return Plan(replicas=replicas, published=replicas, active=replicas > 0, bound="rate", why="", need=need)
 
 
 @pytest.fixture
@@ -289,6 +292,83 @@ def test_with_certificates_only_clients_that_show_one_are_answered(
         service.close()
 
 
+def test_a_certificate_that_was_exchanged_is_shown_to_who_connects_next(
+    published: Published, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "new").mkdir()
+    files, new = make_certificate(tmp_path), make_certificate(tmp_path / "new")
+    served = TlsFiles(certificate=files.certificate, key=files.key)
+    published.publish(plan_of(2))
+    service = KedaService(published, group="g", host="127.0.0.1", port=0, tls=served)
+    service.start()
+
+    def trusting(authority: bytes) -> bool:
+        with grpc.secure_channel(
+            f"localhost:{service.port}", grpc.ssl_channel_credentials(authority),
+            options=(("grpc.use_local_subchannel_pool", 1),),
+        ) as channel:  # fmt: skip
+            try:
+                return poll(Keda(channel)) == (2.0, True)
+            except grpc.RpcError:
+                return False
+
+    try:
+        old_authority, new_authority = files.certificate.read_bytes(), new.certificate.read_bytes()
+        assert trusting(old_authority)
+        files.key.write_text("-----BEGIN PRIVATE KEY-----\nhalf")
+        assert trusting(old_authority), "what cannot be used is not taken"
+        assert "the certificate before stays" in caplog.text
+        files.key.write_bytes(new.key.read_bytes())
+        files.certificate.write_bytes(new_authority)
+        assert trusting(new_authority)
+        assert not trusting(old_authority)
+    finally:
+        service.close()
+
+
+def test_the_health_service_tells_whether_the_number_can_be_trusted(
+    service: KedaService, published: Published, clock: HandClock
+) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(b"", timeout=keda_deadline_s) == b"\x08\x02"
+        published.publish(plan_of(1))
+        assert check(b"", timeout=keda_deadline_s) == b"\x08\x01"
+        name = b"externalscaler.ExternalScaler"
+        assert check(b"\x0a" + bytes([len(name)]) + name, timeout=keda_deadline_s) == b"\x08\x01"
+        clock.sleep(16)
+        assert check(b"", timeout=keda_deadline_s) == b"\x08\x02"
+        assert code_of(lambda: check(b"\x0a\x01x", timeout=keda_deadline_s)) is grpc.StatusCode.NOT_FOUND
+        assert code_of(lambda: check(b"\xff", timeout=keda_deadline_s)) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_the_spec_is_streamed_once_and_the_stream_ends_with_ok(service: KedaService) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        stream = channel.unary_stream(
+            "/externalscaler.ExternalScaler/StreamMetricSpec",
+            request_serializer=ScaledObjectRef.SerializeToString,
+            response_deserializer=GetMetricSpecResponse.FromString,
+        )(ref)
+        assert next(stream).metricSpecs[0].metricName == metric_name
+        service.close()
+        assert list(stream) == []
+        assert stream.code() is grpc.StatusCode.OK
+
+
+def test_answers_come_within_50_ms(service: KedaService, published: Published) -> None:
+    published.publish(plan_of(7))
+    request = GetMetricsRequest(scaledObjectRef=ref, metricName=metric_name)
+    with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        keda = Keda(channel)
+        keda.metrics(request)
+        took_s = []
+        for _ in range(50):
+            begin_s = time.monotonic()
+            keda.metrics(request)
+            took_s.append(time.monotonic() - begin_s)
+    assert sorted(took_s)[len(took_s) // 2] < 0.05
+
+
 def test_certificates_that_are_not_there_are_a_clear_error(published: Published, tmp_path: Path) -> None:
     files = TlsFiles(certificate=tmp_path / "no.crt", key=tmp_path / "no.key")
     with pytest.raises(ConfigError, match="cannot read"):
@@ -301,10 +381,11 @@ class Broker:
     def __init__(self) -> None:
         self.readings: list[Any] = []
         self.down = False
+        self.why = "no broker"
 
     def read(self) -> list[Any]:
         if self.down:
-            raise UnavailableError("no broker")
+            raise UnavailableError(self.why)
         return self.readings
 
 
@@ -337,7 +418,7 @@ class Reading:
     """One partition with ten records that nobody has read."""
 
     partition, earliest, end, committed, oldest_unfinished_timestamp_ms, owner = 0, 0, 10, None, 999_000, None
-    high, fault, topic_id, committed_topic_id = 10, "", None, None
+    high, fault, topic_id, committed_topic_id, stamped_by_broker = 10, "", None, None, True
 
 
 def exposition(loop: ScalerLoop) -> dict[str, float]:
@@ -411,6 +492,9 @@ def test_the_reasons_are_served_over_http(loop: ScalerLoop, broker: Broker) -> N
         status = json.load(answer)
     assert status["demand"]["backlog_records"] == 10
     assert status["plan"]["bound"] == "capacity_unknown"
+    assert status["required_replicas"] == 1
+    (decision,) = status["decisions"]
+    assert (decision["from"], decision["to"], decision["bound"]) == (0, 1, "capacity_unknown")
     assert status["partitions"][0]["movement"] == "unowned"
 
 
@@ -425,6 +509,121 @@ def test_the_messages_are_those_of_the_proto(tmp_path: Path) -> None:
     (expected,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
     del expected.service[:]
     assert file_descriptor() == expected
+
+
+def test_the_number_is_there_as_json_for_the_metrics_api_trigger_and_is_no_number_when_stale(
+    loop: ScalerLoop, broker: Broker, clock: HandClock
+) -> None:
+    answer = loop.routes()["/replicas"]
+    assert answer().status == 503
+    broker.readings = [Reading]
+    loop.turn()
+    assert json.loads(answer().body) == {"required_replicas": 1, "active": True}
+    clock.sleep(stale_after_s + 1)
+    assert answer().status == 503
+
+
+def test_each_new_reason_is_logged_once_and_shown_while_the_number_is_held(
+    loop: ScalerLoop, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="penstock.scaler")
+    broker.readings = [Reading]
+    loop.turn()
+    caplog.clear()
+    broker.down = True
+    for why in (
+        "no answer in 4 s",
+        "no answer in 5 s",
+        "password refused",
+        "password refused",
+        "no answer in 4 s",
+    ):
+        broker.why = why
+        loop.turn()
+    assert [record.message.rsplit(": ", 1)[1] for record in caplog.records] == [
+        "no answer in 4 s", "password refused", "no answer in 4 s",
+    ]  # fmt: skip
+    assert exposition(loop)['penstock_scaling_fault{reason="broker"}'] == 1
+    broker.down = False
+    loop.turn()
+    assert "can be read again" in caplog.messages[-1]
+    assert exposition(loop)['penstock_scaling_fault{reason="broker"}'] == 0
+
+
+def test_a_topic_without_partitions_holds_the_number(
+    loop: ScalerLoop, broker: Broker, keda: Keda, clock: HandClock
+) -> None:
+    broker.readings = [Reading]
+    loop.turn()
+    broker.readings = []
+    loop.turn()
+    assert poll(keda) == (1.0, True)
+    clock.sleep(stale_after_s + 1)
+    loop.turn()
+    assert code_of(lambda: poll(keda)) is grpc.StatusCode.UNAVAILABLE
+    shown = exposition(loop)
+    assert shown['penstock_scaling_fault{reason="no_partitions"}'] == 1
+    assert shown["penstock_required_replicas"] == 1
+    assert "has no partitions" in loop.status()["fault"]
+
+
+def test_what_is_no_number_holds_the_number(
+    loop: ScalerLoop, broker: Broker, keda: Keda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.readings = [Reading]
+    loop.turn()
+    monkeypatch.setattr(ReportBook, "startup_s", lambda *_, **__: math.nan)
+    loop.turn()
+    assert poll(keda) == (1.0, True)
+    assert exposition(loop)['penstock_scaling_fault{reason="not_a_number"}'] == 1
+
+
+def test_a_blind_scaler_is_dead_only_while_the_cluster_answers_others(
+    broker: Broker, published: Published, clock: HandClock
+) -> None:
+    heard_s = [0.0]
+    collector = Collector(
+        read_offsets=broker.read, read_reports=list, book=ReportBook(group="g"), start="earliest", workers_per_replica=1,
+        clock=clock,
+    )  # fmt: skip
+    loop = ScalerLoop(
+        collector=collector, bounds=Bounds(max_age_s=30, min_replicas=0, max_replicas=10), published=published,
+        metrics=ScalerMetrics(CollectorRegistry()), topic="t", clock=clock, cluster_age_s=lambda: heard_s[0],
+    )  # fmt: skip
+
+    def turns(seconds: int) -> int:
+        for _ in range(seconds // 2):
+            loop.turn()
+            clock.sleep(2)
+        return int(loop.routes()["/live"]().status)
+
+    broker.readings = [Reading]
+    loop.turn()
+    broker.down, heard_s[0] = True, 1000.0
+    assert turns(600) == 200, "the cluster is away: a restart would not help"
+    heard_s[0] = 0.0
+    assert turns(50) == 200
+    assert turns(20) == 503
+    broker.down = False
+    assert turns(2) == 200
+
+
+def test_partitions_that_are_too_fast_or_stand_still_are_named(
+    loop: ScalerLoop, broker: Broker, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Part(Reading):
+        def __init__(self, partition: int, end: int, committed: int) -> None:
+            self.partition, self.end, self.high, self.committed = partition, end, end, committed  # type: ignore[misc]
+            self.owner = "w-0"  # type: ignore[assignment,misc]
+
+    for second in range(0, 300, 2):
+        broker.readings = [Part(4, 1000, 10), Part(7, 2000 + 10 * second, 10 * second)]
+        loop.turn()
+        clock.sleep(2)
+    (line,) = [line for line in caplog.messages if "left out" in line]
+    assert line.startswith("partition 4 is left out of the number: no record was finished for")
+    assert exposition(loop)["penstock_scaling_left_out_partitions"] == 1
+    assert loop.status()["demand"]["left_out"].keys() == {"0"}
 
 
 class StallingProxy:

@@ -1,15 +1,21 @@
 """From offsets and reports to a demand: what counts as lag, as a rate, as a capacity, and what does not."""
 
 import contextlib
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import fastavro
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engine.scaling.collector import Collector, Flow
+from penstock.engine.scaling.collector import Collector
+from penstock.engine.scaling.flow import Flow
+from penstock.engine.scaling.forecast import Arrivals
 from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure
-from penstock.engine.scaling.reports import Report, ReportBook, Reporter, decode_status, encode_status
+from penstock.engine.scaling.report_message import Report, decode_status, encode_status
+from penstock.engine.scaling.reports import ReportBook, Reporter
 from penstock.engine.telemetry.status import ModelIdentity, Position, WorkerState, WorkerStatus
 from penstock.schemas.errors import RecordError, UnavailableError
 
@@ -28,6 +34,7 @@ class Reading:
     fault: str = ""
     topic_id: str | None = "new"
     committed_topic_id: str | None = None
+    stamped_by_broker: bool = False
 
     @property
     def high(self) -> int:
@@ -153,7 +160,9 @@ def test_trailing_bytes_are_refused() -> None:
 
 def test_a_worker_reports_at_once_at_every_change_and_else_now_and_then() -> None:
     clock, sent = HandClock(), list[Report]()
-    reporter = Reporter(lambda worker, payload: sent.append(decode_status(payload)), clock=clock, every_s=5)
+    reporter = Reporter(
+        lambda worker, payload: sent.append(decode_status(payload or b"")), clock=clock, every_s=5
+    )
     reporter(status_with(state=WorkerState.STARTING))
     reporter(status_with(state=WorkerState.RUNNING))
     reporter(status_with(state=WorkerState.RUNNING, assigned=(1,)))
@@ -163,16 +172,35 @@ def test_a_worker_reports_at_once_at_every_change_and_else_now_and_then() -> Non
     assert [report.state for report in sent] == ["starting", "running", "running", "running", "running"]
 
 
+def test_a_worker_that_stops_leaves_what_it_could_do_and_nothing_under_its_name() -> None:
+    topic: dict[str, bytes | None] = {}
+    for name in ("w-0", "w-1"):
+        reporter = Reporter(topic.__setitem__, clock=HandClock())
+        for state in (WorkerState.RUNNING, WorkerState.STOPPED):
+            reporter(status_with(worker=name, state=state, explain_records_per_s=70.0, explained_ratio=1.0))
+    assert topic["w-0"] is None
+    assert topic["w-1"] is None
+    (left,) = [value for value in topic.values() if value is not None]
+    book = ReportBook(group="g")
+    book.read(left, now_ms=9_000_000)
+    assert rate_of(book, now_ms=9_000_000) == 70
+
+
 def book_of(*statuses: WorkerStatus) -> ReportBook:
     book = ReportBook(group="g", fresh_s=30)
     for one in statuses:
-        book.read(encode_status(one), now_ms=2_000_000)
+        book.read(encode_status(one), now_ms=max(one.at_ms, 0))
     return book
+
+
+def rate_of(book: ReportBook, *, now_ms: int) -> float | None:
+    capacity = book.capacity(now_ms=now_ms)
+    return capacity.records_per_s if capacity else None
 
 
 def test_capacity_is_the_low_percentile_of_those_that_report() -> None:
     workers = [status_with(worker=f"w{i}", capacity_records_per_s=float(100 + i)) for i in range(10)]
-    assert book_of(*workers).capacity_records_per_s(now_ms=1_000_000) == 101
+    assert rate_of(book_of(*workers), now_ms=1_000_000) == 101
 
 
 def test_reports_of_workers_that_left_still_say_what_a_worker_can_do() -> None:
@@ -182,20 +210,20 @@ def test_reports_of_workers_that_left_still_say_what_a_worker_can_do() -> None:
         worker="c", at_ms=990_000, capacity_records_per_s=0.0, startup_s=0.0, state=WorkerState.STARTING
     )
     book = book_of(old, newer, unknown)
-    assert book.capacity_records_per_s(now_ms=1_000_000) == 80
+    assert rate_of(book, now_ms=1_000_000) == 80
     assert book.startup_s(now_ms=1_000_000) == 4
     assert [report.worker for report in book.fresh(now_ms=1_000_000)] == ["c"]
 
 
 def test_only_the_newest_report_of_our_own_group_counts() -> None:
     book = book_of(
-        status_with(capacity_records_per_s=70.0, at_ms=900_000),
         status_with(capacity_records_per_s=60.0, at_ms=800_000),
+        status_with(capacity_records_per_s=70.0, at_ms=900_000),
         status_with(worker="x", group="other", capacity_records_per_s=1.0),
     )
     book.read(None, now_ms=2_000_000)
     book.read(b"no report", now_ms=2_000_000)
-    assert book.capacity_records_per_s(now_ms=900_000) == 70
+    assert rate_of(book, now_ms=900_000) == 70
     assert book.unreadable == 1
 
 
@@ -207,22 +235,31 @@ def test_a_report_with_a_number_that_cannot_be_is_passed_over(name: str, number:
     book = book_of(status_with(worker="good", capacity_records_per_s=70.0, startup_s=3.0))
     book.read(encode_status(status_with(worker="forged", **{name: number})), now_ms=1_000_000)
     assert book.unreadable == 1
-    assert book.capacity_records_per_s(now_ms=1_000_000) == 70
+    assert rate_of(book, now_ms=1_000_000) == 70
     assert book.startup_s(now_ms=1_000_000) == 3
 
 
-@pytest.mark.parametrize("at_ms", [2**62, 1_400_000])
-def test_a_report_from_the_future_does_not_stand_before_the_true_ones(
-    at_ms: int, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("at_ms", [2**62, 4_600_000, 1])
+def test_a_worker_whose_clock_is_an_hour_off_counts_as_soon_as_it_is_heard_again(at_ms: int) -> None:
     book = ReportBook(group="g")
-    for _ in range(2):
-        book.read(encode_status(status_with(at_ms=at_ms, capacity_records_per_s=1e9)), now_ms=1_000_000)
+    for second in range(0, 20, 5):
+        book.read(encode_status(status_with(at_ms=at_ms + second)), now_ms=1_000_000 + 1000 * second)
+        assert len(book.fresh(now_ms=1_000_000 + 1000 * second)) == (second > 0)
+    assert book.fresh(now_ms=1_050_000) == []
+
+
+def test_old_reports_read_from_the_topics_beginning_are_nobody() -> None:
+    book = ReportBook(group="g")
+    for at_ms in range(1000, 100_000, 5000):
+        book.read(encode_status(status_with(at_ms=at_ms)), now_ms=1_000_000)
+    assert book.fresh(now_ms=1_000_000) == []
+
+
+def test_the_newest_report_of_a_worker_counts_whatever_its_clock_says() -> None:
+    book = ReportBook(group="g")
+    book.read(encode_status(status_with(at_ms=2**62, capacity_records_per_s=1e9)), now_ms=1_000_000)
     book.read(encode_status(status_with(at_ms=1_000_000, capacity_records_per_s=70.0)), now_ms=1_000_000)
-    assert book.capacity_records_per_s(now_ms=1_000_000) == 70
-    assert book.unreadable == 2
-    assert len(caplog.records) == 1
-    assert str(at_ms) in caplog.text
+    assert rate_of(book, now_ms=1_000_000) == 70
 
 
 @given(message=st.binary(max_size=80), cut=st.integers(0, 200))
@@ -230,7 +267,7 @@ def test_no_message_ends_the_scaler(message: bytes, cut: int) -> None:
     book, whole = ReportBook(group="g"), encode_status(status_with())
     for value in (message, whole[:10] + message, whole[: len(whole) - 1 - cut % len(whole)], whole + message):
         book.read(value, now_ms=1_000_000)
-        capacity, startup_s = book.capacity_records_per_s(now_ms=1_000_000), book.startup_s(now_ms=1_000_000)
+        capacity, startup_s = rate_of(book, now_ms=1_000_000), book.startup_s(now_ms=1_000_000)
         assert capacity is None or 0 <= capacity <= 1e12
         assert 0 <= startup_s <= 1e12
 
@@ -238,7 +275,7 @@ def test_no_message_ends_the_scaler(message: bytes, cut: int) -> None:
 def test_the_book_is_bounded_and_drops_the_oldest() -> None:
     book = ReportBook(group="g", workers_max=2)
     for i in range(3):
-        book.read(encode_status(status_with(worker=f"w{i}", at_ms=1_000_000 + i)), now_ms=2_000_000)
+        book.read(encode_status(status_with(worker=f"w{i}", at_ms=1_000_000 + i)), now_ms=1_000_000 + i)
     assert sorted(report.worker for report in book.fresh(now_ms=1_000_000)) == ["w1", "w2"]
 
 
@@ -288,6 +325,17 @@ def test_saturated_workers_show_their_capacity_and_those_that_keep_up_do_not() -
     assert flow_of(arrives=500, finishes=0, backlog=2000).saturated_capacity() is None
 
 
+def test_a_group_that_stands_still_is_not_taken_for_a_saturated_one() -> None:
+    flow = Flow(window_s=30)
+    for second in range(0, 200, 2):
+        done = 100 * min(second, 60)
+        flow.add(
+            measure([Reading(committed=done, end=10**6)], now_ms=0, start="earliest"), now_s=float(second)
+        )
+        capacity = flow.saturated_capacity()
+        assert capacity is None or capacity > 60
+
+
 class HandClock:
     """Time that a test moves."""
 
@@ -320,11 +368,12 @@ def test_an_observation_joins_offsets_and_reports() -> None:
         clock=clock,
     )
     observation = collector.observe()
-    assert observation.demand.backlog_records == 100
-    assert observation.demand.oldest_age_s == 10
-    assert observation.demand.capacity_records_per_s == 250
-    assert observation.demand.partitions == 3
-    assert observation.demand.replicas_now == 2
+    assert observation.snapshot.backlog.tolist() == [100, 0, 0]
+    assert observation.event_age_s == 10
+    assert observation.snapshot.oldest_age_s == 0, "it has been seen to wait for no time yet"
+    assert observation.snapshot.capacity_records_per_s == 250
+    assert observation.snapshot.partitions == 3
+    assert observation.snapshot.replicas_now == 2
     assert observation.workers_reporting == 1
 
 
@@ -338,7 +387,143 @@ def test_workers_that_share_an_owner_name_are_counted_by_their_reports() -> None
         workers_per_replica=1,
         clock=HandClock(),
     )
-    assert collector.observe().demand.replicas_now == 3
+    assert collector.observe().snapshot.replicas_now == 3
+
+
+def group_of(clock: HandClock, readings: list[Reading], messages: list[bytes] | None = None) -> Collector:
+    return Collector(
+        read_offsets=lambda: readings, read_reports=lambda: messages or [], book=ReportBook(group="g"), start="earliest",
+        workers_per_replica=1, clock=clock, topic="t",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 0, 3600])
+def test_age_is_the_time_in_the_log_whatever_the_records_own_stamps_say(ahead_s: int) -> None:
+    clock, readings = HandClock(), list[Reading]()
+    collector = group_of(clock, readings)
+    for second in range(0, 60, 2):  # caught up but for what came in the last two seconds
+        stamp_ms = clock.wall_ms() + 1000 * ahead_s
+        readings[:] = [
+            Reading(
+                end=50 * second, committed=max(50 * second - 50, 0), oldest_unfinished_timestamp_ms=stamp_ms
+            )
+        ]
+        assert collector.observe().snapshot.oldest_age_s <= 4
+        clock.sleep(2)
+    for second in range(2, 40, 2):  # nothing is finished any more
+        readings[:] = [
+            Reading(end=3000 + 50 * second, committed=2900, oldest_unfinished_timestamp_ms=stamp_ms)
+        ]
+        age_s = collector.observe().snapshot.oldest_age_s
+        assert second - 2 <= age_s <= second + 4
+        clock.sleep(2)
+
+
+def test_what_was_there_before_the_scaler_is_as_old_as_the_brokers_stamp_says() -> None:
+    clock = HandClock()
+    stamped = Reading(oldest_unfinished_timestamp_ms=clock.wall_ms() - 600_000, stamped_by_broker=True)
+    assert group_of(clock, [stamped]).observe().snapshot.oldest_age_s == 600
+    produced = Reading(oldest_unfinished_timestamp_ms=clock.wall_ms() - 600_000)
+    assert group_of(clock, [produced]).observe().snapshot.oldest_age_s == 0
+
+
+def test_a_partition_too_fast_for_any_worker_does_not_make_the_group_old_for_ever() -> None:
+    clock, readings = HandClock(), list[Reading]()
+    collector = group_of(clock, readings, [encode_status(status_with(capacity_records_per_s=100.0))])
+    for second in range(0, 300, 2):
+        readings[:] = [
+            Reading(
+                partition=0, end=500 * second + 10, committed=100 * second, oldest_unfinished_timestamp_ms=0
+            ),
+            Reading(
+                partition=1, end=10 * second + 10, committed=10 * second, oldest_unfinished_timestamp_ms=0
+            ),
+        ]
+        observation = collector.observe()
+        clock.sleep(2)
+    assert observation.snapshot.oldest_age_s <= 5
+    assert observation.waited_s[0] > 100
+
+
+def test_offsets_without_records_are_no_arrivals_and_no_backlog() -> None:
+    clock, readings = HandClock(), list[Reading]()
+    half = encode_status(status_with(at_ms=1_000_000, records_per_offset=0.5, finished_records_per_s=10.0))
+    messages = [half]
+    collector = group_of(clock, readings, messages)
+    for second in range(0, 130, 2):  # each record in a transaction of its own: a marker behind every one
+        readings[:] = [
+            Reading(end=200 * second + 100, committed=200 * second, oldest_unfinished_timestamp_ms=0)
+        ]
+        messages[:] = [encode_status(status_with(at_ms=clock.wall_ms(), records_per_offset=0.5))]
+        snapshot = collector.observe().snapshot
+        clock.sleep(2)
+    assert snapshot.backlog.sum() == 50
+    assert snapshot.arrivals_now.sum() == pytest.approx(100)
+
+
+def test_capacity_is_what_was_seen_of_the_model_in_force_by_kind_of_work() -> None:
+    seen = {"predict_records_per_s": 1000.0, "explain_records_per_s": 100.0, "capacity_measured": True}
+    old = status_with(worker="a", at_ms=900_000, capacity_records_per_s=5e6, **seen)
+    guess = status_with(worker="b", at_ms=990_000, capacity_records_per_s=9999.0, explained_ratio=1.0)
+    assert rate_of(book_of(old, guess), now_ms=1_000_000) == pytest.approx(100), (
+        "seen by one that has left; all explained"
+    )
+    half = status_with(worker="b", at_ms=990_000, capacity_records_per_s=9999.0, explained_ratio=0.5)
+    assert rate_of(book_of(old, half), now_ms=1_000_000) == pytest.approx(2 / (1 / 1000 + 1 / 100))
+    other = status_with(
+        worker="b", at_ms=990_000, capacity_records_per_s=7.0, model=ModelIdentity(name="m", version="2", digest="d2", device="cpu")
+    )  # fmt: skip
+    book = book_of(old, other)
+    assert rate_of(book, now_ms=1_000_000) == 7, "the last model's capacity says nothing of this one"
+    capacity = book.capacity(now_ms=1_000_000)
+    assert capacity is not None
+    assert not capacity.measured
+
+
+def test_a_report_of_the_version_before_is_read() -> None:
+    from penstock.engine.codec.contracts import older_contracts
+    from penstock.engine.codec.framing import single_object_prefix
+
+    (before,) = older_contracts("worker_status")
+    out = io.BytesIO()
+    out.write(single_object_prefix(before))
+    fastavro.schemaless_writer(
+        out,
+        fastavro.parse_schema(before),
+        {
+            "worker": "w", "group": "g", "at_ms": 5, "state": "running", "model_digest": "d", "startup_s": 1.0,
+            "capacity_records_per_s": 9.0, "finished_records_per_s": 1.0, "busy_ratio": 0.5, "positions": [],
+        },
+    )  # fmt: skip
+    report = decode_status(out.getvalue())
+    assert (report.capacity_records_per_s, report.capacity_measured, report.records_per_offset) == (
+        9.0,
+        False,
+        1.0,
+    )
+
+
+def arrivals_of(rate: Callable[[float], float], *, until_s: float = 1200.0) -> Arrivals:
+    arrivals, end = Arrivals(), 0.0
+    for second in range(0, int(until_s), 2):
+        end += 2 * rate(second)
+        arrivals.add({0: int(end)}, now_s=float(second))
+    return arrivals
+
+
+def test_a_ramp_is_forecast_and_a_step_is_not_taken_for_one() -> None:
+    ramp = arrivals_of(lambda s: 1000 + s)
+    assert ramp.ahead(120.0).sum() == pytest.approx(2199 + 120, rel=0.05)
+    assert arrivals_of(lambda _: 1000).ahead(120.0).sum() == pytest.approx(1000, rel=0.01)
+    for ago_s in (20, 60, 200, 400):
+        step = arrivals_of(lambda s, ago_s=ago_s: 1000 if s < 1200 - ago_s else 10_000)  # type: ignore[misc]
+        assert step.ahead(120.0).sum() == pytest.approx(10_000, rel=0.1)
+    assert arrivals_of(lambda s: max(2000 - s, 100)).ahead(120.0).sum() <= 900
+
+
+def test_what_used_to_burst_is_expected_to_burst() -> None:
+    bursts = arrivals_of(lambda s: 1500 if s % 240 < 60 else 1000, until_s=3620.0)
+    assert bursts.ahead(180.0).sum() == pytest.approx(1500, rel=0.1)
 
 
 def test_a_broker_that_does_not_answer_is_no_observation() -> None:

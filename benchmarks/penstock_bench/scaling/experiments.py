@@ -1,0 +1,122 @@
+"""What is run: rivals tuned on some loads, everybody measured on others, and what must not change anything."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from penstock_bench.scaling.loads import Load, load, names
+from penstock_bench.scaling.plant import Array, Outcome, Policy, simulate
+from penstock_bench.scaling.policies import Penstock, rivals
+
+measures: Final = ("violation_min", "replica_min", "changes")
+money_times: Final = 1.1
+"""A rival's best setting is the one with the fewest violations that costs at most so many times Penstock's replica-minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One policy over several loads: `table` (measures, settings, loads)."""
+
+    name: str
+    settings: list[str]
+    table: Array
+    outcomes: tuple[Outcome, ...]
+
+    def total(self) -> Array:
+        """Over the loads: (measures, settings)."""
+        return np.asarray(self.table.sum(axis=2))
+
+
+def measure(make: Callable[[], Policy], loads: Sequence[Load], say: Callable[[str], None]) -> Measured:
+    """The policy, made anew for each load."""
+    outcomes = []
+    for each in loads:
+        policy = make()
+        outcomes.append(simulate(each, policy))
+        say(f"{policy.name}: {each.name}, seed {each.seed}")
+    table = np.stack([np.stack([getattr(o, m) for o in outcomes], axis=-1) for m in measures])
+    return Measured(name=policy.name, settings=policy.settings, table=table, outcomes=tuple(outcomes))
+
+
+def tuned(rival: Measured, ours: Measured) -> int:
+    """The setting that does best for comparable money."""
+    violations, replicas, _ = rival.total()
+    affordable = replicas <= money_times * ours.total()[1, 0]
+    if not affordable.any():
+        return int(np.argmin(replicas))
+    return int(np.lexsort((replicas, np.where(affordable, violations, np.inf)))[0])
+
+
+def better_on_all(rival: Measured, ours: Measured) -> list[tuple[str, int]]:
+    """(setting, load) of each where a rival is better on every measure at once; equal on one is not better."""
+    dominated = (rival.table < ours.table[:, :1, :]).all(axis=0)
+    return [(rival.settings[k], int(place)) for k, place in np.argwhere(dominated)]
+
+
+def sensitivity(
+    loads: Sequence[Load], policies: Sequence[tuple[Callable[[], Policy], int]]
+) -> list[dict[str, Any]]:
+    """Each policy at one setting with commits every 1 and 30 s, and batches of 50 and 500."""
+    rows = []
+    for commit_s, batch in ((1, 50), (30, 50), (1, 500)):
+        for make, setting in policies:
+            outcomes = [simulate(each, make(), commit_s=commit_s, batch=batch) for each in loads]
+            policy = make()
+            totals = {m: float(sum(getattr(o, m)[setting] for o in outcomes)) for m in measures}
+            rows.append({"policy": policy.name, "commit_s": commit_s, "batch": batch, **totals})
+    return rows
+
+
+def compare(
+    *,
+    tuning_seeds: Sequence[int],
+    seeds: Sequence[int],
+    kinds: Sequence[str],
+    say: Callable[[str], None],
+    only: Sequence[str],
+) -> dict[str, Any]:
+    """Everything but the pictures; the figures as plain values, and under `_` what the pictures are drawn from."""
+    chosen = [make for make in rivals if not only or make().name in only]
+    tuning = [load(name, seed) for name in kinds for seed in tuning_seeds]
+    loads = [load(name, seed) for name in kinds for seed in seeds]
+    ours_tuning, ours = measure(Penstock, tuning, say), measure(Penstock, loads, say)
+    found: dict[str, Any] = {
+        "tuning_seeds": list(tuning_seeds), "seeds": list(seeds), "loads": list(kinds),
+        "penstock": dict(zip(measures, ours.total()[:, 0].tolist(), strict=True)), "rivals": [], "dominated": [],
+    }  # fmt: skip
+    drawn: dict[str, Any] = {"loads": loads, "ours": ours, "rivals": []}
+    found["per_load"] = [
+        {
+            "load": each.name, "seed": each.seed, "policy": ours.name,
+            **dict(zip(measures, ours.table[:, 0, place].tolist(), strict=True)),
+            "late_share": float(ours.outcomes[place].late_share[0]), "p99_age_s": float(ours.outcomes[place].p99_age_s[0]),
+        }
+        for place, each in enumerate(loads)
+    ]  # fmt: skip
+    for make in chosen:
+        best = tuned(measure(make, tuning, say), ours_tuning)
+        rival = measure(make, loads, say)
+        found["rivals"].append(
+            {"name": rival.name, "setting": rival.settings[best], **dict(zip(measures, rival.total()[:, best].tolist(), strict=True))}
+        )  # fmt: skip
+        found["dominated"] += [
+            {"rival": rival.name, "setting": setting, "load": loads[place].name, "seed": loads[place].seed}
+            for setting, place in better_on_all(rival, ours)
+        ]
+        found["per_load"] += [
+            {
+                "load": each.name, "seed": each.seed, "policy": rival.name,
+                **dict(zip(measures, rival.table[:, best, place].tolist(), strict=True)),
+                "late_share": float(rival.outcomes[place].late_share[best]),
+                "p99_age_s": float(rival.outcomes[place].p99_age_s[best]),
+            }
+            for place, each in enumerate(loads)
+        ]  # fmt: skip
+        drawn["rivals"].append((rival, best))
+    found["sensitivity"] = sensitivity(loads[:2], [(Penstock, 0)])
+    return found | {"_": drawn}
+
+
+all_kinds: Final = names

@@ -1,0 +1,265 @@
+"""The plant: partitions, workers that start and take partitions over, commits, and an autoscaler; many settings at once."""
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_bench.scaling.loads import Load, capacity_records_per_s, partitions
+
+Array = NDArray[np.float64]
+objective_s: Final = 30.0
+sync_s: Final = 15
+look_s: Final = 5
+_bins: Final = np.concatenate([np.arange(0.0, 120.0, 1.0), np.arange(120.0, 7210.0, 10.0), [np.inf]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What can be seen from outside at one moment, for settings (k) and partitions (p)."""
+
+    second: int
+    end: Array  # (p,) records so far
+    committed: Array  # (k, p)
+    position: Array  # (k, p) finished, in whole batches
+    waited_s: Array  # (k, p) of the oldest unfinished record
+    owners: NDArray[np.int64]  # (k, p)
+    replicas: NDArray[np.int64]  # (k,) asked for
+    ready: NDArray[np.int64]  # (k,) at work
+    startup_s: float
+    rebalance_s: float
+
+
+class Policy(Protocol):
+    """A scaling law in several settings; `behaviour` is what it sets of the autoscaler."""
+
+    name: str
+    settings: list[str]
+    behaviour: "Behaviour"
+
+    def look(self, view: View) -> None:
+        """Called every few seconds."""
+
+    def value(self, view: View) -> Array:
+        """(k,) replicas wanted, not rounded: the metric over its target. NaN where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """Of the autoscaler; `down_window_s`: one for each setting, or one for all."""
+
+    down_window_s: Array = field(default_factory=lambda: np.array([300.0]))
+    up_share: float = 1.0
+    up_pods: int = 4
+    up_period_s: float = 15.0
+    down_share: float = 1.0
+    down_period_s: float = 15.0
+    tolerance: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Of one load under one policy: one value for each setting."""
+
+    violation_min: Array
+    late_share: Array
+    p99_age_s: Array
+    replica_min: Array
+    changes: Array  # rebalances: how often the members of the group changed
+    paused_s: Array  # partitions times seconds
+    replicas: NDArray[np.int64]  # (k, looks)
+    ages: Array  # (k, looks): the oldest
+
+
+def simulate(
+    load: Load, policy: Policy, *, commit_s: int = 5, batch: int = 50, start: int | None = None
+) -> Outcome:
+    """One run in steps of a second."""
+    settings = len(policy.settings)
+    seconds = len(load.arrivals)
+    rng = np.random.default_rng([load.seed, 7])
+    startup = rng.uniform(*load.startup_s, size=4096)
+    arrived = np.vstack([np.zeros(partitions), np.cumsum(load.arrivals, axis=0)])
+    first = (
+        max(int(np.ceil(load.arrivals[:60].sum() / 60 / (0.8 * capacity_records_per_s))), 1)
+        if start is None
+        else start
+    )
+    world = _World(settings, first)
+    finished = np.zeros((settings, partitions))
+    committed = np.zeros_like(finished)
+    scaler = _Autoscaler(policy.behaviour, settings)
+    wanted = np.full(settings, first)
+    late = np.zeros(settings)
+    histogram = np.zeros((settings, len(_bins)))
+    bad_minutes = np.zeros((settings, seconds // 60 + 1), dtype=bool)
+    replica_s = np.zeros(settings)
+    looks = seconds // look_s
+    seen_replicas, seen_ages = np.zeros((settings, looks), np.int64), np.zeros((settings, looks))
+    before = finished.copy()
+    ages = np.zeros_like(finished)
+    for second in range(seconds):
+        for changed in np.flatnonzero(world.scale(wanted, second, startup, second, load.pods_max)).tolist():
+            world.rebalance(changed, second, load.rebalance_s, rng)
+        waiting = arrived[second + 1] - finished
+        waiting = np.where(world.free_at > second, 0.0, waiting)
+        if load.stuck[1] <= second < load.stuck[2]:
+            waiting[:, load.stuck[0]] = 0.0
+        finished += waiting * world.served_share(waiting)
+        replica_s += wanted
+        if second % commit_s == 0:
+            committed = np.floor(finished / batch) * batch
+        if second % look_s:
+            continue
+        ages = _ages(arrived, finished, second)
+        served = finished - before
+        before = finished.copy()
+        late += (served * (ages > objective_s)).sum(axis=1)
+        bins = np.searchsorted(_bins, ages, side="right") - 1
+        for k in range(settings):
+            histogram[k] += np.bincount(bins[k], weights=served[k], minlength=len(_bins))
+        bad_minutes[:, second // 60] |= ages.max(axis=1) > objective_s
+        place = min(second // look_s, looks - 1)
+        seen_replicas[:, place], seen_ages[:, place] = wanted, ages.max(axis=1)
+        view = View(
+            second=second, end=arrived[second + 1], committed=committed, position=np.floor(finished / batch) * batch,
+            waited_s=ages, owners=world.owners, replicas=wanted, ready=world.ready_now(second),
+            startup_s=load.startup_s[1], rebalance_s=load.rebalance_s,
+        )  # fmt: skip
+        policy.look(view)
+        if second % sync_s == 0 and not load.blind[0] <= second < load.blind[1]:
+            wanted = scaler.sync(policy.value(view), wanted, second)
+    total = np.maximum(finished.sum(axis=1), 1.0)
+    shares = np.cumsum(histogram, axis=1) / np.maximum(histogram.sum(axis=1, keepdims=True), 1.0)
+    return Outcome(
+        violation_min=bad_minutes.sum(axis=1).astype(float), late_share=late / total,
+        p99_age_s=np.array([_bins[min(int(np.searchsorted(row, 0.99)), len(_bins) - 2)] for row in shares]),
+        replica_min=replica_s / 60, changes=world.changes.astype(float), paused_s=world.paused_s,
+        replicas=seen_replicas, ages=seen_ages,
+    )  # fmt: skip
+
+
+def _ages(arrived: Array, finished: Array, second: int) -> Array:
+    """(k, p): how long the oldest unfinished record has waited; the second in which it came, from the cumulated arrivals."""
+    ages = np.zeros_like(finished)
+    for p in range(partitions):
+        came = np.searchsorted(arrived[: second + 2, p], finished[:, p] + 1e-6, side="right") - 1
+        ages[:, p] = np.maximum(second - came, 0.0)
+    return ages
+
+
+class _World:
+    """Pods by ordinal, and who has which partition; for each setting."""
+
+    def __init__(self, settings: int, first: int) -> None:
+        self.ready_at = np.full((settings, partitions), np.inf)
+        self.ready_at[:, :first] = -1.0
+        self.owners = np.tile(np.arange(partitions) % first, (settings, 1)).astype(np.int64)
+        self.free_at = np.zeros((settings, partitions))
+        self.changes = np.zeros(settings, dtype=np.int64)
+        self.paused_s = np.zeros(settings)
+        self._members: list[tuple[int, ...]] = [tuple(range(first))] * settings
+        self._rows = np.arange(settings)[:, None] * partitions
+
+    def scale(
+        self, wanted: NDArray[np.int64], second: int, startup: Array, salt: int, pods_max: int
+    ) -> NDArray[np.bool_]:
+        """Start and end pods; where the members are others than before."""
+        ordinals = np.arange(partitions)
+        asked = ordinals < np.minimum(wanted, pods_max)[:, None]
+        new = asked & np.isinf(self.ready_at)
+        if new.any():
+            delays = startup[(salt * 31 + np.arange(new.size)) % len(startup)].reshape(new.shape)
+            self.ready_at = np.where(new, second + delays, self.ready_at)
+        self.ready_at[~asked] = np.inf
+        at_work = self.ready_at <= second
+        changed = np.zeros(len(wanted), dtype=bool)
+        for k in range(len(wanted)):
+            members = tuple(np.flatnonzero(at_work[k]).tolist())
+            if members and members != self._members[k]:
+                self._members[k] = members
+                changed[k] = True
+        return changed
+
+    def ready_now(self, second: int) -> NDArray[np.int64]:
+        return np.asarray((self.ready_at <= second).sum(axis=1), dtype=np.int64)
+
+    def rebalance(self, k: int, second: int, pause_s: float, rng: np.random.Generator) -> None:
+        """By count, moving as few as can be; which ones, chance decides."""
+        members = self._members[k]
+        place = {ordinal: index for index, ordinal in enumerate(members)}
+        held: dict[int, list[int]] = {ordinal: [] for ordinal in members}
+        orphans: list[int] = []
+        for partition in rng.permutation(partitions).tolist():
+            owner = int(self.owners[k, partition])
+            (held[owner] if owner in place else orphans).append(partition)
+        base, more = divmod(partitions, len(members))
+        for number, ordinal in enumerate(sorted(members, key=lambda m: -len(held[m]))):
+            share = base + (number < more)
+            orphans += held[ordinal][share:]
+            held[ordinal] = held[ordinal][:share]
+        for number, ordinal in enumerate(sorted(members, key=lambda m: -len(held[m]))):
+            share = base + (number < more)
+            while len(held[ordinal]) < share:
+                held[ordinal].append(orphans.pop())
+        owners = self.owners[k].copy()
+        for ordinal, its in held.items():
+            owners[its] = ordinal
+        moved = owners != self.owners[k]
+        self.free_at[k, moved] = second + pause_s
+        self.paused_s[k] += pause_s * moved.sum()
+        self.owners[k] = owners
+        self.changes[k] += 1
+
+    def served_share(self, waiting: Array) -> Array:
+        """Of what waits in each partition, what its owner gets done in a second."""
+        places = self.owners + self._rows
+        asked = np.bincount(places.ravel(), weights=waiting.ravel(), minlength=self.owners.size)
+        share = np.minimum(1.0, capacity_records_per_s / np.maximum(asked, 1e-9))
+        return np.asarray(share[places])
+
+
+class _Autoscaler:
+    """As Kubernetes reckons: tolerance, policies per period, the highest recommendation of the window on the way down."""
+
+    def __init__(self, behaviour: Behaviour, settings: int) -> None:
+        self._behaviour = behaviour
+        self._window = np.broadcast_to(behaviour.down_window_s, (settings,))
+        self._recommended: list[tuple[int, NDArray[np.int64]]] = []
+        self._history: list[tuple[int, NDArray[np.int64]]] = []
+
+    def sync(self, value: Array, replicas: NDArray[np.int64], second: int) -> NDArray[np.int64]:
+        """Replicas for the next period; where there is no value they stay."""
+        b = self._behaviour
+        known = np.isfinite(value)
+        value = np.where(known, value, replicas)
+        ratio = value / np.maximum(replicas, 1)
+        inside = (ratio >= 1.0 - b.tolerance) & (ratio <= 1.0 + b.tolerance)
+        wanted = np.where(inside, replicas, np.ceil(value - 1e-9)).astype(np.int64)
+        wanted = np.clip(wanted, 1, partitions)
+        self._recommended.append((second, np.where(known, wanted, 0)))
+        self._recommended = [
+            (at, r) for at, r in self._recommended if at > second - max(self._window.max(), sync_s)
+        ]
+        if not self._history:
+            self._history.append((-1_000_000, replicas))
+        highest = replicas * 0
+        for at, recommended in self._recommended:
+            highest = np.maximum(highest, np.where(at > second - self._window, recommended, 0))
+        wanted = np.where(wanted < replicas, np.minimum(np.maximum(wanted, highest), replicas), wanted)
+        # What a period began with: changes made within it count against what it allows.
+        before_up, before_down = (
+            [r for at, r in self._history if at <= second - period_s][-1]
+            for period_s in (b.up_period_s, b.down_period_s)
+        )
+        ceiling = np.maximum(np.ceil(before_up * (1 + b.up_share)), before_up + b.up_pods).astype(np.int64)
+        floor = np.floor(before_down * (1 - b.down_share)).astype(np.int64)
+        decided = np.where(
+            known, np.clip(wanted, np.minimum(floor, replicas), np.maximum(ceiling, replicas)), replicas
+        )
+        self._history.append((second, decided))
+        oldest_s = second - max(b.up_period_s, b.down_period_s)
+        while len(self._history) > 1 and self._history[1][0] <= oldest_s:
+            self._history.pop(0)
+        return decided

@@ -1,0 +1,93 @@
+"""Rates over a window from offsets that only ever grow, and what the workers finish while more waits than they can do."""
+
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.engine.scaling.lag import PartitionLag
+
+rate_window_s = 30.0
+steady_share = 0.5
+saturated_backlog_s = 5.0  # this much work waiting, all through the window: the workers do all they can
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sample:
+    at_s: float
+    arrived: int
+    finished: int
+    backlog: int
+    owners: int
+
+
+class Flow:
+    """Rates over a window, from samples of offsets that only ever grow. Not thread-safe.
+
+    An offset that goes back (a topic made anew, a group that was reset) starts its partition afresh and counts for nothing.
+    """
+
+    def __init__(self, *, window_s: float = rate_window_s) -> None:
+        self._window_s = window_s
+        self._samples: deque[_Sample] = deque()
+        self._ends: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
+
+    def add(self, lags: Sequence[PartitionLag], *, now_s: float) -> None:
+        """One reading of every partition."""
+        last = self._samples[-1] if self._samples else None
+        arrived = _growth(self._ends, {lag.partition: lag.end for lag in lags})
+        finished = _growth(
+            self._committed, {lag.partition: lag.committed for lag in lags if lag.committed is not None}
+        )
+        self._samples.append(
+            _Sample(
+                at_s=now_s,
+                arrived=(last.arrived if last else 0) + arrived,
+                finished=(last.finished if last else 0) + finished,
+                backlog=sum(lag.lag_records for lag in lags),
+                owners=len({lag.owner for lag in lags if lag.owner is not None}),
+            )
+        )
+        while len(self._samples) > 2 and self._samples[1].at_s <= now_s - self._window_s:
+            self._samples.popleft()
+
+    def rates(self) -> tuple[float, float]:
+        """Records arrived and finished per second; 0 before there are two samples."""
+        if len(self._samples) < 2:
+            return 0.0, 0.0
+        first, last = self._samples[0], self._samples[-1]
+        covered_s = max(last.at_s - first.at_s, 1e-3)
+        return (last.arrived - first.arrived) / covered_s, (last.finished - first.finished) / covered_s
+
+    def saturated_capacity(self) -> float | None:
+        """Finished records per second and owner, when all through a whole window more waited than they could do.
+
+        A worker that keeps up finishes what arrives, which says nothing of what it could do: then None.
+        """
+        if not self._samples or self._samples[-1].at_s - self._samples[0].at_s < self._window_s:
+            return None
+        _, finished = self.rates()
+        owners = {sample.owners for sample in self._samples}
+        waited = min(sample.backlog for sample in self._samples)
+        if finished <= 0 or len(owners) != 1 or 0 in owners or waited < saturated_backlog_s * finished:
+            return None
+        if self._slowest_part() < steady_share * finished:
+            return None
+        return finished / owners.pop()
+
+    def _slowest_part(self) -> float:
+        """Least rate of a third of the window: a group that stood still for a while was not saturated, it was stopped."""
+        marks = [self._samples[round(part * (len(self._samples) - 1) / 3)] for part in range(4)]
+        return min(
+            (late.finished - early.finished) / max(late.at_s - early.at_s, 1e-3)
+            for early, late in itertools.pairwise(marks)
+        )
+
+
+def _growth(known: dict[int, int], now: dict[int, int]) -> int:
+    """How much the offsets grew since last time; remembers the new ones."""
+    grown = sum(max(offset - known[partition], 0) for partition, offset in now.items() if partition in known)
+    known.clear()
+    known.update(now)
+    return grown
