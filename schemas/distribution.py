@@ -9,6 +9,7 @@ _extras = {
     "faust": ("faust",),
     "scaler": ("grpc",),
     "sign": ("cryptography",),
+    "admin": ("joserfc",),
 }
 
 

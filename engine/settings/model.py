@@ -5,8 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,11 +14,11 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
+from penstock.engine.settings.admin import AdminSettings
+from penstock.engine.settings.section import Section, address
 from penstock.engine.settings.source import Location, override, read_yaml
 from penstock.schemas.errors import ConfigError
 
@@ -36,41 +35,6 @@ client_properties_allowed = frozenset({
 
 max_poll_interval_ms = 300_000
 """Without a poll for so long a worker loses its partitions; `kafka.client: {max.poll.interval.ms: ...}` stands before it."""
-
-
-class Section(BaseModel):
-    """A part of the tree: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _whole(cls, value: Any, info: ValidationInfo) -> Any:
-        """Text goes to libraries in C: a NUL would cut it there in silence."""
-        if not isinstance(value, str):
-            return value
-        if "\0" in value:
-            raise ValueError("holds a NUL character, which no setting may have")
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError("is not UTF-8 text")
-        annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
-        if not value and {SecretStr, Path} & {annotation, *get_args(annotation)}:
-            raise ValueError("is empty")
-        return value
-
-
-def _address(url: str) -> str:
-    """An http(s) address without a name and a password, which logs and errors of libraries would show."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError("is not an address") from error
-    if "@" in parts.netloc:
-        raise ValueError("may not hold a name and a password; they have settings of their own")
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError("is not an http or https address")
-    return url
 
 
 class SecuritySettings(Section):
@@ -96,7 +60,7 @@ class SecuritySettings(Section):
     certificate_file: Path | None = Field(None, description="PEM file of the client's certificate, for mTLS")
     key_file: Path | None = Field(None, description="PEM file of the certificate's private key")
     key_password: SecretStr | None = Field(None, description="of the private key")
-    oauth_token_url: Annotated[str, AfterValidator(_address)] | None = Field(
+    oauth_token_url: Annotated[str, AfterValidator(address)] | None = Field(
         None, description="where tokens are asked for (client credentials)"
     )
     oauth_client_id: str | None = Field(None, description="who asks for the token")
@@ -183,7 +147,7 @@ class KafkaSettings(Section):
 class RegistrySettings(Section):
     """A Confluent-compatible schema registry; absent, schemas come from files."""
 
-    url: Annotated[str, AfterValidator(_address)] = Field(
+    url: Annotated[str, AfterValidator(address)] = Field(
         pattern=r"^https?://", description="without a name and a password: username and password are for them"
     )
     username: str | None = Field(None, description="for basic authentication")
@@ -470,6 +434,7 @@ class Settings(Section):
         1, ge=1, le=256, description="worker processes of this supervisor, each a member of the group"
     )
     http: HttpSettings = HttpSettings()
+    admin: AdminSettings | None = None
     scaling: ScalingSettings = ScalingSettings()
 
     @model_validator(mode="after")
@@ -479,6 +444,7 @@ class Settings(Section):
             self.output.predictions,
             self.output.explanations,
             self.output.dead_letters,
+            self.admin.audit_topic if self.admin else None,
         ]
         named = [name for name in names if name]
         if len(set(named)) != len(named):
@@ -581,6 +547,8 @@ def _rooted(section: Any, folder: Path) -> Any:
             changes[name] = folder / value
         elif isinstance(value, tuple) and value and isinstance(value[0], Path):
             changes[name] = tuple(folder / each for each in value)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            changes[name] = tuple(_rooted(each, folder) for each in value)
         elif isinstance(value, BaseModel):
             changes[name] = _rooted(value, folder)
     return section.model_copy(update=changes)

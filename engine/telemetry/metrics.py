@@ -1,7 +1,7 @@
 """Every metric there is, declared once, on a registry that is passed in."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -309,6 +309,9 @@ class Metrics:
                 gauge.remove_by_labels({"topic": topic, "partition": str(partition)})
 
 
+audit_events: Final = ("started", "refused", "allowed", "done", "failed", "unrecorded", "lost", "stopped")
+
+
 class SupervisorMetrics:
     """The metrics of the process that keeps the workers running."""
 
@@ -318,6 +321,12 @@ class SupervisorMetrics:
         self.workers_running = make.gauge("penstock_workers_running", "Worker processes that run now.")
         self.worker_restarts = make.counter(
             "penstock_worker_restarts_total", "Worker processes that were replaced."
+        )
+        self.audit_events = make.counter(
+            "penstock_audit_events_total",
+            "What was asked for over HTTP, by what became of it; unrecorded: refusals that came too fast for a record each; lost: "
+            "records that the audit topic did not take.",
+            {"event": audit_events},
         )
         self.declared = tuple(make.declared)
 

@@ -108,6 +108,15 @@ def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
     findings.look("memory", lambda: _memory(found))
 
 
+def check_files(settings: Settings, findings: Findings) -> None:
+    """Certificates, keys and tokens of the ports: that they are there, go together and are not over."""
+    if settings.admin is not None:
+        from penstock.engine.worker.admin.port import require_files
+
+        admin = settings.admin
+        findings.look("admin", lambda: require_files(admin))
+
+
 def _memory(bundle: Bundle) -> str:
     """What a worker needs, estimated, and what this process has needed so far for the same work."""
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -99,6 +99,9 @@ class KafkaSource:
         self._seek_due: dict[int, int] = {}  # seeks that the client could not do yet; no record passes before
         self._left: set[int] = set()  # gave or lost them since the first record of the current poll
         self._held: set[int] = set()  # by whoever polls
+        self._dropped: dict[
+            int, int
+        ] = {}  # what came of held partitions all the same: the first offset of each
         self._paused = False
         self._closed = False
         self._failure: PenstockError | None = None
@@ -184,11 +187,13 @@ class KafkaSource:
             self._consumer.pause(self._places(new))
         if over and not self._paused:
             self._consumer.resume(self._places(over.difference(self._returns.held)))
+        self.seek({partition: self._dropped[partition] for partition in over & self._dropped.keys()})
 
     def seek(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
         for partition, offset in sorted(positions.items()):
             self._seek_due.pop(partition, None)
+            self._dropped.pop(partition, None)
             if partition not in self._assigned:
                 continue
             self._heads.put(partition, offset)
@@ -276,6 +281,9 @@ class KafkaSource:
         present = set(map(_partition, messages))
         stale = self._seek_due.keys() | (present - self._assigned) | self._held
         if stale & present:
+            for message in messages:
+                if _partition(message) in self._held - self._seek_due.keys():
+                    self._dropped.setdefault(_partition(message), cast(int, message.offset()))
             messages = [message for message in messages if _partition(message) not in stale]
         records: Records | None = None
         if messages:
@@ -355,6 +363,7 @@ class KafkaSource:
         again = sorted(self._assigned)
         self._assigned.clear()
         self._left.update(again)  # of the old topic is also what this poll has brought already
+        self._dropped.clear()
         self._held.clear()  # whoever held them is told that they are lost
         if again:
             self._listener.on_lost(again)
@@ -419,6 +428,8 @@ class KafkaSource:
         held = self._unplaced.union(self._held, self._returns.held)
         paused = partitions if self._paused else partitions & held
         self._held -= partitions
+        for partition in partitions:
+            self._dropped.pop(partition, None)
         self._unplaced -= partitions
         self._returns.forget(partitions)
         for partition in partitions:
