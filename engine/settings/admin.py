@@ -105,7 +105,9 @@ class AdminSettings(Section):
         description="file with a secret of at least 32 characters: records are chained with it, so that nobody without it can write a chain anew",
     )
     tokens: tuple[TokenSettings, ...] = Field(
-        (), max_length=64, description="tokens from files: of each its `name`, for the audit, its `role`, and the `file`, with 32 to 1024 characters, which is read again at each request"
+        (),
+        max_length=64,
+        description="tokens from files: of each its `name`, for the audit, its `role`, and the `file`, with 32 to 1024 characters, which is read again at each request",
     )
     jwt: JwtSettings | None = None
     certificate_file: Path | None = Field(None, description="PEM; with key_file, the port speaks TLS")

@@ -23,7 +23,7 @@ from tests.bundles import write_linear
 
 pytestmark = pytest.mark.kafka
 
-token = "operations-" + "t" * 40
+token = "operations-canary-" + "t" * 40
 partitions = 4
 
 
@@ -36,7 +36,7 @@ class Deployment:
         self.audit = new_topic("audit")
         self.names = [feature.name for feature in write_linear(folder / "model").signature.features]
         (folder / "token").write_text(token)
-        (folder / "key").write_text("k" * 40)
+        (folder / "key").write_text("canary-" + "k" * 40)
         self.settings = folder / "penstock.yaml"
         self.settings.write_text(yaml.safe_dump({
             "kafka": {"bootstrap_servers": kafka, "group": self.topics["in"]},

@@ -21,7 +21,11 @@ from penstock.engine.worker.admin import port as admin
 from penstock.engine.worker.admin.actions import Told
 from tests.unit.admin.provider import Provider, audience, forged, issuer
 
-viewer, operator, boss = "viewer-" + "v" * 40, "operator-" + "o" * 40, "admin-" + "a" * 40
+viewer, operator, boss = (
+    "viewer-canary-" + "v" * 40,
+    "operator-canary-" + "o" * 40,
+    "admin-canary-" + "a" * 40,
+)
 
 
 class Topic:
