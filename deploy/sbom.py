@@ -32,7 +32,11 @@ def licence(distribution: Distribution) -> str:
     found = distribution.metadata
     if found.get("License-Expression"):
         return str(found["License-Expression"])
-    named = [each.rpartition(" :: ")[2] for each in found.get_all("Classifier") or () if each.startswith("License ::")]
+    named = [
+        each.rpartition(" :: ")[2]
+        for each in found.get_all("Classifier") or ()
+        if each.startswith("License ::")
+    ]
     named = [each for each in named if each != "OSI Approved"]
     if named:
         return " AND ".join(sorted(set(named)))
@@ -101,7 +105,11 @@ def bill() -> dict[str, Any]:
     import penstock  # its modules lie in the clone where it is installed in place
 
     ours = Path(penstock.__file__).resolve().parents[1] / "engine" / "native"
-    folders = [Path(sysconfig.get_paths()["purelib"]), Path(sysconfig.get_paths()["platlib"]), *([ours] if ours.is_dir() else [])]
+    folders = [
+        Path(sysconfig.get_paths()["purelib"]),
+        Path(sysconfig.get_paths()["platlib"]),
+        *([ours] if ours.is_dir() else []),
+    ]
     loose = list(loose_libraries(folders, base, seen))
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -109,7 +117,12 @@ def bill() -> dict[str, Any]:
         "specVersion": "1.6",
         "version": 1,
         "metadata": {
-            "component": {"type": "application", "bom-ref": "penstock", "name": "penstock", "version": penstock.__version__},
+            "component": {
+                "type": "application",
+                "bom-ref": "penstock",
+                "name": "penstock",
+                "version": penstock.__version__,
+            },
             "properties": [{"name": "penstock:python", "value": ".".join(map(str, sys.version_info[:3]))}],
         },
         "components": [*packages, *loose],
@@ -142,7 +155,9 @@ def main() -> int:
     sys.stdout.write(f"{arguments.out}: {len(document['components'])} components, {files} shared libraries\n")
     if arguments.licences is None:
         return 0
-    lines = [line.split("#")[0].strip() for line in arguments.licences.read_text(encoding="utf-8").splitlines()]
+    lines = [
+        line.split("#")[0].strip() for line in arguments.licences.read_text(encoding="utf-8").splitlines()
+    ]
     faults = refused(document, {line for line in lines if line})
     for fault in faults:
         sys.stderr.write(f"{fault} is not in {arguments.licences}\n")

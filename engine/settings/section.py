@@ -1,5 +1,6 @@
 """What every section of the settings has in common, and the texts that several of them hold."""
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -40,3 +41,11 @@ def address(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ValueError("is not an http or https address")
     return url
+
+
+def shown(key: object) -> str:
+    """A key as far as it is one: what follows may be a value that lost its space, as in `password:secret`."""
+    whole = str(key)
+    sound = re.match(r"[A-Za-z0-9_.\-]*", whole)
+    start = sound.group() if sound else ""
+    return whole if start == whole else f"{start}..."
