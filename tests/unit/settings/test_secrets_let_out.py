@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.canaries import found_in
 
-root = Path(__file__).resolve().parents[2]
+root = Path(__file__).resolve().parents[3]
 
 plants = {
     "printed": "print('pass-' + bird)",
