@@ -67,7 +67,8 @@ class Canaries:
         """Look at what the suite let out."""
         if not data:
             return
-        self.searched[what] = self.searched.get(what, 0) + len(data)
+        kind = what.partition(" in ")[0]
+        self.searched[kind] = self.searched.get(kind, 0) + len(data)
         if found_in(data):
             leak = f"{what}: {self._test}"
             if leak not in self.leaks:
