@@ -140,7 +140,8 @@ def bearer(start_kafka: Callable[..., EmbeddedKafka]) -> Iterator[EmbeddedKafka]
         )
         for kind in kinds
     ]
-    for done in AdminClient({"bootstrap.servers": kafka.bootstrap_servers}).create_acls(everything).values():
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    for done in admin.create_acls(everything).values():
         done.result(30)
     yield kafka
     kafka.close()
