@@ -15,7 +15,7 @@ CXX_FILES = $(shell git ls-files 'engine/native/*.cpp' 'engine/native/*.h' 'engi
 # One OpenMP thread: the boosters of several libraries in one process would fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
 
-.PHONY: help setup demo test test-fast test-beside test-readers sanitize coverage check format bench docs site lock wheel clean
+.PHONY: help setup demo test test-fast test-beside test-readers sanitize coverage check format bench docs site lock wheel sbom licences advisories clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -87,11 +87,21 @@ site: $(VENV)/.native ## the documentation as a site, every link checked
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lock: $(VENV)/.native ## requirements.txt anew from pyproject.toml, with hashes and without addresses; pins that still fit stay
-	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra sign --extra package --extra catboost --extra score --extra demo --extra faust --group dev --universal \
+	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra sign --extra admin --extra package --extra catboost --extra score --extra demo --extra faust --group dev --universal \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --override requirements.overrides.txt -o requirements.txt
 
 wheel: $(VENV)/.native ## one wheel into dist/
 	@uv build --wheel --no-build-isolation --out-dir dist
+
+sbom: $(VENV)/.native ## build/sbom.json: every package of .venv and every shared library inside it, in CycloneDX
+	@$(BIN)/python -P deploy/sbom.py build/sbom.json
+
+licences: $(VENV)/.native ## every package's licence is in deploy/licences.txt
+	@$(BIN)/python -P deploy/sbom.py build/sbom.json --licences deploy/licences.txt
+
+advisories: $(VENV)/.packages ## no pin of requirements.txt has a known weakness, but those in deploy/advisories.txt; needs the network
+	@$(BIN)/uvx --quiet pip-audit@2.10.1 --requirement requirements.txt --no-deps --disable-pip --progress-spinner off \
+		$$(sed -n 's/^\([A-Z][A-Za-z0-9-]*\).*/--ignore-vuln \1/p' deploy/advisories.txt)
 
 clean: ## remove what was built; the jars' cache stays
 	rm -rf $(VENV) build dist reports engine/native/*.so

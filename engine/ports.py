@@ -18,7 +18,7 @@ class AssignmentListener(Protocol):
     """Told of rebalances from inside `Source.poll`, on the polling thread."""
 
     def on_assigned(self, partitions: Sequence[int]) -> None:
-        """These partitions are newly ours; records of them follow."""
+        """These partitions are newly ours; records of them follow, unless the listener calls `Source.hold` for them."""
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
         """These are about to go: finish what is in flight within the drain budget (the listener may call

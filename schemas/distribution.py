@@ -10,6 +10,7 @@ _extras = {
     "faust": ("faust",),
     "scaler": ("grpc",),
     "sign": ("cryptography",),
+    "admin": ("joserfc",),
 }
 
 

@@ -18,10 +18,18 @@ from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import ConfigError, UnavailableError
 from tests import fake_cuda
+from tests.canaries import Canaries
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whatever the suite lets out is searched for its secrets."""
+    if not config.pluginmanager.has_plugin("canaries"):
+        config.pluginmanager.register(Canaries(), "canaries")
+
 
 kafka_image: Final = "apache/kafka:4.1.1"
 container_ready_timeout_s: Final = 60.0

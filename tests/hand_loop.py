@@ -7,7 +7,7 @@ import numpy as np
 
 from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
 from penstock.engine.pipeline.compute import Finished, Held
-from penstock.engine.pipeline.hooks import Waiting
+from penstock.engine.pipeline.hooks import Pausing, Waiting
 from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
 from penstock.engine.pipeline.pipeline import Pipeline
 from penstock.engine.pipeline.scorer import Outcome
@@ -231,6 +231,7 @@ class Loop:
         self.clock = HandClock()
         self.source, self.sink = HandSource(self.clock), HandSink(self.clock)
         self.compute, self.watched = HandCompute(self.clock), Watched()
+        self.asked = Pausing()  # what an operator wants to stand still
         self.pipeline = Pipeline(
             source=self.source.open,
             sink=self.sink,
@@ -241,6 +242,7 @@ class Loop:
             clock=self.clock,
             commits=CommitBySource() if commits_by_source else CommitInTransaction(),
             limits=PipelineLimits(**limits),  # type: ignore[arg-type]
+            pausing=lambda: self.asked,
         )
         self.pipeline.on_assigned([0, 1])
 

@@ -5,7 +5,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -17,6 +17,7 @@ Jvm = Literal["quick", "full"]
 """quick: starts in 1.3 s and never optimises far, for tests; full: what a server uses, for measurements."""
 
 host: Final = "127.0.0.1"
+words_file: Final = "format.words"
 log_settings: Final = Path(__file__).with_name("kafka-log4j2.properties")
 ports_first, ports_last = 10_000, 32_767
 """Ports are taken from here: above, Linux lends ports to outgoing connections, and one of those could sit on the port of a
@@ -188,19 +189,27 @@ def node_properties(
     return "".join(f"{name}={_escaped(str(value))}\n" for name, value in properties.items())
 
 
-def format_command(
-    plan: ClusterPlan, *, java: Path, jars: Path, folder: Path, options: Collection[str] = ()
-) -> list[str]:
-    """The command that makes a node's storage."""
+def format_command(plan: ClusterPlan, *, java: Path, jars: Path, folder: Path) -> list[str]:
+    """The command that makes a node's storage: its words stand in a file, which the owner alone reads."""
+    return [*_java(java, jars, folder, "quick"), f"@{folder / words_file}"]
+
+
+def format_words(plan: ClusterPlan, *, folder: Path, options: Iterable[str] = ()) -> list[str]:
+    """The main class that makes a node's storage, and its arguments."""
     if len(plan.nodes) == 1:
         founders = ["--standalone"]
     else:
         voters = (f"{n.number}@{host}:{n.controller_port}:{n.directory_id}" for n in plan.nodes)
         founders = ["--initial-controllers", ",".join(voters)]
     return [
-        *_java(java, jars, folder, "quick"), "kafka.tools.StorageTool", "format",
-        "-t", plan.cluster_id, "-c", str(folder / "server.properties"), *founders, *options,
+        "kafka.tools.StorageTool", "format", "-t", plan.cluster_id, "-c", str(folder / "server.properties"), *founders, *options,
     ]  # fmt: skip
+
+
+def words_text(words: Iterable[str]) -> str:
+    """Words as java reads them from an @file: passwords would stand in the list of processes otherwise."""
+    escaped = (word.replace("\\", "\\\\").replace('"', '\\"') for word in words)
+    return "".join(f'"{word}"\n' for word in escaped)
 
 
 def serve_command(*, java: Path, jars: Path, folder: Path, jvm: Jvm) -> list[str]:

@@ -22,11 +22,14 @@ from penstock.connectors.embedded.cluster import (
     Jvm,
     Node,
     format_command,
+    format_words,
     host,
     node_properties,
     plan_cluster,
     require_free,
     serve_command,
+    words_file,
+    words_text,
 )
 from penstock.connectors.embedded.jars import find_java, kafka_jars
 from penstock.connectors.embedded.process import KeptProcesses
@@ -210,6 +213,10 @@ class EmbeddedKafka:
                 settings=self._settings,
                 secure=self.secure,
             )
+            options = () if self.secure is None else self.secure.format_options()
+            files[f"{node.name}/{words_file}"] = words_text(
+                format_words(plan, folder=self._folder(node), options=options)
+            )
         self._processes = KeptProcesses(root=self._root, temporary=self._data is None, files=files)
         self._format(plan, java, jars)
         for node in plan.nodes:
@@ -236,13 +243,7 @@ class EmbeddedKafka:
         raw = [n for n in plan.nodes if not (self._folder(n) / "log" / "meta.properties").exists()]
         for node in raw:
             folder = self._folder(node)
-            command = format_command(
-                plan,
-                java=java,
-                jars=jars,
-                folder=folder,
-                options=() if self.secure is None else self.secure.format_options(),
-            )
+            command = format_command(plan, java=java, jars=jars, folder=folder)
             processes.start(f"format-{node.number}", command, output=folder / "format.log")
         for node in raw:
             if processes.wait(f"format-{node.number}", start_timeout_s) != 0:

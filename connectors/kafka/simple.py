@@ -1,6 +1,6 @@
 """Plain Kafka clients for demos, tools and tests: write fast, read what is committed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from confluent_kafka import (
@@ -153,16 +153,18 @@ class KafkaReader:
 
     def read_to_end(self, timeout_s: float) -> list[Records]:
         """Everything up to the last stable offset at the time of the call. Raises UnavailableError after `timeout_s`."""
+        return list(self.parts_to_end(timeout_s))
+
+    def parts_to_end(self, timeout_s: float) -> Iterator[Records]:
+        """The same a part at a time, for topics that do not fit into memory."""
         deadline_s = self._clock.monotonic_s() + timeout_s
         ends = {partition: self._bounds(partition)[1] for partition in self._positions}
-        found = []
         while any(self._positions[partition] < end for partition, end in ends.items()):
             left_s = deadline_s - self._clock.monotonic_s()
             if left_s <= 0:
                 raise UnavailableError(f"topic {self._topic} was not read to its end in {timeout_s:g} s")
             if (records := self.read(10_000, min(left_s, 0.1))) is not None:
-                found.append(records)
-        return found
+                yield records
 
     def close(self) -> None:
         """Let go of the client."""

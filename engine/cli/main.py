@@ -25,6 +25,7 @@ commands = {
     "offsets": "the group's committed offsets: show, reset",
     "dlq": "dead letters: list, show, replay",
     "acl": "the least permissions of each role, for kafka-acls and Terraform",
+    "audit": "the record of what acted over HTTP: verify",
     "score": "files: Parquet, CSV or JSON lines in, predictions and explanations out",
     "explain": "one record's prediction and its reasons",
     "completion": "the command line completed by bash, zsh or fish",

@@ -102,6 +102,11 @@ def configure_logging(who: str, *, form: Form = "text", level: str = "info") -> 
         JsonLines(who) if form == "json" else TextLines(f"%(asctime)s {who} %(levelname)s %(message)s")
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    set_log_level(level)
+
+
+def set_log_level(level: str) -> None:
+    """How much our own loggers say from now on."""
     for name in own:
         logging.getLogger(name).setLevel(level.upper())
     logging.getLogger("penstock.kafka").setLevel(

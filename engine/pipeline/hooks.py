@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,24 @@ class Contact(Protocol):
     @property
     def members(self) -> str:
         """Who is in the group, in words; "" unless it was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pausing:
+    """Which partitions an operator wants to stand still."""
+
+    everything: bool = False
+    partitions: frozenset[int] = frozenset()
+
+    def __contains__(self, partition: int) -> bool:
+        return self.everything or partition in self.partitions
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.partitions)
+
+
+nothing_paused: Final = Pausing()
+paused_by_operator: Final = Held(reason="paused by an operator, until resumed")
 
 
 class PipelineHooks(Protocol):

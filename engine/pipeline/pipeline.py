@@ -7,7 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from penstock.engine.clock import Clock
 from penstock.engine.pipeline.batcher import Batcher, Poll
 from penstock.engine.pipeline.compute import Compute, Finished, Held
-from penstock.engine.pipeline.hooks import Breaker, PipelineHooks, Waiting
+from penstock.engine.pipeline.hooks import (
+    Breaker,
+    Pausing,
+    PipelineHooks,
+    Waiting,
+    nothing_paused,
+    paused_by_operator,
+)
 from penstock.engine.pipeline.ledger import Ledger, Span
 from penstock.engine.pipeline.offsets import bounds, delivery, places
 from penstock.engine.pipeline.pacing import CommitPolicy, Pace, PipelineLimits, UnderWay, pace
@@ -35,8 +42,10 @@ class Pipeline:
         clock: Clock,
         commits: CommitPolicy,
         limits: PipelineLimits | None = None,
+        pausing: Callable[[], Pausing] = lambda: nothing_paused,
     ) -> None:
-        """`breaker`: makes a new limit on rejections, at the start and after each rewind, which replays records it had counted."""
+        """`breaker`: makes a new limit on rejections, at the start and after each rewind, which replays records it had counted.
+        `pausing`: which partitions an operator wants to stand still; asked each turn, so it does not wait."""
         self._sink = sink
         self._compute = compute
         self._batcher = batcher
@@ -58,6 +67,8 @@ class Pipeline:
         self._held: dict[int, Held] = {}  # partitions that stand still, and why
         self._held_from: dict[int, int] = {}  # where each is read again
         self._hold_due: dict[int, Held] = {}  # as soon as nothing is on its way
+        self._pausing = pausing
+        self._paused: set[int] = set()
         self._stops = 0
         self._unfinished = 0
         self._source = source(self)
@@ -90,6 +101,9 @@ class Pipeline:
     def turn(self) -> None:
         """One round; waits at most `idle_poll_s`, and only when there is nothing to do."""
         self._watcher.turn(ledger=self._ledger, waiting=self._waiting())
+        pausing = self._pausing()
+        if pausing or self._paused:
+            self._pause(pausing)
         polled = self._poll()
         self._feed()
         now = self._pace()
@@ -316,7 +330,7 @@ class Pipeline:
         for partition in over:
             self._held.pop(partition, None)
         if due or over:
-            self._source.hold(self._held)
+            self._source.hold(self._held.keys() | self._paused)
             self._source.seek({p: self._held_from.pop(p) for p in over if p in self._held_from})
         if due:
             self._read_again(again)
@@ -324,13 +338,26 @@ class Pipeline:
         changed = {p: waiting[p] for p in self._held if p in waiting and waiting[p] != self._held[p]}
         self._held |= changed
         if due or over or changed:
-            self._watcher.holding(self._held)
+            self._watcher.holding(self._still())
+
+    def _pause(self, pausing: Pausing) -> None:
+        """Fetch nothing from partitions that an operator paused; what of them is in flight is finished as ever."""
+        wanted = {p for p in self._ledger.assigned() if p in pausing}
+        if wanted == self._paused:
+            return
+        self._paused = wanted
+        self._source.hold(self._held.keys() | wanted)
+        self._watcher.holding(self._still())
+
+    def _still(self) -> dict[int, Held]:
+        """Every partition that stands still, and why."""
+        return dict.fromkeys(self._paused, paused_by_operator) | self._held
 
     def _require_a_partition(self, ours: set[int]) -> None:
         """Raises TooManyRejectedError when nothing is left to read: every partition was stopped."""
         stopped = {p: held for p, held in self._held.items() if held.stopped}
         if ours and ours <= stopped.keys():
-            self._watcher.holding(self._held)
+            self._watcher.holding(self._still())
             self._commit()
             partition = min(ours)
             raise TooManyRejectedError(f"partition {partition}: {stopped[partition].reason}")
@@ -353,6 +380,8 @@ class Pipeline:
     def on_assigned(self, partitions: Sequence[int]) -> None:
         """As AssignmentListener asks."""
         self._ledger.assign(partitions)
+        if pausing := self._pausing():  # before anything of them is fetched
+            self._pause(pausing)
         self._watcher.rebalanced(assigned=self._ledger.assigned())
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
@@ -381,6 +410,7 @@ class Pipeline:
         for partition in partitions:
             for noted in (self._seek_due, self._held, self._held_from):
                 noted.pop(partition, None)
+        self._paused.difference_update(partitions)
         self._read_again(self._ledger.rewind())
         if dropped:
             self._watcher.rewound(cause=cause)

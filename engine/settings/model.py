@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
+from penstock.engine.settings.admin import AdminSettings
 from penstock.engine.settings.kafka import KafkaSettings
 from penstock.engine.settings.refusals import refusal
 from penstock.engine.settings.section import Section
@@ -189,6 +190,7 @@ class Settings(Section):
         1, ge=1, le=256, description="worker processes of this supervisor, each a member of the group"
     )
     http: HttpSettings = HttpSettings()
+    admin: AdminSettings | None = None
     scaling: ScalingSettings = ScalingSettings()
 
     @model_validator(mode="after")
@@ -198,6 +200,7 @@ class Settings(Section):
             self.output.predictions,
             self.output.explanations,
             self.output.dead_letters,
+            self.admin.audit_topic if self.admin else None,
         ]
         named = [name for name in names if name]
         if len(set(named)) != len(named):
@@ -265,6 +268,8 @@ def _rooted(section: Any, folder: Path) -> Any:
             changes[name] = folder / value
         elif isinstance(value, tuple) and value and isinstance(value[0], Path):
             changes[name] = tuple(folder / each for each in value)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            changes[name] = tuple(_rooted(each, folder) for each in value)
         elif isinstance(value, BaseModel):
             changes[name] = _rooted(value, folder)
     return section.model_copy(update=changes)

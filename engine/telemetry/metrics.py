@@ -310,11 +310,19 @@ class Metrics(MetricSet):
                 lag.remove_by_labels({"topic": topic, "partition": str(partition)})
 
 
+audit_events = ("started", "refused", "allowed", "done", "failed", "unrecorded", "lost", "stopped")
+
+
 class SupervisorMetrics(MetricSet):
     """The metrics of the process that keeps the workers running."""
 
     workers_running = gauge("penstock_workers_running", "Worker processes that run now.")
     worker_restarts = counter("penstock_worker_restarts_total", "Worker processes that were replaced.")
+    audit_events = counter(
+        "penstock_audit_events_total",
+        "What was asked for over HTTP, by what became of it; unrecorded: refusals that came too fast for a record each; lost: records that the audit topic did not take.",
+        {"event": audit_events},
+    )
 
 
 def render(registry: CollectorRegistry) -> bytes:

@@ -22,7 +22,7 @@ from penstock.engine.models.runtime.cache import CachedModel, check_alone
 from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
 from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
-from penstock.engine.pipeline.hooks import Contact
+from penstock.engine.pipeline.hooks import Contact, Pausing, nothing_paused
 from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
 from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
 from penstock.engine.pipeline.pipeline import Pipeline
@@ -147,6 +147,7 @@ def make_worker(
     clock: Clock,
     events: EventLog,
     slot: int = 0,
+    pausing: Callable[[], Pausing] = lambda: nothing_paused,
 ) -> Worker:
     """Prove and warm everything, then join the group. Raises ConfigError for whatever would go wrong at the first record."""
     board.set_state(WorkerState.WARMING)
@@ -244,6 +245,7 @@ def make_worker(
         clock=clock,
         commits=CommitBySource() if settings.kafka.delivery == "at_least_once" else CommitInTransaction(),
         limits=PipelineLimits(drain_budget_s=settings.kafka.drain_budget_s),
+        pausing=pausing,
     )
     return Worker(
         pipeline=pipeline,

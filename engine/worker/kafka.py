@@ -18,8 +18,10 @@ from penstock.connectors.kafka.partition_counts import PartitionCounts
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
+from penstock.engine.admin.control import ControlReader
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import output_prefixes
+from penstock.engine.console.logs import set_log_level
 from penstock.engine.dead_letters.message import message_bytes_min
 from penstock.engine.pipeline.outgoing import OutputLimits, letter_headers_bytes_max
 from penstock.engine.ports import AssignmentListener, Sink, Source
@@ -120,6 +122,7 @@ def topics_of(settings: Settings) -> list[str]:
         output.explanations,
         output.dead_letters,
         output.status,
+        settings.admin.audit_topic if settings.admin else None,
     ]
     return [name for name in names if name]
 
@@ -140,7 +143,12 @@ def output_limits(settings: Settings, config: ClientConfig) -> FoundLimits:
     """
     output = settings.output
     names = [name for name in (output.predictions, output.explanations, output.dead_letters) if name]
-    found = read_topic_settings(config, names)
+    audit = settings.admin.audit_topic if settings.admin else None
+    found = read_topic_settings(config, [*names, audit] if audit else names)
+    if audit and found[audit].compacted:
+        raise ConfigError(
+            f"the audit topic {audit} is compacted: it would forget records; set its cleanup.policy to delete"
+        )
     letters = found[output.dead_letters]
     if letters.compacted:
         raise ConfigError(
@@ -232,6 +240,7 @@ def open_kafka_worker(
             clock=clock,
             events=events,
             slot=slot,
+            pausing=ControlReader(run_folder, clock=clock, set_log_level=set_log_level).pausing,
         )
         try:
             yield worker

@@ -6,8 +6,8 @@ from typing import Final
 from penstock.connectors.kafka.admin.permissions import Permission
 from penstock.engine.settings.model import Settings
 
-roles: Final = ("worker", "scaler", "lag", "letters", "replay")
-"""worker: `run` and `check`; letters: `dlq list` and `dlq show`; replay: `dlq replay`."""
+roles: Final = ("worker", "scaler", "lag", "letters", "replay", "audit")
+"""worker: `run` and `check`; letters: `dlq list` and `dlq show`; replay: `dlq replay`; audit: `audit verify`."""
 
 
 def replay_group(settings: Settings) -> str:
@@ -29,6 +29,8 @@ def permissions(settings: Settings) -> Mapping[str, Sequence[Permission]]:
         worker.append(_topic("Write", output.explanations, "the explanations"))
     if output.status:
         worker.append(_topic("Write", output.status, "the workers' reports to the scaler"))
+    if settings.admin is not None:
+        worker.append(_topic("Write", settings.admin.audit_topic, "the audit of what acts over HTTP"))
     if kafka.delivery == "exactly_once":
         worker.append(
             Permission(
@@ -60,7 +62,8 @@ def permissions(settings: Settings) -> Mapping[str, Sequence[Permission]]:
             purpose="records and notes go in one transaction",
         ),
     ]
-    return dict(zip(roles, (worker, scaler, lag, found, replay), strict=True))
+    audit = [_topic("Read", settings.admin.audit_topic, "to verify it")] if settings.admin is not None else []
+    return dict(zip(roles, (worker, scaler, lag, found, replay, audit), strict=True))
 
 
 def _topic(operation: str, name: str, purpose: str) -> Permission:

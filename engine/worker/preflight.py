@@ -5,6 +5,7 @@ import statistics
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,12 @@ from penstock.engine.models.runtime.loader import ServedModel, open_model, varie
 from penstock.engine.pipeline.batcher import rows_within_objective, share_of_objective_s
 from penstock.engine.pipeline.scorer import Scorer
 from penstock.engine.settings.explain_policy import Every, parse_policy
-from penstock.engine.settings.model import Settings
+from penstock.engine.settings.model import ScalingSettings, Settings
 from penstock.engine.worker.assembly import limits_default, make_scorer, open_bundle, worker_name
 from penstock.engine.worker.calibration import Rehearsed, cost_curve, rehearse
 from penstock.engine.worker.process import not_warm
-from penstock.schemas.errors import NotReadyError, PenstockError
+from penstock.schemas.distribution import how_to_install
+from penstock.schemas.errors import ConfigError, NotReadyError, PenstockError
 
 steady_runs = 5
 join_s = 3.0  # from the end of a session to the first commit of the next owner
@@ -143,6 +145,38 @@ def _check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
     if not findings.faults:
         findings.look("rehearsal", lambda: _rehearsal(settings, findings, found, opened, clock))
     findings.look("memory", lambda: _memory(found))
+
+
+def check_files(settings: Settings, findings: Findings) -> None:
+    """Certificates, keys and tokens of the ports: that they are there, go together and are not over."""
+    if settings.admin is not None:
+        from penstock.engine.worker.admin.port import require_files
+
+        admin = settings.admin
+        findings.look("admin", lambda: require_files(admin))
+    scaling = settings.scaling
+    if scaling.certificate_file is not None and scaling.key_file is not None:
+        findings.look("scaler", lambda: _scaler(scaling))
+
+
+def _scaler(scaling: ScalingSettings) -> str:
+    """What the scaler's port is opened with, which `penstock run` never looks at. Raises ConfigError."""
+    from penstock.connectors.kafka.admin.access import certificate_end
+
+    try:
+        from penstock.engine.scaling.keda_service import TlsFiles, require_tls_files
+    except ModuleNotFoundError:  # a worker's machine need not have what the scaler needs
+        return f"its files were not looked at: {how_to_install('scaler')}"
+    assert scaling.certificate_file is not None
+    assert scaling.key_file is not None
+    require_tls_files(
+        TlsFiles(certificate=scaling.certificate_file, key=scaling.key_file, client_ca=scaling.client_ca_file)
+    )
+    end = certificate_end(scaling.certificate_file)
+    if end is not None and end < datetime.now(UTC):
+        raise ConfigError(f"the certificate in scaling.certificate_file has expired on {end:%Y-%m-%d}")
+    clients = " and asks clients for theirs" if scaling.client_ca_file else ""
+    return f"TLS{clients}; the certificate is valid until {end:%Y-%m-%d}" if end else f"TLS{clients}"
 
 
 def _memory(bundle: Bundle) -> str:

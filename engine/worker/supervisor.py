@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ class _Worker:
     beat_still_s: float = 0.0
     warming_s: float = 0.0
     hung: bool = False  # ended by us, because it did not come back from its batch
+    warm: bool = False
+    replaced_until_s: float | None = (
+        None  # asked to drain, so that another takes its place; ended then at the latest
+    )
 
 
 class Supervisor:
@@ -72,6 +77,14 @@ class Supervisor:
         self._workers = [_Worker(slot=slot) for slot in range(workers)]
         self._stops = 0
         self._stops_passed_on = 0
+        self._replace_due: deque[int] = deque()  # slots; other threads append
+
+    def request_replacement(self, slots: Sequence[int]) -> None:
+        """Drain these workers and start others in their places, one after the other: the next when the last one's is warm.
+
+        Settings, secrets and certificates are read anew. Safe from any thread.
+        """
+        self._replace_due.extend(slot for slot in slots if slot not in self._replace_due)
 
     def request_stop(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Drain all workers; asked again, stop without draining. Safe in a signal handler."""
@@ -101,6 +114,7 @@ class Supervisor:
                         code = verdict
                         self._stops += 1
                         break
+                self._replace_next()
                 if self._quarantine.fault:
                     self._quarantine.write()
                     self._tell_fault()
@@ -117,9 +131,21 @@ class Supervisor:
         worker.started_s = worker.looked_s = self._clock.monotonic_s()
         worker.batch_held_s = worker.beat_still_s = worker.warming_s = 0.0
         worker.batch = worker.beat = 0.0
-        worker.hung = False
+        worker.hung = worker.warm = False
+        worker.replaced_until_s = None
         with suppress(OSError):  # what the last one left would be taken for a sign of life
             self._note(worker).unlink(missing_ok=True)
+
+    def _replace_next(self) -> None:
+        """One at a time, and only while all others work."""
+        if not self._replace_due or not all(worker.warm for worker in self._workers):
+            return
+        worker = self._workers[self._replace_due.popleft()]
+        if worker.process is not None and worker.process.poll() is None:
+            worker.process.terminate()
+            worker.warm = False
+            worker.replaced_until_s = self._clock.monotonic_s() + self._drain_budget_s + _kill_grace_s
+            self._say(f"worker {worker.slot} drains, to be replaced as asked")
 
     def _note(self, worker: _Worker) -> Path:
         return self._run_folder / f"note-{worker.slot}"
@@ -133,9 +159,16 @@ class Supervisor:
                 self._start(worker)
             return None
         code = worker.process.poll()
+        if code is None and worker.replaced_until_s is not None:
+            if now_s > worker.replaced_until_s:
+                worker.process.kill()
+            return None
         if code is None:
             return self._look_at_vitals(worker, worker.process, now_s)
         close_stdin(worker.process)
+        if worker.replaced_until_s is not None:  # what it left unfinished is read again
+            self._start(worker)
+            return None
         if code >= 0 and code != exit_retry:
             return code or 1  # nobody asked it to end: even a zero is a failure of ours
         self._learn_from(worker, code)
@@ -168,6 +201,7 @@ class Supervisor:
             self._say(not_warm(f"worker {worker.slot}", worker.warming_s))
             process.kill()
             return exit_not_ready
+        worker.warm = True
         same = vitals.ranges and vitals.batch == worker.batch
         worker.batch_held_s = worker.batch_held_s + passed_s if same else 0.0
         worker.beat_still_s = worker.beat_still_s + passed_s if vitals.beat == worker.beat else 0.0

@@ -232,7 +232,7 @@ class _TokenHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         assert isinstance(self.server, TokenServer)
         self.server.asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        wanted = "Basic " + base64.b64encode(b"penstock:shh").decode()
+        wanted = "Basic " + base64.b64encode(b"penstock:shh-canary").decode()
         allowed = self.headers["Authorization"] == wanted
         now_s = int(time.time())
         parts = ({"alg": "none"}, {"sub": "ann", "iat": now_s, "exp": now_s + 3600})
@@ -275,7 +275,7 @@ def bearer(start_kafka: Callable[..., EmbeddedKafka]) -> Iterator[EmbeddedKafka]
     kafka.close()
 
 
-@pytest.mark.parametrize("secret", ["shh", "wrong-canary"])
+@pytest.mark.parametrize("secret", ["shh-canary", "wrong-canary"])
 def test_a_token_is_fetched_and_accepted(bearer: EmbeddedKafka, tokens: TokenServer, secret: str) -> None:
     config = ClientConfig(
         bootstrap_servers=bearer.users_bootstrap_servers,
@@ -287,7 +287,7 @@ def test_a_token_is_fetched_and_accepted(bearer: EmbeddedKafka, tokens: TokenSer
         oauth_scope="kafka",
     )
     admin = KafkaAdmin(config, timeout_s=5.0)
-    if secret == "shh":
+    if secret == "shh-canary":
         plain = KafkaAdmin(ClientConfig(bootstrap_servers=bearer.bootstrap_servers))
         assert admin.cluster_id() == plain.cluster_id()
     else:
@@ -307,7 +307,7 @@ def test_a_token_server_that_is_away_is_no_wrong_setting(bearer: EmbeddedKafka) 
         mechanism="OAUTHBEARER",
         oauth_token_url=f"http://127.0.0.1:{port}/token",
         oauth_client_id="penstock",
-        oauth_client_secret="shh",
+        oauth_client_secret="shh-canary",
     )
     with pytest.raises(UnavailableError, match="no token yet"):
         KafkaAdmin(config, timeout_s=2.0).cluster_id()

@@ -33,12 +33,12 @@ def members(config: ClientConfig, group: str) -> list[str]:
 def test_a_member_leaves_though_it_says_nothing(
     start_kafka: Callable[..., EmbeddedKafka], login: str
 ) -> None:
-    broker = start_kafka(users={"penstock": "a, = secret"}) if login == "PLAIN" else start_kafka()
+    broker = start_kafka(users={"penstock": "a, = canary"}) if login == "PLAIN" else start_kafka()
     config = inside = ClientConfig(bootstrap_servers=broker.bootstrap_servers)
     if login == "PLAIN":
         config = ClientConfig(
             bootstrap_servers=broker.users_bootstrap_servers, protocol="SASL_PLAINTEXT", mechanism=login,
-            username="penstock", password="a, = secret",
+            username="penstock", password="a, = canary",
         )  # fmt: skip
     KafkaAdmin(inside, timeout_s=30.0).create_topics({"in": 1})
     consumer = Consumer({**base_config(inside), "group.id": "g", "session.timeout.ms": 45_000})
@@ -49,7 +49,7 @@ def test_a_member_leaves_though_it_says_nothing(
         assert time.monotonic() < end_s
     host, port = config.bootstrap_servers.split(":")
     if login == "PLAIN":
-        wrong = replace(config, password="another")
+        wrong = replace(config, password="another-canary")
         with pytest.raises(UnavailableError, match="login"):
             leave_group(wrong, host=host, port=int(port), group="g", member_id=here[0])
         with pytest.raises(UnavailableError, match="error 30"):  # nobody allowed it to: the group's ACL

@@ -40,6 +40,7 @@ roles = {
     "lag": "operator",
     "letters": "operator",
     "replay": "operator",
+    "audit": "operator",
 }
 named_within_s = 3.0
 
@@ -53,7 +54,7 @@ class Guarded:
         plain = ClientConfig(bootstrap_servers=kafka.bootstrap_servers)
         self.admin = AdminClient(base_config(plain))
         KafkaAdmin(plain, timeout_s=30.0).create_topics(
-            dict.fromkeys(("in", "out", "why", "dead", "status"), 2)
+            dict.fromkeys(("in", "out", "why", "dead", "status", "audit"), 2)
         )
         write_linear(folder / "model")
         self.files = {}
@@ -73,6 +74,7 @@ class Guarded:
                 "explain": {"policy": "none"},
                 "http": {"port": 0},
                 "scaling": {"port": 0},
+                "admin": {"port": 0, "audit_topic": "audit"},
             }))  # fmt: skip
 
     def file(self, role: str) -> Path:
@@ -152,8 +154,9 @@ commands: dict[str, Callable[[Guarded], int]] = {
     "lag": lambda guarded: main(["lag", str(guarded.file("lag")), "--over", "0"]),
     "letters": lambda guarded: main(["dlq", "list", str(guarded.file("letters"))]),
     "replay": lambda guarded: main(["dlq", "replay", str(guarded.file("replay")), "--yes", "--again"]),
+    "audit": lambda guarded: main(["audit", "verify", str(guarded.file("audit"))]),
 }
-least = {"worker": 7, "scaler": 3, "lag": 2, "letters": 2, "replay": 5}
+least = {"worker": 8, "scaler": 3, "lag": 2, "letters": 2, "replay": 5, "audit": 1}
 
 
 def scaler_permissions(guarded: Guarded) -> int:
@@ -192,7 +195,7 @@ def test_the_whole_stream_runs_with_exactly_the_list(
         finally:
             worker.terminate()
             assert worker.wait(30) == 0
-    for role in ("lag", "letters", "scaler", "replay"):
+    for role in ("lag", "letters", "scaler", "replay", "audit"):
         with guarded.allowed(entries[role]):
             assert commands[role](guarded) == 0, role
     assert "1 put back on in" in capsys.readouterr().out

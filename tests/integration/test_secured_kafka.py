@@ -133,6 +133,10 @@ causes: dict[str, tuple[Callable[[Secured], ClientConfig], type[PenstockError], 
     "TLS at a plain port": (
         lambda s: replace(s.password, bootstrap_servers=s.kafka.bootstrap_servers), UnavailableError, "does not answer as TLS does", 6.0
     ),
+    "no login where one is asked for": (
+        lambda s: replace(s.certificate, bootstrap_servers=s.kafka.users_bootstrap_servers), ConfigError,
+        "ends the conversation with who has not logged in, and kafka.security.protocol is SSL; it has to be SASL_SSL", 4.0,
+    ),
     "expired certificate of ours": (
         lambda s: replace(s.certificate, certificate_file=s.folder / "expired.pem", key_file=s.folder / "expired.key"),
         ConfigError, "kafka.security.certificate_file .*expired.pem has expired on 20", 2.0,
@@ -190,13 +194,15 @@ def test_a_wrong_certificate_of_the_broker_has_its_own_sentence(
 
 
 def test_a_key_with_a_password_says_which_setting_is_wrong(secured: Secured) -> None:
-    locked = secured.folder / "locked.key"
+    locked, word = secured.folder / "locked.key", secured.folder / "locked.password"
+    word.write_text("right-canary")
+    word.chmod(0o600)
     subprocess.run(
-        ["openssl", "pkcs8", "-topk8", "-in", secured.folder / "worker.key", "-passout", "pass:right", "-out", locked],
+        ["openssl", "pkcs8", "-topk8", "-in", secured.folder / "worker.key", "-passout", f"file:{word}", "-out", locked],
         check=True, capture_output=True, timeout=30,
     )  # fmt: skip
     config = replace(secured.certificate, key_file=locked)
-    assert KafkaAdmin(replace(config, key_password="right")).cluster_id()
+    assert KafkaAdmin(replace(config, key_password="right-canary")).cluster_id()
     with pytest.raises(ConfigError, match=r"kafka\.security\.key_password does not open"):
         KafkaAdmin(replace(config, key_password="canary"))
     with pytest.raises(ConfigError, match=r"has a password: kafka\.security\.key_password"):

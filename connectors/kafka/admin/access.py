@@ -7,6 +7,7 @@ plain client at a TLS port. Looked at only when a call was not answered, and for
 import contextlib
 import socket
 import ssl
+import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 probe_timeout_s: Final = 1.0
 alert_wait_s: Final = 0.5
 servers_max: Final = 3
+answer_bytes_max: Final = 1 << 16
+_api_versions, _metadata = 18, 3
 
 _expired, _not_yet_valid, _wrong_host, _wrong_address = 10, 9, 62, 64  # OpenSSL's X509_V_ERR_...
 _certificate_alerts: Final = (
@@ -117,6 +120,8 @@ def _at(config: "ClientConfig", connection: socket.socket, host: str, place: str
             secured.settimeout(alert_wait_s)
             with contextlib.suppress(TimeoutError):
                 secured.recv(1)  # with TLS 1.3 a refusal of our certificate comes after the handshake
+            if not config.protocol.startswith("SASL") and _asks_for_login(secured):
+                return _login_wanted(config, place, "SASL_SSL")
     except ssl.SSLCertVerificationError as error:
         return _of_broker_certificate(config, error.verify_code, place)
     except ssl.SSLError as error:
@@ -136,7 +141,51 @@ def _no_tls(config: "ClientConfig", place: str) -> AccessFault:
     )
 
 
+def _asks_for_login(connection: socket.socket) -> bool:
+    """Whether a broker answers which requests it knows (ApiVersions), and then ends the conversation at the first other one.
+
+    That is how it meets those who have not logged in where they must. One that answers nothing is away, or busy.
+    """
+    try:
+        connection.settimeout(probe_timeout_s)
+        connection.sendall(_request(_api_versions, b""))
+        (left,) = struct.unpack(">i", _exactly(connection, 4))
+        _exactly(connection, min(left, answer_bytes_max))
+    except (OSError, struct.error):
+        return False
+    try:
+        connection.sendall(_request(_metadata, struct.pack(">i", 0)))
+        return connection.recv(4) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def _request(key: int, body: bytes) -> bytes:
+    """A request of version 0, about nothing, from nobody."""
+    head = struct.pack(">hhih", key, 0, 1, -1)
+    return struct.pack(">i", len(head) + len(body)) + head + body
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    """So many bytes; fewer when the other side ends."""
+    taken = b""
+    while len(taken) < size and (piece := connection.recv(size - len(taken))):
+        taken += piece
+    return taken
+
+
+def _login_wanted(config: "ClientConfig", place: str, protocol: str) -> AccessFault:
+    return AccessFault(
+        sentence=f"the broker at {place} ends the conversation with who has not logged in, and kafka.security.protocol is "
+        f"{config.protocol}; it has to be {protocol}, with a mechanism",
+        settings=True,
+    )
+
+
 def _at_plain(config: "ClientConfig", connection: socket.socket, place: str) -> AccessFault | None:
+    address = connection.getpeername()[:2]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -144,14 +193,24 @@ def _at_plain(config: "ClientConfig", connection: socket.socket, place: str) -> 
             pass
     except ssl.SSLError as error:
         if "ALERT" not in (error.reason or ""):
-            return None
+            return _at_plain_login(config, address, place)
     except OSError:
-        return None
+        return _at_plain_login(config, address, place)
     wanted = "SASL_SSL" if config.protocol.startswith("SASL") else "SSL or SASL_SSL"
     return AccessFault(
         sentence=f"{place} speaks TLS, and kafka.security.protocol is {config.protocol}; it has to be {wanted}",
         settings=True,
     )
+
+
+def _at_plain_login(config: "ClientConfig", address: tuple[str, int], place: str) -> AccessFault | None:
+    """Nothing of TLS there: whether a login is."""
+    if config.protocol != "PLAINTEXT":
+        return None
+    with contextlib.suppress(OSError), socket.create_connection(address, timeout=probe_timeout_s) as again:
+        if _asks_for_login(again):
+            return _login_wanted(config, place, "SASL_PLAINTEXT")
+    return None
 
 
 def _of_broker_certificate(config: "ClientConfig", code: int, place: str) -> AccessFault:

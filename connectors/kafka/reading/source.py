@@ -84,6 +84,7 @@ class KafkaSource:
         self._exactly_once = exactly_once
         self._heads = ReadHeads()
         self._seek_due: dict[int, int] = {}  # seeks that the client could not do yet; no record passes before
+        self._dropped: dict[int, int] = {}  # the first offset that came of a partition while it was held
         self._closed = False
         self._failure: PenstockError | None = None
         self._access = AccessErrors()
@@ -161,11 +162,14 @@ class KafkaSource:
     def hold(self, partitions: Collection[int]) -> None:
         """As penstock.engine.ports.Source asks."""
         self._ours.hold(partitions, self._returns.held)
+        over = self._dropped.keys() - self._ours.held
+        self.seek({partition: self._dropped[partition] for partition in over})
 
     def seek(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
         for partition, offset in sorted(positions.items()):
             self._seek_due.pop(partition, None)
+            self._dropped.pop(partition, None)
             if partition not in self._ours.owned:
                 continue
             self._heads.put(partition, offset)
@@ -253,6 +257,9 @@ class KafkaSource:
         present = set(map(_partition, messages))
         stale = self._seek_due.keys() | (present - self._ours.owned) | self._ours.held
         if stale & present:
+            for message in messages:
+                if _partition(message) in self._ours.held - self._seek_due.keys():
+                    self._dropped.setdefault(_partition(message), cast(int, message.offset()))
             messages = [message for message in messages if _partition(message) not in stale]
         records: Records | None = None
         if messages:
@@ -310,6 +317,7 @@ class KafkaSource:
         again = sorted(self._ours.owned)
         self._ours.owned.clear()
         self._ours.left.update(again)  # of the old topic is also what this poll has brought already
+        self._dropped.clear()
         self._ours.held.clear()  # the caller that held them hears that they are lost
         if again:
             self._listener.on_lost(again)
@@ -364,6 +372,7 @@ class KafkaSource:
         returning = set(self._returns.held)
         self._returns.forget(partitions)
         for partition in partitions:
+            self._dropped.pop(partition, None)
             self._seek_due.pop(partition, None)
         self._ours.let_go(partitions, returning)
 

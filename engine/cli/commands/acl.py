@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--role",
         action="append",
-        choices=("worker", "scaler", "lag", "letters", "replay"),
-        help="only this role; may be repeated (worker: run and check; letters: dlq list and show; replay: dlq replay)",
+        choices=("worker", "scaler", "lag", "letters", "replay", "audit"),
+        help="only this role; may be repeated (worker: run and check; letters: dlq list and show; replay: dlq replay; audit: audit verify)",
     )
     parser.add_argument(
         "--principal", metavar="USER", help="whom to allow; default: User:ROLE, to be replaced by yours"

@@ -12,7 +12,7 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal, printable
 from penstock.engine.models.runtime.gpu_modes import ExecutionMode
 from penstock.engine.settings.model import load_settings
-from penstock.engine.worker.preflight import Findings, check_kafka, check_model, check_registry
+from penstock.engine.worker.preflight import Findings, check_files, check_kafka, check_model, check_registry
 
 summary = (
     "Preflight: everything a worker proves before its first poll (bundle, device, golden batch, warm-up, schemas, topics, "
@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     clock = SystemClock()
     findings = Findings(good=[("settings", str(arguments.settings))])
     check_model(settings, findings, clock)
+    check_files(settings, findings)
     if not arguments.no_kafka:
         check_kafka(settings, findings)
         check_registry(settings, findings, clock)

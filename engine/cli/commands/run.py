@@ -6,16 +6,26 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.engine.console.logs import add_logging_arguments, configure_logging, logging_words
+from penstock.engine.console.logs import (
+    add_logging_arguments,
+    configure_logging,
+    logging_words,
+    set_log_level,
+)
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.worker.process import Command, started_ahead
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from penstock.engine.settings.admin import AdminSettings
+    from penstock.engine.settings.model import Settings
+    from penstock.engine.telemetry.metrics import SupervisorMetrics
+    from penstock.engine.worker.model_copy import ModelCopy
     from penstock.engine.worker.supervisor import Supervisor
 
 summary = "Run the worker(s) of a settings file until SIGTERM or Ctrl+C; then finish what is in flight, commit and leave."
@@ -43,11 +53,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         except OSError as error:
             raise ConfigError(f"no folder for temporary files can be made; set TMPDIR: {error}") from error
         first = held.enter_context(started_ahead(command, run_folder))
-        return _supervise(arguments.settings, command, run_folder, first)
+        return _supervise(arguments.settings, command, run_folder, first, held)
 
 
 def _supervise(
-    settings_path: Path, command: Command, run_folder: Path, first: subprocess.Popen[bytes]
+    settings_path: Path, command: Command, run_folder: Path, first: subprocess.Popen[bytes], held: ExitStack
 ) -> int:
     # Late: the first worker loads its libraries at the same time.
     from prometheus_client import CollectorRegistry
@@ -85,6 +95,8 @@ def _supervise(
     server.start()
     logger.info("metrics and health on http://%s:%d", settings.http.host, server.port)
     counted = 0
+    if settings.admin is not None:
+        held.enter_context(_admin(settings, settings.admin, supervisor, metrics, run_folder, copy))
 
     def count_restarts() -> None:
         nonlocal counted
@@ -95,6 +107,50 @@ def _supervise(
         return supervisor.run(each_turn=count_restarts)
     finally:
         server.close()
+
+
+@contextmanager
+def _admin(
+    settings: "Settings",
+    admin: "AdminSettings",
+    supervisor: "Supervisor",
+    metrics: "SupervisorMetrics",
+    run_folder: Path,
+    copy: "ModelCopy | None",
+) -> Iterator[None]:
+    """The port that acts, with its audit on Kafka."""
+    # Late: without the section nothing of this is loaded.
+    from dataclasses import replace
+
+    from penstock.connectors.kafka.audit import KafkaAuditWriter
+    from penstock.engine.clock import SystemClock
+    from penstock.engine.worker.admin.actions import Told
+    from penstock.engine.worker.admin.port import admin_port
+    from penstock.engine.worker.assembly import worker_name
+    from penstock.engine.worker.kafka import client_config
+
+    name = worker_name(settings.kafka.group, 0).removesuffix("-0")
+    config = replace(
+        client_config(settings.kafka), properties={"client.id": f"{name}-audit", **settings.kafka.client}
+    )
+    told = Told(
+        workers=supervisor,
+        count=settings.workers,
+        run_folder=run_folder,
+        model_digest=copy.digest if copy else "",
+        set_log_level=set_log_level,
+    )
+    with admin_port(
+        admin,
+        told,
+        KafkaAuditWriter(config, admin.audit_topic),
+        instance=name,
+        clock=SystemClock(),
+        count=lambda event: metrics.audit_events.labels(event=event).inc(),
+    ) as server:
+        scheme = "https" if admin.certificate_file else "http"
+        logger.info("admin on %s://%s:%d/api/v1/state", scheme, admin.host, server.port)
+        yield
 
 
 def _ports(supervisor: "Supervisor", run_folder: Path) -> dict[str, int]:

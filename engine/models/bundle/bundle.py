@@ -8,12 +8,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.clock import SystemClock
 from penstock.engine.features.signature import Signature
 from penstock.engine.models.bundle.arrays import from_npy, to_npy
 from penstock.engine.models.bundle.graph_checks import model_bytes_max, parse_model
@@ -51,11 +53,15 @@ class Trust:
     enforce: bool
     say: Callable[[str], None]
     """Told who signed, or without `enforce` that nobody did."""
+    wall_ms: Callable[[], int] = SystemClock().wall_ms
+    """Milliseconds since 1970: certificates count while they are valid."""
 
     def check(self, files: Mapping[str, bytes]) -> None:
         """Raises ConfigError where `enforce` and none of the keys signed exactly these files."""
         try:
-            signer = require_signature(files, self.keys)
+            signer = require_signature(
+                files, self.keys, now=datetime.fromtimestamp(self.wall_ms() / 1000, UTC)
+            )
         except ConfigError as error:
             if self.enforce:
                 raise

@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,7 @@ from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+    from cryptography.x509 import Certificate
 
 signature_name: Final = "model.sig"
 key_bytes_max: Final = 1 << 20
@@ -57,14 +59,15 @@ def sign_files(files: Mapping[str, bytes], *, name: str, key: Path, password: st
     return _json(_envelope(payload, signature, _hint(public)))
 
 
-def require_signature(files: Mapping[str, bytes], keys: Sequence[Path]) -> str:
+def require_signature(files: Mapping[str, bytes], keys: Sequence[Path], *, now: datetime) -> str:
     """Proves that one of these keys signed exactly these files; returns the key's file name.
 
-    `keys` are PEM files, each with a public key or a certificate, whose key is meant. Raises ConfigError.
+    `keys` are PEM files, each with a public key or a certificate, whose key is meant; a certificate counts while it is valid. It is
+    trusted as it stands there: no chain is followed, and none of an authority's other certificates is trusted. Raises ConfigError.
     """
     if signature_name not in files:
         raise ConfigError(f"it is not signed: {signature_name} is missing")
-    trusted = [(path, _public_key(path)) for path in keys]
+    trusted, over = _trusted(keys, now)
     payload, signature, hint = _opened(files[signature_name])
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -78,7 +81,26 @@ def require_signature(files: Mapping[str, bytes], keys: Sequence[Path]) -> str:
             raise ConfigError(f"{signature_name} is not what the key in {path} has signed") from None
         _require_same(payload, files)
         return path.name
-    raise ConfigError(f"{signature_name} is by none of the trusted keys")
+    raise ConfigError(
+        f"{signature_name} is by none of the trusted keys" + "".join(f"; {fault}" for fault in over)
+    )
+
+
+def _trusted(
+    keys: Sequence[Path], now: datetime
+) -> "tuple[list[tuple[Path, EllipticCurvePublicKey]], list[str]]":
+    """The keys that count now, and why others do not: one that is over keeps nobody from trusting the next."""
+    found, over = [], []
+    for path in keys:
+        try:
+            found.append((path, _public_key(path, now)))
+        except _OverError as error:
+            over.append(str(error))
+    return found, over
+
+
+class _OverError(ConfigError):
+    """A certificate that is not valid now."""
 
 
 def _require_same(payload: bytes, files: Mapping[str, bytes]) -> None:
@@ -188,7 +210,7 @@ def _private_key(path: Path, password: str | None) -> "EllipticCurvePrivateKey":
     return key
 
 
-def _public_key(path: Path) -> "EllipticCurvePublicKey":
+def _public_key(path: Path, now: datetime) -> "EllipticCurvePublicKey":
     data = _read(path)
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
@@ -196,7 +218,9 @@ def _public_key(path: Path) -> "EllipticCurvePublicKey":
 
     try:
         if b"-----BEGIN CERTIFICATE-----" in data:
-            key: Any = x509.load_pem_x509_certificate(data).public_key()
+            certificate = x509.load_pem_x509_certificate(data)
+            _require_valid(certificate, path, now)
+            key: Any = certificate.public_key()
         else:
             key = serialization.load_pem_public_key(data)
     except (ValueError, TypeError) as error:
@@ -204,6 +228,18 @@ def _public_key(path: Path) -> "EllipticCurvePublicKey":
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _hashes:
         raise ConfigError(f"{path} is not an elliptic key on P-256, P-384 or P-521")
     return key
+
+
+def _require_valid(certificate: "Certificate", path: Path, now: datetime) -> None:
+    """A certificate ends; a key in a file of its own does not. Raises ConfigError."""
+    if now > certificate.not_valid_after_utc:
+        raise _OverError(
+            f"the certificate in {path} has expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+        )
+    if now < certificate.not_valid_before_utc:
+        raise _OverError(
+            f"the certificate in {path} is valid from {certificate.not_valid_before_utc:%Y-%m-%d} on"
+        )
 
 
 def _read(path: Path) -> bytes:

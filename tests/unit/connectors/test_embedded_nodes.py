@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from penstock.connectors.embedded.cluster import (
     ClusterPlan,
     format_command,
+    format_words,
     free_ports,
     node_properties,
     plan_cluster,
     require_free,
+    words_text,
 )
 from penstock.schemas.errors import ConfigError
 
@@ -99,9 +101,20 @@ def test_every_node_knows_all_controllers_and_only_its_own_listeners() -> None:
     quorum = ",".join(f"127.0.0.1:{node.controller_port}" for node in plan.nodes)
     assert third["controller.quorum.bootstrap.servers"] == quorum
     assert third["advertised.listeners"] == f"PLAINTEXT://127.0.0.1:{plan.nodes[2].port}"
-    command = format_command(plan, java=Path("java"), jars=Path("jars"), folder=Path("f"))
+    words = format_words(plan, folder=Path("f"))
     for node in plan.nodes:
-        assert f"{node.number}@127.0.0.1:{node.controller_port}:{node.directory_id}" in command[-1]
+        assert f"{node.number}@127.0.0.1:{node.controller_port}:{node.directory_id}" in words[-1]
+
+
+@given(words=st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126))))
+def test_the_words_of_a_command_are_read_from_a_file_as_they_are(words: list[str]) -> None:
+    """Passwords are among them, and everyone on a machine reads the command lines of all."""
+    lines = words_text(words).splitlines()
+    assert [re.sub(r"\\(.)", r"\1", line.removeprefix('"').removesuffix('"')) for line in lines] == words
+    plan = plan_cluster(nodes=1, port=None)
+    assert (
+        format_command(plan, java=Path("java"), jars=Path("jars"), folder=Path("f"))[-1] == "@f/format.words"
+    )
 
 
 def test_settings_go_over_ours() -> None:

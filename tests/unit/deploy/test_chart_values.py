@@ -260,3 +260,18 @@ def test_helm_refuses_the_same(name: str, tmp_path: Path) -> None:
     else:
         assert "/" + words[0] in done.stderr or f"'{words[0]}'" in done.stderr, done.stderr
         assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_files_of_the_admin_port_have_to_be_mounted() -> None:
+    token = {"name": "ops", "role": "admin", "file": "/etc/tokens/ops"}
+    settings = {"admin": {"audit_topic": "audit", "tokens": [token], "jwt": {
+        "issuer": "i", "audience": "a", "jwks_url": "https://i/k", "jwks_ca_file": "/etc/ca/ca.crt"}}}  # fmt: skip
+    with pytest.raises(ChartError) as refused:
+        made({"settings": settings})
+    assert "settings.admin.tokens is /etc/tokens/ops, and nothing is mounted there" in str(refused.value)
+    assert "settings.admin.jwt.jwks_ca_file is /etc/ca/ca.crt" in str(refused.value)
+    mounts = [{"name": "tokens", "mountPath": "/etc/tokens"}, {"name": "ca", "mountPath": "/etc/ca"}]
+    assert made({
+        "settings": settings, "extraVolumeMounts": mounts,
+        "extraVolumes": [{"name": "tokens", "secret": {"secretName": "t"}}, {"name": "ca", "secret": {"secretName": "c"}}],
+    })  # fmt: skip

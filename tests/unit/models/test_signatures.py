@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import subprocess
+import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,24 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trust(*keys: Path, enforce: bool = True, say: Callable[[str], None] = lambda _: None) -> Trust:
     return Trust(keys=keys, enforce=enforce, say=say)
+
+
+@pytest.mark.parametrize(("days", "sentence"), [(-2, "is valid from"), (3, "has expired on")])
+def test_a_certificate_counts_while_it_is_valid_and_its_key_for_ever(
+    signed: Path, keys: Path, days: int, sentence: str
+) -> None:
+    then_ms = time.time_ns() // 1_000_000 + days * 86_400_000
+    old = Trust(keys=(keys / "ours.crt",), enforce=True, say=lambda _: None, wall_ms=lambda: then_ms)
+    with pytest.raises(
+        ConfigError, match=rf"by none of the trusted keys; the certificate in .*ours\.crt {sentence}"
+    ):
+        Bundle.load(signed, trust=old)
+    said: list[str] = []
+    both = Trust(
+        keys=(keys / "ours.crt", keys / "ours.pub"), enforce=True, say=said.append, wall_ms=lambda: then_ms
+    )
+    Bundle.load(signed, trust=both)
+    assert said == ["the model bundle is signed by ours.pub"]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from penstock.engine.pipeline.compute import Held
+from penstock.engine.pipeline.hooks import Pausing, paused_by_operator
 from penstock.schemas.errors import (
     AbortedError,
     InvariantError,
@@ -516,3 +517,47 @@ def test_a_partition_of_bad_records_does_not_stop_while_its_letters_are_not_deli
     loop.turns(3)
     assert loop.delivered() == [b"1:0"]
     assert loop.source.held == {1}
+
+
+def test_a_partition_that_an_operator_pauses_is_held_and_what_is_in_flight_is_finished() -> None:
+    loop = Loop()
+    loop.source.coming += [records((0, 0), (1, 0))]
+    loop.compute.takes_time = True
+    loop.turns(1)
+    loop.asked = Pausing(partitions=frozenset({1, 7}))
+    loop.turns(6)
+    assert loop.source.held == {1}  # 7 is not ours
+    assert sorted(loop.delivered()) == [b"0:0", b"1:0"]
+    assert loop.watched.held == {1: paused_by_operator}
+    loop.asked = Pausing(everything=True)
+    loop.turns(1)
+    assert loop.source.held == {0, 1}
+    loop.asked = Pausing()
+    loop.turns(1)
+    assert loop.source.held == set()
+    assert loop.watched.held == {}
+    assert loop.source.sought == []  # reading goes on where it stood
+
+
+def test_a_partition_that_comes_while_everything_is_paused_is_paused_too() -> None:
+    loop = Loop()
+    loop.asked = Pausing(everything=True)
+    loop.turns(1)
+    assert loop.source.held == {0, 1}
+    loop.pipeline.on_revoked([1])
+    loop.pipeline.on_assigned([1, 2])
+    assert loop.source.held == {0, 1, 2}  # at once: the same poll may bring records of them
+
+
+def test_what_waits_for_a_reason_of_its_own_stays_held_when_a_pause_ends() -> None:
+    loop = Loop()
+    loop.compute.waiting = {0: Held(reason="no schema")}
+    loop.source.coming += [records((0, 5)), records((1, 0))]
+    loop.turns(6)
+    assert loop.source.held == {0}
+    loop.asked = Pausing(everything=True)
+    loop.turns(2)
+    assert loop.source.held == {0, 1}
+    loop.asked = Pausing()
+    loop.turns(2)
+    assert loop.source.held == {0}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from penstock.connectors.embedded.secured import SecureFolder
 from penstock.engine.cli.main import main
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.bundle.run_options import NativeProof, Runtime
@@ -171,3 +172,44 @@ def test_a_model_that_does_not_get_warm_is_a_fault_in_time(
     (fault,) = found["faults"]
     assert fault["check"] == "model"
     assert "model.warmup_s_max" in fault["fault"]
+
+
+def test_files_of_the_ports_are_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The scaler and the admin port find them out only when they start."""
+    secure = SecureFolder(tmp_path / "secure")
+    secure.make()
+    secure.issue("late", common_name="scaler", valid_days=-1)
+    folder = secure.folder
+    path = _settings(tmp_path)
+    before = yaml.safe_load(path.read_text())
+
+    def check(**sections: dict[str, object]) -> dict[str, str]:
+        path.write_text(yaml.safe_dump(before | sections))
+        main(["check", str(path), "--no-kafka", "--json"])
+        found = json.loads(capsys.readouterr().out)
+        return {each["check"]: each["fault"] for each in found["faults"]} | {
+            "ok " + name: text for name, text in found["checks"].items()
+        }
+
+    def pair(stem: str, key: str | None = None) -> dict[str, object]:
+        return {
+            "certificate_file": str(folder / f"{stem}.pem"),
+            "key_file": str(folder / f"{key or stem}.key"),
+        }
+
+    assert "TLS; the certificate is valid until 20" in check(scaling=pair("scaler"))["ok scaler"]
+    assert "is not the key of" in check(scaling=pair("scaler", "worker"))["scaler"]
+    assert "cannot read" in check(scaling=pair("absent"))["scaler"]
+    assert "has expired on 20" in check(scaling=pair("late"))["scaler"]
+    (folder / "token").write_text("short")
+    audited: dict[str, object] = {"audit_topic": "audit"}
+    assert check(admin=audited)["ok admin"].startswith("anyone on this machine may act on 127.0.0.1")
+    tokens = {"tokens": [{"name": "ops", "role": "admin", "file": str(folder / "token")}]}
+    assert "has 5 characters; it needs 32" in check(admin=audited | tokens)["admin"]
+    assert (
+        "cannot read the audit's key"
+        in check(admin=audited | {"audit_key_file": str(folder / "absent")})["admin"]
+    )
+    mutual = {"client_ca_file": str(folder / "ca.pem"), "certificates": {"worker": "viewer"}}
+    assert "1 client certificates may act" in check(admin=audited | pair("broker") | mutual)["ok admin"]
+    assert "key values mismatch" in check(admin=audited | pair("broker", "worker") | mutual)["admin"]

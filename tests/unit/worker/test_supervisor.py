@@ -263,3 +263,43 @@ def test_a_worker_that_waits_for_kafka_is_not_taken_for_one_that_does_not_get_wa
     )
     assert running.end() == 4
     assert (running.folder / "waited").exists()
+
+
+works = (
+    "import threading, time\n"
+    "from penstock.engine.worker.poison_records import InFlightLog\n"
+    "note = InFlightLog(folder / f'note-{sys.argv[sys.argv.index(\"--slot\") + 1]}')\n"
+    "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); note.warm(bound_s=60.0); up()\n"
+    "while True: note.beat(); time.sleep(0.1)\n"
+)
+
+
+def test_workers_are_replaced_one_after_the_other_as_asked_and_that_is_no_failure(
+    house: Callable[..., House],
+) -> None:
+    running = house(works, workers=3)
+    running.until(lambda: len(running.up()) == 3)
+    before = set(running.up())
+    running.supervisor.request_replacement([0, 1, 2])
+    running.supervisor.request_replacement([0])  # it is on its way already
+    fewest = 3
+    while set(running.up()) & before or len(running.up()) < 3:
+        fewest = min(fewest, len(running.supervisor.pids()))
+        running.until(lambda: True)
+        time.sleep(0.01)
+    assert fewest >= 2
+    assert running.supervisor.restarts == 0
+    running.supervisor.request_stop()
+    assert running.end() == 0
+    assert len([line for line in running.said if "to be replaced as asked" in line]) == 3
+
+
+def test_a_worker_that_does_not_drain_when_it_is_to_be_replaced_is_ended(house: Callable[..., House]) -> None:
+    running = house(works.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN"), drain_budget_s=-4.8)
+    running.until(lambda: len(running.up()) == 1)
+    (before,) = running.up()
+    running.supervisor.request_replacement([0])
+    running.until(lambda: running.up() not in ([], [before]))
+    assert running.supervisor.restarts == 0
+    running.supervisor.request_stop()
+    running.end()

@@ -1,0 +1,175 @@
+"""A deployment with its admin port, on a real Kafka: paused, resumed, restarted and drained; nothing lost, all of it audited."""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from confluent_kafka import Producer
+
+from penstock.connectors.kafka.audit import read_audit
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.simple import KafkaReader
+from penstock.engine.clock import SystemClock
+from penstock.schemas.errors import UnavailableError
+from tests.bundles import write_linear
+
+pytestmark = pytest.mark.kafka
+
+token = "operations-canary-" + "t" * 40
+partitions = 4
+
+
+class Deployment:
+    """`penstock run` with two workers and an admin port."""
+
+    def __init__(self, kafka: str, new_topic: Callable[..., str], folder: Path) -> None:
+        self.config = ClientConfig(bootstrap_servers=kafka)
+        self.topics = {name: new_topic(name, partitions=partitions) for name in ("in", "out", "dead")}
+        self.audit = new_topic("audit")
+        self.names = [feature.name for feature in write_linear(folder / "model").signature.features]
+        (folder / "token").write_text(token)
+        (folder / "key").write_text("canary-" + "k" * 40)
+        self.settings = folder / "penstock.yaml"
+        self.settings.write_text(yaml.safe_dump({
+            "kafka": {"bootstrap_servers": kafka, "group": self.topics["in"]},
+            "input": {"topic": self.topics["in"], "format": "json"},
+            "output": {"predictions": self.topics["out"], "dead_letters": self.topics["dead"], "format": "json"},
+            "model": {"path": "model", "device": "cpu"},
+            "workers": 2,
+            "http": {"port": 0},
+            "admin": {
+                "port": 0, "audit_topic": self.audit, "audit_key_file": "key",
+                "tokens": [{"name": "ops", "role": "admin", "file": "token"}],
+            },
+        }))  # fmt: skip
+        self.log = folder / "log"
+        self.producer = Producer({"bootstrap.servers": kafka})
+        self.sent = 0
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "penstock", "run", str(self.settings)], stderr=log, stdout=log
+            )
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def port(self) -> int:
+        self.until(lambda: "/api/v1/state" in self.said())
+        return int(self.said().split("/api/v1/state")[0].rsplit(":", 1)[1])
+
+    def ask(self, method: str, path: str, body: Any = None, bearer: str = token) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port(), timeout=10)
+        try:
+            headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
+            connection.request(method, f"/api/v1/{path}", None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def send(self, count: int) -> None:
+        """So many records, in turn to each partition."""
+        for _ in range(count):
+            value = json.dumps(dict.fromkeys(self.names, float(self.sent))).encode()
+            self.producer.produce(self.topics["in"], value, partition=self.sent % partitions)
+            self.sent += 1
+        assert self.producer.flush(30) == 0
+
+    def places(self) -> list[tuple[int, int]]:
+        """Of which records there are predictions."""
+        reader = KafkaReader(self.config, self.topics["out"], SystemClock())
+        try:
+            values = [value for part in reader.read_to_end(60) for value in part.values]
+        finally:
+            reader.close()
+        sources = [json.loads(value or b"")["source"] for value in values]
+        return [(each["partition"], each["offset"]) for each in sources]
+
+    def until(self, met: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        end_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                if met():
+                    return
+            except UnavailableError:
+                pass
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < end_s, self.said()
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def deployment(kafka: str, new_topic: Callable[..., str], tmp_path: Path) -> Iterator[Deployment]:
+    running = Deployment(kafka, new_topic, tmp_path)
+    yield running
+    if running.process.poll() is None:
+        running.process.kill()
+        running.process.wait(30)
+
+
+def test_what_an_operator_asks_for_is_done_loses_nothing_and_is_audited(deployment: Deployment) -> None:
+    deployment.send(400)
+    deployment.until(lambda: len(deployment.places()) == 400)
+    assert deployment.ask("POST", "pause", {"partitions": [1, 3]}) == (
+        200,
+        {"paused": [1, 3], "log_level": None},
+    )
+    time.sleep(1.5)  # the workers look twice a second
+    deployment.send(400)
+    deployment.until(lambda: len(deployment.places()) == 600)
+    time.sleep(1.0)
+    counts = [sum(partition == p for p, _ in deployment.places()) for partition in range(partitions)]
+    assert counts == [200, 100, 200, 100]
+
+    assert (
+        deployment.ask("POST", "restart", {"worker": "all"})[0] == 200
+    )  # what starts anew is paused as well
+    deployment.until(lambda: deployment.said().count("to be replaced as asked") == 2)
+    time.sleep(4.0)
+    assert len(deployment.places()) == 600, deployment.said()
+    assert deployment.ask("POST", "drain", {}, bearer="x" * 50)[0] == 401
+    assert deployment.ask("POST", "resume", {"partitions": "all"})[0] == 200
+    deployment.until(lambda: len(deployment.places()) == 800)
+    assert deployment.ask("POST", "log-level", {"level": "debug"})[0] == 200
+    assert deployment.ask("POST", "drain", {})[0] == 200
+    assert deployment.process.wait(60) == 0
+    found = deployment.places()
+    assert len(found) == len(set(found)) == 800  # each once
+
+    records = [
+        json.loads(value or b"")
+        for _, _, value in read_audit(deployment.config, deployment.audit, SystemClock())
+    ]
+    assert [(each["event"], each["action"]) for each in records] == [
+        ("started", ""), ("allowed", "pause"), ("done", "pause"), ("allowed", "restart"), ("done", "restart"), ("refused", "drain"),
+        ("allowed", "resume"), ("done", "resume"), ("allowed", "log-level"), ("done", "log-level"), ("allowed", "drain"), ("done", "drain"),
+        ("stopped", ""),
+    ]  # fmt: skip
+    for each in records:
+        assert each["hash"] in deployment.said()  # a line each
+    assert token not in deployment.said()
+
+    def verify(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "penstock", "audit", "verify", str(deployment.settings), *more],
+            capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "250"},
+        )  # fmt: skip
+
+    whole = verify("--holds", records[-1]["hash"])
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert f"13 records of {deployment.audit}: nothing was altered" in whole.stdout
+    deployment.producer.produce(
+        deployment.audit, json.dumps(records[6] | {"who": "nobody"}).encode(), partition=0
+    )
+    assert deployment.producer.flush(30) == 0
+    altered = verify()
+    assert altered.returncode == 1
+    assert "partition 0 offset 13: was changed: its hash does not fit" in altered.stdout
