@@ -40,7 +40,9 @@ class Sender:
         )  # fmt: skip
 
     def send(self, value: bytes = b"1", wait_s: float = patience_s) -> None:
-        self.producer.produce(self.topic, value, partition=0, on_delivery=lambda error, _: self.reports.append(error))
+        self.producer.produce(
+            self.topic, value, partition=0, on_delivery=lambda error, _: self.reports.append(error)
+        )
         self.producer.flush(wait_s)
 
     def error(self) -> int:
@@ -80,7 +82,13 @@ def await_count(kafka: str, topic: str, wanted: int) -> None:
     ids=lambda value: str(value),
 )
 def test_one_request_is_touched(
-    kafka: str, new_topic: Callable[..., str], proxy: Proxy, action: Action, error: int, records: int, requests: int
+    kafka: str,
+    new_topic: Callable[..., str],
+    proxy: Proxy,
+    action: Action,
+    error: int,
+    records: int,
+    requests: int,
 ) -> None:
     topic = new_topic("wire")
     sender, other = Sender(proxy, topic, **{"socket.timeout.ms": 1000}), Sender(proxy, new_topic("wire"))
@@ -195,7 +203,12 @@ def test_what_clients_ask_is_written_again_as_it_came(
     topic = new_topic("wire")
     servers = {"bootstrap.servers": proxy.bootstrap_servers, "log_level": 0}
     reader = Consumer(
-        {**servers, "group.id": f"wire-{uuid.uuid4().hex}", "auto.offset.reset": "earliest", "heartbeat.interval.ms": 100}
+        {
+            **servers,
+            "group.id": f"wire-{uuid.uuid4().hex}",
+            "auto.offset.reset": "earliest",
+            "heartbeat.interval.ms": 100,
+        }
     )
     reader.subscribe([topic])
     writer = Producer({**servers, "transactional.id": f"wire-{uuid.uuid4().hex}"})
@@ -233,7 +246,9 @@ def test_messages_of_every_version_are_read_as_they_were_written(data: st.DataOb
 
 
 def _trees(fields: Any, version: int) -> st.SearchStrategy[dict[str, Any]]:
-    always = {f.name: _values(f, version) for f in fields if version in f.versions and version not in f.tagged}
+    always = {
+        f.name: _values(f, version) for f in fields if version in f.versions and version not in f.tagged
+    }
     tagged = {f.name: _values(f, version) for f in fields if version in f.tagged}
     return st.fixed_dictionaries(always, optional=tagged)
 

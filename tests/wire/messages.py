@@ -168,9 +168,7 @@ class RequestHead:
             reader = _Reader(frame, body, version, flexible=True)
             reader.tags()
             body = reader.at
-        return RequestHead(
-            api=api, version=version, correlation=correlation, client_id=client_id, body=body
-        )
+        return RequestHead(api=api, version=version, correlation=correlation, client_id=client_id, body=body)
 
     def request(self, frame: bytes) -> Tree:
         """The request's body."""

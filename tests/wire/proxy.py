@@ -17,7 +17,13 @@ from tests.wire.refusals import Level, refuse, say
 Address = tuple[str, int]
 Result = TypeVar("Result")
 
-_addressed = {"Metadata", "FindCoordinator", "DescribeCluster", "Produce", "Fetch"}  # answers that name brokers
+_addressed = {
+    "Metadata",
+    "FindCoordinator",
+    "DescribeCluster",
+    "Produce",
+    "Fetch",
+}  # answers that name brokers
 frame_bytes_max = 256 << 20
 _host = "127.0.0.1"
 

@@ -14,7 +14,11 @@ def refuse(head: RequestHead, frame: bytes, code: int) -> Tree:
     asked = head.request(frame)
     match head.name:
         case "Produce":
-            return {"Responses": _mirrored(asked["TopicData"], "PartitionData", "PartitionResponses", "Index", code)}
+            return {
+                "Responses": _mirrored(
+                    asked["TopicData"], "PartitionData", "PartitionResponses", "Index", code
+                )
+            }
         case "OffsetCommit" | "TxnOffsetCommit":
             return {"Topics": _mirrored(asked["Topics"], "Partitions", "Partitions", "PartitionIndex", code)}
         case "AddPartitionsToTxn" if head.version <= 3:
@@ -35,7 +39,12 @@ def refuse(head: RequestHead, frame: bytes, code: int) -> Tree:
         case "LeaveGroup":
             return {"ErrorCode": code, "Members": []}
         case "ConsumerGroupHeartbeat":
-            return {"ErrorCode": code, "MemberId": asked["MemberId"], "MemberEpoch": 0, "HeartbeatIntervalMs": 500}
+            return {
+                "ErrorCode": code,
+                "MemberId": asked["MemberId"],
+                "MemberEpoch": 0,
+                "HeartbeatIntervalMs": 500,
+            }
         case "InitProducerId":
             return {"ErrorCode": code, "ProducerId": -1, "ProducerEpoch": -1}
         case "SyncGroup" | "Heartbeat" | "AddOffsetsToTxn" | "EndTxn":
@@ -79,10 +88,12 @@ def _mirrored(topics: list[Tree], inner: str, told: str, index: str, code: int) 
 def _say_of_the_smallest(tree: Any, code: int) -> bool:
     """Whether the tree has a code, or anything in it."""
     if isinstance(tree, list):
-        return any([_say_of_the_smallest(each, code) for each in tree])
+        found = [_say_of_the_smallest(each, code) for each in tree]
+        return any(found)
     if not isinstance(tree, dict):
         return False
-    within = any([_say_of_the_smallest(each, code) for each in tree.values()])
+    inner = [_say_of_the_smallest(each, code) for each in tree.values()]
+    within = any(inner)
     own = [name for name in _codes if name in tree]
     if own and not within:
         tree[own[0]] = code
