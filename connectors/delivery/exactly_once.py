@@ -384,9 +384,10 @@ class TransactionalSink:
                     raise ConfigError(str(fault)) from fault
             case _Phase.ABORT:
                 if not isinstance(fault, UnfinishedError) or now_s >= slot.abort_until_s:
-                    slot.verdict = (
-                        _Verdict.ABORTED
-                    )  # no commit was asked for, or it was refused: there is none
+                    # Where a commit was asked for, its refusal is believed only with the abort: a broker that has committed
+                    # all the same refuses that one, too. Then the verdict stays open, and the successor learns it.
+                    if not slot.commit_tried:
+                        slot.verdict = _Verdict.ABORTED
                     slot.discard_producer()
             case _Phase.COMMIT:
                 if isinstance(fault, AbortableError | RefusedError):

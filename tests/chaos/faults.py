@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from confluent_kafka import ElectionType, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
     AclBindingFilter,
     AclOperation,
@@ -109,13 +108,13 @@ def _join_and_leave(world: World) -> Heal:
 def _kill_node(world: World) -> Heal:
     number = world.chance.choice(world.broker.node_numbers)
     world.broker.kill_node(number)
-    return lambda: _start_node(world, number)
+    return lambda: world.broker.start_node(number)
 
 
 def _stop_node(world: World) -> Heal:
     number = world.chance.choice(world.broker.node_numbers)
     world.broker.stop_node(number)
-    return lambda: _start_node(world, number)
+    return lambda: world.broker.start_node(number)
 
 
 def _freeze_node(world: World) -> Heal:
@@ -124,18 +123,11 @@ def _freeze_node(world: World) -> Heal:
     return lambda: world.broker.resume_node(number)
 
 
-def _start_node(world: World, number: int) -> None:
-    world.broker.start_node(number)
-    if world.nodes > 1:  # what it led before, it leads again
-        with suppress(KafkaException):
-            world.admin.elect_leaders(ElectionType.PREFERRED, None, request_timeout=30).result(30)
-
-
 def _kill_coordinator(world: World) -> Heal:
     asked = world.admin.describe_consumer_groups([f"{world.stream.name}-group"], request_timeout=30)
     number = asked[f"{world.stream.name}-group"].result(30).coordinator.id
     world.broker.kill_node(number)
-    return lambda: _start_node(world, number)
+    return lambda: world.broker.start_node(number)
 
 
 def _full_disk(world: World) -> Heal:
@@ -150,7 +142,7 @@ def _full_disk(world: World) -> Heal:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         with suppress(Exception):
             world.broker.kill_node(number)
-        _start_node(world, number)
+        world.broker.start_node(number)
 
     return start
 

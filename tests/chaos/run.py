@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.chaos.audit import Audit
 from tests.chaos.faults import Fault, Heal, every_fault
 from tests.chaos.world import World
@@ -28,6 +29,7 @@ class Report:
 def run_chaos(
     folder: Path,
     *,
+    start: Callable[..., EmbeddedKafka],
     nodes: int,
     protocol: str,
     records: int,
@@ -37,7 +39,7 @@ def run_chaos(
 ) -> Report:
     """So many records and faults on a cluster of its own. Raises AssertionError where something never ends."""
     began_s = time.monotonic()
-    world = World(folder, nodes=nodes, protocol=protocol, seed=seed)
+    world = World(folder, start=start, nodes=nodes, protocol=protocol, seed=seed)
     try:
         possible = [fault for fault in every_fault if fault.nodes_min <= nodes <= fault.nodes_max]
         order = _order(world, possible, faults)
