@@ -21,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 )
 
 from tests.chaos.world import World, identities, session_s
-from tests.wire.proxy import Action, Cut, Drop, Hold, Refuse, Repeat, Rule
+from tests.wire.proxy import Action, Cut, Drop, Hold, Refuse, Repeat, Rule, Where
 
 Heal = Callable[[], None]
 Strike = Callable[[World], Heal]
@@ -158,25 +158,26 @@ def _rule(world: World, api: str, action: Action) -> Heal:
     return heal
 
 
+def _where(world: World) -> Where:
+    return world.chance.choice(("request", "answer"))
+
+
 def _hold_commit(world: World) -> Heal:
     """Its transaction is long given up, and others are under way, when the broker hears of it."""
     return _rule(world, "EndTxn", Hold(where="request", seconds_max=world.chance.uniform(3.0, 9.0)))
 
 
 def _delay(world: World) -> Heal:
-    where = world.chance.choice(("request", "answer"))
     seconds = world.chance.uniform(0.2, 4.0)
-    return _rule(world, world.chance.choice(acting_apis), Hold(where=where, seconds_max=seconds))
+    return _rule(world, world.chance.choice(acting_apis), Hold(where=_where(world), seconds_max=seconds))
 
 
 def _drop(world: World) -> Heal:
-    where = world.chance.choice(("request", "answer"))
-    return _rule(world, world.chance.choice(acting_apis), Drop(where=where))
+    return _rule(world, world.chance.choice(acting_apis), Drop(where=_where(world)))
 
 
 def _cut(world: World) -> Heal:
-    where = world.chance.choice(("request", "answer"))
-    return _rule(world, world.chance.choice(acting_apis), Cut(where=where))
+    return _rule(world, world.chance.choice(acting_apis), Cut(where=_where(world)))
 
 
 def _repeat(world: World) -> Heal:

@@ -20,11 +20,11 @@ codes: Final = (-1, *range(1, newest_code + 1), later_code)
 
 
 def _coordinates_groups(exchange: Exchange) -> bool:
-    return exchange.request().get("KeyType", 0) == 0
+    return bool(exchange.request().get("KeyType", 0) == 0)
 
 
 def _coordinates_transactions(exchange: Exchange) -> bool:
-    return exchange.request().get("KeyType", 0) == 1
+    return bool(exchange.request().get("KeyType", 0) == 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,11 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
+    AdminClient,
+    NewTopic,
+    OffsetSpec,
+)
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading.source import KafkaSource
@@ -140,7 +144,7 @@ class Lane:
                 ),
             },
         )
-        direct = {"bootstrap.servers": servers, "logger": logger}
+        direct: dict[str, Any] = {"bootstrap.servers": servers, "logger": logger}
         self._direct = direct
         self._admin = AdminClient(direct)
         made = self._admin.create_topics(

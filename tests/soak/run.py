@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -163,12 +164,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _folder.mkdir(parents=True, exist_ok=True)
     share = min(arguments.hours / whole_hours, 1.0)
     parts: list[Callable[[], Outcome]] = [
-        lambda command=command: command.run(share, arguments.hours)
+        partial(command.run, share, arguments.hours)
         for command in commands
         if command.part.startswith(arguments.only)
-    ]  # type: ignore[misc]
+    ]
     if "chaos".startswith(arguments.only):
-        parts.insert(0, lambda: chaos(share, arguments.seed))
+        parts.insert(0, partial(chaos, share, arguments.seed))
     outcomes = []
     for part in parts:
         outcomes.append(part())

@@ -15,6 +15,7 @@ from tests.wire.messages import RequestHead, Tree
 from tests.wire.refusals import Level, refuse, say
 
 Address = tuple[str, int]
+Where = Literal["request", "answer"]
 Result = TypeVar("Result")
 
 _addressed = {
@@ -44,7 +45,7 @@ class Exchange:
 class Hold:
     """Nothing passes on the connection in this direction until `release`, or so many seconds are over."""
 
-    where: Literal["request", "answer"]
+    where: Where
     release: threading.Event = field(default_factory=threading.Event)
     seconds_max: float = 60.0
 
@@ -53,7 +54,7 @@ class Hold:
 class Drop:
     """The request never arrives, or its answer does not."""
 
-    where: Literal["request", "answer"]
+    where: Where
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Repeat:
 class Cut:
     """The connection breaks: before the broker has the request, or when it has answered."""
 
-    where: Literal["request", "answer"]
+    where: Where
 
 
 @dataclass(frozen=True, kw_only=True)
