@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
     ResourceType,
 )
 
-from tests.chaos.world import World, identities, session_s
+from tests.chaos.world import World, identities, insist, session_s
 from tests.wire.proxy import Action, Cut, Drop, Hold, Refuse, Repeat, Rule, Where
 
 Heal = Callable[[], None]
@@ -55,6 +55,8 @@ class Fault:
     nodes_min: int = 1
     nodes_max: int = 9
     weight: int = 1
+    alone: bool = False
+    """The test asks the cluster for something itself, so what lasts is healed before."""
     at_the_end: bool = False
     """Nothing that ends a broker may follow: it would cut its log off where a byte is wrong."""
 
@@ -105,46 +107,64 @@ def _join_and_leave(world: World) -> Heal:
     return lambda: world.drain("c")
 
 
+def _hurt_node(
+    world: World, number: int | None, strike: Callable[[int], None], heal: Callable[[int], None]
+) -> Heal:
+    """One that nothing else hurts at the moment."""
+    if number is None or number in world.hurt:
+        return _nothing
+    world.hurt.add(number)
+    strike(number)
+
+    def healed() -> None:
+        heal(number)
+        world.hurt.discard(number)
+
+    return healed
+
+
+def _a_node(world: World) -> int | None:
+    unhurt = [number for number in world.broker.node_numbers if number not in world.hurt]
+    return world.chance.choice(unhurt) if unhurt else None
+
+
 def _kill_node(world: World) -> Heal:
-    number = world.chance.choice(world.broker.node_numbers)
-    world.broker.kill_node(number)
-    return lambda: world.broker.start_node(number)
+    return _hurt_node(world, _a_node(world), world.broker.kill_node, world.broker.start_node)
 
 
 def _stop_node(world: World) -> Heal:
-    number = world.chance.choice(world.broker.node_numbers)
-    world.broker.stop_node(number)
-    return lambda: world.broker.start_node(number)
+    return _hurt_node(world, _a_node(world), world.broker.stop_node, world.broker.start_node)
 
 
 def _freeze_node(world: World) -> Heal:
-    number = world.chance.choice(world.broker.node_numbers)
-    world.broker.pause_node(number)
-    return lambda: world.broker.resume_node(number)
+    return _hurt_node(world, _a_node(world), world.broker.pause_node, world.broker.resume_node)
 
 
 def _kill_coordinator(world: World) -> Heal:
-    asked = world.admin.describe_consumer_groups([f"{world.stream.name}-group"], request_timeout=30)
-    number = asked[f"{world.stream.name}-group"].result(30).coordinator.id
-    world.broker.kill_node(number)
-    return lambda: world.broker.start_node(number)
+    number = insist(lambda: _coordinator(world))
+    return _hurt_node(world, number, world.broker.kill_node, world.broker.start_node)
+
+
+def _coordinator(world: World) -> int:
+    group = f"{world.stream.name}-group"
+    asked = world.admin.describe_consumer_groups([group], request_timeout=10)
+    return int(asked[group].result(15).coordinator.id)
 
 
 def _full_disk(world: World) -> Heal:
     """A file may not grow any more, which is what a broker sees of a full disk (and so it ends), but for the mount."""
-    number = world.chance.choice(world.broker.node_numbers)
-    pid = world.broker.pid(number)
-    assert pid is not None
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
 
-    def start() -> None:
-        with suppress(ProcessLookupError):
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        with suppress(Exception):
+    def fill(number: int) -> None:
+        pid = world.broker.pid(number)
+        assert pid is not None
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+
+    def free(number: int) -> None:
+        if world.broker.pid(number) is not None:  # the limit goes with the process
             world.broker.kill_node(number)
         world.broker.start_node(number)
 
-    return start
+    return _hurt_node(world, _a_node(world), fill, free)
 
 
 def _rule(world: World, api: str, action: Action) -> Heal:
@@ -205,12 +225,16 @@ def _add_partition(world: World) -> Heal:
     """Of every topic, the outputs first."""
     wanted = world.partitions + 1
     for topic in (*world.stream.outputs.values(), world.stream.name):
-        for future in world.admin.create_partitions(
-            [NewPartitions(topic, wanted)], request_timeout=30
-        ).values():
-            future.result(30)
+        insist(lambda topic=topic: _grow(world, topic, wanted))  # type: ignore[misc]
     world.partitions = wanted
     return _nothing
+
+
+def _grow(world: World, topic: str, wanted: int) -> None:
+    if len(world.admin.list_topics(topic, timeout=10).topics[topic].partitions) >= wanted:
+        return  # a request that was not answered may have been carried out
+    for future in world.admin.create_partitions([NewPartitions(topic, wanted)], request_timeout=10).values():
+        future.result(15)
 
 
 def _change_a_byte(world: World) -> Heal:
@@ -244,24 +268,28 @@ def _revoke(world: World) -> Heal:
     denied = world.acl(
         ResourceType.TOPIC, world.stream.outputs["predictions"], AclOperation.WRITE, AclPermissionType.DENY
     )
-    world.add_acls([denied])
+    insist(lambda: world.add_acls([denied]))
 
     def allow() -> None:
-        denies = AclBindingFilter(
-            ResourceType.TOPIC,
-            None,
-            ResourcePatternType.LITERAL,
-            None,
-            None,
-            AclOperation.ANY,
-            AclPermissionType.DENY,
-        )
-        for future in world.admin.delete_acls([denies], request_timeout=30).values():
-            future.result(30)
+        insist(lambda: _delete_denials(world))
         time.sleep(0.5)
         world.revive()
 
     return allow
+
+
+def _delete_denials(world: World) -> None:
+    denies = AclBindingFilter(
+        ResourceType.TOPIC,
+        None,
+        ResourcePatternType.LITERAL,
+        None,
+        None,
+        AclOperation.ANY,
+        AclPermissionType.DENY,
+    )
+    for future in world.admin.delete_acls([denies], request_timeout=10).values():
+        future.result(15)
 
 
 def _double(number: int) -> bytes:
@@ -288,7 +316,7 @@ every_fault: Final = (
     Fault(name="a broker is killed", strike=_kill_node),
     Fault(name="a broker is stopped, its partitions move", strike=_stop_node),
     Fault(name="a broker stands still", strike=_freeze_node, lasts_s=(1.0, 4.0)),
-    Fault(name="the group's coordinator is killed", strike=_kill_coordinator, nodes_min=3),
+    Fault(name="the group's coordinator is killed", strike=_kill_coordinator, alone=True, nodes_min=3),
     Fault(name="a broker's disk is full", strike=_full_disk, lasts_s=(1.0, 2.0)),
     Fault(
         name="a commit is held into the next transaction", strike=_hold_commit, lasts_s=(0.0, 0.1), weight=2
@@ -300,7 +328,7 @@ every_fault: Final = (
     Fault(name="a request is refused with a passing error", strike=_refuse, weight=2),
     Fault(name="connections are half open", strike=_silence),
     Fault(name="all connections are cut", strike=_cut_all, lasts_s=(0.2, 3.0)),
-    Fault(name="a partition is added", strike=_add_partition),
-    Fault(name="a byte changes in the log", strike=_change_a_byte, nodes_max=1, at_the_end=True),
-    Fault(name="a permission is revoked", strike=_revoke, lasts_s=(1.0, 3.0)),
+    Fault(name="a partition is added", strike=_add_partition, alone=True),
+    Fault(name="a byte changes in the log", strike=_change_a_byte, nodes_max=1, alone=True, at_the_end=True),
+    Fault(name="a permission is revoked", strike=_revoke, alone=True, lasts_s=(1.0, 3.0)),
 )

@@ -11,7 +11,7 @@ from tests.chaos.audit import Audit
 from tests.chaos.faults import Fault, Heal, every_fault
 from tests.chaos.world import World
 
-_seconds_each = 3.0  # that a fault takes, as the feeder reckons
+_seconds_each = 4.5  # that a fault takes, as the feeder reckons
 _together_share = 0.25
 
 
@@ -47,20 +47,19 @@ def run_chaos(
         world.revive()
         world.await_committed(1)
         done: Counter[str] = Counter()
-        healing: list[tuple[str, Heal]] = []
+        healing: list[Heal] = []
         for fault in order:
-            healing.append((fault.name, fault.strike(world)))
+            if fault.alone:
+                _heal(healing)
+            healing.append(fault.strike(world))
             done[fault.name] += 1
             tell(f"{time.monotonic() - began_s:6.1f} s, {world.committed()} of {world.fed}: {fault.name}")
             time.sleep(world.chance.uniform(*fault.lasts_s))
             if world.chance.random() < _together_share:
                 continue  # the next one strikes while this one lasts
-            for _, heal in healing:
-                heal()
-            healing.clear()
+            _heal(healing)
             world.revive()
-        for _, heal in healing:
-            heal()
+        _heal(healing)
         audit = world.finish()
         return Report(
             audit=audit,
@@ -71,6 +70,12 @@ def run_chaos(
         )
     finally:
         world.close()
+
+
+def _heal(healing: list[Heal]) -> None:
+    for heal in healing:
+        heal()
+    healing.clear()
 
 
 def _order(world: World, possible: list[Fault], count: int) -> list[Fault]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -31,12 +31,25 @@ user, password = "worker", "worker-secret"
 identities: Final = ("a", "b")
 session_s: Final = 6.0
 patience_s: Final = 120.0
+Result = TypeVar("Result")
 _key_count: Final = 997
 _settings: Final = {
     "leader.imbalance.check.interval.seconds": "3",
     "leader.imbalance.per.broker.percentage": "0",
 }
 """What a broker led before it went, it leads again soon after it is back: leaders move twice for every broker that is hurt."""
+
+
+def insist(call: Callable[[], Result]) -> Result:
+    """What the call gives, once the brokers have settled."""
+    end_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return call()
+        except (KafkaException, TimeoutError):
+            if time.monotonic() > end_s:
+                raise
+            time.sleep(0.2)
 
 
 class World:
@@ -53,6 +66,7 @@ class World:
         self.nodes = nodes
         self.drains_s: list[float] = []
         self.exits: list[int] = []
+        self.hurt: set[int] = set()  # nodes
         self.broker = start(nodes=nodes, users={user: password}, settings=_settings)
         try:
             self.proxy = Proxy(self.broker.users_bootstrap_servers)
@@ -107,7 +121,11 @@ class World:
 
     def _permit(self) -> None:
         kinds = (ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID)
-        self.add_acls([self.acl(kind, "*", AclOperation.ALL, AclPermissionType.ALLOW) for kind in kinds])
+        insist(
+            lambda: self.add_acls(
+                [self.acl(kind, "*", AclOperation.ALL, AclPermissionType.ALLOW) for kind in kinds]
+            )
+        )
 
     @staticmethod
     def acl(kind: Any, name: str, operation: Any, permission: Any) -> AclBinding:
@@ -213,7 +231,7 @@ class World:
         self.proxy.clear()
         self.await_committed(self.fed, patience_s * 2)
         self.revive()
-        self.stream.await_readers(60.0)
+        insist(lambda: self.stream.await_readers(60.0))  # a broker may just have come back
         return audit(self.servers, self.stream.name, self.stream.outputs, self.fed)
 
     def close(self) -> None:
