@@ -8,6 +8,7 @@ from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.error_matrix.cells import codes, every_cell, sample, spots
 from tests.error_matrix.lane import live_all
 from tests.error_matrix.run import broker_settings, report
+from tests.error_matrix.verdict import Verdict
 from tests.wire.proxy import Proxy
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -43,8 +44,6 @@ def test_the_matrix_is_whole() -> None:
 
 
 def test_the_table_has_a_place_for_every_cell() -> None:
-    from tests.error_matrix.lane import Verdict
-
     verdicts = [Verdict(cell=cell, struck=True) for cell in every_cell()]
     verdicts[5].faults.append("lost: everything")
     table = report(verdicts, 60.0)
