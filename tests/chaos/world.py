@@ -103,6 +103,7 @@ class World:
             {
                 "bootstrap.servers": self.servers, "enable.idempotence": True, "linger.ms": 5, "log_level": 0,
                 "queue.buffering.max.messages": 1_000_000, "message.timeout.ms": 600_000,
+                "topic.metadata.refresh.interval.ms": 1000,
                 "reconnect.backoff.max.ms": 500,
             }
         )  # fmt: skip
@@ -196,6 +197,10 @@ class World:
                 return number
             except BufferError:
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
+                    raise
+                self._producer.poll(0.1)  # it has just been added
 
     def flush(self) -> None:
         """Until the brokers have what was written."""
