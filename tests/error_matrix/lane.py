@@ -46,6 +46,7 @@ logger = logging.getLogger("tests.error_matrix")
 Place = tuple[int, int]
 Result = TypeVar("Result")
 _lane_cells_max: Final = 8
+_tries_max: Final = 2
 
 
 @dataclass
@@ -375,8 +376,14 @@ def live_all(
         number, part = numbered
         lane: Lane | None = None
         for place, cell in enumerate(part):
-            lane = lane or Lane(servers, proxy, f"lane-{number}-{place}", cell.spot.kind)
-            verdict = lane.live(cell)
+            for turn in range(_tries_max):
+                try:
+                    lane = lane or Lane(servers, proxy, f"lane-{number}-{place}-{turn}", cell.spot.kind)
+                    verdict = lane.live(cell)
+                    break
+                except KafkaException as error:  # of what the test asks itself
+                    lane = None
+                    verdict = Verdict(cell=cell, faults=[f"the test could not look: {error}"])
             verdicts.append(verdict)
             tell(verdict)
             if verdict.faults:  # what it left behind is no concern of the next one

@@ -16,7 +16,11 @@ from tests.error_matrix.lane import deadline_s, live_all
 from tests.error_matrix.verdict import Verdict
 from tests.wire.proxy import Proxy
 
-broker_settings = {"group.consumer.heartbeat.interval.ms": "500", "group.consumer.session.timeout.ms": "3000"}
+broker_settings = {
+    "group.consumer.heartbeat.interval.ms": "500",
+    "group.consumer.session.timeout.ms": "3000",
+    "broker.session.timeout.ms": "60000",  # a machine that is busy must not take the node for dead
+}
 letters = {
     "retry": "r",
     "abort and rewind": "a",
@@ -47,7 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     cells = [cell for cell in cells if cell.spot.name.startswith(arguments.only) and cell.code in wanted]
     began_s = time.monotonic()
 
+    done: list[Verdict] = []
+
     def tell(verdict: Verdict) -> None:
+        done.append(verdict)
+        if len(done) % 100 == 0:
+            print(f"{len(done)} of {len(cells)} cells", flush=True)
+            if arguments.report:
+                arguments.report.write_text(report(list(done), time.monotonic() - began_s))
         if verdict.faults or not verdict.struck or verdict.took_s > deadline_s / 2:
             print(f"{verdict.cell}: {verdict.outcome}, {verdict.took_s:.1f} s {verdict.faults}", flush=True)
 
