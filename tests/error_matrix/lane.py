@@ -386,7 +386,7 @@ def live_all(
                     verdict = Verdict(cell=cell, faults=[f"the test could not look: {error}"])
             verdicts.append(verdict)
             tell(verdict)
-            if verdict.faults:  # what it left behind is no concern of the next one
+            if verdict.faults and lane is not None:  # what it left behind is no concern of the next one
                 lane.close()
                 lane = None
         if lane is not None:
