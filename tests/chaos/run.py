@@ -1,5 +1,6 @@
 """One chaos run: records flow, faults strike one after the other and at times together, and every record is counted."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from tests.chaos.audit import Audit
 from tests.chaos.faults import Fault, Heal, every_fault
 from tests.chaos.world import World
 
-_seconds_each = 4.5  # that a fault takes, as the feeder reckons
+_per_s = 4000.0  # records, behind each fault
 _together_share = 0.25
 
 
@@ -43,7 +44,8 @@ def run_chaos(
     try:
         possible = [fault for fault in every_fault if fault.nodes_min <= nodes <= fault.nodes_max]
         order = _order(world, possible, faults)
-        world.feed(records, records / (_seconds_each * faults))
+        world.may_feed = each = records / (len(order) + 1)
+        world.feed(records, _per_s)
         world.revive()
         world.await_committed(1)
         done: Counter[str] = Counter()
@@ -51,6 +53,7 @@ def run_chaos(
         for fault in order:
             if fault.alone:
                 _heal(healing)
+            world.may_feed += each
             healing.append(fault.strike(world))
             done[fault.name] += 1
             tell(f"{time.monotonic() - began_s:6.1f} s, {world.committed()} of {world.fed}: {fault.name}")
@@ -59,6 +62,7 @@ def run_chaos(
                 continue  # the next one strikes while this one lasts
             _heal(healing)
             world.revive()
+        world.may_feed = math.inf
         _heal(healing)
         audit = world.finish()
         return Report(

@@ -1,5 +1,6 @@
 """A stream with everything around it that can be hurt: brokers, the wire, and workers with the operator who starts them."""
 
+import math
 import random
 import signal
 import subprocess
@@ -96,9 +97,9 @@ class World:
         )  # fmt: skip
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.fed = 0
+        self.may_feed = math.inf  # records
         self.partitions = 6
         self._feeder: threading.Thread | None = None
-        self._feeding = threading.Event()
         self._producer = Producer(
             {
                 "bootstrap.servers": self.servers, "enable.idempotence": True, "linger.ms": 5, "log_level": 0,
@@ -170,16 +171,19 @@ class World:
         assert code == 0, f"a stop ended with {code}\n{self.stream.said()}"
 
     def feed(self, records: int, per_s: float) -> None:
-        """Write so many more records at this rate, from a thread."""
+        """Write so many records at this rate, from a thread, and no further than `may_feed`."""
         self._feeder = threading.Thread(target=self._feed, args=(records, per_s), daemon=True)
         self._feeder.start()
 
     def _feed(self, records: int, per_s: float) -> None:
         began_s, some = time.monotonic(), max(int(per_s / 20), 1)
         for first in range(0, records, some):
+            while first >= self.may_feed:
+                time.sleep(0.01)
             for _ in range(min(some, records - first)):
                 self.write_one()
             self._producer.poll(0)
+            began_s = max(began_s, time.monotonic() - (first + some) / per_s)
             time.sleep(max(began_s + (first + some) / per_s - time.monotonic(), 0.0))
         assert self._producer.flush(patience_s * 2) == 0
 
