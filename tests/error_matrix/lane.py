@@ -47,6 +47,9 @@ Place = tuple[int, int]
 Result = TypeVar("Result")
 _lane_cells_max: Final = 8
 _tries_max: Final = 2
+_new_process_s: Final = (
+    1.0  # until a new process asks for anything, a request of the old one's has arrived or is lost
+)
 
 
 @dataclass
@@ -121,7 +124,7 @@ class Lane:
         )
         for future in made.values():
             future.result(30.0)
-        self._writer = Producer({**direct, "linger.ms": 0})
+        self._writer = Producer({**direct, "linger.ms": 0, "enable.idempotence": True})
         self._reader = Consumer(
             {
                 **direct, "group.id": f"{name}-reader", "isolation.level": "read_committed",
@@ -174,6 +177,7 @@ class Lane:
 
     def _succeed(self, verdict: Verdict, rule: Rule) -> None:
         """What the supervisor starts in a worker's place, with nothing in its way."""
+        clock.sleep(_new_process_s)
         if self._ends == {p: self._first[p] + wave_records for p in range(partitions)}:
             self._write()
         quiet = Verdict(cell=verdict.cell)
