@@ -12,7 +12,8 @@ import confluent_kafka
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.error_matrix.cells import code_name, codes, every_cell, later_code, sample, spots
-from tests.error_matrix.lane import deadline_s, live_all
+from tests.error_matrix.lane import deadline_s
+from tests.error_matrix.lanes import live_all
 from tests.error_matrix.verdict import Verdict
 from tests.wire.proxy import Proxy
 

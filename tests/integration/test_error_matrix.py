@@ -6,7 +6,7 @@ import pytest
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.error_matrix.cells import codes, every_cell, sample, spots
-from tests.error_matrix.lane import live_all
+from tests.error_matrix.lanes import live_all
 from tests.error_matrix.run import broker_settings, report
 from tests.error_matrix.verdict import Verdict
 from tests.wire.proxy import Proxy
