@@ -13,13 +13,13 @@ from tests.wire.proxy import Proxy
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 
+# A client at its end was waited for; and a commit that was refused and done all the same was delivered a second time.
 once_faults = (
-    (
-        "ConsumerGroupHeartbeat refused consumer protocol",
-        1,
-    ),  # the client was at its end, and the worker waited for it
+    ("ConsumerGroupHeartbeat refused consumer protocol", 1),
     ("ConsumerGroupHeartbeat refused consumer protocol", 81),
     ("Heartbeat refused exactly once", 82),
+    ("EndTxn top exactly once", 11),
+    ("EndTxn top exactly once", 78),
 )
 
 
