@@ -89,7 +89,7 @@ def report(verdicts: Sequence[Verdict], took_s: float) -> str:
         "twice (at least once: none lost), in order, with the right value, and exactly their offsets committed.",
         "",
         f"Python {platform.python_version()}, librdkafka {confluent_kafka.libversion()[0]}, Kafka 4.1.1. "
-        f"{len(verdicts)} cells, {len(asked)} of them asked, {len(faults)} faults, in {took_s / 60:.0f} minutes.",
+        f"{len(verdicts)} cells of {len(spots) * len(codes)}, {len(asked)} of them asked, {len(faults)} faults, in {took_s / 60:.0f} minutes.",
         f"The slowest cell took {slowest.took_s:.1f} s ({slowest.cell}), the longest turn of the polling loop {longest.turn_s_max:.2f} s "
         f"({longest.cell}).",
         "",
@@ -100,7 +100,9 @@ def report(verdicts: Sequence[Verdict], took_s: float) -> str:
         "An exit is followed by the successor that the supervisor starts, which did the rest. `refused`: the broker did nothing;",
         "`top` and `inner`: it did what it was asked, and said the code at the top of its answer or of each thing in it.",
         "",
-        "| " + " | ".join(["code", *(spot.name for spot in spots)]) + " |",
+        *(f"{number}. {spot.name}" for number, spot in enumerate(spots, 1)),
+        "",
+        "| " + " | ".join(["code", *(str(number) for number in range(1, len(spots) + 1))]) + " |",
         "|---|" + "---|" * len(spots),
     ]
     for code in codes:
