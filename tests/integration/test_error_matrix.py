@@ -20,6 +20,7 @@ once_faults = (
     ("Heartbeat refused exactly once", 82),
     ("EndTxn top exactly once", 11),
     ("EndTxn top exactly once", 78),
+    ("ListOffsets inner exactly once", 89),
 )
 
 

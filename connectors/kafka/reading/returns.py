@@ -37,6 +37,12 @@ def _is_of_no_partition(message: Message, error: KafkaError) -> bool:
     )
 
 
+def _offset_of(message: Message) -> int:
+    """The offset that an error names, -1 when it names none: then no offset is said to be out of range."""
+    offset = message.offset()
+    return -1 if offset is None else offset
+
+
 class Returns:
     """The client's fetchers after errors. Polling thread only.
 
@@ -158,7 +164,7 @@ class Returns:
             partition,
             head=head,
             fault=fault,
-            offset=message.offset() or 0,
+            offset=_offset_of(message),
             why=said(error),
             end=end,
             now_s=self._clock.monotonic_s(),

@@ -44,6 +44,9 @@ class HandConsumer:
     def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         return [TopicPartition(place.topic, place.partition, 1000) for place in places]
 
+    def get_watermark_offsets(self, place: TopicPartition, **_: object) -> tuple[int, int]:
+        return 0, 1000
+
     def pause(self, places: list[TopicPartition]) -> None:
         self.paused |= {place.partition for place in places}
 
@@ -164,6 +167,25 @@ def test_a_missing_permission_for_the_topic_ends_a_member_without_partitions(mem
     member.source.poll(10, 0.0)
     with pytest.raises(ConfigError):
         member.source.poll(10, 0.0)
+
+
+def test_an_error_that_names_no_offset_does_not_say_that_records_were_lost(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a partition begins could not be looked up; the first offset of all is not missing for that."""
+    monkeypatch.setattr(
+        member.consumer,
+        "committed",
+        lambda places, timeout: [TopicPartition("t", p.partition, -1001) for p in places],
+    )
+    member.consumer.assigned_now(0)
+    for _ in range(3):
+        member.consumer.first.append(
+            refusal(KafkaError._AUTO_OFFSET_RESET, "failed to query logical offset", "t")
+        )
+        assert member.source.poll(10, 0.0) is None
+    member.consumer.first.append(message(0, 0))
+    assert member.source.poll(10, 0.0) is not None
 
 
 def test_an_error_of_no_partition_that_may_pass_is_passed_over(member: Member) -> None:
