@@ -15,7 +15,7 @@ CXX_FILES = $(shell git ls-files 'engine/native/*.cpp' 'engine/native/*.h' 'engi
 # One OpenMP thread: the boosters of several libraries in one process would fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
 
-.PHONY: help setup demo test test-fast test-beside test-readers sanitize coverage check format bench docs site lock wheel sbom licences advisories clean
+.PHONY: help setup demo test test-fast test-beside test-readers soak sanitize coverage check format bench docs site lock wheel sbom licences advisories clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ test-fast: setup ## the tests that need no broker and no minutes
 coverage: setup ## the tests that need no broker, with the lines that they reach; fails below the floor in pyproject.toml
 	@mkdir -p reports
 	$(PYTEST) -m "not kafka and not slow" --cov --cov-report=term:skip-covered --cov-report=html:reports/coverage $(ARGS)
+
+soak: setup ## the long runs (faults, error codes, seeds, mutants, kills, drains), cut to SOAK hours of the 40 that all of it takes; writes docs/figures/soak.md
+	@$(BIN)/python -m tests.soak.run $(if $(SOAK),--hours $(SOAK)) $(ARGS)
 
 sanitize: $(VENV)/.native ## the tests of the native code under AddressSanitizer and UndefinedBehaviorSanitizer
 	@cmake -S . -B build/sanitize -G Ninja -DPython_EXECUTABLE=$(BIN)/python -DPENSTOCK_SANITIZE=ON \

@@ -317,9 +317,10 @@ class TransactionalSink:
                     raise ConfigError(str(fault)) from fault
             case Phase.ABORT:
                 if not isinstance(fault, UnfinishedError) or now_s >= slot.abort_until_s:
-                    slot.verdict = (
-                        Verdict.ABORTED
-                    )  # no commit was requested, or it was refused: nothing was committed
+                    # Where a commit was asked for, its refusal is believed only with the abort: a broker that has committed
+                    # all the same refuses that one, too. Then the verdict stays open, and the successor learns it.
+                    if not slot.commit_tried:
+                        slot.verdict = Verdict.ABORTED
                     slot.discard_producer()
             case Phase.COMMIT:
                 if isinstance(fault, AbortableError | RefusedError):

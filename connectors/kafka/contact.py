@@ -4,12 +4,13 @@ What a consumer's own client reports is not enough: an idle one, or one whose br
 """
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -17,8 +18,8 @@ from confluent_kafka.admin import AdminClient
 from penstock.connectors.kafka.client import ClientConfig, base_config, open_client
 from penstock.connectors.kafka.errors import cause_of, said
 from penstock.connectors.kafka.partition_counts import PartitionCounts
-from penstock.connectors.kafka.wire.leave_group import leave_group
-from penstock.schemas.errors import UnavailableError
+from penstock.connectors.kafka.wire.groups import describe_group, leave_group
+from penstock.schemas.errors import ConfigError, UnavailableError
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -27,7 +28,6 @@ ask_lost_every_s: Final = 0.25  # while it does not answer: whoever waits for it
 ask_timeout_s: Final = 2.0
 group_every_s: Final = 10.0
 ghost_tries_max: Final = 60
-group_timeout_s: Final = 3.0
 members_shown_max: Final = 5
 
 
@@ -156,13 +156,8 @@ class KafkaContact:
     def _remove(self, ghost: str) -> None:
         """Tell the coordinator that nobody speaks for this member; it would wait for it for a whole session."""
         try:
-            group = self._group_now()
-            if any(member.member_id == ghost for member in group.members):
-                where = group.coordinator
-                leave_group(
-                    self._config, host=where.host, port=where.port, group=self._group, member_id=ghost
-                )
-        except (KafkaException, TimeoutError, UnavailableError) as error:
+            leave_group(self._config, group=self._group, member_id=ghost)
+        except (UnavailableError, ConfigError) as error:
             logger.info("member %s of group %s: %s", ghost, self._group, error)
             with self._lock:
                 self._ghost_tries += 1
@@ -174,23 +169,18 @@ class KafkaContact:
             if self._ghost == ghost:
                 self._ghost = ""
 
-    def _group_now(self) -> Any:
-        """A client of its own for each question: one that lived through a long outage may never be answered again."""
-        client = open_client(AdminClient, base_config(self._config))
-        asked = client.describe_consumer_groups([self._group], request_timeout=group_timeout_s)
-        return asked[self._group].result(group_timeout_s + 1.0)
-
     def _describe_group(self) -> None:
         """Who is in the group, for whoever waits for it."""
         self._group_due_s = self._monotonic_s() + group_every_s
         try:
-            group = self._group_now()
-        except (KafkaException, TimeoutError) as error:
+            group = describe_group(self._config, self._group)
+        except (UnavailableError, ConfigError) as error:
             text = f"who is in it could not be learnt ({error})"
         else:
             others = [m for m in group.members if m.client_id != self._member]
             shown = ", ".join(f"{m.client_id} on {m.host.lstrip('/')}" for m in others[:members_shown_max])
             more = f" and {len(others) - members_shown_max} more" if len(others) > members_shown_max else ""
-            text = f"the group is {group.state.name.lower()}; other members: {shown or 'none'}{more}"
+            state = re.sub("(?<=[a-z])(?=[A-Z])", " ", group.state).lower()
+            text = f"the group is {state}; other members: {shown or 'none'}{more}"
         with self._lock:
             self._members = text

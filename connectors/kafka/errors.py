@@ -80,6 +80,11 @@ def is_refusal(error: KafkaError) -> bool:
     return error.code() in refusals and not lacks_token(error)
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client that reports it is at its end. To a consumer's `poll` it does so with a code of its own."""
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
 def lacks_token(error: KafkaError) -> bool:
     """Whether no token could be had: librdkafka uses one code for that and for a broker that refuses us."""
     return error.code() == KafkaError._AUTHENTICATION and _no_token in str(error.str())
@@ -107,7 +112,7 @@ def translate(error: KafkaError | KafkaException, doing: str) -> PenstockError:
 def consumer_error(error: KafkaError, what: str) -> PenstockError:
     """For a consumer: FencedError, ConfigError, or UnavailableError for whatever may pass, an eviction included."""
     sentence = f"{what}: {said(error)}"
-    return _lasting(error, sentence) or UnavailableError(sentence)
+    return _lasting(_inner(error), sentence) or UnavailableError(sentence)
 
 
 def transaction_error(exception: KafkaException) -> TransactionError:
@@ -125,6 +130,15 @@ def transaction_error(exception: KafkaException) -> TransactionError:
     if error.retriable():
         return UnfinishedError(text)
     return BrokenError(text)
+
+
+def _inner(error: KafkaError) -> KafkaError:
+    """The error that ended a consumer's client: of its code, only the words are left in what `poll` reports."""
+    if error.code() != KafkaError._FATAL:
+        return error
+    text = str(error.str())
+    causes = (KafkaError(code) for code in sorted(fences | refusals))
+    return next((cause for cause in causes if str(cause.str()) in text), error)
 
 
 def _lasting(error: KafkaError, sentence: str) -> PenstockError | None:

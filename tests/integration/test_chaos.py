@@ -1,6 +1,5 @@
 """Workers are killed, stopped, joined by others, and the broker goes away: every input comes out once, in order."""
 
-import random
 import signal
 import subprocess
 import time
@@ -12,10 +11,12 @@ import pytest
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.bundles import write_stump
+from tests.chaos.run import run_chaos
 from tests.stream import Stream, children, event, event_schema, kill
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 patience_s = 240.0
+drain_s_max = 10.0  # 5 on a quiet machine
 readers_patience_s = 20.0  # less than the time-out that would end a transaction nobody cares for
 
 OpenStream = Callable[..., Stream]
@@ -58,19 +59,20 @@ def workers_of(supervisor: "subprocess.Popen[bytes]") -> list[int]:
     return workers
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_workers_are_killed_at_random_moments(open_stream: OpenStream, protocol: str) -> None:
-    records = 200_000
-    stream = open_stream(workers=2, kafka={"protocol": protocol}, objective={"batch_rows_max": 512})
-    stream.feed([event(number) for number in range(records)], per_s=40_000)
-    chance = random.Random(11)
-    supervisor = stream.start("a")
-    for share in sorted(chance.uniform(0.02, 0.9) for _ in range(4)):
-        stream.wait(share, patience_s)
-        kill(chance.choice(workers_of(supervisor)))
-    settle(stream)
-    supervisor.terminate()
-    assert supervisor.wait(30) == 0
+@pytest.mark.parametrize(("nodes", "protocol", "seed"), [(1, "classic", 11), (3, "consumer", 12)])
+def test_faults_of_all_kinds(
+    tmp_path: Path, start_kafka: Callable[..., EmbeddedKafka], nodes: int, protocol: str, seed: int
+) -> None:
+    """Workers, brokers, the wire, the log and the permissions are hurt, one after the other and together."""
+    said: list[str] = []
+    found = run_chaos(
+        tmp_path, start=start_kafka, nodes=nodes, protocol=protocol, records=100_000, faults=20, seed=seed, tell=said.append
+    )  # fmt: skip
+    print(*said, found.audit, f"{found.took_s:.0f} s", sep="\n")
+    assert not found.audit.faults, "\n".join([*said, *found.audit.faults])
+    assert sum(found.faults.values()) == 20
+    assert found.audit.predictions + found.audit.set_aside >= 100_000
+    assert all(took_s < drain_s_max for took_s in found.drains_s), found.drains_s
 
 
 def test_a_supervisor_is_killed_and_another_takes_over(open_stream: OpenStream) -> None:

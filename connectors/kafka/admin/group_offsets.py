@@ -20,6 +20,9 @@ from penstock.connectors.kafka.admin.session import AdminSession, retry_s, trans
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import refusals, said, translate
 from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
+from penstock.connectors.kafka.wire.connection import can_log_in
+from penstock.connectors.kafka.wire.groups import GroupView, describe_group
+from penstock.schemas.errors import UnavailableError
 
 peek_timeout_s: Final = 5.0
 
@@ -79,6 +82,7 @@ class KafkaOffsets:
 
     def __init__(self, config: ClientConfig, group: str, *, timeout_s: float = 10.0) -> None:
         """Raises ConfigError for settings that the client refuses; connects to nothing yet."""
+        self._config = config
         self._group = group
         self._session = AdminSession(config, timeout_s=timeout_s)
         # A consumer joins its group only when it subscribes, and these never do.
@@ -172,6 +176,12 @@ class KafkaOffsets:
             time.sleep(retry_s)
 
     def _owners(self, topic: str) -> dict[int, str]:
+        if can_log_in(self._config):
+            return {
+                partition: f"{member.client_id}@{member.host.lstrip('/')}"
+                for member in self._described().members
+                for partition in member.assigned.get(topic, ())
+            }
         client, timeout_s = self._session.client, self._session.timeout_s
         group = self._session.ask(
             lambda: client.describe_consumer_groups([self._group], request_timeout=timeout_s),
@@ -187,6 +197,17 @@ class KafkaOffsets:
             for place in member.assignment.topic_partitions
             if place.topic == topic
         }
+
+    def _described(self) -> GroupView:
+        """Asked again while the brokers are settling, as everything here is."""
+        deadline_s = time.monotonic() + self._session.timeout_s
+        while True:
+            try:
+                return describe_group(self._config, self._group)
+            except UnavailableError:
+                if time.monotonic() >= deadline_s:
+                    raise
+                time.sleep(retry_s)
 
     def _bounds(
         self,

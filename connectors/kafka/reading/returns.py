@@ -9,7 +9,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.errors import said
+from penstock.connectors.kafka.errors import is_fatal, said
 from penstock.connectors.kafka.reading.doubts import GivenUp, ReadDoubts, ReadFault, Return, UnreadablePolicy
 from penstock.connectors.kafka.reading.read_positions import ReadHeads
 from penstock.schemas.records import Records, Unreadable
@@ -23,6 +23,24 @@ _out_of_range: Final = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_
 _passing: Final = {KafkaError._MAX_POLL_EXCEEDED, KafkaError._PARTITION_EOF}
 
 _partition = cast(Callable[[Message], int], Message.partition)
+
+
+def _is_of_no_partition(message: Message, error: KafkaError) -> bool:
+    """Such a message has no topic, and 0 where its partition should be. A missing permission is always the whole topic's."""
+    partition = message.partition()
+    return (
+        is_fatal(error)
+        or message.topic() is None
+        or partition is None
+        or partition < 0
+        or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    )
+
+
+def _offset_of(message: Message) -> int:
+    """The offset that an error names, -1 when it names none: then no offset is said to be out of range."""
+    offset = message.offset()
+    return -1 if offset is None else offset
 
 
 class Returns:
@@ -107,7 +125,7 @@ class Returns:
             if error is None:
                 if partition not in broken:
                     kept.append(message)
-            elif error.fatal() or partition is None or partition < 0:
+            elif _is_of_no_partition(message, error):
                 if error.code() not in _passing:
                     self._other_error(error, f"topic {self._topic}")
             elif partition in assigned and error.code() not in _passing:
@@ -146,7 +164,7 @@ class Returns:
             partition,
             head=head,
             fault=fault,
-            offset=message.offset() or 0,
+            offset=_offset_of(message),
             why=said(error),
             end=end,
             now_s=self._clock.monotonic_s(),

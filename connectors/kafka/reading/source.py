@@ -17,7 +17,7 @@ from confluent_kafka import (
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_client
-from penstock.connectors.kafka.errors import cause_of, consumer_error
+from penstock.connectors.kafka.errors import cause_of, consumer_error, is_fatal
 from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
 from penstock.connectors.kafka.reading.assignment import Assignment, AssignmentListener
 from penstock.connectors.kafka.reading.dead_ends import lost_range_sentence, unreadable_sentence
@@ -277,7 +277,7 @@ class KafkaSource:
 
     def _note_error(self, error: KafkaError, where: str) -> None:
         failure = consumer_error(error, where)
-        if error.fatal() or isinstance(failure, ConfigError | FencedError):
+        if is_fatal(error) or isinstance(failure, ConfigError | FencedError):
             self._fail(failure)
 
     def _give_up(self, partition: int, answer: GivenUp, error: KafkaError) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from penstock.connectors.delivery.exactly_once import TransactionalSink
+from penstock.connectors.delivery.producer_port import AbortableError, BrokenError
 from penstock.connectors.memory.broker import Fault, MemoryBroker, Point
-from penstock.connectors.memory.clients import MemorySource
+from penstock.connectors.memory.clients import MemoryProducer, MemorySource
 from penstock.engine.ports import Delivery
 from penstock.schemas.errors import AbortedError, FencedError, InvariantError, UnavailableError
 from penstock.schemas.records import Outgoing, Records
@@ -244,6 +245,29 @@ class TestOneFault:
             sum(sink.advance(0.1) for _ in range(1000))
         assert world.clock.now_s - began_s < 30.0
         assert sink.renewals == 1
+
+    def test_a_refused_commit_that_was_done_all_the_same_is_delivered(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The broker commits and says an error of the kind that asks for an abort; the abort it then refuses."""
+        commit = MemoryProducer.commit
+
+        def commits_and_lies(producer: MemoryProducer, timeout_s: float) -> None:
+            commit(producer, timeout_s)
+            raise AbortableError("an error that says that nothing was done")
+
+        def refused(producer: MemoryProducer, timeout_s: float) -> None:
+            raise BrokenError("the transaction is in another state")
+
+        sink, source = self.sink(world), self.member(world)
+        with monkeypatch.context() as patched:
+            patched.setattr(MemoryProducer, "commit", commits_and_lies)
+            patched.setattr(MemoryProducer, "abort", refused)
+            sink.submit(self.one(0), source.membership())
+            assert sink.advance(1.0) == 1
+        assert sink.renewals == 1
+        sink.submit(self.one(1), source.membership())
+        assert sink.advance(1.0) == 1
 
     def test_without_a_verdict_abort_says_so(self, world: World) -> None:
         sink, source = self.sink(world), self.member(world)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import KafkaError, Message, TopicPartition
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import source as source_module
@@ -14,6 +14,7 @@ from penstock.connectors.kafka.reading.doubts import ReadDoubts, ReadFault, Retu
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.engine.clock import SystemClock
+from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
 
 def message(partition: int, offset: int) -> Message:
@@ -42,6 +43,9 @@ class HandConsumer:
 
     def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         return [TopicPartition(place.topic, place.partition, 1000) for place in places]
+
+    def get_watermark_offsets(self, place: TopicPartition, **_: object) -> tuple[int, int]:
+        return 0, 1000
 
     def pause(self, places: list[TopicPartition]) -> None:
         self.paused |= {place.partition for place in places}
@@ -127,6 +131,69 @@ def test_a_record_of_the_old_topic_is_none_of_the_new_one(member: Member) -> Non
     found = member.source.poll(10, 0.0)
     assert found is not None
     assert (found.offsets.tolist(), found.topic_id) == ([0], "new")
+
+
+def refusal(code: int, text: str, topic: str | None = None) -> Message:
+    """An error as the client hands it out: one that is about no partition has a 0 in its place."""
+    return Message(topic=topic, partition=0, offset=-1001, error=KafkaError(code, text))  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("assigned", [(), (0,), (1,)])
+@pytest.mark.parametrize(
+    ("code", "text", "reaction"),
+    [
+        (KafkaError._FATAL, "Fatal error: Broker: Offset out of range: ConsumerGroupHeartbeat", ConfigError),
+        (KafkaError._FATAL, "Fatal error: Broker: Group authorization failed: JoinGroup", ConfigError),
+        (KafkaError._FATAL, "Fatal error: Local: Static consumer fenced by other consumer", PenstockError),
+        (KafkaError._FATAL, "Fatal error: Broker: Something nobody knows yet", UnavailableError),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, "JoinGroup failed", ConfigError),
+    ],
+)
+def test_an_error_of_no_partition_ends_a_member_whatever_it_holds(
+    member: Member, assigned: tuple[int, ...], code: int, text: str, reaction: type[Exception]
+) -> None:
+    """A client that is at its end brings nothing any more: who waits for it waits for ever."""
+    member.consumer.assigned_now(*assigned)
+    member.consumer.first.append(refusal(code, text))
+    member.source.poll(10, 0.0)
+    with pytest.raises(reaction):
+        member.source.poll(10, 0.0)
+
+
+def test_a_missing_permission_for_the_topic_ends_a_member_without_partitions(member: Member) -> None:
+    member.consumer.first.append(
+        refusal(KafkaError.TOPIC_AUTHORIZATION_FAILED, "Subscribed topic not available", "t")
+    )
+    member.source.poll(10, 0.0)
+    with pytest.raises(ConfigError):
+        member.source.poll(10, 0.0)
+
+
+def test_an_error_that_names_no_offset_does_not_say_that_records_were_lost(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a partition begins could not be looked up; the first offset of all is not missing for that."""
+    monkeypatch.setattr(
+        member.consumer,
+        "committed",
+        lambda places, timeout: [TopicPartition("t", p.partition, -1001) for p in places],
+    )
+    member.consumer.assigned_now(0)
+    for _ in range(3):
+        member.consumer.first.append(
+            refusal(KafkaError._AUTO_OFFSET_RESET, "failed to query logical offset", "t")
+        )
+        assert member.source.poll(10, 0.0) is None
+    member.consumer.first.append(message(0, 0))
+    assert member.source.poll(10, 0.0) is not None
+
+
+def test_an_error_of_no_partition_that_may_pass_is_passed_over(member: Member) -> None:
+    member.consumer.assigned_now(0)
+    member.consumer.first.append(refusal(KafkaError.COORDINATOR_NOT_AVAILABLE, "not yet"))
+    assert member.source.poll(10, 0.0) is None
+    member.consumer.first.append(message(0, 1000))
+    assert member.source.poll(10, 0.0) is not None
 
 
 def test_a_range_that_could_not_be_read_is_not_passed_over_in_another_topic() -> None:

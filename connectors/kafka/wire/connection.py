@@ -1,10 +1,4 @@
-"""Takes a member out of a consumer group that nobody speaks for any more.
-
-When the brokers are away for longer than the session, librdkafka forgets its member id and joins anew, and the brokers, back
-again, give the old id a whole session before they let the new one have its partitions. Its library has no call to say that the
-old one is gone, so the one request it takes is written here by hand: LeaveGroup (version 1), after a SASL login where one
-is asked for.
-"""
+"""A connection to a broker for the few requests that are written by hand, after a login where one is asked for."""
 
 import base64
 import hashlib
@@ -13,52 +7,54 @@ import secrets
 import socket
 import ssl
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import UnavailableError
 
 timeout_s: Final = 3.0
-answer_bytes_max: Final = 1 << 16
+answer_bytes_max: Final = 1 << 20
 iterations_max: Final = 1_000_000
 mechanisms: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
-_leave_group, _sasl_handshake, _sasl_authenticate = 13, 17, 36
-_unknown_member_id = 25
+_sasl_handshake, _sasl_authenticate = 17, 36
 
 
-def leave_group(config: ClientConfig, *, host: str, port: int, group: str, member_id: str) -> None:
-    """Ask the coordinator at this address to let the member go. Over after a few seconds.
+def can_log_in(config: ClientConfig) -> bool:
+    """Whether a login of this kind is spoken here."""
+    return not config.protocol.startswith("SASL") or config.mechanism in mechanisms
 
-    Raises UnavailableError: no answer, a refusal, or a login of a kind that is not spoken here.
-    """
+
+@contextmanager
+def connected(config: ClientConfig, host: str, port: int, doing: str) -> Iterator["Connection"]:
+    """A connection that is logged in. Raises UnavailableError (`doing` completes "cannot ...") for whatever goes wrong on it."""
     try:
         with (
             socket.create_connection((host, port), timeout_s) as plain,
             _secured(plain, config, host) as wire,
         ):
-            connection = _Connection(wire)
+            connection = Connection(wire)
             if config.protocol.startswith("SASL"):
                 _log_in(connection, config)
-            answer = connection.ask(_leave_group, 1, _text(group) + _text(member_id))
-            _, code = struct.unpack_from(">ih", answer)
+            yield connection
     except (OSError, ValueError, struct.error) as error:
-        raise UnavailableError(
-            f"the group's coordinator cannot be told that a member left: {error}"
-        ) from error
-    if code not in (0, _unknown_member_id):
-        raise UnavailableError(f"the group's coordinator does not let a member leave (error {code})")
+        raise UnavailableError(f"cannot {doing}: {error}") from error
 
 
-class _Connection:
+class Connection:
+    """Asks one question after the other."""
+
     def __init__(self, wire: socket.socket) -> None:
         self._wire = wire
         self._number = 0
 
-    def ask(self, key: int, version: int, body: bytes) -> bytes:
-        """The answer's body."""
+    def ask(self, key: int, version: int, body: bytes, *, flexible: bool = False) -> bytes:
+        """The answer's body. `flexible`: a version whose heads have room for tags; none are sent, and those that come stay in
+        the body."""
         self._number += 1
-        head = struct.pack(">hhi", key, version, self._number) + _text("penstock")
+        head = struct.pack(">hhi", key, version, self._number) + text("penstock") + b"\0" * flexible
         self._wire.sendall(struct.pack(">i", len(head) + len(body)) + head + body)
         (size,) = struct.unpack(">i", self._read(4))
         if not 4 <= size <= answer_bytes_max:
@@ -87,10 +83,10 @@ def _secured(plain: socket.socket, config: ClientConfig, host: str) -> socket.so
     return context.wrap_socket(plain, server_hostname=host)
 
 
-def _log_in(connection: _Connection, config: ClientConfig) -> None:
+def _log_in(connection: Connection, config: ClientConfig) -> None:
     if config.mechanism not in mechanisms:
         raise ValueError(f"a login by {config.mechanism}")
-    answer = connection.ask(_sasl_handshake, 1, _text(config.mechanism))
+    answer = connection.ask(_sasl_handshake, 1, text(config.mechanism))
     (code,) = struct.unpack_from(">h", answer)
     if code:
         raise ValueError(f"error {code} at login")
@@ -101,7 +97,7 @@ def _log_in(connection: _Connection, config: ClientConfig) -> None:
     _scram(connection, config.mechanism.removeprefix("SCRAM-").replace("-", "").lower(), username, password)
 
 
-def _scram(connection: _Connection, digest: str, username: str, password: str) -> None:
+def _scram(connection: Connection, digest: str, username: str, password: str) -> None:
     """RFC 5802, without channel binding, as Kafka speaks it; the server's proof is checked as well."""
     nonce = secrets.token_urlsafe(24)
     name = username.replace("=", "=3D").replace(",", "=2C")
@@ -123,7 +119,7 @@ def _scram(connection: _Connection, digest: str, username: str, password: str) -
         raise ValueError("a server that does not know the password")
 
 
-def _authenticate(connection: _Connection, payload: bytes) -> bytes:
+def _authenticate(connection: Connection, payload: bytes) -> bytes:
     answer = connection.ask(_sasl_authenticate, 0, struct.pack(">i", len(payload)) + payload)
     code, length = struct.unpack_from(">hh", answer)
     place = 4 + max(length, 0)
@@ -133,6 +129,7 @@ def _authenticate(connection: _Connection, payload: bytes) -> bytes:
     return answer[place + 4 : place + 4 + size]
 
 
-def _text(text: str) -> bytes:
-    data = text.encode()
+def text(said: str) -> bytes:
+    """A string as it stands in a message: its length in two bytes, then itself."""
+    data = said.encode()
     return struct.pack(">h", len(data)) + data

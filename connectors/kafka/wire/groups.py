@@ -1,0 +1,222 @@
+"""What is asked about a consumer group by hand: its coordinator, its members, and that one of them leaves.
+
+librdkafka's admin client asks the same, and ends the process when the coordinator stands still or moves meanwhile (its
+issue 4605: an assertion in every call that goes to a group's coordinator). And it has no call to say that a member is gone: when
+the brokers are away for longer than the session, it forgets its member id and joins anew, and the brokers, back again, give the
+old id a whole session before they let the new one have its partitions.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import KafkaError
+
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.errors import translate
+from penstock.connectors.kafka.wire.connection import Connection, connected, text
+from penstock.schemas.errors import ConfigError, UnavailableError
+
+_find_coordinator, _leave_group, _describe_groups, _describe_consumer_group = 10, 13, 15, 69
+_unknown_member_id: Final = 25
+_no_such_group: Final = 69  # also said of a group that follows the other protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupMember:
+    """One client in a group."""
+
+    client_id: str
+    host: str
+    assigned: Mapping[str, Sequence[int]]
+    """Partitions by topic."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupView:
+    """A group at one moment; a group that does not exist has the state Dead and no members."""
+
+    state: str
+    members: tuple[GroupMember, ...]
+
+
+def leave_group(config: ClientConfig, *, group: str, member_id: str) -> None:
+    """Ask the group's coordinator to let a member go that nobody speaks for any more. Over after a few seconds.
+
+    Raises UnavailableError: no answer, a refusal, or a login of a kind that is not spoken here. Raises ConfigError.
+    """
+    host, port = find_coordinator(config, group)
+    with connected(config, host, port, f"tell group {group} that a member left") as connection:
+        reader = _Reader(connection.ask(_leave_group, 1, text(group) + text(member_id)))
+        reader.skip(4)  # how long the broker held the answer back
+        code = reader.number(">h")
+    if code not in (0, _unknown_member_id):
+        raise UnavailableError(f"the coordinator of group {group} does not let a member leave (error {code})")
+
+
+def describe_group(config: ClientConfig, group: str) -> GroupView:
+    """Who is in a group, of either protocol. Raises UnavailableError as `leave_group` does, and ConfigError for what this user
+    may not see."""
+    host, port = find_coordinator(config, group)
+    with connected(config, host, port, f"look up group {group}") as connection:
+        return _consumer_group(connection, group) or _classic_group(connection, group)
+
+
+def find_coordinator(config: ClientConfig, group: str) -> tuple[str, int]:
+    """Host and port of the broker that coordinates a group. Raises UnavailableError, ConfigError."""
+    fault: UnavailableError | None = None
+    for server in config.bootstrap_servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            with connected(config, host, int(port), f"find the coordinator of group {group}") as connection:
+                reader = _Reader(connection.ask(_find_coordinator, 1, text(group) + b"\0"))
+                reader.skip(4)
+                code = reader.number(">h")
+                reader.text()
+                reader.skip(4)
+                where = (reader.text(), reader.number(">i"))
+        except UnavailableError as error:
+            fault = error
+            continue
+        if code == 0:
+            return where
+        refusal = translate(KafkaError(code), f"find the coordinator of group {group}")
+        if isinstance(refusal, ConfigError):
+            raise refusal
+        fault = UnavailableError(str(refusal))
+    raise fault or UnavailableError("no bootstrap server is named")
+
+
+def _consumer_group(connection: Connection, group: str) -> GroupView | None:
+    """A group of the consumer protocol, None when it is none. The answer's lengths are written as Kafka's newer messages do."""
+    name = group.encode()
+    asked = b"\2" + _compact(len(name)) + name + b"\0" + b"\0"
+    reader = _Reader(connection.ask(_describe_consumer_group, 0, asked, flexible=True))
+    reader.skip(1 + 4)
+    reader.length()
+    code = reader.number(">h")
+    reader.short_text()  # why
+    reader.short_text()  # the group
+    state = reader.short_text()
+    if code != 0:
+        if code == _no_such_group:
+            return None
+        raise translate(KafkaError(code), f"look up group {group}")
+    reader.skip(4 + 4)  # epochs
+    reader.short_text()  # assignor
+    members = []
+    for _ in range(reader.length()):
+        for _ in range(3):  # member id, instance, rack
+            reader.short_text()
+        reader.skip(4)
+        client_id, host = reader.short_text(), reader.short_text()
+        for _ in range(reader.length()):
+            reader.short_text()  # subscribed topics
+        reader.short_text()  # as a pattern
+        assigned, _ = _topics(reader), _topics(reader)  # what it has, and what it is to have
+        reader.tags()
+        members.append(GroupMember(client_id=client_id, host=host, assigned=assigned))
+    return GroupView(state=state, members=tuple(members))
+
+
+def _topics(reader: "_Reader") -> dict[str, list[int]]:
+    """The partitions of an assignment in a newer message."""
+    found = {}
+    for _ in range(reader.length()):
+        reader.skip(16)  # the topic's id
+        topic = reader.short_text()
+        found[topic] = [reader.number(">i") for _ in range(reader.length())]
+        reader.tags()
+    reader.tags()
+    return found
+
+
+def _classic_group(connection: Connection, group: str) -> GroupView:
+    reader = _Reader(connection.ask(_describe_groups, 0, struct.pack(">i", 1) + text(group)))
+    reader.skip(4)
+    code = reader.number(">h")
+    reader.text()
+    state = reader.text()
+    if code != 0:
+        raise translate(KafkaError(code), f"look up group {group}")
+    for _ in range(2):  # the protocol's type and name
+        reader.text()
+    members = []
+    for _ in range(reader.number(">i")):
+        reader.text()
+        client_id, host = reader.text(), reader.text()
+        reader.bytes()  # what it asked for
+        members.append(GroupMember(client_id=client_id, host=host, assigned=_assigned(reader.bytes())))
+    return GroupView(state=state, members=tuple(members))
+
+
+def _assigned(data: bytes) -> dict[str, list[int]]:
+    """The partitions in what the leader of a classic group gave a member; none before it did."""
+    if not data:
+        return {}
+    reader = _Reader(data)
+    reader.skip(2)
+    return {
+        reader.text(): [reader.number(">i") for _ in range(reader.number(">i"))]
+        for _ in range(reader.number(">i"))
+    }
+
+
+def _compact(length: int) -> bytes:
+    """A length as newer messages have it: one more, seven bits a byte."""
+    number, written = length + 1, bytearray()
+    while number >= 0x80:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*written, number])
+
+
+class _Reader:
+    """Walks through an answer. Raises ValueError where it ends too soon."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def skip(self, size: int) -> None:
+        self._at += size
+        if self._at > len(self._data):
+            raise ValueError("an answer that ends too soon")
+
+    def number(self, form: str) -> int:
+        self.skip(struct.calcsize(form))
+        return int(struct.unpack_from(form, self._data, self._at - struct.calcsize(form))[0])
+
+    def text(self) -> str:
+        return self._taken(self.number(">h"))
+
+    def bytes(self) -> bytes:
+        size = max(self.number(">i"), 0)
+        self.skip(size)
+        return self._data[self._at - size : self._at]
+
+    def short_text(self) -> str:
+        return self._taken(self._varint() - 1)
+
+    def length(self) -> int:
+        return max(self._varint() - 1, 0)
+
+    def tags(self) -> None:
+        for _ in range(self._varint()):
+            self._varint()
+            self.skip(self._varint())
+
+    def _taken(self, size: int) -> str:
+        self.skip(max(size, 0))
+        return self._data[self._at - max(size, 0) : self._at].decode()
+
+    def _varint(self) -> int:
+        number = shift = 0
+        while True:
+            byte = self.number(">B")
+            number |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return number
+            if shift > 28:
+                raise ValueError("a length that is none")

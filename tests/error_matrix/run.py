@@ -1,0 +1,120 @@
+"""`python -m tests.error_matrix.run`: lives through the matrix on an embedded Kafka, and writes its table."""
+
+import argparse
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import confluent_kafka
+
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from tests.error_matrix.cells import code_name, codes, every_cell, later_code, sample, spots
+from tests.error_matrix.lane import deadline_s
+from tests.error_matrix.lanes import live_all
+from tests.error_matrix.verdict import Verdict
+from tests.wire.proxy import Proxy
+
+broker_settings = {
+    "group.consumer.heartbeat.interval.ms": "500",
+    "group.consumer.session.timeout.ms": "3000",
+    "broker.session.timeout.ms": "60000",  # a machine that is busy must not take the node for dead
+}
+letters = {
+    "retry": "r",
+    "abort and rewind": "a",
+    "new producer": "n",
+    "rejoin": "j",
+    "exit Config": "C",
+    "exit Unavailable": "U",
+    "exit Fenced": "F",
+    "exit Aborted": "A",
+    "exit Invariant": "I",
+    "not asked": "-",
+    "FAULT": "**!**",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when every cell has a verdict and none is a fault."""
+    parser = argparse.ArgumentParser(prog="python -m tests.error_matrix.run", description=__doc__)
+    parser.add_argument("--lanes", type=int, default=8, help="cells at the same time (%(default)s)")
+    parser.add_argument("--per-spot", type=int, help="so many codes in each place, by chance; else all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="places whose name begins so")
+    parser.add_argument("--codes", default="", help="only these codes, by number, with commas")
+    parser.add_argument("--report", type=Path, help="where the table is written")
+    arguments = parser.parse_args(argv)
+    cells = sample(arguments.per_spot, arguments.seed) if arguments.per_spot else every_cell()
+    wanted = {int(code) for code in arguments.codes.split(",") if code} or set(codes)
+    cells = [cell for cell in cells if cell.spot.name.startswith(arguments.only) and cell.code in wanted]
+    began_s = time.monotonic()
+
+    done: list[Verdict] = []
+
+    def tell(verdict: Verdict) -> None:
+        done.append(verdict)
+        if len(done) % 100 == 0:
+            print(f"{len(done)} of {len(cells)} cells", flush=True)
+            if arguments.report:
+                arguments.report.write_text(report(list(done), time.monotonic() - began_s))
+        if verdict.faults or not verdict.struck or verdict.took_s > deadline_s / 2:
+            print(f"{verdict.cell}: {verdict.outcome}, {verdict.took_s:.1f} s {verdict.faults}", flush=True)
+
+    with EmbeddedKafka(settings=broker_settings) as kafka, Proxy(kafka.bootstrap_servers) as proxy:
+        verdicts = live_all(cells, kafka.bootstrap_servers, proxy, arguments.lanes, tell)
+    took_s = time.monotonic() - began_s
+    print(f"{len(verdicts)} cells in {took_s:.0f} s: {dict(Counter(each.outcome for each in verdicts))}")
+    if arguments.report:
+        arguments.report.write_text(report(verdicts, took_s))
+    return int(any(verdict.faults for verdict in verdicts))
+
+
+def report(verdicts: Sequence[Verdict], took_s: float) -> str:
+    """The table as a page."""
+    by_place = {(each.cell.spot.name, each.cell.code): each for each in verdicts}
+    asked = [each for each in verdicts if each.struck]
+    counts = Counter(each.outcome for each in verdicts)
+    faults = [each for each in verdicts if each.faults]
+    slowest = max(verdicts, key=lambda each: each.took_s)
+    longest = max(verdicts, key=lambda each: each.turn_s_max)
+    lines = [
+        "# What a worker does about every error code of the protocol",
+        "",
+        "Written by `python -m tests.error_matrix.run --report docs/figures/error-matrix.md`. A real worker (source, ledger,",
+        "delivery, pipeline) reads and writes a real Kafka through a proxy, which answers one request with one code. In each cell",
+        "records come before the code and behind it, and at the end a reader of committed records counts them: none lost, none",
+        "twice (at least once: none lost), in order, with the right value, and exactly their offsets committed.",
+        "",
+        f"Python {platform.python_version()}, librdkafka {confluent_kafka.libversion()[0]}, Kafka 4.1.1. "
+        f"{len(verdicts)} cells of {len(spots) * len(codes)}, {len(asked)} of them asked, {len(faults)} faults, in {took_s / 60:.0f} minutes.",
+        f"The slowest cell took {slowest.took_s:.1f} s ({slowest.cell}), the longest turn of the polling loop {longest.turn_s_max:.2f} s "
+        f"({longest.cell}).",
+        "",
+        "| | what the worker did | cells |",
+        "|---|---|---:|",
+        *(f"| {letters.get(name, name)} | {name} | {count} |" for name, count in counts.most_common()),
+        "",
+        "An exit is followed by the successor that the supervisor starts, which did the rest. `refused`: the broker did nothing;",
+        "`top` and `inner`: it did what it was asked, and said the code at the top of its answer or of each thing in it.",
+        "",
+        *(f"{number}. {spot.name}" for number, spot in enumerate(spots, 1)),
+        "",
+        "| " + " | ".join(["code", *(str(number) for number in range(1, len(spots) + 1))]) + " |",
+        "|---|" + "---|" * len(spots),
+    ]
+    for code in codes:
+        row = [by_place.get((spot.name, code)) for spot in spots]
+        if any(row):
+            name = code_name(code) if code == later_code else f"{code} {code_name(code)}"
+            told = [letters.get(each.outcome, each.outcome) if each else "" for each in row]
+            lines.append(f"| {name} | " + " | ".join(told) + " |")
+    for each in faults:
+        lines += ["", f"**{each.cell}**: {'; '.join(each.faults)}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""`make soak`: the long runs, scaled to the hours there are, and the report of what was run in docs/figures/soak.md."""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import confluent_kafka
+
+from penstock.connectors.embedded.kafka import EmbeddedKafka
+from tests.chaos.run import Report, run_chaos
+from tests.error_matrix.cells import codes, spots
+
+whole_hours: Final = 40.0
+"""What all of it takes on two cores, about; a part gets its share of the hours that are given."""
+chaos_records, chaos_faults = 10_000_000, 1_000
+_chaos_faults_a_run = 50
+_folder: Final = Path("reports/soak")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one part did."""
+
+    part: str
+    asked: str
+    result: str
+    took_s: float
+    good: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A part that is a command of its own; its last line of output is its result."""
+
+    part: str
+    asked: Callable[[float], str]
+    arguments: Callable[[float], Sequence[str]]
+    environment: Callable[[float], Mapping[str, str]] = field(default=lambda _: {})
+    there: Callable[[], bool] = lambda: True
+
+    def run(self, share: float, hours: float) -> Outcome:
+        """Run it, for at most the hours."""
+        asked = self.asked(share)
+        if not self.there():
+            return Outcome(
+                part=self.part, asked=asked, result="not in this version: not run", took_s=0.0, good=True
+            )
+        began_s = time.monotonic()
+        log = _folder / f"{self.part.replace(' ', '-')}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                list(self.arguments(share)), stdout=out, stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment(share)}, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            try:
+                code: int | None = process.wait(max(hours, 0.05) * 3600)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                code = None
+        lines = [
+            line
+            for line in log.read_text(errors="replace").splitlines()
+            if line.strip() and "|FAIL|" not in line
+        ]
+        last = lines[-1].strip("= ") if lines else "said nothing"
+        result = f"did not end in its time: {last}" if code is None else last
+        return Outcome(
+            part=self.part, asked=asked, result=result, took_s=time.monotonic() - began_s, good=code == 0
+        )
+
+
+def _count(whole: int, share: float, least: int = 1) -> int:
+    return max(round(whole * share), least)
+
+
+def _pytest(*arguments: str) -> list[str]:
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--timeout",
+        "360000",
+        *arguments,
+    ]
+
+
+def _matrix_page(share: float) -> Path:
+    """A table with holes does not take the place of a whole one."""
+    return Path("docs/figures/error-matrix.md") if share >= 1 else _folder / "error-matrix.md"
+
+
+def _matrix_cells(share: float) -> int:
+    return min(_count(len(codes), share, 2), len(codes))
+
+
+commands: Final = (
+    Command(
+        part="protocol error matrix",
+        asked=lambda share: f"{len(spots) * _matrix_cells(share)} cells of {len(spots) * len(codes)}",
+        arguments=lambda share: [
+            sys.executable, "-m", "tests.error_matrix.run", "--per-spot", str(_matrix_cells(share)), "--seed", "1",
+            "--report", str(_matrix_page(share)),
+        ],
+    ),
+    Command(
+        part="simulation",
+        asked=lambda share: f"{_count(1_000_000, share, 100):,} seeds",
+        arguments=lambda share: [
+            sys.executable, "-P", "-m", "penstock", "simulate", "faults", "--seeds", str(_count(1_000_000, share, 100)),
+        ],
+        there=lambda: subprocess.run(
+            [sys.executable, "-P", "-m", "penstock", "simulate", "faults", "--help"], capture_output=True, check=False
+        ).returncode == 0,
+    ),
+    Command(
+        part="mutants",
+        asked=lambda share: f"{_count(1_000_000, share, 1000):,} mutants",
+        arguments=lambda _: _pytest("tests/unit/codec/test_mutants.py"),
+        environment=lambda share: {"PENSTOCK_MUTANTS": str(_count(1_000_000, share, 1000))},
+    ),
+    Command(
+        part="model matrix",
+        asked=lambda share: "every case" if share >= 1 else f"{_count(426, share, 16)} cases of 426",
+        arguments=lambda _: _pytest("tests/unit/models/test_sklearn_matrix.py", "tests/unit/models/test_narrowing.py"),
+        environment=lambda share: {
+            "PENSTOCK_MATRIX": "all" if share >= 1 else str(_count(426, share, 16)),
+            "PENSTOCK_SOAK_RECORDS": str(_count(1_000_000, share, 4000)),
+            "OMP_NUM_THREADS": "1",
+        },
+    ),
+    Command(
+        part="kill -9 to the survivor's commit",
+        asked=lambda share: f"{_count(100, share, 2)} kills",
+        arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "kills", str(_count(100, share, 2))],
+    ),
+    Command(
+        part="drains",
+        asked=lambda share: f"{_count(1000, share, 10)} drains",
+        arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "drains", str(_count(1000, share, 10))],
+    ),
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when every part was good."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak.run", description=__doc__)
+    parser.add_argument(
+        "--hours", type=float, default=whole_hours, help="what there is; the whole takes %(default)g"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=int(time.time()), help="of the chaos runs (default: the time)"
+    )
+    parser.add_argument("--only", default="", help="parts whose names begin so, with commas")
+    parser.add_argument("--report", type=Path, default=Path("docs/figures/soak.md"))
+    arguments = parser.parse_args(argv)
+    _folder.mkdir(parents=True, exist_ok=True)
+    share = min(arguments.hours / whole_hours, 1.0)
+    wanted = tuple(arguments.only.split(","))
+    parts: dict[str, Callable[[], Outcome]] = {"chaos": partial(chaos, share, arguments.seed)}
+    parts |= {command.part: partial(command.run, share, arguments.hours) for command in commands}
+    outcomes = []
+    for name, run in parts.items():
+        if not name.startswith(wanted):
+            outcomes.append(Outcome(part=name, asked="nothing", result="not run", took_s=0.0, good=True))
+            continue
+        outcomes.append(run())
+        arguments.report.write_text(report(outcomes, arguments.seed, share))
+        print(f"{outcomes[-1].part}: {outcomes[-1].result} ({outcomes[-1].took_s:.0f} s)", flush=True)
+    return int(not all(outcome.good for outcome in outcomes))
+
+
+def chaos(share: float, seed: int) -> Outcome:
+    """Runs of fifty faults each, on one node and on three, in both group protocols."""
+    began_s = time.monotonic()
+    left = _count(chaos_faults, share, 20)
+    records_each = chaos_records / chaos_faults
+    found: list[Report] = []
+    wrong: list[str] = []
+    while left > 0:
+        faults, turn = min(left, _chaos_faults_a_run), len(found) + len(wrong)
+        left -= faults
+        folder = _folder / f"chaos-{seed + turn}"
+        folder.mkdir(exist_ok=True)
+        with (folder / "chaos.log").open("w") as log:
+            try:
+                found.append(
+                    run_chaos(
+                        folder, start=_started, nodes=3 if turn % 2 else 1, protocol=("classic", "consumer")[turn // 2 % 2],
+                        records=round(faults * records_each), faults=faults, seed=seed + turn,
+                        tell=lambda line, log=log: print(line, file=log, flush=True),  # type: ignore[misc]
+                    )
+                )  # fmt: skip
+                wrong += [f"seed {seed + turn}: {each}" for each in found[-1].audit.faults]
+            except AssertionError as error:
+                wrong.append(f"seed {seed + turn}: {str(error)[:300]}")
+    audits = [each.audit for each in found]
+    total = f"{sum(a.inputs for a in audits):,} records, {sum(sum(r.faults.values()) for r in found)} faults"
+    bad = ", ".join(
+        f"{sum(len(getattr(audit, kind)) for audit in audits)} {kind}"
+        for kind in ("lost", "doubled", "torn", "reordered", "wrong")
+    )
+    return Outcome(
+        part="chaos",
+        asked=f"{round(_count(chaos_faults, share, 20) * records_each):,} records, {_count(chaos_faults, share, 20)} faults",
+        result=f"{total}: {bad}" + (f"; {'; '.join(wrong)[:500]}" if wrong else ""),
+        took_s=time.monotonic() - began_s,
+        good=not wrong,
+    )
+
+
+def _started(**arguments: object) -> EmbeddedKafka:
+    kafka = EmbeddedKafka(**arguments)  # type: ignore[arg-type]
+    kafka.start()
+    return kafka
+
+
+def _word(outcome: Outcome) -> str:
+    if outcome.result.endswith("not run"):
+        return "-"
+    return "yes" if outcome.good else "**no**"
+
+
+def report(outcomes: Sequence[Outcome], seed: int, share: float) -> str:
+    """The page."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    rows = [
+        f"| {each.part} | {each.asked} | {each.result.replace('|', '/')} | {each.took_s / 60:.0f} min | {_word(each)} |"
+        for each in outcomes
+    ]
+    whole = "the whole" if share >= 1 else f"{share:.2%} of the whole"
+    return "\n".join(
+        [
+            "# The last long run",
+            "",
+            f"Written by `make soak`, which was given the time for {whole}; seed {seed}, commit {commit.stdout.strip() or 'unknown'}, "
+            f"Python {platform.python_version()}, librdkafka {confluent_kafka.libversion()[0]}, Kafka 4.1.1, {os.cpu_count()} cores.",
+            "",
+            "| part | asked for | result | took | good |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"The whole is {chaos_records:,} records under {chaos_faults:,} faults, every cell of the error matrix, 1,000,000 seeds, 1,000,000",
+            "mutants, every case of the model matrix, 100 kills and 1,000 drains.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
