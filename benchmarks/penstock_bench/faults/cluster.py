@@ -74,7 +74,7 @@ class Cluster(MemoryBroker):
         if topic in output_topics and self.journal is not None:
             number = None if transaction is None else self.number(transaction)
             self.journal.entries += [
-                Sent(topic, partition, key, value or b"", number)
+                Sent(topic, partition, key, value or b"", number, self.timeline.now_s)
                 for key, value in zip(keys, values, strict=True)
             ]
             self.trace(f"sent {topic} {partition} {len(values)} {number}")
@@ -113,7 +113,7 @@ class Cluster(MemoryBroker):
         """As Broker, noted."""
         super().recreate_topic(name, partitions)
         assert self.journal is not None
-        self.journal.entries.append(MadeAnew(self.topic_id(name), partitions))
+        self.journal.entries.append(MadeAnew(self.topic_id(name), partitions, self.timeline.now_s))
 
     def spoil(self, place: Place) -> None:
         """The bytes there cannot be read from now on."""

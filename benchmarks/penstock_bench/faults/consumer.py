@@ -21,6 +21,7 @@ from penstock.connectors.memory.log import OutOfRangeError, Read
 from penstock_bench.faults.cluster import Cluster, failure, group, input_topic
 from penstock_bench.faults.fates import Fate, Trouble
 
+OnCommit = Callable[[KafkaError | None, list[TopicPartition]], None]
 Told = Callable[["SimulatedConsumer", list[TopicPartition]], None]
 passing: Final = (
     KafkaError._TRANSPORT, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED, KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -55,6 +56,8 @@ class SimulatedConsumer:
         self._turn = 0
         self._commit_s = 0.0  # when the last commit arrives; the next one comes behind it
         self._commits: list[Callable[[], None]] = []
+        self._on_commit: OnCommit | None = properties.get("on_commit")
+        self._news: list[Callable[[], None]] = []  # served by polls
         self._closed = False
 
     def subscribe(self, topics: list[str], *, on_assign: Told, on_revoke: Told, on_lost: Told) -> None:
@@ -64,6 +67,7 @@ class SimulatedConsumer:
 
     def poll(self, timeout_s: float) -> Message | None:
         """The next record or error, waiting for it."""
+        self._serve_news()
         self._serve_group()
         found = self._next(1)
         if not found and timeout_s > 0:
@@ -119,11 +123,14 @@ class SimulatedConsumer:
 
     def committed(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
         """What the group has committed; an open transaction that holds such an offset is waited for."""
-        cluster = self._cluster
+        cluster, deadline_s = self._cluster, self._timeline.now_s + timeout
+        if self._commits:  # on the same connection, so the answer comes behind them
+            self._timeline.sleep(min(max(self._commit_s - self._timeline.now_s, 0.0), timeout))
+            timeout = max(deadline_s - self._timeline.now_s, 0.0)
         cluster.check_overdue()
         coordinator = cluster.group(group)
         stable = not any(coordinator.unstable(input_topic, place.partition) for place in places)
-        if not stable or self._fates.call(transactional=False, twins=False).ends_s > timeout:
+        if not stable or self._commits or self._fates.call(transactional=False, twins=False).ends_s > timeout:
             self._timeline.sleep(timeout)
             raise KafkaException(failure(KafkaError._TIMED_OUT, "no committed offsets in time", retriable=True))
         found = []
@@ -150,11 +157,21 @@ class SimulatedConsumer:
         member = self._membership(noted_topic_id(offsets[0].metadata))
         call = self._fates.call(transactional=False, twins=False)
 
+        def answer(error: KafkaError | None) -> None:
+            if self._on_commit is not None:
+                self._on_commit(error, list(offsets))
+
         def arrive() -> None:
             if arrive in self._commits:
                 self._commits.remove(arrive)
-                if call.fate is not Fate.LOST and call.fate is not Fate.LATE:
-                    self._cluster.commit(input_topic, positions, member)
+                error = None
+                if call.fate in (Fate.LOST, Fate.LATE):
+                    error = failure(KafkaError._TIMED_OUT, "no answer to a commit", retriable=True)
+                elif not self._cluster.commit(input_topic, positions, member):
+                    error = failure(KafkaError.ILLEGAL_GENERATION, "the commit is of an earlier generation")
+                if call.fate is Fate.UNANSWERED:
+                    error = failure(KafkaError._TIMED_OUT, "no answer to a commit", retriable=True)
+                self._news.append(lambda: answer(error))
 
         self._commits.append(arrive)
         self._commit_s = max(self._commit_s, self._timeline.now_s + call.acts_s)
@@ -208,6 +225,12 @@ class SimulatedConsumer:
             orders = coordinator.sync(self.member)
         if orders.grant:
             self._tell("assign", list(orders.grant))
+
+    def _serve_news(self) -> None:
+        if self._news:
+            news, self._news = self._news, []
+            for tell in news:
+                tell()
 
     def _tell(self, what: str, partitions: list[int]) -> None:
         self._cluster.trace(f"{self.member} {what} {partitions}")

@@ -50,6 +50,7 @@ class Sent:
     key: bytes | None
     value: bytes
     transaction: int | None
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class MadeAnew:
 
     topic_id: str
     partitions: int
+    at_s: float
 
 
 Entry = (
@@ -120,3 +122,4 @@ class Journal:
     entries: list[Entry] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # warnings and errors of the workers, for a person
     calm: bool = True  # nothing happened after which a record may come twice at least once
+    whole: bool = True  # no message was given up by its sender, to be sent again behind later ones

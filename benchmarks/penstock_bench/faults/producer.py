@@ -105,6 +105,8 @@ class SimulatedProducer:
             self._outstanding -= len(messages)
             if error is not None:
                 self._failed = self._failed or error
+                if self._id is None and cluster.journal is not None:
+                    cluster.journal.whole = False
             if on_delivery is not None:
                 for _ in messages:
                     self._news.append(lambda: on_delivery(error, None))
@@ -156,6 +158,8 @@ class SimulatedProducer:
     def purge(self) -> None:
         """Drop what is queued; what is on its way may arrive all the same."""
         self._purged = True
+        if self._outstanding and self._id is None and self._cluster.journal is not None:
+            self._cluster.journal.whole = False
 
     def _serve(self) -> int:
         news, self._news = self._news, []

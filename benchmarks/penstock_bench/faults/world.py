@@ -4,7 +4,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 
-from penstock.connectors.memory.log import Transaction
+from penstock.connectors.memory.log import State, Transaction
 from penstock.engine.pipeline.scorer import Scorer
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
 from penstock_bench.faults.checker import Checker, Fault, Finding
@@ -216,6 +216,8 @@ class World:
             value = write_input(kind, self.records, weight, self.journal.output_format)
             partition = self.cluster.choose(key, self.cluster.partitions(input_topic))
             transaction, visible = None, True
+            for name in [n for n, (held, _) in self._open.items() if held.state is not State.OPEN]:
+                del self._open[name]  # by its time-out
             if self._open and drawn.random() < 0.5:
                 name = drawn.choice(sorted(self._open))
                 transaction, visible = self._open[name][0], False

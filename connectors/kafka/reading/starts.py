@@ -25,8 +25,9 @@ class Starts:
     """Looks up where to begin, each time for a short time only. Polling thread only.
 
     `start` is about a group: it is resolved once, when no partition of the topic has a commit. `latest` then commits the end
-    of every partition before the first record is read. A partition that has no commit in a group that has some appeared
-    later, and begins at its beginning.
+    of every partition before the first record is read. Only the member that holds partition 0 does so: if each did, a commit
+    of these that arrives late would take the group back, or ahead. A partition that has no commit in a group that has some
+    appeared later, and begins at its beginning.
     """
 
     def __init__(
@@ -46,15 +47,19 @@ class Starts:
         self._start = start
         self._recreated = recreated
         self._fail = fail
+        self._decides = False
         self._turn = 0
         self._patience_s = place_one_first_s
 
-    def soon(self, partitions: set[int], facts: TopicFacts) -> dict[int, int]:
+    def soon(self, partitions: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
         """Where to begin each, of those for which the coordinator says so in a short time.
+
+        `decides`: this member holds partition 0.
 
         An open transaction of a predecessor holds the answer back, for every partition that is asked about together
         with the one it concerns; so each is then asked about alone, and only that one waits.
         """
+        self._decides = decides
         starts = self._find(partitions, place_timeout_s / 2, facts)
         self._patience_s = place_one_first_s
         if len(partitions) > 1 and not starts:
@@ -62,8 +67,9 @@ class Starts:
                 starts |= self._find({partition}, place_one_first_s, facts)
         return starts
 
-    def one(self, waiting: set[int], facts: TopicFacts) -> dict[int, int]:
+    def one(self, waiting: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
         """Where to begin one of these, another one at each call, so that one that has to wait holds up no other."""
+        self._decides = decides
         self._turn += 1
         partition = sorted(waiting)[self._turn % len(waiting)]
         starts = self._find({partition}, self._patience_s, facts)
@@ -116,8 +122,9 @@ class Starts:
                 )
             )
             return {}
-        self._commit_ends(facts)
-        return {}  # the commit is read back at the next turn: whichever member was first, all begin by the same
+        if self._decides:
+            self._commit_ends(facts)
+        return {}  # the commit is read back at a later turn, by every member
 
     def _commit_ends(self, facts: TopicFacts) -> None:
         ends = [TopicPartition(self._topic, partition, OFFSET_END) for partition in range(facts.partitions)]
