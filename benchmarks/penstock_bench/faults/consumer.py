@@ -50,6 +50,7 @@ class SimulatedConsumer:
         self._expires_after_s = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
         self.member = ""
         self._fetchers: dict[int, _Fetcher] = {}
+        self._failed_at: dict[int, int] = {}  # where the last passing error of a partition came
         self._told: dict[str, Told] = {}
         self._topic_id = cluster.topic_id(input_topic)
         self._refresh_due = False
@@ -286,7 +287,9 @@ class SimulatedConsumer:
         except OutOfRangeError as error:
             fetcher.ended = True
             return [self._error(partition, position, KafkaError._AUTO_OFFSET_RESET, str(error))]
-        if read.values and self._fates.chance(0.02, Trouble.READING):
+        once = self._failed_at.get(partition) != position  # what fails twice at the same place is no passing error
+        if read.values and once and self._fates.chance(0.02, Trouble.READING):
+            self._failed_at[partition] = position
             self._jump(partition, fetcher)
             code = self._fates.random.choice(passing)
             return [self._error(partition, position, code, "it was reported")]

@@ -37,6 +37,7 @@ class SimulatedProducer:
         self._failed: KafkaError | None = None  # a message of the transaction
         self._fatal: KafkaError | None = None
         self._purged = False
+        self._given_up = 0  # how often messages on their way were
 
     def __len__(self) -> int:
         return self._outstanding + len(self._news)
@@ -67,7 +68,7 @@ class SimulatedProducer:
         keys, values = [m["key"] for m in messages], [m["value"] for m in messages]
         call = fates.call(transactional=True, twins=False)
         self._arrives_s = max(self._arrives_s, self._timeline.now_s + call.acts_s)
-        epoch = self._epoch
+        epoch, given_up = self._epoch, self._given_up
         self._outstanding += len(messages)
         fate = call.fate
         if fate is Fate.DOUBLED:  # an idempotent producer's repetition is recognised
@@ -98,8 +99,11 @@ class SimulatedProducer:
                 elif fate is Fate.LATE:
                     self._timeline.later(fates.random.choice(late_s), self._quietly(append))
             except FencedProducerError as fault:
-                self._fence(str(fault))
-                error = self._fatal
+                if given_up == self._given_up:
+                    self._fence(str(fault))
+                    error = self._fatal
+            if given_up != self._given_up:
+                return
             if fate is not Fate.FINE and error is None:
                 error = _message_error(fate)
             self._outstanding -= len(messages)
@@ -133,8 +137,11 @@ class SimulatedProducer:
         self._end(State.COMMITTED, timeout_s)
 
     def abort_transaction(self, timeout_s: float) -> None:
-        """End it without a trace."""
+        """End it without a trace; what is on its way is given up."""
         self._failed = None
+        self._given_up += 1
+        if self._outstanding:
+            self._in_doubt, self._outstanding, self._arrives_s = True, 0, 0.0
         self._end(State.ABORTED, timeout_s)
 
     def flush(self, timeout_s: float) -> int:

@@ -44,6 +44,7 @@ class _Doubt:
     at: int  # where reading was sent; beyond the head while the end of what cannot be read is looked for
     since_s: float
     why: str = ""
+    tried: bool = False  # `at`, once, while the end of what cannot be read is looked for
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class ReadDoubts:
     offsets), so the records that follow say nothing about what lies before them. Sent back to the head, the client either
     brings records, or the error again before any record: a response is parsed in order. Where the same offset stays
     unreadable, `set_aside` tries one offset after the other: the range set aside ends where a record is read, and every
-    offset of it was tried.
+    offset of it was tried, twice: one error may be the connection's.
     """
 
     policy: UnreadablePolicy
@@ -132,7 +133,10 @@ class ReadDoubts:
             return Return(offset=doubt.head, at_s=now_s + retry_s)
         if self.policy == "stop":
             return GivenUp.UNREADABLE
-        doubt.at += 1
+        if doubt.at != doubt.head and not doubt.tried:
+            doubt.tried = True
+            return Return(offset=doubt.at, at_s=now_s)
+        doubt.at, doubt.tried = doubt.at + 1, False
         if 0 <= end <= doubt.at:
             del self._doubts[partition]
             return self._passed(partition, doubt)
