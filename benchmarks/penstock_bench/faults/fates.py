@@ -36,6 +36,10 @@ class Fate(StrEnum):
     FENCED = "fenced"  # a twin comes first
 
 
+slow_s = (0.05, 0.05, 0.05, 0.3, 0.3, 0.3, 0.3, 1.0, 1.0, 2.5, 2.5, 30.0)
+"""How long a slow call takes; the last of them longer than anybody waits for one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request: what becomes of it, when it is carried out, and when its caller knows (seconds from now)."""
@@ -75,7 +79,7 @@ class Fates:
             return Call(Fate.FINE, 0.0005, 0.001)
         takes_s = drawn.choice((0.001, 0.002, 0.004))
         if self.chance(0.08, Trouble.SLOW):
-            takes_s = drawn.choice((0.05, 0.3, 1.0, 2.5, 30.0))
+            takes_s = drawn.choice(slow_s)
         fate = Fate.FINE
         if self.chance(0.03, Trouble.UNKNOWN):
             fate = drawn.choice((Fate.LOST, Fate.UNANSWERED, Fate.LATE, Fate.DOUBLED))

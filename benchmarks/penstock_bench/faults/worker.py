@@ -66,7 +66,7 @@ class SimulatedWatch:
             left_s = deadline_s - self._timeline.now_s
             if left_s <= 0:
                 return None
-            self._timeline.sleep(min(left_s, 0.005))
+            self._timeline.sleep(min(left_s, 0.01))
         return self._answer
 
     def close(self) -> None:
@@ -110,6 +110,21 @@ class NoStalls:
         """As StallDetector."""
 
 
+class _InLine:
+    """`threading`, as far as the source uses it: what a thread would do is done when it starts."""
+
+    class Thread:
+        """As threading.Thread."""
+
+        def __init__(self, *, target: Callable[[], object], name: str, daemon: bool) -> None:
+            self._target = target
+
+        def start(self) -> None:
+            self._target()
+
+        def join(self, timeout_s: float) -> None: ...
+
+
 @contextmanager
 def simulated_clients(cluster: Cluster) -> Iterator[None]:
     """Meanwhile the connectors for Kafka get simulated clients of this cluster instead of librdkafka's."""
@@ -120,6 +135,7 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
         (producers, "Aside", lambda _: SimulatedAside(cluster)),
         (reading, "TopicWatch", lambda *_, **__: _watch_of(cluster)),
         (reading, "StallDetector", lambda **_: NoStalls()),
+        (reading, "threading", _InLine),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     try:
@@ -166,7 +182,7 @@ class TimedCompute:
         drawn, now_s = self._fates.random, self._timeline.now_s
         takes_s = drawn.choice((0.0, 0.001, 0.001, 0.004, 0.03))
         if self._fates.chance(0.05, Trouble.SLOW):
-            takes_s = drawn.choice((0.3, 12.0))  # longer than the drain budget
+            takes_s = drawn.choice((0.1, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 12.0))  # the last outlasts a drain
         records = Records.join([poll.records for poll in batch.polls])
         outcome: Outcome | None = None
         waits: dict[int, Held] = {}

@@ -90,6 +90,10 @@ class Returns:
         """Let go on what has waited long enough; the rows for what was passed over at the end of a partition."""
         if self._held:
             self._release()
+        if self._doubts:
+            for partition, passed in self._doubts.outwaited(self._clock.monotonic_s()):
+                self._heads.put(partition, passed.next)
+                self._passed.append((partition, passed))
         if not self._passed:
             return None
         rows = [self._row(partition, passed, topic_id) for partition, passed in self._passed]
