@@ -174,9 +174,10 @@ class Checker:
         first, last = found
         for offset in range(first, last + 1):
             one = (place[0], place[1], offset)
-            if one not in self._spoilt:
+            if one in self._spoilt:
+                self._note(sent, one)
+            elif offset in self._by_partition[one[:2]]:  # else no record stands there
                 self._find(Fault.WRONG, f"{one} was set aside as unreadable, and it is not")
-            self._note(sent, one)
 
     def _note(self, sent: Sent, place: Place) -> None:
         seen = self._outcomes[place]
@@ -228,6 +229,8 @@ class Checker:
     def _lacks(self, place: Place, topics: set[str]) -> str:
         if not topics:
             return "it has no outcome"
+        if place in self._spoilt and not self._once:
+            return ""  # it may have been read before it was spoilt, and again after that
         if "d" in topics:
             return "it has a result and a letter" if len(topics) > 1 else ""
         return "" if topics == {"p", "e"} else f"it has only {sorted(topics)}"
