@@ -80,6 +80,7 @@ class Fates:
         takes_s = drawn.choice((0.001, 0.002, 0.004))
         if self.chance(0.08, Trouble.SLOW):
             takes_s = drawn.choice(slow_s)
+            self.disturbed()  # what is given up for being slow is done again
         fate = Fate.FINE
         if self.chance(0.03, Trouble.UNKNOWN):
             fate = drawn.choice((Fate.LOST, Fate.UNANSWERED, Fate.LATE, Fate.DOUBLED))

@@ -182,6 +182,7 @@ class TimedCompute:
         drawn, now_s = self._fates.random, self._timeline.now_s
         takes_s = drawn.choice((0.0, 0.001, 0.001, 0.004, 0.03))
         if self._fates.chance(0.05, Trouble.SLOW):
+            self._fates.disturbed()
             takes_s = drawn.choice((0.1, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 12.0))  # the last outlasts a drain
         records = Records.join([poll.records for poll in batch.polls])
         outcome: Outcome | None = None

@@ -288,6 +288,7 @@ class World:
 
     def _misplace_commit(self) -> None:
         """A backup was restored badly: the group's offset is beyond the end. Somebody must say so."""
+        self._kill_all()  # what is on its way may still commit
         coordinator, topic_id = self.cluster.group(group), self.cluster.topic_id(input_topic)
         places = [
             (p, offset)
@@ -296,7 +297,6 @@ class World:
         ]
         if not places:
             return
-        self._kill_all()
         partition, offset = self._drawn.choice(places)
         coordinator.committed[input_topic, partition] = self.cluster.high(input_topic, partition) + 3
         self._note("misplaced")
