@@ -27,6 +27,7 @@ commands = {
     "score": "files: Parquet, CSV or JSON lines in, predictions and explanations out",
     "explain": "one record's prediction and its reasons",
     "completion": "the command line completed by bash, zsh or fish",
+    "simulate": "workers on a simulated Kafka under every kind of trouble",
     "bench": "the figures of the README, measured here and now",
 }
 exit_done, exit_failed, exit_usage, exit_fenced, exit_not_ready = 0, 1, 2, 3, 4

@@ -19,8 +19,8 @@ class Hidden:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Hidden())
 from penstock.engine.cli import main
-from penstock.engine.cli.commands import bench
-bench._find_laboratory = lambda: False
+from penstock.engine.cli.commands import bench, simulate
+bench.find_laboratory = simulate.find_laboratory = lambda: False
 raise SystemExit(main.main(sys.argv[1:]))
 """
 
@@ -41,6 +41,7 @@ def test_every_command_has_its_help(command: str) -> None:
     ("words", "sentence"),
     [
         (["bench", "codec", "--records", "1000"], "clone of the repository"),
+        (["simulate", "faults", "--seeds", "10"], "clone of the repository"),
         (["demo", "--broker", "memory"], "[demo]'"),
     ],
 )
