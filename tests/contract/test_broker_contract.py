@@ -272,7 +272,7 @@ class TestRebalancing:
         mine = delivery(out, polled)
         only_zero = Delivery(outgoing=mine.outgoing, positions={0: 4})
         sink.submit(only_zero, first.membership())
-        time.sleep(1.0)  # the offsets are on their way, by another thread
+        bench.clock.sleep(1.0)  # the offsets are on their way, by another thread
         first.close(5.0)
         listener = Recorder()
         second = bench.source(group, topic, listener)

@@ -34,7 +34,7 @@ def catch(bug: Bug, *, runs_max: int = seeds_max) -> Caught:
     """Run the wrong version until something is found."""
     with planted(bug):
         for seed in range(runs_max):
-            result = simulate(seed, only=frozenset(bug.only), mode=bug.mode)
+            result = simulate(seed, only=frozenset(bug.only), mode=bug.mode, start=bug.start)
             if result.findings:
                 return Caught(bug=bug, runs=seed + 1, finding=result.findings[0])
     return Caught(bug=bug, runs=runs_max, finding=None)

@@ -103,13 +103,6 @@ bugs: tuple[Bug, ...] = (
         mode="exactly_once",
     ),
     Bug(
-        name="batches that could not be sent yet go back in the wrong order",
-        where="Pipeline._deliver",
-        old="self._finished.extendleft(reversed(group))",
-        new="self._finished.extendleft(group)",
-        only=(Trouble.SLOW, Trouble.REBALANCE, Trouble.FREEZE),
-    ),
-    Bug(
         name="no partition is rewound on an abort",
         where="Pipeline._after_abort",
         old="self._read_again(self._ledger.rewind())",

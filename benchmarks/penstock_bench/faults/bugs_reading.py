@@ -56,6 +56,7 @@ bugs: tuple[Bug, ...] = (
         old="if any(place.offset >= 0 for place in everywhere):",
         new="if all(place.offset >= 0 for place in everywhere):",
         only=(Trouble.TOPIC, Trouble.CRASH),
+        start="latest",
     ),
     Bug(
         name="every member decides where `latest` is",
@@ -63,6 +64,7 @@ bugs: tuple[Bug, ...] = (
         old="if self._decides:",
         new="if True:",
         only=(Trouble.SLOW, Trouble.REBALANCE, Trouble.CRASH),
+        start="latest",
     ),
     Bug(
         name="a seek that the client cannot do yet is dropped",

@@ -73,7 +73,8 @@ class Checker:
         self._next: dict[tuple[str, int], int] = {}  # what the group has committed
         self._open: dict[int, list[tuple[Sent, dict[str, Any]]]] = defaultdict(list)
         self._outcomes: dict[Place, list[tuple[str, int | None]]] = defaultdict(list)  # topic, transaction
-        self._newest: dict[tuple[str, int, str, int], int] = {}
+        self._order: dict[tuple[str, int, str, int], list[tuple[int, int]]] = defaultdict(list)
+        """Of each output partition and input partition: place in the log, and the offset that it is about."""
         self._first_commit = True
         self._known_before = False  # somebody had read the topic before it was made anew
 
@@ -106,6 +107,7 @@ class Checker:
                     self._topic_id = entry.topic_id
                     self._made_anew.append((entry.topic_id, entry.at_s))
                     self._known_before = bool(self._next)
+        self._in_order()
         if self._finished:
             self._all_there()
             self._all_said()
@@ -193,11 +195,18 @@ class Checker:
             self._find(Fault.TORN, f"the messages of {place} are of two transactions")
         seen.append((sent.topic, sent.transaction))
         if not again:  # at least once: what comes again comes late
-            where = (sent.topic, sent.partition, place[0], place[1])
-            late = place[2] <= self._newest.get(where, -1)
-            if late and (self._once or self._journal.whole):
-                self._find(Fault.DISORDERED, f"{place} comes behind {self._newest[where]} in {sent.topic}")
-            self._newest[where] = max(place[2], self._newest.get(where, -1))
+            self._order[sent.topic, sent.partition, place[0], place[1]].append((sent.at, place[2]))
+
+    def _in_order(self) -> None:
+        if not self._once and not self._journal.whole:
+            return
+        for (topic, *_, partition), found in self._order.items():
+            offsets = [offset for _, offset in sorted(found)]
+            for before, after in itertools.pairwise(offsets):
+                if after <= before:
+                    what = f"offset {after} of partition {partition} comes behind {before} in {topic}"
+                    self._find(Fault.DISORDERED, what)
+                    break
 
     def _offsets(
         self, offsets: tuple[tuple[int, int], ...], topic_id: str | None, transaction: int | None

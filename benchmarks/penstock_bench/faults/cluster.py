@@ -73,10 +73,9 @@ class Cluster(MemoryBroker):
         """As Broker; what goes to an output is noted."""
         if topic in output_topics and self.journal is not None:
             number = None if transaction is None else self.number(transaction)
-            self.journal.entries += [
-                Sent(topic, partition, key, value or b"", number, self.timeline.now_s)
-                for key, value in zip(keys, values, strict=True)
-            ]
+            now_s, entries = self.timeline.now_s, self.journal.entries
+            for key, value in zip(keys, values, strict=True):
+                entries.append(Sent(topic, partition, key, value or b"", number, len(entries), now_s))
             self.trace(f"sent {topic} {partition} {len(values)} {number}")
         return super().append(
             topic, partition, keys, values, timestamps_ms=timestamps_ms, headers=headers, transaction=transaction
@@ -106,14 +105,14 @@ class Cluster(MemoryBroker):
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """As Broker, noted."""
         super().delete_records(topic, partition, before)
-        assert self.journal is not None
-        self.journal.entries.append(Deleted(self.topic_id(topic), partition, before))
+        if self.journal is not None:
+            self.journal.entries.append(Deleted(self.topic_id(topic), partition, before))
 
     def recreate_topic(self, name: str, partitions: int) -> None:
         """As Broker, noted."""
         super().recreate_topic(name, partitions)
-        assert self.journal is not None
-        self.journal.entries.append(MadeAnew(self.topic_id(name), partitions, self.timeline.now_s))
+        if self.journal is not None:
+            self.journal.entries.append(MadeAnew(self.topic_id(name), partitions, self.timeline.now_s))
 
     def spoil(self, place: Place) -> None:
         """The bytes there cannot be read from now on."""
@@ -131,10 +130,10 @@ class Cluster(MemoryBroker):
         found = self._logs(input_topic)[partition].read(offset, 1)
         return len(found.values) > 0 and int(found.offsets[0]) == offset
 
-    def look(self, partition: int, position: int, records_max: int) -> Read:
-        """What a fetch of the input finds there. Raises OutOfRangeError."""
+    def look(self, topic: str, partition: int, position: int, records_max: int) -> Read:
+        """What a fetch finds there. Raises OutOfRangeError."""
         self.check_overdue()
-        return self._logs(input_topic)[partition].read(position, records_max)
+        return self._logs(topic)[partition].read(position, records_max)
 
     def check_overdue(self) -> None:
         """End what has been open for too long."""

@@ -18,7 +18,7 @@ from confluent_kafka import (
 from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
 from penstock.connectors.memory.group import Membership
 from penstock.connectors.memory.log import OutOfRangeError, Read
-from penstock_bench.faults.cluster import Cluster, failure, group, input_topic
+from penstock_bench.faults.cluster import Cluster, failure
 from penstock_bench.faults.fates import Fate, Trouble
 
 OnCommit = Callable[[KafkaError | None, list[TopicPartition]], None]
@@ -52,7 +52,9 @@ class SimulatedConsumer:
         self._fetchers: dict[int, _Fetcher] = {}
         self._failed_at: dict[int, int] = {}  # where the last passing error of a partition came
         self._told: dict[str, Told] = {}
-        self._topic_id = cluster.topic_id(input_topic)
+        self._group = str(properties["group.id"])
+        self._topic = ""
+        self._topic_id = ""
         self._refresh_due = False
         self._turn = 0
         self._commit_s = 0.0  # when the last commit arrives; the next one comes behind it
@@ -63,6 +65,8 @@ class SimulatedConsumer:
 
     def subscribe(self, topics: list[str], *, on_assign: Told, on_revoke: Told, on_lost: Told) -> None:
         """Joins with the first poll."""
+        (self._topic,) = topics
+        self._topic_id = self._cluster.topic_id(self._topic)
         self._told = {"assign": on_assign, "revoke": on_revoke, "lost": on_lost}
         self._cluster.members.append(self)
 
@@ -87,7 +91,7 @@ class SimulatedConsumer:
     def _expel(self) -> None:
         """The coordinator takes this member for dead."""
         self._fates.disturbed()
-        self._cluster.expire(group, self.member)
+        self._cluster.expire(self._group, self.member)
 
     def seek(self, place: TopicPartition) -> None:
         """Send a partition elsewhere."""
@@ -98,7 +102,7 @@ class SimulatedConsumer:
             raise KafkaException(failure(KafkaError._STATE, "the fetcher is between two states"))
         fetcher.position, fetcher.ended = self._resolved(place), False
         if self._fates.chance(0.05, Trouble.READING):
-            fetcher.position = self._cluster.bounds(input_topic, place.partition)[0]
+            fetcher.position = self._cluster.bounds(self._topic, place.partition)[0]
 
     def pause(self, places: Sequence[TopicPartition]) -> None:
         """Fetch nothing of these."""
@@ -129,18 +133,18 @@ class SimulatedConsumer:
             self._timeline.sleep(min(max(self._commit_s - self._timeline.now_s, 0.0), timeout))
             timeout = max(deadline_s - self._timeline.now_s, 0.0)
         cluster.check_overdue()
-        coordinator = cluster.group(group)
-        stable = not any(coordinator.unstable(input_topic, place.partition) for place in places)
+        coordinator = cluster.group(self._group)
+        stable = not any(coordinator.unstable(place.topic, place.partition) for place in places)
         if not stable or self._commits or self._fates.call(transactional=False, twins=False).ends_s > timeout:
             self._timeline.sleep(timeout)
             raise KafkaException(failure(KafkaError._TIMED_OUT, "no committed offsets in time", retriable=True))
         found = []
         for place in places:
-            key = (input_topic, place.partition)
+            key = (place.topic, place.partition)
             offset = coordinator.committed.get(key, OFFSET_INVALID)
             noted = coordinator.committed_topic_ids.get(key)
             note = "" if noted is None else f"penstock topic-id={noted}"
-            found.append(TopicPartition(input_topic, place.partition, offset, note))
+            found.append(TopicPartition(place.topic, place.partition, offset, note))
         return found
 
     def offsets_for_times(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
@@ -150,7 +154,7 @@ class SimulatedConsumer:
             self._timeline.sleep(timeout)
             raise KafkaException(failure(KafkaError._TIMED_OUT, "no offsets in time", retriable=True))
         ends = self._cluster.high
-        return [TopicPartition(input_topic, p.partition, ends(input_topic, p.partition)) for p in places]
+        return [TopicPartition(p.topic, p.partition, ends(p.topic, p.partition)) for p in places]
 
     def commit(self, *, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
         """Sent now, counted when it arrives, if the member is still in its generation then."""
@@ -168,7 +172,7 @@ class SimulatedConsumer:
                 error = None
                 if call.fate in (Fate.LOST, Fate.LATE):
                     error = failure(KafkaError._TIMED_OUT, "no answer to a commit", retriable=True)
-                elif not self._cluster.commit(input_topic, positions, member):
+                elif not self._cluster.commit(self._topic, positions, member):
                     error = failure(KafkaError.ILLEGAL_GENERATION, "the commit is of an earlier generation")
                 if call.fate is Fate.UNANSWERED:
                     error = failure(KafkaError._TIMED_OUT, "no answer to a commit", retriable=True)
@@ -182,21 +186,21 @@ class SimulatedConsumer:
         self, place: TopicPartition, timeout: float = 0.0, cached: bool = False
     ) -> tuple[int, int]:
         """First and last offset of a partition."""
-        if place.partition >= self._cluster.partitions(input_topic):
+        if place.partition >= self._cluster.partitions(self._topic):
             return -1001, -1001
         if not cached and self._fates.call(transactional=False, twins=False).ends_s > timeout:
             self._timeline.sleep(timeout)
             raise KafkaException(failure(KafkaError._TIMED_OUT, "no offsets in time", retriable=True))
-        return self._cluster.bounds(input_topic, place.partition)
+        return self._cluster.bounds(self._topic, place.partition)
 
     def consumer_group_metadata(self) -> bytes:
         """As librdkafka writes it."""
-        member = self._cluster.group(group).membership(self.member)
+        member = self._cluster.group(self._group).membership(self.member)
         generation = -1 if member is None else member.generation
         return (
             b"CGMDv2:"
             + generation.to_bytes(4, sys.byteorder, signed=True)
-            + b"%s\0%s\0" % (group.encode(), self.member.encode())
+            + b"%s\0%s\0" % (self._group.encode(), self.member.encode())
         )
 
     def close(self) -> None:
@@ -204,12 +208,12 @@ class SimulatedConsumer:
         if not self._closed and self._told:
             self._closed = True
             self._flush_commits()
-            self._cluster.group(group).leave(self.member)
+            self._cluster.group(self._group).leave(self.member)
 
     def _serve_group(self) -> None:
-        coordinator, expires_s = self._cluster.group(group), self._expires_after_s
+        coordinator, expires_s = self._cluster.group(self._group), self._expires_after_s
         if not self.member:
-            self.member = coordinator.join(input_topic, expires_s)
+            self.member = coordinator.join(self._topic, expires_s)
         orders = coordinator.sync(self.member)
         if orders.expelled:
             self._fates.disturbed()
@@ -217,7 +221,7 @@ class SimulatedConsumer:
             held = sorted(self._fetchers)
             if held:
                 self._tell("lost", held)
-            self.member = coordinator.join(input_topic, expires_s)
+            self.member = coordinator.join(self._topic, expires_s)
             orders = coordinator.sync(self.member)
         if orders.revoke:
             self._tell("revoke", list(orders.revoke))
@@ -235,23 +239,23 @@ class SimulatedConsumer:
 
     def _tell(self, what: str, partitions: list[int]) -> None:
         self._cluster.trace(f"{self.member} {what} {partitions}")
-        self._told[what](self, [TopicPartition(input_topic, p) for p in partitions])
+        self._told[what](self, [TopicPartition(self._topic, p) for p in partitions])
 
     def _flush_commits(self) -> None:
         for arrive in tuple(self._commits):
             arrive()
 
     def _membership(self, topic_id: str | None) -> Membership:
-        member = self._cluster.group(group).membership(self.member)
+        member = self._cluster.group(self._group).membership(self.member)
         generation = -1 if member is None else member.generation
-        return Membership(group=group, member=self.member, generation=generation, topic_id=topic_id)
+        return Membership(group=self._group, member=self.member, generation=generation, topic_id=topic_id)
 
     def _resolved(self, place: TopicPartition) -> int:
         if place.offset != OFFSET_BEGINNING:
             return place.offset
-        if place.partition >= self._cluster.partitions(input_topic):
+        if place.partition >= self._cluster.partitions(self._topic):
             return 0
-        return self._cluster.bounds(input_topic, place.partition)[0]
+        return self._cluster.bounds(self._topic, place.partition)[0]
 
     def _next(self, count: int) -> list[Message]:
         if self._other_topic():
@@ -263,19 +267,19 @@ class SimulatedConsumer:
         self._turn = (self._turn + 1) % len(partitions)
         messages: list[Message] = []
         for partition in partitions[self._turn :] + partitions[: self._turn]:
-            if len(messages) < count and partition < self._cluster.partitions(input_topic):
+            if len(messages) < count and partition < self._cluster.partitions(self._topic):
                 messages += self._fetch(partition, self._fetchers[partition], count - len(messages))
         return messages
 
     def _other_topic(self) -> bool:
         """A topic made anew gives nothing until the client has heard of it; then it is read on as if it were the same."""
-        if self._topic_id == self._cluster.topic_id(input_topic):
+        if self._topic_id == self._cluster.topic_id(self._topic):
             return False
         if not self._refresh_due:
             self._refresh_due = True
 
             def refresh() -> None:
-                self._topic_id, self._refresh_due = self._cluster.topic_id(input_topic), False
+                self._topic_id, self._refresh_due = self._cluster.topic_id(self._topic), False
 
             self._timeline.later(self._fates.random.choice((0.05, 0.3, 1.0)), refresh)
         return True
@@ -283,12 +287,13 @@ class SimulatedConsumer:
     def _fetch(self, partition: int, fetcher: _Fetcher, count: int) -> list[Message]:
         cluster, position = self._cluster, fetcher.position
         try:
-            read = cluster.look(partition, position, count)
+            read = cluster.look(self._topic, partition, position, count)
         except OutOfRangeError as error:
             fetcher.ended = True
             return [self._error(partition, position, KafkaError._AUTO_OFFSET_RESET, str(error))]
         once = self._failed_at.get(partition) != position  # what fails twice at the same place is no passing error
-        if read.values and once and self._fates.chance(0.02, Trouble.READING):
+        share = 0.2 if cluster.spoilt else 0.02
+        if read.values and once and self._fates.chance(share, Trouble.READING):
             self._failed_at[partition] = position
             self._jump(partition, fetcher)
             code = self._fates.random.choice(passing)
@@ -312,22 +317,24 @@ class SimulatedConsumer:
         return next((o for o in range(start, stop) if (self._topic_id, partition, o) in spoilt), None)
 
     def _jump(self, partition: int, fetcher: _Fetcher) -> None:
-        end = self._cluster.bounds(input_topic, partition)[1]
+        end = self._cluster.bounds(self._topic, partition)[1]
         ahead = self._fates.random.choice((0, 1, 3, 10, 1000))
         fetcher.position = min(fetcher.position + ahead, end)
 
-    @staticmethod
-    def _messages(partition: int, read: Read) -> list[Message]:
+    def _messages(self, partition: int, read: Read) -> list[Message]:
         make: Any = Message
+        headers = [list(h) for h in read.headers] if read.headers else [None] * len(read.values)
+        columns = (read.offsets.tolist(), read.keys, read.values, read.timestamps_ms, headers)
         return [
-            make(topic=input_topic, partition=partition, offset=offset, key=key, value=value, timestamp=(1, at))
-            for offset, key, value, at in zip(
-                read.offsets.tolist(), read.keys, read.values, read.timestamps_ms, strict=True
+            make(
+                topic=self._topic, partition=partition, offset=offset, key=key, value=value, timestamp=(1, at),
+                headers=carried,
             )
-        ]
+            for offset, key, value, at, carried in zip(*columns, strict=True)
+        ]  # fmt: skip
 
     def _error(self, partition: int, offset: int, code: int, text: str) -> Message:
         self._cluster.trace(f"{self.member} error {partition} {offset} {code}")
         make: Any = Message
-        found: Message = make(topic=input_topic, partition=partition, offset=offset, error=failure(code, text))
+        found: Message = make(topic=self._topic, partition=partition, offset=offset, error=failure(code, text))
         return found

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Literal
 
 Mode = Literal["exactly_once", "at_least_once"]
+Start = Literal["earliest", "latest"]
 Place = tuple[str, int, int]
 """The id of an input topic, a partition of it, an offset."""
 
@@ -50,6 +51,7 @@ class Sent:
     key: bytes | None
     value: bytes
     transaction: int | None
+    at: int  # place in the logs of all outputs, taken together
     at_s: float
 
 
@@ -117,7 +119,7 @@ class Journal:
 
     mode: Mode
     output_format: Literal["avro", "json"]
-    start: Literal["earliest", "latest"]
+    start: Start
     topic_id: str  # of the input, at the beginning
     entries: list[Entry] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # warnings and errors of the workers, for a person

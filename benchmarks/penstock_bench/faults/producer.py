@@ -9,11 +9,13 @@ from penstock.connectors.delivery.producer_port import AbortableError, FencedPro
 from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
 from penstock.connectors.memory.group import Membership
 from penstock.connectors.memory.log import State
-from penstock_bench.faults.cluster import Cluster, failure, failure_of, group, input_topic
-from penstock_bench.faults.fates import Fate, Trouble
+from penstock.schemas.records import Headers
+from penstock_bench.faults.cluster import Cluster, failure, failure_of
+from penstock_bench.faults.fates import Fate
 
 Report = Callable[[KafkaError | None, Any], None]
 late_s = (0.3, 1.0, 4.0)
+message_bytes_max = 1_000_000
 
 
 class SimulatedProducer:
@@ -63,13 +65,43 @@ class SimulatedProducer:
     def produce_batch(
         self, topic: str, messages: Sequence[dict[str, Any]], partition: int, on_delivery: Report | None
     ) -> int:
-        """Queue messages."""
-        cluster, fates = self._cluster, self._cluster.fates
+        """Queue messages; how many of them."""
+        longest = max((len(message["value"] or b"") for message in messages), default=0)
+        if longest > message_bytes_max:
+            for message in messages:
+                if len(message["value"] or b"") > message_bytes_max:
+                    message["_error"] = failure(KafkaError.MSG_SIZE_TOO_LARGE, "Message size too large")
+            return sum("_error" not in message for message in messages)
         keys, values = [m["key"] for m in messages], [m["value"] for m in messages]
+        self._queue(topic, keys, values, None, partition, on_delivery)
+        return len(messages)
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int,
+        on_delivery: Report | None,
+        headers: Headers,
+    ) -> None:
+        """Queue one message with headers."""
+        self._queue(topic, [key], [value], [headers], partition, on_delivery)
+
+    def _queue(
+        self,
+        topic: str,
+        keys: list[bytes | None],
+        values: list[bytes | None],
+        headers: list[Headers] | None,
+        partition: int,
+        on_delivery: Report | None,
+    ) -> None:
+        cluster, fates = self._cluster, self._cluster.fates
         call = fates.call(transactional=True, twins=False)
         self._arrives_s = max(self._arrives_s, self._timeline.now_s + call.acts_s)
         epoch, given_up = self._epoch, self._given_up
-        self._outstanding += len(messages)
+        self._outstanding += len(values)
         fate = call.fate
         if fate is Fate.DOUBLED:  # an idempotent producer's repetition is recognised
             fate = Fate.FINE
@@ -85,7 +117,12 @@ class SimulatedProducer:
                 targets.setdefault(target, []).append(row)
             for target, rows in targets.items():
                 cluster.append(
-                    topic, target, [keys[r] for r in rows], [values[r] for r in rows], transaction=transaction
+                    topic,
+                    target,
+                    [keys[r] for r in rows],
+                    [values[r] for r in rows],
+                    headers=None if headers is None else [headers[r] for r in rows],
+                    transaction=transaction,
                 )
 
         def arrive() -> None:
@@ -106,29 +143,28 @@ class SimulatedProducer:
                 return
             if fate is not Fate.FINE and error is None:
                 error = _message_error(fate)
-            self._outstanding -= len(messages)
+            self._outstanding -= len(values)
             if error is not None:
                 self._failed = self._failed or error
                 if self._id is None and cluster.journal is not None:
                     cluster.journal.whole = False
             if on_delivery is not None:
-                for _ in messages:
+                for _ in values:
                     self._news.append(lambda: on_delivery(error, None))
 
         self._timeline.later(self._arrives_s - self._timeline.now_s, arrive)
-        return len(messages)
 
     def send_offsets_to_transaction(
         self, offsets: Sequence[TopicPartition], metadata: bytes, timeout_s: float
     ) -> None:
         """Offsets to be committed with the transaction."""
-        positions = {place.partition: place.offset for place in offsets}
+        topic, positions = offsets[0].topic, {place.partition: place.offset for place in offsets}
         member = membership_of(metadata, noted_topic_id(offsets[0].metadata))
         transactional_id, epoch = self._named, self._epoch
 
         def hold() -> None:
             transaction = self._cluster.transaction_of(transactional_id, epoch, self._transaction_timeout_s)
-            self._cluster.hold_offsets(transaction, input_topic, positions, member)
+            self._cluster.hold_offsets(transaction, topic, positions, member)
 
         self._request("TxnOffsetCommit", hold, timeout_s)
 
@@ -281,9 +317,9 @@ class SimulatedProducer:
 
 def membership_of(metadata: bytes, topic_id: str | None) -> Membership:
     """What the bytes of consumer_group_metadata() say."""
-    _, member, _ = metadata[11:].split(b"\0", 2)
+    group, member, _ = metadata[11:].split(b"\0", 2)
     generation = int.from_bytes(metadata[7:11], "little", signed=True)
-    return Membership(group=group, member=member.decode(), generation=generation, topic_id=topic_id)
+    return Membership(group=group.decode(), member=member.decode(), generation=generation, topic_id=topic_id)
 
 
 def _message_error(fate: Fate) -> KafkaError:

@@ -44,8 +44,9 @@ call_wait_max_s = 0.201
 class SimulatedWatch:
     """penstock.connectors.kafka.reading.topic_watch.TopicWatch by shape: asks once a second, and when it is told to."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, topic: str) -> None:
         self._cluster = cluster
+        self._topic = topic
         self._timeline = cluster.timeline
         self._closed = False
         self._answer: TopicFacts | None = None
@@ -80,8 +81,8 @@ class SimulatedWatch:
 
         def look() -> None:
             facts = TopicFacts(
-                id=cluster.topic_id(input_topic),
-                partitions=cluster.partitions(input_topic),
+                id=cluster.topic_id(self._topic),
+                partitions=cluster.partitions(self._topic),
                 asked_at_s=asked_at_s,
             )
             self._timeline.later(min(call.ends_s, 5.0) - min(call.acts_s, 5.0), lambda: self._hear(facts))
@@ -133,7 +134,7 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
         (sinks, "open_client", opener(cluster)),
         (producers, "open_client", opener(cluster)),
         (producers, "Aside", lambda _: SimulatedAside(cluster)),
-        (reading, "TopicWatch", lambda *_, **__: _watch_of(cluster)),
+        (reading, "TopicWatch", lambda _, topic, **__: _watch_of(cluster, topic)),
         (reading, "StallDetector", lambda **_: NoStalls()),
         (reading, "threading", _InLine),
     ]
@@ -147,9 +148,9 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def _watch_of(cluster: Cluster) -> SimulatedWatch:
-    cluster.watches.append(SimulatedWatch(cluster))
-    watch: SimulatedWatch = cluster.watches[-1]
+def _watch_of(cluster: Cluster, topic: str) -> SimulatedWatch:
+    watch = SimulatedWatch(cluster, topic)
+    cluster.watches.append(watch)
     return watch
 
 
@@ -281,7 +282,12 @@ class Worker:
     """One process: what is real in it is everything between the client library and the model."""
 
     def __init__(
-        self, cluster: Cluster, journal: Journal, make_scorer: Callable[[], Scorer], slot: int
+        self,
+        cluster: Cluster,
+        journal: Journal,
+        make_scorer: Callable[[], Scorer],
+        slot: int,
+        drain_budget_s: float,
     ) -> None:
         """Raises what the engine raises at its start."""
         timeline = cluster.timeline
@@ -332,7 +338,7 @@ class Worker:
             clock=timeline,
             commits=CommitInTransaction() if exactly_once else CommitBySource(),
             limits=PipelineLimits(
-                drain_budget_s=5.0, delivery_records_max=32, beside_records_min=1
+                drain_budget_s=drain_budget_s, delivery_records_max=32, beside_records_min=1
             ),
         )
 

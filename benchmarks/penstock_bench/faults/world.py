@@ -10,7 +10,7 @@ from penstock.schemas.errors import ConfigError, FencedError, PenstockError, Una
 from penstock_bench.faults.checker import Checker, Fault, Finding
 from penstock_bench.faults.cluster import Cluster, group, input_topic, output_topics
 from penstock_bench.faults.fates import Fates, Trouble
-from penstock_bench.faults.journal import Journal, Kind, Mode, OffsetsReset, Place, Written
+from penstock_bench.faults.journal import Journal, Kind, Mode, OffsetsReset, Place, Start, Written
 from penstock_bench.faults.outcomes import write_input
 from penstock_bench.faults.stages import make_scorer
 from penstock_bench.faults.timeline import Timeline
@@ -50,9 +50,15 @@ class _Sayings(logging.Handler):
             self._said.append(record.getMessage())
 
 
-def simulate(seed: int, *, only: frozenset[Trouble] = frozenset(), mode: Mode | None = None) -> Result:
-    """One run, from its beginning to the verdict."""
-    world = World(seed, only, mode)
+def simulate(
+    seed: int,
+    *,
+    only: frozenset[Trouble] = frozenset(),
+    mode: Mode | None = None,
+    start: Start | None = None,
+) -> Result:
+    """One run, from its beginning to the verdict. What is not given, the seed decides."""
+    world = World(seed, only, mode, start)
     sayings = _Sayings(world.journal.said)
     before = engine_log.level, engine_log.propagate
     engine_log.addHandler(sayings)
@@ -82,7 +88,9 @@ class _Ended(Exception):
 class World:
     """A cluster, workers, and what befalls them."""
 
-    def __init__(self, seed: int, only: frozenset[Trouble] = frozenset(), mode: Mode | None = None) -> None:
+    def __init__(
+        self, seed: int, only: frozenset[Trouble], mode: Mode | None = None, start: Start | None = None
+    ) -> None:
         self.fates = Fates(seed, only)
         drawn = self._drawn = self.fates.random
         self.timeline = Timeline()
@@ -92,11 +100,12 @@ class World:
         self.cluster.create_topic(input_topic, partitions)
         for topic in output_topics:
             self.cluster.create_topic(topic, outputs)
+        drawn_start: Start = "latest" if drawn.random() < 0.15 else "earliest"
         drawn_mode: Mode = "exactly_once" if drawn.random() < 0.7 else "at_least_once"
         self.journal = Journal(
             mode=mode or drawn_mode,
             output_format="json" if drawn.random() < 0.5 else "avro",
-            start="latest" if drawn.random() < 0.15 else "earliest",
+            start=start or drawn_start,
             topic_id=self.cluster.topic_id(input_topic),
         )
         self.cluster.journal = self.journal
@@ -106,6 +115,7 @@ class World:
         self._records_max = drawn.choice((20, 60, 60, 200))
         self.records = 0
         self._keys = drawn.choice((2, 8))
+        self._drain_budget_s = drawn.choice((0.05, 0.5, 5.0))
         self._workers: list[Worker] = []
         self._open: dict[str, tuple[Transaction, float]] = {}
         self._made = 0
@@ -136,6 +146,8 @@ class World:
         self._trace.update(f"{self.timeline.now_s:.6f} {what}\n".encode())
 
     def _calm_down(self) -> None:
+        if self.fates.chance(0.3, Trouble.READING):
+            self._spoil()
         self.fates.calm = True
         self._end_foreign()
         for _ in range(calm_turns_max):
@@ -232,13 +244,17 @@ class World:
     def _foreign(self) -> None:
         """Other producers begin and end transactions."""
         if self.fates.chance(0.2, Trouble.FOREIGN):
-            self._made += 1
-            name = f"foreign-{self._made}"
-            epoch = self.cluster.initialise(name)
-            self._open[name] = (self.cluster.begin(name, epoch, 15.0), epoch)
-            self.cluster.foreign[name] = []
+            self._begin_foreign()
         elif self._open and self._drawn.random() < 0.3:
             self._end_foreign(self._drawn.choice(sorted(self._open)))
+
+    def _begin_foreign(self) -> str:
+        self._made += 1
+        name = f"foreign-{self._made}"
+        epoch = self.cluster.initialise(name)
+        self._open[name] = (self.cluster.begin(name, epoch, 15.0), epoch)
+        self.cluster.foreign[name] = []
+        return name
 
     def _end_foreign(self, only: str | None = None) -> None:
         for name in [only] if only else sorted(self._open):
@@ -271,7 +287,11 @@ class World:
         self._write()
 
     def _spoil(self) -> None:
-        """Bytes that were written cannot be read any more."""
+        """Bytes that were written cannot be read any more; behind them may stand only the end of a transaction."""
+        if self.fates.chance(0.5, Trouble.FOREIGN):
+            name = self._begin_foreign()
+            self._write()
+            self.cluster.end_foreign(name, committed=True)
         partition = self._drawn.randrange(self.cluster.partitions(input_topic))
         first, end = self.cluster.bounds(input_topic, partition)
         for offset in range(max(first, end - self._drawn.choice((1, 4))), end):
@@ -324,7 +344,7 @@ class World:
 
     def _add(self, slot: int) -> None:
         try:
-            worker = Worker(self.cluster, self.journal, self._scorer, slot)
+            worker = Worker(self.cluster, self.journal, self._scorer, slot, self._drain_budget_s)
         except (ConfigError, UnavailableError, FencedError) as error:
             self._note(f"no start: {error}")
             return

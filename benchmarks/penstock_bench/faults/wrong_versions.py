@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock.schemas.errors import InvariantError
 from penstock_bench.faults.fates import Trouble
-from penstock_bench.faults.journal import Mode
+from penstock_bench.faults.journal import Mode, Start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +25,7 @@ class Bug:
     only: tuple[Trouble, ...] = ()
     """Kinds of trouble under which it shows soonest."""
     mode: Mode | None = None
+    start: Start | None = None
 
 
 @contextmanager
