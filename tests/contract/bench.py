@@ -10,6 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
+from penstock_bench.faults.cluster import Cluster
+from penstock_bench.faults.fates import Fates
+from penstock_bench.faults.timeline import Timeline
+from penstock_bench.faults.worker import simulated_clients
 
 from penstock.connectors.delivery.exactly_once import TransactionalSink
 from penstock.connectors.delivery.producer_port import TransactionalProducer
@@ -24,10 +28,6 @@ from penstock.connectors.memory.clients import MemoryProducer
 from penstock.engine.clock import SystemClock
 from penstock.engine.ports import Delivery, Sink, Source
 from penstock.schemas.records import Outgoing, Records
-from penstock_bench.faults.cluster import Cluster
-from penstock_bench.faults.fates import Fates
-from penstock_bench.faults.timeline import Timeline
-from penstock_bench.faults.worker import simulated_clients
 
 patience_s = 30.0
 Wrap = Callable[[TransactionalProducer], TransactionalProducer]

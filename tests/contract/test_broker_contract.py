@@ -1,6 +1,5 @@
 """What every broker promises to the engine; one suite judges the memory broker and real Kafka alike."""
 
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
-
-from penstock.schemas.errors import InvariantError
 from penstock_bench.faults.bugs import Caught, catch, known
 from penstock_bench.faults.runs import default_processes
 from penstock_bench.faults.wrong_versions import Bug, planted
+
+from penstock.schemas.errors import InvariantError
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,9 @@ def test_the_bug_is_caught(bug: Bug, found: Mapping[str, Future[Caught]]) -> Non
 
 
 def test_there_are_forty_and_no_two_alike() -> None:
-    assert len({bug.name for bug in known}) == len({(b.where, b.old, b.new) for b in known}) == len(known) >= 40
+    assert (
+        len({bug.name for bug in known}) == len({(b.where, b.old, b.new) for b in known}) == len(known) >= 40
+    )
 
 
 def test_a_bug_that_changes_nothing_any_more_is_refused() -> None:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from penstock_bench.faults.checker import Checker, Fault
 from penstock_bench.faults.fates import Trouble
 from penstock_bench.faults.journal import Ended, Journal, Kind, OffsetsCommitted, Sent, Written
@@ -32,7 +31,9 @@ def test_nothing_is_lost_doubled_torn_disordered_wrong_or_silent_and_nothing_han
         for result in results
         if result.findings
     ]
-    assert not failed, f"{len(failed)} of {seeds}; penstock simulate faults --first SEED --seeds 1: {failed[:10]}"
+    assert not failed, (
+        f"{len(failed)} of {seeds}; penstock simulate faults --first SEED --seeds 1: {failed[:10]}"
+    )
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -48,7 +49,12 @@ def test_a_seed_gives_the_same_run_in_every_process() -> None:
     for hash_seed in ("1", "2"):
         environ = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(folder)}
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _replay], env=environ, capture_output=True, text=True, timeout=120, check=True
+            [sys.executable, "-P", "-c", _replay],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
         )
         assert done.stdout.split() == digests
 
@@ -98,9 +104,15 @@ def ended(offset: int, *, transaction: int = 1, committed: bool = True) -> Ended
         (Fault.LOST, [written(0)]),
         (Fault.SKIPPED, [written(0), ended(1)]),
         (Fault.SKIPPED, [written(0), sent("p", 0), ended(1)]),
-        (Fault.SKIPPED, [written(0), sent("p", 0), sent("e", 0), ended(1, committed=False), ended(1, transaction=2)]),
+        (
+            Fault.SKIPPED,
+            [written(0), sent("p", 0), sent("e", 0), ended(1, committed=False), ended(1, transaction=2)],
+        ),
         (Fault.DOUBLED, [written(0), sent("p", 0), sent("p", 0), sent("e", 0), ended(1)]),
-        (Fault.TORN, [written(0), sent("p", 0), ended(0), sent("e", 0, transaction=2), ended(1, transaction=2)]),
+        (
+            Fault.TORN,
+            [written(0), sent("p", 0), ended(0), sent("e", 0, transaction=2), ended(1, transaction=2)],
+        ),
         (Fault.TORN, [written(0), sent("p", 0), sent("e", 0), ended(0), ended(1, transaction=2)]),
         (Fault.WRONG, [written(0), sent("p", 0, wrong=1.0), sent("e", 0), ended(1)]),
         (Fault.PHANTOM, [sent("p", 0), ended(1)]),

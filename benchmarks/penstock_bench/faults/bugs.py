@@ -52,27 +52,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> bool:
     """Plant, simulate and show; whether any bug was not caught."""
     chosen = [bug for bug in known if not arguments.only or arguments.only in bug.name]
-    caught = [catch(bug, runs_max=arguments.runs_max) for bug in terminal.track(chosen, label="planting bugs")]
+    caught = [
+        catch(bug, runs_max=arguments.runs_max) for bug in terminal.track(chosen, label="planting bugs")
+    ]
     table = Table("bug", "runs", "found as", box=None)
     for each in caught:
-        table.add_row(each.bug.name, str(each.runs), "not found" if each.finding is None else each.finding.fault)
+        table.add_row(
+            each.bug.name, str(each.runs), "not found" if each.finding is None else each.finding.fault
+        )
     terminal.say(table)
     missed = [each.bug.name for each in caught if each.finding is None]
     terminal.say(f"{len(caught) - len(missed)} of {len(caught)} caught")
     if arguments.table is not None:
         arguments.table.write_text(markdown(caught))
-    terminal.result({
-        "caught": len(caught) - len(missed),
-        "bugs": [
-            {
-                "name": each.bug.name,
-                "where": each.bug.where,
-                "runs": each.runs,
-                "found_as": None if each.finding is None else str(each.finding.fault),
-            }
-            for each in caught
-        ],
-    })
+    terminal.result(
+        {
+            "caught": len(caught) - len(missed),
+            "bugs": [
+                {
+                    "name": each.bug.name,
+                    "where": each.bug.where,
+                    "runs": each.runs,
+                    "found_as": None if each.finding is None else str(each.finding.fault),
+                }
+                for each in caught
+            ],
+        }
+    )
     return bool(missed)
 
 

@@ -76,7 +76,7 @@ class Checker:
         self._order: dict[tuple[str, int, str, int], list[tuple[int, int]]] = defaultdict(list)
         """Of each output partition and input partition: place in the log, and the offset that it is about."""
         self._first_commit = True
-        self._known_before = False  # somebody had read the topic before it was made anew
+        self._known_before = False  # of a partition that is there again something was committed before
 
     def check(self) -> list[Finding]:
         """What is wrong, the first few of it."""
@@ -106,7 +106,7 @@ class Checker:
                 case MadeAnew():
                     self._topic_id = entry.topic_id
                     self._made_anew.append((entry.topic_id, entry.at_s))
-                    self._known_before = bool(self._next)
+                    self._known_before = any(p < entry.partitions for _, p in self._next)
         self._in_order()
         if self._finished:
             self._all_there()
@@ -194,7 +194,8 @@ class Checker:
         if self._once and any(transaction != sent.transaction for _, transaction in seen) and not again:
             self._find(Fault.TORN, f"the messages of {place} are of two transactions")
         seen.append((sent.topic, sent.transaction))
-        if not again:  # at least once: what comes again comes late
+        # At least once: what comes again comes late, as a letter too, if it was spoilt meanwhile.
+        if not again and (self._once or place not in self._spoilt):
             self._order[sent.topic, sent.partition, place[0], place[1]].append((sent.at, place[2]))
 
     def _in_order(self) -> None:

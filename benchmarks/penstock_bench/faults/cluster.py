@@ -78,7 +78,13 @@ class Cluster(MemoryBroker):
                 entries.append(Sent(topic, partition, key, value or b"", number, len(entries), now_s))
             self.trace(f"sent {topic} {partition} {len(values)} {number}")
         return super().append(
-            topic, partition, keys, values, timestamps_ms=timestamps_ms, headers=headers, transaction=transaction
+            topic,
+            partition,
+            keys,
+            values,
+            timestamps_ms=timestamps_ms,
+            headers=headers,
+            transaction=transaction,
         )
 
     def _end(self, transactional_id: str, state: State) -> None:
@@ -151,7 +157,9 @@ class Cluster(MemoryBroker):
         self.deferred = (self.timeline.now_s + wait_s, outcome)
 
 
-def failure(code: int, text: str, *, fatal: bool = False, retriable: bool = False, abort: bool = False) -> KafkaError:
+def failure(
+    code: int, text: str, *, fatal: bool = False, retriable: bool = False, abort: bool = False
+) -> KafkaError:
     """An error as librdkafka makes them."""
     return KafkaError(code, text, fatal, retriable, abort)
 

@@ -137,7 +137,9 @@ class SimulatedConsumer:
         stable = not any(coordinator.unstable(place.topic, place.partition) for place in places)
         if not stable or self._commits or self._fates.call(transactional=False, twins=False).ends_s > timeout:
             self._timeline.sleep(timeout)
-            raise KafkaException(failure(KafkaError._TIMED_OUT, "no committed offsets in time", retriable=True))
+            raise KafkaException(
+                failure(KafkaError._TIMED_OUT, "no committed offsets in time", retriable=True)
+            )
         found = []
         for place in places:
             key = (place.topic, place.partition)
@@ -291,7 +293,9 @@ class SimulatedConsumer:
         except OutOfRangeError as error:
             fetcher.ended = True
             return [self._error(partition, position, KafkaError._AUTO_OFFSET_RESET, str(error))]
-        once = self._failed_at.get(partition) != position  # what fails twice at the same place is no passing error
+        once = (
+            self._failed_at.get(partition) != position
+        )  # what fails twice at the same place is no passing error
         share = 0.2 if cluster.spoilt else 0.02
         if read.values and once and self._fates.chance(share, Trouble.READING):
             self._failed_at[partition] = position
@@ -336,5 +340,7 @@ class SimulatedConsumer:
     def _error(self, partition: int, offset: int, code: int, text: str) -> Message:
         self._cluster.trace(f"{self.member} error {partition} {offset} {code}")
         make: Any = Message
-        found: Message = make(topic=self._topic, partition=partition, offset=offset, error=failure(code, text))
+        found: Message = make(
+            topic=self._topic, partition=partition, offset=offset, error=failure(code, text)
+        )
         return found

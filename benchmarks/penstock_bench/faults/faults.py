@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--delivery", choices=("exactly_once", "at_least_once"), help="this one only (default: both, by seed)"
     )
     parser.add_argument(
-        "--processes", type=int, default=default_processes(), help="(default: one for each core, %(default)s here)"
+        "--processes",
+        type=int,
+        default=default_processes(),
+        help="(default: one for each core, %(default)s here)",
     )
 
 

@@ -27,6 +27,15 @@ Format = Literal["avro", "json"]
 cluster_name = "simulated"
 
 
+_signature = Signature(
+    features=(
+        Feature(name="number", kind="number", missing="reject"),
+        Feature(name="weight", kind="number"),
+    ),
+    inputs=(ModelInput(name="x", dtype="float32", start=0, width=2),),
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StubBundle:
     """What the encoders ask of a bundle."""
@@ -36,13 +45,7 @@ class StubBundle:
     digest: str = "0" * 64
     outputs: tuple[ModelOutput, ...] = (ModelOutput(name="y", width=1),)
     classes: tuple[str, ...] = ()
-    signature: Signature = Signature(
-        features=(
-            Feature(name="number", kind="number", missing="reject"),
-            Feature(name="weight", kind="number"),
-        ),
-        inputs=(ModelInput(name="x", dtype="float32", start=0, width=2),),
-    )
+    signature: Signature = _signature
 
 
 class StubModel:
@@ -92,18 +95,20 @@ class FitfulDecoder:
 def _parts(output_format: Format) -> tuple[RowDecoder, dict[str, Any]]:
     """What costs time to make and holds no state of a run."""
     bundle: Any = StubBundle()
-    settings = Settings.model_validate({
-        "kafka": {"bootstrap_servers": "simulated:1", "group": "g"},
-        "input": {"topic": "in", "format": output_format, "framing": "none"},
-        "output": {
-            "predictions": "p",
-            "explanations": "e",
-            "dead_letters": "d",
-            "format": output_format,
-            **({"framing": "none"} if output_format == "avro" else {}),
-        },
-        "model": {"path": "stub"},
-    })
+    settings = Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": "simulated:1", "group": "g"},
+            "input": {"topic": "in", "format": output_format, "framing": "none"},
+            "output": {
+                "predictions": "p",
+                "explanations": "e",
+                "dead_letters": "d",
+                "format": output_format,
+                **({"framing": "none"} if output_format == "avro" else {}),
+            },
+            "model": {"path": "stub"},
+        }
+    )
     decoder = make_decoder(
         settings=settings,
         signature=bundle.signature,

@@ -81,7 +81,7 @@ def simulate(
     )
 
 
-class _Ended(Exception):
+class _RunOverError(Exception):
     """The run has its finding, and goes no further."""
 
 
@@ -132,7 +132,7 @@ class World:
             for _ in range(self._turns):
                 self._step()
             self._calm_down()
-        except _Ended as ended:
+        except _RunOverError as ended:
             findings.append(ended.args[0])
         except PenstockError as error:
             findings.append(Finding(Fault.CRASHED, f"{type(error).__name__}: {error}"))
@@ -152,14 +152,18 @@ class World:
         self._end_foreign()
         for _ in range(calm_turns_max):
             if self._finished():
-                self.timeline.sleep(settles_s)  # transactions of killed workers end, and hide nothing any more
+                self.timeline.sleep(
+                    settles_s
+                )  # transactions of killed workers end, and hide nothing any more
                 self.cluster.check_overdue()
                 if self._finished():
                     return
             self._start()
             for worker in list(self._workers):
                 self._turn(worker)
-        raise _Ended(Finding(Fault.HUNG, f"the work was not finished in {calm_turns_max} turns: {self._left()}"))
+        raise _RunOverError(
+            Finding(Fault.HUNG, f"the work was not finished in {calm_turns_max} turns: {self._left()}")
+        )
 
     def _finished(self) -> bool:
         return not self._left()
@@ -331,7 +335,7 @@ class World:
             if self._drawn.random() < 0.1:
                 self.timeline.sleep(0.5)
         else:
-            raise _Ended(Finding(Fault.SILENT, "nobody said that the group's offset is beyond the end"))
+            raise _RunOverError(Finding(Fault.SILENT, "nobody said that the group's offset is beyond the end"))
         self._kill_all()
         coordinator.committed[input_topic, partition] = offset
 
@@ -408,7 +412,12 @@ class World:
             committed = coordinator.committed.get((input_topic, partition))
             noted = coordinator.committed_topic_ids.get((input_topic, partition))
             first = self.cluster.bounds(input_topic, partition)[0]
-            if committed is not None and noted == topic_id and committed < first and f"partition {partition}:" in said:
+            if (
+                committed is not None
+                and noted == topic_id
+                and committed < first
+                and f"partition {partition}:" in said
+            ):
                 lost.append((partition, first))
         if not lost:
             return

@@ -80,7 +80,7 @@ def _changed(function: FunctionType, bug: Bug) -> FunctionType:
     lines = lines[lines.index("def ") :]  # no decorators
     namespace: dict[str, Any] = {}
     code = compile("from __future__ import annotations\n" + lines, f"<{bug.name}>", "exec")
-    exec(code, function.__globals__, namespace)  # noqa: S102  the source is the engine's own, changed above
+    exec(code, function.__globals__, namespace)
     made: FunctionType = namespace[function.__name__]
     made.__kwdefaults__, made.__defaults__ = function.__kwdefaults__, function.__defaults__
     return made

@@ -45,4 +45,3 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     module = importlib.import_module(f"penstock_bench.{arguments.kind}")
     terminal.result(module.run(arguments, terminal))
     return 0
-

@@ -7,7 +7,9 @@ from penstock.engine.cli.laboratory import find_laboratory
 from penstock.engine.console.terminal import Terminal
 from penstock.schemas.errors import ConfigError
 
-summary = "Run workers on a simulated Kafka under every kind of trouble, drawn from seeds, and count every record."
+summary = (
+    "Run workers on a simulated Kafka under every kind of trouble, drawn from seeds, and count every record."
+)
 example = "penstock simulate faults --seeds 1000"
 
 kinds = {
