@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import yaml
 
-from penstock.engine.settings.model import Settings, client_properties_allowed
+from penstock.engine.settings.kafka import client_properties_allowed
+from penstock.engine.settings.model import Settings
 
 Node = dict[str, Any]
 

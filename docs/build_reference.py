@@ -15,9 +15,10 @@ import penstock
 from penstock.engine.cli.main import commands
 from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.json_schema import json_schema
-from penstock.engine.settings.model import Settings, client_properties_allowed
+from penstock.engine.settings.kafka import client_properties_allowed
+from penstock.engine.settings.model import Settings
 from penstock.engine.settings.source import environment_prefix
-from penstock.engine.telemetry.metrics import reference as metrics_reference
+from penstock.engine.telemetry.metrics_reference import reference as metrics_reference
 
 Node = dict[str, Any]
 

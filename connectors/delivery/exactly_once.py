@@ -3,8 +3,6 @@
 from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from enum import Enum, auto
 
 from penstock.connectors.delivery.producer_port import (
     AbortableError,
@@ -15,10 +13,10 @@ from penstock.connectors.delivery.producer_port import (
     MakeProducer,
     ReadCommitted,
     RefusedError,
-    TransactionalProducer,
     TransactionError,
     UnfinishedError,
 )
+from penstock.connectors.delivery.slot import Phase, Slot, Verdict
 from penstock.schemas.errors import AbortedError, ConfigError, FencedError, InvariantError, UnavailableError
 
 slice_max_s = 0.2  # the polling thread waits no longer than this in one call
@@ -26,71 +24,6 @@ own_ghost_s = 5.0
 own_ghosts_max = 2
 """A producer that was just renewed may be fenced by what its predecessor, thrown away in an outage, had still asked for."""
 abort_patience_s = 3.0  # for the polite end of a transaction; a new producer ends it by force
-
-
-class _Phase(Enum):
-    RENEW = auto()  # a new producer with the same id is to be made and initialised
-    READY = auto()
-    PRODUCE = auto()
-    OFFSETS = auto()
-    FLUSH = auto()
-    COMMIT = auto()
-    LEARN = auto()  # the commit's outcome is unknown: the group's committed offsets tell
-    ABORT = auto()
-
-
-class _Verdict(Enum):
-    OPEN = auto()
-    DELIVERED = auto()
-    ABORTED = auto()
-
-
-@dataclass(slots=True)
-class _Slot:
-    """A transactional id: its producer and the delivery it carries."""
-
-    name: str
-    make: MakeProducer
-    producer: TransactionalProducer | None = None
-    phase: _Phase = _Phase.RENEW
-    verdict: _Verdict = _Verdict.ABORTED
-    delivery: Delivery | None = None
-    membership: object = None
-    began_s: float = 0.0
-    commit_until_s: float = 0.0
-    abort_until_s: float = 0.0
-    topic: int = 0  # how far PRODUCE is: place in delivery.outgoing,
-    message: int = 0  # and in its messages
-    commit_tried: bool = False
-    renewed_s: float | None = None  # when its producer took another one's place
-    own_ghosts: int = 0  # fenced by a predecessor, since the last delivery
-    refusal: str | None = None
-    reason: str = "the caller gave it up"
-
-    @property
-    def client(self) -> TransactionalProducer:
-        if self.producer is None:
-            raise InvariantError("a transaction is under way without a producer")
-        return self.producer
-
-    @property
-    def cargo(self) -> Delivery:
-        if self.delivery is None:
-            raise InvariantError("a transaction is under way without a delivery")
-        return self.delivery
-
-    def carry(self, delivery: Delivery, membership: object, now_s: float) -> None:
-        self.delivery, self.membership, self.began_s = delivery, membership, now_s
-        self.phase, self.verdict = _Phase.PRODUCE, _Verdict.OPEN
-        self.topic = self.message = 0
-        self.commit_tried, self.refusal = False, None
-        self.reason = "the caller gave it up"
-
-    def discard_producer(self) -> None:
-        if self.producer is not None:
-            self.producer.close()
-            self.producer = None
-        self.phase = _Phase.RENEW
 
 
 class TransactionalSink:
@@ -117,9 +50,9 @@ class TransactionalSink:
         Raises UnavailableError when the broker does not answer in `start_timeout_s`; FencedError; ConfigError.
         """
         self._slots = deque(
-            _Slot(name=name, make=make) for name, make in producers.items()
+            Slot(name=name, make=make) for name, make in producers.items()
         )  # the next one to use is at the left
-        self._pending: deque[_Slot] = deque()
+        self._pending: deque[Slot] = deque()
         self._read_committed = read_committed
         self._clock = clock
         self._fence_age_s = 0.9 * transaction_timeout_s
@@ -163,7 +96,7 @@ class TransactionalSink:
             slot.client.begin()
         except TransactionError as fault:
             self._react(slot, fault)
-        if slot.phase is _Phase.PRODUCE and self._move(slot, slot.began_s + slice_max_s):
+        if slot.phase is Phase.PRODUCE and self._move(slot, slot.began_s + slice_max_s):
             # Asks for the offsets to be sent; the answer is advance's to await.
             self._move(slot, slot.began_s)
 
@@ -173,12 +106,12 @@ class TransactionalSink:
         completed = 0
         while True:
             self._move_all(deadline_s)
-            while self._pending and self._pending[0].verdict is _Verdict.DELIVERED:
+            while self._pending and self._pending[0].verdict is Verdict.DELIVERED:
                 self._pending.popleft()
                 completed += 1
             if completed or not self._pending:
                 return completed
-            if all(slot.verdict is _Verdict.ABORTED for slot in self._pending):
+            if all(slot.verdict is Verdict.ABORTED for slot in self._pending):
                 refusals = [slot.refusal for slot in self._pending if slot.refusal]
                 reason = self._pending[0].reason
                 self._pending.clear()
@@ -198,15 +131,15 @@ class TransactionalSink:
             return 0
         deadline_s = self._clock.monotonic_s() + 2 * abort_patience_s
         for slot in self._pending:
-            if slot.verdict is _Verdict.OPEN and not slot.commit_tried:
+            if slot.verdict is Verdict.OPEN and not slot.commit_tried:
                 self._begin_abort(slot)
-            elif slot.phase is _Phase.COMMIT:  # a shorter patience than a commit that is wanted
+            elif slot.phase is Phase.COMMIT:  # a shorter patience than a commit that is wanted
                 slot.commit_until_s = min(slot.commit_until_s, self._clock.monotonic_s() + abort_patience_s)
-        while any(slot.verdict is _Verdict.OPEN for slot in self._pending):
+        while any(slot.verdict is Verdict.OPEN for slot in self._pending):
             if self._clock.monotonic_s() >= deadline_s:
                 raise UnavailableError("the broker did not say in time whether a transaction was committed")
             self._move_all(deadline_s)
-        delivered = sum(slot.verdict is _Verdict.DELIVERED for slot in self._pending)
+        delivered = sum(slot.verdict is Verdict.DELIVERED for slot in self._pending)
         self._pending.clear()
         return delivered
 
@@ -217,7 +150,7 @@ class TransactionalSink:
             with suppress(
                 TransactionError
             ):  # the transaction then ends by its time-out or with the next start
-                if not self._gone and slot.verdict is _Verdict.OPEN and not slot.commit_tried:
+                if not self._gone and slot.verdict is Verdict.OPEN and not slot.commit_tried:
                     slot.client.abort(max(deadline_s - self._clock.monotonic_s(), 0.0))
         self._release()
 
@@ -228,13 +161,13 @@ class TransactionalSink:
             slot.discard_producer()
 
     @staticmethod
-    def _in_doubt(slot: _Slot) -> bool:
-        return slot.verdict is _Verdict.ABORTED or slot.phase in (_Phase.LEARN, _Phase.RENEW, _Phase.ABORT)
+    def _in_doubt(slot: Slot) -> bool:
+        return slot.verdict is Verdict.ABORTED or slot.phase in (Phase.LEARN, Phase.RENEW, Phase.ABORT)
 
-    def _vacant(self) -> _Slot | None:
+    def _vacant(self) -> Slot | None:
         if len(self._pending) >= len(self._slots):
             return None
-        return next((s for s in self._slots if s.phase is _Phase.READY and s not in self._pending), None)
+        return next((s for s in self._slots if s.phase is Phase.READY and s not in self._pending), None)
 
     def _renew_all(self, timeout_s: float) -> bool:
         """Whether every idle producer is ready, after trying for a while."""
@@ -242,36 +175,36 @@ class TransactionalSink:
         idle = [slot for slot in self._slots if slot not in self._pending]
         for slot in idle:
             # One whose connections broke while it was idle may wait for ten seconds before it uses them again.
-            if slot.phase is _Phase.READY and slot.client.suspect():
+            if slot.phase is Phase.READY and slot.client.suspect():
                 slot.discard_producer()
-            if slot.phase is _Phase.RENEW:
+            if slot.phase is Phase.RENEW:
                 self._move(slot, deadline_s)
-        return all(slot.phase is _Phase.READY for slot in idle)
+        return all(slot.phase is Phase.READY for slot in idle)
 
     def _move_all(self, deadline_s: float) -> None:
         for slot in tuple(self._pending):
             while self._move(slot, deadline_s):
-                if slot.phase is _Phase.COMMIT:
+                if slot.phase is Phase.COMMIT:
                     self._hand_over(slot)
         oldest = self._pending[0] if self._pending else None
         # One that is delivered may have lost its producer: the next one's commit is perhaps under way then.
         if oldest is not None and (
-            oldest.verdict is _Verdict.ABORTED
-            or (oldest.verdict is _Verdict.OPEN and oldest.phase in (_Phase.RENEW, _Phase.LEARN))
+            oldest.verdict is Verdict.ABORTED
+            or (oldest.verdict is Verdict.OPEN and oldest.phase in (Phase.RENEW, Phase.LEARN))
         ):
             for slot in self._pending:  # of a row of deliveries, none may stand without those before it
-                if slot is not oldest and slot.verdict is _Verdict.OPEN and slot.phase is not _Phase.ABORT:
+                if slot is not oldest and slot.verdict is Verdict.OPEN and slot.phase is not Phase.ABORT:
                     self._begin_abort(slot)
                     self._move(slot, deadline_s)
 
-    def _hand_over(self, oldest: _Slot) -> None:
+    def _hand_over(self, oldest: Slot) -> None:
         """Let the next delivery's records travel while the commit of this one is waited for."""
         for slot in self._pending:
-            if slot is not oldest and slot.phase is _Phase.PRODUCE:
+            if slot is not oldest and slot.phase is Phase.PRODUCE:
                 self._move(slot, self._clock.monotonic_s())
                 return
 
-    def _move(self, slot: _Slot, deadline_s: float) -> bool:
+    def _move(self, slot: Slot, deadline_s: float) -> bool:
         """One step of one slot; whether the next step may be taken at once."""
         if not self._may_move(slot):
             return False
@@ -281,96 +214,96 @@ class TransactionalSink:
             self._step(slot, min(max(deadline_s - now_s, 0.0), slice_max_s))
         except TransactionError as fault:
             self._react(slot, fault)
-        return slot.phase is not phase and slot.phase is not _Phase.READY
+        return slot.phase is not phase and slot.phase is not Phase.READY
 
-    def _may_move(self, slot: _Slot) -> bool:
+    def _may_move(self, slot: Slot) -> bool:
         oldest = self._pending[0] if self._pending else slot
         match slot.phase:
-            case _Phase.READY:
+            case Phase.READY:
                 return False
             case (
-                _Phase.PRODUCE
+                Phase.PRODUCE
             ):  # order in a partition: nothing is sent before the older delivery is in the log
-                return slot is oldest or oldest.phase in (_Phase.COMMIT, _Phase.READY)
-            case _Phase.COMMIT:
-                return slot is oldest or oldest.verdict is _Verdict.DELIVERED
-            case _Phase.LEARN:  # a younger transaction that holds offsets would hide the answer
-                return all(s is slot or s.verdict is not _Verdict.OPEN for s in self._pending)
+                return slot is oldest or oldest.phase in (Phase.COMMIT, Phase.READY)
+            case Phase.COMMIT:
+                return slot is oldest or oldest.verdict is Verdict.DELIVERED
+            case Phase.LEARN:  # a younger transaction that holds offsets would hide the answer
+                return all(s is slot or s.verdict is not Verdict.OPEN for s in self._pending)
             case _:
                 return True
 
-    def _step(self, slot: _Slot, timeout_s: float) -> None:
+    def _step(self, slot: Slot, timeout_s: float) -> None:
         match slot.phase:
-            case _Phase.RENEW:
+            case Phase.RENEW:
                 self._renew(slot, timeout_s)
-            case _Phase.PRODUCE:
+            case Phase.PRODUCE:
                 self._produce(slot, timeout_s)
-            case _Phase.OFFSETS:
+            case Phase.OFFSETS:
                 slot.client.send_offsets(slot.cargo.positions, slot.membership, timeout_s)
-                slot.phase = _Phase.FLUSH
-            case _Phase.FLUSH:
+                slot.phase = Phase.FLUSH
+            case Phase.FLUSH:
                 slot.client.flush(timeout_s)
-                slot.phase = _Phase.COMMIT
-            case _Phase.COMMIT:
+                slot.phase = Phase.COMMIT
+            case Phase.COMMIT:
                 if not slot.commit_tried:
                     slot.commit_tried = True
                     slot.commit_until_s = self._clock.monotonic_s() + self._patience_s
                 slot.client.commit(timeout_s)
-                self._settle(slot, _Verdict.DELIVERED)
-            case _Phase.LEARN:
+                self._settle(slot, Verdict.DELIVERED)
+            case Phase.LEARN:
                 committed = self._read_committed(list(slot.cargo.positions), timeout_s)
                 # Of a transaction all offsets are there or none. More than ours: the next owner went on from ours.
                 there = all(committed.get(p, -1) >= offset for p, offset in slot.cargo.positions.items())
-                self._settle(slot, _Verdict.DELIVERED if there else _Verdict.ABORTED)
-            case _Phase.ABORT:
+                self._settle(slot, Verdict.DELIVERED if there else Verdict.ABORTED)
+            case Phase.ABORT:
                 slot.client.abort(timeout_s)
-                self._settle(slot, _Verdict.ABORTED)
-            case _Phase.READY:
+                self._settle(slot, Verdict.ABORTED)
+            case Phase.READY:
                 pass
 
-    def _produce(self, slot: _Slot, timeout_s: float) -> None:
+    def _produce(self, slot: Slot, timeout_s: float) -> None:
         outgoing = slot.cargo.outgoing
         while slot.topic < len(outgoing):
             slot.message = slot.client.produce(outgoing[slot.topic], slot.message, timeout_s)
             if slot.message < len(outgoing[slot.topic]):
                 raise UnfinishedError("no room for more messages yet")
             slot.topic, slot.message = slot.topic + 1, 0
-        slot.phase = _Phase.OFFSETS
+        slot.phase = Phase.OFFSETS
 
-    def _renew(self, slot: _Slot, timeout_s: float) -> None:
+    def _renew(self, slot: Slot, timeout_s: float) -> None:
         if slot.producer is None:
             slot.producer = slot.make()
             self.renewals += 1
         slot.producer.initialise(timeout_s)
         slot.renewed_s = self._clock.monotonic_s() if self._started else None
-        if slot.verdict is _Verdict.OPEN:
-            slot.phase = _Phase.LEARN
+        if slot.verdict is Verdict.OPEN:
+            slot.phase = Phase.LEARN
         else:
-            slot.phase = _Phase.READY
+            slot.phase = Phase.READY
 
-    def _settle(self, slot: _Slot, verdict: _Verdict) -> None:
+    def _settle(self, slot: Slot, verdict: Verdict) -> None:
         slot.verdict = verdict
-        if verdict is _Verdict.DELIVERED:
+        if verdict is Verdict.DELIVERED:
             slot.own_ghosts = 0
         slot.delivery = slot.membership = None
-        slot.phase = _Phase.READY
+        slot.phase = Phase.READY
         if slot.client.suspect():
             slot.discard_producer()
 
-    def _begin_abort(self, slot: _Slot) -> None:
-        slot.phase = _Phase.ABORT
+    def _begin_abort(self, slot: Slot) -> None:
+        slot.phase = Phase.ABORT
         slot.abort_until_s = self._clock.monotonic_s() + abort_patience_s
 
-    def _react(self, slot: _Slot, fault: TransactionError) -> None:
+    def _react(self, slot: Slot, fault: TransactionError) -> None:
         """What a fault asks for; the table of facts: fatal, abortable, retriable, and anything else is fatal."""
         now_s = self._clock.monotonic_s()
-        if slot.verdict is _Verdict.OPEN:
+        if slot.verdict is Verdict.OPEN:
             slot.reason = str(fault)
         if isinstance(fault, RefusedError) and slot.refusal is None:
             slot.refusal = str(fault)
         if (
             isinstance(fault, FencedProducerError)
-            and (slot.phase is _Phase.RENEW or now_s - slot.began_s < self._fence_age_s)
+            and (slot.phase is Phase.RENEW or now_s - slot.began_s < self._fence_age_s)
             and not self._fenced_by_own_ghost(slot, now_s)
         ):
             self._gone = True
@@ -379,25 +312,25 @@ class TransactionalSink:
                 "of its own, of which the id is made"
             ) from fault
         match slot.phase:
-            case _Phase.RENEW:
+            case Phase.RENEW:
                 self._renewal_failed(slot, fault)
-            case _Phase.LEARN:
+            case Phase.LEARN:
                 if isinstance(fault, RefusedError):
                     raise ConfigError(str(fault)) from fault
-            case _Phase.ABORT:
+            case Phase.ABORT:
                 if not isinstance(fault, UnfinishedError) or now_s >= slot.abort_until_s:
                     slot.verdict = (
-                        _Verdict.ABORTED
+                        Verdict.ABORTED
                     )  # no commit was asked for, or it was refused: there is none
                     slot.discard_producer()
-            case _Phase.COMMIT:
+            case Phase.COMMIT:
                 if isinstance(fault, AbortableError | RefusedError):
                     self._begin_abort(slot)
                 elif not isinstance(fault, UnfinishedError) or now_s >= slot.commit_until_s:
                     slot.discard_producer()  # the verdict stays open: the successor learns it
             case _:
                 if isinstance(fault, BrokenError | FencedProducerError):
-                    slot.verdict = _Verdict.ABORTED
+                    slot.verdict = Verdict.ABORTED
                     slot.discard_producer()
                 elif (
                     isinstance(fault, AbortableError | RefusedError)
@@ -406,7 +339,7 @@ class TransactionalSink:
                     self._begin_abort(slot)
 
     @staticmethod
-    def _fenced_by_own_ghost(slot: _Slot, now_s: float) -> bool:
+    def _fenced_by_own_ghost(slot: Slot, now_s: float) -> bool:
         """Whether the twin may be the producer that this one has just replaced; twice, then it is somebody else."""
         fresh = slot.renewed_s is not None and now_s - slot.renewed_s < own_ghost_s
         if not fresh or slot.own_ghosts >= own_ghosts_max:
@@ -414,7 +347,7 @@ class TransactionalSink:
         slot.own_ghosts += 1
         return True
 
-    def _renewal_failed(self, slot: _Slot, fault: TransactionError) -> None:
+    def _renewal_failed(self, slot: Slot, fault: TransactionError) -> None:
         if isinstance(fault, RefusedError):
             raise ConfigError(str(fault)) from fault
         if not isinstance(fault, UnfinishedError):

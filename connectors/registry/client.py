@@ -4,18 +4,16 @@ Calls are made at start and on the compute thread, never on the polling thread. 
 registry, the resolver or the network does: it runs on a thread of its own, which is given up at the deadline.
 """
 
-import ssl
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx
 import orjson
 
+from penstock.connectors.registry.exchange import Answer, Exchange, RegistryConfig, calls_max
 from penstock.connectors.registry.references import Named, inline_references
 from penstock.schemas.errors import (
     AccessRefusedError,
@@ -26,14 +24,9 @@ from penstock.schemas.errors import (
 )
 from penstock.schemas.reasons import Reason, Stage
 
-body_bytes_max: Final = 1 << 20
-calls_max: Final = 4
-"""Calls under way at once, given-up ones included: a registry that hangs holds this many threads and no more."""
 first_wait_s: Final = 0.5
 """What the compute thread waits for an id it asks for the first time; other records wait as long."""
 again_wait_s: Final = 0.1
-attempts_max: Final = 4
-retry_first_s: Final = 0.2
 references_max: Final = 32
 references_depth_max: Final = 8
 schemas_kept_max: Final = 256
@@ -44,19 +37,6 @@ unknown_per_s: Final = 1.0
 
 _schema_not_found, _subject_not_found, _version_not_found = 40403, 40401, 40402
 _config_not_found = 40408
-_retried = frozenset({408, 425, 429, 500, 502, 503, 504})
-_content_type = "application/vnd.schemaregistry.v1+json"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RegistryConfig:
-    """Where the registry is and who asks. TLS is always verified, against `ca_file` or the system's authorities."""
-
-    url: str
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    ca_file: Path | None = None
-    timeout_s: float = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,23 +46,6 @@ class RegisteredSchema:
     schema_id: int
     version: int
     schema: Any
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Answer:
-    status: int
-    body: Any
-
-    @property
-    def error_code(self) -> int | None:
-        code = self.body.get("error_code") if isinstance(self.body, dict) else None
-        return code if isinstance(code, int) else None
-
-    def member(self, name: str, kind: type) -> Any:
-        value = self.body.get(name) if isinstance(self.body, dict) else None
-        if type(value) is not kind:
-            raise UnavailableError(f"the schema registry's answer has no {name}")
-        return value
 
 
 class _Lookup:
@@ -129,16 +92,13 @@ class Registry:
     ) -> None:
         self._config = config
         self._monotonic_s = monotonic_s
-        self._sleep = sleep
-        self._url = config.url.rstrip("/")
-        self._slots = threading.BoundedSemaphore(calls_max)
         self._known: OrderedDict[int, Any] = OrderedDict()
         self._unknown: OrderedDict[int, float] = OrderedDict()
         self._lookups: dict[int, _Lookup] = {}
         self._failing: OrderedDict[int, None] = OrderedDict()  # ids whose last question had no answer
         self._tokens = unknown_burst_max
         self._tokens_at_s = monotonic_s()
-        self._client = _client(config)
+        self._exchange = Exchange(config, monotonic_s=monotonic_s, sleep=sleep)
 
     def schema(self, schema_id: int) -> Any:
         """The Avro schema with this id, references resolved: what `json.loads` makes of it.
@@ -187,10 +147,10 @@ class Registry:
         """
         place = f"/subjects/{quote(subject, safe='')}"
         body = {"schema": orjson.dumps(schema).decode(), "schemaType": "AVRO"}
-        answer = self._repeated("POST", place, body)
+        answer = self._exchange.repeated("POST", place, body)
         if answer.status == 404 and answer.error_code in (_subject_not_found, _schema_not_found):
             self._ensure_backward(subject)
-            answer = self._repeated("POST", f"{place}/versions", body)
+            answer = self._exchange.repeated("POST", f"{place}/versions", body)
         if answer.status == 409:
             raise ConfigError(
                 f"this version's contract is not compatible with what is registered under {subject}"
@@ -205,7 +165,7 @@ class Registry:
 
         Raises ConfigError, RecordError (references that do not resolve) or UnavailableError.
         """
-        answer = self._repeated("GET", f"/subjects/{quote(subject, safe='')}/versions/latest")
+        answer = self._exchange.repeated("GET", f"/subjects/{quote(subject, safe='')}/versions/latest")
         if answer.status == 404 and answer.error_code in (_subject_not_found, _version_not_found):
             return None
         if answer.status != 200:
@@ -218,7 +178,7 @@ class Registry:
 
     def close(self) -> None:
         """Release the connections. Idempotent."""
-        self._client.close()
+        self._exchange.close()
 
     def _look_up(self, schema_id: int) -> "_Lookup":
         if len(self._lookups) >= calls_max:
@@ -233,7 +193,7 @@ class Registry:
         return lookup
 
     def _fetch(self, schema_id: int) -> Any:
-        answer = self._call("GET", f"/schemas/ids/{schema_id}")
+        answer = self._exchange.call("GET", f"/schemas/ids/{schema_id}")
         if answer.status == 404 and answer.error_code == _schema_not_found:
             raise _record_error(
                 Reason.UNKNOWN_SCHEMA, f"the schema registry does not know schema id {schema_id}"
@@ -244,9 +204,9 @@ class Registry:
 
     def _ensure_backward(self, subject: str) -> None:
         place = f"/config/{quote(subject, safe='')}"
-        answer = self._repeated("GET", place)
+        answer = self._exchange.repeated("GET", place)
         if answer.status == 404 and answer.error_code in (_config_not_found, _subject_not_found):
-            answer = self._repeated("PUT", place, {"compatibility": "BACKWARD"})
+            answer = self._exchange.repeated("PUT", place, {"compatibility": "BACKWARD"})
         if answer.status != 200:
             raise _refused(answer, f"set the compatibility of {subject}")
 
@@ -270,7 +230,7 @@ class Registry:
         if len(self._unknown) > unknown_kept_max:
             self._unknown.popitem(last=False)
 
-    def _whole(self, answer: _Answer, what: str) -> Any:
+    def _whole(self, answer: Answer, what: str) -> Any:
         """The schema in an answer, with everything it refers to inside it."""
         schema = _parsed(answer, what)
         named: dict[str, Named] = {}
@@ -280,7 +240,7 @@ class Registry:
         except ValueError as error:
             raise _record_error(Reason.INCOMPATIBLE_SCHEMA, f"{what} {error}") from error
 
-    def _gather(self, answer: _Answer, what: str, named: dict[str, Named], *, depth: int) -> None:
+    def _gather(self, answer: Answer, what: str, named: dict[str, Named], *, depth: int) -> None:
         references = answer.body.get("references") or []
         if depth > references_depth_max or not isinstance(references, list):
             raise _record_error(Reason.INCOMPATIBLE_SCHEMA, f"{what} has references that do not end")
@@ -299,117 +259,14 @@ class Registry:
                 raise _record_error(
                     Reason.INCOMPATIBLE_SCHEMA, f"{what} has more than {references_max} references"
                 )
-            found = self._call("GET", f"/subjects/{quote(subject, safe='')}/versions/{version}")
+            found = self._exchange.call("GET", f"/subjects/{quote(subject, safe='')}/versions/{version}")
             if found.status != 200:
                 raise _unanswered(found, f"version {version} of {subject}")
             named[name] = _parsed(found, f"version {version} of {subject}")
             self._gather(found, what, named, depth=depth + 1)
 
-    def _repeated(self, method: str, place: str, body: Mapping[str, Any] | None = None) -> _Answer:
-        for attempt in range(attempts_max):
-            if attempt:
-                self._sleep(retry_first_s * 2 ** (attempt - 1))
-            try:
-                answer = self._call(method, place, body)
-            except UnavailableError:
-                if attempt == attempts_max - 1:
-                    raise
-                continue
-            if answer.status not in _retried:
-                return answer
-        raise UnavailableError(f"the schema registry keeps answering {answer.status}")
 
-    def _call(self, method: str, place: str, body: Mapping[str, Any] | None = None) -> _Answer:
-        """One exchange, over after timeout_s. Raises UnavailableError."""
-        if not self._slots.acquire(blocking=False):
-            raise UnavailableError("the schema registry has not answered the last calls")
-        outcome: list[_Answer | UnavailableError] = []
-        done = threading.Event()
-
-        def exchange() -> None:
-            try:
-                outcome.append(self._exchange(method, place, body))
-            except UnavailableError as error:
-                outcome.append(error)
-            finally:
-                self._slots.release()
-                done.set()
-
-        threading.Thread(target=exchange, name="registry", daemon=True).start()
-        if not done.wait(self._config.timeout_s):
-            raise UnavailableError(f"the schema registry did not answer within {self._config.timeout_s:g} s")
-        if not outcome:
-            raise InvariantError("a call to the schema registry ended without an outcome")
-        if isinstance(outcome[0], UnavailableError):
-            raise UnavailableError(str(outcome[0])) from outcome[0]
-        return outcome[0]
-
-    def _exchange(self, method: str, place: str, body: Mapping[str, Any] | None) -> _Answer:
-        content = None if body is None else orjson.dumps(body)
-        deadline_s = self._monotonic_s() + self._config.timeout_s
-        try:
-            with self._client.stream(method, self._url + place, content=content) as response:
-                if response.is_redirect:
-                    raise UnavailableError(
-                        "the schema registry answered with a redirect, which is not followed"
-                    )
-                if response.headers.get("content-encoding", "identity") != "identity":
-                    raise UnavailableError(
-                        "the schema registry answered in an encoding that was not asked for"
-                    )
-                taken = bytearray()
-                for part in response.iter_raw():
-                    taken += part
-                    if len(taken) > body_bytes_max:
-                        raise UnavailableError(
-                            f"the schema registry's answer is longer than {body_bytes_max} bytes"
-                        )
-                    if self._monotonic_s() > deadline_s:
-                        raise UnavailableError("the schema registry's answer trickles")
-        except httpx.HTTPError as error:
-            raise UnavailableError(f"the schema registry cannot be asked: {_why(error)}") from error
-        try:
-            return _Answer(status=response.status_code, body=orjson.loads(taken))
-        except orjson.JSONDecodeError as error:
-            if response.status_code >= 400:
-                return _Answer(status=response.status_code, body=None)
-            raise UnavailableError("the schema registry's answer is not JSON") from error
-
-
-def _client(config: RegistryConfig) -> httpx.Client:
-    verify: ssl.SSLContext | bool = True
-    if config.url.startswith("https:"):
-        try:
-            verify = ssl.create_default_context(cafile=config.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"registry.ca_file {config.ca_file} holds no certificates: {error}") from error
-    auth = None if config.username is None else httpx.BasicAuth(config.username, config.password or "")
-    headers = {
-        "Accept": f"{_content_type}, application/json",
-        "Accept-Encoding": "identity",
-        "Content-Type": _content_type,
-    }
-    try:
-        client = httpx.Client(
-            auth=auth,
-            verify=verify,
-            timeout=config.timeout_s,
-            headers=headers,
-            follow_redirects=False,
-            trust_env=False,  # neither proxies nor credentials from the environment or ~/.netrc
-            limits=httpx.Limits(max_connections=calls_max, max_keepalive_connections=1),
-        )
-        client.build_request("GET", config.url)
-        if httpx.URL(config.url).userinfo:
-            raise ConfigError(
-                "registry.url may not hold a name and a password; use registry.username and password"
-            )
-    except (httpx.InvalidURL, ValueError):  # their texts quote the address
-        raise ConfigError("registry.url is not an address") from None
-    return client
-
-
-def _parsed(answer: _Answer, what: str) -> Any:
+def _parsed(answer: Answer, what: str) -> Any:
     kind = answer.body.get("schemaType", "AVRO") if isinstance(answer.body, dict) else None
     text = answer.member("schema", str)
     if kind != "AVRO":
@@ -420,7 +277,7 @@ def _parsed(answer: _Answer, what: str) -> Any:
         raise _record_error(Reason.INCOMPATIBLE_SCHEMA, f"{what} is not JSON") from error
 
 
-def _refused(answer: _Answer, what: str) -> ConfigError | UnavailableError:
+def _refused(answer: Answer, what: str) -> ConfigError | UnavailableError:
     if answer.status in (401, 403):
         return ConfigError(f"the schema registry does not let this user {what} ({answer.status})")
     if 400 <= answer.status < 500:
@@ -428,7 +285,7 @@ def _refused(answer: _Answer, what: str) -> ConfigError | UnavailableError:
     return UnavailableError(f"the schema registry answered {answer.status} when asked to {what}")
 
 
-def _unanswered(answer: _Answer, what: str) -> UnavailableError:
+def _unanswered(answer: Answer, what: str) -> UnavailableError:
     """Why an answer is none. A 404 that is not in the registry's own words is another server's, or a wrong path."""
     said = f"the schema registry answered {answer.status} when asked for {what}"
     if answer.status in (401, 403):
@@ -440,7 +297,3 @@ def _unanswered(answer: _Answer, what: str) -> UnavailableError:
 
 def _record_error(reason: Reason, detail: str) -> RecordError:
     return RecordError(stage=Stage.DECODE, reason=reason, detail=detail)
-
-
-def _why(error: httpx.HTTPError) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

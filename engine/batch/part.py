@@ -17,7 +17,7 @@ from penstock.engine.codec.decode import RowDecoder
 from penstock.engine.codec.json_rows import JsonRows
 from penstock.engine.features.signature import Signature
 from penstock.engine.python.model import Model
-from penstock.engine.settings.model import InputSettings
+from penstock.engine.settings.topics import InputSettings
 from penstock.schemas.errors import ConfigError
 
 

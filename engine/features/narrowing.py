@@ -1,5 +1,7 @@
 """From the doubles of a record to the float32 that a model compares, without changing on which side of a test a value lies."""
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,7 +9,7 @@ from penstock.engine.features.signature import Signature
 from penstock.engine.native import _trees
 
 _largest = float(np.finfo(np.float32).max)
-_rounds_to_infinity = _largest + 2.0**103
+rounds_to_infinity: Final = _largest + 2.0**103
 """The least double that float32 has no finite number for."""
 
 
@@ -32,19 +34,24 @@ class Narrowing:
             levels = np.concatenate([levels_of(column) for column in cuts])
             self._native = _trees.Narrower(offsets, np.concatenate(cuts), levels)
 
-    def mark(self, matrix: NDArray[np.generic]) -> None:
+    @property
+    def marks_missing(self) -> bool:
+        """Whether some number of some feature means a missing value."""
+        return bool(self._sentinels)
+
+    def mark(self, matrix: NDArray[np.generic], largest: float) -> None:
         """Put NaN for the numbers that mean a missing value, in place, as the model's library compares them: in float32.
 
-        A finite value past float32's range becomes the infinity that it would be rounded to.
+        A finite value past float32's range becomes the infinity that it would be rounded to. `largest` is the largest
+        magnitude in the matrix (_trees.scan).
         """
         for column, sentinel in self._sentinels:
             values = matrix[:, column]
             values[values.astype(np.float32) == sentinel] = np.nan
-        if self._native is not None:
-            far = np.abs(matrix) >= _rounds_to_infinity
-            if far.any():
-                with np.errstate(over="ignore"):
-                    matrix[far] = matrix[far].astype(np.float32)
+        if self._native is not None and largest >= rounds_to_infinity:
+            far = np.abs(matrix) >= rounds_to_infinity
+            with np.errstate(over="ignore"):
+                matrix[far] = matrix[far].astype(np.float32)
 
     def narrow(self, matrix: NDArray[np.generic]) -> NDArray[np.generic]:
         """The rows (R, F) in the model's dtype."""
@@ -58,7 +65,7 @@ def as_fed(rows: NDArray[np.generic], signature: Signature) -> NDArray[np.generi
     """Rows (R, F) of doubles, missing values as NaN or a sentinel and policies applied, as the model takes them."""
     narrowing = Narrowing(signature)
     matrix = rows.astype(signature.record_dtype)
-    narrowing.mark(matrix)
+    narrowing.mark(matrix, np.inf)
     return narrowing.narrow(matrix)
 
 
@@ -113,7 +120,7 @@ def narrowed_thresholds(thresholds: NDArray[np.float64], cuts: NDArray[np.float6
 
 def _within(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Moved into the range of float32, for no row is told from them that lies beyond; one zero."""
-    return np.clip(thresholds, -_rounds_to_infinity, np.nextafter(_rounds_to_infinity, 0.0)) + 0.0
+    return np.clip(thresholds, -rounds_to_infinity, np.nextafter(rounds_to_infinity, 0.0)) + 0.0
 
 
 def _ordinals(values: NDArray[np.float32]) -> NDArray[np.int64]:

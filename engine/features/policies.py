@@ -7,9 +7,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.features.narrowing import Narrowing
+from penstock.engine.features.narrowing import Narrowing, rounds_to_infinity
 from penstock.engine.features.signature import Signature
 from penstock.engine.features.value_counts import ValueCounts
+from penstock.engine.native import _trees
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Rejection
 
@@ -51,8 +52,9 @@ class FeaturePolicies:
         column is an unseen category; afterwards replacements stand there. `rows` (R,) are the records' places. A record
         with several faults is rejected for the one in its first column.
         """
+        missing_values, largest = _trees.scan(matrix)  # one pass over a batch that mostly needs no other
         if self._counts is not None:
-            self._counts.count_missing(matrix)
+            self._counts.count_missing(len(matrix), missing_values)
         faults: NDArray[np.uint8] | None = None  # (R, F) once there is one: 1 + place in _faults
 
         def mark(where: NDArray[np.bool_], columns: NDArray[np.intp], fault: int) -> None:
@@ -63,13 +65,12 @@ class FeaturePolicies:
                 at_rows, at_columns = np.nonzero(where)
                 faults[at_rows, columns[at_columns]] = fault + 1
 
-        self._narrowing.mark(matrix)
-        if len(self._strict):
+        self._narrowing.mark(matrix, largest)
+        if self._narrowing.marks_missing or missing_values[self._strict].any():
             missing = np.isnan(_part(matrix, self._strict))
-            if missing.any():
-                mark(missing & self._missing_rejects[self._strict], self._strict, 0)
-                _replace(matrix, missing, self._strict, self._missing_fill)
-        if len(self._bounded):
+            mark(missing & self._missing_rejects[self._strict], self._strict, 0)
+            _replace(matrix, missing, self._strict, self._missing_fill)
+        if len(self._bounded) and largest >= rounds_to_infinity:
             mark(np.isinf(_part(matrix, self._bounded)), self._bounded, 1)
         if len(
             self._categories

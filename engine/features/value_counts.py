@@ -1,7 +1,7 @@
 """How many values each feature lacked, and how many its table did not hold: counted by the batch, told once when all are."""
 
 import logging
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,6 @@ first_rows: Final = 1000
 """A feature that was missing in every one of the first so many records is worth a warning."""
 
 _named_max: Final = 5
-
-_side_by_side: Final = 32
-_bytes_max: Final = 255  # what a byte can count up to
 
 logger = logging.getLogger("penstock.decoder")
 
@@ -38,13 +35,13 @@ class ValueCounts:
         self._owner = np.repeat(np.arange(len(self.features)), self._widths)
         self._told = False
 
-    def count_missing(self, matrix: NDArray[Any]) -> None:
-        """Take in a batch as it was read, (R, F) with NaN for missing; at the first batches' end, warn of what never came."""
-        if not len(matrix):
+    def count_missing(self, rows: int, missing: NDArray[np.int64]) -> None:
+        """Take in a batch of so many rows as it was read, in which each matrix column (F,) was missing so often; at the first
+        batches' end, warn of what never came."""
+        if not rows:
             return
-        self.rows += len(matrix)
-        if np.isnan(matrix.min()):  # one pass that is cheap: mostly nothing is missing
-            self.missing += np.add.reduceat(_count_rows(np.isnan(matrix)), self._starts)
+        self.rows += rows
+        self.missing += np.add.reduceat(missing, self._starts)
         if not self._told and self.rows >= first_rows:
             self._told = True
             self._warn()
@@ -69,17 +66,3 @@ class ValueCounts:
             named,
             more,
         )
-
-
-def _count_rows(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How often each column (F,) of a mask (R, F) is set: rows are added as bytes, many side by side, as vectors of the
-    processor; a sum along the first axis costs ten times that."""
-    width = mask.shape[1]
-    counts = np.zeros(width, dtype=np.int64)
-    for start in range(0, len(mask), _side_by_side * _bytes_max):
-        ones = mask[start : start + _side_by_side * _bytes_max].view(np.uint8)
-        even = len(ones) - len(ones) % _side_by_side
-        blocks = ones[:even].reshape(-1, _side_by_side * width)
-        added = np.add.reduce(blocks, axis=0, dtype=np.uint8).reshape(_side_by_side, width)
-        counts += added.sum(axis=0, dtype=np.int64) + ones[even:].sum(axis=0, dtype=np.int64)
-    return counts

@@ -11,6 +11,8 @@ Fault = tuple[int, int, int, int]
 """Place in the payloads, status, byte, node."""
 
 def alike(payloads: list[bytes | None], header_bytes: int, bytes_max: int) -> bool: ...
+def longest(payloads: list[bytes | None] | list[bytes]) -> int:
+    """The length of the longest, 0 for None and without any. Raises TypeError for anything else than bytes."""
 
 class Program:
     def __init__(

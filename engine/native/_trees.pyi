@@ -6,6 +6,9 @@ from numpy.typing import NDArray
 def instruction_set() -> str:
     """avx512, avx2 or plain."""
 
+def scan(rows: NDArray[np.generic]) -> tuple[NDArray[np.int64], float]:
+    """Of rows (R, F), float32 or float64: how often each column (F,) is NaN, and the largest magnitude of the other numbers, 0.0 without any."""
+
 class Narrower:
     def __init__(
         self, offsets: NDArray[np.int32], cuts: NDArray[np.float64], levels: NDArray[np.float32]

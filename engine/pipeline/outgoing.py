@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.dead_letters.message import letter_key
+from penstock.engine.native._avro import longest
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Headers, Outgoing, Records, Rejection
 
@@ -67,14 +68,14 @@ class OutgoingMessages:
         self,
         records: Records,
         rows: NDArray[np.int64],
-        predicted: Sequence[bytes],
+        predicted: list[bytes],
         explanations: Sequence[tuple[int, bytes]],
         headers: Sequence[Headers] | None,
     ) -> dict[int, Rejection]:
         """Places of `rows` of which a message would be refused by its topic, and why. `explanations` are by place."""
         found: dict[int, Rejection] = {}
         keys, limits, topics = records.keys, self.limits, self.topics
-        beside = max(map(len, filter(None, keys)), default=0)  # every message carries its record's key
+        beside = longest(keys)  # every message carries its record's key
         beside += max(map(_bytes, headers), default=0) if headers else 0
 
         def look(topic: str, bytes_max: int, payloads: Iterable[tuple[int, bytes]]) -> None:
@@ -92,12 +93,13 @@ class OutgoingMessages:
 
         without_key = bool(limits.keyed) and None in keys
         bytes_max = limits.predictions_bytes_max
-        if without_key or max(map(len, predicted), default=0) + beside > bytes_max:
+        if without_key or longest(predicted) + beside > bytes_max:
             look(topics.predictions, bytes_max, enumerate(predicted))
         bytes_max = limits.explanations_bytes_max
-        longest = max((len(payload) for _, payload in explanations), default=0)
-        if topics.explanations and explanations and (without_key or longest + beside > bytes_max):
-            look(topics.explanations, bytes_max, explanations)
+        if topics.explanations and explanations:
+            most = longest([payload for _, payload in explanations])
+            if without_key or most + beside > bytes_max:
+                look(topics.explanations, bytes_max, explanations)
         return found
 
     def results(

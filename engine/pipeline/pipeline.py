@@ -4,18 +4,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from penstock.engine.clock import Clock
 from penstock.engine.pipeline.batcher import Batcher, Poll
 from penstock.engine.pipeline.compute import Compute, Finished, Held
 from penstock.engine.pipeline.hooks import Breaker, PipelineHooks, Waiting
 from penstock.engine.pipeline.ledger import Ledger, Span
+from penstock.engine.pipeline.offsets import bounds, delivery, places
 from penstock.engine.pipeline.pacing import CommitPolicy, Pace, PipelineLimits, UnderWay, pace
-from penstock.engine.ports import AssignmentListener, Delivery, Sink, Source
+from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.schemas.errors import AbortedError, TooManyRejectedError, UnavailableError
-from penstock.schemas.records import Outgoing, Records
+from penstock.schemas.records import Records
 
 
 class Pipeline:
@@ -165,14 +163,14 @@ class Pipeline:
                 self._open(records)
             return
         again, self._seek_due = self._seek_due, {}
-        for partition, span in _bounds(records) if records is not None else ():
+        for partition, span in bounds(records) if records is not None else ():
             if partition in self._ledger.assigned():
                 again.setdefault(partition, span[0])
         self._source.seek(again)
 
     def _open(self, records: Records) -> None:
         spans: list[Span] = []
-        for partition, (first, last, oldest_ms) in _bounds(records):
+        for partition, (first, last, oldest_ms) in bounds(records):
             spans.append(
                 self._ledger.open(
                     partition=partition, first=first, next=last + 1, oldest_timestamp_ms=oldest_ms
@@ -219,7 +217,7 @@ class Pipeline:
             finished
         )  # what is set aside goes to the dead letters, also where it was the last
         stops = self._breaker.observe(
-            lambda: _places(finished), finished.outcome.bad, finished.outcome.rejections
+            lambda: places(finished), finished.outcome.bad, finished.outcome.rejections
         )
         if stops:
             self._hold_due = {p: Held(reason=why, stopped=True) for p, why in stops.items()}
@@ -238,7 +236,7 @@ class Pipeline:
                     self._clock.sleep(self._limits.busy_wait_s)
                     return
                 self._deliveries.append((self._clock.monotonic_s(), group))
-                self._sink.submit(_delivery(group), membership)
+                self._sink.submit(delivery(group), membership)
                 self._advance(self._pace().broker_wait_s)
         except AbortedError:
             self._after_abort()
@@ -387,37 +385,3 @@ class Pipeline:
         if dropped:
             self._watcher.rewound(cause=cause)
         self._watcher.rebalanced(assigned=self._ledger.assigned(), lost=cause == "lost")
-
-
-def _bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
-    """Per partition: its first and last offset and its oldest timestamp."""
-    partitions, offsets, timestamps = records.partitions, records.offsets, records.timestamps_ms
-    bounds = []
-    for partition in np.unique(partitions).tolist():
-        own = partitions == partition
-        theirs = offsets[own]
-        last = int(theirs[-1])
-        if records.unreadable:  # a row that stands for a range ends where the range does
-            row = records.unreadable.get(int(np.flatnonzero(own)[-1]))
-            last = last if row is None else row.next - 1
-        bounds.append((partition, (int(theirs[0]), last, int(timestamps[own].min()))))
-    return bounds
-
-
-def _places(finished: Finished) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    polls = [poll.records for poll in finished.batch.polls]
-    return (
-        np.concatenate([records.partitions for records in polls]),
-        np.concatenate([records.offsets for records in polls]),
-    )
-
-
-def _delivery(group: Sequence[Finished]) -> Delivery:
-    outgoing: list[Outgoing] = []
-    positions: dict[int, int] = {}
-    for finished in group:
-        assert finished.outcome is not None
-        outgoing += finished.outcome.outgoing
-        for span in finished.batch.spans:
-            positions[span.partition] = max(span.next, positions.get(span.partition, 0))
-    return Delivery(outgoing=outgoing, positions=positions)

@@ -11,7 +11,8 @@ from penstock.engine.scaling.collector import Collector, Observation
 from penstock.engine.scaling.keda_service import Published
 from penstock.engine.scaling.planner import Bounds, HoldDown, Plan, required
 from penstock.engine.telemetry.http_server import Answer, Routes, json_answer, verdict_answer
-from penstock.engine.telemetry.metrics import ScalerMetrics, content_type, render, scaling_bounds
+from penstock.engine.telemetry.metrics import content_type, render
+from penstock.engine.telemetry.scaler_metrics import ScalerMetrics, scaling_bounds
 from penstock.engine.telemetry.status import Verdict
 from penstock.schemas.errors import UnavailableError
 

@@ -1,27 +1,19 @@
-"""How metrics are declared: each is made on a registry and noted for docs/metrics.md at once."""
+"""How metrics are declared: a table in a class, from which they are made on a registry and docs/metrics.md is written."""
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
+from penstock.schemas.errors import InvariantError
+
 Labels = Mapping[str, Sequence[str] | None]
 """Label name to its closed set of values; None where the values come from the deployment (a topic, a version)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Declared:
-    """What docs/metrics.md says of one metric."""
-
-    name: str
-    kind: str
-    help: str
-    labels: Labels
-    buckets: tuple[float, ...] = ()
 
 
 class ArrayHistogram:
@@ -65,50 +57,88 @@ class ArrayHistogram:
         return [HistogramMetricFamily(self._name, self._documentation)]
 
 
-class Declarations:
-    """Makes metrics on one registry and remembers what was declared; series of closed sets exist from the start."""
+Made = TypeVar("Made", bound=Counter | Gauge | Histogram | ArrayHistogram)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared(Generic[Made]):
+    """One metric of a `MetricSet`: what docs/metrics.md says of it, and how it is made. An instance of the set has the metric
+    itself under the attribute's name."""
+
+    kind: type[Made]
+    name: str
+    help: str
+    labels: Labels
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def kind_name(self) -> str:
+        """As Prometheus names it."""
+        return "histogram" if self.kind is ArrayHistogram else self.kind.__name__.lower()
+
+    def made(self, registry: CollectorRegistry) -> Made:
+        """The metric, on this registry."""
+        options: dict[str, Any] = {"registry": registry}
+        if self.buckets:
+            options["buckets"] = self.buckets
+        if self.labels:
+            options["labelnames"] = list(self.labels)
+        made = self.kind(self.name.removesuffix("_total"), self.help, **options)
+        if len(self.labels) == 1 and not isinstance(made, ArrayHistogram):
+            ((label, values),) = self.labels.items()
+            for value in values or ():
+                made.labels(**{label: value})
+        return made
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> Self: ...
+    @overload
+    def __get__(self, owner: object, kind: type) -> Made: ...
+    def __get__(self, owner: object | None, kind: type) -> Self | Made:
+        if owner is None:
+            return self
+        raise InvariantError(f"{self.name} was asked for before its registry was given")
+
+
+class MetricSet:
+    """The metrics of one process, made on a registry: an attribute for each `Declared` of the class, under its name.
+
+    Series whose labels are closed sets exist from the start.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter
-        self._registry = registry
-        self.declared: list[Declared] = []
+        self.registry = registry
+        for attribute, one in vars(type(self)).items():
+            if isinstance(one, Declared):
+                vars(self)[attribute] = one.made(registry)
 
-    def counter(self, name: str, help: str, labels: Labels | None = None) -> Counter:
-        made = Counter(name.removesuffix("_total"), help, list(labels or ()), registry=self._registry)
-        self._note(name, "counter", help, labels or {}, made)
-        return made
+    @classmethod
+    def declared(cls) -> tuple[Declared[Any], ...]:
+        """What the class declares, in its order."""
+        return tuple(one for one in vars(cls).values() if isinstance(one, Declared))
 
-    def gauge(self, name: str, help: str, labels: Labels | None = None) -> Gauge:
-        made = Gauge(name, help, list(labels or ()), registry=self._registry)
-        self._note(name, "gauge", help, labels or {}, made)
-        return made
 
-    def histogram(
-        self, name: str, help: str, buckets: tuple[float, ...], labels: Labels | None = None
-    ) -> Histogram:
-        made = Histogram(name, help, list(labels or ()), buckets=buckets, registry=self._registry)
-        self._note(name, "histogram", help, labels or {}, made, buckets)
-        return made
+def counter(name: str, help: str, labels: Labels | None = None) -> Declared[Counter]:
+    """A number that only grows; `name` ends in _total."""
+    return Declared(kind=Counter, name=name, help=help, labels=labels or {})
 
-    def array_histogram(self, name: str, help: str, buckets: tuple[float, ...]) -> ArrayHistogram:
-        made = ArrayHistogram(name, help, buckets=buckets, registry=self._registry)
-        self.declared.append(Declared(name=name, kind="histogram", help=help, labels={}, buckets=buckets))
-        return made
 
-    def _note(
-        self,
-        name: str,
-        kind: str,
-        help: str,
-        labels: Labels,
-        made: Counter | Gauge | Histogram,
-        buckets: tuple[float, ...] = (),
-    ) -> None:
-        self.declared.append(Declared(name=name, kind=kind, help=help, labels=labels, buckets=buckets))
-        if len(labels) == 1:
-            ((label, values),) = labels.items()
-            for value in values or ():
-                made.labels(**{label: value})
+def gauge(name: str, help: str, labels: Labels | None = None) -> Declared[Gauge]:
+    """A number that goes up and down."""
+    return Declared(kind=Gauge, name=name, help=help, labels=labels or {})
+
+
+def histogram(
+    name: str, help: str, buckets: tuple[float, ...], labels: Labels | None = None
+) -> Declared[Histogram]:
+    """Observations, one at a time, by upper bounds."""
+    return Declared(kind=Histogram, name=name, help=help, labels=labels or {}, buckets=buckets)
+
+
+def array_histogram(name: str, help: str, buckets: tuple[float, ...]) -> Declared[ArrayHistogram]:
+    """Observations, a batch at a time, by upper bounds."""
+    return Declared(kind=ArrayHistogram, name=name, help=help, labels={}, buckets=buckets)
 
 
 def bound_text(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Every metric there is, declared once, on a registry that is passed in."""
+"""The metrics of workers and of their supervisor, declared once, on a registry that is passed in."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -14,7 +14,14 @@ from prometheus_client import (
 import penstock
 from penstock.engine.pipeline.batcher import CloseReason
 from penstock.engine.telemetry.events import Event
-from penstock.engine.telemetry.metric_declarations import Declarations, Declared, Labels, bound_text
+from penstock.engine.telemetry.metric_declarations import (
+    Labels,
+    MetricSet,
+    array_histogram,
+    counter,
+    gauge,
+    histogram,
+)
 from penstock.schemas.reasons import Reason
 
 content_type = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,11 +36,11 @@ held_states = ("waits", "stopped")
 age_counted_max_s = 30 * 86_400.0
 cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
-scaling_bounds = ("rate", "drain", "idle", "minimum", "maximum", "partitions", "held", "capacity_unknown")
 
 feature_labels_max = 200
 others = "(others)"
 
+_place: Labels = {"topic": None, "partition": None}
 _rows_buckets = tuple(2.0**power for power in range(17))
 _stage_buckets_s = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
@@ -82,185 +89,164 @@ class ValueCounts(Protocol):
     def unseen(self) -> NDArray[np.int64]: ...
 
 
-class Metrics:
+class Metrics(MetricSet):
     """The metrics of one worker. Counters move when a delivery is acknowledged, never before."""
 
+    records = counter(
+        "penstock_records_total",
+        "Records delivered: predicted + rejected + skipped is every record; explained counts the predicted ones that carry an explanation.",
+        {"outcome": record_outcomes},
+    )
+    unexplained = counter(
+        "penstock_unexplained_records_total",
+        "Predicted records without an explanation, by why: explain.policy passed them over, or explain.budget_ms was spent; with explained they are every predicted record where there is an explanations topic.",
+        {"reason": unexplained_reasons},
+    )
+    rejected = counter(
+        "penstock_rejected_records_total",
+        "Records set aside in the dead-letter topic, by reason.",
+        {"reason": tuple(Reason)},
+    )
+    batches = counter("penstock_batches_total", "Batches closed, by why.", {"reason": tuple(CloseReason)})
+    batch_rows = histogram("penstock_batch_rows", "Records in a batch.", _rows_buckets)
+    stage_seconds = histogram(
+        "penstock_stage_seconds",
+        "Duration of a stage for a whole batch: wait from the poll until it is computed, deliver from computed to acknowledged.",
+        _stage_buckets_s,
+        {"stage": stages},
+    )
+    end_to_end_seconds = array_histogram(
+        "penstock_end_to_end_seconds",
+        "Age of a record when its output is acknowledged, from the input record's timestamp.",
+        _age_buckets_s,
+    )
+    lag_records = gauge(
+        "penstock_lag_records",
+        "Offsets of a partition that are not finished yet; commit markers count, which penstock_group_lag_records leaves out; NaN while the end is not known.",
+        _place,
+    )
+    lag_seconds = gauge(
+        "penstock_lag_seconds",
+        "Age of the oldest unfinished record of a partition; 0 when nothing is unfinished, NaN while it cannot be known.",
+        _place,
+    )
+    deliveries = counter(
+        "penstock_deliveries_total",
+        "Groups of finished batches sent together, with exactly_once each a Kafka transaction, by how they ended.",
+        {"outcome": delivery_outcomes},
+    )
+    rewinds = counter(
+        "penstock_rewinds_total",
+        "Times work in flight was dropped, to be read again, by cause.",
+        {"cause": rewind_causes},
+    )
+    rebalances = counter("penstock_rebalances_total", "Changes of the assigned partitions.")
+    assigned_partitions = gauge("penstock_assigned_partitions", "Input partitions that this worker owns.")
+    poll_gap_seconds = histogram(
+        "penstock_poll_gap_seconds",
+        "Time between two rounds of the polling loop; a gap past max.poll.interval.ms costs the partitions.",
+        _gap_buckets_s,
+    )
+    queue_rows = gauge(
+        "penstock_queue_rows",
+        "Records that wait: in the batcher, with the compute side, or for their delivery to be acknowledged.",
+        {"queue": queues},
+    )
+    reference_decoded = counter(
+        "penstock_reference_decoded_records_total",
+        "Records decoded by the slow reference path, because their schema is beyond the native codec.",
+    )
+    rows_read = counter(
+        "penstock_rows_read_total",
+        "Records whose fields could be read, counted as they are decoded: what the two below are a share of.",
+    )
+    missing_values = counter(
+        "penstock_missing_values_total",
+        f"Values that were null, absent or NaN, by feature, before its policy; each number of a vector counts. Features past the first {feature_labels_max} are counted together, as `{others}`.",
+        {"feature": None},
+    )
+    unseen_values = counter(
+        "penstock_unseen_values_total",
+        "Categories that the feature's table does not hold, by feature, before its policy; labels as above.",
+        {"feature": None},
+    )
+    model_info = gauge(
+        "penstock_model_info",
+        "1 for the model that is loaded.",
+        {"name": None, "version": None, "digest": None, "device": None, "runtime": runtimes},
+    )
+    model_batch_seconds = gauge(
+        "penstock_model_batch_seconds",
+        "What a batch of so many rows took the model at warm-up, and the other runtime where the two were compared.",
+        {"runtime": runtimes, "rows": None},
+    )
+    cache_rows = counter(
+        "penstock_cache_rows_total",
+        "Rows whose result was kept from before, and rows that the model had to answer; with model.cache_rows.",
+        {"outcome": cache_outcomes},
+    )
+    native_proof_rows = gauge(
+        "penstock_native_proof_rows",
+        "Rows on which packaging compared the native tree kernel with ONNX Runtime; 0 where it could not.",
+    )
+    native_proof_difference = gauge(
+        "penstock_native_proof_difference_ratio",
+        "Largest difference of a score found on them, relative to the span of its output, rounded up to a power of ten.",
+    )
+    build_info = gauge("penstock_build_info", "1 for the running release.", {"version": None})
+    ready = gauge("penstock_ready", "1 when assigned, verified and warmed, 0 otherwise.")
+    capacity = gauge(
+        "penstock_worker_capacity_records_per_second",
+        "What this worker could do flat out, from its busy time; 0 until it is known.",
+    )
+    busy_seconds = counter("penstock_busy_seconds_total", "Seconds the compute side spent on records.")
+    startup_seconds = gauge("penstock_startup_seconds", "Process start to ready; 0 until it is ready.")
+    ages_left_out = counter(
+        "penstock_end_to_end_left_out_total",
+        "Records older than 30 days when acknowledged: their age says more of the clock that stamped them, and is left out of penstock_end_to_end_seconds.",
+    )
+    events = counter(
+        "penstock_events_total",
+        "State changes that were logged, by kind; docs/operations.md has one row for each.",
+        {"event": tuple(Event)},
+    )
+    broker_reachable = gauge(
+        "penstock_broker_reachable", "1 while the Kafka cluster answers, 0 after 5 s without an answer."
+    )
+    broker_answer_age = gauge(
+        "penstock_broker_answer_age_seconds",
+        "Time since the cluster last answered; it is asked once a second.",
+    )
+    input_partitions = gauge(
+        "penstock_input_partitions", "Partitions of the input topic, as the cluster last said."
+    )
+    held_partitions = gauge(
+        "penstock_held_partitions",
+        "Owned partitions that stand still while the others go on: they wait for something remote, or were stopped because nearly all of their records are bad.",
+        {"state": held_states},
+    )
+    unreadable_offsets = counter(
+        "penstock_unreadable_offsets_total",
+        "Offsets whose bytes no client could read, set aside under input.unreadable; one dead letter names each range.",
+    )
+    topic_recreations = counter(
+        "penstock_topic_recreations_total",
+        "How often the input topic was found deleted and made anew.",
+    )
+    stalled_partitions = gauge(
+        "penstock_stalled_partitions",
+        "Owned partitions in which records wait and nothing was read for 30 s.",
+    )
+    open_transaction_offsets = gauge(
+        "penstock_open_transaction_offsets",
+        "Offsets of owned partitions that wait for the end of a producer's transaction, where that takes longer than 30 s.",
+    )
+
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        make = Declarations(registry)
-        self.records = make.counter(
-            "penstock_records_total",
-            "Records delivered: predicted + rejected + skipped is every record; explained counts the predicted ones that carry an explanation.",
-            {"outcome": record_outcomes},
-        )
-        self.unexplained = make.counter(
-            "penstock_unexplained_records_total",
-            "Predicted records without an explanation, by why: explain.policy passed them over, or explain.budget_ms was spent; with explained they are every predicted record where there is an explanations topic.",
-            {"reason": unexplained_reasons},
-        )
-        self.rejected = make.counter(
-            "penstock_rejected_records_total",
-            "Records set aside in the dead-letter topic, by reason.",
-            {"reason": tuple(Reason)},
-        )
-        self.batches = make.counter(
-            "penstock_batches_total", "Batches closed, by why.", {"reason": tuple(CloseReason)}
-        )
-        self.batch_rows = make.histogram("penstock_batch_rows", "Records in a batch.", _rows_buckets)
-        self.stage_seconds = make.histogram(
-            "penstock_stage_seconds",
-            "Duration of a stage for a whole batch: wait from the poll until it is computed, deliver from computed to acknowledged.",
-            _stage_buckets_s,
-            {"stage": stages},
-        )
-        self.end_to_end_seconds = make.array_histogram(
-            "penstock_end_to_end_seconds",
-            "Age of a record when its output is acknowledged, from the input record's timestamp.",
-            _age_buckets_s,
-        )
-        self._declare_flow(make)
-        self._declare_worker(make)
-        self.ages_left_out = make.counter(
-            "penstock_end_to_end_left_out_total",
-            "Records older than 30 days when acknowledged: their age says more of the clock that stamped them, and is left out of penstock_end_to_end_seconds.",
-        )
-        self._declare_situation(make)
-        self.declared = tuple(make.declared)
-        ProcessCollector(registry=registry)
-
-    def _declare_situation(self, make: Declarations) -> None:
-        self.events = make.counter(
-            "penstock_events_total",
-            "State changes that were logged, by kind; docs/operations.md has one row for each.",
-            {"event": tuple(Event)},
-        )
-        self.broker_reachable = make.gauge(
-            "penstock_broker_reachable", "1 while the Kafka cluster answers, 0 after 5 s without an answer."
-        )
-        self.broker_answer_age = make.gauge(
-            "penstock_broker_answer_age_seconds",
-            "Time since the cluster last answered; it is asked once a second.",
-        )
-        self.input_partitions = make.gauge(
-            "penstock_input_partitions", "Partitions of the input topic, as the cluster last said."
-        )
-        self.held_partitions = make.gauge(
-            "penstock_held_partitions",
-            "Owned partitions that stand still while the others go on: they wait for something remote, or were stopped because nearly all of their records are bad.",
-            {"state": held_states},
-        )
-
-        self.unreadable_offsets = make.counter(
-            "penstock_unreadable_offsets_total",
-            "Offsets whose bytes no client could read, set aside under input.unreadable; one dead letter names each range.",
-        )
-        self.topic_recreations = make.counter(
-            "penstock_topic_recreations_total",
-            "How often the input topic was found deleted and made anew.",
-        )
-        self.stalled_partitions = make.gauge(
-            "penstock_stalled_partitions",
-            "Owned partitions in which records wait and nothing was read for 30 s.",
-        )
-        self.open_transaction_offsets = make.gauge(
-            "penstock_open_transaction_offsets",
-            "Offsets of owned partitions that wait for the end of a producer's transaction, where that takes longer than 30 s.",
-        )
-
-    def _declare_flow(self, make: Declarations) -> None:
-        place: Labels = {"topic": None, "partition": None}
-        self.lag_records = make.gauge(
-            "penstock_lag_records",
-            "Offsets of a partition that are not finished yet; commit markers count, which penstock_group_lag_records leaves out; NaN while the end is not known.",
-            place,
-        )
-        self.lag_seconds = make.gauge(
-            "penstock_lag_seconds",
-            "Age of the oldest unfinished record of a partition; 0 when nothing is unfinished, NaN while it cannot be known.",
-            place,
-        )
-        self.deliveries = make.counter(
-            "penstock_deliveries_total",
-            "Groups of finished batches sent together, with exactly_once each a Kafka transaction, by how they ended.",
-            {"outcome": delivery_outcomes},
-        )
-        self.rewinds = make.counter(
-            "penstock_rewinds_total",
-            "Times work in flight was dropped, to be read again, by cause.",
-            {"cause": rewind_causes},
-        )
-        self.rebalances = make.counter("penstock_rebalances_total", "Changes of the assigned partitions.")
-        self.assigned_partitions = make.gauge(
-            "penstock_assigned_partitions", "Input partitions that this worker owns."
-        )
-        self.poll_gap_seconds = make.histogram(
-            "penstock_poll_gap_seconds",
-            "Time between two rounds of the polling loop; a gap past max.poll.interval.ms costs the partitions.",
-            _gap_buckets_s,
-        )
-        self.queue_rows = make.gauge(
-            "penstock_queue_rows",
-            "Records that wait: in the batcher, with the compute side, or for their delivery to be acknowledged.",
-            {"queue": queues},
-        )
-        self.reference_decoded = make.counter(
-            "penstock_reference_decoded_records_total",
-            "Records decoded by the slow reference path, because their schema is beyond the native codec.",
-        )
-
-        self.rows_read = make.counter(
-            "penstock_rows_read_total",
-            "Records whose fields could be read, counted as they are decoded: what the two below are a share of.",
-        )
-        self.missing_values = make.counter(
-            "penstock_missing_values_total",
-            f"Values that were null, absent or NaN, by feature, before its policy; each number of a vector counts. Features past the first {feature_labels_max} are counted together, as `{others}`.",
-            {"feature": None},
-        )
-        self.unseen_values = make.counter(
-            "penstock_unseen_values_total",
-            "Categories that the feature's table does not hold, by feature, before its policy; labels as above.",
-            {"feature": None},
-        )
-        self._counted: tuple[int, NDArray[np.int64] | int, NDArray[np.int64] | int] = (0, 0, 0)
-
-    def _declare_worker(self, make: Declarations) -> None:
-        self.model_info = make.gauge(
-            "penstock_model_info",
-            "1 for the model that is loaded.",
-            {"name": None, "version": None, "digest": None, "device": None, "runtime": runtimes},
-        )
-        self.model_batch_seconds = make.gauge(
-            "penstock_model_batch_seconds",
-            "What a batch of so many rows took the model at warm-up, and the other runtime where the two were compared.",
-            {"runtime": runtimes, "rows": None},
-        )
-        self.cache_rows = make.counter(
-            "penstock_cache_rows_total",
-            "Rows whose result was kept from before, and rows that the model had to answer; with model.cache_rows.",
-            {"outcome": cache_outcomes},
-        )
-        self.native_proof_rows = make.gauge(
-            "penstock_native_proof_rows",
-            "Rows on which packaging compared the native tree kernel with ONNX Runtime; 0 where it could not.",
-        )
-        self.native_proof_difference = make.gauge(
-            "penstock_native_proof_difference_ratio",
-            "Largest difference of a score found on them, relative to the span of its output, rounded up to a power of ten.",
-        )
-        self.build_info = make.gauge("penstock_build_info", "1 for the running release.", {"version": None})
+        super().__init__(registry)
         self.build_info.labels(version=penstock.__version__).set(1)
-        self.ready = make.gauge("penstock_ready", "1 when assigned, verified and warmed, 0 otherwise.")
-        self.capacity = make.gauge(
-            "penstock_worker_capacity_records_per_second",
-            "What this worker could do flat out, from its busy time; 0 until it is known.",
-        )
-        self.busy_seconds = make.counter(
-            "penstock_busy_seconds_total", "Seconds the compute side spent on records."
-        )
-        self.startup_seconds = make.gauge(
-            "penstock_startup_seconds", "Process start to ready; 0 until it is ready."
-        )
+        self._counted: tuple[int, NDArray[np.int64] | int, NDArray[np.int64] | int] = (0, 0, 0)
+        ProcessCollector(registry=registry)
 
     def count_batch(self, outcome: BatchOutcome, *, busy_s: float) -> None:
         """Count one delivered batch."""
@@ -305,126 +291,17 @@ class Metrics:
     def forget_lag(self, topic: str, partitions: Iterable[int]) -> None:
         """These partitions are another worker's now: a series left behind would show an old lag for ever."""
         for partition in partitions:
-            for gauge in (self.lag_records, self.lag_seconds):
-                gauge.remove_by_labels({"topic": topic, "partition": str(partition)})
+            for lag in (self.lag_records, self.lag_seconds):
+                lag.remove_by_labels({"topic": topic, "partition": str(partition)})
 
 
-class SupervisorMetrics:
+class SupervisorMetrics(MetricSet):
     """The metrics of the process that keeps the workers running."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        make = Declarations(registry)
-        self.workers_running = make.gauge("penstock_workers_running", "Worker processes that run now.")
-        self.worker_restarts = make.counter(
-            "penstock_worker_restarts_total", "Worker processes that were replaced."
-        )
-        self.declared = tuple(make.declared)
-
-
-class ScalerMetrics:
-    """The metrics of the scaler: the number it publishes, and every term it was made from."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        make = Declarations(registry)
-        self.required_replicas = make.gauge(
-            "penstock_required_replicas",
-            "Workers needed, as published to KEDA; the last good value while stale.",
-        )
-        self.active = make.gauge("penstock_scaling_active", "1 when there is work for at least one worker.")
-        self.stale = make.gauge(
-            "penstock_scaling_stale",
-            "1 when the inputs are too old to decide on; KEDA then gets an error and holds.",
-        )
-        self.arrival_rate = make.gauge(
-            "penstock_scaling_arrival_records_per_second",
-            "Records that arrive, averaged over the rate window.",
-        )
-        self.backlog = make.gauge(
-            "penstock_scaling_backlog_records", "Records that are not finished yet, over all partitions."
-        )
-        self.oldest_age = make.gauge(
-            "penstock_scaling_oldest_age_seconds", "Age of the oldest unfinished record, over all partitions."
-        )
-        self.capacity = make.gauge(
-            "penstock_scaling_capacity_records_per_second",
-            "What one worker can do flat out, as the decision used it; 0 while unknown.",
-        )
-        self.rate_term = make.gauge(
-            "penstock_scaling_rate_term_replicas", "Share of the decision that keeps up with arrivals."
-        )
-        self.drain_term = make.gauge(
-            "penstock_scaling_drain_term_replicas", "Share of the decision that works off the backlog."
-        )
-        self.bound = make.gauge(
-            "penstock_scaling_bound",
-            "1 at what decided the published number, 0 at the others.",
-            {"bound": scaling_bounds},
-        )
-        self.partitions = make.gauge(
-            "penstock_scaling_partitions",
-            "Partitions of the input topic: the most workers that can have work.",
-        )
-        self.workers_reporting = make.gauge(
-            "penstock_scaling_workers_reporting", "Workers whose report is fresh."
-        )
-        self.signal_age = make.gauge(
-            "penstock_scaling_signal_age_seconds", "Age of the newest reading of the offsets."
-        )
-        place: Labels = {"topic": None, "partition": None}
-        self.group_lag_records = make.gauge(
-            "penstock_group_lag_records", "Records of a partition that the group has not finished yet.", place
-        )
-        self.group_lag_seconds = make.gauge(
-            "penstock_group_lag_seconds",
-            "Age of the oldest unfinished record of a partition; 0 when nothing is unfinished.",
-            place,
-        )
-        self.reading_failures = make.counter(
-            "penstock_scaling_reading_failures_total", "Readings of the offsets that failed."
-        )
-        self.declared = tuple(make.declared)
-        ProcessCollector(registry=registry)
+    workers_running = gauge("penstock_workers_running", "Worker processes that run now.")
+    worker_restarts = counter("penstock_worker_restarts_total", "Worker processes that were replaced.")
 
 
 def render(registry: CollectorRegistry) -> bytes:
     """The registry in the text format that Prometheus scrapes."""
     return bytes(generate_latest(registry))
-
-
-def all_declared() -> dict[str, tuple[Declared, ...]]:
-    """Every metric by the process that serves it, for the documentation and for checks on dashboards."""
-    return {
-        "Worker": Metrics(CollectorRegistry()).declared,
-        "Supervisor": SupervisorMetrics(CollectorRegistry()).declared,
-        "Scaler": ScalerMetrics(CollectorRegistry()).declared,
-    }
-
-
-def reference() -> str:
-    """docs/metrics.md."""
-    lines = [
-        "# Metrics",
-        "",
-        "Generated from `engine/telemetry/metrics.py` by `make docs`; a test keeps it up to date.",
-        "",
-        "With several workers, the supervisor's one port serves all of them, each with a label `worker`. Workers and the",
-        "scaler also export the `process_*` family (resident memory, CPU seconds, open files).",
-    ]
-    for process, declared in all_declared().items():
-        lines += ["", f"## {process}", "", "| metric | kind | labels | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{one.name}` | {one.kind} | {_labels(one)} | {one.help} |" for one in declared]
-    lines += ["", "## Buckets", "", "| histogram | upper bounds |", "|---|---|"]
-    for declared in all_declared().values():
-        lines += [
-            f"| `{one.name}` | {', '.join(map(bound_text, one.buckets))} |" for one in declared if one.buckets
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _labels(declared: Declared) -> str:
-    return "; ".join(
-        f"`{label}`" + (f": {', '.join(values)}" if values else "")
-        for label, values in declared.labels.items()
-    )

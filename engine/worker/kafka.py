@@ -23,7 +23,9 @@ from penstock.engine.dead_letters.message import message_bytes_min
 from penstock.engine.pipeline.outgoing import OutputLimits, letter_headers_bytes_max
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.scaling.reports import Reporter
-from penstock.engine.settings.model import KafkaSettings, RegistrySettings, Settings, max_poll_interval_ms
+from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
+from penstock.engine.settings.model import Settings
+from penstock.engine.settings.topics import RegistrySettings
 from penstock.engine.telemetry.http_server import HttpServer, worker_routes
 from penstock.engine.telemetry.status import StatusBoard, WorkerStatus
 from penstock.engine.worker.assembly import (
@@ -42,7 +44,7 @@ from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
-    from penstock.connectors.registry.client import RegistryConfig
+    from penstock.connectors.registry.exchange import RegistryConfig
 
 logger = logging.getLogger("penstock.worker")
 
@@ -74,7 +76,7 @@ def client_config(settings: KafkaSettings) -> ClientConfig:
 
 def registry_config(settings: RegistrySettings) -> "RegistryConfig":
     """Likewise for the schema registry."""
-    from penstock.connectors.registry.client import (
+    from penstock.connectors.registry.exchange import (
         RegistryConfig,  # its HTTP client is slow to load, and many have no registry
     )
 

@@ -8,6 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# Memory of a batch is kept for the next one. By itself the C library gives blocks of this size back to the system at once,
+# and the system clears every page of them again for every batch: a tenth of a worker's time.
+_memory = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+
 exit_not_ready = 4
 exit_retry = 75  # a worker's way to say: start me again (EX_TEMPFAIL)
 
@@ -28,7 +32,7 @@ class Command:
         return subprocess.Popen(
             [*self.argv, *self.arguments, "--slot", str(slot), "--run-folder", str(run_folder)],
             stdin=subprocess.PIPE,
-            env=os.environ.copy(),
+            env=_memory | os.environ,
             process_group=0,
         )
 

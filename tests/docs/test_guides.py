@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from penstock.engine.telemetry.metrics import all_declared
+from penstock.engine.telemetry.metrics_reference import all_declared
 from penstock.schemas.reasons import Reason, Stage
 
 root = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ import fastavro
 import numpy as np
 import pytest
 
-from penstock.connectors.registry.client import Registry, RegistryConfig, unknown_burst_max
+from penstock.connectors.registry.client import Registry, unknown_burst_max
+from penstock.connectors.registry.exchange import RegistryConfig
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.contracts import contract, output_prefixes
 from penstock.engine.codec.decode import make_decoder

@@ -98,7 +98,7 @@ class SimulatedConsumer:
         fetcher = self._fetchers.get(place.partition)
         if fetcher is None:
             raise KafkaException(failure(KafkaError._STATE, "not assigned"))
-        if self._fates.chance(0.05, Trouble.READING):
+        if self._fates.chance(0.2, Trouble.READING):
             raise KafkaException(failure(KafkaError._STATE, "the fetcher is between two states"))
         fetcher.position, fetcher.ended = self._resolved(place), False
         if self._fates.chance(0.05, Trouble.READING):

@@ -128,7 +128,8 @@ class World:
         """Trouble for a while, then calm until the work is done; what is wrong with it."""
         findings: list[Finding] = []
         try:
-            self._start()
+            for slot in range(self._drawn.choice((1, 1, slots))):
+                self._add(slot)
             for _ in range(self._turns):
                 self._step()
             self._calm_down()
@@ -188,6 +189,8 @@ class World:
             self._write()
         elif chance < 0.25:
             self._trouble()
+        elif chance < 0.27:
+            self.timeline.sleep(self._drawn.choice((0.3, 3.0)))
         elif self._workers:
             self._turn(self._drawn.choice(self._workers))
         else:
@@ -335,7 +338,9 @@ class World:
             if self._drawn.random() < 0.1:
                 self.timeline.sleep(0.5)
         else:
-            raise _RunOverError(Finding(Fault.SILENT, "nobody said that the group's offset is beyond the end"))
+            raise _RunOverError(
+                Finding(Fault.SILENT, "nobody said that the group's offset is beyond the end")
+            )
         self._kill_all()
         coordinator.committed[input_topic, partition] = offset
 

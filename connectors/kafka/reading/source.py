@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Literal, Protocol, cast
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Literal, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -17,9 +17,11 @@ from confluent_kafka import (
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_client
-from penstock.connectors.kafka.errors import cause_of, consumer_error, said
+from penstock.connectors.kafka.errors import cause_of, consumer_error
 from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
+from penstock.connectors.kafka.reading.assignment import Assignment, AssignmentListener
 from penstock.connectors.kafka.reading.commits import Commits
+from penstock.connectors.kafka.reading.dead_ends import lost_range_sentence, unreadable_sentence
 from penstock.connectors.kafka.reading.doubts import GivenUp, UnreadablePolicy
 from penstock.connectors.kafka.reading.offset_notes import offset_note
 from penstock.connectors.kafka.reading.read_positions import ReadHeads
@@ -37,19 +39,6 @@ logger = logging.getLogger("penstock.kafka")
 facts_timeout_s = 0.05  # the polling thread's patience with the question which topic this is
 
 _partition = cast(Callable[[Message], int], Message.partition)
-
-
-class AssignmentListener(Protocol):
-    """penstock.engine.ports.AssignmentListener by shape."""
-
-    def on_assigned(self, partitions: Sequence[int]) -> None:
-        """Newly ours."""
-
-    def on_revoked(self, partitions: Sequence[int]) -> None:
-        """About to go."""
-
-    def on_lost(self, partitions: Sequence[int]) -> None:
-        """Gone already."""
 
 
 class KafkaSource:
@@ -94,13 +83,8 @@ class KafkaSource:
         self._recreated = recreated
         self._listener = listener
         self._exactly_once = exactly_once
-        self._assigned: set[int] = set()  # what the listener was told
-        self._unplaced: set[int] = set()  # assigned to us, paused, until we know where to begin
         self._heads = ReadHeads()
         self._seek_due: dict[int, int] = {}  # seeks that the client could not do yet; no record passes before
-        self._left: set[int] = set()  # gave or lost them since the first record of the current poll
-        self._held: set[int] = set()  # by whoever polls
-        self._paused = False
         self._closed = False
         self._failure: PenstockError | None = None
         self._access = AccessErrors()
@@ -118,6 +102,7 @@ class KafkaSource:
         self._consumer = open_client(
             Consumer, settings | {"error_cb": self._on_error, "on_commit": self._commits.answered}
         )
+        self._ours = Assignment(self._consumer, topic)
         self._starts = Starts(
             self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._fail
         )
@@ -127,7 +112,7 @@ class KafkaSource:
             heads=self._heads,
             policy=unreadable,
             clock=clock,
-            paused=lambda partition: self._paused or partition in self._held,
+            paused=lambda partition: self._ours.paused or partition in self._ours.held,
             give_up=self._give_up,
             other_error=self._note_error,
         )
@@ -146,7 +131,7 @@ class KafkaSource:
             raise failure
         if self._watch.newest is not self._topic_facts:
             self._compare_topic()
-        if self._unplaced:
+        if self._ours.unplaced:
             self._place()
         self._commits.turn(self._consumer, offset_note(self._topic_id))
         if (passed := self._returns.turn(self._topic_id)) is not None:
@@ -158,11 +143,11 @@ class KafkaSource:
             first = consumer.poll(timeout_s)  # with the first record; consume would wait the whole time
             if first is None:
                 return None
-            self._left.clear()  # what left before the first record came, and came back, is ours again
+            self._ours.left.clear()  # what left before the first record came, and came back, is ours again
             messages = [first]
             if records_max > 1:
                 messages += consumer.consume(records_max - 1, 0)
-            if first.partition() in self._left:  # even if it came back: then this record comes again
+            if first.partition() in self._ours.left:  # even if it came back: then this record comes again
                 del messages[0]
         except KafkaException as error:
             raise consumer_error(cause_of(error), f"topic {self._topic}") from error
@@ -170,31 +155,21 @@ class KafkaSource:
 
     def pause(self) -> None:
         """As penstock.engine.ports.Source asks."""
-        if not self._paused:
-            self._paused = True
-            self._consumer.pause(self._places(self._assigned))
+        self._ours.pause()
 
     def resume(self) -> None:
         """As penstock.engine.ports.Source asks."""
-        if self._paused:
-            self._paused = False
-            self._consumer.resume(self._places(self._assigned.difference(self._held, self._returns.held)))
+        self._ours.resume(self._returns.held)
 
     def hold(self, partitions: Collection[int]) -> None:
         """As penstock.engine.ports.Source asks."""
-        wanted = self._assigned & set(partitions)
-        new, over = wanted - self._held, self._held - wanted
-        self._held = wanted
-        if new:
-            self._consumer.pause(self._places(new))
-        if over and not self._paused:
-            self._consumer.resume(self._places(over.difference(self._returns.held)))
+        self._ours.hold(partitions, self._returns.held)
 
     def seek(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
         for partition, offset in sorted(positions.items()):
             self._seek_due.pop(partition, None)
-            if partition not in self._assigned:
+            if partition not in self._ours.owned:
                 continue
             self._heads.put(partition, offset)
             doubtful = partition in self._returns
@@ -220,14 +195,14 @@ class KafkaSource:
         """As penstock.engine.ports.Source asks."""
         if self._exactly_once:
             raise InvariantError("in exactly-once the sink commits, inside the transaction")
-        ours = {p: offset for p, offset in positions.items() if p in self._assigned}
+        ours = {p: offset for p, offset in positions.items() if p in self._ours.owned}
         if ours:
             self._commits.send(self._consumer, ours, offset_note(self._topic_id))
 
     def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """The log end of partitions as the fetches last saw it; nothing is asked of the broker."""
         found = {}
-        for place in self._places(set(partitions) & self._assigned):
+        for place in self._ours.places(set(partitions) & self._ours.owned):
             _, end = self._consumer.get_watermark_offsets(place, cached=True)
             if end >= 0:
                 found[place.partition] = end
@@ -235,9 +210,9 @@ class KafkaSource:
 
     def reading(self) -> Reading:
         """What stands in the way of reading; to be asked for about once a second."""
-        heads = {partition: self._heads.next(partition) for partition in self._assigned}
-        paused = self._assigned if self._paused else self._held
-        stalls = self._stalls.look(heads, self.ends(self._assigned), paused)
+        heads = {partition: self._heads.next(partition) for partition in self._ours.owned}
+        paused = self._ours.owned if self._ours.paused else self._ours.held
+        stalls = self._stalls.look(heads, self.ends(self._ours.owned), paused)
         return Reading(
             stalled_s=stalls.stalled_s,
             open_transactions=stalls.open_transactions,
@@ -253,9 +228,9 @@ class KafkaSource:
         self._closed = True
         self._watch.close()
         self._stalls.close()
-        held = sorted(self._assigned)
-        self._assigned.clear()
-        self._unplaced.clear()
+        held = sorted(self._ours.owned)
+        self._ours.owned.clear()
+        self._ours.unplaced.clear()
         if held:
             self._listener.on_revoked(held)
         # The client's own close has no time-out, and waits for a coordinator that may be away.
@@ -266,9 +241,9 @@ class KafkaSource:
     def _records(self, messages: list[Message]) -> Records | None:
         broken: dict[int, Message] = {}  # the first error of a partition, and nothing of it after that
         if any(map(Message.error, messages)):
-            messages, broken = self._returns.without_errors(messages, self._assigned)
+            messages, broken = self._returns.without_errors(messages, self._ours.owned)
         present = set(map(_partition, messages))
-        stale = self._seek_due.keys() | (present - self._assigned) | self._held
+        stale = self._seek_due.keys() | (present - self._ours.owned) | self._ours.held
         if stale & present:
             messages = [message for message in messages if _partition(message) not in stale]
         records: Records | None = None
@@ -292,40 +267,18 @@ class KafkaSource:
 
     def _give_up(self, partition: int, answer: GivenUp, error: KafkaError) -> None:
         head = self._heads.next(partition)
-        where = f"topic {self._topic}, partition {partition}"
         if answer is GivenUp.UNREADABLE:
-            self._fail(
-                ConfigError(
-                    f"{where}: what is stored at offset {head} cannot be read ({said(error)}); with input.unreadable: "
-                    "set_aside it becomes a dead letter, and reading goes on behind it"
-                )
-            )
+            self._fail(ConfigError(unreadable_sentence(self._topic, partition, head, error)))
             return
         if self._watch.since(self._returns.since_s(partition)) is None:  # is it still the same topic?
             self._returns.read_from(partition, head, at_s=self._clock.monotonic_s() + facts_timeout_s)
             return
         if self._watch.newest is not self._topic_facts and self._compare_topic():
             return
-        self._fail(ConfigError(self._lost_range(partition, head)))
-
-    def _lost_range(self, partition: int, head: int) -> str:
-        where = f"topic {self._topic}, partition {partition}"
-        cure = "penstock offsets reset says where to go on"
-        try:
-            first, end = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=facts_timeout_s
-            )
-        except KafkaException:
-            return f"{where}: the next offset to read, {head}, is not on the broker any more; {cure}"
-        if head < first:
-            return (
-                f"{where}: offsets {head} to {first - 1} were deleted before group {self._group} read them (retention); the "
-                f"first that is left is {first}; {cure}"
-            )
-        return (
-            f"{where}: group {self._group} is at offset {head}, but the partition ends at {end}: records were lost at the "
-            f"broker, or the offset is of another topic; {cure}"
+        sentence = lost_range_sentence(
+            self._consumer, self._topic, partition, head=head, group=self._group, timeout_s=facts_timeout_s
         )
+        self._fail(ConfigError(sentence))
 
     @property
     def _topic_id(self) -> str | None:
@@ -333,7 +286,7 @@ class KafkaSource:
 
     @property
     def _holds_first(self) -> bool:
-        return 0 in self._assigned or 0 in self._unplaced
+        return 0 in self._ours.owned or 0 in self._ours.unplaced
 
     def _compare_topic(self) -> bool:
         """Take the newest answer about the topic; whether it is another topic of the same name."""
@@ -350,10 +303,10 @@ class KafkaSource:
             "topic %s was deleted and made anew (id %s, then %s): every partition of it is read from its beginning",
             self._topic, old.id, new.id,
         )  # fmt: skip
-        again = sorted(self._assigned)
-        self._assigned.clear()
-        self._left.update(again)  # of the old topic is also what this poll has brought already
-        self._held.clear()  # whoever held them is told that they are lost
+        again = sorted(self._ours.owned)
+        self._ours.owned.clear()
+        self._ours.left.update(again)  # of the old topic is also what this poll has brought already
+        self._ours.held.clear()  # whoever held them is told that they are lost
         if again:
             self._listener.on_lost(again)
         self._commits.forget(again)
@@ -387,53 +340,38 @@ class KafkaSource:
             starts = self._starts.soon(
                 partitions, self._topic_facts or facts, decides=self._holds_first or 0 in partitions
             )
-        consumer.incremental_assign(
-            [TopicPartition(self._topic, p, starts.get(p, OFFSET_BEGINNING)) for p in sorted(partitions)]
-        )
-        unplaced = partitions - starts.keys()
-        self._unplaced |= unplaced
-        # Whether a partition comes back paused depends on protocol and version, so nothing is assumed.
-        held_back = partitions if self._paused else unplaced
-        if held_back:
-            consumer.pause(self._places(held_back))
+        self._ours.take(partitions, starts)
         self._tell_assigned(starts)
 
     def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         partitions = {place.partition for place in places}
         try:
-            told = sorted(partitions & self._assigned)
+            told = sorted(partitions & self._ours.owned)
             if told and not self._closed:
                 self._listener.on_revoked(told)
         finally:
-            self._let_go(consumer, partitions)
+            self._let_go(partitions)
 
     def _on_lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         partitions = {place.partition for place in places}
-        told = sorted(partitions & self._assigned)
-        self._let_go(consumer, partitions)
+        told = sorted(partitions & self._ours.owned)
+        self._let_go(partitions)
         if told and not self._closed:
             self._listener.on_lost(told)
 
-    def _let_go(self, consumer: Consumer, partitions: set[int]) -> None:
-        self._assigned -= partitions
-        self._left |= partitions
-        held = self._unplaced.union(self._held, self._returns.held)
-        paused = partitions if self._paused else partitions & held
-        self._held -= partitions
-        self._unplaced -= partitions
+    def _let_go(self, partitions: set[int]) -> None:
+        returning = set(self._returns.held)
         self._commits.forget(partitions)
         self._returns.forget(partitions)
         for partition in partitions:
             self._seek_due.pop(partition, None)
-        if paused:
-            consumer.resume(self._places(paused))  # leave no flag behind for the next assignment
-        consumer.incremental_unassign(self._places(partitions))
+        self._ours.let_go(partitions, returning)
 
     def _tell_assigned(self, partitions: Mapping[int, int]) -> None:
         if partitions:
             for partition, offset in partitions.items():
                 self._heads.put(partition, offset)
-            self._assigned |= partitions.keys()
+            self._ours.owned |= partitions.keys()
             self._listener.on_assigned(sorted(partitions))
 
     def _place(self) -> None:
@@ -443,13 +381,11 @@ class KafkaSource:
             return
         if facts is not self._topic_facts:
             self._compare_topic()
-        starts = self._starts.one(self._unplaced, self._topic_facts or facts, decides=self._holds_first)
+        starts = self._starts.one(self._ours.unplaced, self._topic_facts or facts, decides=self._holds_first)
         placed = {
             partition: offset for partition, offset in starts.items() if self._seek_now(partition, offset)
         }
-        self._unplaced -= placed.keys()
-        if placed and not self._paused:
-            self._consumer.resume(self._places(placed))
+        self._ours.place(placed)
         self._tell_assigned(placed)
 
     def _seek_now(self, partition: int, offset: int) -> bool:
@@ -461,6 +397,3 @@ class KafkaSource:
                 return False  # the fetcher is between two states
             raise consumer_error(cause, f"topic {self._topic}, partition {partition}") from error
         return True
-
-    def _places(self, partitions: set[int] | Mapping[int, int]) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, partition) for partition in sorted(partitions)]

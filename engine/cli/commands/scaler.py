@@ -51,7 +51,7 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
     from penstock.engine.scaling.planner import Bounds
     from penstock.engine.scaling.reports import ReportBook
     from penstock.engine.telemetry.http_server import HttpServer
-    from penstock.engine.telemetry.metrics import ScalerMetrics
+    from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
     from penstock.engine.worker.kafka import client_config
 
     clock, scaling, group = SystemClock(), settings.scaling, settings.kafka.group

@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -109,6 +110,19 @@ bool alike(nb::list payloads, size_t header_bytes, size_t bytes_max) {
   return true;
 }
 
+// The length of the longest; an item that is None counts as empty.
+size_t longest_of(nb::list payloads) {
+  size_t most = 0;
+  for (size_t i = 0; i < payloads.size(); ++i) {
+    PyObject* item = PyList_GetItem(payloads.ptr(), static_cast<Py_ssize_t>(i));
+    if (item == Py_None) continue;
+    const Payload payload = bytes_of(item);
+    if (payload.data == nullptr) throw nb::type_error("every item must be bytes or None");
+    most = std::max(most, static_cast<size_t>(payload.length));
+  }
+  return most;
+}
+
 nb::list payloads_of(const Messages& messages) {
   nb::object list = nb::steal(PyList_New(static_cast<Py_ssize_t>(messages.count())));
   if (!list.is_valid()) throw nb::python_error();
@@ -143,6 +157,7 @@ NB_MODULE(_avro, m) {
   m.doc() = "Avro columns: payloads to matrices, and results to payloads.";
 
   m.def("alike", &alike, "payloads"_a, "header_bytes"_a, "bytes_max"_a);
+  m.def("longest", &longest_of, "payloads"_a);
 
   nb::class_<Program>(m, "Program")
       .def(

@@ -120,12 +120,26 @@ nb::ndarray<nb::numpy, float> narrowed(const Narrower& narrower, Values rows) {
   return nb::ndarray<nb::numpy, float>(kept->data(), {count, columns}, owner);
 }
 
+template <typename T>
+nb::tuple scanned(nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu> rows) {
+  Scan* found = new Scan;
+  nb::capsule owner(found, [](void* p) noexcept { delete static_cast<Scan*>(p); });
+  {
+    nb::gil_scoped_release release;
+    *found = scan(rows.data(), static_cast<int64_t>(rows.shape(0)), static_cast<int64_t>(rows.shape(1)));
+  }
+  return nb::make_tuple(nb::ndarray<nb::numpy, int64_t>(found->missing.data(), {found->missing.size()}, owner), found->largest);
+}
+
 }  // namespace
 
 NB_MODULE(_trees, m) {
   nb::set_leak_warnings(false);  // a worker that ends while its compute thread works leaves objects behind
   m.doc() = "Tree ensembles: raw scores, exact SHAP values, and doubles narrowed to the float32 that they compare.";
   m.def("instruction_set", [] { return std::string(best_kernels().name); });
+
+  m.def("scan", &scanned<float>, "rows"_a.noconvert());
+  m.def("scan", &scanned<double>, "rows"_a.noconvert());
 
   nb::class_<Narrower>(m, "Narrower")
       .def(

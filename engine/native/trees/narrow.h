@@ -34,4 +34,15 @@ class Narrower {
   std::vector<uint64_t> filter_;  // of each column, a bit for each level's hash
 };
 
+// What a matrix of numbers holds that needs a closer look: how often each column is NaN, and the largest magnitude of all that
+// is not, 0 where there is none.
+struct Scan {
+  std::vector<int64_t> missing;
+  double largest = 0;
+};
+
+// rows (count, columns), row after row.
+template <typename T>
+Scan scan(const T* rows, int64_t count, int64_t columns);
+
 }  // namespace penstock

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from penstock.engine.settings.model import KafkaSettings
+from penstock.engine.settings.kafka import KafkaSettings
 from penstock.engine.worker.kafka import client_config
 from penstock.schemas.errors import ConfigError
 

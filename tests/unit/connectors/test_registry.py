@@ -7,14 +7,8 @@ from typing import Any
 
 import pytest
 
-from penstock.connectors.registry.client import (
-    Registry,
-    RegistryConfig,
-    attempts_max,
-    calls_max,
-    unknown_burst_max,
-    unknown_kept_s,
-)
+from penstock.connectors.registry.client import Registry, unknown_burst_max, unknown_kept_s
+from penstock.connectors.registry.exchange import RegistryConfig, attempts_max, calls_max
 from penstock.schemas.errors import AccessRefusedError, ConfigError, RecordError, UnavailableError
 from penstock.schemas.reasons import Reason
 from tests.registry_server import Fault, RegistryServer, registry_server

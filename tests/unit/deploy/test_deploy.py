@@ -10,12 +10,13 @@ import yaml
 
 from penstock.engine.scaling.keda_service import metric_name
 from penstock.engine.settings.model import Settings, load_settings
-from penstock.engine.telemetry.metrics import Declared, all_declared
+from penstock.engine.telemetry.metric_declarations import Declared
+from penstock.engine.telemetry.metrics_reference import all_declared
 from tests.helm_template import Chart
 
 root = Path(__file__).parents[3]
 chart = root / "deploy" / "helm" / "penstock"
-declared: dict[str, Declared] = {one.name: one for process in all_declared().values() for one in process}
+declared: dict[str, Declared[Any]] = {one.name: one for process in all_declared().values() for one in process}
 
 
 def expressions() -> list[tuple[str, str]]:
@@ -32,7 +33,7 @@ def expressions() -> list[tuple[str, str]]:
 def family_of(sample: str) -> str:
     for suffix in ("_bucket", "_sum", "_count"):
         stem = sample.removesuffix(suffix)
-        if stem != sample and stem in declared and declared[stem].kind == "histogram":
+        if stem != sample and stem in declared and declared[stem].kind_name == "histogram":
             return stem
     return sample
 

@@ -40,7 +40,7 @@ def test_the_metrics_move_by_what_is_new_and_their_labels_are_bounded() -> None:
     counts = ValueCounts(many)
     metrics = Metrics(CollectorRegistry())
     for _ in range(3):
-        counts.count_missing(np.full((2, many.width), np.nan, dtype=np.float32))
+        counts.count_missing(2, np.full(many.width, 2, dtype=np.int64))
         metrics.count_values(counts)
     metrics.count_values(counts)
     registry = metrics.registry

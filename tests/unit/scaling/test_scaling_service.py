@@ -33,7 +33,7 @@ from penstock.engine.scaling.loop import ScalerLoop, stale_after_s
 from penstock.engine.scaling.planner import Bounds, Plan
 from penstock.engine.scaling.reports import ReportBook
 from penstock.engine.telemetry.http_server import HttpServer
-from penstock.engine.telemetry.metrics import ScalerMetrics
+from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
 from penstock.schemas.errors import ConfigError, UnavailableError
 from penstock.schemas.externalscaler import (
     GetMetricSpecResponse,

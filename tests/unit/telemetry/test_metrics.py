@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import penstock
 from penstock.engine.telemetry.metric_declarations import ArrayHistogram
-from penstock.engine.telemetry.metrics import Metrics, all_declared, render, stages
+from penstock.engine.telemetry.metrics import Metrics, render, stages
+from penstock.engine.telemetry.metrics_reference import all_declared
 from penstock.schemas.reasons import Reason, Stage
 
 root = Path(__file__).parents[3]
@@ -39,7 +40,7 @@ def test_every_promised_metric_exists_and_names_carry_units() -> None:
     assert len({one.name for one in declared}) == len(declared)
     for one in declared:
         assert one.name.startswith("penstock_")
-        assert (one.kind == "counter") == one.name.endswith("_total"), one.name
+        assert (one.kind_name == "counter") == one.name.endswith("_total"), one.name
         assert one.help.endswith("."), one.name
 
 

@@ -1,0 +1,91 @@
+"""Which partitions of the topic are ours, and which of them are paused for whose sake."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+
+class AssignmentListener(Protocol):
+    """penstock.engine.ports.AssignmentListener by shape."""
+
+    def on_assigned(self, partitions: Sequence[int]) -> None:
+        """Newly ours."""
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """About to go."""
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """Gone already."""
+
+
+class Assignment:
+    """The member's partitions. Polling thread only.
+
+    Promises: a partition is resumed only when nobody wants it paused, and no pause flag outlives an assignment.
+    `returning` are partitions that wait, paused, for another attempt after an error.
+    """
+
+    def __init__(self, consumer: Consumer, topic: str) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self.owned: set[int] = set()  # what the listener was told
+        self.unplaced: set[int] = set()  # assigned to us, paused, until we know where to begin
+        self.left: set[int] = set()  # gave or lost them since the first record of the current poll
+        self.held: set[int] = set()  # by the caller, one by one
+        self.paused = False  # by the caller, all of them
+
+    def pause(self) -> None:
+        """All of them."""
+        if not self.paused:
+            self.paused = True
+            self._consumer.pause(self.places(self.owned))
+
+    def resume(self, returning: Iterable[int]) -> None:
+        """All but those that wait for another reason."""
+        if self.paused:
+            self.paused = False
+            self._consumer.resume(self.places(self.owned.difference(self.held, returning)))
+
+    def hold(self, partitions: Collection[int], returning: Iterable[int]) -> None:
+        """Exactly these stand still from now on."""
+        wanted = self.owned & set(partitions)
+        new, over = wanted - self.held, self.held - wanted
+        self.held = wanted
+        if new:
+            self._consumer.pause(self.places(new))
+        if over and not self.paused:
+            self._consumer.resume(self.places(over.difference(returning)))
+
+    def take(self, partitions: set[int], starts: Mapping[int, int]) -> None:
+        """Assigned to us: those with a start are read from there, the others wait for one."""
+        self._consumer.incremental_assign(
+            [TopicPartition(self._topic, p, starts.get(p, OFFSET_BEGINNING)) for p in sorted(partitions)]
+        )
+        unplaced = partitions - starts.keys()
+        self.unplaced |= unplaced
+        # Whether a partition comes back paused depends on protocol and version, so nothing is assumed.
+        held_back = partitions if self.paused else unplaced
+        if held_back:
+            self._consumer.pause(self.places(held_back))
+
+    def place(self, partitions: Collection[int]) -> None:
+        """The client was sent to the start of these, which had none."""
+        self.unplaced.difference_update(partitions)
+        if partitions and not self.paused:
+            self._consumer.resume(self.places(partitions))
+
+    def let_go(self, partitions: set[int], returning: Iterable[int]) -> None:
+        """Not ours any more. `returning`: as before they were let go."""
+        self.owned -= partitions
+        self.left |= partitions
+        paused = partitions if self.paused else partitions & self.unplaced.union(self.held, returning)
+        self.held -= partitions
+        self.unplaced -= partitions
+        if paused:
+            self._consumer.resume(self.places(paused))  # leave no flag behind for the next assignment
+        self._consumer.incremental_unassign(self.places(partitions))
+
+    def places(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        """These partitions as the client names them."""
+        return [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
