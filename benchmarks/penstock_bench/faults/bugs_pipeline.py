@@ -11,14 +11,14 @@ _waits = (Trouble.SCHEMAS,)
 bugs: tuple[Bug, ...] = (
     Bug(
         name="offsets are committed beyond the batch",
-        where="_delivery",
+        where="delivery",
         old="max(span.next, positions.get(span.partition, 0))",
         new="span.next + 1",
         mode="exactly_once",
     ),
     Bug(
         name="offsets are committed short of the batch",
-        where="_delivery",
+        where="delivery",
         old="max(span.next, positions.get(span.partition, 0))",
         new="span.first",
         mode="exactly_once",
@@ -26,15 +26,15 @@ bugs: tuple[Bug, ...] = (
     Bug(
         name="offsets are committed before the results are delivered",
         where="Pipeline._deliver",
-        old="self._sink.submit(_delivery(group), membership)",
-        new="self._sink.submit(_delivery(group), membership); self._commits.delivered(0.0, self._limits); "
+        old="self._sink.submit(delivery(group), membership)",
+        new="self._sink.submit(delivery(group), membership); self._commits.delivered(0.0, self._limits); "
         "[self._ledger.settle(each.batch.spans) for each in group]",
         only=(Trouble.SLOW, Trouble.UNKNOWN, Trouble.ABORTED),
         mode="at_least_once",
     ),
     Bug(
         name="dead letters are dropped",
-        where="_delivery",
+        where="delivery",
         old="outgoing += finished.outcome.outgoing",
         new='outgoing += [each for each in finished.outcome.outgoing if each.topic != "d"]',
         only=_poison,

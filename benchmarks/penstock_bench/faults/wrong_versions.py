@@ -61,7 +61,7 @@ def _find(where: str) -> tuple[type | None, FunctionType]:
     first, _, method = where.partition(".")
     for module in _modules():
         found = vars(module).get(first)
-        if found is None or found.__module__ != module.__name__:
+        if found is None or getattr(found, "__module__", None) != module.__name__:
             continue
         if not method and isinstance(found, FunctionType):
             return None, found
