@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes",
         type=int,
         default=default_processes(),
-        help="(default: one for each core, %(default)s here)",
+        help="how many at once (default: one for each core)",
     )
 
 
