@@ -35,7 +35,7 @@ _no_record: Final = (
     avro.errors.AvroException, ValueError, IndexError, TypeError, OverflowError, RecursionError, struct.error,
 )  # fmt: skip
 _no_fit: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, struct.error)
-"""What the two libraries raise: for a schema that is none, for bytes that are no record, for a record that does not fit."""
+"""What the two libraries raise: for an invalid schema, for bytes that are not a record, for a record that does not fit the schema."""
 
 
 def make_app(name: str, config: ClientConfig, **settings: Any) -> faust.App:

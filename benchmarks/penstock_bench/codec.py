@@ -14,8 +14,11 @@ from penstock.engine.clock import Clock, SystemClock
 from penstock.engine.codec.avro.columns import NativeRows
 from penstock.engine.codec.avro.encode import ExplanationEncoder, PredictionEncoder
 from penstock.engine.codec.contracts import contract
+from penstock.engine.codec.lineage import Lineage
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.features.signature import Feature, ModelInput, Signature
+from penstock.engine.ports import Attributions, Predictions
+from penstock.schemas.records import Records
 
 summary = "Avro records to a model's matrix, and predictions and explanations to Avro: microseconds a record, one thread."
 features = 30
@@ -122,31 +125,35 @@ def _mixed(rng: np.random.Generator, batch: int) -> dict[str, Callable[[], objec
 
 
 def _encoders(rng: np.random.Generator, batch: int) -> dict[str, Callable[[], object]]:
-    source: dict[str, Any] = {
-        "prefix": b"",
-        "topic": "events",
-        "cluster": "cluster",
-        "topic_id": "A" * 22,
-        "model_name": "model",
-        "model_version": "1",
-        "model_digest": "f" * 64,
-    }
+    lineage = Lineage(
+        cluster="cluster", topic="events", model_name="model", model_version="1", model_digest="f" * 64
+    )
     columns = [f"feature_{i}" for i in range(features)]
-    prediction = PredictionEncoder(**source, output_names=["probabilities"], classes=["no", "yes"])
+    classes = ("no", "yes")
+    prediction = PredictionEncoder(
+        prefix=b"", lineage=lineage, output_names=["probabilities"], classes=classes
+    )
     explanation = ExplanationEncoder(
-        **source, columns=columns, tables=[None] * features, method="tree_path_dependent", background=None,
-        output_name="probabilities", classes=["no", "yes"], space="log_odds", top=0,
+        prefix=b"", lineage=lineage, columns=columns, tables=[None] * features, classes={"probabilities": classes}, top=0
     )  # fmt: skip
-    where = (np.zeros(batch, np.int32), np.arange(batch), np.full(batch, 1_700_000_000_000))
+    where = Records(
+        topic="events", partitions=np.zeros(batch, np.int32), offsets=np.arange(batch),
+        timestamps_ms=np.full(batch, 1_700_000_000_000), keys=[None] * batch, values=[None] * batch, topic_id="A" * 22,
+    )  # fmt: skip
     scores, labels = rng.random((batch, 2)), np.ones(batch, np.int64)
     matrix, values = rng.normal(size=(batch, features)), rng.normal(size=(batch, features))
-    zeros, ones = np.zeros(batch), np.ones(batch, np.int64)
+    zeros = np.zeros(batch)
+    predicted = Predictions(outputs={"probabilities": scores}, labels=labels, classes=classes)
+    explained = Attributions(
+        values=values, base=zeros, output_index=np.ones(batch, np.int64), additivity_error=zeros, sampling_error=None,
+        output_name="probabilities", method="tree_path_dependent", space="log_odds", background=None,
+    )  # fmt: skip
 
     def predictions() -> list[bytes]:
-        return prediction.encode(*where, [scores], labels, 0)
+        return prediction.encode(where, predicted, 0)
 
     def explanations() -> list[bytes]:
-        return explanation.encode(*where, matrix, values, zeros, ones, zeros, None)
+        return explanation.encode(where, matrix, explained)
 
     def slow(name: str, payloads: list[bytes]) -> Callable[[], object]:
         schema = fastavro.parse_schema(contract(name))

@@ -31,9 +31,9 @@ class TransactionalSink:
 
     Promises: outputs and positions of a delivery become visible together or not at all; deliveries complete in the
     order of submission, and so do their records in every partition: the second producer sends its first record when
-    the broker has acknowledged the last one of the first. A commit that did not end in a clear answer costs the
-    producer its life, because a request of its that is still under way could end a later transaction (KIP-890 is not
-    in librdkafka); the successor fences it, and the group's committed offsets then tell what became of the delivery.
+    the broker has acknowledged the last one of the first. If a commit's outcome is unknown the producer is
+    discarded, because its EndTxn may still be in flight and end the next transaction (KIP-890 is not in librdkafka); its
+    successor fences it, and the group's committed offsets then tell whether the delivery was committed.
     """
 
     def __init__(
@@ -321,7 +321,7 @@ class TransactionalSink:
                 if not isinstance(fault, UnfinishedError) or now_s >= slot.abort_until_s:
                     slot.verdict = (
                         Verdict.ABORTED
-                    )  # no commit was asked for, or it was refused: there is none
+                    )  # no commit was requested, or it was refused: nothing was committed
                     slot.discard_producer()
             case Phase.COMMIT:
                 if isinstance(fault, AbortableError | RefusedError):

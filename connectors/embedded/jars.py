@@ -29,7 +29,7 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def kafka_jars(announce: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of Kafka's jars, fetched with Maven the first time (43 MB, seconds); `announce` is told of that.
+    """The folder of Kafka's jars, downloaded with Maven the first time (43 MB, seconds); `announce` is called before that.
 
     They are kept under PENSTOCK_CACHE, by default ~/.cache/penstock, and shared by all processes: whoever comes while they
     are being fetched waits. Raises ConfigError when Maven is missing, or the jars cannot be had.

@@ -71,7 +71,7 @@ class EmbeddedKafka:
         secure: Path | None = None,
         announce: Callable[[str], None] = logger.info,
     ) -> None:
-        """`settings` are Kafka's own, over ours; `announce` is told when jars must be fetched. Nothing starts yet."""
+        """`settings` are Kafka's own, over ours; `announce` is called when jars must be downloaded. Nothing starts yet."""
         if not 1 <= nodes <= 9:
             raise ConfigError(f"an embedded Kafka has 1 to 9 nodes, not {nodes}")
         self._nodes = nodes

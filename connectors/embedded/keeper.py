@@ -2,7 +2,7 @@
 
 Run as a script by connectors/embedded/kafka.py, and speaks with it in lines of JSON: one request on standard input, one answer on
 standard output. When standard input ends, or the parent is another one than at the start, it stops the JVMs and removes a
-temporary folder. It imports nothing of ours, so that it starts in 20 ms, and has one thread: PR_SET_PDEATHSIG, by which
+temporary folder. It imports nothing of Penstock, so that it starts in 20 ms, and has one thread: PR_SET_PDEATHSIG, by which
 the JVMs follow it even into a kill -9, acts on the death of a thread.
 """
 

@@ -58,7 +58,7 @@ class ClientConfig:
 
 
 class ClientErrors:
-    """An error_cb that remembers what a client says by itself; librdkafka calls it from whichever thread polls.
+    """An error_cb that remembers the errors a client reports; librdkafka calls it on the thread that polls.
 
     A wrong password shows in no call's result: every call only times out. `refusal` and `explain` find the reason.
     """
@@ -135,7 +135,7 @@ class ClientErrors:
 
 
 class AccessErrors:
-    """What the errors that a client reports by itself ask for while it works.
+    """The reaction to errors that a client reports asynchronously while it works.
 
     No token is waited for: the connections hold until theirs runs out, and a broker that refuses one meanwhile refuses the old
     token. librdkafka keeps asking the token server.

@@ -166,7 +166,7 @@ class ReplayWriter:
         )
 
     def claim(self) -> None:
-        """Fence whoever puts back under the same name, and undo what it left half done. Before the first `put`."""
+        """Fence another replay under the same name and abort its open transaction. Before the first `put`."""
         try:
             self._producer.init_transactions(call_s)
         except KafkaException as error:

@@ -86,7 +86,7 @@ def lacks_token(error: KafkaError) -> bool:
 
 
 def refuses_client(error: KafkaError) -> bool:
-    """Whether the token server has said in so many words that it does not know this client and secret."""
+    """Whether the token server rejected this client id and secret explicitly (invalid_client and the like)."""
     return lacks_token(error) and "invalid_client" in str(error.str())
 
 
@@ -111,7 +111,7 @@ def consumer_error(error: KafkaError, what: str) -> PenstockError:
 
 
 def transaction_error(exception: KafkaException) -> TransactionError:
-    """Fatal, abortable, retriable, in this order; what is none of them is as good as fatal."""
+    """Fatal, abortable, retriable, checked in this order; any other error is treated as fatal."""
     error = cause_of(exception)
     text = said(error)
     if error.fatal() and error.code() in fences:

@@ -1,4 +1,4 @@
-"""The compacted topic of worker reports: written without ever waiting, read from its beginning by whoever wants the newest."""
+"""The compacted topic of worker reports: written without waiting, read from its beginning by readers that want the newest."""
 
 import logging
 from typing import Final
@@ -54,7 +54,7 @@ class ReportWriter:
 
 
 class ReportReader:
-    """Reads the whole status topic, then what comes after. Joins no group and commits nothing. One thread."""
+    """Reads the whole status topic, then follows it. Joins no group and commits nothing. One thread."""
 
     def __init__(self, config: ClientConfig, topic: str) -> None:
         """Raises ConfigError when the client refuses its settings."""

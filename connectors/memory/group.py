@@ -114,7 +114,7 @@ class Group:
         return ours is not None and ours.generation == membership.generation
 
     def hold(self, transaction: Transaction) -> None:
-        """This transaction carries offsets of ours."""
+        """This transaction carries offsets of this group."""
         if transaction not in self._unsettled:
             self._unsettled.append(transaction)
 

@@ -65,7 +65,7 @@ class PartitionLog:
     """One partition. Not thread-safe: the broker's lock guards it.
 
     Promises: offsets ascend and never repeat; a committed read sees no record of an open or aborted transaction and
-    none after the first open one; beyond `retention_bytes` the oldest chunks go, and `earliest` says so.
+    none after the first open one; beyond `retention_bytes` the oldest chunks are deleted, and `earliest` moves up.
     """
 
     def __init__(self, retention_bytes: int) -> None:

@@ -107,7 +107,7 @@ class Broker:
         return len(self._logs(topic))
 
     def inject(self, point: Point, fault: Fault, *, times: int = 1) -> None:
-        """The next calls at this point go wrong this way, whoever makes them."""
+        """The next calls at this point fail this way, in whichever client."""
         with self._changed:
             self._faults.setdefault(point, deque()).extend([fault] * times)
 

@@ -286,7 +286,7 @@ def _refused(answer: Answer, what: str) -> ConfigError | UnavailableError:
 
 
 def _unanswered(answer: Answer, what: str) -> UnavailableError:
-    """Why an answer is none. A 404 that is not in the registry's own words is another server's, or a wrong path."""
+    """The error for a response that is not a schema. A 404 without a registry's error code comes from another server or a wrong path."""
     said = f"the schema registry answered {answer.status} when asked for {what}"
     if answer.status in (401, 403):
         return AccessRefusedError(f"{said}: it does not let this user read schemas (registry.username)")

@@ -47,7 +47,10 @@ class Part:
 
     file: InputFile
     row_groups: tuple[int, ...] = ()
-    """Of a Parquet file; empty for the whole of any other."""
+    """Of a Parquet file; empty for any other."""
+    start: int = 0
+    end: int | None = None
+    """Bytes of a file of JSON lines, whole lines; None: to its end."""
     first_row: int = 0
     rows: int | None = None
     """None where that is not known without reading it."""

@@ -75,7 +75,7 @@ def part_files(folder: Path, number: int, kind: OutputFormat) -> PartFiles:
 def score_part(
     part: Part, files: PartFiles, model: Model, options: Options, clock: Clock, on_rows: Callable[[int], None]
 ) -> Counts:
-    """Score the part and leave its files; `on_rows` is told of every so many records. Raises ScoreError."""
+    """Score the part and leave its files; `on_rows` is called with the number of records of each block. Raises ScoreError."""
     explained = options.output if options.explain else None
     stages = model.stages(explained, decoder=json_decoder(model.bundle.signature))
     predicted, reasons = 0, dict[str, int]()
@@ -171,7 +171,7 @@ def open_job_model(job: Job) -> Model:
 
 
 def no_progress(_: int) -> None:
-    """For whoever does not show any."""
+    """A progress callback that shows nothing."""
 
 
 def done_parts(folder: Path, job: Job) -> Iterator[tuple[int, Counts]]:

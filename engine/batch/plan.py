@@ -1,10 +1,10 @@
 """The input cut into parts: what is written whole or not at all, and what a run that was stopped need not do again."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Final
 
 from penstock.engine.batch.errors import ScoreError
-from penstock.engine.batch.files import Format, InputFile, Part, opened
+from penstock.engine.batch.files import Format, InputFile, Part, is_remote, opened
 from penstock.engine.batch.read import csv_names
 from penstock.engine.codec.tables.arrow import arrow, leads_somewhere
 from penstock.engine.codec.tables.columns import find_columns
@@ -12,7 +12,11 @@ from penstock.engine.features.signature import Signature
 from penstock.schemas.errors import ConfigError
 
 part_rows: Final = 1 << 20
-"""A part of a Parquet file is at least so many rows, of whole row groups; any other file is one part."""
+"""A part of a Parquet file is at least so many rows, of whole row groups."""
+json_part_bytes: Final = 64 << 20
+"""A part of a file of JSON lines is at least so many bytes, of whole lines, where the file is local and not compressed. Any
+other file is one part: a line's end in a CSV file may stand inside quotes."""
+_scan_bytes: Final = 4 << 20
 
 
 def make_parts(
@@ -24,7 +28,7 @@ def make_parts(
     another shape than the first.
     """
     if kind == "jsonl":
-        return [Part(file=each) for each in files]
+        return [part for each in files for part in _json(each)]
     parts: list[Part] = []
     first: dict[str, str] | None = None
     for file in files:
@@ -74,6 +78,33 @@ def _parquet(file: InputFile, signature: Signature, keep: Sequence[str]) -> tupl
             first_row += rows
             groups, rows = [], 0
     return kinds, parts or [Part(file=file, row_groups=(), rows=0)]
+
+
+def _json(file: InputFile) -> list[Part]:
+    if is_remote(file.address) or file.name.endswith(".gz") or file.bytes <= json_part_bytes:
+        return [Part(file=file)]
+    try:
+        with opened(file) as stream:
+            ranges = [*_line_ranges(stream, json_part_bytes)]
+    except OSError as error:
+        raise ScoreError(f"cannot read {file.address}: {error.strerror or error}") from error
+    return [Part(file=file, start=start, end=end, first_row=row) for start, end, row in ranges]
+
+
+def _line_ranges(stream: IO[bytes], bytes_min: int) -> Iterator[tuple[int, int, int]]:
+    """Where each range of whole lines starts and ends, and the number of its first line."""
+    start = first = lines = at = 0
+    while data := stream.read(_scan_bytes):
+        begin = 0
+        while (cut := data.find(b"\n", max(start + bytes_min - at - 1, begin))) >= 0:
+            lines += data.count(b"\n", begin, cut + 1)
+            begin = cut + 1
+            yield start, at + begin, first
+            start, first = at + begin, lines
+        lines += data.count(b"\n", begin)
+        at += len(data)
+    if at > start:
+        yield start, at, first
 
 
 def _csv(

@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from penstock.engine.batch.errors import ScoreError
-from penstock.engine.batch.files import Format, InputFile, Part, opened
+from penstock.engine.batch.files import Format, InputFile, Part, is_remote, opened
 from penstock.engine.codec.tables.arrow import arrow, arrow_columns, leads_somewhere, top_columns
 from penstock.engine.codec.tables.columns import Column, ColumnRows, FeatureColumns, find_columns
 from penstock.engine.codec.tables.frames import RowReader
@@ -21,12 +21,16 @@ from penstock.engine.ports import Decoded
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Rejection
 
-block_rows: Final = 4096
-_read_rows: Final = 1 << 15
-"""Taken from a Parquet file at a time: each time costs every column the same."""
+_block_rows: Final = (1024, 1 << 14)
+_block_values: Final = 1 << 19
+"""A block of a table: so many values, within these bounds of rows. Each block costs every column the same, in Python."""
+_read_rows: Final = (1 << 12, 1 << 16)
+_read_values: Final = 1 << 22
+"""Decoded from a Parquet file at a time, likewise."""
+_line_block_rows: Final = 4096
 _json_read_bytes: Final = 4 << 20
 _line_bytes_max: Final = 256 << 20
-"""Without a line's end in so many bytes a file is no JSON lines."""
+"""Bytes read without a line feed, after which the file is refused: it is not JSON lines."""
 _csv_block_bytes: Final = 4 << 20
 
 
@@ -50,14 +54,16 @@ def read_part(
 ) -> Iterator[Block]:
     """The blocks of a part, in order. Raises ScoreError where the file cannot be read."""
     if kind == "jsonl":
-        yield from _json_blocks(part.file, keep)
+        yield from _json_blocks(part, keep)
         return
     pa = arrow("a table")
     reader = _TableReader(signature, keep)
     try:
         with opened(part.file) as stream:
             if kind == "parquet":
-                yield from _parquet_blocks(part, stream, reader, signature)
+                # Arrow reads a file of this machine without Python in between.
+                source = stream if is_remote(part.file.address) else pa.OSFile(part.file.address)
+                yield from _parquet_blocks(part, source, reader, signature)
             else:
                 yield from _csv_blocks(part.file, stream, reader, signature, delimiter)
     except (pa.ArrowException, OSError, EOFError) as error:
@@ -108,10 +114,14 @@ class _TableReader:
         return [name for name in names if name in model or name in self._keep]
 
 
+def _rows_of(values: int, bounds: tuple[int, int], columns: int) -> int:
+    return min(max(values // max(columns, 1), bounds[0]), bounds[1])
+
+
 def _parquet_blocks(part: Part, stream: Any, reader: _TableReader, signature: Signature) -> Iterator[Block]:
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+    file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
     schema = file.schema_arrow
     plan = find_columns(
         signature, schema.names, origin=part.file.name, nested=lambda path: leads_somewhere(schema, path)
@@ -124,9 +134,12 @@ def _parquet_blocks(part: Part, stream: Any, reader: _TableReader, signature: Si
         yield reader.block(nothing[0], arrow_columns(nothing[0], plan), plan, np.empty(0, dtype=np.int64))
         return
     pieces = file.iter_batches(
-        batch_size=_read_rows, row_groups=[*part.row_groups], columns=columns, use_threads=False
+        batch_size=_rows_of(_read_values, _read_rows, len(columns)),
+        row_groups=[*part.row_groups],
+        columns=columns,
+        use_threads=False,
     )
-    at = part.first_row
+    at, block_rows = part.first_row, _rows_of(_block_values, _block_rows, len(columns))
     for piece in pieces:
         for start in range(0, piece.num_rows, block_rows):
             batch = piece.slice(start, block_rows)
@@ -151,7 +164,7 @@ def _csv_blocks(
 
     wanted = reader.wanted(plan, names)
     batches = _csv_reader(pa, _plain(file, stream), delimiter, wanted, set_aside)
-    at, told = 0, 0
+    at, told, block_rows = 0, 0, _rows_of(_block_values, _block_rows, len(wanted))
     while True:
         try:
             batch = batches.read_next_batch()
@@ -202,10 +215,13 @@ def _plain(file: InputFile, stream: Any) -> Any:
     return gzip.GzipFile(fileobj=stream) if file.name.endswith(".gz") else stream
 
 
-def _json_blocks(file: InputFile, keep: Sequence[str]) -> Iterator[Block]:
+def _json_blocks(part: Part, keep: Sequence[str]) -> Iterator[Block]:
+    file = part.file
     try:
         with opened(file) as stream:
-            for numbers, lines in _line_blocks(file, _plain(file, stream)):
+            if part.start:
+                stream.seek(part.start)
+            for numbers, lines in _line_blocks(part, _plain(file, stream)):
                 yield Block(
                     rows=np.array(numbers, dtype=np.int64),
                     decoded=None,
@@ -217,24 +233,27 @@ def _json_blocks(file: InputFile, keep: Sequence[str]) -> Iterator[Block]:
         raise ScoreError(f"{file.address} cannot be read: {error}") from error
 
 
-def _line_blocks(file: InputFile, stream: io.BufferedIOBase) -> Iterator[tuple[list[int], list[bytes]]]:
-    number, left = 0, b""
+def _line_blocks(part: Part, stream: io.BufferedIOBase) -> Iterator[tuple[list[int], list[bytes]]]:
+    number, left = part.first_row, b""
+    unread = None if part.end is None else part.end - part.start
     numbers: list[int] = []
     lines: list[bytes] = []
     while True:
-        data = stream.read(_json_read_bytes)
+        data = stream.read(_json_read_bytes if unread is None else min(_json_read_bytes, unread))
+        if unread is not None:
+            unread -= len(data)
         pieces = (left + data).split(b"\n")
         left = pieces.pop() if data else b""
         if len(left) > _line_bytes_max:
             raise ScoreError(
-                f"{file.address} has no end of a line in {_line_bytes_max} bytes: it holds no JSON lines"
+                f"{part.file.address} has no end of a line in {_line_bytes_max} bytes: it holds no JSON lines"
             )
         for piece in pieces:
             if piece and not piece.isspace():
                 numbers.append(number)
                 lines.append(piece)
             number += 1
-            if len(lines) == block_rows:
+            if len(lines) == _line_block_rows:
                 yield numbers, lines
                 numbers, lines = [], []
         if not data:

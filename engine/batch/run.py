@@ -256,7 +256,7 @@ def _here(job: Job, folder: Path, numbers: list[int], clock: Clock, on_rows: Pro
 
 
 def _elsewhere(job: Job, folder: Path, numbers: list[int], processes: int, on_rows: Progress) -> list[Counts]:
-    """Each process has a thread here that hands it a part at a time; the first fault ends all of them."""
+    """Score in child processes. A thread for each hands it one part at a time; the first error ends all of them."""
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in numbers:
         todo.put(number)

@@ -9,14 +9,17 @@ import orjson
 from numpy.typing import NDArray
 
 from penstock.engine.codec.avro.encode import Tables
+from penstock.engine.codec.lineage import Lineage
+from penstock.engine.ports import Attributions, Predictions
+from penstock.schemas.records import Records
 
 latest_ms: Final = 253_402_300_799_999
-"""The end of the year 9999: calendars go no further."""
+"""The end of the year 9999, the last that datetime can represent."""
 _epoch: Final = datetime.fromtimestamp(0, UTC)
 
 
 def moment(at_ms: int) -> str | None:
-    """A time as RFC 3339 in UTC; None before 1970, where there is none, and beyond all calendars."""
+    """A time as RFC 3339 in UTC; None before 1970 (no timestamp) and past the year 9999."""
     if not 0 <= at_ms <= latest_ms:
         return None
     return (_epoch + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -37,19 +40,16 @@ def _number(value: float) -> float | str:
 
 
 class _Sources:
-    def __init__(
-        self, *, topic: str, cluster: str, topic_id: str | None, name: str, version: str, digest: str
-    ) -> None:
-        self._input, self._topic_id = {"cluster": cluster, "topic": topic}, topic_id
-        self.model = {"name": name, "version": version, "digest": digest}
+    def __init__(self, lineage: Lineage) -> None:
+        self._input = {"cluster": lineage.cluster, "topic": lineage.topic}
+        self.model = {
+            "name": lineage.model_name,
+            "version": lineage.model_version,
+            "digest": lineage.model_digest,
+        }
 
-    def __call__(
-        self,
-        partitions: NDArray[np.int32],
-        offsets: NDArray[np.int64],
-        timestamps_ms: NDArray[np.int64],
-    ) -> list[Mapping[str, Any]]:
-        rows = zip(partitions.tolist(), offsets.tolist(), timestamps_ms.tolist(), strict=True)
+    def __call__(self, records: Records) -> list[Mapping[str, Any]]:
+        places = (records.partitions.tolist(), records.offsets.tolist(), records.timestamps_ms.tolist())
         return [
             {
                 **self._input,
@@ -57,50 +57,25 @@ class _Sources:
                 "offset": offset,
                 "timestamp_ms": at_ms,
                 "timestamp": moment(at_ms),
-                "topic_id": self._topic_id,
+                "topic_id": records.topic_id,
             }
-            for partition, offset, at_ms in rows
+            for partition, offset, at_ms in zip(*places, strict=True)
         ]
 
 
 class JsonPredictionEncoder:
     """As PredictionEncoder, in JSON; a message takes a few microseconds."""
 
-    def __init__(
-        self,
-        *,
-        topic: str,
-        cluster: str,
-        topic_id: str | None,
-        model_name: str,
-        model_version: str,
-        model_digest: str,
-        output_names: Sequence[str],
-        classes: Sequence[str],
-    ) -> None:
-        """`topic`, `cluster` and `topic_id` are the input's."""
-        self._sources = _Sources(
-            topic=topic,
-            cluster=cluster,
-            topic_id=topic_id,
-            name=model_name,
-            version=model_version,
-            digest=model_digest,
-        )
+    def __init__(self, *, lineage: Lineage, output_names: Sequence[str], classes: Sequence[str]) -> None:
+        """As PredictionEncoder."""
+        self._sources = _Sources(lineage)
         self._names, self._classes = list(output_names), list(classes)
 
-    def encode(
-        self,
-        partitions: NDArray[np.int32],
-        offsets: NDArray[np.int64],
-        timestamps_ms: NDArray[np.int64],
-        outputs: Sequence[NDArray[np.float64]],
-        labels: NDArray[np.int64] | None,
-        predicted_at_ms: int,
-    ) -> list[bytes]:
+    def encode(self, records: Records, predictions: Predictions, predicted_at_ms: int) -> list[bytes]:
         """One message a record; as PredictionEncoder.encode."""
-        columns = [numbers(np.asarray(output, dtype=np.float64)) for output in outputs]
-        sources, names = self._sources(partitions, offsets, timestamps_ms), self._names
+        names, labels = self._names, predictions.labels
+        columns = [numbers(np.asarray(predictions.outputs[name], dtype=np.float64)) for name in names]
+        sources = self._sources(records)
         places: list[int | None] = [None] * len(sources) if labels is None else labels.tolist()
         predicted_at = moment(predicted_at_ms)
         return [
@@ -127,67 +102,47 @@ class JsonExplanationEncoder:
     def __init__(
         self,
         *,
-        topic: str,
-        cluster: str,
-        topic_id: str | None,
-        model_name: str,
-        model_version: str,
-        model_digest: str,
+        lineage: Lineage,
         columns: Sequence[str],
         tables: Tables,
-        method: str,
-        background: str | None,
-        output_name: str,
-        classes: Sequence[str],
-        space: str,
+        classes: Mapping[str, Sequence[str]],
         top: int,
     ) -> None:
         """As ExplanationEncoder."""
-        self._sources = _Sources(
-            topic=topic,
-            cluster=cluster,
-            topic_id=topic_id,
-            name=model_name,
-            version=model_version,
-            digest=model_digest,
-        )
+        self._sources = _Sources(lineage)
         self._columns, self._tables = list(columns), list(tables)
-        self._method, self._background = method, background
-        self._output_name, self._classes, self._space, self._top = output_name, list(classes), space, top
+        self._classes, self._top = classes, top
 
     def encode(
-        self,
-        partitions: NDArray[np.int32],
-        offsets: NDArray[np.int64],
-        timestamps_ms: NDArray[np.int64],
-        matrix: NDArray[np.generic],
-        values: NDArray[np.float64],
-        base: NDArray[np.float64],
-        output_index: NDArray[np.int64],
-        additivity_error: NDArray[np.float64],
-        sampling_error: NDArray[np.float64] | None,
+        self, records: Records, matrix: NDArray[np.generic], attributions: Attributions
     ) -> list[bytes]:
         """One message a record; as ExplanationEncoder.encode."""
-        sources = self._sources(partitions, offsets, timestamps_ms)
+        sources = self._sources(records)
+        classes = self._classes.get(attributions.output_name, ())
         features = len(self._columns)
-        order, rest = _strongest(np.asarray(values, dtype=np.float64), self._top or features)
-        held, attributed = np.asarray(matrix, dtype=np.float64), numbers(values)
-        bases, errors, rests = numbers(base), numbers(additivity_error), numbers(rest)
+        order, rest = _strongest(np.asarray(attributions.values, dtype=np.float64), self._top or features)
+        held, attributed = np.asarray(matrix, dtype=np.float64), numbers(attributions.values)
+        bases, errors, rests = (
+            numbers(attributions.base),
+            numbers(attributions.additivity_error),
+            numbers(rest),
+        )
+        sampling_error = attributions.sampling_error
         sampled = [None] * len(sources) if sampling_error is None else numbers(sampling_error)
-        indices = output_index.tolist()
+        indices = attributions.output_index.tolist()
         return [
             orjson.dumps(
                 {
                     "source": source,
                     "model": self._sources.model,
-                    "method": self._method,
-                    "background": self._background,
+                    "method": attributions.method,
+                    "background": attributions.background,
                     "output": {
-                        "name": self._output_name,
+                        "name": attributions.output_name,
                         "index": indices[row],
-                        "class": self._classes[indices[row]] if indices[row] < len(self._classes) else None,
+                        "class": classes[indices[row]] if indices[row] < len(classes) else None,
                     },
-                    "space": self._space,
+                    "space": attributions.space,
                     "base_value": bases[row],
                     "attributions": [
                         {

@@ -86,7 +86,7 @@ def _int(text: str) -> int | float | Unreadable:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """The value with Unreadable in place of each text that is none; names are looked at by nobody but the features."""
+    """The value with Unreadable in place of each string that is not valid text; names of members are not checked."""
     if isinstance(value, str):
         return value if value.isprintable() or not _has_surrogate(value) else _half_a_pair
     if isinstance(value, list):

@@ -105,7 +105,7 @@ def _fault(feature: Feature, schema: Any) -> str | None:
 
 
 def _field(feature: Feature, schema: Any) -> Any:
-    """The schema of the feature's field, or why there is none."""
+    """The schema of the feature's field, or why the writer's schema lacks it."""
     place = schema
     walked: list[str] = []
     for part in feature.path:

@@ -21,7 +21,7 @@ class _Bare(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and under it the traceback where it is one of ours."""
+        """The line, followed by the traceback where the exception was raised in Penstock's own code."""
         if record.exc_info and record.name.split(".", 1)[0] not in own:
             kind = record.exc_info[0]
             message = record.getMessage() + (f" ({kind.__name__})" if kind else "")

@@ -19,7 +19,7 @@ _outside_ascii = re.compile(r"[^\x20-\x7e\n]")
 def printable(text: str, *, lines: bool = False) -> str:
     r"""The text with whatever is not printable written out, as in `\x1b` or `\u202e`; with `lines`, line ends stay.
 
-    Names, keys and header names come from whoever can write to a topic, and a terminal obeys what it is sent: control
+    Names, keys and header names are untrusted (anyone who can write to the topic chooses them), and a terminal executes control
     characters (C0 and C1), marks that turn the direction of the text, and invisible ones are therefore shown, not sent.
     """
     if text.isprintable():

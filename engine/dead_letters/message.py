@@ -198,7 +198,7 @@ class DeadLetterReader:
     def read(self, value: bytes) -> DeadLetter:
         """The dead letter in a message, whichever framing it was sent with, by this version or an older one.
 
-        Raises RecordError for a message that is none. A registered id is taken for one of the contract's own versions, of
+        Raises RecordError for a message that is not a dead letter. A registered id is taken for one of the contract's own versions, of
         which the newest that reads the message to its end is right: the topic holds nothing else.
         """
         if value.startswith(b"{"):
@@ -274,7 +274,7 @@ def _from_json(value: bytes) -> DeadLetter:
         letter["payload"] = _bytes(letter["payload"])
         for header in letter["headers"]:
             header["value"] = _bytes(header["value"])
-        # Written and read as Avro: whoever wrote it, every member is then of its type and within its bounds.
+        # Written and read back as Avro, which checks every member's type and bounds, whichever program wrote the JSON.
         out = io.BytesIO()
         plain = {**letter, "at": None, "source": {**letter["source"], "timestamp": None}}
         schema = fastavro.parse_schema(contract("dead_letter"))
@@ -295,7 +295,7 @@ def _bytes(text: str | None) -> bytes | None:
 
 
 def as_timestamp(at_ms: int) -> int | None:
-    """A time for a field that is a timestamp: None before 1970, where there is none, and beyond all calendars."""
+    """A value for a timestamp field; None before 1970 (no timestamp) and past the year 9999."""
     return at_ms if 0 <= at_ms <= latest_ms else None
 
 

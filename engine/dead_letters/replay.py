@@ -107,7 +107,7 @@ class LetterFilter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unreadable:
-    """A message in the topic that is no dead letter: where it lies, and why it is none."""
+    """A message in the topic that is not a dead letter: its place, and why it is refused."""
 
     partition: int
     offset: int

@@ -1,7 +1,7 @@
 """Types of the native Avro kernels; see engine/native/avro."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,18 @@ from numpy.typing import NDArray
 Node = tuple[int, int, int, int, int, int, int, int]
 Fault = tuple[int, int, int, int]
 """Place in the payloads, status, byte, node."""
+
+class Lineage(Protocol):
+    @property
+    def cluster(self) -> str: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def model_version(self) -> str: ...
+    @property
+    def model_digest(self) -> str: ...
 
 def alike(payloads: list[bytes | None], header_bytes: int, bytes_max: int) -> bool: ...
 def longest(payloads: list[bytes | None] | list[bytes]) -> int:
@@ -34,12 +46,8 @@ class PredictionEncoder:
     def __init__(
         self,
         prefix: bytes,
-        topic: str,
-        cluster: str,
+        lineage: Lineage,
         topic_id: str | None,
-        model_name: str,
-        model_version: str,
-        model_digest: str,
         output_names: Sequence[str],
         classes: Sequence[str],
     ) -> None: ...
@@ -57,12 +65,8 @@ class ExplanationEncoder:
     def __init__(
         self,
         prefix: bytes,
-        topic: str,
-        cluster: str,
+        lineage: Lineage,
         topic_id: str | None,
-        model_name: str,
-        model_version: str,
-        model_digest: str,
         columns: Sequence[str],
         tables: Sequence[Sequence[str] | None],
         method: str,

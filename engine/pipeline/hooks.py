@@ -1,4 +1,4 @@
-"""Who looks on while the polling thread works: what it tells them, and what they may stop."""
+"""Hooks of the polling loop: telemetry, and the limit on rejections."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ class PipelineLimits:
     quick_compute_s: float = 0.002
     """Low load: all that is under way is computed in less."""
     quick_deliveries_max: int = 3
-    """At least once: with so many on their way one is waited for, so that what comes meanwhile shares a batch."""
+    """At least once: with this many deliveries in flight the loop waits for one, so that records that arrive meanwhile share a batch."""
     stall_before_pause_s: float = 0.25
     """Pausing throws fetched records away, so a shorter stall is sat out."""
     commit_interval_s: float = 0.1

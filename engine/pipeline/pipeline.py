@@ -36,7 +36,7 @@ class Pipeline:
         commits: CommitPolicy,
         limits: PipelineLimits | None = None,
     ) -> None:
-        """`breaker`: makes a fresh one, for the start and after each rewind, when what was observed comes again."""
+        """`breaker`: makes a new limit on rejections, at the start and after each rewind, which replays records it had counted."""
         self._sink = sink
         self._compute = compute
         self._batcher = batcher
@@ -129,7 +129,7 @@ class Pipeline:
         return self._ledger.unfinished() == 0
 
     def _poll(self) -> bool:
-        """Take what is there; whether there was anything."""
+        """Poll available records; returns whether there were any."""
         now_s = self._clock.monotonic_s()
         room = self._batcher.room if now_s >= self._resume_at_s else 0
         if room <= 0:
@@ -207,7 +207,7 @@ class Pipeline:
         if finished.error is not None:
             raise finished.error
         if finished.batch.generation != self._generation or self._hold_due:
-            return  # what comes behind a partition that must wait is read again as well
+            return  # batches after a partition that must wait are rewound with it
         if finished.waiting:
             self._hold_due = dict(finished.waiting)
             return
@@ -215,7 +215,7 @@ class Pipeline:
         self._batcher.computed(finished.batch, took_s=finished.busy_s)
         self._finished.append(
             finished
-        )  # what is set aside goes to the dead letters, also where it was the last
+        )  # a batch that reaches the limit is still delivered, dead letters included
         stops = self._breaker.observe(
             lambda: places(finished), finished.outcome.bad, finished.outcome.rejections
         )
@@ -280,7 +280,7 @@ class Pipeline:
         self._read_again(self._ledger.rewind())
 
     def _read_again(self, positions: Mapping[int, int]) -> None:
-        """From there on. Inside a poll that is seen to when it returns: the records that it brings are dropped as well."""
+        """Seek there. Inside a poll the seek waits until the poll returns, and the records that it returns are dropped."""
         if not self._polling:
             self._source.seek(positions)
             return
@@ -288,17 +288,17 @@ class Pipeline:
             self._seek_due[partition] = min(offset, self._seek_due.get(partition, offset))
 
     def _forget(self) -> None:
-        """Nothing in flight is wanted any more."""
+        """Discard all work in flight: its results belong to an older generation."""
         self._generation += 1
         self._compute.forget()
         self._batcher.clear()
         self._finished.clear()
         self._deliveries.clear()
-        self._hold_due = {}  # it comes again with what it was found in, whose letters may be among what is dropped
+        self._hold_due = {}  # found again when its records are read again; their dead letters may be among the dropped results
         self._breaker = self._new_breaker()
 
     def _hold(self) -> None:
-        """Let partitions stand still that cannot go on, and those go on that can, while the others do.
+        """Pause partitions that cannot go on and resume those that can again, without stopping the others.
 
         What is finished is delivered first; the rest in flight, of the others as well, is dropped and read again.
         """
@@ -347,7 +347,7 @@ class Pipeline:
                 self._accept(finished)
             generation = self._generation
             self._deliver(wait=True)
-            if generation != self._generation:  # aborted: whoever owns the partitions next reads them again
+            if generation != self._generation:  # aborted: the next owner of the partitions reads them again
                 return
 
     def on_assigned(self, partitions: Sequence[int]) -> None:

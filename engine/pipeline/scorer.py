@@ -51,6 +51,42 @@ class Outcome:
     """Of the predicted ones, those without an explanation, by why: policy or budget; empty where nothing is explained."""
 
 
+@dataclass(kw_only=True, slots=True, eq=False)
+class Survivors:
+    """The records of a batch that go on, as columns, and the rejections of those that do not.
+
+    A place is an index into the columns. Up to the model a rejected record leaves them (`drop`); behind it, when results stand
+    by place, it stays and its place is among `failed` (`reject`).
+    """
+
+    records: Records
+    """All of the batch."""
+    rows: NDArray[np.int64]
+    """(R,) ascending: which of the records each place is."""
+    matrix: NDArray[np.generic]  # (R, F)
+    predictions: Predictions | None = None  # (R,)
+    rejections: list[Rejection]
+    failed: set[int] = field(default_factory=set)
+
+    def drop(self, places: Sequence[int], *, stage: Stage, reason: Reason, detail: str) -> None:
+        """Reject the records at these places and take them out of the columns."""
+        self.rejections += [
+            Rejection(index=index, stage=stage, reason=reason, detail=detail)
+            for index in self.rows[places].tolist()
+        ]
+        kept = np.setdiff1d(np.arange(len(self.rows)), places)
+        self.rows, self.matrix = self.rows[kept], self.matrix[kept]
+        if self.predictions is not None:
+            self.predictions = self.predictions.take(kept)
+
+    def reject(self, place: int, *, stage: Stage, reason: Reason, detail: str) -> None:
+        """Reject the record at this place; what was rejected before keeps its reason."""
+        if place not in self.failed:
+            self.failed.add(place)
+            index = int(self.rows[place])
+            self.rejections.append(Rejection(index=index, stage=stage, reason=reason, detail=detail))
+
+
 class Scorer:
     """Runs the stages. One thread at a time; holds nothing between batches.
 
@@ -88,27 +124,33 @@ class Scorer:
 
         decoded = self._decoder.decode(living)
         rejections += [_moved(rejection, living_at) for rejection in decoded.rejections]
-        rows = living_at[decoded.rows] if living_at is not None else decoded.rows
+        survivors = Survivors(
+            records=records,
+            rows=living_at[decoded.rows] if living_at is not None else decoded.rows,
+            matrix=decoded.matrix,
+            rejections=rejections,
+        )
         skipped = len(living) - len(decoded.rows) - len(decoded.rejections)
         watch.lap("decode")
 
-        matrix, rows, predictions = self._infer(decoded.matrix, rows, rejections)
+        self._infer(survivors)
         watch.lap("infer")
-        explained = self._explain(records, matrix, rows, predictions, rejections)
+        explained = self._explain(survivors)
         watch.lap("explain")
 
-        outgoing, failed_rows = self._encode(records, matrix, rows, predictions, explained, rejections)
+        outgoing = self._encode(survivors, explained)
         watch.lap("encode")
         bad = np.zeros(len(records), dtype=np.bool_)
         bad[[rejection.index for rejection in rejections]] = True
-        carrying, unexplained = _count_explained(explained, len(rows), failed_rows)
+        predicted = len(survivors.rows) - len(survivors.failed)
+        carrying, unexplained = _count_explained(explained, predicted, survivors.failed)
         return Outcome(
             outgoing=tuple(outgoing),
-            predicted=len(rows) - len(failed_rows),
+            predicted=predicted,
             explained=carrying,
             unexplained=unexplained,
             skipped=skipped,
-            rejections=tuple(sorted(rejections, key=lambda rejection: rejection.index)),
+            rejections=tuple(rejections),
             bad=bad,
             stage_s=watch.laps,
         )
@@ -125,10 +167,11 @@ class Scorer:
             keys=[None] * count,
             values=[None] * count,
         )
-        rejections: list[Rejection] = []
-        matrix, rows, predictions = self._infer(matrix, np.arange(count, dtype=np.int64), rejections)
-        explained = self._explain(source, matrix, rows, predictions, rejections)
-        self._encode(source, matrix, rows, predictions, explained, rejections)
+        survivors = Survivors(
+            records=source, rows=np.arange(count, dtype=np.int64), matrix=matrix, rejections=[]
+        )
+        self._infer(survivors)
+        self._encode(survivors, self._explain(survivors))
 
     def _without_condemned(
         self, records: Records, rejections: list[Rejection]
@@ -149,105 +192,71 @@ class Scorer:
         kept = np.setdiff1d(np.arange(len(records), dtype=np.int64), apart)
         return records.take(kept), kept
 
-    def _infer(
-        self, matrix: NDArray[np.generic], rows: NDArray[np.int64], rejections: list[Rejection]
-    ) -> tuple[NDArray[np.generic], NDArray[np.int64], Predictions | None]:
-        if len(rows) == 0:
-            return matrix, rows, None
-        predictions, failed = infer_around_failures(self._model, matrix)
-        for row in failed:
-            detail = "the model raises an error on this record alone"
-            rejections.append(
-                Rejection(index=int(rows[row]), stage=Stage.INFER, reason=Reason.MODEL_FAILED, detail=detail)
-            )
+    def _infer(self, survivors: Survivors) -> None:
+        """Give them their predictions. Those that the model cannot answer leave."""
+        if len(survivors.rows) == 0:
+            return
+        predictions, failed = infer_around_failures(self._model, survivors.matrix)
         if failed:
-            kept = np.setdiff1d(np.arange(len(rows)), failed)
-            matrix, rows = matrix[kept], rows[kept]
+            detail = "the model raises an error on this record alone"
+            survivors.drop(failed, stage=Stage.INFER, reason=Reason.MODEL_FAILED, detail=detail)
+        survivors.predictions = predictions
         if predictions is None:
-            return matrix, rows, None
-        finite = np.ones(len(rows), dtype=np.bool_)
+            return
+        finite = np.ones(len(survivors.rows), dtype=np.bool_)
         for output in predictions.outputs.values():
             finite &= np.isfinite(output).all(axis=1)
-        if finite.all():
-            return matrix, rows, predictions
-        for row in np.flatnonzero(~finite).tolist():
+        if not finite.all():
             detail = "an output of the model is NaN or infinite"
-            rejections.append(
-                Rejection(
-                    index=int(rows[row]), stage=Stage.INFER, reason=Reason.OUTPUT_NOT_FINITE, detail=detail
-                )
-            )
-        return matrix[finite], rows[finite], predictions.take(np.flatnonzero(finite))
+            places = np.flatnonzero(~finite).tolist()
+            survivors.drop(places, stage=Stage.INFER, reason=Reason.OUTPUT_NOT_FINITE, detail=detail)
 
-    def _explain(
-        self,
-        records: Records,
-        matrix: NDArray[np.generic],
-        rows: NDArray[np.int64],
-        predictions: Predictions | None,
-        rejections: list[Rejection],
-    ) -> Explained | None:
-        """Attributions with the places (into `rows`) they belong to; a row that cannot be explained is rejected whole."""
-        explaining = self._explaining
-        if explaining is None or predictions is None or len(rows) == 0:
+    def _explain(self, survivors: Survivors) -> Explained | None:
+        """Attributions by place; a record that cannot be explained is rejected whole."""
+        explaining, predictions = self._explaining, survivors.predictions
+        if explaining is None or predictions is None or len(survivors.rows) == 0:
             return None
+        records, rows = survivors.records, survivors.rows
         chosen = np.flatnonzero(explaining.policy.select(records, rows, predictions))
         if explaining.budget_s is not None:
-            # By lot: if the time does not suffice, what is explained is a fair sample, not the first partitions.
+            # In random order: if the time does not suffice, what is explained is a fair sample, not the first partitions.
             chosen = chosen[np.argsort(lots(records, rows[chosen]), kind="stable")]
         explained = explain_within(
             explaining.explainer,
-            matrix,
+            survivors.matrix,
             predictions,
             chosen,
             budget_s=explaining.budget_s,
             clock=self._clock,
         )
         detail = "no explanation could be computed for this record"
-        rejections += [
-            Rejection(index=index, stage=Stage.EXPLAIN, reason=Reason.EXPLAINER_FAILED, detail=detail)
-            for index in rows[explained.failed].tolist()
-        ]
+        for place in explained.failed.tolist():
+            survivors.reject(place, stage=Stage.EXPLAIN, reason=Reason.EXPLAINER_FAILED, detail=detail)
         return explained
 
-    def _encode(
-        self,
-        records: Records,
-        matrix: NDArray[np.generic],
-        rows: NDArray[np.int64],
-        predictions: Predictions | None,
-        explained: Explained | None,
-        rejections: list[Rejection],
-    ) -> tuple[list[Outgoing], set[int]]:
-        """The messages, and which places of `rows` were rejected after the model ran."""
+    def _encode(self, survivors: Survivors, explained: Explained | None) -> list[Outgoing]:
+        """The messages, dead letters included; a result that cannot be sent is rejected before."""
         now_ms = self._clock.wall_ms()
+        records, rows, messages = survivors.records, survivors.rows, self._messages
         predicted: list[bytes] = []
         explanations: list[tuple[int, bytes]] = []
-        if predictions is not None and len(rows):
+        if survivors.predictions is not None and len(rows):
             source = records if len(rows) == len(records) else records.take(rows)
-            predicted = self._encode_predictions(source, predictions, now_ms)
+            predicted = self._encode_predictions(source, survivors.predictions, now_ms)
             if explained is not None:
-                explanations = self._encode_explained(source, matrix, explained)
-        failed = set() if explained is None else set(explained.failed.tolist())
-        if self._passing is not None and predicted:
-            source = records if len(rows) == len(records) else records.take(rows)
-            passed, faults = self._passing.read(source)
-            add = self._passing.add
-            predicted = [add(payload, fields) for payload, fields in zip(predicted, passed, strict=True)]
-            explanations = [(place, add(payload, passed[place])) for place, payload in explanations]
-            rejections += [
-                Rejection(index=int(rows[place]), stage=fault.stage, reason=fault.reason, detail=fault.detail)
-                for place, fault in faults.items()
-                if place not in failed
-            ]
-            failed |= faults.keys()
-        messages = self._messages
+                explanations = self._encode_explained(source, survivors.matrix, explained)
+            if self._passing is not None:
+                passed, faults = self._passing.read(source)
+                add = self._passing.add
+                predicted = [add(payload, fields) for payload, fields in zip(predicted, passed, strict=True)]
+                explanations = [(place, add(payload, passed[place])) for place, payload in explanations]
+                for place, fault in faults.items():
+                    survivors.reject(place, stage=fault.stage, reason=fault.reason, detail=fault.detail)
         headers = messages.carried(records)
-        unfit = messages.unfit(records, rows, predicted, explanations, headers)
-        rejections += [rejection for place, rejection in unfit.items() if place not in failed]
-        failed |= unfit.keys()
+        for place, unfit in messages.unfit(records, rows, predicted, explanations, headers).items():
+            survivors.reject(place, stage=unfit.stage, reason=unfit.reason, detail=unfit.detail)
 
-        topics = messages.topics
+        topics, failed, rejections = messages.topics, survivors.failed, survivors.rejections
         outgoing = []
         if predicted:
             outgoing.append(
@@ -261,11 +270,11 @@ class Scorer:
                 messages.results(topics.explanations, records, rows, places, payloads, failed, headers)
             )
         if rejections:
-            rejections.sort(key=lambda rejection: rejection.index)
+            rejections.sort(key=lambda rejection: rejection.index)  # nothing is rejected after this
             indices = np.array([rejection.index for rejection in rejections], dtype=np.int64)
             dead = self._encode_dead_letters(records, rejections, now_ms)
             outgoing.append(messages.letters(records, indices, dead, headers))
-        return [each for each in outgoing if len(each)], failed
+        return [each for each in outgoing if len(each)]
 
     def _encode_explained(
         self, source: Records, matrix: NDArray[np.generic], explained: Explained
@@ -320,7 +329,7 @@ def infer_around_failures(model: Model, matrix: NDArray[np.generic]) -> tuple[Pr
 
 
 def _count_explained(
-    explained: Explained | None, rows: int, failed: set[int]
+    explained: Explained | None, predicted: int, failed: set[int]
 ) -> tuple[int, Mapping[str, int]]:
     """Predicted records that carry an explanation, and why the others do not."""
     if explained is None:
@@ -331,7 +340,7 @@ def _count_explained(
         at_fault = np.fromiter(failed, dtype=np.int64)
         carrying -= sum(int(np.isin(places, at_fault).sum()) for places, _ in explained.parts)
         skipped -= int(np.isin(explained.skipped, at_fault).sum())
-    return carrying, {"policy": rows - len(failed) - carrying - skipped, "budget": skipped}
+    return carrying, {"policy": predicted - carrying - skipped, "budget": skipped}
 
 
 def _moved(rejection: Rejection, places: NDArray[np.int64] | None) -> Rejection:

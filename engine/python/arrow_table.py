@@ -96,9 +96,9 @@ def _explanation_columns(pa: Any, scored: Scored, bundle: Bundle, top: int) -> d
     classes = pa.array(np.where(unnamed, 0, index).astype(np.int32), mask=unnamed)
     output = pa.StructArray.from_arrays(
         [
-            _same(pa, found.output_name, count),
+            pa.repeat(pa.scalar(found.output_name, pa.string()), count),
             pa.array(index.astype(np.int32)),
-            pa.DictionaryArray.from_arrays(classes, pa.array(bundle.classes, pa.string())),
+            pa.array(bundle.classes, pa.string()).take(classes),
         ],
         ["name", "index", "class"],
     )
@@ -120,7 +120,10 @@ def _explanation_columns(pa: Any, scored: Scored, bundle: Bundle, top: int) -> d
 def _attributions(
     pa: Any, matrix: NDArray[np.generic], found: Attributions, bundle: Bundle, top: int
 ) -> tuple[Any, NDArray[np.float64]]:
-    """Lists of {feature, attribution, number, text}: in the model's order, or the `top` strongest; and the others' sums."""
+    """Lists of {feature, attribution, number, text}: in the model's order, or the `top` strongest; and the others' sums.
+
+    Texts inside lists and objects are plain: of dictionaries there, Arrow cannot read back a file of several row groups.
+    """
     count, width = found.values.shape
     names = pa.array(bundle.signature.columns, pa.string())
     if top and top < width:
@@ -138,7 +141,7 @@ def _attributions(
         )
     number, text = _values(pa, data.astype(np.float64), features, bundle)
     items = pa.StructArray.from_arrays(
-        [pa.DictionaryArray.from_arrays(pa.array(features), names), pa.array(values), number, text],
+        [names.take(pa.array(features)), pa.array(values), number, text],
         ["feature", "attribution", "number", "text"],
     )
     return _lists(pa, items, count, top), rest
@@ -151,15 +154,11 @@ def _values(
     starts, names = _category_table(bundle)
     gone = np.isnan(data)
     if not names:
-        return pa.array(data, mask=gone), pa.DictionaryArray.from_arrays(
-            pa.nulls(len(data), pa.int32()), pa.array([], pa.string())
-        )
+        return pa.array(data, mask=gone), pa.nulls(len(data), pa.string())
     start = np.array(starts, dtype=np.int64)[features]
     is_text = start >= 0
     place = start + np.where(gone, 0, data).astype(np.int64)
-    text = pa.DictionaryArray.from_arrays(
-        pa.array(place.astype(np.int32), mask=gone | ~is_text), pa.array(names, pa.string())
-    )
+    text = pa.array(names, pa.string()).take(pa.array(place.astype(np.int32), mask=gone | ~is_text))
     return pa.array(data, mask=gone | is_text), text
 
 

@@ -25,7 +25,7 @@ class Scored:
     count: int
     rows: NDArray[np.int64]  # (P,) ascending places of the predicted rows
     matrix: NDArray[np.generic]  # (P, F) what the model was given
-    predictions: Predictions | None  # of those rows; None when there is none
+    predictions: Predictions | None  # of those rows; None when no row was predicted
     attributions: (
         Attributions | None
     )  # (P * outputs explained) of those rows, in order; None when not asked for

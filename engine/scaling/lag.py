@@ -41,7 +41,9 @@ class Movement(StrEnum):
     STUCK = "stuck"  # owned and behind, and not one record was finished in between
     UNOWNED = "unowned"  # behind, and no member of the group has it
     BEHIND = "behind"  # one reading only: it cannot be told yet
-    UNREADABLE = "unreadable"  # the next record cannot be read: no worker gets past it by itself
+    UNREADABLE = (
+        "unreadable"  # the next record cannot be read: every worker stops there until someone intervenes
+    )
     OUT_OF_RANGE = "out of range"  # the committed offset is not in the log, or is of another topic
 
 

@@ -1,4 +1,4 @@
-"""The settings of the cluster: how it is reached, the group, and what the client is told."""
+"""The settings of the cluster: how it is reached, the group, and properties of the client."""
 
 import difflib
 from pathlib import Path

@@ -51,7 +51,7 @@ class EventLog:
     """Writes, counts and keeps the newest events. Thread-safe; never waits."""
 
     def __init__(self, *, logger: logging.Logger, count: Callable[[Event], None], clock: Clock) -> None:
-        """`count` is told of each event once."""
+        """`count` is called once for each event."""
         self._logger = logger
         self._count = count
         self._clock = clock

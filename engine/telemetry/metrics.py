@@ -278,7 +278,7 @@ class Metrics(MetricSet):
     def count_ages(self, timestamps_ms: NDArray[np.int64], *, now_ms: int) -> None:
         """Count the end-to-end age of delivered records; those without a timestamp (-1) have none.
 
-        A producer's clock may run ahead of ours: such an age counts as 0. One that is beyond belief is counted apart.
+        A producer's clock may run ahead of ours: such an age counts as 0. One of more than 30 days is counted separately.
         """
         stamped = timestamps_ms[timestamps_ms >= 0]
         ages_s = np.maximum(now_ms - stamped, 0) / 1000.0

@@ -1,6 +1,6 @@
 """One bundle for all workers of a deployment: the supervisor copies it once under its digest, and workers open the copy.
 
-So a folder that changes while they run changes nothing. Loads next to nothing: the copy is verified by whoever opens it.
+So a folder that changes while they run changes nothing. Loads next to nothing: the process that opens the copy verifies it.
 """
 
 import hashlib

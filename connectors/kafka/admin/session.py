@@ -1,4 +1,4 @@
-"""An AdminClient whose answers come in time, or as an error of ours."""
+"""An AdminClient whose calls return within a time-out, or raise one of Penstock's errors."""
 
 import time
 from collections.abc import Callable, Hashable, Mapping

@@ -1,4 +1,4 @@
-"""What a person is told when reading of a partition cannot go on by itself, with the cure."""
+"""Messages for an operator when reading of a partition cannot go on, each with the cure."""
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 

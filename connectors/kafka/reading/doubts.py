@@ -25,7 +25,7 @@ class ReadFault(Enum):
 
 
 class GivenUp(Enum):
-    """Reading cannot go on by itself."""
+    """Reading of the partition cannot go on without an operator."""
 
     UNREADABLE = auto()
     OUT_OF_RANGE = auto()

@@ -51,7 +51,7 @@ class Returns:
         give_up: Callable[[int, GivenUp, KafkaError], None],
         other_error: Callable[[KafkaError, str], None],
     ) -> None:
-        """`paused`: whether a partition is to stay paused for another reason. `give_up`: reading of a partition cannot go on; `other_error`: is told what has to do with no bytes and no offset."""
+        """`paused`: whether a partition is to stay paused for another reason. `give_up`: reading of a partition cannot go on; `other_error`: called with errors that concern neither bytes nor offsets."""
         self._consumer = consumer
         self._topic = topic
         self._heads = heads

@@ -36,7 +36,7 @@ from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.kafka")
 
-facts_timeout_s = 0.05  # the polling thread's patience with the question which topic this is
+facts_timeout_s = 0.05  # how long the polling thread waits for the topic's id
 
 _partition = cast(Callable[[Message], int], Message.partition)
 
@@ -147,7 +147,9 @@ class KafkaSource:
             messages = [first]
             if records_max > 1:
                 messages += consumer.consume(records_max - 1, 0)
-            if first.partition() in self._ours.left:  # even if it came back: then this record comes again
+            if (
+                first.partition() in self._ours.left
+            ):  # even if it was assigned again: the record is read again then
                 del messages[0]
         except KafkaException as error:
             raise consumer_error(cause_of(error), f"topic {self._topic}") from error
@@ -306,7 +308,7 @@ class KafkaSource:
         again = sorted(self._ours.owned)
         self._ours.owned.clear()
         self._ours.left.update(again)  # of the old topic is also what this poll has brought already
-        self._ours.held.clear()  # whoever held them is told that they are lost
+        self._ours.held.clear()  # the caller that held them hears that they are lost
         if again:
             self._listener.on_lost(again)
         self._commits.forget(again)
@@ -319,7 +321,7 @@ class KafkaSource:
         return True
 
     def _on_error(self, error: KafkaError) -> None:
-        """Client-wide errors. What is not named here, the client gets over by itself."""
+        """Client-wide errors. From all that is not handled here the client recovers."""
         if error.fatal():
             self._fail(consumer_error(error, f"group {self._group}"))
         elif (refused := self._access.reaction(error)) is not None:

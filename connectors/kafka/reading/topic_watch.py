@@ -52,7 +52,7 @@ class TopicWatch:
         return self._facts
 
     def since(self, moment_s: float, timeout_s: float = 0.0) -> TopicFacts | None:
-        """An answer to a question asked at or after this moment, None when there is none within `timeout_s`."""
+        """The topic's facts from a request sent at or after this moment; None when no response arrives within `timeout_s`."""
         deadline_s = self._clock.monotonic_s() + timeout_s
         with self._changed:
             while True:

@@ -60,7 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--delimiter", default=",", metavar="CHAR", help="between the columns of a CSV file (default: ,)"
     )
     parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="processes that share the parts (default 1)"
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the parts: row groups of Parquet, ranges of lines of JSON, whole files of CSV (default 1)",
     )
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda or cuda:1"

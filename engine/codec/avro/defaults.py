@@ -115,7 +115,7 @@ def _number(wanted: AvroType, default: Any) -> float:
         except UnicodeEncodeError as error:
             raise UnsupportedSchemaError("the default of a decimal is no bytes") from error
         return float(Decimal(f"{unscaled}E-{decimal[1]}"))
-    raise UnsupportedSchemaError("the default of a number is none")
+    raise UnsupportedSchemaError("the default of a number is not a number")
 
 
 def _branches(wanted: AvroType) -> list[AvroType]:

@@ -65,7 +65,7 @@ def find_columns(
     origin: str,
     nested: Callable[[str], bool] = lambda _: False,
 ) -> tuple[FeatureColumns, ...]:
-    """The columns of a table that the model takes; further ones are nobody's business.
+    """The columns of a table that the model takes; all others are ignored.
 
     A feature stands in the column of its field's name, else of its own name, else (`nested` says whether a path leads
     somewhere) inside columns of objects; a vector may stand in one column for each number, name[0], name[1], ... Raises

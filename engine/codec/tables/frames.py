@@ -219,4 +219,6 @@ def _not_rows(rows: Any) -> str:
         hint = "; files are scored by `penstock score`"
     elif isinstance(rows, Mapping):
         hint = "; one record alone is a list of one dictionary"
+    elif hasattr(rows, "collect"):
+        hint = "; collect() it first"
     return f"rows are a matrix, a pandas, polars or Arrow table, or a list of dictionaries, not {_kind(rows)}{hint}"

@@ -55,7 +55,7 @@ def _numbers(array: Any) -> Column:
 
 
 def _as_number(text: str) -> Any:
-    """The number or truth value that a cell holds; the text where it is none, which then is of a wrong type."""
+    """The number or boolean in a cell; any other text is returned as it is, and rejected later as a wrong type."""
     plain = text.strip()
     if _number.fullmatch(plain):
         return float(plain)

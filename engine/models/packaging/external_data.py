@@ -21,7 +21,7 @@ def with_external_data(data: bytes, folder: Path) -> bytes:
     try:
         model.ParseFromString(data)
     except DecodeError:
-        return data  # whoever reads it next says so
+        return data  # not a protobuf: the next reader of the file reports it
     tensors = [tensor for tensor in _tensors(model.graph, 0) if tensor.data_location == TensorProto.EXTERNAL]
     if not tensors:
         return data

@@ -121,7 +121,7 @@ def _members(forest: Forest, node: int) -> NDArray[np.float32]:
 
 
 def _code(members: NDArray[np.float32], table: int, *, inside: bool) -> float:
-    """A member of the set, or the first code that is none; NaN where there is no such code."""
+    """A member of the set, or the first code outside it; NaN where there is no such code."""
     if inside:
         return float(members[0]) if len(members) else float("nan")
     outside = np.setdiff1d(np.arange(max(table, len(members) + 1), dtype=np.float32), members)

@@ -1,4 +1,4 @@
-"""Results kept for when the very same features come again."""
+"""A cache of results by feature values, for inputs that repeat exactly."""
 
 from collections.abc import Callable
 from itertools import repeat
@@ -25,7 +25,7 @@ class CachedModel:
     """
 
     def __init__(self, model: Model, *, rows_max: int, count: Callable[[int, int], None]) -> None:
-        """`count` is told, batch by batch, how many rows were found and how many the model had to answer."""
+        """`count` is called once a batch with the number of cache hits and of rows that the model computed."""
         self._model = model
         self._rows_max = rows_max
         self._count = count

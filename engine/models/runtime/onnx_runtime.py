@@ -20,7 +20,7 @@ _place = re.compile(r"(?:[A-Za-z]:)?[^\s:]*\.(?:cc|h|cpp|cu|cuh|hpp):\d+\s+")
 
 @cache
 def onnx_runtime() -> Any:
-    """The module `onnxruntime`. Raises ConfigError where there is none, or two that overwrote each other."""
+    """The module `onnxruntime`. Raises ConfigError where neither distribution is installed, or both are and overwrote each other."""
     if all(_installed(name) for name in distributions):
         raise ConfigError(
             f"{distributions[0]} and {distributions[1]} are both installed, and each has overwritten files of the other: "
@@ -61,7 +61,7 @@ def runtime_reason(error: Exception) -> str:
 
 
 def _after_signature(text: str, begin: int) -> int:
-    """Where the C++ signature that begins here ends; `begin` when there is none."""
+    """Index of the end of the C++ signature that begins here; `begin` when there is no signature."""
     opening = text.find("(", begin)
     if opening < 0 or not re.search(r"[\w>~\]]$|operator\S*$", text[begin:opening]):
         return begin

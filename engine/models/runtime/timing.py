@@ -27,7 +27,7 @@ def bucket_of(rows: int, batch_rows_max: int) -> int:
 
 
 def batch_of(rows: NDArray[np.generic], size: int, *, run: int) -> NDArray[np.generic]:
-    """Another `size` of these rows (R, F) for each number of a run: rows that come again measure the branch predictor."""
+    """Different `size` of these rows (R, F) for each run: repeated rows would measure the branch predictor."""
     return np.take(rows, range(run * size, (run + 1) * size), axis=0, mode="wrap")
 
 

@@ -8,9 +8,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 
 #include "encode.h"
@@ -144,8 +146,11 @@ std::string optional_piece(const std::optional<std::string>& text) {
   return text ? avro_long(1) + avro_string(*text) : avro_long(0);
 }
 
-std::string model_piece(const std::string& name, const std::string& version, const std::string& digest) {
-  return avro_string(name) + avro_string(version) + avro_string(digest);
+// The strings of a penstock.engine.codec.lineage.Lineage under these names, encoded, one behind the other.
+std::string lineage_piece(const nb::object& lineage, std::initializer_list<const char*> names) {
+  std::string piece;
+  for (const char* name : names) piece += avro_string(nb::cast<std::string>(lineage.attr(name)));
+  return piece;
 }
 
 std::string text_of(const nb::bytes& bytes) { return {bytes.c_str(), bytes.size()}; }
@@ -180,23 +185,21 @@ NB_MODULE(_avro, m) {
   nb::class_<PredictionPieces>(m, "PredictionEncoder")
       .def(
           "__init__",
-          [](PredictionPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
-             const std::optional<std::string>& topic_id, const std::string& model_name, const std::string& model_version,
-             const std::string& model_digest, const std::vector<std::string>& output_names,
-             const std::vector<std::string>& classes) {
-            new (self) PredictionPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
-                                        optional_piece(topic_id) + model_piece(model_name, model_version, model_digest),
-                                        {},
-                                        {},
-                                        {}};
+          [](PredictionPieces* self, nb::bytes prefix, const nb::object& lineage, const std::optional<std::string>& topic_id,
+             const std::vector<std::string>& output_names, const std::vector<std::string>& classes) {
+            new (self) PredictionPieces{
+                text_of(prefix) + lineage_piece(lineage, {"cluster", "topic"}),
+                optional_piece(topic_id) + lineage_piece(lineage, {"model_name", "model_version", "model_digest"}),
+                {},
+                {},
+                {}};
             for (const auto& name : output_names) self->outputs.push_back(avro_string(name));
             for (const auto& name : classes) self->labels.push_back(avro_string(name));
             if (!classes.empty()) self->classes = avro_long(static_cast<int64_t>(classes.size()));
             for (const auto& label : self->labels) self->classes += label;
             self->classes += avro_long(0);
           },
-          "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a,
-          "output_names"_a, "classes"_a)
+          "prefix"_a, "lineage"_a, "topic_id"_a.none(), "output_names"_a, "classes"_a)
       .def(
           "encode",
           [](const PredictionPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,
@@ -226,15 +229,14 @@ NB_MODULE(_avro, m) {
   nb::class_<ExplanationPieces>(m, "ExplanationEncoder")
       .def(
           "__init__",
-          [](ExplanationPieces* self, nb::bytes prefix, const std::string& topic, const std::string& cluster,
-             const std::optional<std::string>& topic_id, const std::string& model_name, const std::string& model_version,
-             const std::string& model_digest, const std::vector<std::string>& columns,
-             const std::vector<std::optional<std::vector<std::string>>>& tables, const std::string& method,
-             const std::optional<std::string>& background, const std::string& output_name,
+          [](ExplanationPieces* self, nb::bytes prefix, const nb::object& lineage, const std::optional<std::string>& topic_id,
+             const std::vector<std::string>& columns, const std::vector<std::optional<std::vector<std::string>>>& tables,
+             const std::string& method, const std::optional<std::string>& background, const std::string& output_name,
              const std::vector<std::string>& classes, const std::string& space) {
             require(columns.size() == tables.size(), "a table, or None, for every column");
-            new (self) ExplanationPieces{text_of(prefix) + avro_string(cluster) + avro_string(topic),
-                                         optional_piece(topic_id) + model_piece(model_name, model_version, model_digest) +
+            new (self) ExplanationPieces{text_of(prefix) + lineage_piece(lineage, {"cluster", "topic"}),
+                                         optional_piece(topic_id) +
+                                             lineage_piece(lineage, {"model_name", "model_version", "model_digest"}) +
                                              avro_string(method) + optional_piece(background) + avro_string(output_name),
                                          {},
                                          avro_string(space),
@@ -248,8 +250,8 @@ NB_MODULE(_avro, m) {
                 for (const auto& name : *tables[i]) self->tables.back().push_back(avro_string(name));
             }
           },
-          "prefix"_a, "topic"_a, "cluster"_a, "topic_id"_a.none(), "model_name"_a, "model_version"_a, "model_digest"_a,
-          "columns"_a, "tables"_a, "method"_a, "background"_a.none(), "output_name"_a, "classes"_a, "space"_a)
+          "prefix"_a, "lineage"_a, "topic_id"_a.none(), "columns"_a, "tables"_a, "method"_a, "background"_a.none(),
+          "output_name"_a, "classes"_a, "space"_a)
       .def(
           "encode",
           [](const ExplanationPieces& self, Column<int32_t> partitions, Column<int64_t> offsets, Column<int64_t> timestamps,

@@ -348,6 +348,32 @@ def test_a_process_that_cannot_go_on_says_why(
     assert not (tmp_path / "out").exists()
 
 
+def test_numbers_damaged_on_the_disk_are_found_by_their_checksum(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the input where its writer noted checksums, and of the results always."""
+    path = tmp_path / "in.parquet"
+    pq.write_table(table(1000), path, compression="none", use_dictionary=False, write_page_checksum=True)
+    assert score(bundle, path, "--out", tmp_path / "out.parquet") == 0
+    out = tmp_path / "out.parquet"
+    for each, read in (
+        (path, lambda: score(bundle, path, "--out", tmp_path / "again.parquet")),
+        (out, lambda: pq.ParquetFile(out, page_checksum_verification=True).read()),
+    ):
+        data = bytearray(each.read_bytes())
+        column = pq.ParquetFile(each).metadata.row_group(0).column(1)
+        end = column.data_page_offset + column.total_compressed_size
+        data[end - 9 : end - 1] = bytes(byte ^ 1 for byte in data[end - 9 : end - 1])
+        each.write_bytes(data)
+        if each == out:
+            with pytest.raises(OSError, match="checksum"):
+                read()
+        else:
+            assert read() == 1
+            assert "could not verify page integrity" in capsys.readouterr().err
+    assert not (tmp_path / "again.parquet").exists()
+
+
 def test_no_rows_give_an_output_without_rows(bundle: Path, tmp_path: Path) -> None:
     for name in ("in.parquet", "in.csv", "in.jsonl"):
         path = write(table(10).slice(0, 0), tmp_path / name)
@@ -375,3 +401,44 @@ def test_a_glob_and_a_remote_address(
     assert pq.read_table(store.open("/score/out.parquet")).num_rows == 10
     assert pq.read_table(store.open("/score/out/part-00000.parquet")).num_rows == 10
     assert not [name for name in store.find("/score") if "partial" in name]
+
+
+@pytest.mark.parametrize("bytes_min", [1, 40, 500])
+def test_a_file_of_json_lines_is_cut_at_ends_of_lines(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bytes_min: int,
+) -> None:
+    good = [orjson.dumps({"a": i - 3.5, "b": None, "c": 0, "pad": "p" * (i * 37 % 90)}) for i in range(40)]
+    lines = [b"", *good[:9], *(line for line, _, _ in bad_lines), b" ", b"", *good[9:]]
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"\n".join(lines))  # the last one without its end
+
+    def found(out: str, parts_min: int, *words: object) -> tuple[Any, ...]:
+        assert score(bundle, path, "--out", tmp_path / out, "--json", *words) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["parts"] >= parts_min
+        text = (tmp_path / f"{out}.dead-letters.jsonl").read_text()
+        letters = [json.loads(line) for line in text.splitlines()]
+        return pq.read_table(tmp_path / out).to_pylist(), [{**letter, "at_ms": 0} for letter in letters]
+
+    whole = found("whole.parquet", 1)
+    monkeypatch.setattr(batch_plan, "json_part_bytes", bytes_min)
+    monkeypatch.setattr(batch_plan, "_scan_bytes", 64)
+    assert found("cut.parquet", 5) == whole
+    if bytes_min == 500:
+        assert found("shared.parquet", 5, "--processes", 2) == whole
+
+
+def test_a_result_of_several_row_groups_is_read_back_whole(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of dictionaries inside lists or objects, Arrow reads no file of several row groups."""
+    monkeypatch.setattr(batch_plan, "part_rows", 300)
+    path = write(table(1000), tmp_path / "in.parquet")
+    assert score(bundle, path, "--out", tmp_path / "out.parquet", "--explain") == 0
+    file = pq.ParquetFile(tmp_path / "out.parquet")
+    assert file.num_row_groups > 1
+    assert file.read().num_rows == 1000

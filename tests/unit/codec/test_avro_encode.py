@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,9 @@ from hypothesis.extra.numpy import arrays
 from penstock.engine.codec.avro.encode import ExplanationEncoder, PredictionEncoder
 from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.framing import confluent_prefix, single_object_prefix
+from penstock.engine.codec.lineage import Lineage
+from penstock.engine.ports import Attributions, Predictions
+from penstock.schemas.records import Records
 
 doubles = st.floats()
 names = st.text(max_size=20)
@@ -59,7 +63,33 @@ def moment(at_ms: int) -> datetime | None:
 
 
 model = {"name": "fraud", "version": "2024-1", "digest": "ab" * 32}
-identity: dict[str, Any] = {"topic": "transactions", "cluster": "klüster", "topic_id": "7nZ", **{f"model_{key}": value for key, value in model.items()}}  # fmt: skip
+lineage = Lineage(
+    cluster="klüster",
+    topic="transactions",
+    model_name="fraud",
+    model_version="2024-1",
+    model_digest="ab" * 32,
+)
+
+
+def records(partitions: Any, offsets: Any, timestamps_ms: Any) -> Records:
+    nothing = [None] * len(partitions)
+    return Records(
+        topic="transactions", partitions=partitions, offsets=offsets, timestamps_ms=timestamps_ms, keys=nothing, values=nothing,
+        topic_id="7nZ",
+    )  # fmt: skip
+
+
+def attributions(
+    values: Any, base: Any, output_index: Any, additivity: Any, sampling: Any, **changes: Any
+) -> Attributions:
+    return replace(
+        Attributions(
+            values=values, base=base, output_index=output_index, additivity_error=additivity, sampling_error=sampling,
+            output_name="probabilities", method="tree_path_dependent", space="log_odds", background=None,
+        ),
+        **changes,
+    )  # fmt: skip
 
 
 @given(st.data())
@@ -78,8 +108,11 @@ def test_predictions_are_read_back_exactly(data: st.DataObject) -> None:
     prefix = confluent_prefix(data.draw(st.integers(0, 2**31 - 1)))
     columns = sources(count)
 
-    encoder = PredictionEncoder(prefix=prefix, **identity, output_names=output_names, classes=classes)
-    payloads = encoder.encode(*columns, outputs, labels, at_ms)
+    encoder = PredictionEncoder(prefix=prefix, lineage=lineage, output_names=output_names, classes=classes)
+    predictions = Predictions(
+        outputs=dict(zip(output_names, outputs, strict=True)), labels=labels, classes=tuple(classes)
+    )
+    payloads = encoder.encode(records(*columns), predictions, at_ms)
 
     expected = [
         {
@@ -102,8 +135,8 @@ def test_predictions_are_read_back_exactly(data: st.DataObject) -> None:
 
 def explanation_encoder(**changes: Any) -> ExplanationEncoder:
     settings: dict[str, Any] = {
-        "prefix": b"", **identity, "columns": ["amount", "land", "höhe"], "tables": [None, ["NO", "SE", ""], None],
-        "method": "tree_path_dependent", "background": None, "output_name": "probabilities", "classes": [], "space": "log_odds", "top": 0,
+        "prefix": b"", "lineage": lineage, "columns": ["amount", "land", "höhe"], "tables": [None, ["NO", "SE", ""], None],
+        "classes": {}, "top": 0,
     }  # fmt: skip
     return ExplanationEncoder(**{**settings, **changes})
 
@@ -142,9 +175,10 @@ def test_explanations_are_read_back_exactly(data: st.DataObject) -> None:
     columns = sources(count)
 
     encoder = explanation_encoder(
-        prefix=prefix, columns=features, tables=tables, background=background, top=top, classes=classes
+        prefix=prefix, columns=features, tables=tables, top=top, classes={"probabilities": classes}
     )
-    payloads = encoder.encode(*columns, matrix, values, base, output_index, additivity, sampling)
+    explained = attributions(values, base, output_index, additivity, sampling, background=background)
+    payloads = encoder.encode(records(*columns), matrix, explained)
 
     def value(place: int, feature: int) -> Any:
         number, table = float(matrix[place, feature]), tables[feature]
@@ -200,9 +234,8 @@ def test_many_explanations_at_once() -> None:
     values = rng.normal(size=(count, width))
     where = (np.full(count, 2**31 - 1, np.int32), np.full(count, 2**63 - 1), np.full(count, -(2**63)))
     error = np.full(count, 0.5)
-    payloads = encoder.encode(
-        *where, matrix, values, values[:, 0], np.full(count, 2**31 - 1), error, values[:, 1]
-    )
+    explained = attributions(values, values[:, 0], np.full(count, 2**31 - 1), error, values[:, 1])
+    payloads = encoder.encode(records(*where), matrix, explained)
     found = decoded("explanation", b"12345", payloads)
     assert len(found) == count
     assert [len(each["value"]) for each in found[-1]["attributions"]] == (matrix[-1] + 1).tolist()
@@ -210,30 +243,31 @@ def test_many_explanations_at_once() -> None:
     assert found[0]["source"]["timestamp_ms"] == -(2**63)
 
 
+def changed(columns: Any, changes: dict[str, Any]) -> Any:
+    names = [field.name for field in fields(columns)]
+    return replace(columns, **{name: value for name, value in changes.items() if name in names})
+
+
 def predict(**changes: Any) -> list[bytes]:
-    encoder = PredictionEncoder(prefix=b"", **identity, output_names=["p"], classes=["no", "yes"])
-    arguments: dict[str, Any] = {
-        "partitions": np.zeros(2, np.int32), "offsets": np.zeros(2, np.int64), "timestamps_ms": np.zeros(2, np.int64),
-        "outputs": [np.zeros((2, 2))], "labels": np.zeros(2, np.int64), "predicted_at_ms": 0,
-    }  # fmt: skip
-    return encoder.encode(**{**arguments, **changes})
+    encoder = PredictionEncoder(prefix=b"", lineage=lineage, output_names=["p"], classes=["no", "yes"])
+    where = records(np.zeros(2, np.int32), np.zeros(2, np.int64), np.zeros(2, np.int64))
+    predictions = Predictions(
+        outputs={"p": np.zeros((2, 2))}, labels=np.zeros(2, np.int64), classes=("no", "yes")
+    )
+    return encoder.encode(changed(where, changes), changed(predictions, changes), 0)
 
 
-def explain(**changes: Any) -> list[bytes]:
-    arguments: dict[str, Any] = {
-        "partitions": np.zeros(2, np.int32), "offsets": np.zeros(2, np.int64), "timestamps_ms": np.zeros(2, np.int64),
-        "matrix": np.zeros((2, 3)), "values": np.zeros((2, 3)), "base": np.zeros(2), "output_index": np.zeros(2, np.int64),
-        "additivity_error": np.zeros(2), "sampling_error": None,
-    }  # fmt: skip
-    return explanation_encoder().encode(**{**arguments, **changes})
+def explain(matrix: Any = np.zeros((2, 3)), **changes: Any) -> list[bytes]:  # noqa: B008  # nobody writes to it
+    where = records(np.zeros(2, np.int32), np.zeros(2, np.int64), np.zeros(2, np.int64))
+    explained = attributions(np.zeros((2, 3)), np.zeros(2), np.zeros(2, np.int64), np.zeros(2), None)
+    return explanation_encoder().encode(changed(where, changes), matrix, changed(explained, changes))
 
 
 @pytest.mark.parametrize(
     ("encode", "changes"),
     [
         (predict, {"offsets": np.zeros(3, np.int64)}),
-        (predict, {"outputs": [np.zeros((3, 2))]}),
-        (predict, {"outputs": []}),
+        (predict, {"outputs": {"p": np.zeros((3, 2))}}),
         (predict, {"labels": np.zeros(1, np.int64)}),
         (predict, {"labels": np.array([0, 2])}),
         (predict, {"labels": np.array([-1, 0])}),

@@ -23,41 +23,47 @@ from hypothesis.extra.numpy import arrays
 from penstock.engine.codec.avro.encode import ExplanationEncoder, PredictionEncoder
 from penstock.engine.codec.contracts import contract, older_contracts
 from penstock.engine.codec.json_encode import JsonExplanationEncoder, JsonPredictionEncoder
+from penstock.engine.codec.lineage import Lineage
 from penstock.engine.dead_letters.message import DeadLetterEncoder, DeadLetterReader, ModelIdentity
+from penstock.engine.ports import Attributions, Predictions
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Records, Rejection
 
 docs = Path(__file__).parents[3] / "docs"
 names = ["prediction", "explanation", "dead_letter"]
-identity: dict[str, Any] = {
-    "topic": "in", "cluster": "c", "topic_id": "7nZ", "model_name": "m", "model_version": "1", "model_digest": "d",
-}  # fmt: skip
+lineage = Lineage(cluster="c", topic="in", model_name="m", model_version="1", model_digest="d")
 doubles = st.floats() | st.sampled_from([0.0, 1.0, 2.0, -2.0, math.nan, math.inf, -math.inf])
 times = st.sampled_from([-1, 0, 1_700_000_000_123, 253402300799999, 253402300800000, 2**62])
 
 
-def where(count: int, at_ms: int) -> tuple[Any, Any, Any]:
-    return np.arange(count, dtype=np.int32), np.arange(count) * 2**40, np.full(count, at_ms)
+def where(count: int, at_ms: int) -> Records:
+    return Records(
+        topic="in", partitions=np.arange(count, dtype=np.int32), offsets=np.arange(count) * 2**40,
+        timestamps_ms=np.full(count, at_ms), keys=[None] * count, values=[None] * count, topic_id="7nZ",
+    )  # fmt: skip
 
 
 def predictions(
     kind: Any, count: int, at_ms: int, outputs: Any, labels: Any, classes: list[str]
 ) -> list[bytes]:
     framing = {"prefix": b""} if kind is PredictionEncoder else {}
-    encoder = kind(**framing, **identity, output_names=["p"], classes=classes)
-    found: list[bytes] = encoder.encode(*where(count, at_ms), [outputs], labels, at_ms)
+    encoder = kind(**framing, lineage=lineage, output_names=["p"], classes=classes)
+    predicted = Predictions(outputs={"p": outputs}, labels=labels, classes=tuple(classes))
+    found: list[bytes] = encoder.encode(where(count, at_ms), predicted, at_ms)
     return found
 
 
 def explanations(kind: Any, count: int, at_ms: int, matrix: Any, values: Any, top: int = 0) -> list[bytes]:
     framing = {"prefix": b""} if kind is ExplanationEncoder else {}
     encoder = kind(
-        **framing, **identity, columns=["amount", "land"], tables=[None, ["NO", "SE"]], method="sampled", background=None,
-        output_name="p", classes=["honest", "fraud"], space="value", top=top,
+        **framing, lineage=lineage, columns=["amount", "land"], tables=[None, ["NO", "SE"]],
+        classes={"p": ["honest", "fraud"]}, top=top,
     )  # fmt: skip
-    found: list[bytes] = encoder.encode(
-        *where(count, at_ms), matrix, values, values[:, 0], np.arange(count) % 3, values[:, 1], None
-    )
+    explained = Attributions(
+        values=values, base=values[:, 0], output_index=np.arange(count) % 3, additivity_error=values[:, 1], sampling_error=None,
+        output_name="p", method="sampled", background=None, space="value",
+    )  # fmt: skip
+    found: list[bytes] = encoder.encode(where(count, at_ms), matrix, explained)
     return found
 
 

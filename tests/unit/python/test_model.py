@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas
+import polars
 import pyarrow
 import pytest
 
@@ -65,6 +66,7 @@ forms = {
     "pandas nullable": lambda x: pandas.DataFrame(x, columns=["a", "b", "c"]).convert_dtypes(),
     "arrow table": lambda x: pyarrow.table(dict(zip("abc", x.T, strict=True))),
     "arrow batch": lambda x: pyarrow.record_batch(dict(zip("abc", x.T, strict=True))),
+    "polars": lambda x: polars.DataFrame(dict(zip("abc", x.T, strict=True))),
     "capsule": lambda x: _Capsule(pyarrow.table(dict(zip("abc", x.T, strict=True)))),
     "frame protocol": lambda x: _FrameProtocol(pyarrow.table(dict(zip("abc", x.T, strict=True)))),
     "dictionaries": lambda x: [dict(zip("abc", row, strict=True)) for row in x.tolist()],
@@ -93,6 +95,7 @@ wrong = {
     "another width": (rows()[:, :2], "3 columns"),
     "a path": ("rows.parquet", "penstock score"),
     "one dictionary": ({"a": 1.0}, "list of one dictionary"),
+    "lazy": (polars.LazyFrame({"a": [1.0]}), "collect() it first"),
     "a number": (3, "not a int"),
     "lists of two lengths": ([[1, 2, 3], [1, 2]], "one length"),
     "a mixture": ([{"a": 1}, [1, 2, 3]], "row 1 is a list"),

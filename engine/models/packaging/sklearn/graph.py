@@ -46,7 +46,7 @@ class GraphAnswers:
 
     @staticmethod
     def of(model: Any) -> "GraphAnswers":
-        """The method whose numbers a record's prediction is made of. Raises ConfigError where there is none."""
+        """The method whose numbers a record's prediction is made of. Raises ConfigError where the estimator has no such method."""
         if is_classifier(model):
             if hasattr(model, "predict_proba"):
                 return GraphAnswers(

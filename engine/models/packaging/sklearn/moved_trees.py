@@ -15,7 +15,7 @@ _growth_max = 8
 """Times as many nodes as before: a test of an interval repeats what lies below it."""
 _room = 1 << 16
 _whole_max = float(1 << 24)
-"""Whole numbers below it are told apart in float32."""
+"""Integers below it are distinct in float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
