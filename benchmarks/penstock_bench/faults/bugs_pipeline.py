@@ -62,9 +62,9 @@ bugs: tuple[Bug, ...] = (
     ),
     Bug(
         name="results are paired with other rows",
-        where="Scorer._infer",
-        old="return matrix[finite], rows[finite],",
-        new="return matrix[finite], rows[: int(finite.sum())],",
+        where="Survivors.drop",
+        old="self.rows[kept], self.matrix[kept]",
+        new="self.rows[: len(kept)], self.matrix[kept]",
         only=_poison,
     ),
     Bug(

@@ -83,8 +83,8 @@ bugs: tuple[Bug, ...] = (
     Bug(
         name="a record polled before its partition left is taken",
         where="KafkaSource.poll",
-        old="if first.partition() in self._ours.left:",
-        new="if False:",
+        old="first.partition() in self._ours.left",
+        new="False",
         only=(Trouble.REBALANCE, Trouble.CRASH),
     ),
     Bug(

@@ -347,7 +347,7 @@ class Worker:
     @property
     def member(self) -> str:
         """This worker's id in the group, "" before it has one."""
-        return self._consumer.member
+        return str(self._consumer.member)
 
     def kill(self) -> None:
         """Gone without a word: nothing of it acts any more but what is under way."""
