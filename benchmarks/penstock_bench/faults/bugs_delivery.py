@@ -9,26 +9,10 @@ _away = (Trouble.UNKNOWN, Trouble.REBALANCE, Trouble.CRASH)
 
 bugs: tuple[Bug, ...] = (
     Bug(
-        name="a commit under way is aborted when the delivery before it lost its producer",
-        where="TransactionalSink._move_all",
-        old="oldest.verdict is Verdict.OPEN and oldest.phase",
-        new="oldest.phase",
-        only=_unsure,
-        mode="exactly_once",
-    ),
-    Bug(
         name="a producer with a request that may still act is used again",
         where="KafkaTransactionalProducer.suspect",
         old="return self._disturbed_since(self._disturbed_before)",
         new="return False",
-        only=_unknown,
-        mode="exactly_once",
-    ),
-    Bug(
-        name="a producer whose offsets may come twice is used again",
-        where="KafkaTransactionalProducer.suspect",
-        old="self._disturbed_before)",
-        new="self._disturbed_before_commit)",
         only=_unknown,
         mode="exactly_once",
     ),
@@ -62,30 +46,6 @@ bugs: tuple[Bug, ...] = (
         old=">= offset for",
         new="> offset for",
         only=_unknown,
-        mode="exactly_once",
-    ),
-    Bug(
-        name="a commit under way is given up as if it had not been asked for",
-        where="TransactionalSink.abort",
-        old="if slot.verdict is Verdict.OPEN and not slot.commit_tried:",
-        new="if slot.verdict is Verdict.OPEN:",
-        only=(Trouble.SLOW, Trouble.REBALANCE, Trouble.CRASH),
-        mode="exactly_once",
-    ),
-    Bug(
-        name="what was delivered all the same is not counted",
-        where="TransactionalSink.abort",
-        old="delivered = sum(slot.verdict is Verdict.DELIVERED for slot in self._pending)",
-        new="delivered = 0",
-        only=(Trouble.SLOW, Trouble.REBALANCE, Trouble.CRASH),
-        mode="exactly_once",
-    ),
-    Bug(
-        name="the second producer sends before the first one's records are in the log",
-        where="TransactionalSink._may_move",
-        old="return slot is oldest or oldest.phase in (Phase.COMMIT, Phase.READY)",
-        new="return True",
-        only=(Trouble.SLOW, Trouble.ABORTED),
         mode="exactly_once",
     ),
     Bug(

@@ -139,14 +139,6 @@ bugs: tuple[Bug, ...] = (
         mode="exactly_once",
     ),
     Bug(
-        name="what a revocation finds delivered is not settled",
-        where="Pipeline._give_up",
-        old="self._settle(self._sink.abort())",
-        new="self._sink.abort()",
-        only=(Trouble.REBALANCE, Trouble.CRASH, Trouble.SLOW),
-        mode="exactly_once",
-    ),
-    Bug(
         name="results of before a rewind are taken",
         where="Pipeline._accept",
         old="if finished.batch.generation != self._generation or self._hold_due:",
@@ -166,20 +158,6 @@ bugs: tuple[Bug, ...] = (
         old="self._batcher.clear()",
         new="pass",
         only=(*_aborts, Trouble.SCHEMAS),
-    ),
-    Bug(
-        name="reading is sent back in the middle of a poll",
-        where="Pipeline._read_again",
-        old="if not self._polling:",
-        new="if True:",
-        only=_moves,
-    ),
-    Bug(
-        name="what a poll brings behind a rebalance is dropped and not read again",
-        where="Pipeline._seek_if_due",
-        old="again.setdefault(partition, span[0])",
-        new="pass",
-        only=_moves,
     ),
     Bug(
         name="what is dropped for a partition that waits is not read again",

@@ -59,14 +59,6 @@ bugs: tuple[Bug, ...] = (
         start="latest",
     ),
     Bug(
-        name="every member decides where `latest` is",
-        where="Starts._without_commit",
-        old="if self._decides:",
-        new="if True:",
-        only=(Trouble.SLOW, Trouble.REBALANCE, Trouble.CRASH),
-        start="latest",
-    ),
-    Bug(
         name="a seek that the client cannot do yet is dropped",
         where="KafkaSource.seek",
         old="self._seek_due[partition] = offset",
@@ -115,20 +107,6 @@ bugs: tuple[Bug, ...] = (
         old="doubt.at + 1, False",
         new="doubt.at + 2, False",
         only=_reading,
-    ),
-    Bug(
-        name="one error is enough to set an offset aside",
-        where="ReadDoubts._unreadable",
-        old="if doubt.at != doubt.head and not doubt.tried:",
-        new="if False:",
-        only=_reading,
-    ),
-    Bug(
-        name="bytes that cannot be read wait for a record behind them",
-        where="Returns.turn",
-        old="if self._doubts:",
-        new="if False:",
-        only=(Trouble.READING, Trouble.FOREIGN),
     ),
     Bug(
         name="a partition is not let go on after an error",
