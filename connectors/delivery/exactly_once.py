@@ -187,8 +187,10 @@ class TransactionalSink:
                 if slot.phase is Phase.COMMIT:
                     self._hand_over(slot)
         oldest = self._pending[0] if self._pending else None
+        # One that is delivered may have lost its producer: the next one's commit is perhaps under way then.
         if oldest is not None and (
-            oldest.verdict is Verdict.ABORTED or oldest.phase in (Phase.RENEW, Phase.LEARN)
+            oldest.verdict is Verdict.ABORTED
+            or (oldest.verdict is Verdict.OPEN and oldest.phase in (Phase.RENEW, Phase.LEARN))
         ):
             for slot in self._pending:  # of a row of deliveries, none may stand without those before it
                 if slot is not oldest and slot.verdict is Verdict.OPEN and slot.phase is not Phase.ABORT:

@@ -225,7 +225,8 @@ class KafkaTransactionalProducer:
         self._topic = topic
         self._partition_counts = partition_counts
         self._counts = dict(partition_counts)  # for its whole life: see PartitionCounts
-        self._disturbed_before = 0
+        self._disturbed_before = 0  # this transaction,
+        self._disturbed_before_commit = 0  # and its commit
         # Transactional calls are made on a thread of their own, each once and with time enough. Called in short slices,
         # as its documentation allows, librdkafka 2.16 forgets now and then that it is committing, and then ends the
         # process (rd_kafka_txn_set_state: CommittingTransaction -> AbortedNotAcked). And send_offsets_to_transaction
@@ -286,12 +287,14 @@ class KafkaTransactionalProducer:
 
     def commit(self, timeout_s: float) -> None:
         if self._under_way is None:
-            self._mark()
+            self._queue.serve(0)
+            self._disturbed_before_commit = self._queue.disturbances
         commit, patience_s = self._queue.client.commit_transaction, self._patience_s
         try:
             self._call("commit", lambda: commit(patience_s), timeout_s)
         except (AbortableError, RefusedError) as error:
-            if self.suspect():  # certain only when no commit request can be under way
+            # Certain only when no commit request can be under way.
+            if self._disturbed_since(self._disturbed_before_commit):
                 raise BrokenError(f"outcome unknown: {error}") from error
             raise
 
@@ -300,13 +303,15 @@ class KafkaTransactionalProducer:
         self._call("abort", lambda: abort(patience_s), timeout_s)
 
     def suspect(self) -> bool:
+        # Offsets as well as the end: sent a second time over a new connection, the first may come in the next transaction.
+        return self._disturbed_since(self._disturbed_before) or self._counts != dict(self._partition_counts)
+
+    def _disturbed_since(self, before: int) -> bool:
         try:
             self._queue.serve(0)  # news of connections arrives here
         except BrokenError:
             return True
-        return self._queue.disturbances != self._disturbed_before or self._counts != dict(
-            self._partition_counts
-        )
+        return self._queue.disturbances != before
 
     def close(self) -> None:
         self._aside.close()

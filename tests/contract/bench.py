@@ -10,6 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
+from penstock_bench.faults.cluster import Cluster
+from penstock_bench.faults.fates import Fates
+from penstock_bench.faults.timeline import Timeline
+from penstock_bench.faults.worker import simulated_clients
 
 from penstock.connectors.delivery.exactly_once import TransactionalSink
 from penstock.connectors.delivery.producer_port import TransactionalProducer
@@ -323,6 +327,41 @@ class KafkaBench(Bench):
 
     def _reader(self, topic: str) -> Any:
         return KafkaReader(self.config, topic, self.clock)
+
+
+class SimulatedBench(KafkaBench):
+    """The connectors for Kafka over the clients that the simulation puts in librdkafka's place."""
+
+    def __init__(self) -> None:
+        Bench.__init__(self)
+        self._timeline = Timeline()
+        fates = Fates(0)
+        fates.calm = True
+        self.cluster = Cluster(self._timeline, fates)
+        self.clock = self._timeline  # type: ignore[assignment]
+        self.config = ClientConfig(bootstrap_servers="simulated:1")
+        self._protocol = "consumer"
+        self._clients = simulated_clients(self.cluster)
+        self._clients.__enter__()
+
+    def release(self) -> None:
+        super().release()
+        self._clients.__exit__(None, None, None)
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        self.cluster.delete_records(topic, partition, before)
+
+    def _create(self, name: str, partitions: int) -> None:
+        self.cluster.create_topic(name, partitions)
+
+    def _recreate(self, name: str, partitions: int) -> None:
+        self.cluster.recreate_topic(name, partitions)
+
+    def _writer(self, topic: str) -> Any:
+        return self.cluster.writer(topic)
+
+    def _reader(self, topic: str) -> Any:
+        return self.cluster.reader(topic)
 
 
 def delivery(topic: str, records: Sequence[Records], *, mark: bytes = b"") -> Delivery:

@@ -1,6 +1,5 @@
 """What every broker promises to the engine; one suite judges the memory broker and real Kafka alike."""
 
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -272,7 +271,7 @@ class TestRebalancing:
         mine = delivery(out, polled)
         only_zero = Delivery(outgoing=mine.outgoing, positions={0: 4})
         sink.submit(only_zero, first.membership())
-        time.sleep(1.0)  # the offsets are on their way, by another thread
+        bench.clock.sleep(1.0)  # the offsets are on their way, by another thread
         first.close(5.0)
         listener = Recorder()
         second = bench.source(group, topic, listener)

@@ -12,6 +12,7 @@ retry_s = 0.5  # between two attempts at the same offset
 unreadable_patience_s = (
     10.0  # so long may the same offset give bytes that cannot be read: a replica may have good ones
 )
+quiet_s = 5.0  # so long nothing comes behind offsets that cannot be read: they are set aside without waiting for more
 _known_max = 1024
 
 
@@ -43,7 +44,9 @@ class _Doubt:
     head: int  # the offset that the next record taken must not be below
     at: int  # where reading was sent; beyond the head while the end of what cannot be read is looked for
     since_s: float
+    sent_s: float  # when reading was sent to `at`
     why: str = ""
+    tried: bool = False  # `at`, once, while the end of what cannot be read is looked for
 
 
 @dataclass(slots=True)
@@ -54,7 +57,7 @@ class ReadDoubts:
     offsets), so the records that follow say nothing about what lies before them. Sent back to the head, the client either
     brings records, or the error again before any record: a response is parsed in order. Where the same offset stays
     unreadable, `set_aside` tries one offset after the other: the range set aside ends where a record is read, and every
-    offset of it was tried.
+    offset of it was tried, twice: one error may be the connection's.
     """
 
     policy: UnreadablePolicy
@@ -103,7 +106,7 @@ class ReadDoubts:
         """
         doubt = self._doubts.get(partition)
         if doubt is None or doubt.head != head:
-            self._doubts[partition] = _Doubt(head=head, at=head, since_s=now_s, why=why)
+            self._doubts[partition] = _Doubt(head=head, at=head, since_s=now_s, sent_s=now_s, why=why)
             return Return(offset=head, at_s=now_s)
         if fault is ReadFault.UNREADABLE:
             doubt.why = why
@@ -121,6 +124,16 @@ class ReadDoubts:
             return None
         return self._passed(partition, doubt)
 
+    def outwaited(self, now_s: float) -> list[tuple[int, Unreadable]]:
+        """What was passed over with nothing behind it for a while, no error and no record: markers of transactions, perhaps, up
+        to the end. Reading is beyond these ranges already."""
+        quiet = [
+            partition
+            for partition, doubt in self._doubts.items()
+            if doubt.at != doubt.head and now_s - doubt.sent_s >= quiet_s
+        ]
+        return [(partition, self._passed(partition, self._doubts.pop(partition))) for partition in quiet]
+
     def _unreadable(
         self, partition: int, doubt: _Doubt, end: int, now_s: float
     ) -> Return | Unreadable | GivenUp:
@@ -132,7 +145,10 @@ class ReadDoubts:
             return Return(offset=doubt.head, at_s=now_s + retry_s)
         if self.policy == "stop":
             return GivenUp.UNREADABLE
-        doubt.at += 1
+        if doubt.at != doubt.head and not doubt.tried:
+            doubt.tried, doubt.sent_s = True, now_s
+            return Return(offset=doubt.at, at_s=now_s)
+        doubt.at, doubt.tried, doubt.sent_s = doubt.at + 1, False, now_s
         if 0 <= end <= doubt.at:
             del self._doubts[partition]
             return self._passed(partition, doubt)

@@ -1,7 +1,11 @@
 """Where reading stands in each partition: a client that falls back is noticed, and sent forward again."""
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
+
+anywhere: Final = -2  # below every offset, as the client writes it: the beginning of the log
 
 
 class ReadHeads:
@@ -16,15 +20,19 @@ class ReadHeads:
         self._next = np.zeros(0, np.int64)
 
     def put(self, partition: int, offset: int) -> None:
-        """From now on `offset` is the lowest that may come; a negative one means any."""
+        """From now on `offset` is the lowest that may come; a negative one means any: the log's beginning, wherever it is."""
         missing = partition + 1 - len(self._next)
         if missing > 0:
             self._next = np.append(self._next, np.zeros(missing, np.int64))
-        self._next[partition] = max(offset, 0)
+        self._next[partition] = offset if offset >= 0 else anywhere
 
     def next(self, partition: int) -> int:
         """The lowest offset that may come."""
-        return int(self._next[partition])
+        return max(int(self._next[partition]), 0)
+
+    def anywhere(self, partition: int) -> bool:
+        """Whether it is read from its beginning, and nothing of it came yet."""
+        return int(self._next[partition]) == anywhere
 
     def pass_over(
         self, partitions: NDArray[np.int32], offsets: NDArray[np.int64]

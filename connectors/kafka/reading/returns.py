@@ -10,8 +10,15 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.errors import is_fatal, said
-from penstock.connectors.kafka.reading.doubts import GivenUp, ReadDoubts, ReadFault, Return, UnreadablePolicy
-from penstock.connectors.kafka.reading.read_positions import ReadHeads
+from penstock.connectors.kafka.reading.doubts import (
+    GivenUp,
+    ReadDoubts,
+    ReadFault,
+    Return,
+    UnreadablePolicy,
+    retry_s,
+)
+from penstock.connectors.kafka.reading.read_positions import ReadHeads, anywhere
 from penstock.schemas.records import Records, Unreadable
 
 logger = logging.getLogger("penstock.kafka")
@@ -73,6 +80,7 @@ class Returns:
         self._doubts = ReadDoubts(policy=policy)
         self._held: dict[int, float] = {}  # paused after an error until this moment
         self._passed: deque[tuple[int, Unreadable]] = deque()  # found, and not taken yet
+        self._beginnings: set[int] = set()  # said to be read from their beginning again
         self.unreadable_offsets = 0
 
     @property
@@ -98,6 +106,7 @@ class Returns:
             self._passed = deque(passed for passed in self._passed if passed[0] not in gone)
         for partition in gone:
             self._held.pop(partition, None)
+            self._beginnings.discard(partition)
             self._doubts.forget(partition)
 
     def forget_topic(self) -> None:
@@ -108,6 +117,10 @@ class Returns:
         """Let go on what has waited long enough; the rows for what was passed over at the end of a partition."""
         if self._held:
             self._release()
+        if self._doubts:
+            for partition, passed in self._doubts.outwaited(self._clock.monotonic_s()):
+                self._heads.put(partition, passed.next)
+                self._passed.append((partition, passed))
         if not self._passed:
             return None
         rows = [self._row(partition, passed, topic_id) for partition, passed in self._passed]
@@ -145,8 +158,23 @@ class Returns:
 
     def send_back(self, partition: int, message: Message) -> None:
         """After an error: to the head, whatever the client's position is now."""
-        error, head = message.error(), self._heads.next(partition)
+        error, place = message.error(), TopicPartition(self._topic, partition)
         assert error is not None
+        first, end = self._consumer.get_watermark_offsets(place, cached=True)
+        if self._heads.anywhere(partition):
+            if first < 0 or error.code() not in _unreadable:
+                if partition not in self._beginnings:
+                    self._beginnings.add(partition)
+                    logger.warning(
+                        "topic %s, partition %d: the client reports an error (%s); reading returns to the beginning",
+                        self._topic, partition, said(error),
+                    )  # fmt: skip
+                self.read_from(partition, anywhere, at_s=self._clock.monotonic_s() + retry_s)
+                if error.code() not in _out_of_range:
+                    self._other_error(error, f"topic {self._topic}, partition {partition}")
+                return
+            self._heads.put(partition, first)  # what retention took before is none of the group's
+        head = self._heads.next(partition)
         fault = ReadFault.OTHER
         if error.code() in _unreadable:
             fault = ReadFault.UNREADABLE
@@ -159,7 +187,6 @@ class Returns:
                 "topic %s, partition %d: the client reports an error at offset %s (%s); reading returns to offset %d",
                 self._topic, partition, message.offset(), said(error), head,
             )  # fmt: skip
-        _, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
         answer = self._doubts.report(
             partition,
             head=head,

@@ -20,6 +20,7 @@ from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_cl
 from penstock.connectors.kafka.errors import cause_of, consumer_error, is_fatal
 from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
 from penstock.connectors.kafka.reading.assignment import Assignment, AssignmentListener
+from penstock.connectors.kafka.reading.commits import Commits
 from penstock.connectors.kafka.reading.dead_ends import lost_range_sentence, unreadable_sentence
 from penstock.connectors.kafka.reading.doubts import GivenUp, UnreadablePolicy
 from penstock.connectors.kafka.reading.offset_notes import offset_note
@@ -98,7 +99,10 @@ class KafkaSource:
             max_poll_interval_s=max_poll_interval_s,
             memory_bytes_max=memory_bytes_max,
         )
-        self._consumer = open_client(Consumer, settings | {"error_cb": self._on_error})
+        self._commits = Commits(topic, clock)
+        self._consumer = open_client(
+            Consumer, settings | {"error_cb": self._on_error, "on_commit": self._commits.answered}
+        )
         self._ours = Assignment(self._consumer, topic)
         self._starts = Starts(
             self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._fail
@@ -130,6 +134,7 @@ class KafkaSource:
             self._compare_topic()
         if self._ours.unplaced:
             self._place()
+        self._commits.turn(self._consumer, offset_note(self._topic_id))
         if (passed := self._returns.turn(self._topic_id)) is not None:
             return passed
         if self._seek_due:
@@ -196,20 +201,9 @@ class KafkaSource:
         """As penstock.engine.ports.Source asks."""
         if self._exactly_once:
             raise InvariantError("in exactly-once the sink commits, inside the transaction")
-        note = offset_note(self._topic_id)
-        offsets = [
-            TopicPartition(self._topic, partition, offset, note)
-            for partition, offset in sorted(positions.items())
-            if partition in self._ours.owned
-        ]
-        if not offsets:
-            return
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=True)
-        except KafkaException as error:
-            failure = consumer_error(cause_of(error), "commit")
-            if not isinstance(failure, UnavailableError):
-                raise failure from error
+        ours = {p: offset for p, offset in positions.items() if p in self._ours.owned}
+        if ours:
+            self._commits.send(self._consumer, ours, offset_note(self._topic_id))
 
     def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """The log end of partitions as the fetches last saw it; nothing is asked of the broker."""
@@ -299,6 +293,10 @@ class KafkaSource:
     def _topic_id(self) -> str | None:
         return None if self._topic_facts is None else self._topic_facts.id
 
+    @property
+    def _holds_first(self) -> bool:
+        return 0 in self._ours.owned or 0 in self._ours.unplaced
+
     def _compare_topic(self) -> bool:
         """Take the newest answer about the topic; whether it is another topic of the same name."""
         old, new = self._topic_facts, self._watch.newest
@@ -321,6 +319,7 @@ class KafkaSource:
         self._ours.held.clear()  # the caller that held them hears that they are lost
         if again:
             self._listener.on_lost(again)
+        self._commits.forget(again)
         self._returns.forget(again)
         self._returns.forget_topic()
         for partition in again:
@@ -348,7 +347,9 @@ class KafkaSource:
         if partitions and (facts := self._watch.since(self._facts_since_s, facts_timeout_s)) is not None:
             if facts is not self._topic_facts:
                 self._compare_topic()
-            starts = self._starts.soon(partitions, self._topic_facts or facts)
+            starts = self._starts.soon(
+                partitions, self._topic_facts or facts, decides=self._holds_first or 0 in partitions
+            )
         self._ours.take(partitions, starts)
         self._tell_assigned(starts)
 
@@ -370,6 +371,7 @@ class KafkaSource:
 
     def _let_go(self, partitions: set[int]) -> None:
         returning = set(self._returns.held)
+        self._commits.forget(partitions)
         self._returns.forget(partitions)
         for partition in partitions:
             self._dropped.pop(partition, None)
@@ -390,7 +392,7 @@ class KafkaSource:
             return
         if facts is not self._topic_facts:
             self._compare_topic()
-        starts = self._starts.one(self._ours.unplaced, self._topic_facts or facts)
+        starts = self._starts.one(self._ours.unplaced, self._topic_facts or facts, decides=self._holds_first)
         placed = {
             partition: offset for partition, offset in starts.items() if self._seek_now(partition, offset)
         }

@@ -25,8 +25,9 @@ class Starts:
     """Looks up where to begin, each time for a short time only. Polling thread only.
 
     `start` is about a group: it is resolved once, when no partition of the topic has a commit. `latest` then commits the end
-    of every partition before the first record is read. A partition that has no commit in a group that has some appeared
-    later, and begins at its beginning.
+    of every partition before the first record is read. Only the member that holds partition 0 does so: if each did, a commit
+    of these that arrives late would take the group back, or ahead. A partition that has no commit in a group that has some
+    appeared later, and begins at its beginning.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Starts:
         self._start = start
         self._recreated = recreated
         self._fail = fail
+        self._decides = False
         self._turn = 0
         self._patience_s = place_one_first_s
         self._without_commit: set[int] = set()  # as last heard; what that means, the group as a whole says
@@ -54,12 +56,15 @@ class Starts:
             None  # of every partition, to be committed if that is still so
         )
 
-    def soon(self, partitions: set[int], facts: TopicFacts) -> dict[int, int]:
+    def soon(self, partitions: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
         """Where to begin each, of those for which the coordinator says so in a short time.
+
+        `decides`: this member holds partition 0.
 
         An open transaction of a predecessor holds the answer back, for every partition that is asked about together
         with the one it concerns; so each is then asked about alone, and only that one waits.
         """
+        self._decides = decides
         heard, starts = self._find(partitions, place_timeout_s / 2, facts)
         self._patience_s = place_one_first_s
         if len(partitions) > 1 and not heard:
@@ -67,11 +72,12 @@ class Starts:
                 starts |= self._find({partition}, place_one_first_s, facts)[1]
         return starts
 
-    def one(self, waiting: set[int], facts: TopicFacts) -> dict[int, int]:
+    def one(self, waiting: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
         """Where to begin one of these, another one at each call, so that one that has to wait holds up no other.
 
         One question is asked of the brokers at each call: what one answer leads to is the next call's.
         """
+        self._decides = decides
         missing = self._without_commit & waiting
         others = sorted(waiting - missing)
         self._turn += 1
@@ -117,7 +123,7 @@ class Starts:
 
     def _by_the_group(self, missing: set[int], facts: TopicFacts) -> dict[int, int]:
         """Where partitions without a commit begin, by what the whole group has."""
-        if self._fresh and self._ends is None:
+        if self._decides and self._fresh and self._ends is None:
             self._ends = self._ask_ends(facts)
             self._grow(heard=self._ends is not None)
             return {}
@@ -129,6 +135,8 @@ class Starts:
             self._without_commit.clear()
             self._fresh, self._ends = False, None
             found = {place.partition for place in everywhere if place.offset < 0}
+            if not missing & found:
+                return {}  # the commit of the member that decides: read back next
             logger.info(
                 "group %s has no commit for partitions %s of %s, but for others: they are read from their beginning",
                 self._group, sorted(missing & found), self._topic,
@@ -143,7 +151,7 @@ class Starts:
             )
             return {}
         self._fresh = True
-        if self._ends is not None:  # and still nobody else has committed
+        if self._ends is not None and self._decides:  # and still nobody else has committed
             self._commit(self._ends)
             self._without_commit.clear()  # read back next: whichever member was first, all begin by the same
             self._fresh, self._ends = False, None

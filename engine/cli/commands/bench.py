@@ -2,11 +2,8 @@
 
 import argparse
 import importlib
-import importlib.util
-import sys
-from pathlib import Path
 
-import penstock
+from penstock.engine.cli.laboratory import find_laboratory
 from penstock.engine.console.terminal import Terminal
 from penstock.schemas.errors import ConfigError
 
@@ -27,7 +24,7 @@ kinds = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A subcommand for each kind; without their options where the laboratory is not installed."""
     subparsers = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
-    here = _find_laboratory()
+    here = find_laboratory()
     for kind, title in kinds.items():
         if not here:
             # Another prefix: options, which nobody knows here, are taken as words.
@@ -42,21 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Measure and show. Raises ConfigError where the laboratory is not installed."""
-    if not _find_laboratory():
+    if not find_laboratory():
         raise ConfigError(
             "the laboratory is not part of the installed package: run `penstock bench` in a clone of the repository, after `make setup`"
         )
     module = importlib.import_module(f"penstock_bench.{arguments.kind}")
     terminal.result(module.run(arguments, terminal))
     return 0
-
-
-def _find_laboratory() -> bool:
-    """True where `penstock_bench` can be imported: in a clone it lies in benchmarks/, beside this package."""
-    if importlib.util.find_spec("penstock_bench") is not None:
-        return True
-    folder = Path(penstock.__file__).parents[1] / "benchmarks"
-    if not (folder / "penstock_bench" / "__init__.py").is_file():
-        return False
-    sys.path.append(str(folder))
-    return True

@@ -20,7 +20,7 @@ class Hidden:
 sys.meta_path.insert(0, Hidden())
 from penstock.engine.cli import main
 from penstock.engine.cli.commands import bench, simulate
-bench._find_laboratory = simulate.find_laboratory = lambda: False
+bench.find_laboratory = simulate.find_laboratory = lambda: False
 raise SystemExit(main.main(sys.argv[1:]))
 """
 
@@ -42,6 +42,7 @@ def test_every_command_has_its_help(command: str) -> None:
     [
         (["bench", "codec", "--records", "1000"], "clone of the repository"),
         (["simulate", "scaling", "--seeds", "1"], "clone of the repository"),
+        (["simulate", "faults", "--seeds", "10"], "clone of the repository"),
         (["demo", "--broker", "memory"], "[demo]'"),
     ],
 )

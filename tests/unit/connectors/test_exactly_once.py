@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from penstock.connectors.delivery.exactly_once import TransactionalSink
-from penstock.connectors.delivery.producer_port import AbortableError, BrokenError
+from penstock.connectors.delivery.producer_port import AbortableError, BrokenError, UnfinishedError
 from penstock.connectors.memory.broker import Fault, MemoryBroker, Point
 from penstock.connectors.memory.clients import MemoryProducer, MemorySource
 from penstock.engine.ports import Delivery
@@ -367,3 +367,67 @@ def test_one_that_was_just_renewed_may_be_fenced_by_the_one_it_replaced_and_not_
     one.broker.inject(Point.OFFSETS, Fault.FENCED)
     with pytest.raises(FencedError):
         one.deliver()
+
+
+class DisturbedProducer(MemoryProducer):
+    """Its connection breaks with its commit, which is carried out all the same."""
+
+    def __init__(self, broker: MemoryBroker, transactional_id: str) -> None:
+        super().__init__(broker, transactional_id, "in", 30.0)
+        self._disturbed = False
+        self._begun = False
+        self._asked = False
+
+    def initialise(self, timeout_s: float) -> None:
+        if not self._asked:
+            self._asked = True
+            raise UnfinishedError("the broker has not answered yet (initialise)")
+        super().initialise(timeout_s)
+
+    def commit(self, timeout_s: float) -> None:
+        if self._begun:  # asked for the second time, it has ended
+            self._begun = False
+            self._disturbed = True
+            return
+        super().commit(timeout_s)
+        self._begun = True
+        raise UnfinishedError("the broker has not answered yet (commit)")
+
+    def abort(self, timeout_s: float) -> None:
+        if self._begun:
+            raise BrokenError("cannot abort: still about to commit")
+        super().abort(timeout_s)
+
+    def suspect(self) -> bool:
+        return self._disturbed
+
+
+def test_a_commit_under_way_is_awaited_when_the_delivery_before_it_lost_its_producer() -> None:
+    clock = SimulatedClock()
+    broker = MemoryBroker(clock, wait=lambda _, wait_s: clock.sleep(wait_s))
+    for topic in ("in", "out"):
+        broker.create_topic(topic, 1)
+    broker.writer("in").write([b"first", b"second"])
+    source = broker.source(group="g", topic="in", listener=Ignoring())
+    sink = TransactionalSink(
+        producers={name: (lambda name=name: DisturbedProducer(broker, name)) for name in ("a", "b")},
+        read_committed=lambda p, timeout_s: broker.stable_offsets("g", "in", p, timeout_s),
+        clock=clock,
+        transaction_timeout_s=30.0,
+    )
+    for _ in range(2):
+        records = source.poll(1, 0.0)
+        assert records is not None
+        out = Outgoing(topic="out", keys=records.keys, values=records.values, partitions=records.partitions)
+        sink.submit(Delivery(outgoing=[out], positions=after(records)), source.membership())
+    delivered = 0
+    for _ in range(20):
+        delivered += sink.advance(0.1)  # raises AbortedError where the second one is given up
+    assert delivered == 2
+    assert [v for r in broker.reader("out").read_to_end(1.0) for v in r.values] == [b"first", b"second"]
+
+
+class Ignoring:
+    def on_assigned(self, partitions: Sequence[int]) -> None: ...
+    def on_revoked(self, partitions: Sequence[int]) -> None: ...
+    def on_lost(self, partitions: Sequence[int]) -> None: ...

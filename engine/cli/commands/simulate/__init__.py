@@ -8,9 +8,17 @@ from penstock.engine.console.terminal import Terminal
 from penstock.schemas.errors import ConfigError
 
 summary = "Simulate what would take days or a cluster, from seeds that are printed."
-example = "penstock simulate scaling --seeds 2"
+example = "penstock simulate faults --seeds 1000"
 
 kinds = {
+    "faults": (
+        "penstock_bench.faults",
+        "many runs of the engine on a simulated Kafka: nothing lost, doubled, torn, out of order, wrong or silent, and none that hangs",
+    ),
+    "bugs": (
+        "penstock_bench.faults",
+        "the same with wrong versions of the engine, one after the other: how soon each is caught",
+    ),
     "scaling": ("penstock_bench.scaling", "the scaling law beside its rivals under every kind of load"),
 }
 

@@ -1,0 +1,125 @@
+"""Wrong versions of reading: errors, positions, topics, where a group begins."""
+
+from penstock_bench.faults.fates import Trouble
+from penstock_bench.faults.wrong_versions import Bug
+
+_reading = (Trouble.READING,)
+_topic = (Trouble.TOPIC,)
+_start = (Trouble.CRASH, Trouble.REBALANCE)
+
+bugs: tuple[Bug, ...] = (
+    Bug(
+        name="an error report is passed over although the position moved",
+        where="KafkaSource._records",
+        old="self._returns.send_back(partition, message)",
+        new="pass",
+        only=_reading,
+    ),
+    Bug(
+        name="records behind an error of their partition are taken",
+        where="Returns.without_errors",
+        old="if partition not in broken:",
+        new="if True:",
+        only=_reading,
+    ),
+    Bug(
+        name="what comes from behind a seek is taken",
+        where="ReadHeads._sort_out",
+        old="if offset < self._next[partition]:",
+        new="if False:",
+        only=(Trouble.READING, Trouble.REBALANCE, Trouble.ABORTED),
+    ),
+    Bug(
+        name="offsets are committed without the topic's id",
+        where="offset_note",
+        old="topic_id is None",
+        new="True",
+        only=(Trouble.TOPIC, Trouble.CRASH),
+    ),
+    Bug(
+        name="a committed offset is believed whatever topic it is of",
+        where="Starts._find",
+        old="noted is None or facts.id is None or noted == facts.id",
+        new="True",
+        only=(Trouble.TOPIC, Trouble.CRASH),
+    ),
+    Bug(
+        name="a topic made anew under a running worker is not noticed",
+        where="KafkaSource._compare_topic",
+        old="if old is None or",
+        new="if True or old is None or",
+        only=_topic,
+    ),
+    Bug(
+        name="`latest` is applied to partitions that appear later",
+        where="Starts._without_commit",
+        old="if any(place.offset >= 0 for place in everywhere):",
+        new="if all(place.offset >= 0 for place in everywhere):",
+        only=(Trouble.TOPIC, Trouble.CRASH),
+        start="latest",
+    ),
+    Bug(
+        name="a seek that the client cannot do yet is dropped",
+        where="KafkaSource.seek",
+        old="self._seek_due[partition] = offset",
+        new="pass",
+        only=(Trouble.READING, Trouble.ABORTED, Trouble.REBALANCE),
+    ),
+    Bug(
+        name="records pass before a seek that is due",
+        where="KafkaSource._records",
+        old="stale = self._seek_due.keys() | (present - self._ours.owned)",
+        new="stale = (present - self._ours.owned)",
+        only=(Trouble.READING, Trouble.ABORTED, Trouble.REBALANCE),
+    ),
+    Bug(
+        name="a record polled before its partition left is taken",
+        where="KafkaSource.poll",
+        old="first.partition() in self._ours.left",
+        new="False",
+        only=(Trouble.REBALANCE, Trouble.CRASH),
+    ),
+    Bug(
+        name="what retention took is passed over without a word",
+        where="KafkaSource._give_up",
+        old="self._fail(ConfigError(sentence))",
+        new="self._heads.put(partition, 0); self._returns.read_from(partition, OFFSET_BEGINNING)",
+        only=(Trouble.RETENTION, Trouble.FREEZE),
+    ),
+    Bug(
+        name="a commit that was refused is not made again",
+        where="Commits.answered",
+        old="self._due_s = self._due_s or self._clock.monotonic_s() + again_after_s",
+        new="pass",
+        only=(Trouble.UNKNOWN, Trouble.REBALANCE),
+        mode="at_least_once",
+    ),
+    Bug(
+        name="bytes that cannot be read leave no letter",
+        where="Returns.turn",
+        old="rows = [self._row(partition, passed, topic_id) for partition, passed in self._passed]",
+        new="self._passed.clear(); return None; rows = []",
+        only=_reading,
+    ),
+    Bug(
+        name="one offset too many is set aside as unreadable",
+        where="ReadDoubts._unreadable",
+        old="doubt.at + 1, False",
+        new="doubt.at + 2, False",
+        only=_reading,
+    ),
+    Bug(
+        name="a partition is not let go on after an error",
+        where="Returns._release",
+        old="if places:",
+        new="if False:",
+        only=_reading,
+    ),
+    Bug(
+        name="reading returns one record too far after an error",
+        where="Returns.read_from",
+        old="TopicPartition(self._topic, partition, offset)",
+        new="TopicPartition(self._topic, partition, offset + 1)",
+        only=_reading,
+    ),
+)

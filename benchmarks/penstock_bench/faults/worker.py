@@ -1,0 +1,364 @@
+"""A worker of the simulation: the engine's pipeline and connectors, over clients and a compute side that are simulated."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from penstock.connectors.kafka import producers, sinks
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.reading import source as reading
+from penstock.connectors.kafka.reading.source import KafkaSource
+from penstock.connectors.kafka.reading.stalls import Stalls
+from penstock.connectors.kafka.reading.topic_watch import TopicFacts
+from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
+from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
+from penstock.engine.pipeline.compute import Finished, Held
+from penstock.engine.pipeline.hooks import Waiting
+from penstock.engine.pipeline.ledger import Ledger
+from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
+from penstock.engine.pipeline.pipeline import Pipeline
+from penstock.engine.pipeline.rejection_limit import PartitionBreakers
+from penstock.engine.pipeline.scorer import Outcome, Scorer
+from penstock.engine.ports import AssignmentListener, Delivery, Sink
+from penstock.schemas.errors import UnavailableError
+from penstock.schemas.records import Records
+from penstock_bench.faults.cluster import (
+    Cluster,
+    SimulatedAside,
+    group,
+    input_topic,
+    opener,
+    output_topics,
+)
+from penstock_bench.faults.fates import Trouble
+from penstock_bench.faults.journal import Journal
+from penstock_bench.faults.timeline import Timeline
+
+rows_max, batches_max = 16, 3
+poll_interval_max_s = 20.0
+call_wait_max_s = 0.201
+"""The polling thread waits no longer in any call of the sink."""
+
+
+class SimulatedWatch:
+    """penstock.connectors.kafka.reading.topic_watch.TopicWatch by shape: asks once a second, and when it is told to."""
+
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        self._cluster = cluster
+        self._topic = topic
+        self._timeline = cluster.timeline
+        self._closed = False
+        self._answer: TopicFacts | None = None
+        self._under_way = False
+        self._ask()
+
+    @property
+    def newest(self) -> TopicFacts | None:
+        """As TopicWatch."""
+        return self._answer
+
+    def since(self, moment_s: float, timeout_s: float = 0.0) -> TopicFacts | None:
+        """As TopicWatch."""
+        deadline_s = self._timeline.now_s + timeout_s
+        while self._answer is None or self._answer.asked_at_s < moment_s:
+            if not self._under_way:
+                self._ask()
+            left_s = deadline_s - self._timeline.now_s
+            if left_s <= 0:
+                return None
+            self._timeline.sleep(min(left_s, 0.01))
+        return self._answer
+
+    def close(self) -> None:
+        """As TopicWatch."""
+        self._closed = True
+
+    def _ask(self) -> None:
+        self._under_way = True
+        cluster, asked_at_s = self._cluster, self._timeline.now_s
+        call = cluster.fates.call(transactional=False, twins=False)
+
+        def look() -> None:
+            facts = TopicFacts(
+                id=cluster.topic_id(self._topic),
+                partitions=cluster.partitions(self._topic),
+                asked_at_s=asked_at_s,
+            )
+            self._timeline.later(min(call.ends_s, 5.0) - min(call.acts_s, 5.0), lambda: self._hear(facts))
+
+        self._timeline.later(min(call.acts_s, 5.0), look)
+
+    def _hear(self, facts: TopicFacts) -> None:
+        self._answer = facts
+        self._under_way = False
+        if not self._closed:
+            self._timeline.later(1.0, self._ask_again)
+
+    def _ask_again(self) -> None:
+        if not self._closed and not self._under_way:
+            self._ask()
+
+
+class NoStalls:
+    """penstock.connectors.kafka.reading.stalls.StallDetector by shape, which finds none."""
+
+    def look(self, *_: object) -> Stalls:
+        """As StallDetector."""
+        return Stalls(stalled_s={}, open_transactions={})
+
+    def close(self) -> None:
+        """As StallDetector."""
+
+
+class _InLine:
+    """`threading`, as far as the source uses it: what a thread would do is done when it starts."""
+
+    class Thread:
+        """As threading.Thread."""
+
+        def __init__(self, *, target: Callable[[], object], name: str, daemon: bool) -> None:
+            self._target = target
+
+        def start(self) -> None:
+            self._target()
+
+        def join(self, timeout_s: float) -> None: ...
+
+
+@contextmanager
+def simulated_clients(cluster: Cluster) -> Iterator[None]:
+    """Meanwhile the connectors for Kafka get simulated clients of this cluster instead of librdkafka's."""
+    replaced: list[tuple[Any, str, Any]] = [
+        (reading, "open_client", opener(cluster)),
+        (sinks, "open_client", opener(cluster)),
+        (producers, "open_client", opener(cluster)),
+        (producers, "Aside", lambda _: SimulatedAside(cluster)),
+        (reading, "TopicWatch", lambda _, topic, **__: _watch_of(cluster, topic)),
+        (reading, "StallDetector", lambda **_: NoStalls()),
+        (reading, "threading", _InLine),
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    try:
+        for module, name, value in replaced:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def _watch_of(cluster: Cluster, topic: str) -> SimulatedWatch:
+    watch = SimulatedWatch(cluster, topic)
+    cluster.watches.append(watch)
+    return watch
+
+
+class TimedCompute:
+    """penstock.engine.pipeline.compute.Compute in simulated time: scores in line, and each batch takes as long as chance wants."""
+
+    def __init__(self, scorer: Scorer, cluster: Cluster) -> None:
+        self._scorer, self._fates, self._timeline = scorer, cluster.fates, cluster.timeline
+        self._queue: deque[tuple[float, Finished]] = deque()  # ends at, in order
+        self._unwanted: Finished | None = None
+        self._waits: dict[int, tuple[float, Held]] = {}  # until when
+
+    @property
+    def queued_rows(self) -> int:
+        return sum(finished.batch.rows for _, finished in self._queue)
+
+    @property
+    def waiting(self) -> Mapping[int, Held]:
+        now_s = self._timeline.now_s
+        return {partition: held for partition, (until_s, held) in self._waits.items() if until_s > now_s}
+
+    def let_go(self, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            self._waits.pop(partition, None)
+
+    def has_room(self) -> bool:
+        return len(self._queue) < batches_max
+
+    def submit(self, batch: Batch) -> None:
+        drawn, now_s = self._fates.random, self._timeline.now_s
+        takes_s = drawn.choice((0.0, 0.001, 0.001, 0.004, 0.03))
+        if self._fates.chance(0.05, Trouble.SLOW):
+            self._fates.disturbed()
+            takes_s = drawn.choice((0.1, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 12.0))  # the last outlasts a drain
+        records = Records.join([poll.records for poll in batch.polls])
+        outcome: Outcome | None = None
+        waits: dict[int, Held] = {}
+        try:
+            outcome = self._scorer.score(records)
+        except UnavailableError as error:
+            waits = {drawn.choice(records.partitions.tolist()): Held(reason=str(error))}
+            until_s = now_s + takes_s + drawn.choice((0.0, 0.01, 0.5))
+            self._waits |= {partition: (until_s, held) for partition, held in waits.items()}
+        starts_s = max(now_s, self._queue[-1][0] if self._queue else 0.0)
+        finished = Finished(batch=batch, outcome=outcome, error=None, busy_s=takes_s, waiting=waits)
+        self._queue.append((starts_s + takes_s, finished))
+
+    def collect(self, timeout_s: float) -> Finished | None:
+        if self._unwanted is not None:
+            unwanted, self._unwanted = self._unwanted, None
+            return unwanted
+        if not self._queue:
+            if timeout_s > 0:
+                self._timeline.sleep(timeout_s)
+            return None
+        ends_s = self._queue[0][0]
+        if ends_s > self._timeline.now_s and timeout_s > 0:
+            self._timeline.sleep(min(timeout_s, ends_s - self._timeline.now_s))
+        return self._queue.popleft()[1] if ends_s <= self._timeline.now_s else None
+
+    def forget(self) -> None:
+        """What was in work comes out all the same, as the worst that the port allows."""
+        self._unwanted = self._queue[0][1] if self._queue else None
+        self._queue.clear()
+
+
+class TimedSink:
+    """A sink whose waits are looked at."""
+
+    def __init__(self, inner: Sink, timeline: Timeline) -> None:
+        self._inner, self._timeline = inner, timeline
+
+    def has_room(self) -> bool:
+        began_s = self._timeline.now_s
+        room = self._inner.has_room()
+        self._waited("has_room", began_s)
+        return room
+
+    def submit(self, delivery: Delivery, membership: object) -> None:
+        began_s = self._timeline.now_s
+        self._inner.submit(delivery, membership)
+        self._waited("submit", began_s)
+
+    def advance(self, timeout_s: float) -> int:
+        began_s = self._timeline.now_s
+        completed = self._inner.advance(timeout_s)
+        self._waited("advance", began_s)
+        return completed
+
+    def abort(self) -> int:
+        return self._inner.abort()
+
+    def close(self, timeout_s: float) -> None:
+        self._inner.close(timeout_s)
+
+    def _waited(self, call: str, began_s: float) -> None:
+        waited_s = self._timeline.now_s - began_s
+        if waited_s > call_wait_max_s:
+            raise AssertionError(f"{call} of the sink waited {waited_s:.3f} s on the polling thread")
+
+
+class WatchfulHooks:
+    """penstock.engine.pipeline.hooks.PipelineHooks that holds the loop to its bounds."""
+
+    def __init__(self, deliveries_max: int, delivery_rows_max: int) -> None:
+        compute = rows_max * batches_max
+        self._compute_max = compute
+        # A drain takes what the compute side has before there is room for it.
+        self._delivery_max = (deliveries_max + 1) * delivery_rows_max + rows_max - 1 + compute
+
+    def turn(self, *, ledger: Ledger, waiting: Waiting) -> None:
+        if (
+            waiting.batcher > rows_max
+            or waiting.compute > self._compute_max
+            or waiting.delivery + waiting.compute > self._delivery_max
+        ):
+            raise AssertionError(f"more rows wait than may: {waiting}")
+
+    def draining(self) -> None: ...
+    def batch_closed(self, batch: Batch) -> None: ...
+    def delivered(self, finished: Sequence[object], *, took_s: float) -> None: ...
+    def rewound(self, *, cause: str) -> None: ...
+    def rebalanced(self, *, assigned: Sequence[int], lost: bool = False) -> None: ...
+    def holding(self, held: Mapping[int, Held]) -> None: ...
+    def stopped(self, *, unfinished: int) -> None: ...
+
+
+class Worker:
+    """One process: what is real in it is everything between the client library and the model."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        journal: Journal,
+        make_scorer: Callable[[], Scorer],
+        slot: int,
+        drain_budget_s: float,
+    ) -> None:
+        """Raises what the engine raises at its start."""
+        timeline = cluster.timeline
+        self.slot = slot
+        self.frozen_until_s = 0.0
+        config = ClientConfig(bootstrap_servers="simulated:1")
+        counts = {topic: cluster.partitions(topic) for topic in (input_topic, *output_topics)}
+        exactly_once = journal.mode == "exactly_once"
+        sink: Sink = (
+            ExactlyOnceSink(
+                config,
+                group=group,
+                topic=input_topic,
+                transactional_ids=(f"{group}-{slot}-a", f"{group}-{slot}-b"),
+                partition_counts=counts,
+                clock=timeline,
+                start_timeout_s=3600.0,
+            )
+            if exactly_once
+            else KafkaAtLeastOnceSink(config, topic=input_topic, partition_counts=counts, clock=timeline)
+        )
+
+        def open_source(listener: AssignmentListener) -> KafkaSource:
+            return KafkaSource(
+                config,
+                group=group,
+                topic=input_topic,
+                protocol="classic",
+                start=journal.start,
+                listener=listener,
+                exactly_once=exactly_once,
+                max_poll_interval_s=poll_interval_max_s,
+                memory_bytes_max=1 << 20,
+                clock=timeline,
+                unreadable="set_aside",
+                recreated="read",
+            )
+
+        self.pipeline = Pipeline(
+            source=open_source,
+            sink=TimedSink(sink, timeline),
+            compute=TimedCompute(make_scorer(), cluster),
+            batcher=Batcher(
+                rows_max=rows_max, latency_slo_s=0.05, cost=CostCurve([(1, 0.001), (rows_max, 0.004)])
+            ),
+            breaker=lambda: PartitionBreakers(run_max=10_000, share_max=1.0, window=10_000),
+            watcher=WatchfulHooks(2 if exactly_once else 8, 32),
+            clock=timeline,
+            commits=CommitInTransaction() if exactly_once else CommitBySource(),
+            limits=PipelineLimits(
+                drain_budget_s=drain_budget_s, delivery_records_max=32, beside_records_min=1
+            ),
+        )
+
+        self._consumer, self._watch = cluster.members[-1], cluster.watches[-1]
+
+    @property
+    def member(self) -> str:
+        """This worker's id in the group, "" before it has one."""
+        return str(self._consumer.member)
+
+    def kill(self) -> None:
+        """Gone without a word: nothing of it acts any more but what is under way."""
+        self._watch.close()
+
+    def leave(self, *, drained: bool) -> None:
+        """End as a process does that was asked to, or that ends by an error."""
+        self.pipeline.request_stop()
+        if not drained:
+            self.pipeline.request_stop()
+        try:
+            self.pipeline.run()
+        finally:
+            self.pipeline.close(1.0)

@@ -1,0 +1,147 @@
+"""The real pipeline and connectors over simulated Kafka clients: whatever befalls them, every record has its one outcome."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from penstock_bench.faults.checker import Checker, Fault
+from penstock_bench.faults.fates import Trouble
+from penstock_bench.faults.journal import Ended, Journal, Kind, OffsetsCommitted, Sent, Written
+from penstock_bench.faults.outcomes import write_input
+from penstock_bench.faults.runs import default_processes, simulate_all
+from penstock_bench.faults.world import simulate
+
+seeds = int(os.environ.get("PENSTOCK_SIMULATION_SEEDS", "20000"))
+first_seed = int(os.environ.get("PENSTOCK_SIMULATION_FIRST", "0"))
+_replay = """
+from penstock_bench.faults.world import simulate
+print(" ".join(simulate(seed).digest for seed in range(40)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0.1 * seeds + 600)
+def test_nothing_is_lost_doubled_torn_disordered_wrong_or_silent_and_nothing_hangs() -> None:
+    failed = [
+        f"seed {result.seed}: {result.findings[0]}"
+        for results in simulate_all(range(first_seed, first_seed + seeds), processes=default_processes())
+        for result in results
+        if result.findings
+    ]
+    assert not failed, (
+        f"{len(failed)} of {seeds}; penstock simulate faults --first SEED --seeds 1: {failed[:10]}"
+    )
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_few_seeds_without_a_process_of_their_own(seed: int) -> None:
+    assert simulate(1_000_000 + seed).findings == ()
+
+
+def test_a_seed_gives_the_same_run_in_every_process() -> None:
+    """Whatever the order of hashes, what ran before, and what the clock says."""
+    digests = [simulate(seed).digest for seed in range(40)]
+    assert len(set(digests)) > 35
+    folder = Path(__file__).parents[2] / "benchmarks"
+    for hash_seed in ("1", "2"):
+        environ = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(folder)}
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _replay],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert done.stdout.split() == digests
+
+
+@pytest.mark.parametrize("trouble", list(Trouble))
+def test_each_kind_of_trouble_changes_what_happens(trouble: Trouble) -> None:
+    """A kind that does nothing would prove nothing."""
+
+    def digest(only: frozenset[Trouble]) -> str:
+        found = hashlib.sha256()
+        for seed in range(8):
+            found.update(simulate(seed, only=only, mode="exactly_once").digest.encode())
+        return found.hexdigest()
+
+    others = frozenset(Trouble) - {trouble}
+    assert digest(others) != digest(frozenset(Trouble))
+
+
+def journal(*entries: object, mode: str = "exactly_once") -> Journal:
+    made = Journal(mode=mode, output_format="json", start="earliest", topic_id="t")  # type: ignore[arg-type]
+    made.entries += entries  # type: ignore[arg-type]
+    return made
+
+
+def written(offset: int, kind: Kind = Kind.GOOD) -> Written:
+    return Written(("t", 0, offset), b"k", kind, offset, 1, True)
+
+
+def sent(topic: str, offset: int, *, transaction: int | None = 1, at: int = 0, wrong: float = 0.0) -> Sent:
+    source = f'"source": {{"topic_id": "t", "partition": 0, "offset": {offset}}}'
+    body = {
+        "p": f'"outputs": {{"y": [{2.0 * offset + 1 + wrong}]}}',
+        "e": f'"base_value": 0, "attributions": [{{"feature": "number", "number": {offset}, "attribution": {2 * offset}}}, '
+        '{"feature": "weight", "number": 1, "attribution": 1}]',
+    }[topic]
+    return Sent(topic, 0, b"k", f"{{{source}, {body}}}".encode(), transaction, at, 0.0)
+
+
+def ended(offset: int, *, transaction: int = 1, committed: bool = True) -> Ended:
+    return Ended(transaction, committed, ((0, offset),), "t")
+
+
+@pytest.mark.parametrize(
+    ("fault", "entries"),
+    [
+        (None, [written(0), sent("p", 0), sent("e", 0), ended(1)]),
+        (Fault.LOST, [written(0)]),
+        (Fault.SKIPPED, [written(0), ended(1)]),
+        (Fault.SKIPPED, [written(0), sent("p", 0), ended(1)]),
+        (
+            Fault.SKIPPED,
+            [written(0), sent("p", 0), sent("e", 0), ended(1, committed=False), ended(1, transaction=2)],
+        ),
+        (Fault.DOUBLED, [written(0), sent("p", 0), sent("p", 0), sent("e", 0), ended(1)]),
+        (
+            Fault.TORN,
+            [written(0), sent("p", 0), ended(0), sent("e", 0, transaction=2), ended(1, transaction=2)],
+        ),
+        (Fault.TORN, [written(0), sent("p", 0), sent("e", 0), ended(0), ended(1, transaction=2)]),
+        (Fault.WRONG, [written(0), sent("p", 0, wrong=1.0), sent("e", 0), ended(1)]),
+        (Fault.PHANTOM, [sent("p", 0), ended(1)]),
+        (
+            Fault.DISORDERED,
+            [written(0), written(1), *(sent(t, o, at=9 - o) for o in (0, 1) for t in ("p", "e")), ended(2)],
+        ),
+        (Fault.WRONG, [written(0, Kind.NAN), sent("p", 0), sent("e", 0), ended(1)]),
+    ],
+)
+def test_the_checker_names_what_is_wrong(fault: Fault | None, entries: list[object]) -> None:
+    assert {finding.fault for finding in Checker(journal(*entries)).check()} >= ({fault} if fault else set())
+    assert fault is not None or not Checker(journal(*entries)).check()
+
+
+def test_the_checker_allows_at_least_once_to_repeat_after_trouble_only() -> None:
+    entries = [
+        written(0),
+        *(sent(topic, 0, transaction=None, at=at) for at, topic in enumerate(["p", "e", "p", "e"])),
+        OffsetsCommitted(((0, 1),), "t"),
+    ]
+    calm = journal(*entries, mode="at_least_once")
+    assert {finding.fault for finding in Checker(calm).check()} == {Fault.DOUBLED}
+    troubled = journal(*entries, mode="at_least_once")
+    troubled.calm = False
+    assert Checker(troubled).check() == []
+
+
+def test_input_that_is_cut_off_is_shorter() -> None:
+    whole, cut = (write_input(kind, 1, 1, "avro") for kind in (Kind.GOOD, Kind.CUT_OFF))
+    assert whole is not None
+    assert cut == whole[:-1]
