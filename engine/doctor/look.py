@@ -22,7 +22,7 @@ from penstock.engine.dead_letters.message import DeadLetter, DeadLetterReader
 from penstock.engine.doctor.evidence import Evidence, Fault, Member, Sample, SeenLetters, SeenWorker
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.scaling.lag import PartitionLag, compare, measure
-from penstock.engine.scaling.reports import Report, decode_status
+from penstock.engine.scaling.report_message import Report, decode_status
 from penstock.engine.settings.model import Settings
 from penstock.engine.worker.preflight import Findings, check_kafka, check_model, check_registry
 from penstock.schemas.errors import ConfigError, PenstockError, RecordError, UnavailableError
@@ -236,8 +236,11 @@ class _Look:
         """The newest word of each worker of this group on the status topic."""
         newest: dict[str, Report] = {}
         for stored in self._newest(self._settings.output.status or "", report_offsets_max):
+            if stored.value is None:  # it has left
+                newest.pop((stored.key or b"").decode(errors="replace"), None)
+                continue
             try:
-                report = decode_status(stored.value or b"")
+                report = decode_status(stored.value)
             except RecordError:
                 continue
             if report.group == self._settings.kafka.group:

@@ -164,7 +164,7 @@ def _scaler(scaling: ScalingSettings) -> str:
     from penstock.connectors.kafka.admin.access import certificate_end
 
     try:
-        from penstock.engine.scaling.keda_service import TlsFiles, require_tls_files
+        from penstock.engine.scaling.tls import TlsFiles, require_tls_files
     except ModuleNotFoundError:  # a worker's machine need not have what the scaler needs
         return f"its files were not looked at: {how_to_install('scaler')}"
     assert scaling.certificate_file is not None

@@ -86,9 +86,17 @@ class FitfulDecoder:
 
     def decode(self, records: Records) -> Decoded:
         """As penstock.engine.ports.Decoder asks."""
+        self._maybe_away()
+        return self._inner.decode(records)
+
+    def require(self, records: Records) -> None:
+        """Likewise."""
+        self._maybe_away()
+        self._inner.require(records)
+
+    def _maybe_away(self) -> None:
         if self._fates.chance(0.03, Trouble.SCHEMAS):
             raise UnavailableError("a schema cannot be had now")
-        return self._inner.decode(records)
 
 
 @cache
