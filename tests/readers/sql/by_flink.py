@@ -5,6 +5,7 @@ python by_flink.py FILE KIND
 
 import json
 import sys
+from typing import Any
 
 from pyflink.table import EnvironmentSettings, TableEnvironment
 
@@ -16,7 +17,9 @@ columns = {
 }
 queries = {
     "prediction": "SELECT source.`partition`, source.`offset`, label, label_index, classes, outputs FROM messages",
-    "explanation": "SELECT source.`partition`, source.`offset`, base_value, attributions FROM messages",
+    # One row for each attribution: pyflink 2.3 cannot hand over nulls in rows in arrays.
+    "explanation": "SELECT source.`partition`, source.`offset`, base_value, feature, `number`, text, attribution FROM messages "
+    "CROSS JOIN UNNEST(attributions) AS parts (feature, `number`, text, attribution)",
 }
 
 
@@ -27,11 +30,15 @@ def main(path: str, kind: str) -> None:
         "'json.fail-on-missing-field' = 'false', 'json.ignore-parse-errors' = 'false')"
     )
     with tables.execute_sql(queries[kind]).collect() as rows:
-        for row in rows:
-            *rest, last = row
-            if kind == "explanation":
-                last = [list(attribution) for attribution in last]
-            print(json.dumps([*rest, last]))
+        if kind == "prediction":
+            for row in rows:
+                print(json.dumps(list(row)))
+            return
+        found: dict[tuple[int, int], list[Any]] = {}
+        for partition, offset, base, *attribution in rows:
+            found.setdefault((partition, offset), [partition, offset, base, []])[3].append(attribution)
+    for explanation in found.values():
+        print(json.dumps(explanation))
 
 
 main(*sys.argv[1:])
