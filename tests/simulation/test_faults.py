@@ -14,7 +14,7 @@ from penstock_bench.faults.outcomes import write_input
 from penstock_bench.faults.runs import default_processes, simulate_all
 from penstock_bench.faults.world import simulate
 
-seeds = int(os.environ.get("PENSTOCK_SIMULATION_SEEDS", "20000"))
+seeds = int(os.environ.get("PENSTOCK_SIMULATION_SEEDS", "4000"))
 first_seed = int(os.environ.get("PENSTOCK_SIMULATION_FIRST", "0"))
 _replay = """
 from penstock_bench.faults.world import simulate
