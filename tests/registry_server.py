@@ -109,6 +109,10 @@ class RegistryServer:
                     return 409, {"error_code": 409, "message": "incompatible"}
                 entry = {"schema": body["schema"], "schemaType": body["schemaType"], "references": []}
                 return 200, {"id": self._publish(subject, entry)}
+            case "POST", ["compatibility", "subjects", subject, "versions", "latest"]:
+                if subject not in self._subjects:
+                    return 404, {"error_code": 40401}
+                return 200, {"is_compatible": not self.refuses_changes}
             case "GET", ["config", subject]:
                 level = self.compatibility.get(subject)
                 return (200, {"compatibilityLevel": level}) if level else (404, {"error_code": 40408})

@@ -152,13 +152,33 @@ class Registry:
             self._ensure_backward(subject)
             answer = self._exchange.repeated("POST", f"{place}/versions", body)
         if answer.status == 409:
-            raise ConfigError(
-                f"this version's contract is not compatible with what is registered under {subject}"
-            )
+            raise _incompatible(subject)
         if answer.status != 200:
             raise _refused(answer, f"register {subject}")
         schema_id: int = answer.member("id", int)
         return schema_id
+
+    def has(self, subject: str, schema: Mapping[str, Any]) -> bool:
+        """Whether `schema` is registered under `subject`; if not, `ensure` would be let do it as far as the registry tells.
+
+        Changes nothing. Repeats with back-off. Raises ConfigError (not compatible, not allowed, no Avro) or UnavailableError.
+        """
+        named = quote(subject, safe="")
+        body = {"schema": orjson.dumps(schema).decode(), "schemaType": "AVRO"}
+        answer = self._exchange.repeated("POST", f"/subjects/{named}", body)
+        if answer.status == 200:
+            return True
+        if answer.status != 404 or answer.error_code not in (_subject_not_found, _schema_not_found):
+            raise _refused(answer, f"look up {subject}")
+        place = f"/compatibility/subjects/{named}/versions/latest"
+        answer = self._exchange.repeated("POST", place, body)
+        if answer.status == 404 and answer.error_code in (_subject_not_found, _version_not_found):
+            return False
+        if answer.status != 200:
+            raise _refused(answer, f"compare with {subject}")
+        if not answer.member("is_compatible", bool):
+            raise _incompatible(subject)
+        return False
 
     def latest(self, subject: str) -> RegisteredSchema | None:
         """The newest version under `subject`, None when there is none. Repeats with back-off.
@@ -275,6 +295,13 @@ def _parsed(answer: Answer, what: str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise _record_error(Reason.INCOMPATIBLE_SCHEMA, f"{what} is not JSON") from error
+
+
+def _incompatible(subject: str) -> ConfigError:
+    return ConfigError(
+        f"this version's contract is not compatible with what is registered under {subject}: name another output topic, or lift "
+        "the subject's compatibility"
+    )
 
 
 def _refused(answer: Answer, what: str) -> ConfigError | UnavailableError:

@@ -260,6 +260,32 @@ def _name_permission(settings: Settings, error: PenstockError) -> None:
             raise ConfigError(f"{error}; {lacks(each)}") from error
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KafkaFacts:
+    """What a worker must know of Kafka before it joins."""
+
+    cluster: str
+    partitions: Mapping[str, int]  # of every topic that it needs
+    limits: FoundLimits
+
+
+def kafka_facts(settings: Settings, config: ClientConfig) -> KafkaFacts:
+    """Permissions, topics, and what the output topics take: asked by a worker at its start and by `penstock check`.
+
+    Raises ConfigError for what is missing, UnavailableError when nobody answers.
+    """
+    # Write among them: else the first bad record would find out that no dead letter may be written.
+    require_permissions(config, permissions(settings)["worker"])
+    admin = KafkaAdmin(config)
+    counts = admin.partition_counts(topics_of(settings))
+    require_topics(counts)
+    return KafkaFacts(
+        cluster=admin.cluster_id(),
+        partitions={topic: count for topic, count in counts.items() if count is not None},
+        limits=output_limits(settings, config),
+    )
+
+
 def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, proven: bool = False) -> Link:
     """The two ends on Kafka. Raises ConfigError for a missing topic, UnavailableError when nobody answers.
 
@@ -270,13 +296,8 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
         properties={"client.id": name, **settings.kafka.client},
         proven=proven,
     )
-    # Write among them: else the first bad record would find out that no dead letter may be written.
-    require_permissions(config, permissions(settings)["worker"])
-    admin = KafkaAdmin(config)
-    counts = admin.partition_counts(topics_of(settings))
-    require_topics(counts)
-    partition_counts = PartitionCounts({topic: count for topic, count in counts.items() if count is not None})
-    found = output_limits(settings, config)
+    facts = kafka_facts(settings, config)
+    partition_counts, found = PartitionCounts(facts.partitions), facts.limits
     if found.untold:
         logger.warning(
             "the broker does not tell this user the settings of %s (permission DescribeConfigs); Kafka's defaults are assumed",
@@ -357,7 +378,7 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
         return watch.contact(asks_for_members=asks_for_members)
 
     return Link(
-        cluster=admin.cluster_id(),
+        cluster=facts.cluster,
         open_source=open_source,
         open_sink=open_sink,
         ends=ends,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
-from penstock.engine.codec.contracts import load_schema
+from penstock.engine.codec.contracts import contract, load_schema
 from penstock.engine.codec.decode import RowDecoder, SchemaStore, make_decoder
 from penstock.engine.codec.framing import Schema
 from penstock.engine.explain.factory import make_explainer
@@ -189,26 +189,27 @@ def _memory(bundle: Bundle) -> str:
 def check_kafka(settings: Settings, findings: Findings) -> None:
     """Topics and permissions."""
     from penstock.connectors.kafka.admin.admin import KafkaAdmin
-    from penstock.engine.worker.kafka import client_config, output_limits
+    from penstock.engine.worker.kafka import KafkaFacts, client_config, kafka_facts, topics_of
 
     output = settings.output
-    writes = [output.predictions, output.explanations, output.dead_letters, output.status]
     exactly_once = settings.kafka.delivery == "exactly_once"
     preflight_id = f"{worker_name(settings.kafka.group, 0)}-preflight"  # no worker's: it would fence that one
+    facts: list[KafkaFacts] = []
 
     def kafka() -> str:
-        admin = KafkaAdmin(client_config(settings.kafka))
-        admin.check(
+        config = client_config(settings.kafka)
+        KafkaAdmin(config).check(  # all faults at once, and a transaction begun
             reads=[settings.input.topic],
-            writes=[topic for topic in writes if topic],
+            writes=[topic for topic in topics_of(settings) if topic != settings.input.topic],
             group=settings.kafka.group,
             transactional_id=preflight_id if exactly_once else None,
         )
-        count = admin.partitions(settings.input.topic)
-        return f"cluster {admin.cluster_id()}; {settings.input.topic} has {count} partitions; {settings.kafka.delivery}"
+        facts.append(kafka_facts(settings, config))  # and whatever else would end a worker's start
+        count = facts[0].partitions[settings.input.topic]
+        return f"cluster {facts[0].cluster}; {settings.input.topic} has {count} partitions; {settings.kafka.delivery}"
 
     def outputs() -> str:
-        found = output_limits(settings, client_config(settings.kafka))
+        found = facts[0].limits
         said = [
             f"messages of at most {found.limits.predictions_bytes_max} bytes on {output.predictions}"
             f" and {found.limits.dead_letters_bytes_max} on {output.dead_letters}"
@@ -277,6 +278,16 @@ def check_registry(settings: Settings, findings: Findings, clock: Clock) -> None
         client = Registry(config, monotonic_s=clock.monotonic_s, sleep=clock.sleep)
         try:
             newest = client.latest(subject)
+            if settings.output_framing == "confluent":
+                output = settings.output
+                topics = {
+                    "prediction": output.predictions,
+                    "explanation": output.explanations,
+                    "dead_letter": output.dead_letters,
+                }
+                for name, topic in topics.items():  # as a worker's start would find out
+                    if topic is not None:
+                        client.has(f"{topic}-value", contract(name))
         finally:
             client.close()
         if newest is None:

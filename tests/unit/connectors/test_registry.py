@@ -261,6 +261,24 @@ def test_an_incompatible_contract_stops_the_start(server: RegistryServer, regist
         registry.ensure("scores-value", point)
 
 
+def test_what_a_start_would_be_told_can_be_asked_without_changing_anything(
+    server: RegistryServer, registry: Registry
+) -> None:
+    assert not registry.has("scores-value", point)
+    wider = {**point, "fields": [*point["fields"], {"name": "y", "type": "double", "default": 0.0}]}
+    server.publish("scores-value", None, text=json.dumps(point, separators=(",", ":")))
+    assert registry.has("scores-value", point)
+    assert not registry.has("scores-value", wider)
+    server.refuses_changes = True
+    with pytest.raises(ConfigError, match="not compatible with what is registered under scores-value"):
+        registry.has("scores-value", wider)
+    server.fault = "403"
+    with pytest.raises(ConfigError, match="does not let this user"):
+        registry.has("scores-value", wider)
+    assert not [call for call in server.calls if call.startswith("PUT") or call.endswith("/versions")]
+    assert server.compatibility == {}
+
+
 def test_a_user_who_may_not_stops_the_start(server: RegistryServer, registry: Registry) -> None:
     server.fault = "401"
     with pytest.raises(ConfigError, match="does not let this user"):

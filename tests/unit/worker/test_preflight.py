@@ -13,10 +13,14 @@ import yaml
 
 from penstock.connectors.embedded.secured import SecureFolder
 from penstock.engine.cli.main import main
+from penstock.engine.clock import SystemClock
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.bundle.run_options import NativeProof, Runtime
+from penstock.engine.settings.model import load_settings
+from penstock.engine.settings.topics import RegistrySettings
 from penstock.engine.worker import preflight
 from tests.bundles import write_stump
+from tests.registry_server import registry_server
 
 schema = {
     "type": "record",
@@ -213,3 +217,24 @@ def test_files_of_the_ports_are_looked_at(tmp_path: Path, capsys: pytest.Capture
     mutual = {"client_ca_file": str(folder / "ca.pem"), "certificates": {"worker": "viewer"}}
     assert "1 client certificates may act" in check(admin=audited | pair("broker") | mutual)["ok admin"]
     assert "key values mismatch" in check(admin=audited | pair("broker", "worker") | mutual)["admin"]
+
+
+def test_a_registry_that_refuses_our_contracts_is_a_fault_of_the_check_as_of_the_start(
+    tmp_path: Path,
+) -> None:
+    _bundle(tmp_path)
+    with registry_server() as server:
+        settings = load_settings(_settings(tmp_path))
+        settings = settings.model_copy(update={"registry": RegistrySettings(url=server.url)})
+        findings = preflight.Findings()
+        preflight.check_registry(settings, findings, SystemClock())
+        assert findings.faults == []
+        server.publish("why-value", {"type": "record", "name": "Other", "fields": []})
+        server.refuses_changes = True
+        preflight.check_registry(settings, findings, SystemClock())
+        ((check, fault),) = findings.faults
+        assert check == "registry"
+        assert "not compatible with what is registered under why-value" in fault
+        server.fault = "401"
+        preflight.check_registry(settings, findings, SystemClock())
+        assert len(findings.faults) == 2
