@@ -1,6 +1,7 @@
 """The demo itself: stream, watch, and settle the books."""
 
 import io
+import os
 import tempfile
 import threading
 from collections import deque
@@ -23,7 +24,7 @@ from penstock.engine.demo.committed import Committed
 from penstock.engine.demo.flights import Departures, departure_schema, load_departures
 from penstock.engine.demo.stage import Reader, Stage, kafka_stage, memory_stage, topics
 from penstock.engine.demo.train import train_and_package
-from penstock.engine.demo.view import Numbers, Shown, plain_line, screen, summary
+from penstock.engine.demo.view import Numbers, Shown, busy_sentence, plain_line, screen, summary
 from penstock.schemas.errors import NotReadyError, PenstockError
 from penstock.schemas.records import Records
 
@@ -39,6 +40,8 @@ shown_max = 3
 def run_demo(terminal: Terminal, *, seconds: float, rate: int, broker: str) -> int:
     """Train, stream, show, and account; 0 only if every record has exactly one outcome and its explanation."""
     clock = SystemClock()
+    if (busy := busy_sentence(os.getloadavg()[0], os.cpu_count() or 1)) is not None:
+        terminal.say(busy)
     terminal.say("reading a year of departures from New York ...")
     past, stream = load_departures().split(stream_from_month)
     with tempfile.TemporaryDirectory(prefix="penstock-demo-") as name:

@@ -97,6 +97,13 @@ def plain_line(numbers: Numbers, newest: Sequence[Shown]) -> str:
     return line
 
 
+def busy_sentence(load: float, cores: int) -> str | None:
+    """What to say of other programs: `load` is the machine's average over the last minute, before the demo began."""
+    if load < cores / 2:
+        return None
+    return f"other programs keep this machine busy (load {load:.1f} on {cores} cores): the latencies below are theirs as well"
+
+
 def summary(
     account: Account,
     quality: Quality | None,

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from penstock.engine.demo.audit import Audit, area_under_roc
 from penstock.engine.demo.committed import Committed
-from penstock.engine.demo.view import gauge_of
+from penstock.engine.demo.view import busy_sentence, gauge_of
 
 
 def audit_of(predicted: list[int], explained: list[int], rejected: list[int]) -> Audit:
@@ -96,3 +96,10 @@ def test_the_worker_s_histogram_tells_what_came_since() -> None:
 
 def test_a_gauge_tells_without_colours() -> None:
     assert gauge_of(0.1, cells=10).plain == "━─────────  10%"
+
+
+def test_a_machine_that_others_use_is_said_to_be_one() -> None:
+    assert busy_sentence(0.9, 2) is None
+    said = busy_sentence(7.25, 2)
+    assert said is not None
+    assert "load 7.2 on 2 cores" in said
