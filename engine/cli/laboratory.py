@@ -1,4 +1,4 @@
-"""Where the laboratory is: `penstock_bench`, which a clone of the repository has and the installed package has not."""
+"""Where the laboratory is, which a clone of the repository has and the installed package has not."""
 
 import importlib.util
 import sys
