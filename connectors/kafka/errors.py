@@ -72,7 +72,9 @@ def cause_of(exception: KafkaException) -> KafkaError:
 def said(error: KafkaError) -> str:
     """The error as part of a sentence: our words where we have some, then the library's."""
     ours, theirs = _meanings.get(error.code()), _plain(error)
-    if "failed to query logical offset" in theirs:  # the client uses one code for an offset that is gone and for no answer
+    if (
+        "failed to query logical offset" in theirs
+    ):  # the client uses one code for an offset that is gone and for no answer
         ours = "the broker does not say where the log begins"
     return f"{ours} ({theirs})" if ours else theirs
 

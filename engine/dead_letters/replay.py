@@ -184,6 +184,12 @@ class Offsets:
     def __contains__(self, offset: int) -> bool:
         return bisect_right(self._bounds, offset) % 2 == 1
 
+    def copy(self) -> "Offsets":
+        """The same offsets, to be added to by themselves."""
+        other = Offsets()
+        other._bounds = self._bounds.copy()
+        return other
+
     def put(self, start: int, end: int) -> None:
         """Put in start up to, not including, end."""
         if start >= end:
@@ -249,7 +255,7 @@ class _Putting:
             self.put([some[place]])
 
     def _try(self, some: Sequence[_Put]) -> Collection[int]:
-        trial = {each.partition: Offsets(*self._done[each.partition].commit()) for each in some}
+        trial = {partition: self._done[partition].copy() for partition in {each.partition for each in some}}
         for each in some:
             trial[each.partition].put(each.start, each.offset + 1)
         notes = {partition: offsets.commit() for partition, offsets in trial.items()}
@@ -282,9 +288,12 @@ def replay(
     reader, there = DeadLetterReader(), frozenset(source.partitions())
     before: dict[int, int] = {}  # the message before, per partition: between two messages lie only markers
     waiting: list[_Put] = []
+    waiting_bytes = 0
     putting = _Putting(returns, done, report)
 
     def flush() -> None:
+        nonlocal waiting_bytes
+        waiting_bytes = 0
         if dry_run:
             report.by_reason.update(each.reason for each in waiting)
             report.replayed += len(waiting)
@@ -322,10 +331,8 @@ def replay(
             waiting.append(
                 _Put(partition=partition, start=start, offset=offset, reason=letter.reason, message=message)
             )
-            if (
-                len(waiting) == batch_letters_max
-                or sum(len(each.message.value or b"") for each in waiting) > batch_bytes_max
-            ):
+            waiting_bytes += len(message.value or b"")
+            if len(waiting) == batch_letters_max or waiting_bytes > batch_bytes_max:
                 flush()
     flush()
     return report

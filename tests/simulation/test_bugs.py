@@ -7,7 +7,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 import pytest
 from penstock_bench.faults.bugs import Caught, catch, known
 from penstock_bench.faults.runs import default_processes
-from penstock_bench.faults.wrong_versions import Bug, planted
+from penstock_bench.faults.wrong.versions import Bug, planted
 
 from penstock.schemas.errors import InvariantError
 

@@ -8,17 +8,17 @@ from typing import Final
 from rich.table import Table
 
 from penstock.engine.console.terminal import Terminal
-from penstock_bench.faults import bugs_delivery, bugs_pipeline, bugs_reading
 from penstock_bench.faults.checker import Finding
 from penstock_bench.faults.world import simulate
-from penstock_bench.faults.wrong_versions import Bug, planted
+from penstock_bench.faults.wrong import delivery, pipeline, reading
+from penstock_bench.faults.wrong.versions import Bug, planted
 
 summary = (
     "Each of these bugs is put into the engine, one after the other, and the simulation runs until it finds it. A bug that it "
     "does not find in the given number of runs is one that the tests would let pass: exit 1."
 )
 seeds_max: Final = 600
-known: Final[tuple[Bug, ...]] = (*bugs_reading.bugs, *bugs_delivery.bugs, *bugs_pipeline.bugs)
+known: Final[tuple[Bug, ...]] = (*reading.bugs, *delivery.bugs, *pipeline.bugs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """Wrong versions of the loop and its stages: batches, rewinds, offsets, rows and their keys."""
 
 from penstock_bench.faults.fates import Trouble
-from penstock_bench.faults.wrong_versions import Bug
+from penstock_bench.faults.wrong.versions import Bug
 
 _moves = (Trouble.REBALANCE, Trouble.CRASH)
 _aborts = (Trouble.ABORTED, Trouble.REBALANCE)

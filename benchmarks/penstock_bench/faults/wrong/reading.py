@@ -1,7 +1,7 @@
 """Wrong versions of reading: errors, positions, topics, where a group begins."""
 
 from penstock_bench.faults.fates import Trouble
-from penstock_bench.faults.wrong_versions import Bug
+from penstock_bench.faults.wrong.versions import Bug
 
 _reading = (Trouble.READING,)
 _topic = (Trouble.TOPIC,)

@@ -1,7 +1,7 @@
 """Wrong versions of delivery: transactions, unknown outcomes, acknowledgements."""
 
 from penstock_bench.faults.fates import Trouble
-from penstock_bench.faults.wrong_versions import Bug
+from penstock_bench.faults.wrong.versions import Bug
 
 _unknown = (Trouble.UNKNOWN,)
 _unsure = (Trouble.UNKNOWN, Trouble.SLOW)

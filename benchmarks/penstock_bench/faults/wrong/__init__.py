@@ -1,0 +1,1 @@
+"""Wrong versions of the engine, which the simulation must find."""
