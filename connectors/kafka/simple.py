@@ -175,6 +175,8 @@ class KafkaReader:
         error = message.error()
         if error is None:
             return False
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return True  # of the coordinator, which the client looks for by itself: no group is joined here
         if error.code() != KafkaError._PARTITION_EOF:
             raise consumer_error(error, f"topic {self._topic}")
         self._positions[cast(int, message.partition())] = cast(int, message.offset())

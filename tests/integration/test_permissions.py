@@ -95,7 +95,7 @@ class Guarded:
             )
             for each in entries
         ]  # fmt: skip
-        for future in self.admin.create_acls(bindings).values():
+        for future in self.admin.create_acls(bindings).values() if bindings else ():
             future.result(10)
         try:
             yield

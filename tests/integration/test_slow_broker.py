@@ -144,12 +144,12 @@ def test_an_offset_that_came_late_does_not_undo_the_place_to_begin(
     )  # fmt: skip
     asked: list[set[int]] = []
 
-    def starts(partitions: set[int], timeout_s: float, facts: object) -> dict[int, int]:
+    def starts(partitions: set[int], timeout_s: float, facts: object) -> tuple[bool, dict[int, int]]:
         asked.append(partitions)
         if len(asked) > 1:  # the coordinator, which is another node in life, answers before the leader
-            return {0: 5}
+            return True, {0: 5}
         kafka.pause_node(1)
-        return {}
+        return False, {}
 
     monkeypatch.setattr(source._starts, "_find", starts)
     offsets: list[int] = []
