@@ -52,7 +52,7 @@ bugs: tuple[Bug, ...] = (
     ),
     Bug(
         name="`latest` is applied to partitions that appear later",
-        where="Starts._without_commit",
+        where="Starts._by_the_group",
         old="if any(place.offset >= 0 for place in everywhere):",
         new="if all(place.offset >= 0 for place in everywhere):",
         only=(Trouble.TOPIC, Trouble.CRASH),
