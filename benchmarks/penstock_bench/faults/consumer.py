@@ -155,8 +155,14 @@ class SimulatedConsumer:
         if self._fates.call(transactional=False, twins=False).ends_s > timeout:
             self._timeline.sleep(timeout)
             raise KafkaException(failure(KafkaError._TIMED_OUT, "no offsets in time", retriable=True))
-        ends = self._cluster.high
-        return [TopicPartition(p.topic, p.partition, ends(p.topic, p.partition)) for p in places]
+        found = []
+        for place in places:
+            there = place.partition < self._cluster.partitions(
+                place.topic
+            )  # it may have been made anew with fewer
+            end = self._cluster.high(place.topic, place.partition) if there else OFFSET_INVALID
+            found.append(TopicPartition(place.topic, place.partition, end))
+        return found
 
     def commit(self, *, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
         """Sent now, counted when it arrives, if the member is still in its generation then."""
