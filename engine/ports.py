@@ -32,7 +32,8 @@ class Source(Protocol):
     """A consumer-group member on one input topic. Every call is made on the polling thread."""
 
     def poll(self, records_max: int, timeout_s: float) -> Records | None:
-        """What is there, as soon as anything is: waits for the first record only, and never longer than asked.
+        """At most `records_max` of what is there, as soon as anything is: waits for the first record only, and never longer
+        than asked.
 
         Calls the listener. May raise UnavailableError, FencedError or ConfigError (permission, offset out of range).
         """

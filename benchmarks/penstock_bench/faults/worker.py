@@ -35,7 +35,7 @@ from penstock_bench.faults.fates import Trouble
 from penstock_bench.faults.journal import Journal
 from penstock_bench.faults.timeline import Timeline
 
-rows_max, batches_max, partitions_watched_max = 16, 3, 8
+rows_max, batches_max = 16, 3
 poll_interval_max_s = 20.0
 call_wait_max_s = 0.201
 """The polling thread waits no longer in any call of the sink."""
@@ -256,16 +256,14 @@ class WatchfulHooks:
     """penstock.engine.pipeline.hooks.PipelineHooks that holds the loop to its bounds."""
 
     def __init__(self, deliveries_max: int, delivery_rows_max: int) -> None:
-        # A row that stands for offsets which cannot be read comes on top of what a poll asks for, one for each partition.
-        batch = rows_max + partitions_watched_max
-        compute = batch * batches_max
-        self._batch_max, self._compute_max = batch, compute
+        compute = rows_max * batches_max
+        self._compute_max = compute
         # A drain takes what the compute side has before there is room for it.
-        self._delivery_max = (deliveries_max + 1) * delivery_rows_max + batch - 1 + compute
+        self._delivery_max = (deliveries_max + 1) * delivery_rows_max + rows_max - 1 + compute
 
     def turn(self, *, ledger: Ledger, waiting: Waiting) -> None:
         if (
-            waiting.batcher > self._batch_max
+            waiting.batcher > rows_max
             or waiting.compute > self._compute_max
             or waiting.delivery + waiting.compute > self._delivery_max
         ):

@@ -113,8 +113,9 @@ class Returns:
         """The offsets are those of another topic from now on."""
         self._doubts.forget_ranges()
 
-    def turn(self, topic_id: str | None) -> Records | None:
-        """Let go on what has waited long enough; the rows for what was passed over at the end of a partition."""
+    def turn(self, topic_id: str | None, records_max: int) -> Records | None:
+        """Let go on what has waited long enough; at most `records_max` of the rows for what was passed over at the end of a
+        partition, the others at the next call."""
         if self._held:
             self._release()
         if self._doubts:
@@ -123,9 +124,8 @@ class Returns:
                 self._passed.append((partition, passed))
         if not self._passed:
             return None
-        rows = [self._row(partition, passed, topic_id) for partition, passed in self._passed]
-        self._passed.clear()
-        return Records.join(rows)
+        some = [self._passed.popleft() for _ in range(min(records_max, len(self._passed)))]
+        return Records.join([self._row(partition, passed, topic_id) for partition, passed in some])
 
     def without_errors(
         self, messages: list[Message], assigned: set[int]

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Literal, cast
 
+import numpy as np
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -135,7 +136,7 @@ class KafkaSource:
         if self._ours.unplaced:
             self._place()
         self._commits.turn(self._consumer, offset_note(self._topic_id))
-        if (passed := self._returns.turn(self._topic_id)) is not None:
+        if (passed := self._returns.turn(self._topic_id, records_max)) is not None:
             return passed
         if self._seek_due:
             self.seek(self._seek_due)
@@ -154,7 +155,7 @@ class KafkaSource:
                 del messages[0]
         except KafkaException as error:
             raise consumer_error(cause_of(error), f"topic {self._topic}") from error
-        return self._records(messages)
+        return self._records(messages, records_max)
 
     def pause(self) -> None:
         """As penstock.engine.ports.Source asks."""
@@ -244,7 +245,7 @@ class KafkaSource:
         closing.start()
         closing.join(timeout_s)
 
-    def _records(self, messages: list[Message]) -> Records | None:
+    def _records(self, messages: list[Message], records_max: int) -> Records | None:
         broken: dict[int, Message] = {}  # the first error of a partition, and nothing of it after that
         if any(map(Message.error, messages)):
             messages, broken = self._returns.without_errors(messages, self._ours.owned)
@@ -264,10 +265,19 @@ class KafkaSource:
                 records = records.take(taken) if len(taken) else None
         if records is not None:
             records = self._returns.believed(records)
+            if len(records) > records_max:  # what was passed over has rows of its own
+                records = self._put_back(records, records_max)
         for partition, message in broken.items():
             self._seek_due.pop(partition, None)
             self._returns.send_back(partition, message)
         return records
+
+    def _put_back(self, records: Records, records_max: int) -> Records:
+        """As many of them as were asked for; the others are read again."""
+        over = records.slice(records_max, len(records))
+        partitions, firsts = np.unique(over.partitions, return_index=True)
+        self.seek(dict(zip(partitions.tolist(), over.offsets[firsts].tolist(), strict=True)))
+        return records.slice(0, records_max)
 
     def _note_error(self, error: KafkaError, where: str) -> None:
         failure = consumer_error(error, where)
