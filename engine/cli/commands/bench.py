@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-from penstock.engine.cli.laboratory import find_laboratory
+from penstock.engine.cli.laboratory import add_kinds, find_laboratory
 from penstock.engine.console.terminal import Terminal
 from penstock.schemas.errors import ConfigError
 
@@ -21,20 +21,12 @@ kinds = {
 }
 
 
+modules = {kind: f"penstock_bench.{kind}" for kind in kinds}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A subcommand for each kind; without their options where the laboratory is not installed."""
-    subparsers = parser.add_subparsers(dest="kind", metavar="WHAT", required=True)
-    here = find_laboratory()
-    for kind, title in kinds.items():
-        if not here:
-            # Another prefix: options, which nobody knows here, are taken as words.
-            subparser = subparsers.add_parser(kind, help=title, prefix_chars="+", add_help=False)
-            subparser.add_argument("options", nargs="*")
-            continue
-        module = importlib.import_module(f"penstock_bench.{kind}")
-        subparser = subparsers.add_parser(kind, help=title, description=module.summary)
-        module.add_arguments(subparser)
-        subparser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add_kinds(parser, kinds, modules, here=find_laboratory(), json="print the figures as JSON")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -43,6 +35,6 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         raise ConfigError(
             "the laboratory is not part of the installed package: run `penstock bench` in a clone of the repository, after `make setup`"
         )
-    module = importlib.import_module(f"penstock_bench.{arguments.kind}")
+    module = importlib.import_module(modules[arguments.kind])
     terminal.result(module.run(arguments, terminal))
     return 0
