@@ -210,10 +210,12 @@ class Canaries:
             def close(kafka: EmbeddedKafka) -> None:
                 root = kafka._root
                 if kafka._processes is not None and root.is_dir():
-                    for path in sorted(root.glob("*/log/*/*.log")):
-                        self.search_file(f"stored in {path.parent.name}", path)
-                    for path in sorted(root.glob("*/*.log")):
-                        self.search_file("written by the broker", path)
+                    for path in logs(root):
+                        inside = path.relative_to(root).parts[1:]
+                        where = (
+                            f"stored in {path.parent.name}" if len(inside) > 1 else "written by the broker"
+                        )
+                        self.search_file(where, path)
                 inner(kafka)
 
             return close
@@ -242,6 +244,13 @@ class _Lines(logging.Handler):
         self._canaries.search("logged", record.getMessage())
         if record.exc_info and record.exc_info[1] is not None:
             self._canaries.search("logged", str(record.exc_info[1]))
+
+
+def logs(root: Path) -> list[Path]:
+    """The files `*.log` below a broker's folder; it deletes topics meanwhile, so what is gone by then is passed over."""
+    return sorted(
+        Path(folder, name) for folder, _, names in os.walk(root) for name in names if name.endswith(".log")
+    )
 
 
 def descendants(pid: int) -> Iterator[int]:

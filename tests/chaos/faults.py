@@ -43,6 +43,8 @@ passing_codes: Final = {
     "TxnOffsetCommit": (14, 15, 16, 25, 27), "EndTxn": (14, 15, 16, 51), "Heartbeat": (15, 16, 25, 27),
 }  # fmt: skip
 """What brokers say while they hand work over to each other, or the group moves on."""
+_fetch_waits_s: Final = 1.0
+"""Longer than a fetch waits at the broker for records (`fetch.wait.max.ms` is 500)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,13 +240,17 @@ def _grow(world: World, topic: str, wanted: int) -> None:
 
 
 def _change_a_byte(world: World) -> Heal:
-    """In the log of a running broker, of a record that nobody has read: the workers stand still for that moment."""
+    """In the log of a running broker, of a record that nobody has read: the workers stand still for that moment.
+
+    A fetch that waits at the broker would be answered with the record before its byte changes, so it is let out first.
+    """
     pids = [pid for process in world.workers.values() for pid in _children(process.pid)]
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
     try:
         world.flush()
+        time.sleep(_fetch_waits_s)
         partition = world.chance.randrange(6)
         number = world.write_one(partition)
         world.flush()
