@@ -20,6 +20,7 @@ from penstock.engine.explain.factory import make_explainer
 from penstock.engine.models.bundle.bundle import Bundle, Trust
 from penstock.engine.models.runtime.cache import CachedModel, check_alone
 from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
+from penstock.engine.pages.worker.view import WorkerView
 from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
 from penstock.engine.pipeline.hooks import Contact, Pausing, nothing_paused
@@ -27,6 +28,7 @@ from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, To
 from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
 from penstock.engine.pipeline.pipeline import Pipeline
 from penstock.engine.pipeline.rejection_limit import PartitionBreakers
+from penstock.engine.pipeline.sampling import Sampler
 from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.settings.explain_policy import Every, parse_policy
@@ -148,6 +150,7 @@ def make_worker(
     events: EventLog,
     slot: int = 0,
     pausing: Callable[[], Pausing] = lambda: nothing_paused,
+    view: WorkerView | None = None,
 ) -> Worker:
     """Prove and warm everything, then join the group. Raises ConfigError for whatever would go wrong at the first record."""
     board.set_state(WorkerState.WARMING)
@@ -188,6 +191,7 @@ def make_worker(
         passing=passed_fields(settings, reader_schema, link.schemas),
         condemned=isolation.condemned,
         clock=clock,
+        sampler=None if view is None else Sampler(clock),
     )
     rehearsed = rehearse(scorer, varied_rows(bundle, model), batch_rows_max=model.batch_rows_max, clock=clock)
     if cached is not None:
@@ -227,6 +231,7 @@ def make_worker(
         member=link.member,
         beat=note.beat,
         values=decoder.counts,
+        view=view,
     )
     letters = settings.dead_letters
     pipeline = Pipeline(
@@ -302,6 +307,7 @@ def make_scorer(
     passing: PassedFields | None,
     condemned: Callable[[Records], Sequence[int]],
     clock: Clock,
+    sampler: Sampler | None = None,
 ) -> Scorer:
     """The stages from bytes to bytes for one bundle; `cached` answers in place of the model, but explains nothing."""
     output = settings.output
@@ -336,6 +342,7 @@ def make_scorer(
         passing=passing,
         condemned=condemned,
         clock=clock,
+        sampler=sampler,
     )
 
 
