@@ -33,7 +33,8 @@ from penstock.engine.settings.explain_policy import Every, parse_policy
 from penstock.engine.settings.model import Settings
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
-from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState, WorkerStatus
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState, WorkerStatus
 from penstock.engine.worker.calibration import batch_bound_s, cost_curve, rehearse
 from penstock.engine.worker.model_copy import ModelCopy
 from penstock.engine.worker.poison_records import InFlightLog, Isolation

@@ -30,7 +30,8 @@ from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
 from penstock.engine.settings.model import Settings
 from penstock.engine.settings.topics import RegistrySettings
 from penstock.engine.telemetry.http_server import HttpServer, worker_routes
-from penstock.engine.telemetry.status import StatusBoard, WorkerStatus
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import WorkerStatus
 from penstock.engine.worker.assembly import (
     Link,
     Worker,
