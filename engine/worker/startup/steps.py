@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Final
 
+from penstock.engine.settings.tls_files import TlsFiles
 from penstock.engine.worker.startup.startup import Startup, Step
 from penstock.engine.worker.startup.supervisor import supervisor_steps
 from penstock.engine.worker.startup.worker import worker_steps
@@ -34,7 +35,7 @@ def _scaler(startup: Startup) -> str | None:
     from penstock.connectors.kafka.admin.access import certificate_end
 
     try:
-        from penstock.engine.scaling.tls import TlsFiles, require_tls_files
+        from penstock.engine.scaling.tls import require_tls_files
     except ModuleNotFoundError:  # a worker's machine need not have what the scaler needs
         return f"its files were not looked at: {how_to_install('scaler')}"
     require_tls_files(
