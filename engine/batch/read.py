@@ -24,7 +24,7 @@ from penstock.schemas.records import Rejection
 _block_rows: Final = (1024, 1 << 14)
 _block_values: Final = 1 << 19
 """A block of a table: so many values, within these bounds of rows. Each block costs every column the same, in Python."""
-_read_rows: Final = (1 << 12, 1 << 17)
+_read_rows: Final = (1 << 12, 1 << 16)
 _read_values: Final = 1 << 22
 """Decoded from a Parquet file at a time, likewise."""
 _line_block_rows: Final = 4096

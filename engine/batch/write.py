@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
-import numpy as np
 import orjson
 
 from penstock.engine.batch.read import Block
@@ -42,8 +41,7 @@ class ResultWriter:
         count = len(scored.rows)
         source = pa.StructArray.from_arrays(
             [
-                # One text and its place for every row: the writer need not look each of them up.
-                pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, dtype=np.int32)), pa.array([file])),
+                pa.repeat(pa.scalar(file, pa.string()), count),
                 pa.array(block.rows[scored.rows]),
             ],
             ["file", "row"],
