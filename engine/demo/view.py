@@ -134,7 +134,7 @@ def summary(
         (
             "latency p50 / p99",
             f"{p50_ms:.0f} / {p99_ms:.0f} ms",
-            "record's timestamp to read from the output topic, after the warm-up",
+            "of the steady part: record's timestamp to read from the output topic",
             "bold",
         ),
         *(

@@ -16,7 +16,8 @@ import orjson
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics, content_type, render
-from penstock.engine.telemetry.status import StatusBoard, Verdict
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import Verdict
 from penstock.schemas.errors import ConfigError
 
 request_bytes_max = 8192

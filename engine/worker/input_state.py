@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from penstock.engine.clock import Clock
 from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
 from penstock.engine.telemetry.metrics import Metrics
-from penstock.engine.telemetry.status import Wait
+from penstock.engine.telemetry.worker_status import Wait
 from penstock.schemas.reading import Reading
 
 repeat_s = 60.0

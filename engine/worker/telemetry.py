@@ -14,7 +14,8 @@ from penstock.engine.pipeline.hooks import Contact, Waiting
 from penstock.engine.pipeline.ledger import Ledger
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
-from penstock.engine.telemetry.status import StatusBoard, WorkerState, WorkerStatus
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import WorkerState, WorkerStatus
 from penstock.engine.worker.input_state import InputState
 from penstock.engine.worker.situation import Situation, assignment_text
 from penstock.schemas.reading import Reading

@@ -28,7 +28,9 @@ from penstock.connectors.kafka.client import ClientConfig, base_config
 from penstock.engine.cli.main import main
 from penstock.engine.clock import SystemClock
 from penstock.engine.settings.model import load_settings
+from penstock.engine.worker.assembly import new_metrics
 from penstock.engine.worker.kafka import kafka_link
+from penstock.engine.worker.startup.startup import Startup
 from penstock.schemas.errors import ConfigError
 from tests.bundles import write_linear
 
@@ -142,9 +144,9 @@ def check(guarded: Guarded) -> int:
 def link(guarded: Guarded) -> int:
     """What a worker does before its first poll."""
     with ExitStack() as held:
-        kafka_link(
-            load_settings(guarded.file("worker"), {}), name="app-here-0", clock=SystemClock(), held=held
-        )
+        settings = load_settings(guarded.file("worker"), {})
+        startup = Startup(settings=settings, clock=SystemClock(), metrics=new_metrics(), name="app-here-0")
+        kafka_link(startup, held=held)
     return 0
 
 

@@ -128,8 +128,11 @@ commands: Final = (
     Command(
         part="mutants",
         asked=lambda share: f"{_count(1_000_000, share, 1000):,} mutants",
-        arguments=lambda _: _pytest("tests/unit/codec/test_mutants.py"),
-        environment=lambda share: {"PENSTOCK_MUTANTS": str(_count(1_000_000, share, 1000))},
+        arguments=lambda _: _pytest("tests/unit/codec/test_mutants.py", "tests/unit/batch/test_csv_parts.py"),
+        environment=lambda share: {
+            "PENSTOCK_MUTANTS": str(_count(1_000_000, share, 1000)),
+            "PENSTOCK_CSV_RUNS": str(_count(100_000, share, 200)),
+        },
     ),
     Command(
         part="model matrix",

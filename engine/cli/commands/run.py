@@ -67,9 +67,13 @@ def _supervise(
     from penstock.engine.telemetry.http_server import HttpServer, SupervisorView
     from penstock.engine.telemetry.metrics import SupervisorMetrics
     from penstock.engine.worker.model_copy import copy_model
+    from penstock.engine.worker.startup.startup import Startup, walk
+    from penstock.engine.worker.startup.supervisor import supervisor_steps
     from penstock.engine.worker.supervisor import Supervisor
 
     settings = load_settings(settings_path)
+    metrics = SupervisorMetrics(CollectorRegistry())
+    walk(Startup(settings=settings, clock=SystemClock()), supervisor_steps, "supervisor")
     copy = copy_model(settings.model.path, run_folder)
     if copy is None:
         logger.warning(
@@ -77,7 +81,6 @@ def _supervise(
         )
     else:
         logger.info("model digest %s, for all workers", copy.digest)
-    metrics = SupervisorMetrics(CollectorRegistry())
     supervisor = Supervisor(
         command,
         workers=settings.workers,

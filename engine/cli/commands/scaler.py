@@ -16,7 +16,7 @@ from penstock.schemas.errors import UnavailableError
 
 if TYPE_CHECKING:
     from penstock.connectors.kafka.client import ClientConfig
-    from penstock.engine.scaling.tls import TlsFiles
+    from penstock.engine.settings.tls_files import TlsFiles
 
 call_s = 4.0
 """Of one question to the cluster: twice as long without an answer and the client is thrown away, and the number is to be
@@ -132,7 +132,7 @@ def _require_permissions(settings: Settings, config: "ClientConfig") -> None:
 
 
 def _tls_files(scaling: ScalingSettings) -> "TlsFiles | None":
-    from penstock.engine.scaling.tls import TlsFiles
+    from penstock.engine.settings.tls_files import TlsFiles
 
     if scaling.certificate_file is None or scaling.key_file is None:
         return None

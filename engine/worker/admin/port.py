@@ -9,9 +9,10 @@ from penstock.engine.admin.audit_trail import AuditTrail, AuditWriter
 from penstock.engine.admin.callers import Caller, roles
 from penstock.engine.admin.file_tokens import FileToken, FileTokens, read_secret
 from penstock.engine.admin.gate import Gate, Tokens, loopback_names
-from penstock.engine.admin.server import AdminServer, Certificates, TlsFiles
+from penstock.engine.admin.server import AdminServer, Certificates
 from penstock.engine.clock import Clock
 from penstock.engine.settings.admin import AdminSettings
+from penstock.engine.settings.tls_files import TlsFiles
 from penstock.engine.worker.admin.actions import Actions, Told
 
 audit_close_s: Final = 2.0
@@ -31,7 +32,7 @@ def tls_files(settings: AdminSettings) -> TlsFiles | None:
     return TlsFiles(
         certificate=settings.certificate_file,
         key=settings.key_file,
-        client_authority=settings.client_ca_file,
+        client_ca=settings.client_ca_file,
         client_required=not settings.tokens and settings.jwt is None,
     )
 

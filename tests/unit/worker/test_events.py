@@ -19,7 +19,8 @@ from penstock.engine.pipeline.ledger import Ledger
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
 from penstock.engine.telemetry.metrics import Metrics
-from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.reading import Reading
 from penstock.schemas.reasons import Reason, Stage
