@@ -70,7 +70,7 @@ def test_no_call_waits_longer_than_a_poll_may_and_all_are_placed(
         assert "no committed offset for any partition" in str(failures[0])
         return
     assert not failures
-    if start == "latest" and not commits:
+    if not commits:  # the same for both: this coordinator is asked for beginnings or ends
         assert found == {p: 100 + p for p in range(4)}
         return
     assert found == {p: commits.get(p, OFFSET_BEGINNING) for p in range(4)}
@@ -87,3 +87,21 @@ def test_a_member_that_commits_meanwhile_decides_for_the_group() -> None:
     coordinator.commits = {2: 50}
     assert starts.one({0, 1}, facts, decides=True) == {0: OFFSET_BEGINNING, 1: OFFSET_BEGINNING}
     assert coordinator.commits == {2: 50}
+
+
+def test_earliest_is_committed_for_the_whole_group_before_anything_is_read() -> None:
+    """So a partition that is idle until its first record was deleted is known to miss that record."""
+    coordinator = Coordinator(0.001, {})
+    found, failures = begin(coordinator, "earliest")
+    assert not failures
+    assert coordinator.commits == found == {p: 100 + p for p in range(4)}
+
+
+def test_earliest_begins_although_a_partition_is_away() -> None:
+    """It has no commit then, and begins at its beginning; the others wait for nothing."""
+    coordinator = Coordinator(0.001, {})
+    answers = coordinator.offsets_for_times
+    coordinator.offsets_for_times = lambda places, timeout: answers(places[:3], timeout)  # type: ignore[method-assign]
+    found, failures = begin(coordinator, "earliest")
+    assert not failures
+    assert found == {0: 100, 1: 101, 2: 102, 3: OFFSET_BEGINNING}
