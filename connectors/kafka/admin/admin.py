@@ -7,9 +7,11 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, NewPartitions, NewTopic  # type: ignore[attr-defined]  # public, not re-exported
 
+from penstock.connectors.kafka.admin.group_members import describe_group
 from penstock.connectors.kafka.admin.session import AdminSession, absent
 from penstock.connectors.kafka.client import ClientConfig, open_client, producer_config
 from penstock.connectors.kafka.errors import translate
+from penstock.connectors.kafka.wire.groups import GroupForbiddenError
 from penstock.schemas.errors import ConfigError, UnavailableError
 
 settle_poll_s: Final = 0.05
@@ -149,18 +151,12 @@ class KafkaAdmin:
         return faults
 
     def _group_faults(self, group: str) -> list[str]:
-        found = self._session.ask(
-            lambda: self._session.client.describe_consumer_groups(
-                [group], include_authorized_operations=True, request_timeout=self._session.timeout_s
-            ),
-            f"look up group {group}",
-            expected=_forbidden | {KafkaError.GROUP_ID_NOT_FOUND},
-        )[group]
-        if isinstance(found, KafkaError):
-            lacking = found.code() in _forbidden
+        try:
+            allowed = describe_group(self._config, group, timeout_s=self._session.timeout_s).operations
+        except GroupForbiddenError:
+            lacking = True
         else:
-            allowed = found.authorized_operations
-            lacking = allowed is not None and AclOperation.READ not in allowed
+            lacking = allowed is not None and int(AclOperation.READ.value) not in allowed
         if not lacking:
             return []
         return [_permission(AclOperation.READ, f"group {group}")]
