@@ -105,3 +105,50 @@ def test_earliest_begins_although_a_partition_is_away() -> None:
     found, failures = begin(coordinator, "earliest")
     assert not failures
     assert found == {0: 100, 1: 101, 2: 102, 3: OFFSET_BEGINNING}
+
+
+class Slow(Coordinator):
+    """What one member sees of the coordinator: its own commits at once, those of others after so many questions."""
+
+    def __init__(self, log: list[tuple["Slow", dict[int, int]]], late: int) -> None:
+        super().__init__(0.001, {})
+        self._log, self._late, self._asked = log, late, 0
+
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self._asked += 1
+        self.commits = {}
+        for member, offsets in self._log:
+            if member is self or self._asked > self._late:
+                self.commits |= offsets
+        return super().committed(places, timeout)
+
+    def offsets_for_times(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        by = 10 * self._asked + len(self._log)  # records come, and are deleted
+        return [TopicPartition("t", place.partition, 100 + place.partition + by) for place in places]
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        self._log.append((self, {place.partition: place.offset for place in offsets}))
+
+
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+@pytest.mark.parametrize("order", ["ab", "ba", "aab", "bbba"])
+@pytest.mark.parametrize("late", [0, 1, 3, 10])
+def test_of_several_members_one_commits_once_where_the_group_begins(
+    start: Start, order: str, late: int
+) -> None:
+    """Each member finds other offsets, and of two commits the one that comes last would move the group."""
+    log: list[tuple[Slow, dict[int, int]]] = []
+    mine = {"a": {0, 2}, "b": {1, 3}}
+    members = {}
+    for name in mine:
+        consumer: Any = Slow(log, late if name == "b" else 0)
+        members[name] = Starts(
+            consumer, group="g", topic="t", start=start, recreated="read", fail=lambda error: None
+        )
+    begun = {name: members[name].soon(mine[name], facts, decides=name == "a") for name in sorted(mine)}
+    for name in order * 40:
+        waiting = mine[name] - begun[name].keys()
+        if waiting:
+            begun[name] |= members[name].one(waiting, facts, decides=name == "a")
+    ((_, committed),) = log
+    assert begun["a"] | begun["b"] == committed
