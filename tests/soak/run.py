@@ -150,7 +150,7 @@ commands: Final = (
         part="guarded stream",
         asked=lambda share: "an identity provider away for a minute in three ways; a bundle exchanged under 4 workers and 15 kills",
         arguments=lambda share: _pytest(
-            "tests/integration/test_token_outage.py", "tests/integration/test_guarded_stream.py"
+            "tests/integration/test_secured_kafka.py", "tests/integration/test_guarded_stream.py"
         ),
         environment=lambda share: {"PENSTOCK_TOKENS_AWAY_S": "60", "PENSTOCK_GUARDED_LONG": "1"},
     ),
