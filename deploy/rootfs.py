@@ -98,10 +98,21 @@ def copy_python(root: Path) -> None:
     for path in links.iterdir():
         if path.name not in commands and not path.is_dir():
             path.unlink()
+    forget_moments(below(root, environment))
     # Whatever the links of a virtual environment go through: the image knows one interpreter.
     for name in ("python", "python3"):
         (links / name).unlink(missing_ok=True)
         (links / name).symlink_to(os.path.realpath(sys.executable))
+
+
+def forget_moments(environment: Path) -> None:
+    """Take away what uv notes about a wheel from this machine: when it was made."""
+    for note in environment.rglob("*.dist-info/uv_cache.json"):
+        note.unlink()
+        record = note.with_name("RECORD")
+        lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(f"{note.parent.name}/{note.name},")]
+        record.write_text("".join(kept), encoding="utf-8")
 
 
 def copy_file(path: Path, root: Path) -> None:

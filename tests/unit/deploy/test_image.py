@@ -196,6 +196,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site / "ours").mkdir()
     (site / "ours" / "__init__.py").write_text("import os\n")
     (site / "ours" / "__init__.py").chmod(0o777)
+    info = site / "ours-1.0.dist-info"  # as uv leaves it
+    info.mkdir()
+    (info / "uv_cache.json").write_text('{"timestamp": 1}')
+    (info / "RECORD").write_text("ours/__init__.py,,\nours-1.0.dist-info/uv_cache.json,sha256=x,1\n")
     for module in (root / "engine" / "native").glob("_avro*.so"):
         shutil.copy(module, site / "ours")
     (folder / "bin" / "penstock").write_text(f"#!{folder}/bin/python\nprint('here')\n")
@@ -287,7 +291,13 @@ def tree_digest(image: Path) -> str:
 
 
 def test_the_same_environment_gives_the_same_bytes(environment: Path, image: Path, tmp_path: Path) -> None:
-    assert tree_digest(image_of(environment, tmp_path / "again")) == tree_digest(image)
+    (note,) = environment.rglob("uv_cache.json")
+    note.write_text('{"timestamp": 2}')  # of the second build
+    (environment / "lib").touch()
+    again = image_of(environment, tmp_path / "again")
+    assert tree_digest(again) == tree_digest(image)
+    (record,) = again.rglob("RECORD")
+    assert record.read_text() == "ours/__init__.py,,\n"
 
 
 def test_the_image_runs_as_its_user_where_nothing_else_is(environment: Path, image: Path) -> None:
