@@ -145,6 +145,14 @@ commands: Final = (
         arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "kills", str(_count(100, share, 2))],
     ),
     Command(
+        part="guarded stream",
+        asked=lambda share: "an identity provider away for a minute in three ways; a bundle exchanged under 4 workers and 15 kills",
+        arguments=lambda share: _pytest(
+            "tests/integration/test_secured_kafka.py", "tests/integration/test_guarded_stream.py"
+        ),
+        environment=lambda share: {"PENSTOCK_TOKENS_AWAY_S": "60", "PENSTOCK_GUARDED_LONG": "1"},
+    ),
+    Command(
         part="drains",
         asked=lambda share: f"{_count(1000, share, 10)} drains",
         arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "drains", str(_count(1000, share, 10))],

@@ -129,8 +129,10 @@ def _admin(
     from penstock.engine.clock import SystemClock
     from penstock.engine.worker.admin.actions import Told
     from penstock.engine.worker.admin.port import admin_port
+    from penstock.engine.worker.admin.replays import Replays
     from penstock.engine.worker.assembly import worker_name
     from penstock.engine.worker.kafka import client_config
+    from penstock.engine.worker.letters.replaying import proven_replaying
 
     name = worker_name(settings.kafka.group, 0).removesuffix("-0")
     config = replace(
@@ -142,6 +144,7 @@ def _admin(
         run_folder=run_folder,
         model_digest=copy.digest if copy else "",
         set_log_level=set_log_level,
+        replays=Replays(proven_replaying(settings), clock=SystemClock()),
     )
     with admin_port(
         admin,

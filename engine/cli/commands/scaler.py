@@ -45,7 +45,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], None]) -> None:
     """The scaler from its first reading to `stop`; `say` is told once where it listens."""
-    from prometheus_client import CollectorRegistry  # late, all of them: --help needs neither Kafka nor gRPC
+    # Late, all of them: --help needs neither Kafka nor gRPC. What is missing is named before the rest is loaded.
+    from penstock.engine.worker.kafka import client_config
+
+    config = client_config(settings.kafka)
+    _require_permissions(settings, config)
+    from prometheus_client import CollectorRegistry
 
     from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
     from penstock.connectors.kafka.admin.renewed import Renewed
@@ -58,11 +63,8 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
     from penstock.engine.scaling.reports import ReportBook
     from penstock.engine.telemetry.http_server import HttpServer
     from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
-    from penstock.engine.worker.kafka import client_config
 
     clock, scaling, group = SystemClock(), settings.scaling, settings.kafka.group
-    config = client_config(settings.kafka)
-    _require_permissions(settings, config)
     with ExitStack() as stack:
         topic, status = settings.input.topic, settings.output.status
         offsets = stack.enter_context(
