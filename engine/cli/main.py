@@ -22,6 +22,7 @@ commands = {
     "run": "the worker(s)",
     "scaler": "the scaler: KEDA external-push service and metrics",
     "lag": "how far behind, in records and in seconds",
+    "rules": "alerts, recording rules and dashboards that follow from the settings",
     "offsets": "the group's committed offsets: show, reset",
     "dlq": "dead letters: list, show, replay",
     "acl": "the least permissions of each role, for kafka-acls and Terraform",

@@ -318,6 +318,10 @@ class SupervisorMetrics(MetricSet):
 
     workers_running = gauge("penstock_workers_running", "Worker processes that run now.")
     worker_restarts = counter("penstock_worker_restarts_total", "Worker processes that were replaced.")
+    fenced = gauge(
+        "penstock_fenced",
+        "1 after another process took over this one's identity, until this one ends, a scrape or two later.",
+    )
     audit_events = counter(
         "penstock_audit_events_total",
         "What was asked for over HTTP, by what became of it; unrecorded: refusals that came too fast for a record each; lost: records that the audit topic did not take.",

@@ -90,6 +90,12 @@ class Supervisor:
         """Drain all workers; asked again, stop without draining. Safe in a signal handler."""
         self._stops += 1
 
+    def stay(self, at_most_s: float) -> None:
+        """After `run` ended by itself: wait so long, or until asked to stop."""
+        until_s = self._clock.monotonic_s() + at_most_s
+        while self._stops < 2 and self._clock.monotonic_s() < until_s:  # the first stop was its own
+            self._clock.sleep(_look_every_s)
+
     @property
     def restarts(self) -> int:
         """How often a worker was replaced."""

@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -145,6 +146,13 @@ commands: Final = (
         part="kill -9 to the survivor's commit",
         asked=lambda share: f"{_count(100, share, 2)} kills",
         arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "kills", str(_count(100, share, 2))],
+    ),
+    Command(
+        part="alerts in Prometheus",
+        asked=lambda _: "each from a fault",
+        arguments=lambda _: _pytest("tests/unit/rules/test_rules_in_prometheus.py"),
+        environment=lambda _: {"PENSTOCK_ALERTS": "1"},
+        there=lambda: shutil.which("prometheus") is not None,
     ),
     Command(
         part="drains",

@@ -18,7 +18,7 @@ from penstock.engine.console.logs import (
     set_log_level,
 )
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.worker.process import Command, started_ahead
+from penstock.engine.worker.process import Command, exit_fenced, started_ahead
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 summary = "Run the worker(s) of a settings file until SIGTERM or Ctrl+C; then finish what is in flight, commit and leave."
 example = "penstock run penstock.yaml"
+
+fenced_shown_s = 20.0
+"""A scrape comes every 15 s, by the chart."""
 
 logger = logging.getLogger("penstock")
 
@@ -104,7 +107,14 @@ def _supervise(
         counted = supervisor.restarts
 
     try:
-        return supervisor.run(each_turn=count_restarts)
+        code = supervisor.run(each_turn=count_restarts)
+        if code == exit_fenced:
+            metrics.fenced.set(1)
+            logger.error(
+                "fenced: ending in %.0f s, so that a scrape of the metrics still shows why", fenced_shown_s
+            )
+            supervisor.stay(fenced_shown_s)
+        return code
     finally:
         server.close()
 

@@ -112,6 +112,21 @@ def test_a_worker_whose_fault_stays_ends_all_of_them(
     assert running.supervisor.pids() == {}
 
 
+def test_after_a_fenced_worker_it_stays_for_a_scrape_or_until_it_is_stopped(
+    house: Callable[..., House],
+) -> None:
+    running = house("sys.exit(3)")
+    assert running.end() == 3
+    began_s = time.monotonic()
+    running.supervisor.stay(0.2)
+    assert time.monotonic() - began_s >= 0.2
+    stopper = threading.Timer(0.1, running.supervisor.request_stop)
+    stopper.start()
+    running.supervisor.stay(10 * patience_s)
+    assert time.monotonic() - began_s < patience_s
+    stopper.join()
+
+
 def test_a_worker_stopped_while_it_still_starts_is_no_failure(house: Callable[..., House]) -> None:
     running = house("up(); sys.stdin.read()")  # has not come so far as to listen to signals
     running.until(lambda: len(running.up()) == 1)
