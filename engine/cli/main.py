@@ -20,6 +20,8 @@ commands = {
     "check": "preflight: what would be refused at start, and the warm-up table",
     "doctor": "what is wrong now, the evidence, the cure",
     "run": "the worker(s)",
+    "top": "a running engine: balance, rate, latency, partitions, newest predictions",
+    "tail": "predictions with their reasons, as they come",
     "scaler": "the scaler: KEDA external-push service and metrics",
     "lag": "how far behind, in records and in seconds",
     "rules": "alerts, recording rules and dashboards that follow from the settings",

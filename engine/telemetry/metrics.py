@@ -131,6 +131,19 @@ class Metrics(MetricSet):
         "Age of the oldest unfinished record of a partition; 0 when nothing is unfinished, NaN while it cannot be known.",
         _place,
     )
+    read = counter(
+        "penstock_read_records_total",
+        "Records taken from the input: delivered with an outcome, in flight, or dropped to be read again.",
+    )
+    dropped = gauge(
+        "penstock_dropped_records",
+        "Records read and dropped by a rewind or a revocation, since the start; they are read again, here or by their next owner.",
+    )
+    in_flight = gauge("penstock_in_flight_records", "Records read and not finished yet.")
+    latency_objective = gauge(
+        "penstock_latency_objective_seconds",
+        "objective.latency_slo_ms: what a batch may take from its first record to its results.",
+    )
     deliveries = counter(
         "penstock_deliveries_total",
         "Groups of finished batches sent together, with exactly_once each a Kafka transaction, by how they ended.",

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from penstock.engine.clock import Clock
+from penstock.engine.telemetry.balance import Balance
 from penstock.engine.telemetry.capacity import CapacityEstimator, RateWindow
 from penstock.engine.telemetry.events import Happened
 from penstock.engine.telemetry.saturation import SaturatedRates
@@ -107,6 +108,7 @@ class WorkerStatus:
     rebalance_s: float = (
         0.0  # longest lately without partitions between two assignments; 0 when there was none
     )
+    balance: Balance | None = None  # None until the loop has begun
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -167,6 +169,7 @@ class _Facts:
     waits_for: tuple[Wait, ...] = ()
     computing_since_s: float | None = None
     batch_bound_s: float = math.inf
+    balance: Balance | None = None
 
 
 class StatusBoard:
@@ -333,6 +336,11 @@ class StatusBoard:
             self._facts.offsets.update(offsets)
             self._facts.oldest_ms = dict(oldest_ms)
 
+    def balance(self, balance: Balance) -> None:
+        """Every record that was read, at one moment of the polling thread."""
+        with self._lock:
+            self._facts.balance = balance
+
     def live(self) -> Verdict:
         """Whether killing the process would not help: the loop turns, and work in flight moves."""
         now_s = self._clock.monotonic_s()
@@ -430,4 +438,5 @@ class StatusBoard:
                 kafka=facts.kafka,
                 waits_for=facts.waits_for,
                 events=self._events(),
+                balance=facts.balance,
             )

@@ -212,6 +212,7 @@ def make_worker(
         require=scorer.require,
     )
     rows_max = model.batch_rows_max
+    metrics.latency_objective.set(settings.objective.latency_slo_ms / 1000)
     observer = Observer(
         metrics=metrics,
         board=board,

@@ -11,7 +11,8 @@ from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.hooks import Contact, Waiting
-from penstock.engine.pipeline.ledger import Ledger
+from penstock.engine.pipeline.ledger import Account, Ledger
+from penstock.engine.telemetry.balance import Balance
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard, WorkerState, WorkerStatus
@@ -76,6 +77,7 @@ class Observer:
         self._newly_tell_s = 0.0
         self._positions: dict[int, int] = {}
         self._oldest_ms: dict[int, int] = {}
+        self._predicted = self._rejected = self._skipped = self._read_counted = 0
 
     def turn(self, *, ledger: Ledger, waiting: Waiting) -> None:
         """The loop is alive."""
@@ -87,6 +89,7 @@ class Observer:
         if now_s >= self._gauges_due_s:
             self._gauges_due_s = now_s + gauges_every_s
             self._positions, self._oldest_ms = ledger.positions(), ledger.oldest_unfinished_ms()
+            self._balance(ledger.account())
             self._refresh(waiting)
 
     def draining(self) -> None:
@@ -112,6 +115,9 @@ class Observer:
         for done in finished:
             assert done.outcome is not None
             self._metrics.count_batch(done.outcome, busy_s=done.busy_s)
+            self._predicted += done.outcome.predicted
+            self._rejected += len(done.outcome.rejections)
+            self._skipped += done.outcome.skipped
             self._board.finished(
                 rows=done.batch.rows,
                 busy_s=done.busy_s,
@@ -188,6 +194,18 @@ class Observer:
             )
             self._events.note(Event.ASSIGNED, text)
             self._newly = set()
+
+    def _balance(self, account: Account) -> None:
+        self._board.balance(
+            Balance(
+                read=account.read, predicted=self._predicted, rejected=self._rejected, skipped=self._skipped,
+                in_flight=account.in_flight, dropped=account.dropped,
+            )
+        )  # fmt: skip
+        self._metrics.read.inc(account.read - self._read_counted)
+        self._read_counted = account.read
+        self._metrics.in_flight.set(account.in_flight)
+        self._metrics.dropped.set(account.dropped)
 
     def _refresh(self, waiting: Waiting) -> None:
         self._beat()
