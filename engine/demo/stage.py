@@ -167,7 +167,7 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
         ends=lambda _: {},
         report=lambda _: None,
     )
-    metrics = new_metrics()
+    metrics = new_metrics(settings)
     worker = make_worker(
         settings,
         link,

@@ -89,7 +89,7 @@ class Engine:
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ConfigError(f"--url {url!r}: write http://HOST:PORT")
         self._url = str(parsed).rstrip("/")
-        self._client = httpx.Client(timeout=answer_s_max, follow_redirects=False)
+        self._client = httpx.Client(timeout=answer_s_max, follow_redirects=False, trust_env=False)
         self._tells_records = True
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ def screen(
     frame: Frame, *, width: int, height: int, ascii_only: bool, phrase: Phrase | None = None
 ) -> list[Text]:
     """The lines, at most `height` of at most `width` cells."""
-    lines = [_title(frame), *balance_lines(frame, width=width), _rate_line(frame)]
+    lines = [_title(frame), *balance_lines(frame, width=width), rate_line(frame)]
     lines += _stage_lines(frame, ascii_only=ascii_only)
     lines += [Text(f"! {printable(note)}", style="yellow") for note in frame.notes[:3]]
     if len(frame.notes) > 3:
@@ -47,7 +47,7 @@ def screen(
     if frame.partitions and width >= _narrow and room >= 3:
         lines += partition_lines(frame.partitions, most=room - 2)
     lines += kept
-    return [_fitted(line, width, ascii_only=ascii_only) for line in lines[:height]]
+    return [fitted(line, width, ascii_only=ascii_only) for line in lines[:height]]
 
 
 def plain_line(frame: Frame) -> str:
@@ -78,6 +78,14 @@ def plain_line(frame: Frame) -> str:
 
 def balance_lines(frame: Frame, *, width: int) -> list[Text]:
     """Every record is somewhere: one line, or two where it is too narrow."""
+    line, verdict = balance_line(frame), _verdict(frame)
+    if cell_len(line.plain) + 3 + cell_len(verdict.plain) <= width:
+        return [line + Text("   ") + verdict]
+    return [line, verdict]
+
+
+def balance_line(frame: Frame) -> Text:
+    """Where the records are."""
     terms = [
         ("predicted", frame.predicted, "bold green3"),
         ("rejected", frame.rejected, "bold red3" if frame.rejected else "bold"),
@@ -91,16 +99,15 @@ def balance_lines(frame: Frame, *, width: int) -> list[Text]:
     for place, (name, value, style) in enumerate(terms):
         line.append(f"{' + ' if place else ''}{name} ", style="none")
         line.append(f"{value:,}", style=style)
-    verdict = Text()
+    return line
+
+
+def _verdict(frame: Frame) -> Text:
     if frame.missing is None:
-        verdict.append("how many came in is not told by this engine", style="yellow")
-    elif frame.missing:
-        verdict.append(f"MISSING {frame.missing:,}: not every record is accounted for", style="bold red3")
-    else:
-        verdict.append("every record is accounted for", style="green3")
-    if cell_len(line.plain) + 3 + cell_len(verdict.plain) <= width:
-        return [line + Text("   ") + verdict]
-    return [line, verdict]
+        return Text("how many came in is not told by this engine", style="yellow")
+    if frame.missing:
+        return Text(f"MISSING {frame.missing:,}: not every record is accounted for", style="bold red3")
+    return Text("every record is accounted for", style="green3")
 
 
 def partition_lines(partitions: Sequence[PartitionSeen], *, most: int) -> list[Text]:
@@ -127,15 +134,20 @@ def newest_lines(
     lines: list[Text] = []
     for each in newest:
         lines.append(Text(printable(each.headline), style="bold"))
-        kept, _ = strongest(each.reasons, reasons_shown)
-        full = max(
-            (abs(reason.attribution) for reason in kept if not math.isnan(reason.attribution)), default=1.0
-        )
-        lines += [
-            _reason_line(reason, full=full, ascii_only=ascii_only, width=width, phrase=phrase)
-            for reason in kept
-        ]
-    return lines  # fmt: skip
+        lines += reason_lines(each.reasons, ascii_only=ascii_only, width=width, phrase=phrase)
+    return lines
+
+
+def reason_lines(
+    reasons: Sequence[FeatureShare], *, ascii_only: bool, width: int, phrase: Phrase | None = None
+) -> list[Text]:
+    """The strongest few, a line each."""
+    kept, _ = strongest(reasons, reasons_shown)
+    known = [abs(reason.attribution) for reason in kept if not math.isnan(reason.attribution)]
+    full = max(known, default=1.0)
+    return [
+        _reason_line(reason, full=full, ascii_only=ascii_only, width=width, phrase=phrase) for reason in kept
+    ]
 
 
 def _reason_line(
@@ -170,7 +182,8 @@ def _title(frame: Frame) -> Text:
     return title
 
 
-def _rate_line(frame: Frame) -> Text:
+def rate_line(frame: Frame) -> Text:
+    """How many records a second, and how long they take, against the objective where it is known."""
     late = frame.p99_s is not None and frame.objective_s is not None and frame.p99_s > frame.objective_s
     line = Text(f"{_rate(frame.rate_per_s)}   ", style="bold")
     line.append(_latency(frame), style="yellow" if late else "none")
@@ -211,7 +224,7 @@ def _shared(shares: Sequence[float], cells: int) -> list[int]:
     return counts
 
 
-def _fitted(line: Text, width: int, *, ascii_only: bool) -> Text:
+def fitted(line: Text, width: int, *, ascii_only: bool) -> Text:
     """No wider than the screen, wide characters counted as two cells; what is cut ends in dots."""
     if ascii_only and not line.plain.isascii():
         plain = line.plain.encode("ascii", "backslashreplace").decode()

@@ -212,7 +212,6 @@ def make_worker(
         require=scorer.require,
     )
     rows_max = model.batch_rows_max
-    metrics.latency_objective.set(settings.objective.latency_slo_ms / 1000)
     observer = Observer(
         metrics=metrics,
         board=board,
@@ -368,9 +367,9 @@ def event_log(metrics: Metrics, clock: Clock) -> EventLog:
     return EventLog(logger=logger, count=lambda event: metrics.events.labels(event=event).inc(), clock=clock)
 
 
-def new_metrics() -> Metrics:
+def new_metrics(settings: Settings) -> Metrics:
     """A worker's metrics on a registry of their own."""
-    return Metrics(CollectorRegistry())
+    return Metrics(CollectorRegistry(), objective_s=settings.objective.latency_slo_ms / 1000)
 
 
 def require_topics(found: Mapping[str, int | None]) -> None:

@@ -18,6 +18,7 @@ from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard, WorkerState, WorkerStatus
 from penstock.engine.worker.input_state import InputState
 from penstock.engine.worker.situation import Situation, assignment_text
+from penstock.schemas.errors import InvariantError
 from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
 
@@ -91,6 +92,7 @@ class Observer:
             self._positions, self._oldest_ms = ledger.positions(), ledger.oldest_unfinished_ms()
             self._balance(ledger.account())
             self._refresh(waiting)
+            self._took(now_s)
 
     def draining(self) -> None:
         """The worker was asked to stop."""
@@ -107,7 +109,7 @@ class Observer:
 
     def delivered(self, finished: Sequence[Finished], *, took_s: float) -> None:
         """These batches are acknowledged."""
-        now_ms = self._clock.wall_ms()
+        began_s, now_ms = self._clock.monotonic_s(), self._clock.wall_ms()
         if not self._any_delivered:
             self._tell_first(finished[0])
         self._metrics.deliveries.labels(outcome="delivered").inc()
@@ -127,7 +129,10 @@ class Observer:
             if done.outcome.rejections:
                 self._situation.rejected(done.outcome.rejections, _places(done))
         stamps = [poll.records.timestamps_ms for done in finished for poll in done.batch.polls]
-        self._metrics.count_ages(np.concatenate(stamps), now_ms=now_ms)
+        self._metrics.count_ages(
+            np.concatenate(stamps), now_ms=now_ms, place=lambda index: _place_of(finished, index)
+        )
+        self._took(began_s)
 
     def rewound(self, *, cause: str) -> None:
         """Work in flight was dropped."""
@@ -195,6 +200,9 @@ class Observer:
             self._events.note(Event.ASSIGNED, text)
             self._newly = set()
 
+    def _took(self, since_s: float) -> None:
+        self._metrics.telemetry_seconds.labels(part="observe").inc(self._clock.monotonic_s() - since_s)
+
     def _balance(self, account: Account) -> None:
         self._board.balance(
             Balance(
@@ -259,6 +267,16 @@ class Observer:
             ("predict", status.predict_records_per_s), ("explain", status.explain_records_per_s),
         ):  # fmt: skip
             self._metrics.saturated_rate.labels(kind=kind).set(rate)
+
+
+def _place_of(finished: Sequence[Finished], index: int) -> tuple[int, int]:
+    """Partition and offset of a record of these batches, counted through."""
+    for done in finished:
+        for poll in done.batch.polls:
+            if index < len(poll.records):
+                return int(poll.records.partitions[index]), int(poll.records.offsets[index])
+            index -= len(poll.records)
+    raise InvariantError("a record was asked for that is in none of the batches")
 
 
 def _places(done: Finished) -> list[tuple[int, int]]:

@@ -58,7 +58,7 @@ def run_worker(
         ends=lambda _: {},
         report=lambda _: None,
     )
-    metrics = new_metrics()
+    metrics = new_metrics(settings)
     worker = make_worker(
         settings,
         link,

@@ -16,7 +16,13 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
+from penstock.engine.cli.main import main
+from penstock.engine.console.terminal import Terminal
 from penstock.engine.telemetry.http_server import Answer, HttpServer, Routes, json_answer
+from penstock.engine.watch.live import watch
+from penstock.engine.watch.look import Seen
+from penstock.schemas.errors import UnavailableError
+from tests.clocks import HandClock
 
 patience_s = 30.0
 restored = b"\x1b[?1049l"
@@ -158,33 +164,45 @@ def test_without_colours_nothing_is_coloured(url: str) -> None:
 @pytest.mark.parametrize(
     "answer", [b"<html>", orjson.dumps([1]), orjson.dumps({"workers": {"0": {"group": "g"}}})]
 )
-def test_who_is_no_engine_is_one_sentence(answer: bytes) -> None:
+def test_who_is_no_engine_is_one_sentence(answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     found: Routes = {"/status": lambda: Answer(body=answer), "/metrics": lambda: Answer(body=b"{}}")}
     with HttpServer(found, host="127.0.0.1", port=0) as server:
-        done = subprocess.run(
-            command(f"http://127.0.0.1:{server.port}"),
-            capture_output=True,
-            timeout=patience_s,
-            check=False,
-            text=True,
-        )
-    assert done.returncode == 1
-    assert "does not answer as an engine does" in done.stderr
-    assert done.stderr.count("\n") == 1
+        assert main(["top", "--url", f"http://127.0.0.1:{server.port}"]) == 1
+    said = capsys.readouterr().err
+    assert "does not answer as an engine does" in said
+    assert said.count("\n") == 1
 
 
-def test_nobody_there_and_no_address_are_one_sentence() -> None:
-    for words, code, sentence in (
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
         (["--url", "http://127.0.0.1:9"], 1, "nobody answers"),
         (["--url", "ftp://x"], 2, "http://HOST:PORT"),
         ([], 2, "say where the engine is"),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "penstock", "top", *words],
-            capture_output=True,
-            timeout=patience_s,
-            check=False,
-            text=True,
-        )
-        assert (done.returncode, done.stderr.count("\n")) == (code, 1)
-        assert sentence in done.stderr
+    ],
+)
+def test_nobody_there_and_no_address_are_one_sentence(
+    words: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["top", *words]) == code
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+
+
+def test_an_engine_that_goes_away_is_shown_as_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    clock, terminal = HandClock(), Terminal()
+    answers: list[Seen | UnavailableError] = [
+        Seen(at_s=0.0, group="g", topic="t", workers=()), UnavailableError("nobody answers"), Seen(at_s=2.0, group="g", topic="t", workers=()),
+    ]  # fmt: skip
+
+    def look() -> Seen:
+        answer = answers.pop(0)
+        if isinstance(answer, UnavailableError):
+            raise answer
+        return answer
+
+    assert watch(look, terminal, clock, seconds=2.5) == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert "no answer: nobody answers; what is shown is older" in second
+    assert "no answer" not in first + third

@@ -289,6 +289,19 @@ works = (
 )
 
 
+def test_a_signal_is_passed_on_to_warm_workers_and_kills_none_that_starts(
+    house: Callable[..., House],
+) -> None:
+    listening = works.replace(
+        "up()", "signal.signal(signal.SIGUSR1, lambda *_: (folder / 'heard').touch()); up()"
+    )
+    running = house(f"if first: up(); sys.stdin.read()\n{listening}", workers=2)
+    running.until(lambda: len(running.up()) == 2)
+    running.until(lambda: running.supervisor.pass_on(signal.SIGUSR1) or (running.folder / "heard").exists())  # type: ignore[func-returns-value]
+    assert running.supervisor.restarts == 0
+    assert len(running.up()) == 2
+
+
 def test_workers_are_replaced_one_after_the_other_as_asked_and_that_is_no_failure(
     house: Callable[..., House],
 ) -> None:
