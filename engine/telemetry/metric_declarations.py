@@ -64,7 +64,10 @@ class ArrayHistogram:
             exemplars = dict(self._exemplars)
         bounds = [*map(bound_text, self._bounds.tolist()), "+Inf"]
         family = HistogramMetricFamily(self._name, self._documentation)
-        buckets = [(bounds[at], counts[at], exemplars.get(at)) for at in range(len(bounds))]
+        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = [
+            (bound, counts[at], exemplars[at]) if at in exemplars else (bound, counts[at])
+            for at, bound in enumerate(bounds)
+        ]
         family.add_metric([], buckets=buckets, sum_value=total)
         yield family
 

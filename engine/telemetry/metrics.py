@@ -154,6 +154,10 @@ class Metrics(MetricSet):
         "penstock_latency_objective_seconds",
         "objective.latency_slo_ms: what a batch may take from its first record to its results.",
     )
+    age_objective = gauge(
+        "penstock_age_objective_seconds",
+        "scaling.max_age_s: no unfinished record should become older than this.",
+    )
     deliveries = counter(
         "penstock_deliveries_total",
         "Groups of finished batches sent together, with exactly_once each a Kafka transaction, by how they ended.",

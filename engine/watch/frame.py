@@ -3,10 +3,12 @@
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from penstock.engine.console.reasons import FeatureShare
+from penstock.engine.hints.causes import Hints
+from penstock.engine.watch.hinting import Hinting
 from penstock.engine.watch.look import Outline, PartitionSeen, Seen, WorkerSeen
 
 window_s: Final = 10.0
@@ -43,6 +45,7 @@ class Frame:
     workers: tuple[WorkerSeen, ...] = ()
     newest: tuple[Newest, ...] = ()
     notes: tuple[str, ...] = ()
+    hints: Hints = field(default_factory=Hints)
 
     @property
     def missing(self) -> int | None:
@@ -84,6 +87,7 @@ class Frame:
                 for each in self.newest
             ],
             "notes": list(self.notes),
+            "hints": self.hints.as_dict(),
         }  # fmt: skip
 
 
@@ -92,13 +96,14 @@ class Frames:
 
     def __init__(self) -> None:
         self._looks: deque[Seen] = deque(maxlen=64)
+        self._hinting = Hinting()
 
     def add(self, seen: Seen) -> Frame:
         """The frame of this look."""
         self._looks.append(seen)
         while len(self._looks) > 2 and seen.at_s - self._looks[1].at_s >= window_s:
             self._looks.popleft()
-        return frame(self._looks[0], seen)
+        return replace(frame(self._looks[0], seen), hints=self._hinting.add(seen))
 
 
 def frame(before: Seen, now: Seen) -> Frame:

@@ -1,5 +1,6 @@
 """One look at a running engine over HTTP: its /status, the few metrics that are shown, and its newest records where it tells them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -9,6 +10,7 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.engine.console.reasons import FeatureShare
+from penstock.engine.hints.sample import WorkerSample
 from penstock.schemas.errors import ConfigError, UnavailableError
 
 answer_s_max: Final = 3.0
@@ -16,7 +18,8 @@ answer_bytes_max: Final = 16 << 20
 newest_max: Final = 5
 _wanted: Final = (
     "penstock_end_to_end_seconds_bucket", "penstock_stage_seconds_sum", "penstock_stage_seconds_count", "penstock_lag_records",
-    "penstock_lag_seconds", "penstock_latency_objective_seconds", "penstock_busy_seconds_total",
+    "penstock_lag_seconds", "penstock_latency_objective_seconds", "penstock_age_objective_seconds", "penstock_busy_seconds_total",
+    "penstock_rebalances_total",
 )  # fmt: skip
 
 
@@ -36,6 +39,7 @@ class WorkerSeen:
     kafka_fault: str
     waits: tuple[str, ...]
     model: str
+    counters: WorkerSample | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +51,9 @@ class PartitionSeen:
     owner: str
     records: float
     age_s: float
+    end: float = math.nan
+    ahead_s: float = 0.0  # how far the oldest unfinished record's time stamp lies ahead of its worker's clock
+    waits: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +77,7 @@ class Seen:
     workers: tuple[WorkerSeen, ...]
     partitions: tuple[PartitionSeen, ...] = ()
     objective_s: float | None = None
+    max_age_s: float | None = None
     ages: Mapping[float, float] = field(default_factory=dict)
     """Upper bound of an end-to-end age in seconds to the records at or below it, of all workers, since their start."""
     stage_s: Mapping[str, float] = field(default_factory=dict)
@@ -170,7 +178,7 @@ def seen(status: Mapping[str, Any], metrics: str, *, now_s: float, newest: tuple
         at_s=now_s,
         group=str(told[0]["group"]) if told else "",
         topic=str(told[0]["topic"]) if told else "",
-        workers=tuple(_worker(slot, report) for slot, report in workers.items()),
+        workers=tuple(_worker(slot, report, samples) for slot, report in workers.items()),
         partitions=tuple(
             PartitionSeen(
                 topic=labels["topic"],
@@ -178,10 +186,12 @@ def seen(status: Mapping[str, Any], metrics: str, *, now_s: float, newest: tuple
                 owner=names.get(labels.get("worker", ""), labels.get("worker", "")),
                 records=lags.get((labels["topic"], int(labels["partition"])), float("nan")),
                 age_s=value,
+                **_place(workers, labels, lags),
             )
             for labels, value in samples["penstock_lag_seconds"]
         ),
         objective_s=max((value for _, value in samples["penstock_latency_objective_seconds"]), default=0.0) or None,
+        max_age_s=max((value for _, value in samples["penstock_age_objective_seconds"]), default=0.0) or None,
         ages=ages,
         stage_s=stage_s,
         busy_s=sum(value for _, value in samples["penstock_busy_seconds_total"]),
@@ -211,7 +221,47 @@ def _value(value: Any) -> float | str | None:
     return value if value is None or isinstance(value, str) else float(value)
 
 
-def _worker(slot: str, report: Mapping[str, Any]) -> WorkerSeen:
+def _place(
+    workers: Mapping[str, Any], labels: Mapping[str, str], lags: Mapping[tuple[str, int], float]
+) -> dict[str, Any]:
+    """What its owner's report says of a partition besides."""
+    partition = int(labels["partition"])
+    report = workers.get(labels.get("worker", ""), {})
+    position = next((each for each in report.get("positions") or () if each["partition"] == partition), None)
+    waits = [each["reason"] for each in report.get("waits_for") or () if each["partition"] == partition]
+    found: dict[str, Any] = {"waits": "; ".join(waits)}
+    if position is not None:
+        found["end"] = position["offset"] + lags.get((labels["topic"], partition), math.nan)
+        if position["oldest_timestamp_ms"] >= 0:
+            found["ahead_s"] = max(position["oldest_timestamp_ms"] - report["at_ms"], 0) / 1000
+    return found
+
+
+def _counters(slot: str, counts: Mapping[str, Any], samples: Mapping[str, Sequence[Any]]) -> WorkerSample:
+    def total(name: str, **wanted: str) -> float:
+        return float(
+            sum(
+                value
+                for labels, value in samples[name]
+                if labels.get("worker", "") == slot
+                and all(labels[key] == each for key, each in wanted.items())
+            )
+        )
+
+    return WorkerSample(
+        name=slot,
+        settled=sum(counts.get(outcome, 0) for outcome in ("predicted", "rejected", "skipped")),
+        rejected=counts.get("rejected", 0),
+        busy_s=total("penstock_busy_seconds_total"),
+        infer_s=total("penstock_stage_seconds_sum", stage="infer"),
+        explain_s=total("penstock_stage_seconds_sum", stage="explain"),
+        deliver_s=total("penstock_stage_seconds_sum", stage="deliver"),
+        deliveries=total("penstock_stage_seconds_count", stage="deliver"),
+        rebalances=total("penstock_rebalances_total"),
+    )
+
+
+def _worker(slot: str, report: Mapping[str, Any], samples: Mapping[str, Sequence[Any]]) -> WorkerSeen:
     balance, kafka, model = report.get("balance"), report.get("kafka"), report.get("model")
     counts = balance or {}
     waits = [
@@ -236,6 +286,7 @@ def _worker(slot: str, report: Mapping[str, Any]) -> WorkerSeen:
         kafka_fault=fault,
         waits=tuple(waits),
         model=f"{model['name']} {model['version']}" if model else "",
+        counters=_counters(slot, counts, samples) if balance else None,
     )
 
 

@@ -37,6 +37,7 @@ def screen(
     """The lines, at most `height` of at most `width` cells."""
     lines = [_title(frame), *balance_lines(frame, width=width), rate_line(frame)]
     lines += _stage_lines(frame, ascii_only=ascii_only)
+    lines += [Text(f"! {printable(hint)}", style="bold yellow") for hint in hint_lines(frame)]
     lines += [Text(f"! {printable(note)}", style="yellow") for note in frame.notes[:3]]
     if len(frame.notes) > 3:
         lines.append(Text(f"! and {len(frame.notes) - 3} more", style="yellow"))
@@ -72,8 +73,18 @@ def plain_line(frame: Frame) -> str:
         kept, _ = strongest(first.reasons, 2)
         why = f" ({', '.join(map(reason_in_words, kept))})" if kept else ""
         words.append(f"{first.headline}{why}")
-    words += frame.notes
+    words += [*hint_lines(frame), *frame.notes]
     return "  ".join(words)
+
+
+def hint_lines(frame: Frame) -> list[str]:
+    """When the objective will be breached, and the likeliest cause with what shows it and what to type next."""
+    found = frame.hints
+    lines = [] if found.breach is None else [found.breach.sentence]
+    if found.causes:
+        first = found.causes[0]
+        lines.append(f"{first.what} ({first.evidence}): {first.command}")
+    return lines
 
 
 def balance_lines(frame: Frame, *, width: int) -> list[Text]:

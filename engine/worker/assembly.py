@@ -369,7 +369,9 @@ def event_log(metrics: Metrics, clock: Clock) -> EventLog:
 
 def new_metrics(settings: Settings) -> Metrics:
     """A worker's metrics on a registry of their own."""
-    return Metrics(CollectorRegistry(), objective_s=settings.objective.latency_slo_ms / 1000)
+    metrics = Metrics(CollectorRegistry(), objective_s=settings.objective.latency_slo_ms / 1000)
+    metrics.age_objective.set(settings.scaling.max_age_s)
+    return metrics
 
 
 def require_topics(found: Mapping[str, int | None]) -> None:
