@@ -14,6 +14,9 @@ NATIVE_TESTS := tests/unit/codec tests/unit/trees/test_tree_kernel.py tests/unit
 CXX_FILES = $(shell git ls-files 'engine/native/*.cpp' 'engine/native/*.h' 'engine/native/*.cu' 'tests/**/*.cpp' 'tests/**/*.h')
 # One OpenMP thread: the boosters of several libraries in one process would fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
+# Half of the tests wait for a broker and half compute: two processes fill two cores. A file stays in one of them, with its brokers.
+JOBS ?= 2
+PARALLEL = -n $(JOBS) --dist loadfile
 
 .PHONY: help setup demo test test-fast test-beside test-readers soak sanitize coverage check format bench docs site lock wheel sbom licences advisories clean
 
@@ -27,9 +30,9 @@ setup: $(VENV)/.native ## .venv with everything, the native code, Kafka's jars
 demo: setup ## everything on one machine: real flights, predicted and explained as they take off
 	@$(BIN)/penstock demo $(ARGS)
 
-test: setup ## every test, against a real Apache Kafka
+test: setup ## every test, against a real Apache Kafka; JOBS=0 for one process, whose output can be followed
 	@mkdir -p reports
-	$(PYTEST) $(ARGS)
+	$(PYTEST) $(PARALLEL) $(ARGS)
 
 test-beside: wheel ## installs and imports beside Flink, Beam, Spark, KServe, Triton's client, TensorFlow and MLflow; before a release
 	@bundle=$$(mktemp -d)
@@ -41,7 +44,7 @@ test-readers: setup ## services in Go and TypeScript, DuckDB, Spark and Flink SQ
 
 test-fast: setup ## the tests that need no broker and no minutes
 	@mkdir -p reports
-	$(PYTEST) -m "not kafka and not slow" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not kafka and not slow" $(ARGS)
 
 coverage: setup ## the tests that need no broker, with the lines that they reach; fails below the floor in pyproject.toml
 	@mkdir -p reports

@@ -1,7 +1,8 @@
 """Secrets of the suite hold a canary; whatever the suite prints, logs, serves, stores and sends is searched for one.
 
 A plugin of pytest, registered by tests/conftest.py. A canary that is found ends the run with a failure, names where it was found, and
-quotes nothing around it.
+quotes nothing around it. Where the suite runs in several processes, each searches what its tests let out and hands what it found to
+the one that started it.
 """
 
 import base64
@@ -76,8 +77,10 @@ class Canaries:
 
     # pytest's hooks
 
-    def pytest_sessionstart(self) -> None:
-        """Everything that lets something out is watched from here on."""
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Everything that lets something out is watched from here on, in the process where the tests run."""
+        if _runs_elsewhere(session.config):
+            return
         self._watch_starts()
         self._watch_results()
         self._watch_brokers()
@@ -110,8 +113,19 @@ class Canaries:
             self.search_file("written by a process", path)
         for undo in reversed(self._undo):
             undo()
+        handed: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+        if handed is not None:
+            handed[word] = (self.leaks, self.searched)
         if self.leaks and session.exitstatus == 0:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """What the tests of one of several processes let out; one that died has handed nothing, and is a failure by itself."""
+        leaks, searched = getattr(node, "workeroutput", {}).get(word, ([], {}))
+        self.leaks += [leak for leak in leaks if leak not in self.leaks]
+        for kind, size in searched.items():
+            self.searched[kind] = self.searched.get(kind, 0) + size
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Each place; or that there is none."""
@@ -254,7 +268,7 @@ def logs(root: Path) -> list[Path]:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Process ids below one."""
+    """Process ids below one; a run of pytest that a test starts has its own search, and canaries planted on purpose."""
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = path.read_text().split()
@@ -262,7 +276,20 @@ def descendants(pid: int) -> Iterator[int]:
             continue
         for child in map(int, children):
             yield child
-            yield from descendants(child)
+            if not _runs_pytest(child):
+                yield from descendants(child)
+
+
+def _runs_pytest(pid: int) -> bool:
+    try:
+        return b"\0pytest\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _runs_elsewhere(config: pytest.Config) -> bool:
+    """Whether this process only hands the tests out to others (of pytest-xdist)."""
+    return not hasattr(config, "workerinput") and bool(config.getoption("tx", default=[]))
 
 
 def _is_penstock(words: Any) -> bool:

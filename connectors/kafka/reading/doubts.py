@@ -47,6 +47,7 @@ class _Doubt:
     sent_s: float  # when reading was sent to `at`
     why: str = ""
     tried: bool = False  # `at`, once, while the end of what cannot be read is looked for
+    astray: bool = False  # the newest error was about an offset that nobody asked for
 
 
 @dataclass(slots=True)
@@ -109,12 +110,15 @@ class ReadDoubts:
             self._doubts[partition] = _Doubt(head=head, at=head, since_s=now_s, sent_s=now_s, why=why)
             return Return(offset=head, at_s=now_s)
         if fault is ReadFault.UNREADABLE:
-            doubt.why = why
+            doubt.why, doubt.astray = why, False
             return self._unreadable(partition, doubt, end, now_s)
         if fault is ReadFault.OUT_OF_RANGE and offset == doubt.at:
             if doubt.at == head:
                 return GivenUp.OUT_OF_RANGE
             doubt.at = head  # the log ends before, or retention came by: look again from the head
+        elif fault is ReadFault.OUT_OF_RANGE and doubt.at != head and not doubt.astray:
+            doubt.astray = True  # the client took garbage for its next place: that tells nothing of `at`
+            return Return(offset=doubt.at, at_s=now_s)
         return Return(offset=doubt.at, at_s=now_s + retry_s)
 
     def settled(self, partition: int) -> Unreadable | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -199,8 +199,20 @@ def _member_lists(values: NDArray[np.float64], lists: int) -> tuple[NDArray[np.f
     return tuple(pieces)
 
 
+_types_used: Final = frozenset(
+    {
+        onnx.AttributeProto.INT, onnx.AttributeProto.INTS, onnx.AttributeProto.FLOAT, onnx.AttributeProto.FLOATS,
+        onnx.AttributeProto.STRING, onnx.AttributeProto.STRINGS, onnx.AttributeProto.TENSOR,
+    }
+)  # fmt: skip
+
+
 def value_of(attribute: onnx.AttributeProto) -> Any:
     """An attribute's value; the long lists of a tree ensemble's nodes as arrays, its modes as they stand in the file."""
+    if attribute.type not in _types_used:
+        raise ConfigError(
+            f"an attribute of the tree ensemble has the type {attribute.type}, which none of it has"
+        )
     # A name that is not UTF-8 is handed out as bytes.
     if not str(attribute.name).startswith(("nodes_", "target_", "class_", "leaf_", "tree_", "membership_")):
         return onnx.helper.get_attribute_value(attribute)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.canaries import found_in
 
 root = Path(__file__).resolve().parents[3]
@@ -40,7 +42,7 @@ plants = {
 }  # fmt: skip
 
 
-def run(folder: Path, bodies: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, bodies: dict[str, str], processes: int = 0) -> subprocess.CompletedProcess[str]:
     """A run of pytest of its own, with the search and one test for each body."""
     (folder / "conftest.py").write_text(
         "from tests.canaries import Canaries\n"
@@ -51,14 +53,15 @@ def run(folder: Path, bodies: dict[str, str]) -> subprocess.CompletedProcess[str
         "import subprocess, sys\nbird = ''.join(['can', 'ary'])\n" + "".join(tests)
     )
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), "-c", "/dev/null", str(folder)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(processes), "--rootdir", str(folder), "-c", "/dev/null", str(folder)],
         cwd=root, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
-def test_planted_leaks_fail_the_run_and_each_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [0, 2])
+def test_planted_leaks_fail_the_run_and_each_is_named(tmp_path: Path, processes: int) -> None:
     names = {way: "".join(c if c.isalnum() else "_" for c in way) for way in plants}
-    done = run(tmp_path, {names[way]: body for way, body in plants.items()})
+    done = run(tmp_path, {names[way]: body for way, body in plants.items()}, processes)
     assert done.returncode == 1, done.stdout
     assert f"{len(plants)} passed" in done.stdout  # nothing failed but the search
     for way, name in names.items():

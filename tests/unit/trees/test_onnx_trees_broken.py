@@ -335,6 +335,18 @@ def test_changed_attributes_never_do_worse_than_one_error(data: st.DataObject) -
     _forest_or_error(model.SerializeToString())
 
 
+@pytest.mark.parametrize("kind", sorted(onnx.AttributeProto.AttributeType.values()))
+def test_attributes_of_another_type_never_do_worse_than_one_error(kind: int) -> None:
+    """Each says of itself what it is; of none it has the value then."""
+    newer = ensemble_v5(Nodes(3, trees=2, depth=3, features=3, outputs=1, modes=member + 1))
+    newer_model = model_of([newer], features=3, outputs=[("y", TensorProto.FLOAT, [None, 1])])
+    for whole in (_model, newer_model):
+        for place in range(len(whole.graph.node[0].attribute)):
+            model = copy.deepcopy(whole)
+            model.graph.node[0].attribute[place].type = kind  # type: ignore[assignment]  # a number is what it takes
+            _forest_or_error(model.SerializeToString())
+
+
 def _forest_or_error(data: bytes) -> None:
     with contextlib.suppress(ConfigError):
         forest = read_forest(data)
