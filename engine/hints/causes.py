@@ -87,13 +87,14 @@ def hints(samples: Sequence[Sample], *, max_age_s: float) -> Hints:
         return Hints()
     breach = forecast(samples, max_age_s=max_age_s)
     found = [*_held(samples), *_wrong_records(samples)]
-    ruled_out: list[str] = []
-    # In a quarter of the last minute: a pause that comes back every half minute is no less a fault between two of them.
     ages = sorted(oldest_s(sample) for sample in _last(samples, recent_s) if not math.isnan(oldest_s(sample)))
+    if ages and ages[-1] > max_age_s / 4:  # between two pauses all may be well again
+        found += _storm(samples)
+    ruled_out: list[str] = []
     late = bool(ages) and ages[len(ages) * 3 // 4] > max_age_s / 2
     then, now = _compared(samples)
     if (breach is not None or late) and then is not None and now is not None:
-        found += _pressing(then, now, samples)
+        found += _pressing(then, now, samples[-1])
         ruled_out = _as_before(then, now, {hint.cause for hint in found})
     return Hints(
         breach=breach,
@@ -156,11 +157,14 @@ def _wrong_records(samples: Sequence[Sample]) -> Iterator[Hint]:
         yield Hint(cause=Cause.POISON, score=0.95, what="many records are set aside: a writer, a schema or the model changed", evidence=f"{rejected:.0%} of the last minute's records, {0.0 if math.isnan(usual) else usual:.1%} before")  # fmt: skip
 
 
-def _pressing(then: Rates, now: Rates, samples: Sequence[Sample]) -> Iterator[Hint]:
-    """Records wait, or will: what changed."""
+def _storm(samples: Sequence[Sample]) -> Iterator[Hint]:
     storm = rates(_last(samples, 300.0)[0], samples[-1])
     if storm.rebalances >= 4:
         yield Hint(cause=Cause.REBALANCE_STORM, score=0.94, what="the group rebalances over and over; every rebalance is a pause", evidence=f"{storm.rebalances:.0f} in {storm.seconds / 60:.0f} min")  # fmt: skip
+
+
+def _pressing(then: Rates, now: Rates, last: Sample) -> Iterator[Hint]:
+    """Records wait, or will: what changed."""
     both = [name for name in now.workers if name in then.workers]
     raised = {
         name: now.workers[name].cost_s / then.workers[name].cost_s
@@ -184,7 +188,7 @@ def _pressing(then: Rates, now: Rates, samples: Sequence[Sample]) -> Iterator[Hi
     busy = middle([each.busy_ratio for each in now.workers.values()])
     if deliver > 2 and busy < 0.9:
         yield Hint(cause=Cause.BROKER_SLOW, score=0.91, what="the brokers take longer to acknowledge, and the workers wait for them", evidence=f"a delivery takes {deliver:.1f} times as long as before, the workers compute for {busy:.0%} of the time")  # fmt: skip
-    yield from _traffic(then, now, samples[-1])
+    yield from _traffic(then, now, last)
 
 
 def _traffic(then: Rates, now: Rates, last: Sample) -> Iterator[Hint]:

@@ -155,6 +155,12 @@ commands: Final = (
         there=lambda: shutil.which("prometheus") is not None,
     ),
     Command(
+        part="hints on generated loads",
+        asked=lambda _: "11 causes, 20 loads each; 200 well ones",
+        arguments=lambda _: _pytest("tests/unit/hints"),
+        environment=lambda _: {"PENSTOCK_HINTS": "1"},
+    ),
+    Command(
         part="drains",
         asked=lambda share: f"{_count(1000, share, 10)} drains",
         arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "drains", str(_count(1000, share, 10))],
