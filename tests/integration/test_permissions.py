@@ -43,6 +43,7 @@ roles = {
     "letters": "operator",
     "replay": "operator",
     "audit": "operator",
+    "tail": "operator",
 }
 named_within_s = 3.0
 
@@ -145,7 +146,9 @@ def link(guarded: Guarded) -> int:
     """What a worker does before its first poll."""
     with ExitStack() as held:
         settings = load_settings(guarded.file("worker"), {})
-        startup = Startup(settings=settings, clock=SystemClock(), metrics=new_metrics(), name="app-here-0")
+        startup = Startup(
+            settings=settings, clock=SystemClock(), metrics=new_metrics(settings), name="app-here-0"
+        )
         kafka_link(startup, held=held)
     return 0
 
@@ -157,8 +160,9 @@ commands: dict[str, Callable[[Guarded], int]] = {
     "letters": lambda guarded: main(["dlq", "list", str(guarded.file("letters"))]),
     "replay": lambda guarded: main(["dlq", "replay", str(guarded.file("replay")), "--yes", "--again"]),
     "audit": lambda guarded: main(["audit", "verify", str(guarded.file("audit"))]),
+    "tail": lambda guarded: main(["tail", str(guarded.file("tail")), "--seconds", "1"]),
 }
-least = {"worker": 8, "scaler": 3, "lag": 2, "letters": 2, "replay": 5, "audit": 1}
+least = {"worker": 8, "scaler": 3, "lag": 2, "letters": 2, "replay": 5, "audit": 1, "tail": 2}
 
 
 def scaler_permissions(guarded: Guarded) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -151,6 +152,19 @@ commands: Final = (
             "tests/integration/test_secured_kafka.py", "tests/integration/test_guarded_stream.py"
         ),
         environment=lambda share: {"PENSTOCK_TOKENS_AWAY_S": "60", "PENSTOCK_GUARDED_LONG": "1"},
+    ),
+    Command(
+        part="alerts in Prometheus",
+        asked=lambda _: "each from a fault",
+        arguments=lambda _: _pytest("tests/unit/rules/test_rules_in_prometheus.py"),
+        environment=lambda _: {"PENSTOCK_ALERTS": "1"},
+        there=lambda: shutil.which("prometheus") is not None,
+    ),
+    Command(
+        part="hints on generated loads",
+        asked=lambda _: "11 causes, 20 loads each; 200 well ones",
+        arguments=lambda _: _pytest("tests/unit/hints"),
+        environment=lambda _: {"PENSTOCK_HINTS": "1"},
     ),
     Command(
         part="drains",
