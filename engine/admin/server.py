@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final
 
 import h11
 import orjson
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.settings.tls_files import TlsFiles
 from penstock.schemas.errors import ConfigError
 
 logger = logging.getLogger("penstock.admin")
@@ -64,16 +64,6 @@ class Reply:
 def error_reply(status: HTTPStatus, code: str, detail: str = "") -> Reply:
     """A stable code, and a sentence for those who were let in."""
     return Reply(status=status, body={"error": code, **({"detail": detail} if detail else {})})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TlsFiles:
-    """PEM files; read again when one of them changes."""
-
-    certificate: Path
-    key: Path
-    client_authority: Path | None
-    client_required: bool
 
 
 class AdminServer:
@@ -284,7 +274,7 @@ class Certificates:
 
     def _stamp(self) -> tuple[tuple[int, int], ...]:
         found = []
-        for path in (self._files.certificate, self._files.key, self._files.client_authority):
+        for path in (self._files.certificate, self._files.key, self._files.client_ca):
             try:
                 state = path.stat() if path else None
             except OSError:
@@ -302,9 +292,9 @@ class Certificates:
             raise ConfigError(
                 f"admin.certificate_file and key_file cannot be used: {_reason(error)}"
             ) from error
-        if files.client_authority is not None:
+        if files.client_ca is not None:
             try:
-                context.load_verify_locations(files.client_authority)
+                context.load_verify_locations(files.client_ca)
             except (OSError, ssl.SSLError) as error:
                 raise ConfigError(f"admin.client_ca_file cannot be used: {_reason(error)}") from error
             context.verify_mode = ssl.CERT_REQUIRED if files.client_required else ssl.CERT_OPTIONAL

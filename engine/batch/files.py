@@ -50,7 +50,9 @@ class Part:
     """Of a Parquet file; empty for any other."""
     start: int = 0
     end: int | None = None
-    """Bytes of a file of JSON lines, whole lines; None: to its end."""
+    """Bytes of a file of JSON lines or CSV, whole lines or records; None: to its end."""
+    header_end: int = 0
+    """Of a CSV file: where the record ends that names the columns, which a part further on is read behind."""
     first_row: int = 0
     rows: int | None = None
     """None where that is not known without reading it."""

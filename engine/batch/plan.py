@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Final
 
+from penstock.engine.batch.csv_parts import csv_ranges
 from penstock.engine.batch.errors import ScoreError
 from penstock.engine.batch.files import Format, InputFile, Part, is_remote, opened
 from penstock.engine.batch.read import csv_names
@@ -13,9 +14,9 @@ from penstock.schemas.errors import ConfigError
 
 part_rows: Final = 1 << 20
 """A part of a Parquet file is at least so many rows, of whole row groups."""
-json_part_bytes: Final = 64 << 20
-"""A part of a file of JSON lines is at least so many bytes, of whole lines, where the file is local and not compressed. Any
-other file is one part: a line's end in a CSV file may stand inside quotes."""
+text_part_bytes: Final = 64 << 20
+"""A part of a file of JSON lines or CSV is at least so many bytes, of whole lines or records, where the file is local and not
+compressed; else it is one part."""
 _scan_bytes: Final = 4 << 20
 
 
@@ -83,14 +84,18 @@ def _parquet(file: InputFile, signature: Signature, keep: Sequence[str]) -> tupl
 
 
 def _json(file: InputFile) -> list[Part]:
-    if is_remote(file.address) or file.name.endswith(".gz") or file.bytes <= json_part_bytes:
+    if not _is_cut(file):
         return [Part(file=file)]
     try:
         with opened(file) as stream:
-            ranges = [*_line_ranges(stream, json_part_bytes)]
+            ranges = [*_line_ranges(stream, text_part_bytes)]
     except OSError as error:
         raise ScoreError(f"cannot read {file.address}: {error.strerror or error}") from error
     return [Part(file=file, start=start, end=end, first_row=row) for start, end, row in ranges]
+
+
+def _is_cut(file: InputFile) -> bool:
+    return not is_remote(file.address) and not file.name.endswith(".gz") and file.bytes > text_part_bytes
 
 
 def _line_ranges(stream: IO[bytes], bytes_min: int) -> Iterator[tuple[int, int, int]]:
@@ -116,7 +121,18 @@ def _csv(
     if not names:  # nothing at all, not even a first line: no records, as in an empty file of JSON lines
         return {}, [Part(file=file)]
     columns = _model_columns(names, signature, keep, file, None)
-    return dict.fromkeys(columns, "text"), [Part(file=file)]
+    kinds = dict.fromkeys(columns, "text")
+    if not _is_cut(file):
+        return kinds, [Part(file=file)]
+    try:
+        with opened(file) as stream:
+            ranges = [*csv_ranges(stream, delimiter=delimiter, bytes_min=text_part_bytes)]
+    except OSError as error:
+        raise ScoreError(f"cannot read {file.address}: {error.strerror or error}") from error
+    return kinds, [
+        Part(file=file, start=each.start, end=each.end, first_row=each.first_row, header_end=each.header_end)
+        for each in ranges
+    ]
 
 
 def _model_columns(

@@ -66,7 +66,7 @@ def read_part(
                 source = stream if is_remote(part.file.address) else pa.OSFile(part.file.address)
                 yield from _parquet_blocks(part, source, reader, signature)
             else:
-                yield from _csv_blocks(part.file, stream, reader, signature, delimiter)
+                yield from _csv_blocks(part, stream, reader, signature, delimiter)
     except (pa.ArrowException, OSError, EOFError) as error:
         words = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
         raise ScoreError(f"{part.file.address} cannot be read: {words}") from error
@@ -157,9 +157,10 @@ def _parquet_blocks(part: Part, stream: Any, reader: _TableReader, signature: Si
 
 
 def _csv_blocks(
-    file: InputFile, stream: Any, reader: _TableReader, signature: Signature, delimiter: str
+    part: Part, stream: Any, reader: _TableReader, signature: Signature, delimiter: str
 ) -> Iterator[Block]:
     pa = arrow("a CSV file")
+    file = part.file
     names = csv_names(file, delimiter)
     if not names:  # as a file of JSON lines without a line
         yield Block(
@@ -176,12 +177,13 @@ def _csv_blocks(
     def set_aside(row: Any) -> str:
         detail = f"the line has {row.actual_columns} columns, and the first line names {row.expected_columns}"
         rejection = Rejection(index=0, stage=Stage.DECODE, reason=Reason.CORRUPT, detail=detail)
-        wrong.append((row.number - 2, rejection, row.text))  # counted from 1, the header among them
+        number = part.first_row + row.number - 2  # counted from 1, the header among them
+        wrong.append((number, rejection, row.text))
         return "skip"
 
     wanted = reader.wanted(plan, names)
-    batches = _csv_reader(pa, _plain(file, stream), delimiter, wanted, set_aside)
-    at, told, block_rows = 0, 0, _rows_of(_block_values, _block_rows, len(wanted))
+    batches = _csv_reader(pa, _records_of(part, stream), delimiter, wanted, set_aside)
+    at, told, block_rows = part.first_row, 0, _rows_of(_block_values, _block_rows, len(wanted))
     while True:
         try:
             batch = batches.read_next_batch()
@@ -194,7 +196,7 @@ def _csv_blocks(
             at = int(rows[-1]) + 1
             yield reader.block(some, text_columns(some, plan), plan, rows, tuple(wrong[told:]))
             told = len(wrong)
-    if told < len(wrong) or not at:
+    if told < len(wrong) or at == part.first_row:
         nothing = pa.RecordBatch.from_pylist([], schema=pa.schema([(name, pa.string()) for name in wanted]))
         rows = np.empty(0, dtype=np.int64)
         yield reader.block(nothing, text_columns(nothing, plan), plan, rows, tuple(wrong[told:]))
@@ -226,6 +228,34 @@ def _csv_reader(pa: Any, stream: Any, delimiter: str, wanted: list[str] | None, 
             **convert,
         ),
     )
+
+
+class _Ranges(io.RawIOBase):
+    """Ranges of a file behind each other, as one stream."""
+
+    def __init__(self, stream: Any, *ranges: tuple[int, int]) -> None:
+        self._stream = stream
+        self._left = [each for each in ranges if each[0] < each[1]]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left:
+            return 0
+        start, end = self._left[0]
+        self._stream.seek(start)
+        read: int = self._stream.readinto(memoryview(buffer)[: end - start])
+        self._left[:1] = [(start + read, end)] if read and start + read < end else []
+        return read
+
+
+def _records_of(part: Part, stream: Any) -> Any:
+    """A part of a CSV file as a file of its own, which begins with the names of the columns."""
+    if part.end is None:
+        return _plain(part.file, stream)
+    ranges = [(part.start, part.end)] if part.start == 0 else [(0, part.header_end), (part.start, part.end)]
+    return io.BufferedReader(_Ranges(stream, *ranges), buffer_size=1 << 20)
 
 
 def _plain(file: InputFile, stream: Any) -> Any:

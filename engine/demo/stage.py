@@ -147,7 +147,8 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
     from penstock.connectors.memory.broker import MemoryBroker
     from penstock.engine.ports import AssignmentListener, Source
     from penstock.engine.telemetry.status import StatusBoard
-    from penstock.engine.worker.assembly import Link, event_log, make_worker, new_metrics, open_bundle
+    from penstock.engine.worker.assembly import Link, event_log, make_worker, new_metrics
+    from penstock.engine.worker.startup.startup import Startup
 
     broker = MemoryBroker(clock)
     for topic in topics:
@@ -159,24 +160,26 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
         return broker.source(group=group, topic=topics[0], listener=listener)
 
     link = Link(
-        cluster=broker.cluster_id,
         open_source=open_source,
-        open_sink=lambda: broker.exactly_once_sink(
-            group=group, topic=topics[0], transactional_ids=("a", "b")
-        ),
         ends=lambda _: {},
         report=lambda _: None,
     )
-    metrics = new_metrics()
-    worker = make_worker(
-        settings,
-        link,
+    metrics = new_metrics(settings)
+    startup = Startup(
+        settings=settings,
+        clock=clock,
+        metrics=metrics,
         name="demo",
+        cluster=broker.cluster_id,
+        open_sink=lambda: broker.exactly_once_sink(
+            group=group, topic=topics[0], transactional_ids=("a", "b")
+        ),
+    )
+    worker = make_worker(
+        startup,
+        link,
         run_folder=folder,
         board=StatusBoard(worker="demo", group=group, topic=topics[0], clock=clock, rows_max=4096),
-        metrics=metrics,
-        bundle=open_bundle(settings),
-        clock=clock,
         events=event_log(metrics, clock),
     )
     failures: list[str] = []

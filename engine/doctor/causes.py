@@ -38,25 +38,25 @@ def _checks(evidence: Evidence) -> Iterator[Wrong]:
 
 def _of_check(fault: Fault) -> tuple[Cause, str, str]:
     text = fault.sentence
-    if fault.what == "kafka" and fault.passing:
+    if fault.what in ("kafka", "delivery") and fault.passing:
         return (
             Cause.BROKER_AWAY,
             "Kafka does not answer",
             "start the brokers, or correct kafka.bootstrap_servers; workers wait and lose nothing",
         )
-    if fault.what in ("kafka", "outputs") and "does not exist" in text:
+    if fault.what in ("kafka", "delivery") and "does not exist" in text:
         return (
             Cause.TOPIC_MISSING,
             "a topic is missing",
             "create it (penstock init --create-topics makes all of them), or correct its name in the settings",
         )
-    if fault.what in ("kafka", "outputs") and "lacks the permission" in text:
+    if fault.what in ("kafka", "delivery") and "lacks the permission" in text:
         return (
             Cause.PERMISSION,
             "a permission is missing",
             "penstock acl prints the commands that grant what each role needs",
         )
-    if fault.what == "kafka":
+    if fault.what in ("kafka", "delivery"):
         return (
             Cause.ACCESS,
             "the brokers do not let us in",
@@ -75,6 +75,12 @@ def _of_check(fault: Fault) -> tuple[Cause, str, str]:
             "bring it back; partitions that need a new schema wait, and nothing is lost"
             if fault.passing
             else "correct the section registry: url, username, password",
+        )
+    if fault.what == "records":
+        return (
+            Cause.REGISTRY,
+            "the newest schema of the input lacks what the model needs",
+            "bring the field back in a newer version of the schema, or serve a model that does without it",
         )
     return (
         Cause.MODEL,

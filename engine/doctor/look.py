@@ -24,7 +24,7 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.scaling.lag import PartitionLag, compare, measure
 from penstock.engine.scaling.report_message import Report, decode_status
 from penstock.engine.settings.model import Settings
-from penstock.engine.worker.preflight import Findings, check_kafka, check_model, check_registry
+from penstock.engine.worker.preflight import Findings, Preflight
 from penstock.schemas.errors import ConfigError, PenstockError, RecordError, UnavailableError
 from penstock.schemas.records import Records
 
@@ -74,10 +74,11 @@ class _Look:
         folder = tempfile.gettempdir()
         evidence.free_bytes = {folder: self._ask("disk", lambda: free_bytes(folder)) or 0}
         findings = Findings()
+        preflight = Preflight(settings, clock, findings)
         findings.look("kafka", self._reach)
         if not findings.faults:
             findings.good.clear()  # the whole check says it again
-            check_kafka(settings, findings)
+            preflight.kafka()
         reachable = not any(what == "kafka" and not _of_objects(text) for what, text in findings.faults)
         began_s = clock.monotonic_s()
         if reachable:
@@ -85,8 +86,8 @@ class _Look:
             evidence.before = self._ask("lag", self._lags) or ()
             evidence.members = self._ask("group", self._members)
             evidence.letters = self._ask("dead letters", self._letters) or {}
-        check_registry(settings, findings, clock)
-        check_model(settings, findings, clock)
+        preflight.registry()
+        preflight.model()
         self._take(findings)
         if reachable:
             if (bundle := findings.bundle) is not None:
@@ -125,7 +126,8 @@ class _Look:
 
     def _partitions(self) -> dict[str, int]:
         from penstock.connectors.kafka.admin.admin import KafkaAdmin
-        from penstock.engine.worker.kafka import client_config, topics_of
+        from penstock.engine.worker.kafka import client_config
+        from penstock.engine.worker.startup.kafka_facts import topics_of
 
         counts = KafkaAdmin(client_config(self._settings.kafka)).partition_counts(topics_of(self._settings))
         return {topic: count for topic, count in counts.items() if count is not None}
@@ -148,8 +150,8 @@ class _Look:
         return [
             Member(
                 name=member.client_id,
-                host=member.host,
-                partitions=member.partitions,
+                host=member.host.lstrip("/"),
+                partitions=sum(map(len, member.assigned.values())),
                 ours=member.client_id.startswith(f"{kafka.group}-") or member.client_id == own,
             )
             for member in describe_group(client_config(kafka), kafka.group).members

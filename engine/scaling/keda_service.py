@@ -12,7 +12,8 @@ from google.protobuf.message import DecodeError
 from penstock.engine.clock import Clock
 from penstock.engine.scaling.health import health_handlers
 from penstock.engine.scaling.steadier import Plan
-from penstock.engine.scaling.tls import TlsFiles, credentials
+from penstock.engine.scaling.tls import credentials
+from penstock.engine.settings.tls_files import TlsFiles
 from penstock.schemas.errors import ConfigError, UnavailableError
 from penstock.schemas.externalscaler import (
     GetMetricSpecResponse,

@@ -18,7 +18,7 @@ from penstock.engine.scaling.steadier import Plan, Steadier
 from penstock.engine.telemetry.http_server import Answer, Routes, json_answer, verdict_answer
 from penstock.engine.telemetry.metrics import content_type, render
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics, scaler_faults
-from penstock.engine.telemetry.status import Verdict
+from penstock.engine.telemetry.worker_status import Verdict
 from penstock.schemas.errors import InvariantError, UnavailableError
 
 logger = logging.getLogger("penstock.scaler")

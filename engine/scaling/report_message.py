@@ -9,7 +9,7 @@ import fastavro
 
 from penstock.engine.codec.contracts import contract, older_contracts
 from penstock.engine.codec.framing import single_object_header_bytes, single_object_prefix
-from penstock.engine.telemetry.status import WorkerState, WorkerStatus
+from penstock.engine.telemetry.worker_status import WorkerState, WorkerStatus
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 

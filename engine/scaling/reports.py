@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from penstock.engine.clock import Clock
 from penstock.engine.scaling.report_message import Report, decode_status, encode_status
-from penstock.engine.telemetry.status import WorkerState, WorkerStatus
+from penstock.engine.telemetry.worker_status import WorkerState, WorkerStatus
 from penstock.schemas.errors import RecordError
 
 logger = logging.getLogger("penstock.scaling")

@@ -2,24 +2,14 @@
 
 import logging
 import ssl
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
 
+from penstock.engine.settings.tls_files import TlsFiles
 from penstock.schemas.errors import ConfigError
 
 logger = logging.getLogger("penstock.scaler")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TlsFiles:
-    """PEM files of the service; with `client_ca`, clients must show a certificate it signed."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
 
 
 def require_tls_files(tls: TlsFiles) -> None:

@@ -30,6 +30,7 @@ class Event(StrEnum):
     PARTITION_GOES_ON = "partition_goes_on"
     PARTITION_STOPPED = "partition_stopped"
     INPUT_UNREADABLE = "input_unreadable"
+    INPUT_LOST = "input_lost"
     INPUT_STALLED = "input_stalled"
     OPEN_TRANSACTION = "open_transaction"
     INPUT_GOES_ON = "input_goes_on"
@@ -64,7 +65,7 @@ class EventLog:
         with self._lock:
             self._kept.append(happened)
         self._count(event)
-        self._logger.log(level, "%s", text)
+        self._logger.log(level, "%s", text, extra={"event_code": str(event)})
 
     def newest(self) -> tuple[Happened, ...]:
         """The last events, oldest first."""

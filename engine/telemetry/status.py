@@ -2,115 +2,24 @@
 
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from typing import Any
+from dataclasses import dataclass, field
 
 from penstock.engine.clock import Clock
+from penstock.engine.telemetry.balance import Balance
 from penstock.engine.telemetry.capacity import CapacityEstimator, RateWindow
 from penstock.engine.telemetry.events import Happened
+from penstock.engine.telemetry.pauses import PauseLog
 from penstock.engine.telemetry.saturation import SaturatedRates
-
-
-class WorkerState(StrEnum):
-    """Where a worker is in its life."""
-
-    STARTING = "starting"  # settings, model and topics are being proved
-    WARMING = "warming"  # the model runs at every bucket size
-    JOINING = "joining"  # warmed; waits for the group to give it partitions
-    RUNNING = "running"
-    DRAINING = "draining"  # asked to stop; finishes what is in flight
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """Yes or no, and why in words."""
-
-    ok: bool
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelIdentity:
-    """Which model is loaded, and where it runs."""
-
-    name: str
-    version: str
-    digest: str
-    device: str
-    runtime: str = "onnxruntime"
-    runtime_reason: str = ""  # why that one, in a sentence
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Position:
-    """How far one owned partition is: the next offset to commit, and the age of what comes next."""
-
-    partition: int
-    offset: int
-    oldest_timestamp_ms: int  # of the oldest unfinished record; -1 when nothing is unfinished
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KafkaStatus:
-    """Whether the cluster answers."""
-
-    address: str
-    reachable: bool
-    answer_age_s: float
-    fault: str = ""  # why not, in the client's words
-    lost_at_ms: int | None = None  # since when it does not answer
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wait:
-    """What stands still, since when, and for what."""
-
-    partition: int | None  # None: the whole worker
-    since_ms: int
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerStatus:
-    """A worker's own report at one moment."""
-
-    worker: str
-    group: str
-    topic: str
-    at_ms: int
-    state: WorkerState
-    model: ModelIdentity | None
-    startup_s: float  # process start to ready; 0 until then
-    capacity_records_per_s: float  # with the present mix of work; 0 while unknown
-    finished_records_per_s: float  # over the last minute
-    busy_ratio: float  # share of the last minute
-    in_flight_batches: int
-    records: int  # finished since the start
-    explained: int = 0  # of those, predicted with an explanation
-    unexplained: Mapping[str, int] = field(default_factory=dict)  # of those, predicted without one, by why
-    assigned: tuple[int, ...] = ()
-    positions: tuple[Position, ...] = ()
-    kafka: KafkaStatus | None = None  # None until it was first asked
-    waits_for: tuple[Wait, ...] = ()
-    events: tuple[Happened, ...] = ()  # the newest, oldest first
-    capacity_measured: bool = False  # seen while saturated; else estimated from busy time
-    predict_records_per_s: float = 0.0  # finished without an explanation while saturated; 0 when never seen
-    explain_records_per_s: float = 0.0  # with one
-    explained_ratio: float = 0.0  # over the last minute
-    records_per_offset: float = (
-        1.0  # less where compaction, markers or aborted records lie between the records
-    )
-    rebalance_s: float = (
-        0.0  # longest lately without partitions between two assignments; 0 when there was none
-    )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+from penstock.engine.telemetry.worker_status import (
+    KafkaStatus,
+    ModelIdentity,
+    Position,
+    Verdict,
+    Wait,
+    WorkerState,
+    WorkerStatus,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,29 +31,6 @@ class LivenessLimits:
         300.0  # work in flight, and the compute side neither finished nor retried anything
     )
     kafka_away_max_s: float = 10.0  # after so long without an answer the worker is not ready
-
-
-class PauseLog:
-    """How long this worker had no partitions between two assignments; of the last few, the longest. Not thread-safe."""
-
-    def __init__(self, *, kept: int = 5) -> None:
-        self._pauses: deque[float] = deque(maxlen=kept)
-        self._without_since_s: float | None = None
-        self._had_any = False
-
-    @property
-    def longest_s(self) -> float:
-        """0 when there was none."""
-        return max(self._pauses, default=0.0)
-
-    def assigned(self, any_partitions: bool, *, now_s: float) -> None:
-        """The assignment is another one."""
-        if any_partitions and self._without_since_s is not None:
-            self._pauses.append(now_s - self._without_since_s)
-            self._without_since_s = None
-        elif not any_partitions and self._had_any and self._without_since_s is None:
-            self._without_since_s = now_s
-        self._had_any = self._had_any or any_partitions
 
 
 @dataclass(slots=True)
@@ -167,6 +53,7 @@ class _Facts:
     waits_for: tuple[Wait, ...] = ()
     computing_since_s: float | None = None
     batch_bound_s: float = math.inf
+    balance: Balance | None = None
 
 
 class StatusBoard:
@@ -333,6 +220,11 @@ class StatusBoard:
             self._facts.offsets.update(offsets)
             self._facts.oldest_ms = dict(oldest_ms)
 
+    def balance(self, balance: Balance) -> None:
+        """Every record that was read, at one moment of the polling thread."""
+        with self._lock:
+            self._facts.balance = balance
+
     def live(self) -> Verdict:
         """Whether killing the process would not help: the loop turns, and work in flight moves."""
         now_s = self._clock.monotonic_s()
@@ -430,4 +322,5 @@ class StatusBoard:
                 kafka=facts.kafka,
                 waits_for=facts.waits_for,
                 events=self._events(),
+                balance=facts.balance,
             )

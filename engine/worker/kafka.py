@@ -1,17 +1,15 @@
 """A worker on a real Kafka: proves topics and contracts, opens the two ends, serves health and metrics."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.admin.permissions import lacks, require_permissions
-from penstock.connectors.kafka.admin.topic_settings import batch_bytes_max, read_topic_settings
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.contact import Contact, KafkaContact
 from penstock.connectors.kafka.partition_counts import PartitionCounts
@@ -20,27 +18,24 @@ from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
 from penstock.engine.admin.control import ControlReader
 from penstock.engine.clock import Clock
-from penstock.engine.codec.contracts import output_prefixes
+from penstock.engine.codec.contracts import OutputPrefixes, Registrar, output_prefixes
 from penstock.engine.console.logs import set_log_level
-from penstock.engine.dead_letters.message import message_bytes_min
 from penstock.engine.pages.worker.answers import WorkerAnswers
 from penstock.engine.pages.worker.view import WorkerView
-from penstock.engine.pipeline.outgoing import OutputLimits, letter_headers_bytes_max
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.scaling.reports import Reporter
 from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
 from penstock.engine.settings.model import Settings
 from penstock.engine.settings.topics import RegistrySettings
 from penstock.engine.telemetry.http_server import HttpServer, worker_routes
-from penstock.engine.telemetry.status import StatusBoard, WorkerStatus
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import WorkerStatus
 from penstock.engine.worker.assembly import (
     Link,
     Worker,
     event_log,
     make_worker,
     new_metrics,
-    open_bundle,
-    require_topics,
     worker_name,
 )
 from penstock.engine.worker.model_copy import copied_model
@@ -48,10 +43,14 @@ from penstock.engine.worker.pages import show_worker
 from penstock.engine.worker.permissions import permissions
 from penstock.engine.worker.poison_records import InFlightLog
 from penstock.engine.worker.situation import await_kafka
-from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
+from penstock.engine.worker.startup.kafka_facts import KafkaFacts, kafka_facts
+from penstock.engine.worker.startup.startup import Startup, walk
+from penstock.engine.worker.startup.worker import worker_steps
+from penstock.schemas.errors import ConfigError, UnavailableError
 from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
+    from penstock.connectors.registry.client import Registry
     from penstock.connectors.registry.exchange import RegistryConfig
 
 logger = logging.getLogger("penstock.worker")
@@ -116,69 +115,6 @@ def secret(value: SecretStr | None, file: Path | None) -> str | None:
     return text
 
 
-def topics_of(settings: Settings) -> list[str]:
-    """Every topic that a worker needs."""
-    output = settings.output
-    names = [
-        settings.input.topic,
-        output.predictions,
-        output.explanations,
-        output.dead_letters,
-        output.status,
-        settings.admin.audit_topic if settings.admin else None,
-    ]
-    return [name for name in names if name]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FoundLimits:
-    """What the output topics take, and of which ones the broker does not tell us."""
-
-    limits: OutputLimits
-    batch_bytes_max: int
-    untold: tuple[str, ...]
-
-
-def output_limits(settings: Settings, config: ClientConfig) -> FoundLimits:
-    """What the output topics take, read from their settings.
-
-    Raises ConfigError for a dead-letter topic that would refuse or lose letters; UnavailableError.
-    """
-    output = settings.output
-    names = [name for name in (output.predictions, output.explanations, output.dead_letters) if name]
-    audit = settings.admin.audit_topic if settings.admin else None
-    found = read_topic_settings(config, [*names, audit] if audit else names)
-    if audit and found[audit].compacted:
-        raise ConfigError(
-            f"the audit topic {audit} is compacted: it would forget records; set its cleanup.policy to delete"
-        )
-    letters = found[output.dead_letters]
-    if letters.compacted:
-        raise ConfigError(
-            f"the dead-letter topic {output.dead_letters} is compacted: it refuses letters of records without a key and forgets all"
-            " but the newest of each key; set its cleanup.policy to delete"
-        )
-    bytes_min = message_bytes_min + letter_headers_bytes_max
-    letter_bytes_max = letters.message_bytes_max(config)
-    if letter_bytes_max < bytes_min:
-        raise ConfigError(
-            f"messages of at most {letter_bytes_max} bytes fit into the dead-letter topic {output.dead_letters}, and a letter may"
-            f" need {bytes_min}; raise its max.message.bytes (and message.max.bytes under kafka.client, if it is set)"
-        )
-    results = [name for name in names if name != output.dead_letters]
-    bytes_max = {name: found[name].message_bytes_max(config) for name in results}
-    return FoundLimits(
-        limits=OutputLimits(
-            predictions_bytes_max=bytes_max[output.predictions],
-            explanations_bytes_max=bytes_max.get(output.explanations or "", 0),
-            dead_letters_bytes_max=letter_bytes_max,
-            keyed=frozenset(name for name in results if found[name].compacted),
-        ),
-        batch_bytes_max=batch_bytes_max(found.values()),
-        untold=tuple(name for name in names if not found[name].known),
-    )
-
-
 @contextmanager
 def open_kafka_worker(
     settings: Settings,
@@ -197,7 +133,7 @@ def open_kafka_worker(
     Serves /metrics, /live, /ready, /status and what the pages ask for on a loopback port, which it writes to `http-SLOT` in the run folder.
     """
     name = worker_name(settings.kafka.group, slot)
-    metrics = new_metrics()
+    metrics = new_metrics(settings)
     events = event_log(metrics, clock)
     board = StatusBoard(
         worker=name,
@@ -232,97 +168,136 @@ def open_kafka_worker(
             beat=InFlightLog(run_folder / f"note-{slot}").beat,  # else it would seem not to get warm
             stopping=stopping,
         )
-        bundle = open_bundle(settings, copied_model(run_folder))
-        link = kafka_link(settings, name=name, clock=clock, held=held, proven=let_in.exists())
+        startup = Startup(
+            settings=settings, clock=clock, metrics=metrics, name=name, copy=copied_model(run_folder)
+        )
+        link = kafka_link(startup, held=held, proven=let_in.exists())
         let_in.touch()
         worker = make_worker(
-            settings,
+            startup,
             link,
-            name=name,
             run_folder=run_folder,
             board=board,
-            metrics=metrics,
-            bundle=bundle,
-            clock=clock,
             events=events,
             slot=slot,
             pausing=ControlReader(run_folder, clock=clock, set_log_level=set_log_level).pausing,
             view=view,
         )
         show_worker(
-            view, answers, settings, bundle=bundle, model=worker.model, name=name, schemas=link.schemas
+            view,
+            answers,
+            settings,
+            bundle=worker.bundle,
+            model=worker.model,
+            name=name,
+            schemas=startup.schemas,
         )
-        try:
+        with permission_named(settings):
             yield worker
-        except (ConfigError, UnavailableError) as error:
-            _name_permission(settings, error)
-            raise
 
 
-def _name_permission(settings: Settings, error: PenstockError) -> None:
+@contextmanager
+def permission_named(settings: Settings) -> Iterator[None]:
     """Raises ConfigError naming the permission that a refusal is about: the client names neither topic nor group nor id."""
-    if "permission" not in str(error):
-        return
-    wanted = permissions(settings)["worker"]
-    require_permissions(client_config(settings.kafka), wanted)
-    for each in wanted:
-        if each.resource == "transactional-id" and "transactional id" in str(error):
-            raise ConfigError(f"{error}; {lacks(each)}") from error
+    try:
+        yield
+    except (ConfigError, UnavailableError) as error:
+        if "permission" not in str(error):
+            raise
+        wanted = permissions(settings)["worker"]
+        require_permissions(client_config(settings.kafka), wanted)
+        for each in wanted:
+            if each.resource == "transactional-id" and "transactional id" in str(error):
+                raise ConfigError(f"{error}; {lacks(each)}") from error
+        raise
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KafkaFacts:
-    """What a worker must know of Kafka before it joins."""
+def open_sink(
+    settings: Settings,
+    config: ClientConfig,
+    facts: KafkaFacts,
+    *,
+    transactional_ids: Sequence[str],
+    partition_counts: Mapping[str, int],
+    clock: Clock,
+) -> Sink:
+    """The producers. The ids are those of one worker alone, or of a check that begins as no worker does."""
+    topic, bytes_max = settings.input.topic, facts.limits.batch_bytes_max
+    with permission_named(settings):
+        if settings.kafka.delivery == "at_least_once":
+            return KafkaAtLeastOnceSink(
+                config,
+                topic=topic,
+                partition_counts=partition_counts,
+                clock=clock,
+                memory_bytes_max=send_memory_bytes_max,
+                batch_bytes_max=bytes_max,
+            )
+        return ExactlyOnceSink(
+            config,
+            group=settings.kafka.group,
+            topic=topic,
+            transactional_ids=transactional_ids,
+            partition_counts=partition_counts,
+            clock=clock,
+            memory_bytes_max=send_memory_bytes_max,
+            batch_bytes_max=bytes_max,
+        )
 
-    cluster: str
-    partitions: Mapping[str, int]  # of every topic that it needs
-    limits: FoundLimits
 
-
-def kafka_facts(settings: Settings, config: ClientConfig) -> KafkaFacts:
-    """Permissions, topics, and what the output topics take: asked by a worker at its start and by `penstock check`.
-
-    Raises ConfigError for what is missing, UnavailableError when nobody answers.
-    """
-    # Write among them: else the first bad record would find out that no dead letter may be written.
-    require_permissions(config, permissions(settings)["worker"])
-    admin = KafkaAdmin(config)
-    counts = admin.partition_counts(topics_of(settings))
-    require_topics(counts)
-    return KafkaFacts(
-        cluster=admin.cluster_id(),
-        partitions={topic: count for topic, count in counts.items() if count is not None},
-        limits=output_limits(settings, config),
+def contracts_of(settings: Settings, registrar: Registrar | None) -> OutputPrefixes:
+    """What the messages of the output topics begin with; the registrar is asked where their framing is the registry's."""
+    return output_prefixes(
+        predictions=settings.output.predictions,
+        explanations=settings.output.explanations,
+        dead_letters=settings.output.dead_letters,
+        framing=settings.output_framing,
+        registrar=registrar,
     )
 
 
-def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, proven: bool = False) -> Link:
-    """The two ends on Kafka. Raises ConfigError for a missing topic, UnavailableError when nobody answers.
+def open_registry(settings: RegistrySettings, clock: Clock) -> "Registry":
+    """A client of the schema registry, to be closed."""
+    from penstock.connectors.registry.client import Registry  # its HTTP client is slow to load
+
+    return Registry(registry_config(settings), monotonic_s=clock.monotonic_s, sleep=clock.sleep)
+
+
+def kafka_link(startup: Startup, *, held: ExitStack, proven: bool = False) -> Link:
+    """The input on Kafka, once everything that it needs is proved; what the rest of the start does with Kafka is left in `startup`.
 
     `proven`: the brokers have let this deployment in before, so what a token server or TLS refuses now may pass.
+    Raises ConfigError for a missing topic, UnavailableError when nobody answers.
     """
+    settings, clock, name = startup.settings, startup.clock, startup.name
     config = replace(
         client_config(settings.kafka),
         properties={"client.id": name, **settings.kafka.client},
         proven=proven,
     )
-    facts = kafka_facts(settings, config)
-    partition_counts, found = PartitionCounts(facts.partitions), facts.limits
-    if found.untold:
-        logger.warning(
-            "the broker does not tell this user the settings of %s (permission DescribeConfigs); Kafka's defaults are assumed",
-            ", ".join(found.untold),
-        )
     registry = None
     if settings.registry is not None:
-        from penstock.connectors.registry.client import Registry
-
-        registry = Registry(
-            registry_config(settings.registry), monotonic_s=clock.monotonic_s, sleep=clock.sleep
-        )
+        registry = open_registry(settings.registry, clock)
         held.callback(registry.close)
-    output = settings.output
-    exactly_once = settings.kafka.delivery == "exactly_once"
+    startup.schemas = registry
+    startup.ask_kafka = lambda: kafka_facts(settings, config)
+    startup.publish_contracts = lambda: contracts_of(settings, registry)
+    walk(startup, worker_steps, "kafka", "registry")
+    facts = startup.the(startup.facts)
+    partition_counts = PartitionCounts(facts.partitions)
+    if facts.limits.untold:
+        logger.warning(
+            "the broker does not tell this user the settings of %s (permission DescribeConfigs); Kafka's defaults are assumed",
+            ", ".join(facts.limits.untold),
+        )
+    startup.open_sink = lambda: open_sink(
+        settings,
+        config,
+        facts,
+        transactional_ids=(f"{name}-a", f"{name}-b"),
+        partition_counts=partition_counts,
+        clock=clock,
+    )
     topic = settings.input.topic
     sources: list[KafkaSource] = []
 
@@ -334,7 +309,7 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
             protocol=settings.kafka.protocol,
             start=settings.kafka.start,
             listener=listener,
-            exactly_once=exactly_once,
+            exactly_once=settings.kafka.delivery == "exactly_once",
             max_poll_interval_s=float(settings.kafka.client.get("max.poll.interval.ms", max_poll_interval_ms))
             / 1000,
             memory_bytes_max=fetch_memory_bytes_max,
@@ -344,27 +319,6 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
         )
         sources.append(source)
         return source
-
-    def open_sink() -> Sink:
-        if not exactly_once:
-            return KafkaAtLeastOnceSink(
-                config,
-                topic=topic,
-                partition_counts=partition_counts,
-                clock=clock,
-                memory_bytes_max=send_memory_bytes_max,
-                batch_bytes_max=found.batch_bytes_max,
-            )
-        return ExactlyOnceSink(
-            config,
-            group=settings.kafka.group,
-            topic=topic,
-            transactional_ids=(f"{name}-a", f"{name}-b"),
-            partition_counts=partition_counts,
-            clock=clock,
-            memory_bytes_max=send_memory_bytes_max,
-            batch_bytes_max=found.batch_bytes_max,
-        )
 
     def ends(partitions: Iterable[int]) -> Mapping[int, int]:
         return sources[0].ends(partitions) if sources else {}
@@ -388,23 +342,12 @@ def kafka_link(settings: Settings, *, name: str, clock: Clock, held: ExitStack, 
         return watch.contact(asks_for_members=asks_for_members)
 
     return Link(
-        cluster=facts.cluster,
         open_source=open_source,
-        open_sink=open_sink,
         ends=ends,
         report=_reporter(settings, config, clock, held),
         contact=contact,
         member=member,
         reading=lambda: sources[0].reading() if sources else Reading(),
-        schemas=registry,
-        limits=found.limits,
-        prefixes=output_prefixes(
-            predictions=output.predictions,
-            explanations=output.explanations,
-            dead_letters=output.dead_letters,
-            framing=settings.output_framing,
-            registrar=registry,
-        ),
     )
 
 

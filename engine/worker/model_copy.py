@@ -37,21 +37,31 @@ def bundle_digest(folder: Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def bundle_files(folder: Path) -> list[Path]:
+    """The files that make up a bundle. Raises ConfigError for what cannot be copied: a link, or a folder in it."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"model bundle {folder}: cannot be listed: {error.strerror}") from error
+    for entry in entries:
+        if entry.is_symlink() or not entry.is_file():
+            raise ConfigError(
+                f"model bundle {folder}: {entry.name} is a link or not a file; copy the file itself"
+            )
+    return entries
+
+
 def copy_model(folder: Path, run_folder: Path) -> ModelCopy | None:
     """Copies a bundle into the run folder and leaves a note of it for the workers; None when there is no room for a copy.
 
     Then the workers open the folder itself, and still only with the digest it has now. Raises ConfigError: no bundle.
     """
-    digest = bundle_digest(folder)
+    digest, entries = bundle_digest(folder), bundle_files(folder)
     copy = run_folder / f"model-{digest}"
     copied = True
     try:
         copy.mkdir(mode=0o700)
-        for entry in sorted(folder.iterdir()):
-            if entry.is_symlink() or not entry.is_file():
-                raise ConfigError(
-                    f"model bundle {folder}: {entry.name} is a link or not a file; copy the file itself"
-                )
+        for entry in entries:
             shutil.copyfile(entry, copy / entry.name, follow_symlinks=False)
             (copy / entry.name).chmod(0o400)
         copy.chmod(0o500)

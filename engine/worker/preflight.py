@@ -1,39 +1,47 @@
-"""What would be refused at start, found before it: settings, bundle, device, contracts, topics, permissions, registry."""
+"""What would be refused at start, found before it: the steps of a start, all of them, and what else is worth knowing."""
 
 import resource
 import statistics
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
-from penstock.engine.codec.contracts import contract, load_schema
-from penstock.engine.codec.decode import RowDecoder, SchemaStore, make_decoder
+from penstock.engine.codec.contracts import OutputPrefixes
 from penstock.engine.codec.framing import Schema
-from penstock.engine.explain.factory import make_explainer
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.bundle.memory import as_text, worker_bytes
-from penstock.engine.models.runtime.cache import check_alone
-from penstock.engine.models.runtime.loader import ServedModel, open_model, varied_rows
-from penstock.engine.pipeline.batcher import rows_within_objective, share_of_objective_s
+from penstock.engine.models.runtime.loader import ServedModel, varied_rows
 from penstock.engine.pipeline.scorer import Scorer
-from penstock.engine.settings.explain_policy import Every, parse_policy
-from penstock.engine.settings.model import ScalingSettings, Settings
-from penstock.engine.worker.assembly import limits_default, make_scorer, open_bundle, worker_name
-from penstock.engine.worker.calibration import Rehearsed, cost_curve, rehearse
+from penstock.engine.ports import Sink
+from penstock.engine.settings.model import Settings
+from penstock.engine.worker.assembly import new_metrics, worker_name
+from penstock.engine.worker.calibration import Rehearsed
 from penstock.engine.worker.process import not_warm
-from penstock.schemas.distribution import how_to_install
-from penstock.schemas.errors import ConfigError, NotReadyError, PenstockError
+from penstock.engine.worker.startup.startup import AddressTakenError, Group, Startup, Step, walk
+from penstock.engine.worker.startup.steps import steps
+from penstock.schemas.errors import InvariantError, NotReadyError, PenstockError
+
+if TYPE_CHECKING:
+    from penstock.connectors.registry.client import Registry
+    from penstock.engine.worker.startup.kafka_facts import KafkaFacts
 
 steady_runs = 5
 join_s = 3.0  # from the end of a session to the first commit of the next owner
 broker_looks_every_s = (
     10.0  # transaction.abort.timed.out.transaction.cleanup.interval.ms, unless an operator set it
 )
+answer_timeout_s = 1.0
+answer_bytes_max = 1 << 16
+close_s = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,116 +75,196 @@ class Findings:
     """The largest batch that the objective allows."""
     first_batch: FirstBatch | None = None
 
-    def look(self, what: str, check: Callable[[], str]) -> None:
-        """Run one check: the sentence it returns, or the error it raises."""
+    def look(self, what: str, check: Callable[[], str | None]) -> bool:
+        """Run one check: the sentence it returns, or the error it raises; whether there was none."""
         try:
-            self.good.append((what, check()))
+            found = check()
         except PenstockError as error:
             self.faults.append((what, str(error)))
             self.errors[what] = error
+            return False
+        if found is not None:
+            self.good.append((what, found))
+        return True
+
+    def step(self, step: Step, prove: Callable[[], str | None]) -> bool:
+        """Run one step of the start. An address at which a Penstock answers is taken by ourselves, running already."""
+
+        def proved() -> str | None:
+            try:
+                return prove()
+            except AddressTakenError as error:
+                if not penstock_answers(error.host, error.port):
+                    raise
+                return f"a Penstock that runs already answers at {error.host}:{error.port}"
+
+        return self.look(step.name, proved)
 
 
-def check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
-    """Bundle, device, golden batch, warm-up, first batch, input schema and explainer.
+class Preflight:
+    """The steps of a start, taken without doing anything for good, and what they found."""
 
-    What is not through within `model.warmup_s_max` is a fault, as it ends a worker: then it is left alone with what it
-    does, and ends with the process.
-    """
-    raised: list[BaseException] = []
-    found = Findings(good=findings.good, faults=findings.faults, errors=findings.errors)
-
-    def check() -> None:
-        try:
-            _check_model(settings, found, clock)
-        except BaseException as error:  # noqa: BLE001  raised again by whoever waits
-            raised.append(error)
-
-    # A daemon, and no executor: those wait at exit for what never ends.
-    checking = threading.Thread(target=check, name="check-model", daemon=True)
-    checking.start()
-    checking.join(settings.model.warmup_s_max)
-    if checking.is_alive():
-        findings.good, findings.faults = list(findings.good), list(findings.faults)
-        findings.errors = dict(findings.errors)
-        findings.bundle = found.bundle
-        late = NotReadyError(not_warm("the model", settings.model.warmup_s_max))
-        findings.faults.append(("model", str(late)))
-        findings.errors["model"] = late
-        return
-    for each in fields(found):
-        setattr(findings, each.name, getattr(found, each.name))
-    if raised:
-        raise raised[0]
-
-
-def _check_model(settings: Settings, findings: Findings, clock: Clock) -> None:
-
-    def bundle() -> str:
-        findings.bundle = found = open_bundle(settings)
-        return (
-            f"{found.name} {found.version}, {len(found.signature.features)} features, digest {found.digest}"
-        )
-
-    findings.look("bundle", bundle)
-    if (found := findings.bundle) is None:
-        return
-
-    def model() -> str:
-        findings.model = opened = open_model(
-            found,
-            device=settings.model.device,
-            runtime=settings.model.runtime,
-            threads=settings.model.threads,
-            batch_rows_max=settings.objective.batch_rows_max,
+    def __init__(self, settings: Settings, clock: Clock, findings: Findings) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._findings = findings
+        self._startup = Startup(
+            settings=settings,
             clock=clock,
+            metrics=new_metrics(settings),
+            name=worker_name(settings.kafka.group, 0),
         )
-        note = f" ({opened.device.note})" if opened.device.note else ""
-        return f"{opened.runtime} on {opened.device.name}{note}, as when packaged on {len(found.golden.rows)} golden rows"
+        if settings.registry is not None:
+            self._startup.schemas = _NoSchemas()
 
-    findings.look("model", model)
-    if findings.model is not None:
-        findings.good.append(("runtime", f"{findings.model.runtime}: {findings.model.reason}"))
-    findings.look("input", lambda: _input(settings, found))
-    if findings.model is None:
-        return
-    opened = findings.model
-    if settings.output.explanations is not None:
-        findings.look("explanations", lambda: _explanations(settings, found, opened, clock))
-    if not findings.faults:
-        findings.look("rehearsal", lambda: _rehearsal(settings, findings, found, opened, clock))
-    findings.look("memory", lambda: _memory(found))
+    def files(self) -> None:
+        """What the supervisor and the scaler begin with: the bundle's files, ports, certificates, tokens."""
+        self._walk("supervisor", "scaler")
+
+    def kafka(self) -> None:
+        """Topics, permissions, producers."""
+        from penstock.connectors.kafka.client import ClientConfig  # late: --help needs no Kafka client
+        from penstock.engine.worker.kafka import client_config, open_sink
+        from penstock.engine.worker.startup.kafka_facts import KafkaFacts, kafka_facts
+
+        settings, startup, configs = self._settings, self._startup, list[ClientConfig]()
+
+        def ask() -> KafkaFacts:
+            configs.append(client_config(settings.kafka))
+            return kafka_facts(settings, configs[0])
+
+        def sink() -> Sink:
+            facts = startup.the(startup.facts)
+            opened = open_sink(
+                settings,
+                configs[0],
+                facts,
+                transactional_ids=(f"{startup.name}-preflight",),  # no worker's: it would fence that one
+                partition_counts=facts.partitions,
+                clock=self._clock,
+            )
+            opened.close(close_s)
+            return opened
+
+        startup.ask_kafka, startup.open_sink = ask, sink
+        self._walk("kafka", "delivery")
+        if startup.facts is not None:
+            self._findings.good.append(("outputs", _outputs(settings, startup.facts)))
+        self._findings.good.append(("takeover", takeover(settings)))
+
+    def registry(self) -> None:
+        """The registry answers, takes our contracts, and the newest input schema carries what the model's features need."""
+        if (asked := self._settings.registry) is None:
+            return
+        from penstock.engine.worker.kafka import contracts_of, open_registry
+
+        settings, startup, clock = self._settings, self._startup, self._clock
+
+        def contracts() -> OutputPrefixes:
+            with closing(open_registry(asked, clock)) as client:
+                return contracts_of(settings, _OnlyLooks(client))
+
+        def newest() -> tuple[int, Schema] | None:
+            with closing(open_registry(asked, clock)) as client:
+                found = client.latest(f"{settings.input.topic}-value")
+            return None if found is None else (found.version, found.schema)
+
+        startup.publish_contracts, startup.newest_input_schema = contracts, newest
+        self._walk("registry", "records")
+
+    def model(self) -> None:
+        """Bundle, device, golden batch, warm-up, first batch, input schema and explainer.
+
+        What is not through within `model.warmup_s_max` is a fault, as it ends a worker: then it is left alone with what it
+        does, and ends with the process.
+        """
+        findings, startup = self._findings, self._startup
+        taken = Findings()
+        raised: list[BaseException] = []
+
+        def take() -> None:
+            try:
+                walk(startup, steps, "model", look=taken.step)
+                self._besides(taken)
+            except BaseException as error:  # noqa: BLE001  raised again by whoever waits
+                raised.append(error)
+
+        # A daemon, and no executor: those wait at exit for what never ends.
+        checking = threading.Thread(target=take, name="check-model", daemon=True)
+        checking.start()
+        checking.join(self._settings.model.warmup_s_max)
+        late = checking.is_alive()
+        findings.good += list(taken.good)
+        findings.faults += list(taken.faults)
+        findings.errors |= dict(taken.errors)
+        findings.bundle = startup.bundle
+        if late:
+            error = NotReadyError(not_warm("the model", self._settings.model.warmup_s_max))
+            findings.faults.append(("model", str(error)))
+            findings.errors["model"] = error
+            return
+        findings.model, findings.rehearsed = startup.model, startup.rehearsed
+        findings.batch_rows_max, findings.first_batch = startup.batch_rows_max, taken.first_batch
+        if raised:
+            raise raised[0]
+
+    def _walk(self, *wanted: Group) -> None:
+        walk(self._startup, steps, *wanted, look=self._findings.step)
+
+    def _besides(self, findings: Findings) -> None:
+        """What is worth knowing of the model, and refuses nothing."""
+        bundle, model, scorer = self._startup.bundle, self._startup.model, self._startup.scorer
+        if bundle is None or model is None:
+            return
+        findings.good.append(("runtime", f"{model.runtime}: {model.reason}"))
+        if "rehearsal" in self._startup.proved and scorer is not None:
+            fits = self._startup.the(self._startup.batch_rows_max)
+            rows = varied_rows(bundle, model)
+            measured = min(fits, self._startup.rehearsed[-1].rows)
+            findings.first_batch = _first_batch(
+                scorer, np.resize(rows, (measured, rows.shape[1])), self._clock
+            )
+        findings.good.append(("memory", _memory(bundle)))
 
 
-def check_files(settings: Settings, findings: Findings) -> None:
-    """Certificates, keys and tokens of the ports: that they are there, go together and are not over."""
-    if settings.admin is not None:
-        from penstock.engine.worker.admin.port import require_files
+class _OnlyLooks:
+    """A registrar that registers nothing."""
 
-        admin = settings.admin
-        findings.look("admin", lambda: require_files(admin))
-    scaling = settings.scaling
-    if scaling.certificate_file is not None and scaling.key_file is not None:
-        findings.look("scaler", lambda: _scaler(scaling))
+    def __init__(self, client: "Registry") -> None:
+        self._client = client
+
+    def ensure(self, subject: str, schema: dict[str, Any]) -> int:
+        """As a start would find out; the id is no schema's."""
+        self._client.has(subject, schema)
+        return 0
 
 
-def _scaler(scaling: ScalingSettings) -> str:
-    """What the scaler's port is opened with, which `penstock run` never looks at. Raises ConfigError."""
-    from penstock.connectors.kafka.admin.access import certificate_end
+class _NoSchemas:
+    """Stands in for the registry where a decoder is built but never used."""
 
+    def schema(self, schema_id: int) -> object:
+        raise InvariantError(f"schema {schema_id} asked for in a preflight")
+
+
+def penstock_answers(host: str, port: int) -> bool:
+    """Whether what listens there answers as a supervisor or a worker does."""
+    there = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    url = f"http://[{there}]:{port}/live" if ":" in there else f"http://{there}:{port}/live"
     try:
-        from penstock.engine.scaling.tls import TlsFiles, require_tls_files
-    except ModuleNotFoundError:  # a worker's machine need not have what the scaler needs
-        return f"its files were not looked at: {how_to_install('scaler')}"
-    assert scaling.certificate_file is not None
-    assert scaling.key_file is not None
-    require_tls_files(
-        TlsFiles(certificate=scaling.certificate_file, key=scaling.key_file, client_ca=scaling.client_ca_file)
-    )
-    end = certificate_end(scaling.certificate_file)
-    if end is not None and end < datetime.now(UTC):
-        raise ConfigError(f"the certificate in scaling.certificate_file has expired on {end:%Y-%m-%d}")
-    clients = " and asks clients for theirs" if scaling.client_ca_file else ""
-    return f"TLS{clients}; the certificate is valid until {end:%Y-%m-%d}" if end else f"TLS{clients}"
+        with urllib.request.urlopen(url, timeout=answer_timeout_s) as answer:
+            said = _json(answer.read(answer_bytes_max))
+    except urllib.error.HTTPError as error:  # 503: not well, and one of ours all the same
+        said = _json(error.read(answer_bytes_max))
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and "ok" in said
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _memory(bundle: Bundle) -> str:
@@ -186,48 +274,19 @@ def _memory(bundle: Bundle) -> str:
     return f"a worker needs about {needed} by the size of the model; this check has taken {as_text(peak_kib << 10)}"
 
 
-def check_kafka(settings: Settings, findings: Findings) -> None:
-    """Topics and permissions."""
-    from penstock.connectors.kafka.admin.admin import KafkaAdmin
-    from penstock.engine.worker.kafka import KafkaFacts, client_config, kafka_facts, topics_of
-
-    output = settings.output
-    exactly_once = settings.kafka.delivery == "exactly_once"
-    preflight_id = f"{worker_name(settings.kafka.group, 0)}-preflight"  # no worker's: it would fence that one
-    facts: list[KafkaFacts] = []
-
-    def kafka() -> str:
-        config = client_config(settings.kafka)
-        KafkaAdmin(config).check(  # all faults at once, and a transaction begun
-            reads=[settings.input.topic],
-            writes=[topic for topic in topics_of(settings) if topic != settings.input.topic],
-            group=settings.kafka.group,
-            transactional_id=preflight_id if exactly_once else None,
+def _outputs(settings: Settings, facts: "KafkaFacts") -> str:
+    found, output = facts.limits, settings.output
+    said = [
+        f"messages of at most {found.limits.predictions_bytes_max} bytes on {output.predictions}"
+        f" and {found.limits.dead_letters_bytes_max} on {output.dead_letters}"
+    ]
+    if found.limits.keyed:
+        said.append(
+            f"a record without a key becomes a dead letter, since {_names(found.limits.keyed)} is compacted"
         )
-        facts.append(kafka_facts(settings, config))  # and whatever else would end a worker's start
-        count = facts[0].partitions[settings.input.topic]
-        return f"cluster {facts[0].cluster}; {settings.input.topic} has {count} partitions; {settings.kafka.delivery}"
-
-    def outputs() -> str:
-        found = facts[0].limits
-        said = [
-            f"messages of at most {found.limits.predictions_bytes_max} bytes on {output.predictions}"
-            f" and {found.limits.dead_letters_bytes_max} on {output.dead_letters}"
-        ]
-        if found.limits.keyed:
-            said.append(
-                f"a record without a key becomes a dead letter, since {_names(found.limits.keyed)} is compacted"
-            )
-        if found.untold:
-            said.append(
-                f"Kafka's defaults are assumed for {_names(found.untold)}: no permission DescribeConfigs"
-            )
-        return "; ".join(said)
-
-    findings.look("kafka", kafka)
-    if not any(what == "kafka" for what, _ in findings.faults):
-        findings.look("outputs", outputs)
-    findings.good.append(("takeover", takeover(settings)))
+    if found.untold:
+        said.append(f"Kafka's defaults are assumed for {_names(found.untold)}: no permission DescribeConfigs")
+    return "; ".join(said)
 
 
 def takeover(settings: Settings) -> str:
@@ -261,124 +320,6 @@ def takeover(settings: Settings) -> str:
 
 def _names(topics: Iterable[str]) -> str:
     return ", ".join(sorted(topics))
-
-
-def check_registry(settings: Settings, findings: Findings, clock: Clock) -> None:
-    """The registry answers, and the newest input schema carries what the model's features need."""
-    if settings.registry is None:
-        return
-    from penstock.connectors.registry.client import Registry
-    from penstock.engine.codec.schema_check import check_fields
-    from penstock.engine.worker.kafka import registry_config
-
-    config = registry_config(settings.registry)
-    subject = f"{settings.input.topic}-value"
-
-    def registry() -> str:
-        client = Registry(config, monotonic_s=clock.monotonic_s, sleep=clock.sleep)
-        try:
-            newest = client.latest(subject)
-            if settings.output_framing == "confluent":
-                output = settings.output
-                topics = {
-                    "prediction": output.predictions,
-                    "explanation": output.explanations,
-                    "dead_letter": output.dead_letters,
-                }
-                for name, topic in topics.items():  # as a worker's start would find out
-                    if topic is not None:
-                        client.has(f"{topic}-value", contract(name))
-        finally:
-            client.close()
-        if newest is None:
-            return f"answers; nothing is registered under {subject} yet"
-        if findings.bundle is not None and settings.input.format == "avro":
-            check_fields(findings.bundle.signature, newest.schema, origin=f"the newest schema of {subject}")
-        return f"answers; {subject} is at version {newest.version}, which has every field the model needs"
-
-    findings.look("registry", registry)
-
-
-class _NoSchemas:
-    """Stands in for the registry where a decoder is built but never used."""
-
-    def schema(self, schema_id: int) -> object:
-        raise AssertionError(f"schema {schema_id} asked for in a preflight")
-
-
-def _reader(settings: Settings, bundle: Bundle) -> Schema | None:
-    path = settings.input.record_schema
-    return load_schema(path) if path else bundle.input_schema
-
-
-def _decoder(settings: Settings, bundle: Bundle) -> RowDecoder:
-    schemas: SchemaStore | None = _NoSchemas() if settings.registry else None
-    return make_decoder(
-        settings=settings,
-        signature=bundle.signature,
-        reader_schema=_reader(settings, bundle),
-        schemas=schemas,
-        record_bytes_max=settings.input.record_bytes_max,
-    )
-
-
-def _input(settings: Settings, bundle: Bundle) -> str:
-    _decoder(settings, bundle)
-    path, reader = settings.input.record_schema, _reader(settings, bundle)
-    if settings.input.format == "json":
-        return "json; fields are looked for in each record"
-    if reader is None:
-        return f"avro, {settings.framing}; each writer's schema is checked when its first record comes"
-    return f"avro, {settings.framing}; every feature has its field in {path or 'the schema of the bundle'}"
-
-
-def _explanations(settings: Settings, bundle: Bundle, model: ServedModel, clock: Clock) -> str:
-    if parse_policy(settings.explain.policy) == Every(False):
-        return "none (explain.policy)"
-    explainer = make_explainer(bundle, model, settings.explain, device=model.device, clock=clock)
-    rows = bundle.golden.rows[:4]
-    attributions = explainer.explain(rows, model.predict(rows))
-    worst = float(np.abs(attributions.additivity_error).max())
-    return f"{attributions.method} in {attributions.space}; on golden rows they add up to within {worst:.1g}"
-
-
-def _rehearsal(
-    settings: Settings, findings: Findings, bundle: Bundle, model: ServedModel, clock: Clock
-) -> str:
-    scorer = make_scorer(
-        settings,
-        cluster="",
-        prefixes=None,
-        limits=limits_default,
-        name="preflight",
-        bundle=bundle,
-        model=model,
-        cached=None,
-        decoder=_decoder(settings, bundle),
-        passing=None,
-        condemned=lambda _: (),
-        clock=clock,
-    )
-    rows = varied_rows(bundle, model)
-    if settings.model.cache_rows:
-        check_alone(model, rows)
-    findings.rehearsed = rehearse(scorer, rows, batch_rows_max=model.batch_rows_max, clock=clock)
-    cost = cost_curve(findings.rehearsed)
-    slo_s = settings.objective.latency_slo_ms / 1000
-    fits = rows_within_objective(cost, slo_s, rows_max=model.batch_rows_max)
-    findings.batch_rows_max = fits
-    measured = min(fits, findings.rehearsed[-1].rows)
-    findings.first_batch = _first_batch(scorer, np.resize(rows, (measured, rows.shape[1])), clock)
-    allowed_ms, took_ms = share_of_objective_s(slo_s) * 1000, cost.seconds(fits) * 1000
-    if cost.seconds(1) * 1000 > allowed_ms:
-        return (
-            f"one record takes {cost.seconds(1) * 1000:.3g} ms, and a batch may take {allowed_ms:g} ms, half of "
-            f"objective.latency_slo_ms: it will not be held; batches of up to {fits:,} records"
-        )
-    return (
-        f"batches of up to {fits:,} records take {took_ms:.3g} ms from the model to the messages; "
-        f"objective.latency_slo_ms leaves {allowed_ms:g} ms"
-    )
 
 
 def _first_batch(scorer: Scorer, rows: NDArray[np.generic], clock: Clock) -> FirstBatch:

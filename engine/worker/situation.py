@@ -12,7 +12,8 @@ from penstock.engine.pipeline.compute import Held
 from penstock.engine.pipeline.hooks import Contact
 from penstock.engine.telemetry.events import Event, EventLog, Repeated, listed, seconds
 from penstock.engine.telemetry.metrics import Metrics
-from penstock.engine.telemetry.status import KafkaStatus, StatusBoard, Wait, WorkerState
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import KafkaStatus, Wait, WorkerState
 from penstock.schemas.errors import UnavailableError
 from penstock.schemas.reasons import Reason
 from penstock.schemas.records import Rejection

@@ -32,8 +32,9 @@ from penstock.engine.dead_letters.message import DeadLetterEncoder, ModelIdentit
 from penstock.engine.doctor import look
 from penstock.engine.telemetry.http_server import serve_worker
 from penstock.engine.telemetry.metrics import Metrics
-from penstock.engine.telemetry.status import ModelIdentity as ServedIdentity
-from penstock.engine.telemetry.status import StatusBoard, WorkerState
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import ModelIdentity as ServedIdentity
+from penstock.engine.telemetry.worker_status import WorkerState
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Records, Rejection
 from tests.bundles import write_linear

@@ -23,8 +23,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.group_members import describe_group
 from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
+from penstock.connectors.kafka.admin.permissions import Operation, Permission, Resource, require_permissions
 from penstock.connectors.kafka.client import ClientConfig, base_config
+from penstock.connectors.kafka.wire.groups import GroupForbiddenError
 from penstock.schemas.errors import ConfigError, UnavailableError
 
 pytestmark = pytest.mark.kafka
@@ -77,17 +80,18 @@ def test_the_cluster_has_an_id_that_stays(admin: KafkaAdmin, kafka: str) -> None
 
 def test_nobody_asks_about_nothing(admin: KafkaAdmin) -> None:
     assert admin.partition_counts([]) == {}
-    admin.check()
 
 
-def test_the_check_names_every_missing_topic_at_once(
-    admin: KafkaAdmin, new_topic: Callable[..., str]
-) -> None:
-    there = new_topic("there")
-    admin.check(reads=[there], writes=[there], group="some-group", transactional_id=f"{there}-preflight")
+def test_every_missing_topic_is_named_at_once(kafka: str, new_topic: Callable[..., str]) -> None:
+    there, config = new_topic("there"), ClientConfig(bootstrap_servers=kafka)
+    require_permissions(config, [wants("Read", "topic", there), wants("Write", "topic", there)])
     with pytest.raises(ConfigError) as told:
-        admin.check(reads=["gone-1", there], writes=["gone-2", "gone-1"])
-    assert str(told.value) == "topic gone-1 does not exist; topic gone-2 does not exist"
+        require_permissions(
+            config, [wants("Read", "topic", name) for name in ("gone-1", there, "gone-2", "gone-1")]
+        )
+    assert str(told.value) == "; ".join(
+        f"topic {name} does not exist; Penstock creates none by itself" for name in ("gone-1", "gone-2")
+    )
 
 
 def test_where_nobody_listens_the_answer_is_unavailable_in_time() -> None:
@@ -167,15 +171,16 @@ least = [
     (ResourceType.TOPIC, "in", AclOperation.READ, "Read on topic in"),
     (ResourceType.TOPIC, "out", AclOperation.WRITE, "Write on topic out"),
     (ResourceType.GROUP, "app", AclOperation.READ, "Read on group app"),
-    (ResourceType.TRANSACTIONAL_ID, "app-", AclOperation.WRITE, "Write on transactional id app-preflight"),
 ]
 
 
 def check_as_ann(guarded: EmbeddedKafka) -> None:
-    config = as_user(guarded, *ann)
-    KafkaAdmin(config, timeout_s=30.0).check(
-        reads=["in"], writes=["out"], group="app", transactional_id="app-preflight"
-    )
+    wanted = [wants("Read", "topic", "in"), wants("Write", "topic", "out"), wants("Read", "group", "app")]
+    require_permissions(as_user(guarded, *ann), wanted, timeout_s=30.0)
+
+
+def wants(operation: Operation, resource: Resource, name: str) -> Permission:
+    return Permission(operation=operation, resource=resource, name=name)
 
 
 def test_the_least_permissions_are_enough(
@@ -202,7 +207,7 @@ def test_describing_is_not_reading(guarded: EmbeddedKafka, grant: Grant, topics:
     for kind, name, _, _ in least[:3]:
         grant(kind, name, AclOperation.DESCRIBE)
     with pytest.raises(ConfigError) as told:
-        KafkaAdmin(as_user(guarded, *ann), timeout_s=30.0).check(reads=["in"], writes=["out"], group="app")
+        check_as_ann(guarded)
     assert str(told.value) == "; ".join(f"this user lacks the permission {what}" for *_, what in least[:3])
 
 
@@ -290,11 +295,16 @@ def test_a_token_is_fetched_and_accepted(bearer: EmbeddedKafka, tokens: TokenSer
     if secret == "shh-canary":
         plain = KafkaAdmin(ClientConfig(bootstrap_servers=bearer.bootstrap_servers))
         assert admin.cluster_id() == plain.cluster_id()
+        with pytest.raises(GroupForbiddenError):  # let in by hand as well, and allowed nothing
+            describe_group(config, "nobody", timeout_s=30.0)
     else:
         with pytest.raises(ConfigError, match="cannot reach Kafka") as told:
             admin.cluster_id()
         assert "canary" not in str(told.value)
-    assert "scope=kafka" in tokens.asked[0]
+        with pytest.raises(UnavailableError, match="the token server answers 401") as refused:
+            describe_group(config, "nobody", timeout_s=0.5)
+        assert "canary" not in str(refused.value)
+    assert all("scope=kafka" in asked for asked in tokens.asked)
     assert secret not in repr(config)
 
 

@@ -20,7 +20,7 @@ from penstock.engine.cli.main import main
 from penstock.engine.scaling.keda_service import metric_name
 from penstock.engine.scaling.report_message import encode_status
 from penstock.engine.settings.model import Settings, load_settings
-from penstock.engine.telemetry.status import ModelIdentity, WorkerState, WorkerStatus
+from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState, WorkerStatus
 from penstock.schemas.errors import ConfigError
 from penstock.schemas.externalscaler import (
     GetMetricsRequest,

@@ -14,7 +14,7 @@ import pytest
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reports import ReportReader
 from penstock.engine.scaling.report_message import decode_status
-from penstock.engine.telemetry.status import WorkerState
+from penstock.engine.telemetry.worker_status import WorkerState
 from tests.bundles import write_stump
 
 pytestmark = pytest.mark.kafka

@@ -26,9 +26,11 @@ from penstock.engine.ports import AssignmentListener, Source
 from penstock.engine.settings.model import parse_settings
 from penstock.engine.telemetry.http_server import HttpServer, SupervisorView, worker_routes
 from penstock.engine.telemetry.metrics import SupervisorMetrics
-from penstock.engine.telemetry.status import KafkaStatus, StatusBoard
-from penstock.engine.worker.assembly import Link, Worker, event_log, make_worker, new_metrics, open_bundle
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import KafkaStatus
+from penstock.engine.worker.assembly import Link, Worker, event_log, make_worker, new_metrics
 from penstock.engine.worker.pages import show_worker
+from penstock.engine.worker.startup.startup import Startup
 
 countries = ["CH", "DE", "FR", "NL", "PT"]
 hostile = "<img src=x onerror=alert(1)>\u202e\x07\u0000" + "x" * 300
@@ -78,7 +80,7 @@ def package_model(folder: Path) -> None:
 def record(row: dict[str, Any], number: int) -> dict[str, Any]:
     return {
         "card_number": f"4000 1234 {number:08d}",
-        "note": hostile if number % 7 == 0 else None,
+        "note": hostile if number % 2 == 0 else None,
         **{
             name: None if isinstance(value, float) and np.isnan(value) else value
             for name, value in row.items()
@@ -148,15 +150,11 @@ def running_engine(
         return broker.source(group="fraud-scorer", topic="payments", listener=listener)
 
     link = Link(
-        cluster=broker.cluster_id,
         open_source=open_source,
-        open_sink=lambda: broker.exactly_once_sink(
-            group="fraud-scorer", topic="payments", transactional_ids=("a", "b")
-        ),
         ends=lambda partitions: {each: broker.high("payments", each) for each in partitions},
         report=lambda _: None,
     )
-    metrics = new_metrics()
+    metrics = new_metrics(settings)
     events = event_log(metrics, clock)
     board = StatusBoard(
         worker="fraud-scorer-host-0",
@@ -169,13 +167,25 @@ def running_engine(
     board.kafka(KafkaStatus(address="kafka:9092", reachable=True, answer_age_s=0.2))
     view = WorkerView(board=board, metrics=metrics, clock=clock)
     answers = WorkerAnswers(view, clock=clock)
-    bundle = open_bundle(settings)
-    worker = make_worker(
-        settings, link, name="fraud-scorer-host-0", run_folder=folder, board=board, metrics=metrics, bundle=bundle, clock=clock,
-        events=events, view=view,
-    )  # fmt: skip
+    startup = Startup(
+        settings=settings,
+        clock=clock,
+        metrics=metrics,
+        name="fraud-scorer-host-0",
+        cluster=broker.cluster_id,
+        open_sink=lambda: broker.exactly_once_sink(
+            group="fraud-scorer", topic="payments", transactional_ids=("a", "b")
+        ),
+    )
+    worker = make_worker(startup, link, run_folder=folder, board=board, events=events, view=view)
     show_worker(
-        view, answers, settings, bundle=bundle, model=worker.model, name="fraud-scorer-host-0", schemas=None
+        view,
+        answers,
+        settings,
+        bundle=worker.bundle,
+        model=worker.model,
+        name="fraud-scorer-host-0",
+        schemas=None,
     )
     facts = Facts(
         group="fraud-scorer", topic="payments", objective_ms=50.0, max_age_s=30.0, workers=1, predictions="scores",

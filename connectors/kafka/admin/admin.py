@@ -1,14 +1,14 @@
-"""What a cluster has and allows: its id, its topics, and the permissions we need."""
+"""What a cluster has: its id, its brokers, its topics."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
-from confluent_kafka.admin import AclOperation, NewPartitions, NewTopic  # type: ignore[attr-defined]  # public, not re-exported
+from confluent_kafka import KafkaError, TopicCollection
+from confluent_kafka.admin import NewPartitions, NewTopic  # type: ignore[attr-defined]  # public, not re-exported
 
 from penstock.connectors.kafka.admin.session import AdminSession, absent
-from penstock.connectors.kafka.client import ClientConfig, open_client, producer_config
+from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.errors import translate
 from penstock.schemas.errors import ConfigError, UnavailableError
 
@@ -114,69 +114,6 @@ class KafkaAdmin:
             self._session.answer(future, f"delete topic {name}", expected=absent)
         self._await(names, lambda _, found: isinstance(found, KafkaError), "delete topics")
 
-    def check(
-        self,
-        *,
-        reads: Sequence[str] = (),
-        writes: Sequence[str] = (),
-        group: str | None = None,
-        transactional_id: str | None = None,
-    ) -> None:
-        """Prove that topics exist and that this user may do what a worker does; one ConfigError names all that is amiss.
-
-        `transactional_id` is initialised for the proof, so it must be one that no producer uses.
-        """
-        faults = self._topic_faults(reads, AclOperation.READ) + self._topic_faults(writes, AclOperation.WRITE)
-        if group is not None:
-            faults += self._group_faults(group)
-        if transactional_id is not None:
-            faults += self._transaction_faults(transactional_id)
-        if faults:
-            raise ConfigError("; ".join(dict.fromkeys(faults)))
-
-    def _topic_faults(self, topics: Sequence[str], operation: AclOperation) -> list[str]:
-        faults = []
-        for name, found in self._topics(topics).items():
-            if isinstance(found, KafkaError):
-                if found.code() in _forbidden:
-                    faults.append(_permission(operation, f"topic {name}"))
-                elif found.code() in absent:
-                    faults.append(f"topic {name} does not exist")
-                else:
-                    raise translate(found, f"look up topic {name}")
-            elif found.authorized_operations is not None and operation not in found.authorized_operations:
-                faults.append(_permission(operation, f"topic {name}"))
-        return faults
-
-    def _group_faults(self, group: str) -> list[str]:
-        found = self._session.ask(
-            lambda: self._session.client.describe_consumer_groups(
-                [group], include_authorized_operations=True, request_timeout=self._session.timeout_s
-            ),
-            f"look up group {group}",
-            expected=_forbidden | {KafkaError.GROUP_ID_NOT_FOUND},
-        )[group]
-        if isinstance(found, KafkaError):
-            lacking = found.code() in _forbidden
-        else:
-            allowed = found.authorized_operations
-            lacking = allowed is not None and AclOperation.READ not in allowed
-        if not lacking:
-            return []
-        return [_permission(AclOperation.READ, f"group {group}")]
-
-    def _transaction_faults(self, transactional_id: str) -> list[str]:
-        properties = producer_config(self._config) | {"transactional.id": transactional_id}
-        producer = open_client(Producer, properties)
-        try:
-            producer.init_transactions(self._session.timeout_s)
-        except KafkaException as error:
-            fault = error.args[0]
-            if fault.code() in _forbidden:
-                return [_permission(AclOperation.WRITE, f"transactional id {transactional_id}")]
-            raise translate(fault, f"begin a transaction as {transactional_id}") from error
-        return []
-
     def _cluster(self) -> Any:
         future = self._session.client.describe_cluster(request_timeout=self._session.timeout_s)
         return self._session.answer(future, f"reach Kafka at {self._config.bootstrap_servers}")
@@ -188,7 +125,6 @@ class KafkaAdmin:
             return {}
         futures = self._session.client.describe_topics(
             TopicCollection(names),
-            include_authorized_operations=True,
             request_timeout=self._session.timeout_s,
         )
         expected = absent | _forbidden
@@ -210,7 +146,3 @@ def _led(found: Any, partitions: int) -> bool:
     if isinstance(found, KafkaError) or len(found.partitions) < partitions:
         return False
     return all(partition.leader is not None and partition.isr for partition in found.partitions)
-
-
-def _permission(operation: AclOperation, resource: str) -> str:
-    return f"this user lacks the permission {operation.name.capitalize()} on {resource}"

@@ -12,7 +12,7 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal, printable
 from penstock.engine.models.runtime.gpu_modes import ExecutionMode
 from penstock.engine.settings.model import load_settings
-from penstock.engine.worker.preflight import Findings, check_files, check_kafka, check_model, check_registry
+from penstock.engine.worker.preflight import Findings, Preflight
 
 summary = (
     "Preflight: everything a worker proves before its first poll (bundle, device, golden batch, warm-up, schemas, topics, "
@@ -31,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Check, and report; 0 when a worker would start."""
     settings = load_settings(arguments.settings)
-    clock = SystemClock()
     findings = Findings(good=[("settings", str(arguments.settings))])
-    check_model(settings, findings, clock)
-    check_files(settings, findings)
+    preflight = Preflight(settings, SystemClock(), findings)
+    preflight.files()
+    preflight.model()
     if not arguments.no_kafka:
-        check_kafka(settings, findings)
-        check_registry(settings, findings, clock)
+        preflight.kafka()
+        preflight.registry()
     _show(findings, terminal)
     terminal.result(as_json(findings))
     return 2 if findings.faults else 0

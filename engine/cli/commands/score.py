@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="processes that share the parts: row groups of Parquet, ranges of lines of JSON, whole files of CSV (default 1)",
+        help="processes that share the parts: row groups of Parquet, ranges of lines of JSON, ranges of records of CSV (default 1)",
     )
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda or cuda:1"

@@ -12,7 +12,7 @@ partitions_told_max: Final = 500
 told_of: Final = frozenset(
     {
         "assigned", "revoked", "partitions_lost", "kafka_lost", "kafka_back", "rejected", "partition_waits",
-        "partition_goes_on", "partition_stopped", "input_unreadable", "input_stalled", "open_transaction",
+        "partition_goes_on", "partition_stopped", "input_unreadable", "input_lost", "input_stalled", "open_transaction",
         "input_goes_on", "topic_recreated", "new_partitions", "worker",
     }
 )  # fmt: skip

@@ -9,12 +9,15 @@ from penstock.engine.admin.audit_trail import AuditTrail, AuditWriter
 from penstock.engine.admin.callers import Caller, roles
 from penstock.engine.admin.file_tokens import FileToken, FileTokens, read_secret
 from penstock.engine.admin.gate import Gate, Tokens, loopback_names
-from penstock.engine.admin.server import AdminServer, Certificates, TlsFiles
+from penstock.engine.admin.server import AdminServer, Certificates
 from penstock.engine.clock import Clock
 from penstock.engine.settings.admin import AdminSettings
+from penstock.engine.settings.tls_files import TlsFiles
 from penstock.engine.worker.admin.actions import Actions, Told
 
 audit_close_s: Final = 2.0
+replay_close_s: Final = 2.0
+"""For the letters in hand of a replay that goes on."""
 
 
 def audit_key(settings: AdminSettings) -> bytes | None:
@@ -31,7 +34,7 @@ def tls_files(settings: AdminSettings) -> TlsFiles | None:
     return TlsFiles(
         certificate=settings.certificate_file,
         key=settings.key_file,
-        client_authority=settings.client_ca_file,
+        client_ca=settings.client_ca_file,
         client_required=not settings.tokens and settings.jwt is None,
     )
 
@@ -118,5 +121,6 @@ def admin_port(
             yield server
         finally:
             server.close()
+            told.replays.close(replay_close_s)
     finally:
         trail.close(audit_close_s)

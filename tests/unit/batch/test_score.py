@@ -436,7 +436,7 @@ def test_a_file_of_json_lines_is_cut_at_ends_of_lines(
         return pq.read_table(tmp_path / out).to_pylist(), [{**letter, "at_ms": 0} for letter in letters]
 
     whole = found("whole.parquet", 1)
-    monkeypatch.setattr(batch_plan, "json_part_bytes", bytes_min)
+    monkeypatch.setattr(batch_plan, "text_part_bytes", bytes_min)
     monkeypatch.setattr(batch_plan, "_scan_bytes", 64)
     assert found("cut.parquet", 5) == whole
     if bytes_min == 500:

@@ -16,8 +16,8 @@ import pytest
 from penstock.engine.cli.main import main
 from penstock.engine.models.bundle.bundle import Bundle, Trust
 from penstock.engine.settings.model import parse_settings
-from penstock.engine.worker.assembly import open_bundle
 from penstock.engine.worker.model_copy import bundle_digest, copied_model, copy_model
+from penstock.engine.worker.startup.stages import open_bundle
 from penstock.schemas.errors import ConfigError
 from tests.bundles import write_linear
 

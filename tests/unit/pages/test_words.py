@@ -13,7 +13,7 @@ from penstock.engine.pipeline.batcher import CloseReason
 from penstock.engine.scaling.planner import Bound
 from penstock.engine.telemetry.events import Event
 from penstock.engine.telemetry.metrics import queues, stages
-from penstock.engine.telemetry.status import WorkerState
+from penstock.engine.telemetry.worker_status import WorkerState
 from penstock.schemas.reasons import Reason, Stage
 
 english, chinese = (json.loads((static_folder / f"{each}.json").read_text()) for each in ("en", "zh"))

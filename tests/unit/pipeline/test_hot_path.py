@@ -24,7 +24,8 @@ from penstock.engine.ports import AssignmentListener, Source
 from penstock.engine.settings.model import parse_settings
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard
-from penstock.engine.worker.assembly import Link, event_log, make_worker, new_metrics, open_bundle
+from penstock.engine.worker.assembly import Link, event_log, make_worker, new_metrics
+from penstock.engine.worker.startup.startup import Startup
 from penstock.schemas.errors import ConfigError
 from tests.bundles import graph_bytes, tensor, write_linear, write_stump
 
@@ -52,22 +53,24 @@ def run_worker(
         return broker.source(group="g", topic="in", listener=listener)
 
     link = Link(
-        cluster=broker.cluster_id,
         open_source=open_source,
-        open_sink=lambda: broker.exactly_once_sink(group="g", topic="in", transactional_ids=("a", "b")),
         ends=lambda _: {},
         report=lambda _: None,
     )
-    metrics = new_metrics()
-    worker = make_worker(
-        settings,
-        link,
+    metrics = new_metrics(settings)
+    startup = Startup(
+        settings=settings,
+        clock=clock,
+        metrics=metrics,
         name="w",
+        cluster=broker.cluster_id,
+        open_sink=lambda: broker.exactly_once_sink(group="g", topic="in", transactional_ids=("a", "b")),
+    )
+    worker = make_worker(
+        startup,
+        link,
         run_folder=tmp_path,
         board=StatusBoard(worker="w", group="g", topic="in", clock=clock, rows_max=64),
-        metrics=metrics,
-        bundle=open_bundle(settings),
-        clock=clock,
         events=event_log(metrics, clock),
     )
     writer, reader = broker.writer("in"), broker.reader("out")

@@ -38,7 +38,8 @@ from penstock.engine.scaling.loop import ScalerLoop, stale_after_s
 from penstock.engine.scaling.planner import Bounds, Need
 from penstock.engine.scaling.reports import ReportBook
 from penstock.engine.scaling.steadier import Plan
-from penstock.engine.scaling.tls import TlsFiles, require_tls_files
+from penstock.engine.scaling.tls import require_tls_files
+from penstock.engine.settings.tls_files import TlsFiles
 from penstock.engine.telemetry.http_server import HttpServer
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
 from penstock.schemas.errors import ConfigError, UnavailableError

@@ -16,7 +16,7 @@ from penstock.engine.scaling.forecast import Arrivals
 from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure
 from penstock.engine.scaling.report_message import Report, decode_status, encode_status
 from penstock.engine.scaling.reports import ReportBook, Reporter
-from penstock.engine.telemetry.status import ModelIdentity, Position, WorkerState, WorkerStatus
+from penstock.engine.telemetry.worker_status import ModelIdentity, Position, WorkerState, WorkerStatus
 from penstock.schemas.errors import RecordError, UnavailableError
 
 

@@ -22,7 +22,8 @@ from penstock.engine.telemetry.http_server import (
     serve_worker,
 )
 from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics, render
-from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState
 from penstock.schemas.errors import ConfigError
 
 

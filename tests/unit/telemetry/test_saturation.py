@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from penstock.engine.telemetry.capacity import RateWindow
+from penstock.engine.telemetry.pauses import PauseLog
 from penstock.engine.telemetry.saturation import SaturatedRates
-from penstock.engine.telemetry.status import PauseLog
 
 
 class Worker:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from penstock.engine.telemetry.status import LivenessLimits, ModelIdentity, StatusBoard, WorkerState
+from penstock.engine.telemetry.status import LivenessLimits, StatusBoard
+from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState
 
 model = ModelIdentity(name="m", version="1", digest="d", device="cpu")
 

@@ -19,7 +19,8 @@ from penstock.engine.pipeline.ledger import Ledger
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
 from penstock.engine.telemetry.metrics import Metrics
-from penstock.engine.telemetry.status import ModelIdentity, StatusBoard, WorkerState
+from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.reading import Reading
 from penstock.schemas.reasons import Reason, Stage
@@ -114,7 +115,7 @@ class House:
             topic="in", partitions=np.zeros(count, np.int32), offsets=np.arange(5, 5 + count, dtype=np.int64),
             timestamps_ms=np.full(count, timestamp_ms, np.int64), keys=[None] * count, values=[b""] * count,
         )  # fmt: skip
-        span = self.ledger.open(partition=0, first=5, next=5 + count, oldest_timestamp_ms=0)
+        span = self.ledger.open(partition=0, first=5, next=5 + count, oldest_timestamp_ms=0, records=count)
         rejections = tuple(
             Rejection(index=index, stage=Stage.DECODE, reason=reason, detail="a detail")
             for index, reason in enumerate(reasons)
@@ -210,6 +211,10 @@ ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
     Event.INPUT_UNREADABLE: (
         lambda house: house.read(Reading(doubts={1: "offset 7 cannot be read (checksum)"})),
         "partition 1: offset 7 cannot be read", logging.WARNING,
+    ),
+    Event.INPUT_LOST: (
+        lambda house: house.read(Reading(lost_offsets=17)),
+        "17 offsets of topic in were deleted before the group read them", logging.WARNING,
     ),
     Event.INPUT_STALLED: (
         lambda house: house.read(Reading(stalled_s={1: 31.0})), "partition 1: records wait, .* for 31 s", logging.WARNING,

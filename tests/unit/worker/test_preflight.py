@@ -18,7 +18,8 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.bundle.run_options import NativeProof, Runtime
 from penstock.engine.settings.model import load_settings
 from penstock.engine.settings.topics import RegistrySettings
-from penstock.engine.worker import preflight
+from penstock.engine.worker.preflight import Findings, Preflight
+from penstock.engine.worker.startup import worker as worker_start
 from tests.bundles import write_stump
 from tests.registry_server import registry_server
 
@@ -36,6 +37,7 @@ def _settings(tmp_path: Path, **model: Any) -> Path:
         "output": {"predictions": "out", "explanations": "why", "dead_letters": "dead"},
         "model": {"path": "bundle", "device": "cpu", **model},
         "objective": {"batch_rows_max": 256},
+        "http": {"port": 0},
     }
     path = tmp_path / "penstock.yaml"
     path.write_text(yaml.safe_dump(settings))
@@ -63,6 +65,7 @@ def test_a_good_worker_passes_and_shows_its_warm_up(
     assert found["checks"]["rehearsal"].startswith("batches of up to 256 records take")
     assert set(found["checks"]) == {
         "settings",
+        "files",
         "bundle",
         "model",
         "runtime",
@@ -98,7 +101,7 @@ def test_every_fault_is_listed_and_not_the_first_only(
 def test_a_bundle_that_is_not_there_is_one_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(_settings(tmp_path)), "--no-kafka", "--json"]) == 2
     found = json.loads(capsys.readouterr().out)
-    assert [item["check"] for item in found["faults"]] == ["bundle"]
+    assert [item["check"] for item in found["faults"]] == ["files"]
 
 
 def test_the_runtime_in_force_and_its_proof_are_shown(
@@ -166,13 +169,13 @@ def test_a_model_that_does_not_get_warm_is_a_fault_in_time(
     """As it ends a worker; whatever hangs there is left behind."""
     _bundle(tmp_path)
     released = threading.Event()
-    monkeypatch.setattr(preflight, "open_model", lambda *_, **__: released.wait(60))
+    monkeypatch.setattr(worker_start, "open_model", lambda *_, **__: released.wait(60))
     began_s = time.monotonic()
     assert main(["check", str(_settings(tmp_path, warmup_s_max=0.3)), "--no-kafka", "--json"]) == 2
     released.set()
     assert time.monotonic() - began_s < 10
     found = json.loads(capsys.readouterr().out)
-    assert list(found["checks"]) == ["settings", "bundle"]
+    assert list(found["checks"]) == ["settings", "files", "bundle"]
     (fault,) = found["faults"]
     assert fault["check"] == "model"
     assert "model.warmup_s_max" in fault["fault"]
@@ -226,15 +229,15 @@ def test_a_registry_that_refuses_our_contracts_is_a_fault_of_the_check_as_of_the
     with registry_server() as server:
         settings = load_settings(_settings(tmp_path))
         settings = settings.model_copy(update={"registry": RegistrySettings(url=server.url)})
-        findings = preflight.Findings()
-        preflight.check_registry(settings, findings, SystemClock())
+        findings = Findings()
+        Preflight(settings, SystemClock(), findings).registry()
         assert findings.faults == []
         server.publish("why-value", {"type": "record", "name": "Other", "fields": []})
         server.refuses_changes = True
-        preflight.check_registry(settings, findings, SystemClock())
+        Preflight(settings, SystemClock(), findings).registry()
         ((check, fault),) = findings.faults
         assert check == "registry"
         assert "not compatible with what is registered under why-value" in fault
         server.fault = "401"
-        preflight.check_registry(settings, findings, SystemClock())
+        Preflight(settings, SystemClock(), findings).registry()
         assert len(findings.faults) == 2

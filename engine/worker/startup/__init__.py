@@ -1,0 +1,1 @@
+"""What a start proves, step by step: one list, walked by the processes of `penstock run` and by `penstock check`."""
