@@ -10,6 +10,7 @@ class Reading:
 
     doubts: Mapping[int, str] = field(default_factory=dict)  # what the client could not read, in words
     unreadable_offsets: int = 0  # set aside
+    lost_offsets: int = 0  # deleted before the group read them
     recreations: int = 0  # how often the topic was found deleted and made anew
     stalled_s: Mapping[int, float] = field(default_factory=dict)  # behind, and nothing was read for so long
     open_transactions: Mapping[int, int] = field(

@@ -58,11 +58,31 @@ def cuda(_fake_cuda: fake_cuda.FakeCuda) -> fake_cuda.FakeCuda:
     return _fake_cuda
 
 
-@pytest.fixture(scope="session")
-def start_kafka() -> Iterator[Callable[..., EmbeddedKafka]]:
-    """Starts an embedded Kafka of a test's own, with EmbeddedKafka's arguments, to be closed or hurt; skips as `kafka` does."""
+@pytest.fixture(scope="module")
+def _own_kafkas() -> Iterator[ExitStack]:
     with ExitStack() as held:
-        yield lambda **arguments: _started(held, EmbeddedKafka(**arguments))
+        yield held
+
+
+@pytest.fixture(scope="module")
+def start_kafka(_own_kafkas: ExitStack) -> Callable[..., EmbeddedKafka]:
+    """Starts an embedded Kafka of a test's own, with EmbeddedKafka's arguments, to be closed or hurt; skips as `kafka` does.
+
+    It ends with its test, or with the module where a fixture of the module started it: idle brokers would fill the machine.
+    """
+    return lambda **arguments: _started(_own_kafkas, EmbeddedKafka(**arguments))
+
+
+@pytest.fixture(autouse=True)
+def _kafkas_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "start_kafka" not in request.fixturenames:
+        yield
+        return
+    held: ExitStack = request.getfixturevalue("_own_kafkas")
+    of_the_module = held.pop_all()
+    yield
+    held.close()
+    held.push(of_the_module)
 
 
 @pytest.fixture

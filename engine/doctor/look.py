@@ -150,8 +150,8 @@ class _Look:
         return [
             Member(
                 name=member.client_id,
-                host=member.host,
-                partitions=member.partitions,
+                host=member.host.lstrip("/"),
+                partitions=sum(map(len, member.assigned.values())),
                 ours=member.client_id.startswith(f"{kafka.group}-") or member.client_id == own,
             )
             for member in describe_group(client_config(kafka), kafka.group).members

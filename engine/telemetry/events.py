@@ -30,6 +30,7 @@ class Event(StrEnum):
     PARTITION_GOES_ON = "partition_goes_on"
     PARTITION_STOPPED = "partition_stopped"
     INPUT_UNREADABLE = "input_unreadable"
+    INPUT_LOST = "input_lost"
     INPUT_STALLED = "input_stalled"
     OPEN_TRANSACTION = "open_transaction"
     INPUT_GOES_ON = "input_goes_on"

@@ -244,6 +244,10 @@ class Metrics(MetricSet):
         "penstock_unreadable_offsets_total",
         "Offsets whose bytes no client could read, set aside under input.unreadable; one dead letter names each range.",
     )
+    lost_offsets = counter(
+        "penstock_lost_offsets_total",
+        "Offsets of the input that were deleted (retention) before the group read them, where reading went on behind them.",
+    )
     topic_recreations = counter(
         "penstock_topic_recreations_total",
         "How often the input topic was found deleted and made anew.",

@@ -22,6 +22,7 @@ class InputState:
         self._clock = clock
         self._unreadable = 0
         self._recreations = 0
+        self._lost = 0
         self._since: dict[tuple[Event, int], tuple[int, Repeated]] = {}  # since when, in wall time
 
     @property
@@ -33,6 +34,14 @@ class InputState:
         """Once a second; what stands still because of it."""
         self._metrics.unreadable_offsets.inc(reading.unreadable_offsets - self._unreadable)
         self._unreadable = reading.unreadable_offsets
+        if reading.lost_offsets > self._lost:
+            self._metrics.lost_offsets.inc(reading.lost_offsets - self._lost)
+            self._events.note(
+                Event.INPUT_LOST,
+                f"{reading.lost_offsets - self._lost:,} offsets of topic {self._topic} were deleted before the group read them",
+                level=logging.WARNING,
+            )
+        self._lost = reading.lost_offsets
         self._metrics.topic_recreations.inc(reading.recreations - self._recreations)
         if reading.recreations > self._recreations:
             self._events.note(

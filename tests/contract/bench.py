@@ -254,9 +254,12 @@ class KafkaBench(Bench):
     def committed(self, group: str, topic: str) -> dict[int, int]:
         offsets = GroupOffsets(self.config, group, topic)
         try:
-            return offsets.read(range(self._counts[topic]), 10.0)
+            found = offsets.read(range(self._counts[topic]), 10.0)
         finally:
             offsets.close()
+        return {
+            partition: offset for partition, offset in found.items() if offset > 0
+        }  # 0: where a group begins
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         admin = AdminClient(base_config(self.config))

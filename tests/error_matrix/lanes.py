@@ -1,5 +1,6 @@
 """Many cells at once, on lanes beside each other."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -21,8 +22,11 @@ def live_all(
     proxy: Proxy,
     lanes: int,
     tell: Callable[[Verdict], None] = lambda _: None,
+    *,
+    ends_s: float | None = None,
 ) -> list[Verdict]:
-    """Every cell, on so many lanes at once. `tell` is called with each verdict."""
+    """Every cell, on so many lanes at once. `tell` is called with each verdict. After `ends_s`, on the monotonic clock, no
+    other cell is begun."""
     kinds = sorted({cell.spot.kind for cell in cells})
     rows = [[cell for cell in cells if cell.spot.kind == kind] for kind in kinds]
     parts = [
@@ -34,6 +38,8 @@ def live_all(
         number, part = numbered
         lane: Lane | None = None
         for place, cell in enumerate(part):
+            if ends_s is not None and time.monotonic() >= ends_s:
+                break
             for turn in range(_tries_max):
                 try:
                     lane = lane or Lane(servers, proxy, f"lane-{number}-{place}-{turn}", cell.spot.kind)

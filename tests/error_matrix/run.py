@@ -1,16 +1,14 @@
 """`python -m tests.error_matrix.run`: lives through the matrix on an embedded Kafka, and writes its table."""
 
 import argparse
-import platform
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import confluent_kafka
-
 from penstock.connectors.embedded.kafka import EmbeddedKafka
+from tests.error_matrix.book import Book, Row
 from tests.error_matrix.cells import code_name, codes, every_cell, later_code, sample, spots
 from tests.error_matrix.lane import deadline_s
 from tests.error_matrix.lanes import live_all
@@ -45,41 +43,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="places whose name begins so")
     parser.add_argument("--codes", default="", help="only these codes, by number, with commas")
-    parser.add_argument("--report", type=Path, help="where the table is written")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        help="where the table is written; beside it, as .jsonl, every cell that it has, which the next run adds to",
+    )
+    parser.add_argument("--missing", action="store_true", help="only cells that the report does not have yet")
+    parser.add_argument("--hours", type=float, help="so long at most")
     arguments = parser.parse_args(argv)
     cells = sample(arguments.per_spot, arguments.seed) if arguments.per_spot else every_cell()
     wanted = {int(code) for code in arguments.codes.split(",") if code} or set(codes)
-    cells = [cell for cell in cells if cell.spot.name.startswith(arguments.only) and cell.code in wanted]
+    book = Book(arguments.report.with_suffix(".jsonl")) if arguments.report else None
+    known = book.rows if book and arguments.missing else {}
+    cells = [
+        cell
+        for cell in cells
+        if cell.spot.name.startswith(arguments.only)
+        and cell.code in wanted
+        and (cell.spot.name, cell.code) not in known
+    ]
     began_s = time.monotonic()
-
     done: list[Verdict] = []
 
     def tell(verdict: Verdict) -> None:
         done.append(verdict)
+        if book:
+            book.add(Row.of(verdict))
         if len(done) % 100 == 0:
             print(f"{len(done)} of {len(cells)} cells", flush=True)
-            if arguments.report:
-                arguments.report.write_text(report(list(done), time.monotonic() - began_s))
+            if book:
+                arguments.report.write_text(report(book.in_order()))
         if verdict.faults or not verdict.struck or verdict.took_s > deadline_s / 2:
             print(f"{verdict.cell}: {verdict.outcome}, {verdict.took_s:.1f} s {verdict.faults}", flush=True)
 
     with EmbeddedKafka(settings=broker_settings) as kafka, Proxy(kafka.bootstrap_servers) as proxy:
-        verdicts = live_all(cells, kafka.bootstrap_servers, proxy, arguments.lanes, tell)
+        ends_s = began_s + 3600 * arguments.hours if arguments.hours else None
+        verdicts = live_all(cells, kafka.bootstrap_servers, proxy, arguments.lanes, tell, ends_s=ends_s)
     took_s = time.monotonic() - began_s
     print(f"{len(verdicts)} cells in {took_s:.0f} s: {dict(Counter(each.outcome for each in verdicts))}")
-    if arguments.report:
-        arguments.report.write_text(report(verdicts, took_s))
+    if book:
+        arguments.report.write_text(report(book.in_order()))
     return int(any(verdict.faults for verdict in verdicts))
 
 
-def report(verdicts: Sequence[Verdict], took_s: float) -> str:
+def report(rows: Sequence[Row]) -> str:
     """The table as a page."""
-    by_place = {(each.cell.spot.name, each.cell.code): each for each in verdicts}
-    asked = [each for each in verdicts if each.struck]
-    counts = Counter(each.outcome for each in verdicts)
-    faults = [each for each in verdicts if each.faults]
-    slowest = max(verdicts, key=lambda each: each.took_s)
-    longest = max(verdicts, key=lambda each: each.turn_s_max)
+    by_place = {(each.spot, each.code): each for each in rows}
+    counts = Counter(each.outcome for each in rows)
+    faults = [each for each in rows if each.faults]
+    timed = [each for each in rows if each.took_s is not None and each.turn_s_max is not None]
+    times = []
+    if timed:
+        slowest = max(timed, key=lambda each: each.took_s or 0.0)
+        longest = max(timed, key=lambda each: each.turn_s_max or 0.0)
+        times = [
+            f"The slowest of the {len(timed):,} cells whose times were kept took {slowest.took_s:.1f} s ({slowest.place}), the",
+            f"longest turn of the polling loop {longest.turn_s_max:.2f} s ({longest.place}).",
+        ]
+    asked = sum(each.outcome != "not asked" for each in rows)
+    versions = sorted({each.versions for each in rows})
     lines = [
         "# What a worker does about every error code of the protocol",
         "",
@@ -88,10 +110,9 @@ def report(verdicts: Sequence[Verdict], took_s: float) -> str:
         "records come before the code and behind it, and at the end a reader of committed records counts them: none lost, none",
         "twice (at least once: none lost), in order, with the right value, and exactly their offsets committed.",
         "",
-        f"Python {platform.python_version()}, librdkafka {confluent_kafka.libversion()[0]}, Kafka 4.1.1. "
-        f"{len(verdicts)} cells of {len(spots) * len(codes)}, {len(asked)} of them asked, {len(faults)} faults, in {took_s / 60:.0f} minutes.",
-        f"The slowest cell took {slowest.took_s:.1f} s ({slowest.cell}), the longest turn of the polling loop {longest.turn_s_max:.2f} s "
-        f"({longest.cell}).",
+        f"{'; '.join(versions)}. {len(rows):,} cells of {len(spots) * len(codes):,}, {asked:,} of them asked, {len(faults)} faults.",
+        *times,
+        "Every cell as a line of JSON: [error-matrix.jsonl](error-matrix.jsonl). `make soak` adds cells that are missing.",
         "",
         "| | what the worker did | cells |",
         "|---|---|---:|",
@@ -112,7 +133,7 @@ def report(verdicts: Sequence[Verdict], took_s: float) -> str:
             told = [letters.get(each.outcome, each.outcome) if each else "" for each in row]
             lines.append(f"| {name} | " + " | ".join(told) + " |")
     for each in faults:
-        lines += ["", f"**{each.cell}**: {'; '.join(each.faults)}"]
+        lines += ["", f"**{each.place}**: {'; '.join(each.faults)}"]
     return "\n".join(lines) + "\n"
 
 

@@ -1,10 +1,12 @@
 """A sample of the protocol error matrix (docs/figures/error-matrix.md), and the cells that once were faults."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
+from tests.error_matrix.book import Book, Row
 from tests.error_matrix.cells import codes, every_cell, sample, spots
 from tests.error_matrix.lanes import live_all
 from tests.error_matrix.run import broker_settings, report
@@ -47,7 +49,28 @@ def test_the_matrix_is_whole() -> None:
 def test_the_table_has_a_place_for_every_cell() -> None:
     verdicts = [Verdict(cell=cell, struck=True) for cell in every_cell()]
     verdicts[5].faults.append("lost: everything")
-    table = report(verdicts, 60.0)
+    table = report([Row.of(verdict) for verdict in verdicts])
     rows = [line for line in table.splitlines() if line.startswith("| ") and "refused" not in line]
     assert sum(line.count(" r ") for line in rows[-len(codes) :]) == len(verdicts) - 1
     assert "lost: everything" in table
+
+
+def test_a_run_adds_to_the_cells_that_are_there(tmp_path: Path) -> None:
+    """One that was stopped in the middle of a line as well; what was lived through again counts as it was the last time."""
+    file, cells = tmp_path / "m.jsonl", every_cell()
+    first = Book(file)
+    for cell in cells[:3]:
+        first.add(Row.of(Verdict(cell=cell, struck=True)))
+    with file.open("ab") as half:
+        half.write(b'{"spot": "Prod')
+    again = Book(file)
+    assert len(again.rows) == 3
+    again.in_order()
+    again.add(Row.of(Verdict(cell=cells[0], struck=True, renewals=1)))
+    again.add(Row.of(Verdict(cell=cells[-1], struck=True)))
+    rows = Book(file).in_order()
+    assert [(row.spot, row.code) for row in rows] == [
+        (cell.spot.name, cell.code) for cell in (*cells[:3], cells[-1])
+    ]
+    assert [row.outcome for row in rows] == ["new producer", "retry", "retry", "retry"]
+    assert len(file.read_bytes().splitlines()) == 4

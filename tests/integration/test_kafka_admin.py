@@ -23,9 +23,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.group_members import describe_group
 from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.admin.permissions import Operation, Permission, Resource, require_permissions
 from penstock.connectors.kafka.client import ClientConfig, base_config
+from penstock.connectors.kafka.wire.groups import GroupForbiddenError
 from penstock.schemas.errors import ConfigError, UnavailableError
 
 pytestmark = pytest.mark.kafka
@@ -293,11 +295,16 @@ def test_a_token_is_fetched_and_accepted(bearer: EmbeddedKafka, tokens: TokenSer
     if secret == "shh-canary":
         plain = KafkaAdmin(ClientConfig(bootstrap_servers=bearer.bootstrap_servers))
         assert admin.cluster_id() == plain.cluster_id()
+        with pytest.raises(GroupForbiddenError):  # let in by hand as well, and allowed nothing
+            describe_group(config, "nobody", timeout_s=30.0)
     else:
         with pytest.raises(ConfigError, match="cannot reach Kafka") as told:
             admin.cluster_id()
         assert "canary" not in str(told.value)
-    assert "scope=kafka" in tokens.asked[0]
+        with pytest.raises(UnavailableError, match="the token server answers 401") as refused:
+            describe_group(config, "nobody", timeout_s=0.5)
+        assert "canary" not in str(refused.value)
+    assert all("scope=kafka" in asked for asked in tokens.asked)
     assert secret not in repr(config)
 
 

@@ -222,6 +222,47 @@ def test_latest_is_decided_once_for_all_partitions(ground: Ground, protocol: Pro
         assert not (first.values() | second.values()) & before
 
 
+def test_what_was_deleted_of_an_idle_partition_is_named(ground: Ground, protocol: Protocol) -> None:
+    """Nothing ever came of it, so no batch has committed it: where it began was committed at the group's first start."""
+    ground.create(2)
+    with member(ground, protocol) as first:
+        first.until(lambda: first.listener.held == {0, 1})
+    ground.write("lost", 5, 1)
+    _delete(ground, 1, 3)
+    with (
+        member(ground, protocol) as second,
+        pytest.raises(ConfigError, match=r"partition 1: offsets 0 to 2 were deleted before group .* the first that is left is 3"),
+    ):  # fmt: skip
+        second.until(lambda: False)
+    assert second.source.reading().lost_offsets == 3
+    assert second.read == []
+
+
+def test_what_was_deleted_of_a_partition_that_appeared_later_is_said(
+    ground: Ground, protocol: Protocol, caplog: pytest.LogCaptureFixture
+) -> None:
+    ground.create(1)
+    with member(ground, protocol) as first:
+        first.until(lambda: first.listener.held == {0})
+    ground.admin.add_partitions({ground.topic: 2})
+    added = ground.write("added", 10, 1)
+    _delete(ground, 1, 4)
+    with member(ground, protocol) as second:
+        second.until(lambda: len(second.read) == 6)
+        assert second.values() == added - {b"added-1-%d" % number for number in range(4)}
+        second.until(lambda: second.source.reading().lost_offsets == 4)
+    assert "partition 1: offsets 0 to 3 were deleted before group" in caplog.text
+
+
+def _delete(ground: Ground, partition: int, before: int) -> None:
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    client = AdminClient({"bootstrap.servers": ground.config.bootstrap_servers})
+    (gone,) = client.delete_records([TopicPartition(ground.topic, partition, before)]).values()
+    gone.result(patience_s)
+
+
 def test_error_stops_a_group_without_any_commit(ground: Ground, protocol: Protocol) -> None:
     ground.create(2)
     with (

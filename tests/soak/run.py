@@ -97,11 +97,6 @@ def _pytest(*arguments: str) -> list[str]:
     ]
 
 
-def _matrix_page(share: float) -> Path:
-    """A table with holes does not take the place of a whole one."""
-    return Path("docs/figures/error-matrix.md") if share >= 1 else _folder / "error-matrix.md"
-
-
 def _matrix_cells(share: float) -> int:
     return min(_count(len(codes), share, 2), len(codes))
 
@@ -109,10 +104,10 @@ def _matrix_cells(share: float) -> int:
 commands: Final = (
     Command(
         part="protocol error matrix",
-        asked=lambda share: f"{len(spots) * _matrix_cells(share)} cells of {len(spots) * len(codes)}",
+        asked=lambda share: f"of {len(spots) * _matrix_cells(share)} cells of {len(spots) * len(codes)} those that no run had yet",
         arguments=lambda share: [
             sys.executable, "-m", "tests.error_matrix.run", "--per-spot", str(_matrix_cells(share)), "--seed", "1",
-            "--report", str(_matrix_page(share)),
+            "--missing", "--report", "docs/figures/error-matrix.md",
         ],
     ),
     Command(

@@ -1,6 +1,7 @@
 """Judges a run by the broker's journal alone: every record counted, every value compared. Shares no code with the engine."""
 
 import itertools
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,6 +72,10 @@ class Checker:
         self._spoilt: set[Place] = set()
         self._earliest: dict[tuple[str, int], int] = defaultdict(int)
         self._next: dict[tuple[str, int], int] = {}  # what the group has committed
+        self._begins: dict[
+            tuple[str, int], int
+        ] = {}  # where the group began; other partitions it is owed from 0 on
+        self._reset_over: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
         self._open: dict[int, list[tuple[Sent, dict[str, Any]]]] = defaultdict(list)
         self._outcomes: dict[Place, list[tuple[str, int | None]]] = defaultdict(list)  # topic, transaction
         self._order: dict[tuple[str, int, str, int], list[tuple[int, int]]] = defaultdict(list)
@@ -217,8 +222,10 @@ class Checker:
             key = topic_id or "", partition
             before = self._next.get(key)
             if first and self._journal.start == "latest" and transaction is None:
-                self._next[key] = offset  # where the group begins
+                self._next[key] = self._begins[key] = offset  # where the group begins
                 continue
+            if first:
+                self._begins[key] = offset if transaction is None else self._earliest[key]
             if before is None:
                 before = self._earliest[key]
             if key[0] == self._topic_id:  # else they went with their topic
@@ -259,12 +266,29 @@ class Checker:
             self._find(Fault.LOST, f"a reset of {key} to {reset.offset} passed {kept}, which could be read")
         if passed and not (f"partition {reset.partition}" in reset.said and "deleted before" in reset.said):
             self._find(Fault.SILENT, f"nobody said that {passed} of {key} were deleted before they were read")
+        self._reset_over[key].append((before, reset.offset - 1))
         self._next[key] = reset.offset
 
     def _all_said(self) -> None:
         there = any(key[0] == self._topic_id for key in self._by_partition)
         if there and self._known_before and not any(self._topic_id in said for said in self._journal.said):
             self._find(Fault.SILENT, f"nobody said that the topic was made anew, as {self._topic_id}")
+        for key, offsets in self._by_partition.items():
+            # What is not committed yet is said by whoever reads on from there.
+            gone = range(self._begins.get(key, 0), min(self._earliest[key], self._next.get(key, 0)))
+            silent = {o for o in offsets if o in gone and not self._outcomes.get((*key, o))}
+            for first, last in self._said_deleted(key[1]) + self._reset_over[key]:
+                silent.difference_update(range(first, last + 1))
+            if silent and key[0] == self._topic_id and not self._first_commit:
+                what = f"nobody said that {sorted(silent)[:5]} of {key} were deleted before they were read"
+                self._find(Fault.SILENT, what)
+
+    def _said_deleted(self, partition: int) -> list[tuple[int, int]]:
+        """Ranges of a partition of which somebody said that they were deleted before they were read."""
+        sentence = re.compile(rf"partition {partition}: offsets (\d+) to (\d+) were deleted before")
+        return [
+            (int(found[1]), int(found[2])) for said in self._journal.said for found in sentence.finditer(said)
+        ]
 
     def _all_there(self) -> None:
         for key, offsets in self._by_partition.items():

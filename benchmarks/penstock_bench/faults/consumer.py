@@ -150,8 +150,7 @@ class SimulatedConsumer:
         return found
 
     def offsets_for_times(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
-        """Only asked for the ends."""
-        assert all(place.offset == OFFSET_END for place in places)
+        """Only asked for beginnings and ends."""
         if self._fates.call(transactional=False, twins=False).ends_s > timeout:
             self._timeline.sleep(timeout)
             raise KafkaException(failure(KafkaError._TIMED_OUT, "no offsets in time", retriable=True))
@@ -160,8 +159,11 @@ class SimulatedConsumer:
             there = place.partition < self._cluster.partitions(
                 place.topic
             )  # it may have been made anew with fewer
-            end = self._cluster.high(place.topic, place.partition) if there else OFFSET_INVALID
-            found.append(TopicPartition(place.topic, place.partition, end))
+            offset = OFFSET_INVALID
+            if there:
+                first, end = self._cluster.bounds(place.topic, place.partition)
+                offset = {OFFSET_BEGINNING: first, OFFSET_END: end}[place.offset]
+            found.append(TopicPartition(place.topic, place.partition, offset))
         return found
 
     def commit(self, *, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:

@@ -1,7 +1,7 @@
 """A worker of the simulation: the engine's pipeline and connectors, over clients and a compute side that are simulated."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -100,6 +100,40 @@ class SimulatedWatch:
             self._ask()
 
 
+class SimulatedBounds:
+    """penstock.connectors.kafka.reading.log_bounds.LogBounds by shape."""
+
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        self._cluster, self._topic = cluster, topic
+        self._answers: dict[int, tuple[float, tuple[int, int]]] = {}
+        self._busy = False
+
+    def of(self, partitions: Collection[int], since_s: float) -> dict[int, tuple[int, int]]:
+        """As LogBounds."""
+        known = {p: self._answers[p] for p in partitions if p in self._answers}
+        found = {p: bounds for p, (asked_at_s, bounds) in known.items() if asked_at_s >= since_s}
+        missing = sorted(set(partitions) - found.keys())
+        if missing and not self._busy:
+            self._busy = True
+            cluster, timeline = self._cluster, self._cluster.timeline
+            asked_at_s, call = timeline.now_s, cluster.fates.call(transactional=False, twins=False)
+
+            def look() -> None:
+                there = [p for p in missing if p < cluster.partitions(self._topic)]
+                seen = {p: (asked_at_s, cluster.bounds(self._topic, p)) for p in there}
+                timeline.later(min(call.ends_s, 5.0) - min(call.acts_s, 5.0), lambda: hear(seen))
+
+            def hear(seen: dict[int, tuple[float, tuple[int, int]]]) -> None:
+                self._busy = False
+                self._answers |= seen
+
+            timeline.later(min(call.acts_s, 5.0), look)
+        return found
+
+    def close(self) -> None:
+        """As LogBounds."""
+
+
 class NoStalls:
     """penstock.connectors.kafka.reading.stalls.StallDetector by shape, which finds none."""
 
@@ -135,6 +169,7 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
         (producers, "open_client", opener(cluster)),
         (producers, "Aside", lambda _: SimulatedAside(cluster)),
         (reading, "TopicWatch", lambda _, topic, **__: _watch_of(cluster, topic)),
+        (reading, "LogBounds", lambda _, topic, **__: SimulatedBounds(cluster, topic)),
         (reading, "StallDetector", lambda **_: NoStalls()),
         (reading, "threading", _InLine),
     ]

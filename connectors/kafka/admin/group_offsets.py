@@ -16,20 +16,17 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, not re-exported
 
+from penstock.connectors.kafka.admin.group_members import describe_group
 from penstock.connectors.kafka.admin.session import AdminSession, retry_s, transient, unheard
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import refusals, said, translate
 from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
-from penstock.connectors.kafka.wire.connection import can_log_in
-from penstock.connectors.kafka.wire.groups import GroupView, describe_group
-from penstock.schemas.errors import UnavailableError
 
 peek_timeout_s: Final = 5.0
 
 _earliest: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _latest: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _out_of_range: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
-_nobody: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,38 +173,12 @@ class KafkaOffsets:
             time.sleep(retry_s)
 
     def _owners(self, topic: str) -> dict[int, str]:
-        if can_log_in(self._config):
-            return {
-                partition: f"{member.client_id}@{member.host.lstrip('/')}"
-                for member in self._described().members
-                for partition in member.assigned.get(topic, ())
-            }
-        client, timeout_s = self._session.client, self._session.timeout_s
-        group = self._session.ask(
-            lambda: client.describe_consumer_groups([self._group], request_timeout=timeout_s),
-            f"look up group {self._group}",
-            expected=_nobody,
-        )[self._group]
-        if isinstance(group, KafkaError):
-            return {}
+        found = describe_group(self._config, self._group, timeout_s=self._session.timeout_s)
         return {
-            place.partition: f"{member.client_id}@{member.host.lstrip('/')}"
-            for member in group.members
-            if member.assignment is not None
-            for place in member.assignment.topic_partitions
-            if place.topic == topic
+            partition: f"{member.client_id}@{member.host.lstrip('/')}"
+            for member in found.members
+            for partition in member.assigned.get(topic, ())
         }
-
-    def _described(self) -> GroupView:
-        """Asked again while the brokers are settling, as everything here is."""
-        deadline_s = time.monotonic() + self._session.timeout_s
-        while True:
-            try:
-                return describe_group(self._config, self._group)
-            except UnavailableError:
-                if time.monotonic() >= deadline_s:
-                    raise
-                time.sleep(retry_s)
 
     def _bounds(
         self,

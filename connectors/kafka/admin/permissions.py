@@ -7,17 +7,17 @@ from typing import Any, Final, Literal
 from confluent_kafka import KafkaError, TopicCollection
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # public, not re-exported
 
+from penstock.connectors.kafka.admin.group_members import describe_group
 from penstock.connectors.kafka.admin.session import AdminSession, absent
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.errors import translate
+from penstock.connectors.kafka.wire.groups import GroupForbiddenError
 from penstock.schemas.errors import ConfigError
 
 Resource = Literal["topic", "group", "transactional-id"]
 Operation = Literal["Read", "Write", "Describe"]
 
-_forbidden: Final = frozenset({
-    KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED,
-})  # fmt: skip
+_forbidden: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED})
 _operations: Final = {
     "Read": AclOperation.READ,
     "Write": AclOperation.WRITE,
@@ -51,7 +51,7 @@ def require_permissions(
     faults = _topic_faults(session, [each for each in permissions if each.resource == "topic"])
     for each in permissions:
         if each.resource == "group":
-            faults += _group_faults(session, each)
+            faults += _group_faults(config, each, timeout_s)
     if faults:
         raise ConfigError("; ".join(dict.fromkeys(faults)))
 
@@ -84,17 +84,13 @@ def _topic_faults(session: AdminSession, permissions: Sequence[Permission]) -> l
     return faults
 
 
-def _group_faults(session: AdminSession, permission: Permission) -> list[str]:
-    group = session.ask(
-        lambda: session.client.describe_consumer_groups(
-            [permission.name], include_authorized_operations=True, request_timeout=session.timeout_s
-        ),
-        f"look up group {permission.name}",
-        expected=_forbidden | {KafkaError.GROUP_ID_NOT_FOUND},
-    )[permission.name]
-    if isinstance(group, KafkaError):
-        return [lacks(permission)] if group.code() in _forbidden else []
-    return [] if _allows(group, permission) else [lacks(permission)]
+def _group_faults(config: ClientConfig, permission: Permission, timeout_s: float) -> list[str]:
+    try:
+        allowed = describe_group(config, permission.name, timeout_s=timeout_s).operations
+    except GroupForbiddenError:
+        return [lacks(permission)]
+    needed = int(_operations[permission.operation].value)
+    return [lacks(permission)] if allowed is not None and needed not in allowed else []
 
 
 def _allows(described: Any, permission: Permission) -> bool:

@@ -1,6 +1,6 @@
 """Messages for an operator when reading of a partition cannot go on, each with the cure."""
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError
 
 from penstock.connectors.kafka.errors import said
 
@@ -14,15 +14,15 @@ def unreadable_sentence(topic: str, partition: int, head: int, error: KafkaError
 
 
 def lost_range_sentence(
-    consumer: Consumer, topic: str, partition: int, *, head: int, group: str, timeout_s: float
+    topic: str, partition: int, *, head: int, group: str, bounds: tuple[int, int] | None
 ) -> str:
-    """The broker does not have offset `head`; asks it once, for at most `timeout_s`, which offsets it has."""
+    """The broker does not have offset `head`. `bounds`: the first offset that it has and the one behind its last, None where
+    no broker said so."""
     where = f"topic {topic}, partition {partition}"
     cure = "penstock offsets reset says where to go on"
-    try:
-        first, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
-    except KafkaException:
-        return f"{where}: the next offset to read, {head}, is not on the broker any more; {cure}"
+    if bounds is None:
+        return f"{where}: the next offset to read, {head}, is not on the broker any more, and no broker says which are; {cure}"
+    first, end = bounds
     if head < first:
         return (
             f"{where}: offsets {head} to {first - 1} were deleted before group {group} read them (retention); the "

@@ -5,14 +5,13 @@ from typing import Final
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from penstock.connectors.kafka.admin.session import AdminSession
+from penstock.connectors.kafka.admin.group_members import describe_group
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, translate
 from penstock.connectors.kafka.reading.offset_notes import offset_note
 from penstock.schemas.errors import ConfigError, UnavailableError
 
 call_timeout_s: Final = 10.0
-_unknown_group: Final = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
 _alive: Final = frozenset({
     KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.STALE_MEMBER_EPOCH,
     KafkaError.REBALANCE_IN_PROGRESS,
@@ -25,20 +24,12 @@ class OffsetReset:
     def __init__(self, config: ClientConfig, *, group: str, topic: str) -> None:
         self._group = group
         self._topic = topic
-        self._session = AdminSession(config, timeout_s=call_timeout_s)
+        self._config = config
         self._consumer = open_client(Consumer, consumer_config(config) | {"group.id": group})
 
     def members(self) -> list[str]:
         """Who is in the group now."""
-        found = self._session.ask(
-            lambda: self._session.client.describe_consumer_groups(
-                [self._group], request_timeout=self._session.timeout_s
-            ),
-            f"look up group {self._group}",
-            expected=_unknown_group,
-        )[self._group]
-        if isinstance(found, KafkaError):
-            return []
+        found = describe_group(self._config, self._group, timeout_s=call_timeout_s)
         return [f"{member.client_id}@{member.host.lstrip('/')}" for member in found.members]
 
     def at_time(self, partitions: Sequence[int], time_ms: int) -> dict[int, int]:

@@ -21,9 +21,11 @@ from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_cl
 from penstock.connectors.kafka.errors import cause_of, consumer_error, is_fatal
 from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
 from penstock.connectors.kafka.reading.assignment import Assignment, AssignmentListener
+from penstock.connectors.kafka.reading.beginnings import Beginnings, FirstRecords
 from penstock.connectors.kafka.reading.commits import Commits
 from penstock.connectors.kafka.reading.dead_ends import lost_range_sentence, unreadable_sentence
 from penstock.connectors.kafka.reading.doubts import GivenUp, UnreadablePolicy
+from penstock.connectors.kafka.reading.log_bounds import LogBounds
 from penstock.connectors.kafka.reading.offset_notes import offset_note
 from penstock.connectors.kafka.reading.read_positions import ReadHeads
 from penstock.connectors.kafka.reading.records import to_records
@@ -38,6 +40,8 @@ from penstock.schemas.records import Records
 logger = logging.getLogger("penstock.kafka")
 
 facts_timeout_s = 0.05  # how long the polling thread waits for the topic's id
+bounds_old_s = 2.0
+bounds_patience_s = 30.0  # so long it is asked which offsets a log has that lacks our next one
 
 _partition = cast(Callable[[Message], int], Message.partition)
 
@@ -108,6 +112,9 @@ class KafkaSource:
         self._starts = Starts(
             self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._fail
         )
+        self._bounds = LogBounds(config, topic, clock=clock)
+        self._beginnings = Beginnings(self._bounds, group=group, topic=topic, clock=clock)
+        self._first = FirstRecords(self._bounds, heads=self._heads)
         self._returns = Returns(
             self._consumer,
             topic=topic,
@@ -135,6 +142,10 @@ class KafkaSource:
             self._compare_topic()
         if self._ours.unplaced:
             self._place()
+        if self._beginnings:
+            for partition, begins in self._beginnings.turn().items():
+                if self._heads.anywhere(partition):
+                    self._heads.put(partition, begins)
         self._commits.turn(self._consumer, offset_note(self._topic_id))
         if (passed := self._returns.turn(self._topic_id, records_max)) is not None:
             return passed
@@ -179,6 +190,7 @@ class KafkaSource:
             if partition not in self._ours.owned:
                 continue
             self._heads.put(partition, offset)
+            self._first.put([partition])
             doubtful = partition in self._returns
             self._returns.forget([partition])
             if doubtful:
@@ -226,6 +238,7 @@ class KafkaSource:
             doubts=self._returns.sentences(),
             unreadable_offsets=self._returns.unreadable_offsets,
             recreations=self._recreations,
+            lost_offsets=self._beginnings.lost_offsets,
         )
 
     def close(self, timeout_s: float) -> None:
@@ -235,6 +248,7 @@ class KafkaSource:
         self._closed = True
         self._watch.close()
         self._stalls.close()
+        self._bounds.close()
         held = sorted(self._ours.owned)
         self._ours.owned.clear()
         self._ours.unplaced.clear()
@@ -257,6 +271,10 @@ class KafkaSource:
                     self._dropped.setdefault(_partition(message), cast(int, message.offset()))
             messages = [message for message in messages if _partition(message) not in stale]
         records: Records | None = None
+        if self._first and messages:
+            messages, untold = self._first.believed(messages, self._clock.monotonic_s())
+            for partition in untold:
+                self._returns.read_from(partition, self._heads.next(partition), at_s=self._soon_s)
         if messages:
             records = to_records(self._topic, messages, self._topic_id)
             taken, forward = self._heads.pass_over(records.partitions, records.offsets)
@@ -264,9 +282,12 @@ class KafkaSource:
                 self.seek({partition: at for partition, at in forward.items() if partition not in broken})
                 records = records.take(taken) if len(taken) else None
         if records is not None:
+            if self._beginnings:
+                self._beginnings.saw(records)
             records = self._returns.believed(records)
             if len(records) > records_max:  # what was passed over has rows of its own
                 records = self._put_back(records, records_max)
+        self._first.forget(broken)  # what comes next is from a fetcher made anew
         for partition, message in broken.items():
             self._seek_due.pop(partition, None)
             self._returns.send_back(partition, message)
@@ -290,14 +311,24 @@ class KafkaSource:
             self._fail(ConfigError(unreadable_sentence(self._topic, partition, head, error)))
             return
         if self._watch.since(self._returns.since_s(partition)) is None:  # is it still the same topic?
-            self._returns.read_from(partition, head, at_s=self._clock.monotonic_s() + facts_timeout_s)
+            self._returns.read_from(partition, head, at_s=self._soon_s)
             return
         if self._watch.newest is not self._topic_facts and self._compare_topic():
             return
-        sentence = lost_range_sentence(
-            self._consumer, self._topic, partition, head=head, group=self._group, timeout_s=facts_timeout_s
-        )
+        now_s, since_s = self._clock.monotonic_s(), self._returns.since_s(partition)
+        bounds = self._bounds.of([partition], max(since_s, now_s - bounds_old_s)).get(partition)
+        if (bounds is None or bounds[0] <= head <= bounds[1]) and now_s - since_s < bounds_patience_s:
+            self._returns.read_from(partition, head, at_s=self._soon_s)
+            return
+        if bounds is not None and bounds[0] > head:
+            self._beginnings.lost_offsets += bounds[0] - head
+        sentence = lost_range_sentence(self._topic, partition, head=head, group=self._group, bounds=bounds)
         self._fail(ConfigError(sentence))
+
+    @property
+    def _soon_s(self) -> float:
+        """When an answer that was asked for now may be there."""
+        return self._clock.monotonic_s() + facts_timeout_s
 
     @property
     def _topic_id(self) -> str | None:
@@ -383,6 +414,8 @@ class KafkaSource:
         returning = set(self._returns.held)
         self._commits.forget(partitions)
         self._returns.forget(partitions)
+        self._beginnings.forget(partitions)
+        self._first.forget(partitions)
         for partition in partitions:
             self._dropped.pop(partition, None)
             self._seek_due.pop(partition, None)
@@ -392,6 +425,9 @@ class KafkaSource:
         if partitions:
             for partition, offset in partitions.items():
                 self._heads.put(partition, offset)
+            self._beginnings.put(p for p, offset in partitions.items() if offset == OFFSET_BEGINNING)
+            self._first.forget(partitions)
+            self._first.put(p for p, offset in partitions.items() if offset != OFFSET_BEGINNING)
             self._ours.owned |= partitions.keys()
             self._listener.on_assigned(sorted(partitions))
 

@@ -24,8 +24,9 @@ place_one_first_s = 0.02
 class Starts:
     """Looks up where to begin, each time for a short time only. Polling thread only.
 
-    `start` is about a group: it is resolved once, when no partition of the topic has a commit. `latest` then commits the end
-    of every partition before the first record is read. Only the member that holds partition 0 does so: if each did, a commit
+    `start` is about a group: it is resolved once, when no partition of the topic has a commit. Then the place of every
+    partition, its beginning or its end, is committed before the first record is read: a record that is deleted after that
+    is missed, and one before it never was the group's. Only the member that holds partition 0 does so: if each did, a commit
     of these that arrives late would take the group back, or ahead. A partition that has no commit in a group that has some
     appeared later, and begins at its beginning.
     """
@@ -52,9 +53,7 @@ class Starts:
         self._patience_s = place_one_first_s
         self._without_commit: set[int] = set()  # as last heard; what that means, the group as a whole says
         self._fresh = False  # no partition at all had a commit
-        self._ends: list[TopicPartition] | None = (
-            None  # of every partition, to be committed if that is still so
-        )
+        self._places: list[TopicPartition] | None = None  # to be committed if that is still so
 
     def soon(self, partitions: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
         """Where to begin each, of those for which the coordinator says so in a short time.
@@ -115,17 +114,14 @@ class Starts:
                     self._topic, noted, facts.id, place.partition, place.offset, self._group,
                 )  # fmt: skip
                 starts[place.partition] = OFFSET_BEGINNING
-        if self._start == "earliest":
-            starts |= dict.fromkeys(missing, OFFSET_BEGINNING)
-        else:
-            self._without_commit |= missing
+        self._without_commit |= missing
         return bool(answers), starts
 
     def _by_the_group(self, missing: set[int], facts: TopicFacts) -> dict[int, int]:
         """Where partitions without a commit begin, by what the whole group has."""
-        if self._decides and self._fresh and self._ends is None:
-            self._ends = self._ask_ends(facts)
-            self._grow(heard=self._ends is not None)
+        if self._decides and self._fresh and self._places is None:
+            self._places = self._ask_places(facts)
+            self._grow(heard=self._places is not None)
             return {}
         everywhere = self._committed(set(range(facts.partitions)), self._patience_s)
         self._grow(heard=bool(everywhere))
@@ -133,7 +129,7 @@ class Starts:
             return {}
         if any(place.offset >= 0 for place in everywhere):
             self._without_commit.clear()
-            self._fresh, self._ends = False, None
+            self._fresh, self._places = False, None
             found = {place.partition for place in everywhere if place.offset < 0}
             if not missing & found:
                 return {}  # the commit of the member that decides: read back next
@@ -151,28 +147,33 @@ class Starts:
             )
             return {}
         self._fresh = True
-        if self._ends is not None and self._decides:  # and still nobody else has committed
-            self._commit(self._ends)
+        if self._places is not None and self._decides:  # and still nobody else has committed
+            self._commit(self._places)
             self._without_commit.clear()  # read back next: whichever member was first, all begin by the same
-            self._fresh, self._ends = False, None
+            self._fresh, self._places = False, None
         return {}
 
-    def _ask_ends(self, facts: TopicFacts) -> list[TopicPartition] | None:
-        """What to commit so that the group begins at the end of every partition; None without a whole answer."""
-        ends = [TopicPartition(self._topic, partition, OFFSET_END) for partition in range(facts.partitions)]
+    def _ask_places(self, facts: TopicFacts) -> list[TopicPartition] | None:
+        """What to commit so that the group begins where `start` says; None without an answer.
+
+        For the ends it has to be a whole one: a partition that is left out begins at its beginning, which for `earliest` is right.
+        """
+        where = OFFSET_BEGINNING if self._start == "earliest" else OFFSET_END
+        asked = [TopicPartition(self._topic, partition, where) for partition in range(facts.partitions)]
         try:
-            found = self._consumer.offsets_for_times(ends, timeout=self._patience_s)
+            answers = self._consumer.offsets_for_times(asked, timeout=self._patience_s)
         except KafkaException as error:
             self._note(cause_of(error))
             return None
-        if any(place.error is not None or place.offset < 0 for place in found):
+        found = [place for place in answers if place.error is None and place.offset >= 0]
+        if not found or (self._start == "latest" and len(found) < len(answers)):
             return None
         note = offset_note(facts.id)
         return [TopicPartition(self._topic, place.partition, place.offset, note) for place in found]
 
-    def _commit(self, ends: list[TopicPartition]) -> None:
+    def _commit(self, places: list[TopicPartition]) -> None:
         try:
-            self._consumer.commit(offsets=ends, asynchronous=True)
+            self._consumer.commit(offsets=places, asynchronous=True)
         except KafkaException as error:
             self._note(cause_of(error))
 

@@ -11,20 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import httpx
+
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import UnavailableError
 
 timeout_s: Final = 3.0
 answer_bytes_max: Final = 1 << 20
 iterations_max: Final = 1_000_000
-mechanisms: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+token_bytes_max: Final = 1 << 16
 
 _sasl_handshake, _sasl_authenticate = 17, 36
-
-
-def can_log_in(config: ClientConfig) -> bool:
-    """Whether a login of this kind is spoken here."""
-    return not config.protocol.startswith("SASL") or config.mechanism in mechanisms
 
 
 @contextmanager
@@ -77,24 +74,46 @@ class Connection:
 def _secured(plain: socket.socket, config: ClientConfig, host: str) -> socket.socket:
     if config.protocol not in ("SSL", "SASL_SSL"):
         return plain
-    context = ssl.create_default_context(cafile=config.ca_file)
+    context = ssl.create_default_context(
+        cafile=None if config.ca_file is None or config.ca_file.is_dir() else config.ca_file
+    )
+    if config.ca_file is not None and config.ca_file.is_dir():
+        context.load_verify_locations(capath=config.ca_file)
     if config.certificate_file is not None:
         context.load_cert_chain(config.certificate_file, config.key_file, config.key_password)
     return context.wrap_socket(plain, server_hostname=host)
 
 
 def _log_in(connection: Connection, config: ClientConfig) -> None:
-    if config.mechanism not in mechanisms:
-        raise ValueError(f"a login by {config.mechanism}")
-    answer = connection.ask(_sasl_handshake, 1, text(config.mechanism))
+    mechanism = config.mechanism or ""
+    answer = connection.ask(_sasl_handshake, 1, text(mechanism))
     (code,) = struct.unpack_from(">h", answer)
     if code:
         raise ValueError(f"error {code} at login")
     username, password = config.username or "", config.password or ""
-    if config.mechanism == "PLAIN":
+    if mechanism == "PLAIN":
         _authenticate(connection, f"\0{username}\0{password}".encode())
         return
-    _scram(connection, config.mechanism.removeprefix("SCRAM-").replace("-", "").lower(), username, password)
+    if mechanism == "OAUTHBEARER":
+        _authenticate(connection, f"n,,\1auth=Bearer {_token(config)}\1\1".encode())
+        return
+    _scram(connection, mechanism.removeprefix("SCRAM-").replace("-", "").lower(), username, password)
+
+
+def _token(config: ClientConfig) -> str:
+    """A new one by the client-credentials grant, as librdkafka fetches its own."""
+    asked = {"grant_type": "client_credentials"} | (
+        {"scope": config.oauth_scope} if config.oauth_scope else {}
+    )
+    login = httpx.BasicAuth(config.oauth_client_id or "", config.oauth_client_secret or "")
+    try:
+        answer = httpx.post(config.oauth_token_url or "", data=asked, auth=login, timeout=timeout_s)
+        token = answer.json()["access_token"] if answer.is_success else None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"no token: {type(error).__name__}") from error
+    if not isinstance(token, str) or len(token) > token_bytes_max:
+        raise ValueError(f"no token: the token server answers {answer.status_code}")
+    return token
 
 
 def _scram(connection: Connection, digest: str, username: str, password: str) -> None:

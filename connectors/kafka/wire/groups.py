@@ -16,11 +16,17 @@ from confluent_kafka import KafkaError
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.errors import translate
 from penstock.connectors.kafka.wire.connection import Connection, connected, text
-from penstock.schemas.errors import ConfigError, UnavailableError
+from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
 _find_coordinator, _leave_group, _describe_groups, _describe_consumer_group = 10, 13, 15, 69
 _unknown_member_id: Final = 25
+_forbidden: Final = 30
+_no_operations: Final = -(1 << 31)  # a broker that was not asked
 _no_such_group: Final = 69  # also said of a group that follows the other protocol
+
+
+class GroupForbiddenError(ConfigError):
+    """The broker does not let this user see the group."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +45,8 @@ class GroupView:
 
     state: str
     members: tuple[GroupMember, ...]
+    operations: frozenset[int] | None = None
+    """What this user may do with it, in Kafka's numbers; None where the broker did not say."""
 
 
 def leave_group(config: ClientConfig, *, group: str, member_id: str) -> None:
@@ -56,8 +64,10 @@ def leave_group(config: ClientConfig, *, group: str, member_id: str) -> None:
 
 
 def describe_group(config: ClientConfig, group: str) -> GroupView:
-    """Who is in a group, of either protocol. Raises UnavailableError as `leave_group` does, and ConfigError for what this user
-    may not see."""
+    """Who is in a group, of either protocol, and what this user may do with it. Needs brokers of version 2.3 or newer.
+
+    Raises UnavailableError as `leave_group` does, and GroupForbiddenError or another ConfigError for what this user may not.
+    """
     host, port = find_coordinator(config, group)
     with connected(config, host, port, f"look up group {group}") as connection:
         return _consumer_group(connection, group) or _classic_group(connection, group)
@@ -81,7 +91,7 @@ def find_coordinator(config: ClientConfig, group: str) -> tuple[str, int]:
             continue
         if code == 0:
             return where
-        refusal = translate(KafkaError(code), f"find the coordinator of group {group}")
+        refusal = _refusal(code, f"find the coordinator of group {group}")
         if isinstance(refusal, ConfigError):
             raise refusal
         fault = UnavailableError(str(refusal))
@@ -91,7 +101,7 @@ def find_coordinator(config: ClientConfig, group: str) -> tuple[str, int]:
 def _consumer_group(connection: Connection, group: str) -> GroupView | None:
     """A group of the consumer protocol, None when it is none. The answer's lengths are written as Kafka's newer messages do."""
     name = group.encode()
-    asked = b"\2" + _compact(len(name)) + name + b"\0" + b"\0"
+    asked = b"\2" + _compact(len(name)) + name + b"\1" + b"\0"
     reader = _Reader(connection.ask(_describe_consumer_group, 0, asked, flexible=True))
     reader.skip(1 + 4)
     reader.length()
@@ -102,7 +112,7 @@ def _consumer_group(connection: Connection, group: str) -> GroupView | None:
     if code != 0:
         if code == _no_such_group:
             return None
-        raise translate(KafkaError(code), f"look up group {group}")
+        raise _refusal(code, f"look up group {group}")
     reader.skip(4 + 4)  # epochs
     reader.short_text()  # assignor
     members = []
@@ -117,7 +127,7 @@ def _consumer_group(connection: Connection, group: str) -> GroupView | None:
         assigned, _ = _topics(reader), _topics(reader)  # what it has, and what it is to have
         reader.tags()
         members.append(GroupMember(client_id=client_id, host=host, assigned=assigned))
-    return GroupView(state=state, members=tuple(members))
+    return GroupView(state=state, members=tuple(members), operations=_operations(reader))
 
 
 def _topics(reader: "_Reader") -> dict[str, list[int]]:
@@ -133,13 +143,13 @@ def _topics(reader: "_Reader") -> dict[str, list[int]]:
 
 
 def _classic_group(connection: Connection, group: str) -> GroupView:
-    reader = _Reader(connection.ask(_describe_groups, 0, struct.pack(">i", 1) + text(group)))
-    reader.skip(4)
+    reader = _Reader(connection.ask(_describe_groups, 3, struct.pack(">i", 1) + text(group) + b"\1"))
+    reader.skip(4 + 4)  # how long the broker held the answer back; one group
     code = reader.number(">h")
     reader.text()
     state = reader.text()
     if code != 0:
-        raise translate(KafkaError(code), f"look up group {group}")
+        raise _refusal(code, f"look up group {group}")
     for _ in range(2):  # the protocol's type and name
         reader.text()
     members = []
@@ -148,7 +158,18 @@ def _classic_group(connection: Connection, group: str) -> GroupView:
         client_id, host = reader.text(), reader.text()
         reader.bytes()  # what it asked for
         members.append(GroupMember(client_id=client_id, host=host, assigned=_assigned(reader.bytes())))
-    return GroupView(state=state, members=tuple(members))
+    return GroupView(state=state, members=tuple(members), operations=_operations(reader))
+
+
+def _refusal(code: int, doing: str) -> PenstockError:
+    refusal = translate(KafkaError(code), doing)
+    return GroupForbiddenError(str(refusal)) if code == _forbidden else refusal
+
+
+def _operations(reader: "_Reader") -> frozenset[int] | None:
+    """A bit for each, by its number."""
+    bits = reader.number(">i")
+    return None if bits == _no_operations else frozenset(n for n in range(31) if bits >> n & 1)
 
 
 def _assigned(data: bytes) -> dict[str, list[int]]:

@@ -135,3 +135,19 @@ def test_an_offset_that_is_asked_for_and_is_not_there_is_told_from_one_that_was_
     assert isinstance(doubts.report(0, offset=far, **report), Return)  # type: ignore[arg-type]
     assert isinstance(doubts.report(0, offset=far, **report), Return)  # type: ignore[arg-type]
     assert doubts.report(0, offset=5, **report) is GivenUp.OUT_OF_RANGE  # type: ignore[arg-type]
+
+
+def test_garbage_taken_for_an_offset_costs_no_wait_once_while_the_end_of_a_range_is_looked_for() -> None:
+    doubts, now_s = ReadDoubts(policy="set_aside"), 0.0
+    report = {"head": 5, "why": "checksum", "end": 99}
+    bad, astray = ReadFault.UNREADABLE, ReadFault.OUT_OF_RANGE
+    while (answer := doubts.report(0, fault=bad, offset=5, now_s=now_s, **report)) != Return(
+        offset=6, at_s=now_s
+    ):  # type: ignore[arg-type]
+        assert isinstance(answer, Return)
+        now_s += retry_s
+    assert doubts.report(0, fault=astray, offset=far, now_s=now_s, **report) == Return(offset=6, at_s=now_s)  # type: ignore[arg-type]
+    again = doubts.report(0, fault=astray, offset=far, now_s=now_s, **report)  # type: ignore[arg-type]
+    assert again == Return(
+        offset=6, at_s=now_s + retry_s
+    )  # a client that says nothing else is not asked without end

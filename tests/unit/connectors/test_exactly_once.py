@@ -427,6 +427,41 @@ def test_a_commit_under_way_is_awaited_when_the_delivery_before_it_lost_its_prod
     assert [v for r in broker.reader("out").read_to_end(1.0) for v in r.values] == [b"first", b"second"]
 
 
+@pytest.mark.parametrize("suspect", [False, True])
+def test_a_producer_with_a_request_that_may_still_act_begins_no_other_transaction(suspect: bool) -> None:
+    clock = SimulatedClock()
+    broker = MemoryBroker(clock, wait=lambda _, wait_s: clock.sleep(wait_s))
+    for topic in ("in", "out"):
+        broker.create_topic(topic, 1)
+    broker.writer("in").write([b"%d" % number for number in range(6)])
+    source = broker.source(group="g", topic="in", listener=Ignoring())
+    used: list[object] = []
+
+    class Producer(MemoryProducer):
+        def begin(self) -> None:
+            used.append(self)
+            super().begin()
+
+        def suspect(self) -> bool:
+            return suspect and self in used
+
+    sink = TransactionalSink(
+        producers={name: (lambda name=name: Producer(broker, name, "in", 30.0)) for name in ("a", "b")},
+        read_committed=lambda p, timeout_s: broker.stable_offsets("g", "in", p, timeout_s),
+        clock=clock,
+        transaction_timeout_s=30.0,
+    )
+    for _ in range(6):
+        records = source.poll(1, 0.0)
+        assert records is not None
+        out = Outgoing(topic="out", keys=records.keys, values=records.values, partitions=records.partitions)
+        assert sink.has_room()
+        sink.submit(Delivery(outgoing=[out], positions=after(records)), source.membership())
+        assert sink.advance(0.1) == 1
+    assert len(used) == 6
+    assert (len(set(map(id, used))) == 6) == suspect
+
+
 class Ignoring:
     def on_assigned(self, partitions: Sequence[int]) -> None: ...
     def on_revoked(self, partitions: Sequence[int]) -> None: ...

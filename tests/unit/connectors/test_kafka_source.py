@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -69,6 +69,19 @@ class HandWatch:
         self.newest = TopicFacts(id="new", partitions=2, asked_at_s=1.0)
 
 
+class HandBounds:
+    """Says nothing `silent` times, then `bounds` of every partition."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.silent, self.bounds = 0, (0, 1000)
+
+    def of(self, partitions: Collection[int], since_s: float) -> dict[int, tuple[int, int]]:
+        if self.silent:
+            self.silent -= 1
+            return {}
+        return dict.fromkeys(partitions, self.bounds)
+
+
 class Told:
     def __init__(self) -> None:
         self.held: set[int] = set()
@@ -92,12 +105,14 @@ class Member:
         )  # fmt: skip
         self.consumer: HandConsumer = self.source._consumer  # type: ignore[assignment]
         self.watch: HandWatch = self.source._watch  # type: ignore[assignment]
+        self.bounds: HandBounds = self.source._bounds  # type: ignore[assignment]
 
 
 @pytest.fixture
 def member(monkeypatch: pytest.MonkeyPatch) -> Member:
     monkeypatch.setattr(source_module, "open_client", lambda _, properties: HandConsumer(properties))
     monkeypatch.setattr(source_module, "TopicWatch", HandWatch)
+    monkeypatch.setattr(source_module, "LogBounds", HandBounds)
     return Member()
 
 
@@ -169,16 +184,77 @@ def test_a_missing_permission_for_the_topic_ends_a_member_without_partitions(mem
         member.source.poll(10, 0.0)
 
 
+def test_what_retention_took_is_named_once_a_broker_says_what_is_left(member: Member) -> None:
+    """The first questions stay without an answer: nothing is said yet that names no offsets."""
+    member.bounds.silent, member.bounds.bounds = 3, (1007, 1010)
+    member.consumer.assigned_now(0)
+    gone: Any = Message(topic="t", partition=0, offset=1000, error=KafkaError(KafkaError._AUTO_OFFSET_RESET, "gone"))  # type: ignore[call-arg]  # fmt: skip
+    for _ in range(3 + 3):  # an error is believed when it comes again
+        member.consumer.first.append(gone)
+        assert member.source.poll(10, 0.0) is None
+        if member.source._failure is not None:
+            break
+    assert member.source.reading().lost_offsets == 7
+    with pytest.raises(ConfigError, match="partition 0: offsets 1000 to 1006 were deleted before group g"):
+        member.source.poll(10, 0.0)
+
+
+def appears_later(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Partition 0 has no commit, another one has."""
+    monkeypatch.setattr(
+        member.consumer,
+        "committed",
+        lambda places, timeout: [
+            TopicPartition("t", p.partition, 5 if p.partition else -1001) for p in places
+        ],
+    )
+    member.consumer.assigned_now(0)
+
+
+@pytest.mark.parametrize(("begins", "first", "lost"), [(0, 0, 0), (17, 17, 17), (17, 20, 17), (17, 3, 3)])
+@pytest.mark.parametrize("silent", [0, 1, 3])
+def test_what_was_deleted_of_a_partition_that_appeared_later_is_said_and_counted(
+    member: Member, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    begins: int, first: int, lost: int, silent: int,
+) -> None:  # fmt: skip
+    """(17, 3): the log began at 3 when it was read, and at 17 when it was asked."""
+    member.bounds.silent, member.bounds.bounds = silent + (first < begins), (begins, 100)
+    appears_later(member, monkeypatch)
+    for offset in range(first, first + 7):
+        member.consumer.first.append(message(0, offset))
+        assert member.source.poll(10, 0.0) is not None
+    assert member.source.reading().lost_offsets == lost
+    said = [
+        r.getMessage() for r in caplog.records if "were deleted before group g read them" in r.getMessage()
+    ]
+    assert len(said) == (lost > 0)
+    assert not said or f"partition 0: offsets 0 to {lost - 1} " in said[0]
+
+
+@pytest.mark.parametrize(("begins", "taken"), [(0, True), (1000, True), (1001, False), (1003, False)])
+def test_a_client_that_reads_from_further_on_than_it_was_sent_is_not_believed(
+    member: Member, monkeypatch: pytest.MonkeyPatch, begins: int, taken: bool
+) -> None:
+    """Behind 1000 may stand the end of a transaction; where the log itself begins behind it, records are gone."""
+    sent: list[int] = []
+    member.bounds.bounds = begins, 1010
+    monkeypatch.setattr(
+        member.consumer, "incremental_assign", lambda places: sent.extend(p.offset for p in places)
+    )
+    member.consumer.assigned_now(0)
+    member.consumer.first.append(message(0, 1003))
+    assert (member.source.poll(10, 0.0) is not None) == taken
+    assert sent == ([1000] if taken else [1000, 1000])  # a fetcher made anew says that the offset is gone
+    member.consumer.first.append(message(0, 1007))  # a gap further on is none of this
+    assert (member.source.poll(10, 0.0) is not None) == taken
+
+
 def test_an_error_that_names_no_offset_does_not_say_that_records_were_lost(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a partition begins could not be looked up; the first offset of all is not missing for that."""
-    monkeypatch.setattr(
-        member.consumer,
-        "committed",
-        lambda places, timeout: [TopicPartition("t", p.partition, -1001) for p in places],
-    )
-    member.consumer.assigned_now(0)
+    member.bounds.silent = 100
+    appears_later(member, monkeypatch)
     for _ in range(3):
         member.consumer.first.append(
             refusal(KafkaError._AUTO_OFFSET_RESET, "failed to query logical offset", "t")

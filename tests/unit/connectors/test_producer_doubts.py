@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError
 from penstock.connectors.delivery.producer_port import UnfinishedError
 from penstock.connectors.kafka import producers
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.group import KafkaMembership
 from penstock.connectors.kafka.producers import KafkaTransactionalProducer
 
 
@@ -24,6 +25,11 @@ class HandClient:
 
     def init_transactions(self, timeout_s: float) -> None: ...
     def begin_transaction(self) -> None: ...
+    def send_offsets_to_transaction(self, *_: object) -> None: ...
+    def flush(self, timeout_s: float) -> int:
+        return 0
+
+    def commit_transaction(self, timeout_s: float) -> None: ...
     def purge(self) -> None: ...
 
     def poll(self, timeout_s: float) -> None:
@@ -64,4 +70,34 @@ def test_one_whose_connections_break_afterwards_is(producer: KafkaTransactionalP
     assert producer.suspect()
     producer.begin()
     assert not producer.suspect()
+    producer.close()
+
+
+@pytest.mark.parametrize("broken", ["before the offsets", "before the commit", "nowhere"])
+def test_offsets_that_were_perhaps_sent_twice_are_not_left_to_the_next_transaction(
+    producer: KafkaTransactionalProducer, broken: str
+) -> None:
+    """The client sends them again over a new connection, and the first ones may arrive later: in the transaction that follows,
+    of which they would take the group back, to records that are then predicted once more."""
+    initialise(producer)
+    client: HandClient = producer._queue.client  # type: ignore[assignment]
+    membership: Any = KafkaMembership(metadata=b"", note="")
+
+    def finished(call: Callable[[], object]) -> None:
+        while True:
+            try:
+                call()
+            except UnfinishedError:
+                continue
+            return
+
+    producer.begin()
+    if broken == "before the offsets":
+        client.news.append(KafkaError(KafkaError._TRANSPORT, "connection reset"))
+    finished(lambda: producer.send_offsets({0: 7}, membership, 5.0))
+    if broken == "before the commit":
+        client.news.append(KafkaError(KafkaError._TRANSPORT, "connection reset"))
+    finished(lambda: producer.flush(5.0))
+    finished(lambda: producer.commit(5.0))
+    assert producer.suspect() == (broken != "nowhere")
     producer.close()

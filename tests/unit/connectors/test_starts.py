@@ -70,7 +70,7 @@ def test_no_call_waits_longer_than_a_poll_may_and_all_are_placed(
         assert "no committed offset for any partition" in str(failures[0])
         return
     assert not failures
-    if start == "latest" and not commits:
+    if not commits:  # the same for both: this coordinator is asked for beginnings or ends
         assert found == {p: 100 + p for p in range(4)}
         return
     assert found == {p: commits.get(p, OFFSET_BEGINNING) for p in range(4)}
@@ -87,3 +87,68 @@ def test_a_member_that_commits_meanwhile_decides_for_the_group() -> None:
     coordinator.commits = {2: 50}
     assert starts.one({0, 1}, facts, decides=True) == {0: OFFSET_BEGINNING, 1: OFFSET_BEGINNING}
     assert coordinator.commits == {2: 50}
+
+
+def test_earliest_is_committed_for_the_whole_group_before_anything_is_read() -> None:
+    """So a partition that is idle until its first record was deleted is known to miss that record."""
+    coordinator = Coordinator(0.001, {})
+    found, failures = begin(coordinator, "earliest")
+    assert not failures
+    assert coordinator.commits == found == {p: 100 + p for p in range(4)}
+
+
+def test_earliest_begins_although_a_partition_is_away() -> None:
+    """It has no commit then, and begins at its beginning; the others wait for nothing."""
+    coordinator = Coordinator(0.001, {})
+    answers = coordinator.offsets_for_times
+    coordinator.offsets_for_times = lambda places, timeout: answers(places[:3], timeout)  # type: ignore[method-assign]
+    found, failures = begin(coordinator, "earliest")
+    assert not failures
+    assert found == {0: 100, 1: 101, 2: 102, 3: OFFSET_BEGINNING}
+
+
+class Slow(Coordinator):
+    """What one member sees of the coordinator: its own commits at once, those of others after so many questions."""
+
+    def __init__(self, log: list[tuple["Slow", dict[int, int]]], late: int) -> None:
+        super().__init__(0.001, {})
+        self._log, self._late, self._asked = log, late, 0
+
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self._asked += 1
+        self.commits = {}
+        for member, offsets in self._log:
+            if member is self or self._asked > self._late:
+                self.commits |= offsets
+        return super().committed(places, timeout)
+
+    def offsets_for_times(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        by = 10 * self._asked + len(self._log)  # records come, and are deleted
+        return [TopicPartition("t", place.partition, 100 + place.partition + by) for place in places]
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        self._log.append((self, {place.partition: place.offset for place in offsets}))
+
+
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+@pytest.mark.parametrize("order", ["ab", "ba", "aab", "bbba"])
+@pytest.mark.parametrize("late", [0, 1, 3, 10])
+def test_of_several_members_one_commits_once_where_the_group_begins(
+    start: Start, order: str, late: int
+) -> None:
+    """Each member finds other offsets, and of two commits the one that comes last would move the group."""
+    log: list[tuple[Slow, dict[int, int]]] = []
+    mine = {"a": {0, 2}, "b": {1, 3}}
+    members = {}
+    for name in mine:
+        consumer: Any = Slow(log, late if name == "b" else 0)
+        members[name] = Starts(
+            consumer, group="g", topic="t", start=start, recreated="read", fail=lambda error: None
+        )
+    begun = {name: members[name].soon(mine[name], facts, decides=name == "a") for name in sorted(mine)}
+    for name in order * 40:
+        waiting = mine[name] - begun[name].keys()
+        if waiting:
+            begun[name] |= members[name].one(waiting, facts, decides=name == "a")
+    ((_, committed),) = log
+    assert begun["a"] | begun["b"] == committed

@@ -212,6 +212,10 @@ ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
         lambda house: house.read(Reading(doubts={1: "offset 7 cannot be read (checksum)"})),
         "partition 1: offset 7 cannot be read", logging.WARNING,
     ),
+    Event.INPUT_LOST: (
+        lambda house: house.read(Reading(lost_offsets=17)),
+        "17 offsets of topic in were deleted before the group read them", logging.WARNING,
+    ),
     Event.INPUT_STALLED: (
         lambda house: house.read(Reading(stalled_s={1: 31.0})), "partition 1: records wait, .* for 31 s", logging.WARNING,
     ),

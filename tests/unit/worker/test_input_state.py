@@ -52,10 +52,11 @@ def test_a_state_is_told_once_and_each_minute_and_shown_while_it_lasts(
 def test_what_is_counted_is_counted_once() -> None:
     world = World()
     for _ in range(3):
-        world.state.look(Reading(unreadable_offsets=7, recreations=1))
+        world.state.look(Reading(unreadable_offsets=7, recreations=1, lost_offsets=5))
     assert world.value("penstock_unreadable_offsets_total") == 7
     assert world.value("penstock_topic_recreations_total") == 1
-    assert world.events == [Event.TOPIC_RECREATED]
+    assert world.value("penstock_lost_offsets_total") == 5
+    assert world.events == [Event.INPUT_LOST, Event.TOPIC_RECREATED]
 
 
 def test_of_a_partition_that_went_to_another_worker_nobody_says_that_it_is_read_again() -> None:

@@ -51,6 +51,20 @@ bugs: tuple[Bug, ...] = (
         only=_topic,
     ),
     Bug(
+        name="what was deleted of a new partition before it was read is not said",
+        where="Beginnings.turn",
+        old="if missing > 0:",
+        new="if False:",
+        only=(Trouble.TOPIC, Trouble.RETENTION, Trouble.CRASH),
+    ),
+    Bug(
+        name="where a log begins that lacks our next offset is asked once",
+        where="KafkaSource._give_up",
+        old="waited_s < bounds_patience_s",
+        new="False",
+        only=(Trouble.RETENTION, Trouble.SLOW),
+    ),
+    Bug(
         name="`latest` is applied to partitions that appear later",
         where="Starts._by_the_group",
         old="if any(place.offset >= 0 for place in everywhere):",

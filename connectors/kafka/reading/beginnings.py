@@ -1,0 +1,113 @@
+"""The first records of partitions: whether something before them was deleted that nobody of the group has read."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import numpy as np
+from confluent_kafka import Message
+
+from penstock.connectors.delivery.producer_port import Clock
+from penstock.connectors.kafka.reading.log_bounds import LogBounds
+from penstock.connectors.kafka.reading.read_positions import ReadHeads
+from penstock.schemas.records import Records
+
+logger = logging.getLogger("penstock.kafka")
+
+_partition = cast(Callable[[Message], int], Message.partition)
+
+
+class Beginnings:
+    """The group is owed every record of these from offset 0 on: they appeared while it read, or their topic was made anew.
+
+    Reading from the beginning brings what is left, and the client says nothing of what is not. So the brokers are asked where
+    the log begins, and what lies before is said and counted. Polling thread only; never waits.
+    """
+
+    def __init__(self, bounds: LogBounds, *, group: str, topic: str, clock: Clock) -> None:
+        self._bounds = bounds
+        self._group = group
+        self._topic = topic
+        self._clock = clock
+        self._owed: dict[int, int] = {}  # the lowest offset that came, -1 before the first
+        self._since_s = 0.0
+        self.lost_offsets = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._owed)
+
+    def put(self, partitions: Iterable[int]) -> None:
+        """From now on these are read from their beginning."""
+        for partition in partitions:
+            self._owed[partition] = -1
+            self._since_s = self._clock.monotonic_s()
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """They are read elsewhere."""
+        for partition in partitions:
+            self._owed.pop(partition, None)
+
+    def saw(self, records: Records) -> None:
+        """These were taken; what came of a partition first bounds what can be missing of it."""
+        partitions, firsts = np.unique(records.partitions, return_index=True)
+        for partition, first in zip(partitions.tolist(), firsts.tolist(), strict=True):
+            if self._owed.get(partition, 0) < 0:
+                self._owed[partition] = int(records.offsets[first])
+
+    def turn(self) -> dict[int, int]:
+        """Where the logs begin, of those of which a broker has said so; what lies before is told now."""
+        found = {p: begins for p, (begins, _) in self._bounds.of(self._owed, self._since_s).items()}
+        for partition, begins in found.items():
+            came = self._owed.pop(partition)
+            missing = begins if came < 0 else min(begins, came)
+            if missing > 0:
+                self.lost_offsets += missing
+                logger.warning(
+                    "topic %s, partition %d: offsets 0 to %d were deleted before group %s read them (retention); reading begins at %d",
+                    self._topic, partition, missing - 1, self._group, missing,
+                )  # fmt: skip
+        return found
+
+
+class FirstRecords:
+    """Partitions that were sent to an offset, until a record came of them. Polling thread only; never waits.
+
+    A client may read from the beginning of the log instead (librdkafka 2256). Where that is further on, it does not say that
+    what lay between is gone; made anew at the same offset, its fetcher does.
+    """
+
+    def __init__(self, bounds: LogBounds, *, heads: ReadHeads) -> None:
+        self._bounds = bounds
+        self._heads = heads
+        self._sent: dict[int, float | None] = {}  # since when what came was further on
+
+    def __bool__(self) -> bool:
+        return bool(self._sent)
+
+    def put(self, partitions: Iterable[int]) -> None:
+        """Their next record is to be at their head, or behind offsets that hold none."""
+        self._sent |= dict.fromkeys(partitions)
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """They are read elsewhere."""
+        for partition in partitions:
+            self._sent.pop(partition, None)
+
+    def believed(self, messages: list[Message], now_s: float) -> tuple[list[Message], set[int]]:
+        """Those that may be taken; and the partitions of the others, which have to be read from their head again: the log may
+        lack it."""
+        first: dict[int, int] = {}
+        for message in messages:
+            first.setdefault(_partition(message), cast(int, message.offset()))
+        untold: set[int] = set()
+        for partition in self._sent.keys() & first.keys():
+            head = self._heads.next(partition)
+            if first[partition] > head:
+                noticed_s = self._sent[partition]
+                self._sent[partition] = noticed_s = now_s if noticed_s is None else noticed_s
+                bounds = self._bounds.of([partition], noticed_s).get(partition)
+                if bounds is None or bounds[0] > head:
+                    untold.add(partition)
+                    continue
+            del self._sent[partition]
+        return [message for message in messages if _partition(message) not in untold], untold
