@@ -1,13 +1,10 @@
 """Who needs which permissions on Kafka: the least that each role works with, from the settings."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from penstock.connectors.kafka.admin.permissions import Permission
 from penstock.engine.settings.model import Settings
-
-roles: Final = ("worker", "scaler", "lag", "letters", "replay", "audit", "tail")
-"""worker: `run` and `check`; letters: `dlq list` and `dlq show`; replay: `dlq replay`; audit: `audit verify`; tail: `tail`."""
+from penstock.engine.settings.roles import roles
 
 
 def replay_group(settings: Settings) -> str:

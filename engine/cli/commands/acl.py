@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import Settings, load_settings
+from penstock.engine.settings.roles import roles
 
 if TYPE_CHECKING:
     from penstock.connectors.kafka.admin.permissions import Permission
@@ -25,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--role",
         action="append",
-        choices=("worker", "scaler", "lag", "letters", "replay", "audit"),
-        help="only this role; may be repeated (worker: run and check; letters: dlq list and show; replay: dlq replay; audit: audit verify)",
+        choices=roles,
+        help="only this role; may be repeated (worker: run and check; letters: dlq list and show; replay: dlq replay; audit: audit verify; tail: tail, top)",
     )
     parser.add_argument(
         "--principal", metavar="USER", help="whom to allow; default: User:ROLE, to be replaced by yours"
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Print the list."""
-    from penstock.engine.worker.permissions import permissions, roles  # late: --help needs no Kafka client
+    from penstock.engine.worker.permissions import permissions  # late: --help needs no Kafka client
 
     settings = load_settings(arguments.settings)
     wanted = {
