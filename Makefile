@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
 JOBS ?= 2
 PARALLEL = -n $(JOBS) --dist loadfile
 
-.PHONY: help setup demo test test-fast test-beside test-readers soak sanitize coverage check format bench docs site lock wheel sbom licences advisories clean
+.PHONY: help setup demo test test-fast test-beside test-readers soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -95,9 +95,22 @@ site: $(VENV)/.native ## the documentation as a site, every link checked
 lock: $(VENV)/.native ## requirements.txt anew from pyproject.toml, with hashes and without addresses; pins that still fit stay
 	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra sign --extra admin --extra package --extra catboost --extra score --extra demo --extra faust --group dev --universal \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --override requirements.overrides.txt -o requirements.txt
+	@for kind in cpu gpu; do
+		uv pip compile pyproject.toml $$([[ $$kind = cpu ]] || echo deploy/requirements-gpu.in) --quiet --extra gpu --extra scaler --extra sign --extra admin \
+			--universal --python-version 3.11 --constraint requirements.txt --generate-hashes --no-header --no-annotate --no-emit-index-url -o deploy/requirements-$$kind.txt
+	done
 
 wheel: $(VENV)/.native ## one wheel into dist/
 	@uv build --wheel --no-build-isolation --out-dir dist
+
+image: ## the image penstock:cpu (KIND=gpu: penstock:gpu), from digests and hashes, with the times of the commit; needs Docker with buildx
+	@bash deploy/image.sh build $(or $(KIND),cpu)
+
+image-twice: ## build it twice from nothing and compare: fails unless both are the same to the byte
+	@bash deploy/image.sh twice $(or $(KIND),cpu)
+
+image-base: ## the newest base of the image, by its digest, into deploy/Dockerfile
+	@bash deploy/image.sh base
 
 sbom: $(VENV)/.native ## build/sbom.json: every package of .venv and every shared library inside it, in CycloneDX
 	@$(BIN)/python -P deploy/sbom.py build/sbom.json

@@ -2,6 +2,7 @@
 
     python deploy/sbom.py sbom.json              # of the environment that runs this
     python deploy/sbom.py sbom.json --licences deploy/licences.txt
+    python deploy/sbom.py sbom.json --root ROOT  # and of the image that deploy/rootfs.py has put together there
 
 Scanners of packages do not look into wheels, where most of the native code of an environment lies. The same environment gives the same
 bytes: there is no time and no serial number in it. With --licences a package whose licence is not in the file ends it with 1.
@@ -96,8 +97,19 @@ def loose_libraries(folders: list[Path], base: Path, seen: set[Path]) -> Iterato
                 yield file_component(resolved, shown(path, base))
 
 
-def bill() -> dict[str, Any]:
-    """The whole document, of the environment that runs this."""
+def image_libraries(root: Path, base: Path) -> Iterator[dict[str, Any]]:
+    """Shared libraries of an image beside those of its environment: the interpreter's and the system's, by their places in it."""
+    environment = root / base.relative_to("/")
+    for path in sorted(root.rglob("*")):
+        if path.is_symlink() or not path.is_file() or path.is_relative_to(environment):
+            continue
+        with path.open("rb") as file:
+            if shared.search(path.name) and file.read(4) == b"\x7fELF":
+                yield file_component(path, f"/{path.relative_to(root)}")
+
+
+def bill(root: Path | None = None) -> dict[str, Any]:
+    """The whole document, of the environment that runs this, and of the image that holds it where there is one."""
     base = Path(sys.prefix).resolve()
     found = {canonical(each.metadata["Name"]): each for each in distributions() if each.metadata["Name"]}
     seen: set[Path] = set()
@@ -111,6 +123,8 @@ def bill() -> dict[str, Any]:
         *([ours] if ours.is_dir() else []),
     ]
     loose = list(loose_libraries(folders, base, seen))
+    if root is not None:
+        loose += image_libraries(root, base)
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -146,8 +160,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--licences", type=Path, help="allowed licences, one a line")
+    parser.add_argument("--root", type=Path, help="folder with the image's files")
     arguments = parser.parse_args()
-    document = bill()
+    document = bill(arguments.root)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     files = sum(each["type"] == "file" for each in document["components"])

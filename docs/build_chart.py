@@ -1,15 +1,14 @@
-"""What the Helm chart holds of the code: its values.schema.json and its copy of the alerts, written by `make docs`."""
+"""What deploy/ holds of the code: the chart's values.schema.json, the alerts, the dashboards, written by `make docs`."""
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from penstock.engine.rules.alert import Terms, runbook_file
+from penstock.engine.rules.files import dashboard_files, rules_text
 from penstock.engine.settings.kafka import client_properties_allowed
 from penstock.engine.settings.model import Settings
 
@@ -37,9 +36,9 @@ def files() -> dict[str, str]:
     """Path under the root to its text."""
     return {
         str(_chart / "values.schema.json"): json.dumps(values_schema(), indent=2) + "\n",
-        str(_chart / "files/rules.yaml"): rules_of_one_release(
-            (_root / "deploy/prometheus/penstock-rules.yaml").read_text(encoding="utf-8")
-        ),
+        str(_chart / "files/rules.yaml"): rules_text(_of_its_values, select=_of_the_release),
+        "deploy/prometheus/penstock-rules.yaml": rules_text(_sample),
+        **{f"deploy/grafana/dashboards/{name}": text for name, text in dashboard_files(_sample).items()},
     }
 
 
@@ -68,23 +67,15 @@ def values_schema() -> Node:
     return moved
 
 
-def rules_of_one_release(text: str) -> str:
-    """The alerts with every metric of theirs narrowed to the release that installs them."""
-    rules = yaml.safe_load(text)
-    for rule in rules["groups"][0]["rules"]:
-        rule["expr"] = re.sub(
-            r"\b(penstock_\w+|process_start_time_seconds|up)\b(?!\s*\()(?:\{([^}]*)\})?",
-            _narrowed,
-            rule["expr"],
-        )
-    return "# Written by `make docs` from deploy/prometheus/penstock-rules.yaml.\n" + yaml.safe_dump(
-        rules, sort_keys=False, width=1_000
-    )
-
-
-def _narrowed(match: re.Match[str]) -> str:
-    own = 'namespace="@namespace@", release="@release@"'
-    return f"{match[1]}{{{own}{', ' + match[2] if match[2] else ''}}}"
+_of_the_release: Final = {"namespace": "@namespace@", "release": "@release@"}
+_of_its_values: Final = Terms(
+    max_age_s="@max_age_s@",
+    age_target="@age_target@",
+    complete_target="@complete_target@",
+    runbook="@runbook@",
+)
+_sample: Final = Terms(max_age_s="30", age_target="0.99", complete_target="0.99", runbook=runbook_file)
+"""As the settings' defaults have it: for deploy/prometheus and deploy/grafana, which serve any pipeline."""
 
 
 def _closed(properties: Node, *, required: Sequence[str] = ()) -> Node:

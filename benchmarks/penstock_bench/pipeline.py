@@ -33,10 +33,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=5.0, help="at each offered rate (default: %(default)s)"
     )
+    parser.add_argument(
+        "--guarded",
+        type=int,
+        metavar="TURNS",
+        help="instead of all that: Penstock with admin port, audit, signed and pinned model beside Penstock without, so many times in turn",
+    )
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None = None) -> dict[str, Any]:
     """Measure, show tables, and return all of it."""
+    if arguments.guarded is not None:
+        from penstock_bench.guarded import measure  # late: it needs the extra `sign`
+
+        return measure(
+            turns=arguments.guarded,
+            records=arguments.records,
+            seed=arguments.seed,
+            terminal=terminal,
+            clock=clock or SystemClock(),
+        )
     plan = Plan(
         contestants=tuple(chosen(arguments.only)),
         onnxruntime_alone=True,

@@ -18,9 +18,7 @@ logger = logging.getLogger("penstock.kafka")
 
 Client = TypeVar("Client")
 
-no_token_holds_s: Final = 60.0
-"""So long after the token server's last failure a broker's refusal is put down to the old token; librdkafka asks every 10 s."""
-no_token_said_every_s: Final = 60.0
+waiting_said_every_s: Final = 60.0
 
 consumer_properties: Final = frozenset({
     "fetch.max.bytes", "fetch.min.bytes", "fetch.wait.max.ms", "heartbeat.interval.ms", "isolation.level",
@@ -137,31 +135,34 @@ class ClientErrors:
 class AccessErrors:
     """The reaction to errors that a client reports asynchronously while it works.
 
-    No token is waited for: the connections hold until theirs runs out, and a broker that refuses one meanwhile refuses the old
-    token. librdkafka keeps asking the token server.
+    Where the mechanism is OAUTHBEARER, a token is waited for: a client that works was let in with these settings, so what the
+    brokers refuse is an old token, or a renewal that came too soon after another. librdkafka asks the token server again every ten
+    seconds and connects with what it gets; it says only once that it gets none, and nothing at all while the server hangs.
     """
 
-    def __init__(self, *, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, tokens: bool, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        """`tokens`: the mechanism is OAUTHBEARER."""
+        self._tokens = tokens
         self._monotonic_s = monotonic_s
-        self._no_token_at_s: float | None = None
-        self._said_at_s: float | None = None
+        self._said_at_s: dict[str, float] = {}
 
     def reaction(self, error: KafkaError) -> PenstockError | None:
-        """What to raise, None to go on. Says at most once a minute that there is no token."""
-        now_s = self._monotonic_s()
+        """What to raise, None to go on. Says at most once a minute what is waited for."""
         if lacks_token(error):
-            self._no_token_at_s = now_s
-            if self._said_at_s is None or now_s - self._said_at_s >= no_token_said_every_s:
-                self._said_at_s = now_s
-                logger.warning(
-                    "no new token for Kafka yet, and the worker goes on with the old one: %s", said(error)
-                )
+            self._say("no new token for Kafka yet, and the worker goes on with the old one: %s", error)
             return None
         if error.code() not in access_faults:
             return None
-        if self._no_token_at_s is not None and now_s - self._no_token_at_s < no_token_holds_s:
+        if self._tokens and not _is_tls(error):
+            self._say("the brokers do not take the worker's token, and it waits for another: %s", error)
             return None
         return UnavailableError(f"the broker refuses the connection: {said(error)}")
+
+    def _say(self, sentence: str, error: KafkaError) -> None:
+        now_s, said_at_s = self._monotonic_s(), self._said_at_s.get(sentence)
+        if said_at_s is None or now_s - said_at_s >= waiting_said_every_s:
+            self._said_at_s[sentence] = now_s
+            logger.warning(sentence, said(error))
 
 
 def _is_tls(error: KafkaError) -> bool:

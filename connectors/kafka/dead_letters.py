@@ -64,9 +64,13 @@ class KafkaLog:
     Joins no group and commits nothing. One thread. Raises ConfigError (no such topic, no permission) or UnavailableError.
     """
 
-    def __init__(self, config: ClientConfig, *, topic: str, group: str) -> None:
-        """`group` is only a name that the client asks for, of a group that may be read."""
+    def __init__(
+        self, config: ClientConfig, *, topic: str, group: str, ends: Mapping[int, int] | None = None
+    ) -> None:
+        """`group` is only a name that the client asks for, of a group that may be read. `ends`: the topic as it was when
+        `ends()` gave these, and nothing of what came since."""
         self._topic = topic
+        self._ends_max = ends
         self._consumer = open_client(
             Consumer,
             {
@@ -104,6 +108,10 @@ class KafkaLog:
         """The partitions of the topic."""
         return self._bounds().keys()
 
+    def ends(self) -> Mapping[int, int]:
+        """Up to where each partition is read."""
+        return {partition: end for partition, (_, end) in self._bounds().items()}
+
     def size(self) -> int:
         """How many offsets there are to read; messages are at most as many."""
         return sum(end - earliest for earliest, end in self._bounds().values())
@@ -120,14 +128,23 @@ class KafkaLog:
                 if metadata.error is not None:
                     raise KafkaException(metadata.error)
                 self._ranges = {
-                    partition: self._consumer.get_watermark_offsets(
-                        TopicPartition(self._topic, partition), timeout=call_s
+                    partition: self._bounded(
+                        partition,
+                        *self._consumer.get_watermark_offsets(
+                            TopicPartition(self._topic, partition), timeout=call_s
+                        ),
                     )
                     for partition in metadata.partitions
                 }
             except KafkaException as error:
                 raise translate(error, f"read topic {self._topic}") from error
         return self._ranges
+
+    def _bounded(self, partition: int, earliest: int, end: int) -> tuple[int, int]:
+        """Not beyond what was asked for; never below the beginning, so that no range has a negative length."""
+        if self._ends_max is None:
+            return earliest, end
+        return earliest, max(earliest, min(end, self._ends_max.get(partition, 0)))
 
     def _range(self, partition: int, start: int, end: int) -> Iterator[StoredMessage]:
         try:

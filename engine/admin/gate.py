@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from penstock.engine.admin.audit_record import AuditFacts
+from penstock.engine.admin.audit_record import AuditFacts, Event
 from penstock.engine.admin.callers import Caller, Denial, DeniedError, KeysAwayError, Role
 from penstock.engine.admin.server import Reply, Request, error_reply
 from penstock.engine.clock import Clock
@@ -35,6 +35,19 @@ class Action:
     target: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     act: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     changes: bool = True
+
+
+Ended = Callable[[bool, Mapping[str, Any]], None]
+"""Told once what became of something that went on after the answer: whether it was done, and what to record of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LongAction:
+    """Something that takes longer than a request may: `begin` starts it and answers at once; may raise PenstockError."""
+
+    role: Role
+    target: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    begin: Callable[[Mapping[str, Any], Ended], Mapping[str, Any]]
 
 
 class Tokens(Protocol):
@@ -64,7 +77,7 @@ class Gate:
     Promises: who is not let in learns nothing but that, with one code; nothing is done whose record is not stored first.
     """
 
-    actions: Mapping[str, Action]
+    actions: Mapping[str, Action | LongAction]
     tokens: tuple[Tokens, ...]
     certificates: Mapping[str, Role]
     anonymous: bool
@@ -107,14 +120,15 @@ class Gate:
         if caller.role is None or caller.role < action.role:
             self.trail.refused(replace(facts, code="forbidden", reason=Denial.ROLE))
             return error_reply(HTTPStatus.FORBIDDEN, "forbidden")
-        method = "POST" if action.changes else "GET"
+        looks = isinstance(action, Action) and not action.changes
+        method = "GET" if looks else "POST"
         if request.method != method:
             reply = error_reply(
                 HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", f"{request.path} takes {method}"
             )
             return replace(reply, headers={"Allow": method})
         try:
-            target = action.target(_body(request) if action.changes else {})
+            target = action.target({} if looks else _body(request))
         except ConfigError as error:
             return error_reply(HTTPStatus.BAD_REQUEST, "bad_request", str(error))
         return self._act(action, target, caller, replace(facts, target=target))
@@ -130,8 +144,10 @@ class Gate:
         )
         return error_reply(HTTPStatus.BAD_REQUEST if bad else HTTPStatus.UNAUTHORIZED, code)
 
-    def _act(self, action: Action, target: Mapping[str, Any], caller: Caller, facts: AuditFacts) -> Reply:
-        if not action.changes:
+    def _act(
+        self, action: Action | LongAction, target: Mapping[str, Any], caller: Caller, facts: AuditFacts
+    ) -> Reply:
+        if isinstance(action, Action) and not action.changes:
             return Reply(status=HTTPStatus.OK, body=action.act(target))
         if not self.lock.acquire(timeout=1.0):
             return error_reply(HTTPStatus.CONFLICT, "busy", "another action is being done; try again")
@@ -146,17 +162,38 @@ class Gate:
                     "audit_unavailable",
                     "the audit topic takes no record now, so nothing was done",
                 )
-            done = False
-            try:
-                body = action.act(target)
-                done = True
-            except PenstockError as error:
-                return error_reply(HTTPStatus.CONFLICT, "failed", str(error))
-            finally:
-                self.trail.after_acting(replace(facts, event="done" if done else "failed"))
-            return Reply(status=HTTPStatus.OK, body=body)
+            return self._act_now(action, facts) if isinstance(action, Action) else self._begin(action, facts)
         finally:
             self.lock.release()
+
+    def _act_now(self, action: Action, facts: AuditFacts) -> Reply:
+        done = False
+        try:
+            body = action.act(facts.target)
+            done = True
+        except PenstockError as error:
+            return error_reply(HTTPStatus.CONFLICT, "failed", str(error))
+        finally:
+            self.trail.after_acting(replace(facts, event="done" if done else "failed"))
+        return Reply(status=HTTPStatus.OK, body=body)
+
+    def _begin(self, action: LongAction, facts: AuditFacts) -> Reply:
+        """Its outcome is recorded when it is over."""
+
+        def ended(done: bool, outcome: Mapping[str, Any]) -> None:
+            event: Event = "done" if done else "failed"
+            self.trail.after_acting(replace(facts, event=event, target={**facts.target, **outcome}))
+
+        begun = False
+        try:
+            body = action.begin(facts.target, ended)
+            begun = True
+        except PenstockError as error:
+            return error_reply(HTTPStatus.CONFLICT, "failed", str(error))
+        finally:
+            if not begun:
+                self.trail.after_acting(replace(facts, event="failed"))
+        return Reply(status=HTTPStatus.ACCEPTED, body=body)
 
     def _require_site(self, request: Request) -> None:
         """Browsers lend their place on this machine, and their certificate, to every page: only our own may ask. Raises DeniedError."""

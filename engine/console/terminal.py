@@ -37,11 +37,12 @@ def write_safely() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def json_text(value: Any) -> str:
-    """The value as indented JSON in which no character acts on a terminal, and every encoding can write each."""
+def json_text(value: Any, *, indented: bool = True) -> str:
+    """The value as JSON, indented or on one line, in which no character acts on a terminal, and every encoding can write each."""
     import orjson
 
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode()
+    option = orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indented else 0)
+    text = orjson.dumps(value, option=option).decode()
     utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
 
     def written(found: re.Match[str]) -> str:
@@ -107,6 +108,12 @@ class Terminal:
         """The command's one machine-readable object; nothing without --json."""
         if self.json:
             sys.stdout.write(json_text(value) + "\n")
+            sys.stdout.flush()
+
+    def result_line(self, value: dict[str, Any]) -> None:
+        """One of many machine-readable objects, on a line of its own; nothing without --json."""
+        if self.json:
+            sys.stdout.write(json_text(value, indented=False) + "\n")
             sys.stdout.flush()
 
     def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:

@@ -164,7 +164,7 @@ def memory_stage(bundle: Path, folder: Path, clock: Clock) -> Iterator[Stage]:
         ends=lambda _: {},
         report=lambda _: None,
     )
-    metrics = new_metrics()
+    metrics = new_metrics(settings)
     startup = Startup(
         settings=settings,
         clock=clock,

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from penstock.engine.console.reasons import FeatureShare, draw, in_words, strongest
+from penstock.engine.console.reasons import FeatureShare, in_words, strongest
 from penstock.engine.demo.audit import Account, Quality
 from penstock.engine.demo.flights import phrase
+from penstock.engine.watch.frame import Frame
+from penstock.engine.watch.screen import balance_line, fitted, rate_line, reason_lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,35 +54,50 @@ def gauge_of(probability: float, cells: int = 20) -> Text:
 
 
 def screen(numbers: Numbers, newest: Sequence[Shown], quality: Quality | None) -> RenderableType:
-    """The whole live view."""
-    counts = Table.grid(padding=(0, 3))
-    for _ in range(6):
-        counts.add_column(justify="left")
-    lag = max(numbers.produced - numbers.predicted - numbers.rejected, 0)
-    cells = [
-        ("departures in", f"{numbers.produced:,}", "bold"),
-        ("predicted", f"{numbers.predicted:,}", "bold green3"),
-        ("explained", f"{numbers.explained:,}", "bold dark_orange"),
-        ("rate", f"{numbers.rate_per_s:,.0f}/s", "bold"),
-        ("latency p50 / p99", f"{numbers.p50_ms:.0f} / {numbers.p99_ms:.0f} ms", "bold"),
-        ("lag", f"{lag:,}", "bold"),
-    ]
-    counts.add_row(*(Text(name, style="grey62") for name, _, _ in cells))
-    counts.add_row(*(Text(value, style=style) for _, value, style in cells))
-    clock = f"{numbers.simulated}   {numbers.elapsed_s:.0f} s" + (
-        f" of {numbers.total_s:.0f} s" if numbers.total_s else ""
+    """The whole live view, drawn as `penstock top` draws a running engine."""
+    return _Screen(numbers, newest, quality)
+
+
+class _Screen:
+    def __init__(self, numbers: Numbers, newest: Sequence[Shown], quality: Quality | None) -> None:
+        self._numbers, self._newest, self._quality = numbers, newest, quality
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The lines, none wider than the screen."""
+        width, ascii_only = options.max_width, options.ascii_only
+        numbers = self._numbers
+        title = Text("penstock", style="bold")
+        title.append("  will the flight arrive more than 15 minutes late?", style="grey70")
+        clock = f"{numbers.simulated}   {numbers.elapsed_s:.0f} s" + (
+            f" of {numbers.total_s:.0f} s" if numbers.total_s else ""
+        )
+        frame = frame_of(numbers)
+        lines = [title, Text(clock, style="grey70"), balance_line(frame)]
+        lines.append(rate_line(frame) + Text(f"   explained {numbers.explained:,}", style="dark_orange"))
+        for shown in self._newest:
+            headline = Text(f"{shown.flight:<7}", style="bold")
+            headline.append(f" {shown.route}  due {shown.due}   late? ", style="grey70")
+            headline.append_text(gauge_of(shown.probability))
+            lines += [Text(), headline]
+            lines += reason_lines(shown.reasons, ascii_only=ascii_only, width=width, phrase=phrase)
+        yield Text("\n").join(fitted(line, width, ascii_only=ascii_only) for line in lines)
+        if self._quality is not None:
+            yield Text()
+            yield _quality_line(self._quality)
+
+
+def frame_of(numbers: Numbers) -> Frame:
+    """The demo's own books as a frame: what is neither predicted nor set aside is on its way."""
+    return Frame(
+        title="demo",
+        read=numbers.produced,
+        predicted=numbers.predicted,
+        rejected=numbers.rejected,
+        in_flight=max(numbers.produced - numbers.predicted - numbers.rejected, 0),
+        rate_per_s=numbers.rate_per_s,
+        p50_s=numbers.p50_ms / 1000,
+        p99_s=numbers.p99_ms / 1000,
     )
-    parts: list[RenderableType] = [
-        Panel(counts, title="penstock · will the flight arrive more than 15 minutes late?", subtitle=clock)
-    ]
-    for shown in newest:
-        title = Text(f"{shown.flight:<7}", style="bold")
-        title.append(f" {shown.route}  due {shown.due}   late? ", style="grey70")
-        title.append_text(gauge_of(shown.probability))
-        parts.append(Group(title, draw(shown.reasons, top=4, cells=12, phrase=phrase), Text()))
-    if quality is not None:
-        parts.append(_quality_line(quality))
-    return Group(*parts)
 
 
 def plain_line(numbers: Numbers, newest: Sequence[Shown]) -> str:

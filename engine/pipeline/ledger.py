@@ -19,6 +19,17 @@ class Span:
     first: int
     next: int
     oldest_timestamp_ms: int
+    records: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """What became of the records that were read, since the start: read = settled + in flight + dropped."""
+
+    read: int
+    settled: int
+    in_flight: int
+    dropped: int  # by a rewind or a revocation; what was dropped is read again, here or by its next owner
 
 
 @dataclass(slots=True)
@@ -39,6 +50,7 @@ class Ledger:
     def __init__(self) -> None:
         self._partitions: dict[int, _Partition] = {}
         self._epochs: dict[int, int] = {}  # survives revocation: an epoch is never used twice
+        self._read = self._settled = self._dropped = 0
 
     def assign(self, partitions: Iterable[int]) -> None:
         """These partitions are ours from now on, with nothing open."""
@@ -48,7 +60,8 @@ class Ledger:
     def revoke(self, partitions: Iterable[int]) -> None:
         """Forget these partitions: what is still open of them will settle nothing."""
         for partition in partitions:
-            self._partitions.pop(partition, None)
+            if (gone := self._partitions.pop(partition, None)) is not None:
+                self._drop(gone)
 
     def rewind(self) -> dict[int, int]:
         """Drop everything open, in every partition; where to read each again from (its first unfinished offset)."""
@@ -56,13 +69,14 @@ class Ledger:
         for number, partition in self._partitions.items():
             if partition.opened:
                 again[number] = partition.opened[0].first
+            self._drop(partition)
             partition.opened.clear()
             partition.settled.clear()
             partition.epoch = self._next_epoch(number)
         return again
 
-    def open(self, *, partition: int, first: int, next: int, oldest_timestamp_ms: int) -> Span:
-        """Note records that were polled. Raises InvariantError when they are not ours or not in order."""
+    def open(self, *, partition: int, first: int, next: int, oldest_timestamp_ms: int, records: int) -> Span:
+        """Note so many records that were polled. Raises InvariantError when they are not ours or not in order."""
         ours = self._partitions.get(partition)
         if ours is None:
             raise InvariantError(f"records of partition {partition} arrived, which is not assigned")
@@ -75,7 +89,9 @@ class Ledger:
             first=first,
             next=next,
             oldest_timestamp_ms=oldest_timestamp_ms,
+            records=records,
         )
+        self._read += records
         ours.opened.append(span)
         return span
 
@@ -87,7 +103,9 @@ class Ledger:
     def settle(self, spans: Iterable[Span]) -> None:
         """These spans are delivered: whatever contiguous prefix that completes becomes committable."""
         for span in spans:
+            self._settled += span.records
             if not self.is_current(span):
+                self._dropped -= span.records  # delivered all the same
                 continue
             ours = self._partitions[span.partition]
             ours.settled.add(span.first)
@@ -101,6 +119,15 @@ class Ledger:
     def positions(self) -> dict[int, int]:
         """Next offset to commit of each assigned partition in which something was settled."""
         return {number: p.position for number, p in self._partitions.items() if p.position is not None}
+
+    def account(self) -> Account:
+        """What became of every record."""
+        return Account(
+            read=self._read,
+            settled=self._settled,
+            in_flight=self._read - self._settled - self._dropped,
+            dropped=self._dropped,
+        )
 
     def assigned(self) -> list[int]:
         """The partitions that are ours, in order."""
@@ -116,6 +143,9 @@ class Ledger:
             number: partition.opened[0].oldest_timestamp_ms if partition.opened else -1
             for number, partition in self._partitions.items()
         }
+
+    def _drop(self, partition: _Partition) -> None:
+        self._dropped += sum(span.records for span in partition.opened if span.first not in partition.settled)
 
     def _next_epoch(self, partition: int) -> int:
         self._epochs[partition] = self._epochs.get(partition, 0) + 1

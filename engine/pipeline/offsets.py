@@ -10,8 +10,8 @@ from penstock.engine.ports import Delivery
 from penstock.schemas.records import Outgoing, Records
 
 
-def bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
-    """Per partition: its first and last offset and its oldest timestamp."""
+def bounds(records: Records) -> list[tuple[int, tuple[int, int, int, int]]]:
+    """Per partition: its first and last offset, its oldest timestamp, and how many records."""
     partitions, offsets, timestamps = records.partitions, records.offsets, records.timestamps_ms
     found = []
     for partition in np.unique(partitions).tolist():
@@ -21,7 +21,7 @@ def bounds(records: Records) -> list[tuple[int, tuple[int, int, int]]]:
         if records.unreadable:  # a row that stands for a range ends where the range does
             row = records.unreadable.get(int(np.flatnonzero(own)[-1]))
             last = last if row is None else row.next - 1
-        found.append((partition, (int(theirs[0]), last, int(timestamps[own].min()))))
+        found.append((partition, (int(theirs[0]), last, int(timestamps[own].min()), len(theirs))))
     return found
 
 

@@ -184,10 +184,14 @@ class Pipeline:
 
     def _open(self, records: Records) -> None:
         spans: list[Span] = []
-        for partition, (first, last, oldest_ms) in bounds(records):
+        for partition, (first, last, oldest_ms, count) in bounds(records):
             spans.append(
                 self._ledger.open(
-                    partition=partition, first=first, next=last + 1, oldest_timestamp_ms=oldest_ms
+                    partition=partition,
+                    first=first,
+                    next=last + 1,
+                    oldest_timestamp_ms=oldest_ms,
+                    records=count,
                 )
             )
         self._batcher.add(Poll(records=records, spans=tuple(spans), polled_at_s=self._clock.monotonic_s()))

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from penstock.engine.settings.section import Section, address
 
 Role = Literal["viewer", "operator", "admin"]
-"""viewer: reads the state; operator: pause, resume, log-level, restart; admin: drain and replay besides."""
+"""viewer: reads the state; operator: pause, resume, log-level, restart and replay; admin: drain besides."""
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 

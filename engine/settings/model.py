@@ -175,6 +175,29 @@ class ScalingSettings(Section):
         return self
 
 
+class AlertSettings(Section):
+    """What `penstock rules` makes alerts of."""
+
+    age_target: float = Field(
+        0.99,
+        ge=0.95,
+        le=0.9999,
+        description="share of the time in which no unfinished record is older than scaling.max_age_s; alerts say how fast the rest is used up",
+    )
+    complete_target: float = Field(
+        0.99,
+        ge=0.95,
+        le=0.99999,
+        description="share of the records that are predicted and not set aside",
+    )
+    runbook_url: str = Field(
+        "",
+        max_length=2048,
+        pattern=r"^(https?://[^\s#]+)?$",
+        description="address of the page that docs/runbook.md became; each alert's name is its anchor. Empty: docs/runbook.md",
+    )
+
+
 class Settings(Section):
     """The whole of penstock.yaml."""
 
@@ -192,6 +215,7 @@ class Settings(Section):
     http: HttpSettings = HttpSettings()
     admin: AdminSettings | None = None
     scaling: ScalingSettings = ScalingSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":

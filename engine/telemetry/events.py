@@ -65,7 +65,7 @@ class EventLog:
         with self._lock:
             self._kept.append(happened)
         self._count(event)
-        self._logger.log(level, "%s", text)
+        self._logger.log(level, "%s", text, extra={"event_code": str(event)})
 
     def newest(self) -> tuple[Happened, ...]:
         """The last events, oldest first."""

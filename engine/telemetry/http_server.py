@@ -15,7 +15,14 @@ from typing import Any
 import orjson
 
 from penstock.engine.clock import SystemClock
-from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics, content_type, render
+from penstock.engine.telemetry.metrics import (
+    Metrics,
+    SupervisorMetrics,
+    content_type,
+    openmetrics_type,
+    render,
+    render_openmetrics,
+)
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import Verdict
 from penstock.schemas.errors import ConfigError
@@ -69,6 +76,8 @@ class HttpServer:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigError(f"http: cannot listen on {host}:{port}: {reason}") from error
         self._listener.setblocking(False)
+        self.dropped = 0
+        """Connections closed unanswered, because too many were open or waited."""
         self._ended = threading.Event()
         self._reading: OrderedDict[socket.socket, _Reading] = OrderedDict()  # the oldest first
         self._pools = {
@@ -127,6 +136,7 @@ class HttpServer:
                 return
             connection.setblocking(False)
             while len(self._reading) >= connections_max:
+                self.dropped += 1
                 self._drop(selector, next(iter(self._reading)))
             self._reading[connection] = _Reading(until_s=now_s + request_time_max_s)
             selector.register(connection, selectors.EVENT_READ)
@@ -157,8 +167,11 @@ class HttpServer:
     def _hand_over(self, connection: socket.socket, head: bytes) -> None:
         words = head.split(b"\r\n", 1)[0].split(b" ")
         path = words[1].split(b"?", 1)[0].decode("ascii", "replace") if len(words) > 1 else ""
+        if path == "/metrics" and asks_for_openmetrics(head) and openmetrics_path in self._routes:
+            path = openmetrics_path
         probe = path in probe_paths
         if not probe and not self._queued.acquire(blocking=False):
+            self.dropped += 1
             connection.close()
             return
 
@@ -228,17 +241,39 @@ def verdict_answer(verdict: Verdict) -> Answer:
     return json_answer({"ok": verdict.ok, "reason": verdict.reason}, ok=verdict.ok)
 
 
+openmetrics_path = "/metrics/openmetrics"
+"""Where /metrics leads for who asks for that form."""
+
+
+def asks_for_openmetrics(head: bytes) -> bool:
+    """Whether a request's head has an Accept header that names the OpenMetrics form, and does not refuse it by a weight of 0."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"accept":
+            for choice in value.lower().split(b","):
+                kind, *parameters = [part.strip() for part in choice.split(b";")]
+                if kind == b"application/openmetrics-text":
+                    return not any(part in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000") for part in parameters)
+    return False
+
+
 def worker_routes(*, metrics: Metrics, board: StatusBoard) -> Routes:
     """What one worker answers."""
 
-    def exposition() -> Answer:
+    clock = SystemClock()
+
+    def exposition(openmetrics: bool) -> Answer:
+        began_s = clock.monotonic_s()
         metrics.ready.set(
             board.ready().ok
         )  # the loop that keeps the gauges may not have begun, or have ended
-        return Answer(body=render(metrics.registry), content_type=content_type)
+        body = render_openmetrics(metrics.registry) if openmetrics else render(metrics.registry)
+        metrics.telemetry_seconds.labels(part="scrape").inc(clock.monotonic_s() - began_s)
+        return Answer(body=body, content_type=openmetrics_type if openmetrics else content_type)
 
     return {
-        "/metrics": exposition,
+        "/metrics": lambda: exposition(False),
+        openmetrics_path: lambda: exposition(True),
         "/live": lambda: verdict_answer(board.live()),
         "/ready": lambda: verdict_answer(board.ready()),
         "/status": lambda: json_answer(board.status().as_dict()),
@@ -257,22 +292,34 @@ class SupervisorView:
         """`ports`: worker to the loopback port it serves, of the workers that run now."""
         self._metrics = metrics
         self._ports = ports
+        self._clock = SystemClock()
 
     def routes(self) -> Routes:
         """What the supervisor answers."""
         return {
-            "/metrics": self._exposition,
+            "/metrics": lambda: self._exposition("/metrics"),
+            openmetrics_path: lambda: self._exposition(openmetrics_path),
             "/live": lambda: self._combined("/live"),
             "/ready": lambda: self._combined("/ready"),
             "/status": self._status,
         }
 
-    def _exposition(self) -> Answer:
-        replies = self._ask_all("/metrics")
+    def _exposition(self, path: str) -> Answer:
+        began_s = self._clock.monotonic_s()
+        replies = self._ask_all(path)
         self._metrics.workers_running.set(len(replies))
-        bodies = {worker: reply.body.decode() for worker, reply in replies.items() if reply.body}
-        own = render(self._metrics.registry)
-        return Answer(body=merge_expositions(bodies) + own, content_type=content_type)
+        bodies = {
+            worker: reply.body.decode()
+            for worker, reply in replies.items()
+            if reply.body and reply.status == HTTPStatus.OK
+        }
+        merged = merge_expositions(bodies)
+        self._metrics.scrape_seconds.inc(self._clock.monotonic_s() - began_s)
+        if path == openmetrics_path:
+            return Answer(
+                body=merged + render_openmetrics(self._metrics.registry), content_type=openmetrics_type
+            )
+        return Answer(body=merged + render(self._metrics.registry), content_type=content_type)
 
     def _combined(self, path: str) -> Answer:
         """Well when every worker is. One that does not listen yet is starting: live, since we look after it, but not ready."""
@@ -342,6 +389,8 @@ def merge_expositions(expositions: Mapping[str, str]) -> bytes:
     for worker, text in expositions.items():
         family = ""
         for line in text.splitlines():
+            if line == "# EOF":  # of the OpenMetrics form: there is one, at the end of all
+                continue
             if line.startswith("# "):
                 family = line.split(" ", 3)[2]
                 known = heads.setdefault(family, [])

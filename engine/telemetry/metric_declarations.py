@@ -9,11 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.samples import Exemplar
 
 from penstock.schemas.errors import InvariantError
 
 Labels = Mapping[str, Sequence[str] | None]
 """Label name to its closed set of values; None where the values come from the deployment (a topic, a version)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """A value among many, and what leads to it; a scrape in the OpenMetrics form carries it beside its bucket."""
+
+    value: float
+    labels: Mapping[str, str]
+    at_s: float  # since 1970
 
 
 class ArrayHistogram:
@@ -30,11 +40,12 @@ class ArrayHistogram:
         self._bounds = np.asarray(buckets, dtype=np.float64)
         self._counts = np.zeros(len(buckets) + 1, dtype=np.int64)
         self._sum = 0.0
+        self._exemplars: dict[int, Exemplar] = {}
         self._lock = threading.Lock()
         registry.register(self)
 
-    def observe_many(self, values: NDArray[np.float64]) -> None:
-        """Count each value, shape (N,)."""
+    def observe_many(self, values: NDArray[np.float64], *, example: "Example | None" = None) -> None:
+        """Count each value, shape (N,). `example`: one of them, and where it came from; its bucket shows the newest."""
         known = values[~np.isnan(values)]
         places = np.searchsorted(self._bounds, known, side="left")
         counts = np.bincount(places, minlength=len(self._counts))
@@ -42,14 +53,22 @@ class ArrayHistogram:
         with self._lock:
             self._counts += counts
             self._sum += total
+            if example is not None:
+                place = int(np.searchsorted(self._bounds, example.value, side="left"))
+                self._exemplars[place] = Exemplar(dict(example.labels), example.value, example.at_s)
 
     def collect(self) -> Iterable[Metric]:
         """The cumulative buckets, as a scrape wants them."""
         with self._lock:
             counts, total = self._counts.cumsum().tolist(), self._sum
+            exemplars = dict(self._exemplars)
         bounds = [*map(bound_text, self._bounds.tolist()), "+Inf"]
         family = HistogramMetricFamily(self._name, self._documentation)
-        family.add_metric([], buckets=list(zip(bounds, counts, strict=True)), sum_value=total)
+        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = [
+            (bound, counts[at], exemplars[at]) if at in exemplars else (bound, counts[at])
+            for at, bound in enumerate(bounds)
+        ]
+        family.add_metric([], buckets=buckets, sum_value=total)
         yield family
 
     def describe(self) -> Iterable[Metric]:
@@ -76,11 +95,11 @@ class Declared(Generic[Made]):
         """As Prometheus names it."""
         return "histogram" if self.kind is ArrayHistogram else self.kind.__name__.lower()
 
-    def made(self, registry: CollectorRegistry) -> Made:
-        """The metric, on this registry."""
+    def made(self, registry: CollectorRegistry, buckets: tuple[float, ...] | None = None) -> Made:
+        """The metric, on this registry; with other `buckets` than declared where the deployment has its own."""
         options: dict[str, Any] = {"registry": registry}
-        if self.buckets:
-            options["buckets"] = self.buckets
+        if buckets or self.buckets:
+            options["buckets"] = buckets or self.buckets
         if self.labels:
             options["labelnames"] = list(self.labels)
         made = self.kind(self.name.removesuffix("_total"), self.help, **options)
@@ -106,12 +125,15 @@ class MetricSet:
     Series whose labels are closed sets exist from the start.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, *, buckets: Mapping[str, tuple[float, ...]] | None = None
+    ) -> None:
+        """`buckets`: of histograms by name, in place of the declared ones."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter
         self.registry = registry
         for attribute, one in vars(type(self)).items():
             if isinstance(one, Declared):
-                vars(self)[attribute] = one.made(registry)
+                vars(self)[attribute] = one.made(registry, (buckets or {}).get(one.name))
 
     @classmethod
     def declared(cls) -> tuple[Declared[Any], ...]:

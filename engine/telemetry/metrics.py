@@ -1,6 +1,6 @@
 """The metrics of workers and of their supervisor, declared once, on a registry that is passed in."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,11 +10,13 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.openmetrics import exposition as openmetrics
 
 import penstock
 from penstock.engine.pipeline.batcher import CloseReason
 from penstock.engine.telemetry.events import Event
 from penstock.engine.telemetry.metric_declarations import (
+    Example,
     Labels,
     MetricSet,
     array_histogram,
@@ -25,6 +27,7 @@ from penstock.engine.telemetry.metric_declarations import (
 from penstock.schemas.reasons import Reason
 
 content_type = "text/plain; version=0.0.4; charset=utf-8"
+openmetrics_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 record_outcomes = ("predicted", "explained", "rejected", "skipped")
 unexplained_reasons = ("policy", "budget")
@@ -37,6 +40,7 @@ age_counted_max_s = 30 * 86_400.0
 cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
 work_kinds = ("predict", "explain")
+telemetry_parts = ("observe", "scrape")
 
 feature_labels_max = 200
 others = "(others)"
@@ -51,6 +55,12 @@ _gap_buckets_s = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.
 _age_buckets_s = (
     0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0, 300.0,
 )  # fmt: skip
+
+
+def age_buckets_s(objective_s: float | None) -> tuple[float, ...]:
+    """Bounds of the end-to-end age in seconds: the declared ones, and the objective with its half and its double."""
+    own = () if objective_s is None else (objective_s / 2, objective_s, objective_s * 2)
+    return tuple(sorted({*_age_buckets_s, *own}))
 
 
 class BatchOutcome(Protocol):
@@ -130,6 +140,23 @@ class Metrics(MetricSet):
         "penstock_lag_seconds",
         "Age of the oldest unfinished record of a partition; 0 when nothing is unfinished, NaN while it cannot be known.",
         _place,
+    )
+    read = counter(
+        "penstock_read_records_total",
+        "Records taken from the input: delivered with an outcome, in flight, or dropped to be read again.",
+    )
+    dropped = gauge(
+        "penstock_dropped_records",
+        "Records read and dropped by a rewind or a revocation, since the start; they are read again, here or by their next owner.",
+    )
+    in_flight = gauge("penstock_in_flight_records", "Records read and not finished yet.")
+    latency_objective = gauge(
+        "penstock_latency_objective_seconds",
+        "objective.latency_slo_ms: what a batch may take from its first record to its results.",
+    )
+    age_objective = gauge(
+        "penstock_age_objective_seconds",
+        "scaling.max_age_s: no unfinished record should become older than this.",
     )
     deliveries = counter(
         "penstock_deliveries_total",
@@ -256,13 +283,23 @@ class Metrics(MetricSet):
         "penstock_stalled_partitions",
         "Owned partitions in which records wait and nothing was read for 30 s.",
     )
+    telemetry_seconds = counter(
+        "penstock_telemetry_seconds_total",
+        "What telemetry itself takes of this worker: observe on the polling thread, scrape on the threads that answer.",
+        {"part": telemetry_parts},
+    )
     open_transaction_offsets = gauge(
         "penstock_open_transaction_offsets",
         "Offsets of owned partitions that wait for the end of a producer's transaction, where that takes longer than 30 s.",
     )
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry)
+    def __init__(self, registry: CollectorRegistry, *, objective_s: float | None = None) -> None:
+        """`objective_s`: objective.latency_slo_ms; the buckets of the end-to-end age then have it, its half and its double among
+        their bounds, and ages past it an example."""
+        super().__init__(registry, buckets={"penstock_end_to_end_seconds": age_buckets_s(objective_s)})
+        self._objective_s = objective_s
+        if objective_s is not None:
+            self.latency_objective.set(objective_s)
         self.build_info.labels(version=penstock.__version__).set(1)
         self._counted: tuple[int, NDArray[np.int64] | int, NDArray[np.int64] | int] = (0, 0, 0)
         ProcessCollector(registry=registry)
@@ -294,8 +331,15 @@ class Metrics(MetricSet):
                 name = counts.features[place] if place < feature_labels_max else others
                 metric.labels(feature=name).inc(int(more[place]))
 
-    def count_ages(self, timestamps_ms: NDArray[np.int64], *, now_ms: int) -> None:
-        """Count the end-to-end age of delivered records; those without a timestamp (-1) have none.
+    def count_ages(
+        self,
+        timestamps_ms: NDArray[np.int64],
+        *,
+        now_ms: int,
+        place: Callable[[int], tuple[int, int]] | None = None,
+    ) -> None:
+        """Count the end-to-end age of delivered records; those without a timestamp (-1) have none. `place`: partition and offset of one
+        of them, asked for the oldest where it is past the objective.
 
         A producer's clock may run ahead of ours: such an age counts as 0. One of more than 30 days is counted separately.
         """
@@ -305,7 +349,19 @@ class Metrics(MetricSet):
         if not believed.all():
             self.ages_left_out.inc(len(ages_s) - int(believed.sum()))
             ages_s = ages_s[believed]
-        self.end_to_end_seconds.observe_many(ages_s)
+        example = None
+        if (
+            place is not None
+            and self._objective_s is not None
+            and ages_s.max(initial=0.0) > self._objective_s
+        ):
+            oldest_s = float(ages_s.max())
+            partition, offset = place(
+                int(np.flatnonzero(timestamps_ms == now_ms - round(oldest_s * 1000))[0])
+            )
+            labels = {"partition": str(partition), "offset": str(offset)}
+            example = Example(value=oldest_s, labels=labels, at_s=now_ms / 1000)
+        self.end_to_end_seconds.observe_many(ages_s, example=example)
 
     def forget_lag(self, topic: str, partitions: Iterable[int]) -> None:
         """These partitions are another worker's now: a series left behind would show an old lag for ever."""
@@ -321,12 +377,29 @@ class SupervisorMetrics(MetricSet):
     """The metrics of the process that keeps the workers running."""
 
     workers_running = gauge("penstock_workers_running", "Worker processes that run now.")
+    scrape_seconds = counter(
+        "penstock_scrape_seconds_total",
+        "What gathering the workers' metrics for a scrape takes of the supervisor.",
+    )
+    dropped_connections = counter(
+        "penstock_http_dropped_connections_total",
+        "Connections of the HTTP port that were closed unanswered, because too many were open or waited.",
+    )
     worker_restarts = counter("penstock_worker_restarts_total", "Worker processes that were replaced.")
+    fenced = gauge(
+        "penstock_fenced",
+        "1 after another process took over this one's identity, until this one ends, a scrape or two later.",
+    )
     audit_events = counter(
         "penstock_audit_events_total",
         "What was asked for over HTTP, by what became of it; unrecorded: refusals that came too fast for a record each; lost: records that the audit topic did not take.",
         {"event": audit_events},
     )
+
+
+def render_openmetrics(registry: CollectorRegistry) -> bytes:
+    """The registry in the OpenMetrics form, with exemplars, up to its `# EOF`."""
+    return bytes(openmetrics.generate_latest(registry))  # type: ignore[no-untyped-call]
 
 
 def render(registry: CollectorRegistry) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from penstock.engine.clock import Clock
+from penstock.engine.telemetry.balance import Balance
 from penstock.engine.telemetry.capacity import CapacityEstimator, RateWindow
 from penstock.engine.telemetry.events import Happened
 from penstock.engine.telemetry.pauses import PauseLog
@@ -52,6 +53,7 @@ class _Facts:
     waits_for: tuple[Wait, ...] = ()
     computing_since_s: float | None = None
     batch_bound_s: float = math.inf
+    balance: Balance | None = None
 
 
 class StatusBoard:
@@ -218,6 +220,11 @@ class StatusBoard:
             self._facts.offsets.update(offsets)
             self._facts.oldest_ms = dict(oldest_ms)
 
+    def balance(self, balance: Balance) -> None:
+        """Every record that was read, at one moment of the polling thread."""
+        with self._lock:
+            self._facts.balance = balance
+
     def live(self) -> Verdict:
         """Whether killing the process would not help: the loop turns, and work in flight moves."""
         now_s = self._clock.monotonic_s()
@@ -315,4 +322,5 @@ class StatusBoard:
                 kafka=facts.kafka,
                 waits_for=facts.waits_for,
                 events=self._events(),
+                balance=facts.balance,
             )

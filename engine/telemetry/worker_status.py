@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from penstock.engine.telemetry.balance import Balance
 from penstock.engine.telemetry.events import Happened
 
 
@@ -101,6 +102,7 @@ class WorkerStatus:
     rebalance_s: float = (
         0.0  # longest lately without partitions between two assignments; 0 when there was none
     )
+    balance: Balance | None = None  # None until the loop has begun
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

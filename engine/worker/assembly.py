@@ -20,6 +20,7 @@ from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction,
 from penstock.engine.pipeline.pipeline import Pipeline
 from penstock.engine.pipeline.rejection_limit import PartitionBreakers
 from penstock.engine.ports import AssignmentListener, Source
+from penstock.engine.settings.model import Settings
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard
@@ -210,6 +211,8 @@ def event_log(metrics: Metrics, clock: Clock) -> EventLog:
     return EventLog(logger=logger, count=lambda event: metrics.events.labels(event=event).inc(), clock=clock)
 
 
-def new_metrics() -> Metrics:
+def new_metrics(settings: Settings) -> Metrics:
     """A worker's metrics on a registry of their own."""
-    return Metrics(CollectorRegistry())
+    metrics = Metrics(CollectorRegistry(), objective_s=settings.objective.latency_slo_ms / 1000)
+    metrics.age_objective.set(settings.scaling.max_age_s)
+    return metrics

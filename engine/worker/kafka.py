@@ -130,7 +130,7 @@ def open_kafka_worker(
     Serves /metrics, /live, /ready and /status on a loopback port, which it writes to `http-SLOT` in the run folder.
     """
     name = worker_name(settings.kafka.group, slot)
-    metrics = new_metrics()
+    metrics = new_metrics(settings)
     events = event_log(metrics, clock)
     board = StatusBoard(
         worker=name,

@@ -11,6 +11,7 @@ from types import FrameType
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
+from penstock.engine.console.stacks import write_stacks_on_signal
 from penstock.engine.console.terminal import write_safely
 from penstock.engine.pipeline.collector import calm_collector
 from penstock.engine.worker.process import exit_retry
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     write_safely()
     configure_logging(f"worker {arguments.slot}", form=arguments.log_format, level=arguments.log_level)
+    write_stacks_on_signal()
     try:
         return _run(arguments.settings, arguments.slot, arguments.run_folder, arguments.http_port)
     except ConfigError as error:

@@ -6,8 +6,8 @@ from typing import Final
 from penstock.connectors.kafka.admin.permissions import Permission
 from penstock.engine.settings.model import Settings
 
-roles: Final = ("worker", "scaler", "lag", "letters", "replay", "audit")
-"""worker: `run` and `check`; letters: `dlq list` and `dlq show`; replay: `dlq replay`; audit: `audit verify`."""
+roles: Final = ("worker", "scaler", "lag", "letters", "replay", "audit", "tail")
+"""worker: `run` and `check`; letters: `dlq list` and `dlq show`; replay: `dlq replay`; audit: `audit verify`; tail: `tail`."""
 
 
 def replay_group(settings: Settings) -> str:
@@ -63,7 +63,10 @@ def permissions(settings: Settings) -> Mapping[str, Sequence[Permission]]:
         ),
     ]
     audit = [_topic("Read", settings.admin.audit_topic, "to verify it")] if settings.admin is not None else []
-    return dict(zip(roles, (worker, scaler, lag, found, replay, audit), strict=True))
+    tail = [_topic("Read", output.predictions, "the predictions")]
+    if output.explanations:
+        tail.append(_topic("Read", output.explanations, "their reasons"))
+    return dict(zip(roles, (worker, scaler, lag, found, replay, audit, tail), strict=True))
 
 
 def _topic(operation: str, name: str, purpose: str) -> Permission:

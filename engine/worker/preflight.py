@@ -109,7 +109,10 @@ class Preflight:
         self._clock = clock
         self._findings = findings
         self._startup = Startup(
-            settings=settings, clock=clock, metrics=new_metrics(), name=worker_name(settings.kafka.group, 0)
+            settings=settings,
+            clock=clock,
+            metrics=new_metrics(settings),
+            name=worker_name(settings.kafka.group, 0),
         )
         if settings.registry is not None:
             self._startup.schemas = _NoSchemas()

@@ -12,6 +12,7 @@ from pathlib import Path
 # and the system clears every page of them again for every batch: a tenth of a worker's time.
 _memory = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 
+exit_fenced = 3
 exit_not_ready = 4
 exit_retry = 75  # a worker's way to say: start me again (EX_TEMPFAIL)
 

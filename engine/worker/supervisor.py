@@ -90,6 +90,18 @@ class Supervisor:
         """Drain all workers; asked again, stop without draining. Safe in a signal handler."""
         self._stops += 1
 
+    def pass_on(self, number: signal.Signals) -> None:
+        """Send a signal to the workers that listen to it: those whose model is warm. One that still starts would die of it."""
+        for worker in self._workers:
+            if worker.warm and worker.process is not None and worker.process.poll() is None:
+                worker.process.send_signal(number)
+
+    def stay(self, at_most_s: float) -> None:
+        """After `run` ended by itself: wait so long, or until asked to stop."""
+        until_s = self._clock.monotonic_s() + at_most_s
+        while self._stops < 2 and self._clock.monotonic_s() < until_s:  # the first stop was its own
+            self._clock.sleep(_look_every_s)
+
     @property
     def restarts(self) -> int:
         """How often a worker was replaced."""

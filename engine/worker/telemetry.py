@@ -11,13 +11,15 @@ from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.hooks import Contact, Waiting
-from penstock.engine.pipeline.ledger import Ledger
+from penstock.engine.pipeline.ledger import Account, Ledger
+from penstock.engine.telemetry.balance import Balance
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import WorkerState, WorkerStatus
 from penstock.engine.worker.input_state import InputState
 from penstock.engine.worker.situation import Situation, assignment_text
+from penstock.schemas.errors import InvariantError
 from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
 
@@ -77,6 +79,7 @@ class Observer:
         self._newly_tell_s = 0.0
         self._positions: dict[int, int] = {}
         self._oldest_ms: dict[int, int] = {}
+        self._predicted = self._rejected = self._skipped = self._read_counted = 0
 
     def turn(self, *, ledger: Ledger, waiting: Waiting) -> None:
         """The loop is alive."""
@@ -88,7 +91,9 @@ class Observer:
         if now_s >= self._gauges_due_s:
             self._gauges_due_s = now_s + gauges_every_s
             self._positions, self._oldest_ms = ledger.positions(), ledger.oldest_unfinished_ms()
+            self._balance(ledger.account())
             self._refresh(waiting)
+            self._took(now_s)
 
     def draining(self) -> None:
         """The worker was asked to stop."""
@@ -105,7 +110,7 @@ class Observer:
 
     def delivered(self, finished: Sequence[Finished], *, took_s: float) -> None:
         """These batches are acknowledged."""
-        now_ms = self._clock.wall_ms()
+        began_s, now_ms = self._clock.monotonic_s(), self._clock.wall_ms()
         if not self._any_delivered:
             self._tell_first(finished[0])
         self._metrics.deliveries.labels(outcome="delivered").inc()
@@ -113,6 +118,9 @@ class Observer:
         for done in finished:
             assert done.outcome is not None
             self._metrics.count_batch(done.outcome, busy_s=done.busy_s)
+            self._predicted += done.outcome.predicted
+            self._rejected += len(done.outcome.rejections)
+            self._skipped += done.outcome.skipped
             self._board.finished(
                 rows=done.batch.rows,
                 busy_s=done.busy_s,
@@ -122,7 +130,10 @@ class Observer:
             if done.outcome.rejections:
                 self._situation.rejected(done.outcome.rejections, _places(done))
         stamps = [poll.records.timestamps_ms for done in finished for poll in done.batch.polls]
-        self._metrics.count_ages(np.concatenate(stamps), now_ms=now_ms)
+        self._metrics.count_ages(
+            np.concatenate(stamps), now_ms=now_ms, place=lambda index: _place_of(finished, index)
+        )
+        self._took(began_s)
 
     def rewound(self, *, cause: str) -> None:
         """Work in flight was dropped."""
@@ -190,6 +201,21 @@ class Observer:
             self._events.note(Event.ASSIGNED, text)
             self._newly = set()
 
+    def _took(self, since_s: float) -> None:
+        self._metrics.telemetry_seconds.labels(part="observe").inc(self._clock.monotonic_s() - since_s)
+
+    def _balance(self, account: Account) -> None:
+        self._board.balance(
+            Balance(
+                read=account.read, predicted=self._predicted, rejected=self._rejected, skipped=self._skipped,
+                in_flight=account.in_flight, dropped=account.dropped,
+            )
+        )  # fmt: skip
+        self._metrics.read.inc(account.read - self._read_counted)
+        self._read_counted = account.read
+        self._metrics.in_flight.set(account.in_flight)
+        self._metrics.dropped.set(account.dropped)
+
     def _refresh(self, waiting: Waiting) -> None:
         self._beat()
         self._tell_assigned()
@@ -242,6 +268,16 @@ class Observer:
             ("predict", status.predict_records_per_s), ("explain", status.explain_records_per_s),
         ):  # fmt: skip
             self._metrics.saturated_rate.labels(kind=kind).set(rate)
+
+
+def _place_of(finished: Sequence[Finished], index: int) -> tuple[int, int]:
+    """Partition and offset of a record of these batches, counted through."""
+    for done in finished:
+        for poll in done.batch.polls:
+            if index < len(poll.records):
+                return int(poll.records.partitions[index]), int(poll.records.offsets[index])
+            index -= len(poll.records)
+    raise InvariantError("a record was asked for that is in none of the batches")
 
 
 def _places(done: Finished) -> list[tuple[int, int]]:

@@ -48,7 +48,8 @@ def test_a_bundle_exchanged_under_four_workers_changes_no_output(kafka: str, tmp
             shutil.copyfile(path, tmp_path / "model" / path.name)
         assert json.loads((tmp_path / "model" / "manifest.json").read_bytes()) != served
         chance = random.Random(5)
-        for share in (0.25, 0.45, 0.65):
+        kills = 15 if long else 3
+        for share in (0.2 + 0.6 * number / kills for number in range(kills)):
             stream.wait(share, patience_s)
             if workers := children(supervisor):
                 kill(chance.choice(workers))

@@ -1,5 +1,6 @@
 """A real Kafka with TLS, passwords, certificates and tokens: the right way in works, and each wrong one has its sentence."""
 
+import os
 import re
 import socket
 import ssl
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
@@ -19,8 +21,17 @@ from penstock.connectors.kafka.admin.access import certificate_end
 from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
+from tests.bundles import write_stump
+from tests.stream import Stream, children, event, event_schema
+from tests.token_server import Provider
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
+
+away_s = float(os.environ.get("PENSTOCK_TOKENS_AWAY_S", "8"))
+"""`make soak` sets a minute."""
+token_s = 4
+patience_s = 120.0
+records_per_s = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +68,14 @@ def secured(
     start_kafka: Callable[..., EmbeddedKafka], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Secured]:
     folder, alien = tmp_path_factory.mktemp("secure"), tmp_path_factory.mktemp("alien")
-    kafka = start_kafka(secure=folder)
+    kafka = start_kafka(
+        secure=folder,
+        settings={
+            "super.users": "User:ANONYMOUS;User:worker",
+            # The broker cuts a connection off whose token has run out: without this it never looks at a token again.
+            "connections.max.reauth.ms": "3600000",
+        },
+    )
     SecureFolder(alien).make()
     assert kafka.secure is not None
     kafka.secure.issue("expired", common_name="worker", valid_days=-1)
@@ -218,3 +236,60 @@ def test_the_end_of_a_certificate_is_read(secured: Secured) -> None:
     assert end is not None
     assert f"{end:%Y-%m-%d %H:%M:%S}Z" in shown
     assert certificate_end(secured.folder / "worker.key") is None
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    made = Provider(token_s=token_s, hang_s=away_s + 60)
+    yield made
+    made.return_()
+    made.go()
+
+
+@pytest.mark.parametrize("kind", ["nobody listens", "fails", "hangs"] if away_s > 30 else ["nobody listens"])
+def test_a_provider_that_is_away_for_longer_than_its_tokens_live_is_waited_for(
+    secured: Secured, provider: Provider, tmp_path: Path, kind: str
+) -> None:
+    write_stump(tmp_path / "model", input_schema=orjson.dumps(event_schema))
+    security = {
+        "protocol": "SASL_SSL",
+        "mechanism": "OAUTHBEARER",
+        "ca_file": str(secured.folder / "ca.pem"),
+        "oauth_token_url": f"http://127.0.0.1:{provider.port}/token",
+        "oauth_client_id": "penstock",
+        "oauth_client_secret": "shh-canary",
+    }
+    records = int((away_s + 10) * records_per_s)
+    stream = Stream(
+        tmp_path, secured.kafka.bootstrap_servers, f"tokens-{time.time_ns()}", tmp_path / "model", explained=False,
+        kafka={"bootstrap_servers": secured.kafka.users_bootstrap_servers, "security": security},
+    )  # fmt: skip
+    try:
+        supervisor = stream.start("a")
+        (worker,) = children(supervisor)
+        stream.feed([event(number) for number in range(records)], per_s=records_per_s)
+        stream.wait(0.05, patience_s)
+        provider.leave(kind)
+        given, left_s = provider.given, time.monotonic()
+        done = []
+        while time.monotonic() - left_s < away_s:
+            time.sleep(0.25)
+            with suppress(UnavailableError):  # a busy machine
+                done.append(stream.committed())
+        assert provider.given == given
+        assert done[-1] == done[-5] < records, "the brokers never refused the old token: nothing was tried"
+        provider.return_()
+        stream.wait(1.0, patience_s)
+        stream.wait_fed()
+        stream.await_readers(60.0)
+        assert stream.books().check(explained=False) == []
+        assert children(supervisor) == [worker], stream.said()
+        said = stream.said()
+        assert re.search(
+            "no new token for Kafka yet|the brokers do not take the worker's token, and it waits", said
+        )
+        assert "canary" not in said
+        supervisor.terminate()
+        assert supervisor.wait(30) == 0
+    finally:
+        stream.close()

@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -143,6 +144,27 @@ commands: Final = (
         part="kill -9 to the survivor's commit",
         asked=lambda share: f"{_count(100, share, 2)} kills",
         arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "kills", str(_count(100, share, 2))],
+    ),
+    Command(
+        part="guarded stream",
+        asked=lambda share: "an identity provider away for a minute in three ways; a bundle exchanged under 4 workers and 15 kills",
+        arguments=lambda share: _pytest(
+            "tests/integration/test_secured_kafka.py", "tests/integration/test_guarded_stream.py"
+        ),
+        environment=lambda share: {"PENSTOCK_TOKENS_AWAY_S": "60", "PENSTOCK_GUARDED_LONG": "1"},
+    ),
+    Command(
+        part="alerts in Prometheus",
+        asked=lambda _: "each from a fault",
+        arguments=lambda _: _pytest("tests/unit/rules/test_rules_in_prometheus.py"),
+        environment=lambda _: {"PENSTOCK_ALERTS": "1"},
+        there=lambda: shutil.which("prometheus") is not None,
+    ),
+    Command(
+        part="hints on generated loads",
+        asked=lambda _: "11 causes, 20 loads each; 200 well ones",
+        arguments=lambda _: _pytest("tests/unit/hints"),
+        environment=lambda _: {"PENSTOCK_HINTS": "1"},
     ),
     Command(
         part="drains",

@@ -59,9 +59,15 @@ class Contestant:
         return self.slug.startswith("penstock")
 
 
-def _penstock(
-    entry: Entry, *, delivery: str = "exactly_once", runtime: str = "native", explains: bool = False
+def penstock(
+    entry: Entry,
+    *,
+    delivery: str = "exactly_once",
+    runtime: str = "native",
+    explains: bool = False,
+    **changes: dict[str, Any],
 ) -> list[str]:
+    """The command of ours; `changes` are settings by section, over the plain ones."""
     tree: dict[str, Any] = {
         "kafka": {"bootstrap_servers": entry.servers, "group": entry.group, "delivery": delivery},
         "input": {"topic": entry.input},
@@ -71,6 +77,8 @@ def _penstock(
     }
     if explains:
         tree["output"]["explanations"] = entry.explanations
+    for section, values in changes.items():
+        tree[section] = {**tree.get(section, {}), **values}
     file = entry.folder / "penstock.yaml"
     file.write_text(yaml.safe_dump(tree), encoding="utf-8")
     return [sys.executable, "-P", "-m", "penstock", "run", str(file)]
@@ -174,7 +182,7 @@ _explained = Contestant(
     slug="penstock-explained",
     title="Penstock, every record",
     guarantee=_exactly_once,
-    start=lambda entry, _: _penstock(entry, explains=True),
+    start=lambda entry, _: penstock(entry, explains=True),
     share=0.5,
     explains=True,
 )
@@ -210,20 +218,20 @@ contestants: Final = (
         offered="all",
         title="Penstock",
         guarantee=_exactly_once,
-        start=lambda entry, _: _penstock(entry),
+        start=lambda entry, _: penstock(entry),
     ),
     Contestant(
         slug="penstock-onnxruntime",
         title="Penstock on ONNX Runtime",
         guarantee=_exactly_once,
-        start=lambda entry, _: _penstock(entry, runtime="onnxruntime"),
+        start=lambda entry, _: penstock(entry, runtime="onnxruntime"),
     ),
     Contestant(
         slug="penstock-alo",
         offered="all",
         title="Penstock",
         guarantee=_at_least_once,
-        start=lambda entry, _: _penstock(entry, delivery="at_least_once"),
+        start=lambda entry, _: penstock(entry, delivery="at_least_once"),
     ),
     _explained,
     _java_loop,

@@ -93,7 +93,7 @@ class KafkaSource:
         self._dropped: dict[int, int] = {}  # the first offset that came of a partition while it was held
         self._closed = False
         self._failure: PenstockError | None = None
-        self._access = AccessErrors()
+        self._access = AccessErrors(tokens=config.mechanism == "OAUTHBEARER")
         self._recreations = 0
         self._topic_facts: TopicFacts | None = None  # of the topic that is being read
         self._facts_since_s = 0.0  # older answers may be about another topic than the assignment is

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal
+from penstock.engine.dead_letters.selection import parse_since
 from penstock.engine.scaling.lag import OffsetReading, PartitionLag, measure
 from penstock.engine.settings.model import Settings, load_settings
 from penstock.schemas.errors import ConfigError
@@ -136,9 +137,7 @@ def _targets(
     arguments: argparse.Namespace, readings: Sequence[OffsetReading], reset: "OffsetReset"
 ) -> dict[int, int]:
     if arguments.to_time is not None:
-        from penstock.engine.cli.commands.dlq import parse_since
-
-        time_ms = parse_since(arguments.to_time, SystemClock().wall_ms())
+        time_ms = parse_since(arguments.to_time, SystemClock().wall_ms(), name="--to-time")
         return reset.at_time([reading.partition for reading in readings], time_ms)
     if arguments.to_offset is None:
         return {r.partition: r.earliest if arguments.to_earliest else r.high for r in readings}

@@ -17,8 +17,9 @@ from penstock.engine.console.logs import (
     logging_words,
     set_log_level,
 )
+from penstock.engine.console.stacks import write_stacks_on_signal
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.worker.process import Command, started_ahead
+from penstock.engine.worker.process import Command, exit_fenced, started_ahead
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 summary = "Run the worker(s) of a settings file until SIGTERM or Ctrl+C; then finish what is in flight, commit and leave."
 example = "penstock run penstock.yaml"
+
+fenced_shown_s = 20.0
+"""A scrape comes every 15 s, by the chart."""
 
 logger = logging.getLogger("penstock")
 
@@ -93,21 +97,31 @@ def _supervise(
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.request_stop)
+    write_stacks_on_signal(then=lambda: supervisor.pass_on(signal.SIGUSR1))
     view = SupervisorView(metrics=metrics, ports=lambda: _ports(supervisor, run_folder))
     server = HttpServer(view.routes(), host=settings.http.host, port=settings.http.port)
     server.start()
     logger.info("metrics and health on http://%s:%d", settings.http.host, server.port)
-    counted = 0
+    counted = dropped = 0
     if settings.admin is not None:
         held.enter_context(_admin(settings, settings.admin, supervisor, metrics, run_folder, copy))
 
-    def count_restarts() -> None:
-        nonlocal counted
+    def count() -> None:
+        nonlocal counted, dropped
         metrics.worker_restarts.inc(supervisor.restarts - counted)
         counted = supervisor.restarts
+        metrics.dropped_connections.inc(server.dropped - dropped)
+        dropped = server.dropped
 
     try:
-        return supervisor.run(each_turn=count_restarts)
+        code = supervisor.run(each_turn=count)
+        if code == exit_fenced:
+            metrics.fenced.set(1)
+            logger.error(
+                "fenced: ending in %.0f s, so that a scrape of the metrics still shows why", fenced_shown_s
+            )
+            supervisor.stay(fenced_shown_s)
+        return code
     finally:
         server.close()
 
@@ -129,8 +143,10 @@ def _admin(
     from penstock.engine.clock import SystemClock
     from penstock.engine.worker.admin.actions import Told
     from penstock.engine.worker.admin.port import admin_port
+    from penstock.engine.worker.admin.replays import Replays
     from penstock.engine.worker.assembly import worker_name
     from penstock.engine.worker.kafka import client_config
+    from penstock.engine.worker.letters.replaying import proven_replaying
 
     name = worker_name(settings.kafka.group, 0).removesuffix("-0")
     config = replace(
@@ -142,6 +158,7 @@ def _admin(
         run_folder=run_folder,
         model_digest=copy.digest if copy else "",
         set_log_level=set_log_level,
+        replays=Replays(proven_replaying(settings), clock=SystemClock()),
     )
     with admin_port(
         admin,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
+from penstock.engine.console.stacks import write_stacks_on_signal
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import ScalingSettings, Settings, load_settings
 from penstock.schemas.errors import UnavailableError
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until SIGTERM or Ctrl-C. Raises ConfigError for a port, a topic or a certificate that cannot be had."""
     settings = load_settings(arguments.settings)
     configure_logging("scaler", form=arguments.log_format, level=arguments.log_level)
+    write_stacks_on_signal()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -45,7 +47,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], None]) -> None:
     """The scaler from its first reading to `stop`; `say` is told once where it listens."""
-    from prometheus_client import CollectorRegistry  # late, all of them: --help needs neither Kafka nor gRPC
+    # Late, all of them: --help needs neither Kafka nor gRPC. What is missing is named before the rest is loaded.
+    from penstock.engine.worker.kafka import client_config
+
+    config = client_config(settings.kafka)
+    _require_permissions(settings, config)
+    from prometheus_client import CollectorRegistry
 
     from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
     from penstock.connectors.kafka.admin.renewed import Renewed
@@ -58,11 +65,8 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
     from penstock.engine.scaling.reports import ReportBook
     from penstock.engine.telemetry.http_server import HttpServer
     from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
-    from penstock.engine.worker.kafka import client_config
 
     clock, scaling, group = SystemClock(), settings.scaling, settings.kafka.group
-    config = client_config(settings.kafka)
-    _require_permissions(settings, config)
     with ExitStack() as stack:
         topic, status = settings.input.topic, settings.output.status
         offsets = stack.enter_context(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from penstock.engine.models.runtime.onnx_runtime import runtime_reason
+from penstock.engine.models.runtime.onnx_runtime import onnx_runtime, runtime_reason
 from penstock.schemas.errors import ConfigError
 
 _products = ("MatMul", "Gemm")
@@ -20,6 +20,7 @@ _tool_errors = (
 
 def float16(model: bytes) -> bytes:
     """The graph with float16 inside, its inputs and outputs as they were. Raises ConfigError where that cannot be had."""
+    onnx_runtime()  # as it is loaded everywhere else: it reports to nobody
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return _made(model, lambda proto: convert_float_to_float16(proto, keep_io_types=True))
@@ -30,6 +31,7 @@ def int8(model: bytes) -> bytes:
 
     Raises ConfigError where there is no such product, or that cannot be had.
     """
+    onnx_runtime()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     def quantized(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,5 +1,6 @@
 """ONNX Runtime, imported here and nowhere else, when it is first needed."""
 
+import os
 import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -18,9 +19,17 @@ _prefix = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _place = re.compile(r"(?:[A-Za-z]:)?[^\s:]*\.(?:cc|h|cpp|cu|cuh|hpp):\d+\s+")
 
 
+reports_nothing: Final = "ORT_DISABLE_TELEMETRY"
+"""Its official packages otherwise write an identifier of the machine into the home folder and send what is run to their maker."""
+
+
 @cache
 def onnx_runtime() -> Any:
-    """The module `onnxruntime`. Raises ConfigError where neither distribution is installed, or both are and overwrote each other."""
+    """The module `onnxruntime`, which reports nothing to anybody: what the environment says about that wins.
+
+    Raises ConfigError where neither distribution is installed, or both are and overwrote each other.
+    """
+    os.environ.setdefault(reports_nothing, "1")  # it looks once, when it is loaded
     if all(_installed(name) for name in distributions):
         raise ConfigError(
             f"{distributions[0]} and {distributions[1]} are both installed, and each has overwritten files of the other: "

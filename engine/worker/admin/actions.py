@@ -8,9 +8,10 @@ from typing import Any, Final, Protocol
 
 from penstock.engine.admin.callers import Role
 from penstock.engine.admin.control import Control, write_control
-from penstock.engine.admin.gate import Action
+from penstock.engine.admin.gate import Action, LongAction
 from penstock.engine.console.logs import levels
 from penstock.engine.pipeline.hooks import Pausing
+from penstock.engine.worker.admin.replays import Replays
 from penstock.schemas.errors import ConfigError
 
 partitions_max: Final = 100_000
@@ -39,17 +40,18 @@ class Told:
     model_digest: str
     set_log_level: Callable[[str], None]
     """Of the supervisor itself."""
+    replays: Replays
 
 
 class Actions:
-    """The table of what can be asked for. One action at a time; `state` at any."""
+    """The table of what can be asked for. One action at a time; `state` and `replays` at any."""
 
     def __init__(self, told: Told) -> None:
         self._told = told
         self._control = Control()
         self._draining = threading.Event()
 
-    def table(self) -> Mapping[str, Action]:
+    def table(self) -> Mapping[str, Action | LongAction]:
         """By the word behind /api/v1/."""
         return {
             "state": Action(role=Role.VIEWER, target=_nothing, act=self._state, changes=False),
@@ -57,6 +59,12 @@ class Actions:
             "resume": Action(role=Role.OPERATOR, target=_partitions, act=self._resume),
             "log-level": Action(role=Role.OPERATOR, target=_log_level, act=self._set_log_level),
             "restart": Action(role=Role.OPERATOR, target=self._worker, act=self._restart),
+            "replay": LongAction(
+                role=Role.OPERATOR, target=self._told.replays.target, begin=self._told.replays.begin
+            ),
+            "replays": Action(
+                role=Role.OPERATOR, target=_nothing, act=self._told.replays.shown, changes=False
+            ),
             "drain": Action(role=Role.ADMIN, target=_nothing, act=self._drain),
         }
 

@@ -16,6 +16,8 @@ from penstock.engine.settings.tls_files import TlsFiles
 from penstock.engine.worker.admin.actions import Actions, Told
 
 audit_close_s: Final = 2.0
+replay_close_s: Final = 2.0
+"""For the letters in hand of a replay that goes on."""
 
 
 def audit_key(settings: AdminSettings) -> bytes | None:
@@ -119,5 +121,6 @@ def admin_port(
             yield server
         finally:
             server.close()
+            told.replays.close(replay_close_s)
     finally:
         trail.close(audit_close_s)

@@ -146,6 +146,7 @@ def test_every_alteration_is_named_at_its_place(seed: int) -> None:
     named = {(each.partition, each.offset) for each in found.findings}
     assert not found.whole
     assert named & where, f"{alter.__name__}: {found.findings}"
+    assert 3 * len(named) <= len(messages), "what was not altered is named as well"
 
 
 @pytest.mark.parametrize("keyed", [True, False])

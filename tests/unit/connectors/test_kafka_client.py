@@ -186,13 +186,29 @@ def test_a_client_that_the_token_server_does_not_know_is_a_wrong_setting_at_the_
     assert type(again.explain("call")) is UnavailableError
 
 
-def test_a_working_consumer_is_not_dropped_for_a_refused_refresh(caplog: pytest.LogCaptureFixture) -> None:
+too_soon = KafkaError(
+    KafkaError._AUTHENTICATION,
+    "GroupCoordinator: SASL OAUTHBEARER mechanism handshake failed: Broker: Request not valid in current SASL state",
+)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_working_consumer_is_not_dropped_for_a_refused_token(
+    caplog: pytest.LogCaptureFixture, told: bool
+) -> None:
+    """However long it takes: the client says only once that it gets none, and nothing while the token server hangs."""
     now_s = [0.0]
-    access = AccessErrors(monotonic_s=lambda: now_s[0])
-    for now_s[0] in range(0, 61, 10):
-        assert access.reaction(no_token) is None
+    access = AccessErrors(tokens=True, monotonic_s=lambda: now_s[0])
+    assert not told or access.reaction(no_token) is None
+    for now_s[0] in range(0, 3601, 10):
         assert access.reaction(refused) is None
-    assert len(caplog.records) == 2  # one a minute
-    now_s[0] += 61
-    assert type(access.reaction(refused)) is UnavailableError
+        assert access.reaction(too_soon) is None
+    assert len(caplog.records) == told + 61  # one a minute
     assert access.reaction(KafkaError(KafkaError._TRANSPORT)) is None
+
+
+def test_what_is_no_matter_of_tokens_ends_the_connection() -> None:
+    tls = KafkaError(KafkaError._SSL, "certificate verify failed")
+    assert type(AccessErrors(tokens=True).reaction(tls)) is UnavailableError
+    for error in (refused, tls):
+        assert type(AccessErrors(tokens=False).reaction(error)) is UnavailableError

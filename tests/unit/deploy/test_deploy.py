@@ -22,12 +22,27 @@ declared: dict[str, Declared[Any]] = {one.name: one for process in all_declared(
 def expressions() -> list[tuple[str, str]]:
     """Every query of the rules and the dashboard, with where it stands."""
     rules = yaml.safe_load((root / "deploy/prometheus/penstock-rules.yaml").read_text())
-    found = [(rule["alert"], rule["expr"]) for group in rules["groups"] for rule in group["rules"]]
-    dashboard = json.loads((root / "deploy/grafana/dashboards/penstock.json").read_text())
-    for panel in dashboard["panels"]:
-        found += [(panel["title"], target["expr"]) for target in panel.get("targets", ())]
-    assert len(found) > 30
+    found = [
+        (rule.get("alert") or rule["record"], rule["expr"])
+        for group in rules["groups"]
+        for rule in group["rules"]
+    ]
+    for dashboard in dashboards():
+        for panel in dashboard["panels"]:
+            found += [(panel["title"], target["expr"]) for target in panel.get("targets", ())]
+    assert len(found) > 80
     return found
+
+
+def dashboards() -> list[dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in sorted((root / "deploy/grafana/dashboards").iterdir())]
+    assert len(found) == 2
+    return found
+
+
+def recorded() -> set[str]:
+    rules = yaml.safe_load((root / "deploy/prometheus/penstock-rules.yaml").read_text())
+    return {rule["record"] for group in rules["groups"] for rule in group["rules"] if "record" in rule}
 
 
 def family_of(sample: str) -> str:
@@ -43,8 +58,14 @@ def test_every_metric_in_a_rule_or_a_panel_exists_with_its_labels_and_values(
     where: str, expression: str
 ) -> None:
     names = re.findall(r"\b(penstock_\w+)", expression)
-    assert names or re.search(
-        r"\b(process_resident_memory_bytes|process_start_time_seconds|up)\{[^}]*job=", expression
+    own = set(re.findall(r"\b(penstock:[\w:]+)", expression))
+    assert own <= recorded(), f"{where}: no rule records it"
+    assert (
+        names
+        or own
+        or re.search(
+            r"\b(process_resident_memory_bytes|process_start_time_seconds|up)\{[^}]*job=", expression
+        )
     ), where
     for name in names:
         family = declared.get(family_of(name))
@@ -66,35 +87,41 @@ def test_counters_are_only_asked_for_their_growth() -> None:
 
 
 def test_every_panel_asks_for_the_chosen_pipelines() -> None:
-    dashboard = json.loads((root / "deploy/grafana/dashboards/penstock.json").read_text())
-    assert [each["name"] for each in dashboard["templating"]["list"]] == ["source", "namespace", "release"]
-    for panel in dashboard["panels"]:
-        for target in panel.get("targets", ()):
-            selectors = re.findall(r"\b(?:penstock|process)_\w+(\{[^}]*\})?", target["expr"])
-            assert selectors
-            assert all(each.startswith('{namespace=~"$namespace", release=~"$release"') for each in selectors), panel["title"]  # fmt: skip
+    for dashboard in dashboards():
+        assert [each["name"] for each in dashboard["templating"]["list"]] == [
+            "source",
+            "namespace",
+            "release",
+        ]
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", ()):
+                selectors = re.findall(r"\b(?:penstock[_:]|process_)[\w:]+(\{[^}]*\})?", target["expr"])
+                assert selectors
+                assert all(each.startswith('{namespace=~"$namespace", release=~"$release"') for each in selectors), panel["title"]  # fmt: skip
 
 
 def test_every_alert_says_how_bad_it_is_and_what_happened() -> None:
     rules = yaml.safe_load((root / "deploy/prometheus/penstock-rules.yaml").read_text())
-    for rule in rules["groups"][0]["rules"]:
-        assert rule["labels"]["severity"] in ("critical", "warning")
+    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    assert {rule["labels"]["severity"] for rule in alerts} == {"critical", "warning", "info"}
+    for rule in alerts:
         assert rule["annotations"]["summary"].endswith(".")
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
 
 
 def test_panels_do_not_overlap_and_have_their_own_ids() -> None:
-    panels = json.loads((root / "deploy/grafana/dashboards/penstock.json").read_text())["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    taken: set[tuple[int, int]] = set()
-    for panel in panels:
-        place = panel["gridPos"]
-        cells = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
-        assert not cells & taken, panel["title"]
-        taken |= cells
+    for panels in (dashboard["panels"] for dashboard in dashboards()):
+        assert len({panel["id"] for panel in panels}) == len(panels)
+        taken: set[tuple[int, int]] = set()
+        for panel in panels:
+            place = panel["gridPos"]
+            cells = {
+                (x, y)
+                for x in range(place["x"], place["x"] + place["w"])
+                for y in range(place["y"], place["y"] + place["h"])
+            }
+            assert not cells & taken, panel["title"]
+            taken |= cells
 
 
 def objects(**changes: Any) -> dict[tuple[str, str], Any]:

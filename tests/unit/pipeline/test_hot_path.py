@@ -57,7 +57,7 @@ def run_worker(
         ends=lambda _: {},
         report=lambda _: None,
     )
-    metrics = new_metrics()
+    metrics = new_metrics(settings)
     startup = Startup(
         settings=settings,
         clock=clock,

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engine.pipeline.ledger import Ledger, Span
+from penstock.engine.pipeline.ledger import Account, Ledger, Span
 from penstock.schemas.errors import InvariantError
 
 
 def test_a_position_waits_for_the_oldest_unfinished_span() -> None:
     ledger = Ledger()
     ledger.assign([0])
-    first = ledger.open(partition=0, first=0, next=10, oldest_timestamp_ms=100)
-    second = ledger.open(partition=0, first=10, next=20, oldest_timestamp_ms=200)
+    first = ledger.open(partition=0, first=0, next=10, oldest_timestamp_ms=100, records=3)
+    second = ledger.open(partition=0, first=10, next=20, oldest_timestamp_ms=200, records=3)
 
     ledger.settle([second])
     assert ledger.positions() == {}
@@ -28,13 +28,17 @@ def test_a_position_waits_for_the_oldest_unfinished_span() -> None:
 def test_work_from_before_a_revocation_settles_nothing() -> None:
     ledger = Ledger()
     ledger.assign([0, 1])
-    old = ledger.open(partition=0, first=0, next=5, oldest_timestamp_ms=1)
+    old = ledger.open(partition=0, first=0, next=5, oldest_timestamp_ms=1, records=3)
     ledger.revoke([0])
+    assert ledger.account() == Account(read=3, settled=0, in_flight=0, dropped=3)
     ledger.settle([old])
     assert ledger.positions() == {}
+    assert ledger.account() == Account(
+        read=3, settled=3, in_flight=0, dropped=0
+    )  # it was delivered all the same
 
     ledger.assign([0])
-    ledger.open(partition=0, first=0, next=5, oldest_timestamp_ms=1)
+    ledger.open(partition=0, first=0, next=5, oldest_timestamp_ms=1, records=3)
     ledger.settle([old])
     assert ledger.positions() == {}
 
@@ -42,9 +46,9 @@ def test_work_from_before_a_revocation_settles_nothing() -> None:
 def test_a_rewind_names_the_first_unfinished_offset_of_every_partition() -> None:
     ledger = Ledger()
     ledger.assign([0, 1, 2])
-    done = ledger.open(partition=0, first=0, next=4, oldest_timestamp_ms=1)
-    ledger.open(partition=0, first=4, next=9, oldest_timestamp_ms=1)
-    ledger.open(partition=1, first=7, next=8, oldest_timestamp_ms=1)
+    done = ledger.open(partition=0, first=0, next=4, oldest_timestamp_ms=1, records=3)
+    ledger.open(partition=0, first=4, next=9, oldest_timestamp_ms=1, records=3)
+    ledger.open(partition=1, first=7, next=8, oldest_timestamp_ms=1, records=3)
     ledger.settle([done])
     assert ledger.rewind() == {0: 4, 1: 7}
     assert ledger.unfinished() == 0
@@ -55,11 +59,11 @@ def test_a_rewind_names_the_first_unfinished_offset_of_every_partition() -> None
 def test_records_out_of_order_are_a_contradiction(first: int, next_: int) -> None:
     ledger = Ledger()
     ledger.assign([0])
-    ledger.open(partition=0, first=0, next=10, oldest_timestamp_ms=1)
+    ledger.open(partition=0, first=0, next=10, oldest_timestamp_ms=1, records=3)
     with pytest.raises(InvariantError):
-        ledger.open(partition=0, first=first, next=next_, oldest_timestamp_ms=1)
+        ledger.open(partition=0, first=first, next=next_, oldest_timestamp_ms=1, records=3)
     with pytest.raises(InvariantError):
-        ledger.open(partition=3, first=0, next=1, oldest_timestamp_ms=1)
+        ledger.open(partition=3, first=0, next=1, oldest_timestamp_ms=1, records=3)
 
 
 @dataclass
@@ -96,18 +100,25 @@ def test_positions_equal_those_of_a_ledger_that_remembers_every_offset(
     ledger.assign([0, 1, 2])
     reference = {partition: Reference(start=0, polled=0) for partition in range(3)}
     opened: list[Span] = []
+    read = settled = 0
     for action, number, size in steps:
         if action == "open":
             truth = reference[number]
             opened.append(
                 ledger.open(
-                    partition=number, first=truth.polled, next=truth.polled + size, oldest_timestamp_ms=0
+                    partition=number,
+                    first=truth.polled,
+                    next=truth.polled + size,
+                    oldest_timestamp_ms=0,
+                    records=size,
                 )
             )
             truth.polled += size
+            read += size
         elif action == "settle" and opened:
             span = opened.pop(number % len(opened))
             ledger.settle([span])
+            settled += span.next - span.first
             reference[span.partition].delivered.update(range(span.first, span.next))
         elif action == "rewind":
             expected = {p: t.position() for p, t in reference.items() if t.position() < t.polled}
@@ -123,3 +134,7 @@ def test_positions_equal_those_of_a_ledger_that_remembers_every_offset(
             reference[number] = Reference(start=reference[number].polled, polled=reference[number].polled)
         expected = {p: t.position() for p, t in reference.items() if t.position() > t.start}
         assert ledger.positions() == expected
+        in_flight = sum(span.next - span.first for span in opened)
+        account = ledger.account()
+        assert (account.read, account.settled, account.in_flight) == (read, settled, in_flight)
+        assert account.dropped == read - settled - in_flight

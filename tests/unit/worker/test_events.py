@@ -115,7 +115,7 @@ class House:
             topic="in", partitions=np.zeros(count, np.int32), offsets=np.arange(5, 5 + count, dtype=np.int64),
             timestamps_ms=np.full(count, timestamp_ms, np.int64), keys=[None] * count, values=[b""] * count,
         )  # fmt: skip
-        span = self.ledger.open(partition=0, first=5, next=5 + count, oldest_timestamp_ms=0)
+        span = self.ledger.open(partition=0, first=5, next=5 + count, oldest_timestamp_ms=0, records=count)
         rejections = tuple(
             Rejection(index=index, stage=Stage.DECODE, reason=reason, detail="a detail")
             for index, reason in enumerate(reasons)

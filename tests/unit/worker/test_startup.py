@@ -55,10 +55,11 @@ def memory_startup(path: Path, broker: MemoryBroker) -> Startup:
         partitions=dict.fromkeys(("in", "out", "why", "dead"), 1),
         limits=FoundLimits(limits=limits_default, batch_bytes_max=1_000_000, untold=()),
     )
+    settings = load_settings(path)
     return Startup(
-        settings=load_settings(path),
+        settings=settings,
         clock=SystemClock(),
-        metrics=new_metrics(),
+        metrics=new_metrics(settings),
         name="w",
         ask_kafka=lambda: facts,
         open_sink=lambda: broker.exactly_once_sink(group="g", topic="in", transactional_ids=("a", "b")),
@@ -81,7 +82,7 @@ def start_worker(path: Path) -> Startup:
         ),
         run_folder=path.parent,
         board=StatusBoard(worker="w", group="g", topic="in", clock=clock, rows_max=16),
-        events=event_log(new_metrics(), clock),
+        events=event_log(new_metrics(startup.settings), clock),
     )
     worker.run(until=lambda: True)
     return startup

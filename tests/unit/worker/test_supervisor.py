@@ -112,6 +112,21 @@ def test_a_worker_whose_fault_stays_ends_all_of_them(
     assert running.supervisor.pids() == {}
 
 
+def test_after_a_fenced_worker_it_stays_for_a_scrape_or_until_it_is_stopped(
+    house: Callable[..., House],
+) -> None:
+    running = house("sys.exit(3)")
+    assert running.end() == 3
+    began_s = time.monotonic()
+    running.supervisor.stay(0.2)
+    assert time.monotonic() - began_s >= 0.2
+    stopper = threading.Timer(0.1, running.supervisor.request_stop)
+    stopper.start()
+    running.supervisor.stay(10 * patience_s)
+    assert time.monotonic() - began_s < patience_s
+    stopper.join()
+
+
 def test_a_worker_stopped_while_it_still_starts_is_no_failure(house: Callable[..., House]) -> None:
     running = house("up(); sys.stdin.read()")  # has not come so far as to listen to signals
     running.until(lambda: len(running.up()) == 1)
@@ -272,6 +287,19 @@ works = (
     "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); note.warm(bound_s=60.0); up()\n"
     "while True: note.beat(); time.sleep(0.1)\n"
 )
+
+
+def test_a_signal_is_passed_on_to_warm_workers_and_kills_none_that_starts(
+    house: Callable[..., House],
+) -> None:
+    listening = works.replace(
+        "up()", "signal.signal(signal.SIGUSR1, lambda *_: (folder / 'heard').touch()); up()"
+    )
+    running = house(f"if first: up(); sys.stdin.read()\n{listening}", workers=2)
+    running.until(lambda: len(running.up()) == 2)
+    running.until(lambda: running.supervisor.pass_on(signal.SIGUSR1) or (running.folder / "heard").exists())  # type: ignore[func-returns-value]
+    assert running.supervisor.restarts == 0
+    assert len(running.up()) == 2
 
 
 def test_workers_are_replaced_one_after_the_other_as_asked_and_that_is_no_failure(

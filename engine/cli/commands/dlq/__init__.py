@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,23 +21,22 @@ from penstock.engine.dead_letters.replay import (
     LetterFilter,
     Replay,
     find_letter,
-    replay,
     summarise,
 )
+from penstock.engine.dead_letters.selection import letter_filter, parse_since, reasons, stages
 from penstock.engine.settings.model import Settings, load_settings
-from penstock.engine.worker.letter_payload import decoded_payload
+from penstock.engine.worker.letters.payload import decoded_payload
+from penstock.engine.worker.permissions import replay_group
 from penstock.schemas.errors import ConfigError, PenstockError
-from penstock.schemas.reasons import Reason, Stage
 
 if TYPE_CHECKING:
     from penstock.connectors.kafka.dead_letters import KafkaLog, StoredMessage
+    from penstock.engine.worker.letters.replaying import WatchedLog
 
 summary = "dead letters: list what was set aside and why, show one of them in full, replay them after a fix"
 example = """penstock dlq list penstock.yaml
   penstock dlq show penstock.yaml 3:1042
   penstock dlq replay penstock.yaml --reason unknown_schema --since 2h --dry-run"""
-
-_units: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,17 +79,6 @@ def _require_permissions(settings: Settings, role: str) -> None:
     require_permissions(client_config(settings.kafka), permissions(settings)[role])
 
 
-def parse_since(text: str, now_ms: int) -> int:
-    """Milliseconds since 1970 of `30m`, `2h`, `1d` ago, or of an ISO time (UTC where it says no zone). Raises ConfigError."""
-    if text[-1:] in _units and text[:-1].isdecimal():
-        return now_ms - int(text[:-1]) * _units[text[-1]] * 1000
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"--since {text} is neither a time nor like 30m, 2h or 1d") from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
 def parse_place(text: str) -> tuple[int, int]:
     """Partition and offset. Raises ConfigError."""
     partition, _, offset = text.partition(":")
@@ -104,14 +91,14 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reason",
         action="append",
-        choices=[*map(str, Reason)],
+        choices=reasons,
         metavar="REASON",
         help="only this reason; repeatable",
     )
     parser.add_argument(
         "--stage",
         action="append",
-        choices=[*map(str, Stage)],
+        choices=stages,
         metavar="STAGE",
         help="only this stage; repeatable",
     )
@@ -123,57 +110,42 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def _filter(arguments: argparse.Namespace) -> LetterFilter:
-    if arguments.offset is not None and arguments.partition is None:
-        raise ConfigError("--offset needs --partition: offsets are counted in each")
-    since = arguments.since
-    return LetterFilter(
-        reasons=frozenset(arguments.reason or ()),
-        stages=frozenset(arguments.stage or ()),
-        since_ms=None if since is None else parse_since(since, SystemClock().wall_ms()),
+    since, now_ms = arguments.since, SystemClock().wall_ms()
+    return letter_filter(
+        reasons=arguments.reason,
+        stages=arguments.stage,
+        since_ms=None if since is None else parse_since(since, now_ms, name="--since"),
         partition=arguments.partition,
         offset=arguments.offset,
     )
 
 
 @contextmanager
-def _log(settings: Settings, topic: str) -> Iterator["KafkaLog"]:
+def _log(settings: Settings, terminal: Terminal) -> Iterator["WatchedLog"]:
     from penstock.connectors.kafka.dead_letters import KafkaLog  # late: --help needs no Kafka client
     from penstock.engine.worker.kafka import client_config
+    from penstock.engine.worker.letters.replaying import WatchedLog
 
-    log = KafkaLog(client_config(settings.kafka), topic=topic, group=_replay_group(settings))
+    log = KafkaLog(
+        client_config(settings.kafka), topic=settings.output.dead_letters, group=replay_group(settings)
+    )
     try:
-        yield log
+        yield WatchedLog(log=log, watch=lambda each: _watch(each, terminal))
     finally:
         log.close()
 
 
-class _Watched:
-    """A log whose reading shows as a bar where somebody watches."""
-
-    def __init__(self, log: "KafkaLog", terminal: Terminal) -> None:
-        self._log = log
-        self._terminal = terminal
-
-    def read(self) -> "Iterator[StoredMessage]":
-        if not self._terminal.live:
-            return self._log.read()
-        return self._terminal.track(self._log.read(), label="reading dead letters", total=self._log.size())
-
-    def partitions(self) -> "Collection[int]":
-        return self._log.partitions()
-
-    def one(self, partition: int, offset: int) -> "StoredMessage | None":
-        return self._log.one(partition, offset)
-
-
-def _replay_group(settings: Settings) -> str:
-    return f"{settings.kafka.group}-replay"
+def _watch(log: "KafkaLog", terminal: Terminal) -> "Iterator[StoredMessage]":
+    """Its messages, and a bar where somebody watches."""
+    if not terminal.live:
+        return log.read()
+    return terminal.track(log.read(), label="reading dead letters", total=log.size())
 
 
 def _list(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
     wanted = _filter(arguments)
-    with _log(settings, settings.output.dead_letters) as log:
-        found = summarise(_Watched(log, terminal), wanted, newest_max=max(0, arguments.newest))
+    with _log(settings, terminal) as log:
+        found = summarise(log, wanted, newest_max=max(0, arguments.newest))
     terminal.result(summary_json(found, settings))
     if not terminal.json:
         say_summary(found, settings, terminal)
@@ -182,8 +154,8 @@ def _list(arguments: argparse.Namespace, settings: Settings, terminal: Terminal)
 
 def _show(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
     partition, offset = parse_place(arguments.place)
-    with _log(settings, settings.output.dead_letters) as log:
-        letter = find_letter(_Watched(log, terminal), partition=partition, offset=offset)
+    with _log(settings, terminal) as log:
+        letter = find_letter(log, partition=partition, offset=offset)
     if letter is None:
         raise PenstockError(
             f"no dead letter of {settings.input.topic} {arguments.place} in {settings.output.dead_letters}"
@@ -207,37 +179,15 @@ def _show(arguments: argparse.Namespace, settings: Settings, terminal: Terminal)
 
 
 def _replay(arguments: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
-    from penstock.connectors.kafka.dead_letters import ReplayWriter
-    from penstock.engine.worker.kafka import client_config
+    from penstock.engine.worker.letters.replaying import replaying  # late: --help needs no Kafka client
 
-    wanted = _filter(arguments)
-    returns = ReplayWriter(
-        client_config(settings.kafka),
-        group=_replay_group(settings),
-        letters_topic=settings.output.dead_letters,
-        topic=settings.input.topic,
-    )
-    with ExitStack() as stack:
-        stack.callback(returns.close)
-        log = _Watched(stack.enter_context(_log(settings, settings.output.dead_letters)), terminal)
-        source = stack.enter_context(_log(settings, settings.input.topic))
-
-        def go(*, dry_run: bool) -> Replay:
-            return replay(
-                log,
-                source,
-                returns,
-                wanted,
-                topic=settings.input.topic,
-                again=arguments.again,
-                dry_run=dry_run,
-            )
-
-        plan = go(dry_run=True)
+    wanted, again = _filter(arguments), bool(arguments.again)
+    with replaying(settings, watch=lambda log: _watch(log, terminal)) as letters:
+        plan = letters.look(wanted, again=again)
         done = bool(plan.replayed) and not arguments.dry_run
         if done and not arguments.yes:
             _ask(plan, settings, terminal)
-        report = go(dry_run=False) if done else plan
+        report = letters.put_back(wanted, again=again) if done else plan
     terminal.result({
         "topic": settings.input.topic,
         "dry_run": bool(arguments.dry_run),

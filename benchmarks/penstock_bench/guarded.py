@@ -1,0 +1,133 @@
+"""`penstock bench pipeline --guarded`: the stream with everything that guards it on, beside the same stream without, turn by turn in one run."""
+
+import shutil
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from rich.table import Table
+
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.engine.clock import Clock
+from penstock.engine.console.terminal import Terminal
+from penstock.engine.models.bundle.bundle import Bundle
+from penstock.schemas.errors import ConfigError
+from penstock_bench.peers.contestants import Entry, chosen, penstock
+from penstock_bench.peers.environment import open_environment
+from penstock_bench.peers.throughput import Run, measure_throughput
+
+turns_max: Final = 100
+warm_up_records: Final = 40_000
+bar: Final = 0.01
+"""What guarding may cost of the records a second."""
+
+
+def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: Clock) -> dict[str, Any]:
+    """Both in turns, whose order changes each time; shows the table, and returns all of it. Raises ConfigError, NotReadyError."""
+    if not 1 <= turns <= turns_max:
+        raise ConfigError(f"--guarded is from 1 to {turns_max} turns")
+    plain = chosen("penstock")[0]
+    both = {
+        "plain": plain,
+        "guarded": replace(plain, slug="penstock-guarded", start=lambda entry, _: guarded(entry)),
+    }
+    runs: dict[str, list[Run]] = {name: [] for name in both}
+    with open_environment(terminal, clock) as environment:
+        terminal.say("a first run that counts for nobody, so that the broker is warm ...")
+        measure_throughput(environment, plain, records=min(warm_up_records, records), seed=seed)
+        for turn in range(turns):
+            for name in sorted(both, reverse=turn % 2 == 1):
+                runs[name].append(measure_throughput(environment, both[name], records=records, seed=seed))
+    found = compared(runs)
+    show(found, terminal)
+    return found
+
+
+def compared(runs: Mapping[str, list[Run]]) -> dict[str, Any]:
+    """Of each turn what the guarded one did for each that the plain one did; the middle turn, the lowest and the highest."""
+    pairs = list(zip(runs["plain"], runs["guarded"], strict=True))
+    ratios = {
+        "records_per_s": [ours.records_per_s / theirs.records_per_s for theirs, ours in pairs],
+        "engine_us_per_record": [
+            ours.engine_us_per_record / theirs.engine_us_per_record for theirs, ours in pairs
+        ],
+    }
+    whole = all(run.lost == 0 and run.duplicated == 0 for each in runs.values() for run in each)
+    middle = statistics.median(ratios["records_per_s"])
+    return {
+        "turns": [{name: runs[name][turn].as_json() for name in runs} for turn in range(len(pairs))],
+        "guarded_for_plain": {
+            name: {"median": round(statistics.median(each), 4), "min": round(min(each), 4), "max": round(max(each), 4)}
+            for name, each in ratios.items()
+        },
+        "whole": whole,
+        "within_bar": whole and middle >= 1 - bar,
+    }  # fmt: skip
+
+
+def guarded(entry: Entry) -> list[str]:
+    """The command of a stream with a signed and pinned bundle, an admin port that asks for tokens, and an audit with a key."""
+    folder, audit = entry.folder, f"{entry.group}-audit"
+    key = ec.generate_private_key(ec.SECP256R1())
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    (folder / "key.pub").write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    for name in ("token", "audit-key"):
+        (folder / name).write_text(name[0] * 64)
+    shutil.copytree(entry.workload.bundle, folder / "bundle")
+    Bundle.sign(folder / "bundle", key=folder / "key.pem")
+    KafkaAdmin(ClientConfig(bootstrap_servers=entry.servers), timeout_s=30.0).create_topics({audit: 1})
+    return penstock(
+        entry,
+        model={
+            "path": str(folder / "bundle"),
+            "digest": Bundle.load(folder / "bundle").digest,
+            "trust": {"keys": [str(folder / "key.pub")], "policy": "enforce"},
+        },
+        admin={
+            "port": 0,
+            "audit_topic": audit,
+            "audit_key_file": str(folder / "audit-key"),
+            "tokens": [{"name": "bench", "role": "admin", "file": str(folder / "token")}],
+        },
+    )
+
+
+def show(found: Mapping[str, Any], terminal: Terminal) -> None:
+    """The turns, and what guarding costs."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for index, name in enumerate(("turn", "", "records/s", "CPU us", "broker us", "lost/twice")):
+        table.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
+    for number, turn in enumerate(found["turns"], 1):
+        for name, run in turn.items():
+            table.add_row(
+                str(number),
+                name,
+                f"{run['records_per_s']:,.0f}",
+                f"{run['engine_us_per_record']:.3f}",
+                f"{run['broker_us_per_record']:.3f}",
+                f"{run.get('lost', '?')}/{run.get('duplicated', '?')}",
+            )
+    terminal.say(table)
+    for name, words in (("records_per_s", "records a second"), ("engine_us_per_record", "CPU a record")):
+        each = found["guarded_for_plain"][name]
+        terminal.say(
+            f"guarded for plain, {words}: {each['median']:.3f} in the middle turn ({each['min']:.3f} to {each['max']:.3f})"
+        )
+    terminal.say(
+        f"{'within' if found['within_bar'] else 'not within'} {bar:.0%} in records a second; "
+        + ("every record once" if found["whole"] else "records are missing or came twice")
+    )

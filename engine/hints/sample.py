@@ -1,0 +1,39 @@
+"""What was seen of an engine at one moment. Counters grow from the start of their worker."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSample:
+    """One worker's own counters, in seconds and records."""
+
+    name: str
+    settled: float
+    rejected: float
+    busy_s: float
+    infer_s: float
+    explain_s: float
+    deliver_s: float
+    deliveries: float
+    rebalances: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartitionSample:
+    """One partition; NaN is not known."""
+
+    partition: int
+    owner: str
+    end: float  # offset
+    age_s: float  # of the oldest unfinished record; negative when its time stamp lies ahead of our clock
+    waits_for_registry: bool = False
+    open_transaction: float = 0.0  # offsets behind one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """All of it at one moment."""
+
+    at_s: float
+    workers: tuple[WorkerSample, ...]
+    partitions: tuple[PartitionSample, ...]

@@ -1,0 +1,301 @@
+"""One look at a running engine over HTTP: its /status, the few metrics that are shown, and its newest records where it tells them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+import orjson
+from prometheus_client.parser import text_string_to_metric_families
+
+from penstock.engine.console.reasons import FeatureShare
+from penstock.engine.hints.sample import WorkerSample
+from penstock.schemas.errors import ConfigError, UnavailableError
+
+answer_s_max: Final = 3.0
+answer_bytes_max: Final = 16 << 20
+newest_max: Final = 5
+_wanted: Final = (
+    "penstock_end_to_end_seconds_bucket", "penstock_stage_seconds_sum", "penstock_stage_seconds_count", "penstock_lag_records",
+    "penstock_lag_seconds", "penstock_latency_objective_seconds", "penstock_age_objective_seconds", "penstock_busy_seconds_total",
+    "penstock_rebalances_total",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSeen:
+    """One worker's report; numbers are None where it does not tell them."""
+
+    slot: str
+    name: str
+    state: str
+    read: int | None
+    predicted: int
+    rejected: int
+    skipped: int
+    in_flight: int
+    dropped: int
+    kafka_fault: str
+    waits: tuple[str, ...]
+    model: str
+    counters: WorkerSample | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartitionSeen:
+    """A partition, and how far behind it is; NaN is not known."""
+
+    topic: str
+    partition: int
+    owner: str
+    records: float
+    age_s: float
+    end: float = math.nan
+    ahead_s: float = 0.0  # how far the oldest unfinished record's time stamp lies ahead of its worker's clock
+    waits: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """A record's outcome in short."""
+
+    place: str
+    outcome: str
+    label: str | None
+    score: float | None
+    reasons: tuple[FeatureShare, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What one look found."""
+
+    at_s: float
+    group: str
+    topic: str
+    workers: tuple[WorkerSeen, ...]
+    partitions: tuple[PartitionSeen, ...] = ()
+    objective_s: float | None = None
+    max_age_s: float | None = None
+    ages: Mapping[float, float] = field(default_factory=dict)
+    """Upper bound of an end-to-end age in seconds to the records at or below it, of all workers, since their start."""
+    stage_s: Mapping[str, float] = field(default_factory=dict)
+    busy_s: float = 0.0
+    newest: tuple[Outline, ...] = ()
+
+
+class Engine:
+    """An engine's HTTP port."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigError for what is no address."""
+        try:
+            parsed = httpx.URL(url)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ConfigError(f"--url {url!r}: {error}") from error
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ConfigError(f"--url {url!r}: write http://HOST:PORT")
+        self._url = str(parsed).rstrip("/")
+        self._client = httpx.Client(timeout=answer_s_max, follow_redirects=False, trust_env=False)
+        self._tells_records = True
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    def look(self, *, now_s: float) -> Seen:
+        """Ask once. Raises UnavailableError when nobody answers as an engine does."""
+        status, text = self._json("/status"), self._get("/metrics").decode("utf-8", "replace")
+        if not isinstance(status, dict):
+            raise self._stranger("/status")
+        try:
+            return seen(status, text, now_s=now_s, newest=self._newest())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._stranger("/status and /metrics") from error
+
+    def _newest(self) -> tuple[Outline, ...]:
+        """Of engines that tell it; asked once and no more of one that does not."""
+        if not self._tells_records:
+            return ()
+        try:
+            answer = self._client.get(f"{self._url}/api/v1/records")
+            records = (
+                orjson.loads(answer.content)["records"] if answer.status_code == httpx.codes.OK else None
+            )
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            records = None
+        if not isinstance(records, list):
+            self._tells_records = False
+            return ()
+        return tuple(outline(each) for each in records[:newest_max])
+
+    def _json(self, path: str) -> Any:
+        try:
+            return orjson.loads(self._get(path))
+        except orjson.JSONDecodeError as error:
+            raise self._stranger(path) from error
+
+    def _get(self, path: str) -> bytes:
+        try:
+            with self._client.stream("GET", f"{self._url}{path}") as answer:
+                body = b""
+                for piece in answer.iter_bytes():
+                    body += piece
+                    if len(body) > answer_bytes_max:
+                        raise self._stranger(path)
+                if answer.status_code != httpx.codes.OK:
+                    raise UnavailableError(f"{self._url}{path} answers {answer.status_code}")
+                return body
+        except httpx.HTTPError as error:
+            raise UnavailableError(
+                f"nobody answers at {self._url}: {error or type(error).__name__}"
+            ) from error
+
+    def _stranger(self, path: str) -> UnavailableError:
+        return UnavailableError(f"{self._url}{path} does not answer as an engine does")
+
+
+def seen(status: Mapping[str, Any], metrics: str, *, now_s: float, newest: tuple[Outline, ...] = ()) -> Seen:
+    """What the two answers say; `status` is a worker's, or a supervisor's with its workers in it."""
+    reports = status.get("workers")
+    workers = reports if isinstance(reports, dict) else {"": status}
+    told = [report for report in workers.values() if "group" in report]
+    samples = _samples(metrics)
+    ages: dict[float, float] = {}
+    for labels, value in samples["penstock_end_to_end_seconds_bucket"]:
+        bound = float(labels["le"])
+        ages[bound] = ages.get(bound, 0.0) + value
+    stage_s: dict[str, float] = {}
+    for labels, value in samples["penstock_stage_seconds_sum"]:
+        stage_s[labels["stage"]] = stage_s.get(labels["stage"], 0.0) + value
+    names = {slot: str(report.get("worker", slot)) for slot, report in workers.items()}
+    lags = {
+        (labels["topic"], int(labels["partition"])): value
+        for labels, value in samples["penstock_lag_records"]
+    }
+    return Seen(
+        at_s=now_s,
+        group=str(told[0]["group"]) if told else "",
+        topic=str(told[0]["topic"]) if told else "",
+        workers=tuple(_worker(slot, report, samples) for slot, report in workers.items()),
+        partitions=tuple(
+            PartitionSeen(
+                topic=labels["topic"],
+                partition=int(labels["partition"]),
+                owner=names.get(labels.get("worker", ""), labels.get("worker", "")),
+                records=lags.get((labels["topic"], int(labels["partition"])), float("nan")),
+                age_s=value,
+                **_place(workers, labels, lags),
+            )
+            for labels, value in samples["penstock_lag_seconds"]
+        ),
+        objective_s=max((value for _, value in samples["penstock_latency_objective_seconds"]), default=0.0) or None,
+        max_age_s=max((value for _, value in samples["penstock_age_objective_seconds"]), default=0.0) or None,
+        ages=ages,
+        stage_s=stage_s,
+        busy_s=sum(value for _, value in samples["penstock_busy_seconds_total"]),
+        newest=newest,
+    )  # fmt: skip
+
+
+def outline(each: Mapping[str, Any]) -> Outline:
+    """A record of `/api/v1/records`."""
+    return Outline(
+        place=f"{each['topic']} {each['partition']}/{each['offset']}",
+        outcome=str(each["outcome"]),
+        label=None if each.get("label") is None else str(each["label"]),
+        score=each.get("score"),
+        reasons=tuple(
+            FeatureShare(
+                feature=str(reason["feature"]),
+                value="(masked)" if reason.get("masked") else _value(reason["value"]),
+                attribution=float("nan") if reason["attribution"] is None else float(reason["attribution"]),
+            )
+            for reason in each.get("reasons") or ()
+        ),
+    )
+
+
+def _value(value: Any) -> float | str | None:
+    return value if value is None or isinstance(value, str) else float(value)
+
+
+def _place(
+    workers: Mapping[str, Any], labels: Mapping[str, str], lags: Mapping[tuple[str, int], float]
+) -> dict[str, Any]:
+    """What its owner's report says of a partition besides."""
+    partition = int(labels["partition"])
+    report = workers.get(labels.get("worker", ""), {})
+    position = next((each for each in report.get("positions") or () if each["partition"] == partition), None)
+    waits = [each["reason"] for each in report.get("waits_for") or () if each["partition"] == partition]
+    found: dict[str, Any] = {"waits": "; ".join(waits)}
+    if position is not None:
+        found["end"] = position["offset"] + lags.get((labels["topic"], partition), math.nan)
+        if position["oldest_timestamp_ms"] >= 0:
+            found["ahead_s"] = max(position["oldest_timestamp_ms"] - report["at_ms"], 0) / 1000
+    return found
+
+
+def _counters(slot: str, counts: Mapping[str, Any], samples: Mapping[str, Sequence[Any]]) -> WorkerSample:
+    def total(name: str, **wanted: str) -> float:
+        return float(
+            sum(
+                value
+                for labels, value in samples[name]
+                if labels.get("worker", "") == slot
+                and all(labels[key] == each for key, each in wanted.items())
+            )
+        )
+
+    return WorkerSample(
+        name=slot,
+        settled=sum(counts.get(outcome, 0) for outcome in ("predicted", "rejected", "skipped")),
+        rejected=counts.get("rejected", 0),
+        busy_s=total("penstock_busy_seconds_total"),
+        infer_s=total("penstock_stage_seconds_sum", stage="infer"),
+        explain_s=total("penstock_stage_seconds_sum", stage="explain"),
+        deliver_s=total("penstock_stage_seconds_sum", stage="deliver"),
+        deliveries=total("penstock_stage_seconds_count", stage="deliver"),
+        rebalances=total("penstock_rebalances_total"),
+    )
+
+
+def _worker(slot: str, report: Mapping[str, Any], samples: Mapping[str, Sequence[Any]]) -> WorkerSeen:
+    balance, kafka, model = report.get("balance"), report.get("kafka"), report.get("model")
+    counts = balance or {}
+    waits = [
+        f"partition {wait['partition']}: {wait['reason']}"
+        if wait["partition"] is not None
+        else wait["reason"]
+        for wait in report.get("waits_for") or ()
+    ]
+    fault = ""
+    if kafka and not kafka["reachable"]:
+        fault = f"Kafka at {kafka['address']} has not answered for {kafka['answer_age_s']:.0f} s: {kafka['fault']}"
+    return WorkerSeen(
+        slot=slot,
+        name=str(report.get("worker", slot)),
+        state=str(report.get("state", "unknown")),
+        read=counts.get("read"),
+        predicted=int(counts.get("predicted", 0)),
+        rejected=int(counts.get("rejected", 0)),
+        skipped=int(counts.get("skipped", 0)),
+        in_flight=int(counts.get("in_flight", 0)),
+        dropped=int(counts.get("dropped", 0)),
+        kafka_fault=fault,
+        waits=tuple(waits),
+        model=f"{model['name']} {model['version']}" if model else "",
+        counters=_counters(slot, counts, samples) if balance else None,
+    )
+
+
+def _samples(metrics: str) -> dict[str, Sequence[tuple[dict[str, str], float]]]:
+    """Of the wanted metrics alone: a page of 1,500 series would take a tenth of a core to read whole each second."""
+    wanted = "\n".join(line for line in metrics.split("\n") if line.startswith(_wanted))
+    found: dict[str, list[tuple[dict[str, str], float]]] = {name: [] for name in _wanted}
+    for family in text_string_to_metric_families(wanted + "\n"):
+        for sample in family.samples:
+            if sample.name in found:
+                found[sample.name].append((sample.labels, sample.value))
+    return dict(found)
