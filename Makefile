@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
 JOBS ?= 2
 PARALLEL = -n $(JOBS) --dist loadfile
 
-.PHONY: help setup demo test test-fast test-beside test-readers soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
+.PHONY: help setup demo test test-fast test-beside test-readers test-pages soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,11 @@ test-beside: wheel ## installs and imports beside Flink, Beam, Spark, KServe, Tr
 
 test-readers: setup ## services in Go and TypeScript, DuckDB, Spark and Flink SQL read what a worker writes, value by value; before a release
 	@PYTHONPATH=. $(BIN)/python -m tests.readers.run --report docs/figures/readers.md $(ARGS)
+
+test-pages: setup ## the pages in a browser (needs Debian's chromium and fonts-noto-cjk): rules, keyboard, both languages, axe-core; with PICTURES=1 the pictures of docs/pages.md
+	@mkdir -p reports
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python "playwright==1.65.2" "axe-playwright-python==0.1.8"
+	PENSTOCK_BROWSER=1 $(if $(PICTURES),PENSTOCK_PICTURES=1) $(PYTEST) tests/pages/test_browser.py --junit-xml=reports/pages.xml --timeout 120 $(ARGS)
 
 test-fast: setup ## the tests that need no broker and no minutes
 	@mkdir -p reports

@@ -10,6 +10,7 @@ from penstock.engine.clock import Clock
 from penstock.engine.codec.passed_fields import PassedFields
 from penstock.engine.explain.budget import Explained, explain_within
 from penstock.engine.pipeline.outgoing import OutgoingMessages
+from penstock.engine.pipeline.sampling import Sample, Sampler
 from penstock.engine.ports import Attributions, Decoder, Explainer, Model, Predictions
 from penstock.engine.settings.explain_policy import Policy, lots
 from penstock.schemas.errors import ModelError
@@ -49,6 +50,8 @@ class Outcome:
     stage_s: Mapping[str, float]
     unexplained: Mapping[str, int] = field(default_factory=dict)
     """Of the predicted ones, those without an explanation, by why: policy or budget; empty where nothing is explained."""
+    sample: Sample | None = None
+    """A few of the records, now and then."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -105,7 +108,9 @@ class Scorer:
         passing: PassedFields | None,
         condemned: Callable[[Records], Sequence[int]],
         clock: Clock,
+        sampler: Sampler | None = None,
     ) -> None:
+        """`sampler`: asked for a few records of each batch, where somebody may want to see them."""
         self._decoder = decoder
         self._model = model
         self._messages = messages
@@ -115,6 +120,7 @@ class Scorer:
         self._passing = passing
         self._condemned = condemned
         self._clock = clock
+        self._sampler = sampler
 
     def score(self, records: Records) -> Outcome:
         """Every record's outcome."""
@@ -153,6 +159,20 @@ class Scorer:
             rejections=tuple(rejections),
             bad=bad,
             stage_s=watch.laps,
+            sample=self._sample(survivors, explained),
+        )
+
+    def _sample(self, survivors: Survivors, explained: Explained | None) -> Sample | None:
+        if self._sampler is None:
+            return None
+        return self._sampler.take(
+            records=survivors.records,
+            rows=survivors.rows,
+            matrix=survivors.matrix,
+            predictions=survivors.predictions,
+            failed=survivors.failed,
+            explained=explained,
+            rejections=survivors.rejections,
         )
 
     def require(self, records: Records) -> None:

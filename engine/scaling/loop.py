@@ -31,6 +31,7 @@ blind_max_s = 60.0
 _turn_age_max_s = 120.0
 _heard_age_max_s = 5.0
 _decisions_kept = 100
+_points_kept = 900
 
 
 class ScalerLoop:
@@ -59,6 +60,7 @@ class ScalerLoop:
         self._lock = threading.Lock()
         self._last: tuple[Observation, Plan] | None = None
         self._decisions: deque[dict[str, Any]] = deque(maxlen=_decisions_kept)
+        self._points: deque[tuple[int, int, int]] = deque(maxlen=_points_kept)
         self._named: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
         self._turned_s = self._read_s = self._away_s = clock.monotonic_s()
         self._fault = ""
@@ -94,6 +96,7 @@ class ScalerLoop:
         self._tell(observation, plan)
         with self._lock:
             self._last = (observation, plan)
+            self._points.append((self._clock.wall_ms(), observation.snapshot.replicas_now, plan.published))
         show(
             self._metrics, observation, plan, topic=self._topic,
             fullest=fullest_share(observation.snapshot, plan.replicas, self._bounds),
@@ -108,6 +111,11 @@ class ScalerLoop:
             "/status": lambda: json_answer(self.status()),
             "/replicas": self._replicas,
         }
+
+    def points(self) -> tuple[tuple[int, int, int], ...]:
+        """Of the last half hour: milliseconds since 1970, replicas that ran, and the number that was published."""
+        with self._lock:
+            return tuple(self._points)
 
     def status(self) -> dict[str, Any]:
         """The newest decision, whether it can be trusted, what it was made from, and those before it."""

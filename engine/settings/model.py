@@ -1,11 +1,12 @@
 """The settings tree: read once, checked once, and a default stands nowhere else."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 
 from penstock.engine.settings.admin import AdminSettings
 from penstock.engine.settings.kafka import KafkaSettings
@@ -148,8 +149,28 @@ class HttpSettings(Section):
         9464,
         ge=0,
         le=65_535,
-        description="of /metrics, /live, /ready and /status; each worker takes one of the ports after it; 0: free ports",
+        description="of the pages, /metrics, /live, /ready and /status; each worker takes one of the ports after it; 0: free ports",
     )
+    hosts: tuple[str, ...] = Field(
+        (),
+        max_length=20,
+        description="names that the pages and /api/v1 may be asked for by from other machines; none: from this machine alone. They show records and ask for no password: name a host only behind a proxy that lets the right people in",
+    )
+    masked: tuple[str, ...] = Field(
+        (),
+        max_length=1000,
+        description="fields whose values no page shows, by their own name at whatever depth; key: the record's key; those that the contract marks sensitive need not be named",
+    )
+
+    @field_validator("hosts")
+    @classmethod
+    def _names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]+", host):
+                raise ValueError(
+                    f"{host!r} is not a host's name: write it without http:// and without a port"
+                )
+        return hosts
 
 
 class ScalingSettings(Section):

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.telemetry.http_request import Request, read_request
 from penstock.engine.telemetry.metrics import (
     Metrics,
     SupervisorMetrics,
@@ -47,9 +48,15 @@ class Answer:
     body: bytes
     content_type: str = "application/json"
     status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Besides those that every answer has, or in place of them."""
+    take_over: Callable[[socket.socket], None] | None = None
+    """Gets the connection, with the head and the body sent and its end left open; owns it from then on."""
 
 
 Routes = Mapping[str, Callable[[], Answer]]
+Reader = Callable[[Request], Answer | None]
+"""Answers what no route does; None: neither does it."""
 
 
 class HttpServer:
@@ -59,13 +66,14 @@ class HttpServer:
     probes by threads of their own, so that neither slow clients nor slow answers keep a probe waiting.
 
     Promises: a request is at most `request_bytes_max` long and is read within `request_time_max_s`; of more than
-    `connections_max` that are still being read the oldest is cut off; a route never sees anything the client sent.
+    `connections_max` that are still being read the oldest is cut off; a route never sees anything the client sent, `reader` does.
     """
 
-    def __init__(self, routes: Routes, *, host: str, port: int) -> None:
+    def __init__(self, routes: Routes, *, host: str, port: int, reader: Reader = lambda _: None) -> None:
         """Binds at once; port 0 takes a free one. Raises ConfigError when the address cannot be had."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._routes = routes
+        self._reader = reader
         self._listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -177,8 +185,8 @@ class HttpServer:
 
         def answer() -> None:
             try:
-                with connection, suppress(OSError):
-                    self._answer(connection, words, path)
+                with suppress(OSError):
+                    self._answer(connection, words, path, head)
             finally:
                 if not probe:
                     self._queued.release()
@@ -188,22 +196,30 @@ class HttpServer:
         except RuntimeError:  # it is being closed
             connection.close()
 
-    def _answer(self, connection: socket.socket, words: Sequence[bytes], path: str) -> None:
-        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
-            _send(connection, _plain(HTTPStatus.BAD_REQUEST))
-            return
-        if words[0] not in (b"GET", b"HEAD"):
-            _send(connection, _plain(HTTPStatus.METHOD_NOT_ALLOWED))
-            return
-        route = self._routes.get(path)
-        if route is None:
-            _send(connection, _plain(HTTPStatus.NOT_FOUND, " ".join(sorted(self._routes))))
-            return
+    def _answer(self, connection: socket.socket, words: Sequence[bytes], path: str, head: bytes) -> None:
         answer = _plain(HTTPStatus.INTERNAL_SERVER_ERROR)  # unless the route comes to an end
+        taken_over = False
         try:
-            answer = route()
+            answer = self._find(connection, words, path, head)
         finally:
-            _send(connection, answer, with_body=words[0] == b"GET")
+            try:
+                taken_over = _send(connection, answer, with_body=words[0] != b"HEAD")
+            finally:
+                if not taken_over:
+                    connection.close()
+
+    def _find(self, connection: socket.socket, words: Sequence[bytes], path: str, head: bytes) -> Answer:
+        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+            return _plain(HTTPStatus.BAD_REQUEST)
+        if words[0] not in (b"GET", b"HEAD"):
+            return _plain(HTTPStatus.METHOD_NOT_ALLOWED)
+        route = self._routes.get(path)
+        if route is not None:
+            return route()
+        request = read_request(head, str(connection.getpeername()[0]))
+        if request is None:
+            return _plain(HTTPStatus.BAD_REQUEST)
+        return self._reader(request) or _plain(HTTPStatus.NOT_FOUND, " ".join(sorted(self._routes)))
 
 
 @dataclass(slots=True)
@@ -212,16 +228,28 @@ class _Reading:
     head: bytearray = field(default_factory=bytearray)
 
 
-def _send(connection: socket.socket, answer: Answer, *, with_body: bool = True) -> None:
-    head = (
-        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
-        f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\n"
-        "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
-    )
+def _send(connection: socket.socket, answer: Answer, *, with_body: bool = True) -> bool:
+    """Whether the connection is another's now."""
+    headers = {
+        "Content-Type": answer.content_type,
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+        "Connection": "close",
+        **({} if answer.take_over else {"Content-Length": str(len(answer.body))}),
+        **answer.headers,
+    }
+    lines = [
+        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     connection.settimeout(send_time_max_s)
-    connection.sendall(head.encode("ascii") + (answer.body if with_body else b""))
+    connection.sendall("\r\n".join([*lines, "", ""]).encode("ascii") + (answer.body if with_body else b""))
+    if answer.take_over is not None and with_body:
+        answer.take_over(connection)
+        return True
     with suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
+    return False
 
 
 def _plain(status: HTTPStatus, text: str = "") -> Answer:
@@ -329,49 +357,56 @@ class SupervisorView:
             if reply.status is None and path == "/live" and not reply.timed_out:
                 continue
             if reply.status != HTTPStatus.OK:
-                faults[worker] = _reason(reply)
+                faults[worker] = reason_of(reply)
         ok = not faults and (bool(replies) or path == "/live")
         return json_answer({"ok": ok, "workers": len(replies), "faults": faults}, ok=ok)
 
     def _status(self) -> Answer:
         replies = self._ask_all("/status")
         reports = {
-            worker: orjson.loads(reply.body) if reply.body else {"state": _reason(reply)}
+            worker: orjson.loads(reply.body) if reply.body else {"state": reason_of(reply)}
             for worker, reply in replies.items()
         }
         return json_answer({"workers": reports})
 
-    def _ask_all(self, path: str) -> dict[str, "_Reply"]:
-        ports = self._ports()
-        if not ports:
-            return {}
-        with ThreadPoolExecutor(max_workers=min(len(ports), workers_asked_at_once_max)) as pool:
-            replies = pool.map(lambda port: _ask(port, path), ports.values())
-            return dict(zip(ports, replies, strict=True))
+    def _ask_all(self, path: str) -> dict[str, "Reply"]:
+        return ask_workers(self._ports(), lambda _: path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Reply:
+class Reply:
+    """What a worker answered."""
+
     status: int | None = None  # None: nobody answered
     body: bytes = b""
     timed_out: bool = False
 
 
-def _ask(port: int, path: str) -> _Reply:
+def ask_workers(ports: Mapping[str, int], path_of: Callable[[str], str]) -> dict[str, Reply]:
+    """Each worker's reply to a path of its own, within `ask_timeout_s`."""
+    if not ports:
+        return {}
+    with ThreadPoolExecutor(max_workers=min(len(ports), workers_asked_at_once_max)) as pool:
+        replies = pool.map(lambda worker: _ask(ports[worker], path_of(worker)), ports)
+        return dict(zip(ports, replies, strict=True))
+
+
+def _ask(port: int, path: str) -> Reply:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ask_timeout_s)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        return _Reply(status=response.status, body=response.read(answer_bytes_max))
+        return Reply(status=response.status, body=response.read(answer_bytes_max))
     except TimeoutError:
-        return _Reply(timed_out=True)
+        return Reply(timed_out=True)
     except (OSError, http.client.HTTPException):
-        return _Reply()
+        return Reply()
     finally:
         connection.close()
 
 
-def _reason(reply: _Reply) -> str:
+def reason_of(reply: Reply) -> str:
+    """Why a worker is not well, in words."""
     if reply.timed_out:
         return f"no answer within {ask_timeout_s:.0f} s"
     if reply.status is None:

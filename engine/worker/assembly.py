@@ -13,12 +13,14 @@ from prometheus_client import CollectorRegistry
 from penstock.engine.clock import Clock
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import ServedModel
+from penstock.engine.pages.worker.view import WorkerView
 from penstock.engine.pipeline.batcher import Batcher
 from penstock.engine.pipeline.compute import ComputeThread
 from penstock.engine.pipeline.hooks import Contact, Pausing, nothing_paused
 from penstock.engine.pipeline.pacing import CommitBySource, CommitInTransaction, PipelineLimits
 from penstock.engine.pipeline.pipeline import Pipeline
 from penstock.engine.pipeline.rejection_limit import PartitionBreakers
+from penstock.engine.pipeline.sampling import Sampler
 from penstock.engine.ports import AssignmentListener, Source
 from penstock.engine.settings.model import Settings
 from penstock.engine.telemetry.events import Event, EventLog
@@ -99,6 +101,7 @@ def make_worker(
     events: EventLog,
     slot: int = 0,
     pausing: Callable[[], Pausing] = lambda: nothing_paused,
+    view: WorkerView | None = None,
 ) -> Worker:
     """Prove and warm what is not proved yet, then join the group. Raises ConfigError for whatever would go wrong at the first record."""
     settings, metrics, clock = startup.settings, startup.the(startup.metrics), startup.clock
@@ -110,6 +113,7 @@ def make_worker(
         )
     isolation = Isolation(note=note, verdicts=run_folder / "verdicts.json", in_hand=board.computing)
     startup.condemned = isolation.condemned
+    startup.sampler = None if view is None else Sampler(clock)
     walk(startup, worker_steps, "kafka", "registry", "model")
     bundle, model = startup.the(startup.bundle), startup.the(startup.model)
     scorer, decoder = startup.the(startup.scorer), startup.the(startup.decoder)
@@ -150,6 +154,7 @@ def make_worker(
         member=link.member,
         beat=note.beat,
         values=decoder.counts,
+        view=view,
     )
     letters = settings.dead_letters
     walk(startup, worker_steps, "delivery")  # the predecessor is fenced, now that everything else holds

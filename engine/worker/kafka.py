@@ -20,6 +20,8 @@ from penstock.engine.admin.control import ControlReader
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import OutputPrefixes, Registrar, output_prefixes
 from penstock.engine.console.logs import set_log_level
+from penstock.engine.pages.worker.answers import WorkerAnswers
+from penstock.engine.pages.worker.view import WorkerView
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.scaling.reports import Reporter
 from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
@@ -37,6 +39,7 @@ from penstock.engine.worker.assembly import (
     worker_name,
 )
 from penstock.engine.worker.model_copy import copied_model
+from penstock.engine.worker.pages import show_worker
 from penstock.engine.worker.permissions import permissions
 from penstock.engine.worker.poison_records import InFlightLog
 from penstock.engine.worker.situation import await_kafka
@@ -127,7 +130,7 @@ def open_kafka_worker(
     A cluster that does not answer is waited for, before the model is loaded, until `stopping`; then UnavailableError is
     raised.
 
-    Serves /metrics, /live, /ready and /status on a loopback port, which it writes to `http-SLOT` in the run folder.
+    Serves /metrics, /live, /ready, /status and what the pages ask for on a loopback port, which it writes to `http-SLOT` in the run folder.
     """
     name = worker_name(settings.kafka.group, slot)
     metrics = new_metrics(settings)
@@ -140,8 +143,11 @@ def open_kafka_worker(
         rows_max=settings.objective.batch_rows_max,
         events=events.newest,
     )
+    view = WorkerView(board=board, metrics=metrics, clock=clock)
+    answers = WorkerAnswers(view, clock=clock)
     with ExitStack() as held:
-        server = HttpServer(worker_routes(metrics=metrics, board=board), host="127.0.0.1", port=http_port)
+        routes = worker_routes(metrics=metrics, board=board)
+        server = HttpServer(routes, host="127.0.0.1", port=http_port, reader=answers.answer)
         server.start()
         held.callback(server.close)
         try:
@@ -175,6 +181,16 @@ def open_kafka_worker(
             events=events,
             slot=slot,
             pausing=ControlReader(run_folder, clock=clock, set_log_level=set_log_level).pausing,
+            view=view,
+        )
+        show_worker(
+            view,
+            answers,
+            settings,
+            bundle=worker.bundle,
+            model=worker.model,
+            name=name,
+            schemas=startup.schemas,
         )
         with permission_named(settings):
             yield worker

@@ -8,6 +8,7 @@ import numpy as np
 
 from penstock.engine.clock import Clock
 from penstock.engine.features.value_counts import ValueCounts
+from penstock.engine.pages.worker.view import WorkerView
 from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.hooks import Contact, Waiting
@@ -47,10 +48,11 @@ class Observer:
         member: Callable[[], bool | None] = lambda: None,
         beat: Callable[[], None] = lambda: None,
         values: ValueCounts | None = None,
+        view: WorkerView | None = None,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
         second; `reference_records`: how many took the slow decoder so far; `values`: what features
-        lacked so far; `contact`: what is known of the broker, and
+        lacked so far; `view`: what the pages show of this worker; `contact`: what is known of the broker, and
         whether to ask who is in the group; `member`: whether the group counts us among its members, None where that is
         not known. None of them waits."""
         self._metrics = metrics
@@ -72,6 +74,7 @@ class Observer:
         self._any_delivered = False
         self._began_s = clock.monotonic_s()
         self._values = values
+        self._view = view
         self._last_turn_s: float | None = None
         self._gauges_due_s = 0.0
         self._assigned: set[int] = set()
@@ -88,6 +91,8 @@ class Observer:
             self._metrics.poll_gap_seconds.observe(now_s - self._last_turn_s)
         self._last_turn_s = now_s
         self._board.beat(in_flight_batches=ledger.unfinished())
+        if self._view is not None:
+            self._view.turned(waiting, now_s)
         if now_s >= self._gauges_due_s:
             self._gauges_due_s = now_s + gauges_every_s
             self._positions, self._oldest_ms = ledger.positions(), ledger.oldest_unfinished_ms()
@@ -127,6 +132,8 @@ class Observer:
                 explained=done.outcome.explained,
                 unexplained=done.outcome.unexplained,
             )
+            if self._view is not None:
+                self._view.delivered(done, took_s=took_s)
             if done.outcome.rejections:
                 self._situation.rejected(done.outcome.rejections, _places(done))
         stamps = [poll.records.timestamps_ms for done in finished for poll in done.batch.polls]
@@ -246,6 +253,7 @@ class Observer:
         self._show_capacity(status)
         self._metrics.startup_seconds.set(status.startup_s)
         self._metrics.ready.set(self._board.ready().ok)
+        lags: dict[int, tuple[float, float]] = {}
         for partition in self._assigned:
             place = {"topic": self._topic, "partition": str(partition)}
             oldest_ms = self._oldest_ms.get(partition, -1)
@@ -253,12 +261,14 @@ class Observer:
             # of it is fetched, when the end is an old one.
             known = self._situation.reachable and partition in ends and partition not in still
             idle_s = 0.0 if known else math.nan
-            self._metrics.lag_seconds.labels(**place).set(
-                max(now_ms - oldest_ms, 0) / 1000 if oldest_ms >= 0 else idle_s
-            )
+            age_s = max(now_ms - oldest_ms, 0) / 1000 if oldest_ms >= 0 else idle_s
+            self._metrics.lag_seconds.labels(**place).set(age_s)
             position = self._positions.get(partition)
             records = max(ends[partition] - position, 0) if known and position is not None else math.nan
             self._metrics.lag_records.labels(**place).set(records)
+            lags[partition] = (records, age_s)
+        if self._view is not None:
+            self._view.lags(lags)
         self._report(status)
 
     def _show_capacity(self, status: WorkerStatus) -> None:

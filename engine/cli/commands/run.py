@@ -23,6 +23,7 @@ from penstock.engine.worker.process import Command, exit_fenced, started_ahead
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from penstock.engine.pages.watch import Facts
     from penstock.engine.settings.admin import AdminSettings
     from penstock.engine.settings.model import Settings
     from penstock.engine.telemetry.metrics import SupervisorMetrics
@@ -67,6 +68,7 @@ def _supervise(
     from prometheus_client import CollectorRegistry
 
     from penstock.engine.clock import SystemClock
+    from penstock.engine.pages.supervisor import supervisor_pages
     from penstock.engine.settings.model import load_settings
     from penstock.engine.telemetry.http_server import HttpServer, SupervisorView
     from penstock.engine.telemetry.metrics import SupervisorMetrics
@@ -85,6 +87,11 @@ def _supervise(
         )
     else:
         logger.info("model digest %s, for all workers", copy.digest)
+
+    def say(text: str) -> None:
+        logger.warning("%s", text)
+        watch.note("worker", text)
+
     supervisor = Supervisor(
         command,
         workers=settings.workers,
@@ -92,16 +99,24 @@ def _supervise(
         drain_budget_s=settings.kafka.drain_budget_s,
         warmup_s_max=settings.model.warmup_s_max,
         clock=SystemClock(),
-        say=logger.warning,
+        say=say,
         ahead=first,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.request_stop)
     write_stacks_on_signal(then=lambda: supervisor.pass_on(signal.SIGUSR1))
     view = SupervisorView(metrics=metrics, ports=lambda: _ports(supervisor, run_folder))
-    server = HttpServer(view.routes(), host=settings.http.host, port=settings.http.port)
+    reader, watch = held.enter_context(
+        supervisor_pages(
+            page_facts(settings),
+            ports=lambda: _ports(supervisor, run_folder),
+            hosts=settings.http.hosts,
+            clock=SystemClock(),
+        )
+    )
+    server = HttpServer(view.routes(), host=settings.http.host, port=settings.http.port, reader=reader)
     server.start()
-    logger.info("metrics and health on http://%s:%d", settings.http.host, server.port)
+    logger.info("pages, metrics and health on http://%s:%d", settings.http.host, server.port)
     counted = dropped = 0
     if settings.admin is not None:
         held.enter_context(_admin(settings, settings.admin, supervisor, metrics, run_folder, copy))
@@ -124,6 +139,22 @@ def _supervise(
         return code
     finally:
         server.close()
+
+
+def page_facts(settings: "Settings") -> "Facts":
+    """What the pages say of the settings."""
+    from penstock.engine.pages.watch import Facts
+
+    return Facts(
+        group=settings.kafka.group,
+        topic=settings.input.topic,
+        objective_ms=settings.objective.latency_slo_ms,
+        max_age_s=settings.scaling.max_age_s,
+        workers=settings.workers,
+        predictions=settings.output.predictions,
+        explanations=settings.output.explanations,
+        dead_letters=settings.output.dead_letters,
+    )
 
 
 @contextmanager

@@ -58,6 +58,7 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
     from penstock.connectors.kafka.admin.renewed import Renewed
     from penstock.connectors.kafka.contact import KafkaContact
     from penstock.connectors.kafka.reports import ReportReader
+    from penstock.engine.pages.scaler import scaler_pages
     from penstock.engine.scaling.collector import Collector
     from penstock.engine.scaling.keda_service import KedaService, Published
     from penstock.engine.scaling.loop import ScalerLoop, stale_after_s
@@ -115,8 +116,9 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
                 )
             )
         )
+        reader = stack.enter_context(scaler_pages(loop, hosts=settings.http.hosts, clock=clock))
         http = stack.enter_context(
-            HttpServer(loop.routes(), host=settings.http.host, port=settings.http.port)
+            HttpServer(loop.routes(), host=settings.http.host, port=settings.http.port, reader=reader)
         )
         service.start()
         say(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.features.narrowing import as_fed
 from penstock.engine.models.bundle.graph_checks import parse_model
-from penstock.engine.models.packaging.convert import Converted, PackageOptions
+from penstock.engine.models.packaging.converted import Converted, PackageOptions
 from penstock.engine.models.packaging.onnx_file import read_onnx
 from penstock.engine.models.packaging.trial import try_file
 from penstock.engine.models.runtime.session import raw_runner

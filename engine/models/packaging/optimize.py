@@ -11,7 +11,7 @@ from penstock.engine.clock import Clock
 from penstock.engine.gpu.device import Device, device_title
 from penstock.engine.models.bundle.graph_checks import parse_model
 from penstock.engine.models.bundle.run_options import Form, Optimization
-from penstock.engine.models.packaging.convert import Converted
+from penstock.engine.models.packaging.converted import Converted
 from penstock.engine.models.packaging.parity import other_labels, relative_difference
 from penstock.engine.models.packaging.quantize import float16, int8
 from penstock.engine.models.runtime.gpu_modes import bound_if_possible

@@ -21,7 +21,8 @@ from penstock.engine.models.bundle.bundle import Bundle, Golden
 from penstock.engine.models.bundle.manifest import Manifest, json_object
 from penstock.engine.models.bundle.run_options import NativeProof, Runtime
 from penstock.engine.models.packaging.answered import answered
-from penstock.engine.models.packaging.convert import Converted, PackageOptions, convert
+from penstock.engine.models.packaging.convert import convert
+from penstock.engine.models.packaging.converted import Converted, PackageOptions
 from penstock.engine.models.packaging.optimize import Optimized, optimize
 from penstock.engine.models.packaging.output_meaning import measured
 from penstock.engine.models.packaging.parity import AsGiven, Expected, Parity, prove_parity, tolerance_default

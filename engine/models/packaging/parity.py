@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.features.narrowing import as_fed
-from penstock.engine.models.packaging.convert import Converted
+from penstock.engine.models.packaging.converted import Converted
 from penstock.engine.ports import Model, Predictions
 from penstock.schemas.errors import PenstockError
 

@@ -15,6 +15,7 @@ from penstock.engine.models.bundle.bundle import Bundle, Trust
 from penstock.engine.models.runtime.cache import CachedModel
 from penstock.engine.models.runtime.loader import ServedModel
 from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, Topics
+from penstock.engine.pipeline.sampling import Sampler
 from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import Explainer
 from penstock.engine.settings.explain_policy import Every, parse_policy
@@ -86,6 +87,7 @@ def make_scorer(
     passing: PassedFields | None,
     condemned: Callable[[Records], Sequence[int]],
     clock: Clock,
+    sampler: Sampler | None = None,
 ) -> Scorer:
     """The stages from bytes to bytes for one bundle; `cached` answers in place of the model, but explains nothing."""
     output = settings.output
@@ -122,6 +124,7 @@ def make_scorer(
         passing=passing,
         condemned=condemned,
         clock=clock,
+        sampler=sampler,
     )
 
 

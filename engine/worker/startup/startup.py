@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from penstock.engine.models.runtime.cache import CachedModel
     from penstock.engine.models.runtime.loader import ServedModel
     from penstock.engine.pipeline.outgoing import OutputLimits
+    from penstock.engine.pipeline.sampling import Sampler
     from penstock.engine.pipeline.scorer import Scorer
     from penstock.engine.ports import Explainer, Sink
     from penstock.engine.settings.model import Settings
@@ -66,6 +67,8 @@ class Startup:
     open_sink: Callable[[], Sink] | None = None
     condemned: Callable[[Records], Sequence[int]] = lambda _: ()
     schemas: SchemaStore | None = None
+    sampler: Sampler | None = None
+    """Takes a few records of each batch for the pages, where there are some."""
 
     cluster: str = ""
     limits: OutputLimits | None = None

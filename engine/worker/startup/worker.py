@@ -117,6 +117,7 @@ def _rehearsal(startup: Startup) -> str:
         passing=startup.passing,
         condemned=startup.condemned,
         clock=clock,
+        sampler=startup.sampler,
     )
     rows = varied_rows(bundle, model)
     startup.rehearsed = rehearse(scorer, rows, batch_rows_max=model.batch_rows_max, clock=clock)

@@ -17,7 +17,8 @@ from penstock.engine.gpu.device import Device, cuda_devices
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.bundle.run_options import Runtime
 from penstock.engine.models.packaging import optimize as module
-from penstock.engine.models.packaging.convert import Converted, PackageOptions, convert
+from penstock.engine.models.packaging.convert import convert
+from penstock.engine.models.packaging.converted import Converted, PackageOptions
 from penstock.engine.models.packaging.optimize import Variant, choose, optimize
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.packaging.quantize import int8

@@ -36,7 +36,8 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.features.narrowing import as_fed
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle
-from penstock.engine.models.packaging.convert import PackageOptions, convert
+from penstock.engine.models.packaging.convert import convert
+from penstock.engine.models.packaging.converted import PackageOptions
 from penstock.engine.models.packaging.package import PackageReport, package
 from penstock.engine.models.packaging.parity import ParityError, prove_parity
 from penstock.engine.models.probes.probe_rows import read_rows, rows_of_table

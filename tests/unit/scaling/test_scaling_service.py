@@ -11,16 +11,22 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+import jsonschema
+import orjson
 import pytest
 from google.protobuf import descriptor_pb2
 from prometheus_client import CollectorRegistry
 
+from penstock.engine.clock import SystemClock
+from penstock.engine.pages.scaler import scaler_document, scaler_pages
+from penstock.engine.pages.sentences import static_folder
 from penstock.engine.scaling.collector import Collector
 from penstock.engine.scaling.keda_service import (
     KedaService,
@@ -481,6 +487,34 @@ def _set() -> threading.Event:
     wanted = threading.Event()
     wanted.set()
     return wanted
+
+
+def test_the_page_says_each_decision_with_its_numbers(loop: ScalerLoop, broker: Broker) -> None:
+    schema = json.loads((static_folder.parent / "schema.json").read_text())
+    form = {"$schema": schema["$schema"], "$defs": schema["$defs"], "$ref": "#/$defs/scaling"}
+    check = jsonschema.Draft202012Validator(form).validate
+    before = scaler_document(loop.status(), loop.points(), 5)
+    check(json.loads(orjson.dumps(before)))
+    assert before["summary"][0]["code"] == "scaling.none_yet"
+    broker.readings = [Reading]
+    loop.turn()
+    found = scaler_document(loop.status(), loop.points(), 5)
+    check(json.loads(orjson.dumps(found)))
+    assert (found["wanted"], found["asked"], found["running"]) == (1, 1, 0)
+    assert found["summary"][1]["code"] == "scaling.unknown_capacity"
+    (decision,) = found["decisions"]
+    assert (decision["from"], decision["to"]) == (0, 1)
+    assert "10 wait" in decision["text"]["text"]
+    assert [found["series"][name] for name in ("running", "wanted")] == [[0], [1]]
+    with (
+        scaler_pages(loop, hosts=(), clock=SystemClock()) as reader,
+        HttpServer(loop.routes(), host="127.0.0.1", port=0, reader=reader) as server,
+    ):
+        for path in ("/", "/scaling", "/api/v1/scaling", "/status"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
+                assert answer.status == 200
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/api/v1/records/t/0/1", timeout=5)
 
 
 def test_the_reasons_are_served_over_http(loop: ScalerLoop, broker: Broker) -> None:

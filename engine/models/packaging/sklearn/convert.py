@@ -13,7 +13,8 @@ from sklearn.pipeline import Pipeline
 
 from penstock.engine.features.overrides import described_features, table_features
 from penstock.engine.features.signature import Feature
-from penstock.engine.models.packaging.convert import Converted, PackageOptions, class_names, of_forest
+from penstock.engine.models.packaging.boosters.forest_model import of_forest
+from penstock.engine.models.packaging.converted import Converted, PackageOptions, class_names
 from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
 from penstock.engine.models.packaging.sklearn.column_types import float32, types_known
 from penstock.engine.models.packaging.sklearn.columns import first_columns, function_places, inputs_of

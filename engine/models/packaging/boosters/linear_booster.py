@@ -11,15 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 from penstock.engine.features.overrides import table_features
 from penstock.engine.features.signature import ModelInput, Signature
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
-from penstock.engine.models.packaging.convert import (
-    Converted,
-    PackageOptions,
-    input_name,
+from penstock.engine.models.packaging.boosters.forest_model import (
     softmax,
     with_sentinel,
     without_markers,
     xgboost_meaning,
 )
+from penstock.engine.models.packaging.converted import Converted, PackageOptions, input_name
 from penstock.engine.trees.forest import PostTransform
 from penstock.engine.trees.readers.xgboost import Objective, base_scores, xgboost_tree
 from penstock.schemas.errors import ConfigError

@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 
 from penstock.engine.features.overrides import table_features
 from penstock.engine.features.signature import Feature
-from penstock.engine.models.packaging.convert import (
-    Converted,
-    PackageOptions,
-    missing_library,
-    of_forest,
-    with_sentinel,
-    without_markers,
-)
+from penstock.engine.models.packaging.boosters.forest_model import of_forest, with_sentinel, without_markers
+from penstock.engine.models.packaging.converted import Converted, PackageOptions, missing_library
 from penstock.engine.models.packaging.trial import try_file
 from penstock.engine.trees.readers.catboost import CatboostColumns, read_catboost, read_columns
 from penstock.schemas.errors import ConfigError

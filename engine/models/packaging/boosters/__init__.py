@@ -1,0 +1,1 @@
+"""Models of XGBoost, LightGBM and CatBoost, from their files and as live objects."""

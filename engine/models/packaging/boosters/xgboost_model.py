@@ -1,0 +1,101 @@
+"""XGBoost: a live booster or its file, trees or lines."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.features.overrides import table_features
+from penstock.engine.models.packaging.boosters.forest_model import (
+    of_forest,
+    softmax,
+    with_sentinel,
+    without_markers,
+    xgboost_meaning,
+)
+from penstock.engine.models.packaging.converted import Converted, PackageOptions, missing_library
+from penstock.engine.models.packaging.trial import try_file
+from penstock.schemas.errors import ConfigError
+
+
+def xgboost_file(data: bytes, wishes: PackageOptions) -> Converted:
+    """A model file. Raises ConfigError."""
+    try:
+        import xgboost
+    except ImportError as error:
+        raise ConfigError(missing_library("xgboost")) from error
+    from penstock.engine.models.packaging.boosters.linear_booster import is_linear, read_linear
+    from penstock.engine.trees.readers.xgboost import read_xgboost
+
+    if is_linear(data):
+        width = read_linear(data, classes=wishes.classes).features
+    else:
+        width = read_xgboost(data, classes=wishes.classes).forest.features
+    try_file("xgboost", data, rows_width=width)
+    booster = xgboost.Booster()
+    try:
+        booster.load_model(bytearray(data))
+    except xgboost.core.XGBoostError as error:
+        raise ConfigError(f"XGBoost refuses the model: {_xgboost_reason(error)}") from error
+    return xgboost_model(booster, wishes, stop_at_best=None)
+
+
+def xgboost_model(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | None) -> Converted:
+    """A live booster. `stop_at_best`: whether rounds behind the best one count; None: as its file says. Raises ConfigError."""
+    import xgboost
+
+    from penstock.engine.models.packaging.boosters.linear_booster import is_linear, linear_booster
+    from penstock.engine.trees.readers.xgboost import read_xgboost, xgboost_tree
+
+    data = bytes(booster.save_raw("ubj"))
+    if is_linear(data):
+        return linear_booster(booster, data, wishes)
+    read = read_xgboost(data, classes=wishes.classes, stop_at_best=stop_at_best)
+    columns = read.forest.features
+    names = wishes.feature_names or read.feature_names or tuple(f"f{index}" for index in range(columns))
+    features = table_features(
+        names, tables=read.categories, categorical=read.categorical, overrides=wishes.overrides
+    )
+    features = with_sentinel(features, wishes.missing)
+    types = ["c" if index in read.categorical else "q" for index in range(columns)]
+    objective = str(xgboost_tree(data)["learner"]["objective"]["name"])
+    as_margin = objective == "multi:softmax"  # else it answers labels
+    rounds = read.rounds
+
+    def predict(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        matrix = xgboost.DMatrix(
+            without_markers(rows, features, besides=wishes.missing),
+            missing=np.nan if wishes.missing is None else wishes.missing,
+            feature_types=booster.feature_types or types,
+            feature_names=booster.feature_names,
+            enable_categorical=True,
+            nthread=1,
+        )
+        found = booster.predict(matrix, iteration_range=(0, rounds), output_margin=as_margin)
+        return softmax(found) if as_margin else np.asarray(found, dtype=np.float64)
+
+    notes = []
+    if read.early_stopped:
+        used = "the best round is the last one used" if read.rounds < read.rounds_in_file else "all are used"
+        notes.append(
+            f"training stopped early: the file has {read.rounds_in_file} rounds, {read.rounds} count; {used}"
+        )
+    return of_forest(
+        read.forest,
+        exponential=read.exponential,
+        source=f"xgboost {xgboost.__version__}",
+        features=features,
+        predict=predict,
+        notes=tuple(notes),
+        compared_with="Booster.predict",
+        meaning=xgboost_meaning(objective),
+    )
+
+
+def _xgboost_reason(error: Exception) -> str:
+    """The sentence in an error of XGBoost: what stands behind its check, before the stack of C++."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next(
+        (line for line in lines if not line.startswith(("Stack trace", "[bt]"))), "it says nothing more"
+    )
+    return said.rpartition("Check failed: ")[2].split(": ", 1)[-1] if "Check failed: " in said else said

@@ -1,0 +1,78 @@
+"""A model on its way into a bundle, and what a person says of it beyond its file."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.features.overrides import Overrides
+from penstock.engine.features.signature import Signature
+from penstock.engine.models.bundle.manifest import Labels, ModelOutput
+from penstock.engine.trees.forest import Forest
+from penstock.schemas.distribution import how_to_install
+
+Score = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
+"""Outputs by name, each (R, K), of the original on matrix rows (R, F); a category is its code, missing is NaN.
+
+Outputs that the original has no method for are left out, and reported as not compared.
+"""
+input_name: Final = "features"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackageOptions:
+    """What a person says of the model beyond its file."""
+
+    feature_names: tuple[str, ...] | None = None
+    overrides: Overrides = ()
+    classes: tuple[str, ...] | None = None
+    missing: float | None = None
+    """A number that stands for a missing value in every number feature that names none of its own."""
+    trusted: tuple[str, ...] = ()
+    """Types that may be built from a .skops file besides those that are trusted anyway, by their full names."""
+    tables: tuple[Any, ...] = ()
+    """Data frames that were given as rows or background: their columns' types tell what the model was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Converted:
+    """A model on its way into a bundle."""
+
+    source: str
+    """The library that made it, with its version."""
+    model: bytes
+    forest: Forest | None
+    """The graph as trees over the matrix columns, where it is nothing but trees."""
+    signature: Signature
+    outputs: tuple[ModelOutput, ...]
+    labels: Labels | None
+    score: Score
+    """On rows as records hold them, in double precision."""
+    score_table: Callable[[Any], Mapping[str, NDArray[np.float64]]] | None = None
+    """The same of a data frame as somebody gave it, its types kept; None: it takes none."""
+    compared_with: str = "predict"
+    """The method of the original that `score` asks."""
+    is_its_own_original: bool = False
+    """`score` runs the very graph that is packaged: nothing is compared with the model it was made from."""
+    score_labels: Callable[[NDArray[np.float64]], NDArray[np.int64]] | None = None
+    """Class numbers (R,) as the original says them; None: the highest of the scores, as in the bundle."""
+    notes: tuple[str, ...] = ()
+    """What a person should know, a sentence each."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """More for the provenance."""
+    table: Forest | None = None
+    """The trees, where `model` is a table of them and no ONNX graph."""
+
+
+def class_names(values: Sequence[Any]) -> tuple[str, ...]:
+    """What a classifier's classes are called, whichever way the model comes: whole numbers without a decimal point."""
+    return tuple(
+        str(int(value)) if isinstance(value, float) and value.is_integer() else str(value) for value in values
+    )
+
+
+def missing_library(name: str, *, extra: str = "package") -> str:
+    """How to get what packaging a model needs."""
+    return f"packaging this model needs {name}: {how_to_install(extra)}"

@@ -1,0 +1,1 @@
+"""The documents of the pages: pure functions of what the workers said."""

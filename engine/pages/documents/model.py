@@ -1,0 +1,90 @@
+"""The page `/model`: what the model is, and what it says for which reasons lately."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from penstock.engine.pages.sentences import sentence
+
+features_told_max: Final = 50
+
+
+def model_document(
+    at_ms: int,
+    described: Mapping[str, Any] | None,
+    reasons: Sequence[Mapping[str, Any]],
+    digests: Sequence[str],
+) -> dict[str, Any]:
+    """The schema's `model`. `described`: what a worker says of its model; `reasons`: what each worker counted."""
+    if described is None:
+        return {
+            "page": "model", "at_ms": at_ms, "known": False, "summary": [sentence("model.unknown")], "model": None,
+            "features": [], "features_total": 0, "outputs": [], "classes": [], "trees": None, "warmup": [],
+            "importance": {"space": None, "records": 0, "records_before": 0, "features": [], "others": 0}, "scores": None,
+        }  # fmt: skip
+    importance = _importance(described["columns"], reasons)
+    summary = [sentence("model.serves", name=described["model"]["name"], version=described["model"]["version"],
+                        features=described["features_total"], runtime=described["model"]["runtime"],
+                        device=described["model"]["device"])]  # fmt: skip
+    if described["trees"]:
+        summary.append(sentence("model.trees", **described["trees"]))
+    if len(set(digests)) > 1:
+        summary.append(sentence("model.several", digests=", ".join(sorted({each[:12] for each in digests}))))
+    if importance["features"]:
+        first = importance["features"][0]
+        summary.append(
+            sentence(
+                "model.strongest",
+                feature=first["feature"],
+                strength=first["strength"],
+                records=importance["records"],
+            )
+        )
+    else:
+        summary.append(sentence("model.no_reasons"))
+    rest = {name: value for name, value in described.items() if name not in ("columns", "complete")}
+    return {
+        "page": "model",
+        "at_ms": at_ms,
+        "known": True,
+        "summary": summary,
+        **rest,
+        "importance": importance,
+        "scores": _scores(described, reasons),
+    }
+
+
+def _importance(columns: Sequence[str], reasons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    now, before = _added(reasons, "lately"), _added(reasons, "before")
+    rows, rows_before = (sum(each[when]["rows"] for each in reasons) for when in ("lately", "before"))
+    order = sorted(range(len(now)), key=lambda at: -now[at])
+    return {
+        "space": next((each["space"] for each in reasons if each["space"]), None),
+        "records": rows,
+        "records_before": rows_before,
+        "features": [
+            {
+                "feature": columns[at],
+                "strength": now[at] / rows,
+                "before": before[at] / rows_before if rows_before and at < len(before) else None,
+            }
+            for at in order[:features_told_max]
+        ]
+        if rows
+        else [],
+        "others": max(len(order) - features_told_max, 0) if rows else 0,
+    }
+
+
+def _added(reasons: Sequence[Mapping[str, Any]], when: str) -> list[float]:
+    columns = [each[when]["sums"] for each in reasons if each[when]["sums"]]
+    width = min((len(each) for each in columns), default=0)
+    return [sum(each[at] for each in columns) for at in range(width)]
+
+
+def _scores(described: Mapping[str, Any], reasons: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Of the worker that counted most: steps of different reach do not add up."""
+    known = [each["scores"] for each in reasons if each["scores"]]
+    if not known or not described["outputs"]:
+        return None
+    most = max(known, key=lambda each: sum(each["counts"]))
+    return {"output": described["outputs"][0]["output"], **most, "records": sum(most["counts"])}

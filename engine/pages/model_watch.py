@@ -1,0 +1,75 @@
+"""What the workers say of their model, asked for while somebody looks at it."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from penstock.engine.clock import Clock
+from penstock.engine.pages.documents.model import model_document
+from penstock.engine.telemetry.http_server import Reply
+
+fresh_s: Final = 2.0
+
+Ask = Callable[[Callable[[str], str]], Mapping[str, Reply]]
+
+
+class ModelWatch:
+    """Thread-safe. `look` asks, `document` does not."""
+
+    def __init__(self, ask: Ask, *, digests: Callable[[], Mapping[str, str]], clock: Clock) -> None:
+        """`digests`: of the model of each worker that is known to serve one."""
+        self._ask = ask
+        self._digests = digests
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._looked_s: float | None = None
+        self._described: dict[str, Mapping[str, Any]] = {}
+        self._reasons: list[Mapping[str, Any]] = []
+
+    def look(self) -> None:
+        """Ask the workers, where it is long enough ago; waits for their answers."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            if self._looked_s is not None and now_s - self._looked_s < fresh_s:
+                return
+            self._looked_s = now_s
+            known = {digest for digest, each in self._described.items() if each["complete"]}
+        digests = self._digests()
+        reasons = [_read(reply) for reply in self._ask(lambda _: "/pages/reasons").values()]
+        described = {}
+        if wanted := {digest: slot for slot, digest in digests.items() if digest not in known}:
+            replies = self._ask(lambda _: "/pages/model")
+            described = {
+                digest: found for digest, slot in wanted.items() if (found := _read(replies.get(slot)))
+            }
+        with self._lock:
+            self._reasons = [each for each in reasons if each]
+            self._described = {
+                digest: each
+                for digest, each in {**self._described, **described}.items()
+                if digest in digests.values()
+            }
+
+    def document(self) -> dict[str, Any]:
+        """The schema's `model`, of the model that most workers serve."""
+        digests = list(self._digests().values())
+        with self._lock:
+            described, reasons = dict(self._described), list(self._reasons)
+        most = max(described, key=lambda each: (digests.count(each), each), default=None)
+        return model_document(
+            self._clock.wall_ms(), None if most is None else described[most], reasons, digests
+        )
+
+    def tree(self, number: int) -> bytes | None:
+        """The schema's `tree` as JSON; None where no worker has it."""
+        replies = self._ask(lambda _: f"/pages/tree?number={number}").values()
+        return next((reply.body for reply in replies if reply.status == 200), None)
+
+
+def _read(reply: Reply | None) -> Mapping[str, Any]:
+    if reply is None or reply.status != 200 or not reply.body:
+        return {}
+    found: Mapping[str, Any] = orjson.loads(reply.body)
+    return found

@@ -1,0 +1,1 @@
+"""What answers a request for a page: who may ask, the files, the API, and the streams that browsers follow."""

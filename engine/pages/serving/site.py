@@ -1,0 +1,126 @@
+"""What a path of the pages or of /api/v1 answers."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+from penstock.engine.clock import Clock
+from penstock.engine.pages.sentences import sentence, static_folder
+from penstock.engine.pages.serving.callers import Callers
+from penstock.engine.pages.serving.live import Live
+from penstock.engine.pages.serving.static_files import StaticFiles, headers
+from penstock.engine.pages.serving.streams import Streams
+from penstock.engine.telemetry.http_request import Request
+from penstock.engine.telemetry.http_server import Answer, json_answer
+
+api: Final = "/api/v1/"
+_record_path: Final = re.compile(r"/records/([a-zA-Z0-9._-]{1,249})/(\d{1,9})/(\d{1,18})")
+_tree_path: Final = re.compile(r"/api/v1/model/trees/(\d{1,6})")
+
+
+class Content(Protocol):
+    """What the pages show. Called by the threads that answer; may wait a second for a worker's answer."""
+
+    @property
+    def pages(self) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
+        """Documents by the name of their page; the first one is shown at `/`."""
+
+    def before(self, page: str) -> None:
+        """Somebody is about to look at the page: what has to be asked for first."""
+
+    def record(self, topic: str, partition: int, offset: int) -> tuple[bytes | Mapping[str, Any], bool]:
+        """One record, and whether it is held."""
+
+    def tree(self, number: int) -> bytes | None:
+        """One tree of the model."""
+
+
+class Site:
+    """The answers. Thread-safe."""
+
+    def __init__(
+        self, content: Content, live: Live, streams: Streams, *, hosts: Collection[str], clock: Clock
+    ) -> None:
+        self._content = content
+        self._live = live
+        self._streams = streams
+        self._callers = Callers(hosts, clock=clock)
+        self._files = StaticFiles(static_folder, pages=list(content.pages))
+        self._schema = (static_folder.parent / "schema.json").read_bytes()
+
+    def answer(self, request: Request) -> Answer | None:
+        """None for what is no path of ours."""
+        path = request.path
+        first = next(iter(self._content.pages))
+        is_page = path == "/" or path[1:] in self._content.pages or _record_path.fullmatch(path) is not None
+        if not (is_page or path.startswith(("/static/", api))):
+            return None
+        if (refusal := self._callers.refusal(request)) is not None:
+            return refusal
+        if is_page:
+            return self._files.answer("shell.html", request)
+        if path.startswith("/static/"):
+            return self._files.answer(path.removeprefix("/static/"), request)
+        return self._api(path, request, first)
+
+    def _api(self, path: str, request: Request, first: str) -> Answer | None:
+        name = path.removeprefix(api)
+        pages = self._content.pages
+        if name == "schema":
+            return Answer(body=self._schema, headers=headers)
+        if name == "events":
+            page = request.query.get("page", first)
+            if page not in pages:
+                return bad_parameter("page", page, ", ".join(pages))
+            self._content.before(page)
+            return self._streams.open(page, request.headers.get("last-event-id", ""), dict(headers))
+        if name in pages:
+            return self._page(name, request)
+        if (match := _record_path.fullmatch(path.removeprefix(api[:-1]))) is not None:
+            found, held = self._content.record(match[1], int(match[2]), int(match[3]))
+            status = HTTPStatus.OK if held else HTTPStatus.NOT_FOUND
+            if isinstance(found, bytes):
+                return Answer(body=found, status=status, headers=headers)
+            return _json(found, status)
+        if (match := _tree_path.fullmatch(path)) is not None:
+            tree = self._content.tree(int(match[1]))
+            if tree is None:
+                return _json({"error": sentence("error.no_tree", number=int(match[1]))}, HTTPStatus.NOT_FOUND)
+            return Answer(body=tree, headers=headers)
+        known = ", ".join(
+            api + each
+            for each in (*pages, "records/TOPIC/PARTITION/OFFSET", "model/trees/N", "events", "schema")
+        )
+        return _json({"error": sentence("error.no_path", known=known)}, HTTPStatus.NOT_FOUND)
+
+    def _page(self, name: str, request: Request) -> Answer:
+        odd = sorted(set(request.query) - ({"outcome", "limit"} if name == "records" else set()))
+        if odd:
+            return bad_parameter(
+                odd[0], request.query[odd[0]], "outcome, limit" if name == "records" else "none"
+            )
+        self._content.before(name)
+        document = dict(self._content.pages[name]())
+        if name != "records":
+            return _json(document, HTTPStatus.OK)
+        outcome, limit = request.query.get("outcome"), request.query.get("limit", "100")
+        if outcome not in (None, "predicted", "rejected"):
+            return bad_parameter("outcome", outcome, "predicted, rejected")
+        if not limit.isdecimal() or not 1 <= int(limit[:9]) <= 100:
+            return bad_parameter("limit", limit, "1 to 100")
+        records = [each for each in document["records"] if outcome in (None, each["outcome"])]
+        return _json({**document, "records": records[: int(limit)]}, HTTPStatus.OK)
+
+
+def bad_parameter(name: str, value: str, allowed: str) -> Answer:
+    """400, with the parameter's name and what it may be."""
+    return _json(
+        {"error": sentence("error.bad_parameter", name=name[:100], value=value[:100], allowed=allowed)},
+        HTTPStatus.BAD_REQUEST,
+    )
+
+
+def _json(value: Mapping[str, Any], status: HTTPStatus) -> Answer:
+    plain = json_answer(value)
+    return Answer(body=plain.body, status=status, headers=headers)

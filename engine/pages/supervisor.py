@@ -1,0 +1,96 @@
+"""The pages of a supervisor, put together."""
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+from penstock.engine.clock import Clock
+from penstock.engine.pages.documents.flow import flow_document
+from penstock.engine.pages.documents.health import health_document
+from penstock.engine.pages.documents.records import absent_record, records_document
+from penstock.engine.pages.documents.scaling import scaling_document
+from penstock.engine.pages.model_watch import ModelWatch
+from penstock.engine.pages.serving.live import Live
+from penstock.engine.pages.serving.site import Site
+from penstock.engine.pages.serving.streams import Streams
+from penstock.engine.pages.watch import Facts, Picture, Watch
+from penstock.engine.telemetry.http_server import Reader, ask_workers
+
+pages: Final = ("flow", "records", "model", "health", "scaling")
+"""In the order of the navigation; the first one is `/`."""
+
+
+class SupervisorContent:
+    """The five pages, made of what the watch knows."""
+
+    def __init__(self, watch: Watch, model: ModelWatch, facts: Facts) -> None:
+        self._watch = watch
+        self._model = model
+        self._facts = facts
+
+    @property
+    def pages(self) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
+        made: Mapping[str, Callable[[Picture], Mapping[str, Any]]] = {
+            "flow": flow_document,
+            "records": records_document,
+            "health": health_document,
+            "scaling": scaling_document,
+        }
+        documents: dict[str, Callable[[], Mapping[str, Any]]] = {
+            name: partial(self._made, make) for name, make in made.items()
+        }
+        return {name: documents.get(name, self._model.document) for name in pages}
+
+    def _made(self, make: Callable[[Picture], Mapping[str, Any]]) -> Mapping[str, Any]:
+        return make(self._watch.picture())
+
+    def before(self, page: str) -> None:
+        if page == "model":
+            self._model.look()
+
+    def record(self, topic: str, partition: int, offset: int) -> tuple[bytes | Mapping[str, Any], bool]:
+        ring = self._watch.picture().ring
+        found = ring.record((topic, partition, offset))
+        if found is not None:
+            return found, True
+        return absent_record(ring, self._facts, topic, partition, offset), False
+
+    def tree(self, number: int) -> bytes | None:
+        return self._model.tree(number)
+
+
+@contextmanager
+def supervisor_pages(
+    facts: Facts, *, ports: Callable[[], Mapping[str, int]], hosts: Collection[str], clock: Clock
+) -> Iterator[tuple[Reader, Watch]]:
+    """What answers the pages' paths, and the watch that can be told what the supervisor knows; both work until the end."""
+
+    def ask(path_of: Callable[[str], str]) -> Any:
+        return ask_workers(ports(), path_of)
+
+    def digests() -> dict[str, str]:
+        told = watch.picture().told
+        return {
+            slot: each["status"]["model"]["digest"] for slot, each in told.items() if each["status"]["model"]
+        }
+
+    def watched() -> bool:
+        topics = streams.watched
+        if "model" in topics:
+            model.look()
+        return bool(topics)
+
+    watch = Watch(facts, ask=ask, watched=lambda: watched(), clock=clock)
+    model = ModelWatch(ask, digests=digests, clock=clock)
+    content = SupervisorContent(watch, model, facts)
+    live = Live(lambda page: content.pages[page](), boot=f"{clock.wall_ms():x}{os.getpid():x}")
+    streams = Streams(live, clock=clock)
+    watch.start()
+    streams.start()
+    try:
+        yield Site(content, live, streams, hosts=hosts, clock=clock).answer, watch
+    finally:
+        streams.close()
+        watch.close()

@@ -1,0 +1,74 @@
+"""What the pages are told of a worker's model and records, put together from its settings."""
+
+from collections.abc import Callable
+from typing import Any
+
+from penstock.engine.codec.avro.reference import ReferenceReader
+from penstock.engine.codec.contracts import load_schema
+from penstock.engine.codec.decode import writer_finder
+from penstock.engine.codec.framing import confluent_header_bytes, header_bytes
+from penstock.engine.codec.passed_fields import json_objects
+from penstock.engine.models.bundle.bundle import Bundle
+from penstock.engine.models.runtime.loader import ServedModel
+from penstock.engine.pages.worker.answers import WorkerAnswers
+from penstock.engine.pages.worker.masking import Masks, sensitive_names
+from penstock.engine.pages.worker.model_document import ModelDocument
+from penstock.engine.pages.worker.record_document import RecordDocuments
+from penstock.engine.pages.worker.view import WorkerView
+from penstock.engine.settings.model import Settings
+
+readers_kept = 16
+"""Writers' schemas whose readers are kept; with more, all are made anew."""
+
+
+def show_worker(
+    view: WorkerView,
+    answers: WorkerAnswers,
+    settings: Settings,
+    *,
+    bundle: Bundle,
+    model: ServedModel,
+    name: str,
+    schemas: Any,
+) -> None:
+    """The model is loaded: from now on its records are shown. `schemas`: as make_worker has them."""
+    path = settings.input.record_schema
+    reader_schema = load_schema(path) if path else bundle.input_schema
+    masks = Masks(
+        (*settings.http.masked, *sensitive_names(reader_schema), *sensitive_names(bundle.input_schema))
+    )
+    read_input = (
+        _read_json(settings)
+        if settings.input.format == "json"
+        else _read_avro(settings, reader_schema, schemas, masks)
+    )
+    answers.model = ModelDocument(bundle, model, masks=masks)
+    view.tells_with(RecordDocuments(bundle, worker=name, masks=masks, read_input=read_input))
+
+
+def _read_json(settings: Settings) -> Callable[[bytes], Any]:
+    return json_objects(skip=confluent_header_bytes if settings.input.framing == "confluent" else 0)
+
+
+def _read_avro(settings: Settings, reader_schema: Any, schemas: Any, masks: Masks) -> Callable[[bytes], Any]:
+    """Reads a value once more, by its writer's schema alone, and masks what that marks besides."""
+    find = writer_finder(settings, reader_schema, schemas)
+    size = header_bytes[settings.framing]
+    readers: dict[bytes, ReferenceReader] = {}
+
+    def read(value: bytes) -> Any:
+        from penstock.engine.codec.avro.reference import (
+            ReferenceReader,
+        )  # late: not on the way to the first record
+
+        header = value[:size]
+        reader = readers.get(header)
+        if reader is None:
+            writer = find(header)
+            masks.add(sensitive_names(writer))
+            if len(readers) >= readers_kept:
+                readers.clear()
+            reader = readers[header] = ReferenceReader(writer, writer, skip=size)
+        return reader.read(value)
+
+    return read

@@ -1,0 +1,298 @@
+"""The pages in a browser: what is on them, by keyboard, in both languages, under the policy; with screenshots for docs/pages.md.
+
+Run by `make test-pages`, which needs Debian's chromium, the package playwright and axe-core's file; a browser that is missing
+is a failure there.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pages.running import Running, running_engine
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        "PENSTOCK_BROWSER" not in os.environ, reason="make test-pages runs these, in a browser"
+    ),
+]
+pictures = Path(__file__).parents[2] / "docs" / "figures" / "pages"
+texts_small_px = 12
+axe_rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running_engine(tmp_path_factory.mktemp("pages")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    assert chromium, "these tests need a browser: apt-get install chromium fonts-noto-cjk"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield started
+        started.close()
+
+
+class Visit:
+    """A page under the policy, with everything that must not happen on it noted."""
+
+    def __init__(self, browser: Any, engine: Running, **options: Any) -> None:
+        wanted: dict[str, Any] = {
+            "viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "timezone_id": "UTC", "reduced_motion": "reduce",
+        }  # fmt: skip
+        self.engine = engine
+        self.context = browser.new_context(**{**wanted, **options})
+        self.page = self.context.new_page()
+        self.faults: list[str] = []
+        self.page.on("console", lambda message: self._console(message))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", lambda request: self._request(request.url))
+
+    def _console(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.faults.append(message.text)
+
+    def _request(self, url: str) -> None:
+        if not url.startswith(self.engine.url + "/"):
+            self.faults.append(f"foreign request: {url}")
+
+    def open(self, path: str) -> Any:
+        self.engine.send(40, poison=1, start=len(path) * 1000)
+        self.page.goto(self.engine.url + path)
+        self.page.wait_for_selector("body[data-done]", timeout=15_000)
+        self.page.wait_for_timeout(400)
+        return self.page
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.faults == []
+
+
+@pytest.fixture
+def visit(browser: Any, engine: Running) -> Iterator[Visit]:
+    visiting = Visit(browser, engine)
+    yield visiting
+    visiting.close()
+
+
+def a_record(visiting: Visit, outcome: str = "predicted") -> str:
+    found = visiting.context.request.get(f"{visiting.engine.url}/api/v1/records?outcome={outcome}").json()[
+        "records"
+    ]
+    assert found
+    return f"/records/{found[0]['topic']}/{found[0]['partition']}/{found[0]['offset']}"
+
+
+all_paths = [
+    "/",
+    "/records",
+    "record",
+    "rejected",
+    "/model",
+    "/health",
+    "/scaling",
+    "/records/payments/1/99999999",
+]
+
+
+def path_of(visiting: Visit, name: str) -> str:
+    if name.startswith("/"):
+        return name
+    visiting.open("/records")
+    visiting.page.wait_for_function("document.querySelectorAll('tbody tr').length > 1", timeout=15_000)
+    return a_record(visiting, "rejected" if name == "rejected" else "predicted")
+
+
+@pytest.mark.parametrize("name", all_paths)
+@pytest.mark.parametrize(
+    ("locale", "scheme", "width"),
+    [("en-GB", "light", 1280), ("zh-CN", "dark", 1280), ("en-GB", "dark", 320), ("zh-CN", "light", 320)],
+)
+def test_every_page_can_be_used_by_everyone(
+    name: str, locale: str, scheme: str, width: int, browser: Any, engine: Running
+) -> None:
+    """axe-core finds nothing; nothing is smaller than 12 px, nothing sticks out, nothing is untranslated."""
+    import axe_playwright_python
+
+    options = {"viewport": {"width": width, "height": 900}, "locale": locale, "color_scheme": scheme}
+    visiting = Visit(browser, engine, **options, bypass_csp=True)
+    page = visiting.open(path_of(visiting, name))
+    faults = [each for each in visiting.faults if "404" in each]
+    assert len(faults) <= (
+        name == all_paths[-1]
+    )  # a record that is not held is a 404, and the browser says so
+    visiting.faults = [each for each in visiting.faults if each not in faults]
+    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate(f"axe.run(document, {{runOnly: {axe_rules}}})")
+    assert [
+        (each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]
+    ] == []
+    small = page.evaluate(
+        """limit => [...document.querySelectorAll("body *")].filter(node => [...node.childNodes].some(each => each.nodeType === 3
+            && each.data.trim()) && parseFloat(getComputedStyle(node).fontSize) < limit).map(node => node.outerHTML.slice(0, 100))""",
+        texts_small_px,
+    )
+    assert small == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.evaluate("document.documentElement.lang") == ("zh-CN" if locale == "zh-CN" else "en")
+    words = page.inner_text("body")
+    assert "NaN" not in words.replace("NaN\n", "")
+    assert not re.search(r"undefined|\[object|\{[a-z_]+\}", words)
+    visiting.close()
+
+
+def test_a_visit_that_touches_everything_breaks_no_rule(visit: Visit) -> None:
+    record = path_of(visit, "record")
+    for path in ("/", "/records", record, "/model", "/health", "/scaling"):
+        page = visit.open(path)
+        for summary in page.query_selector_all("summary"):
+            summary.click()
+        for button in page.query_selector_all("main button"):
+            button.click()
+        for field in page.query_selector_all("main input[type=search]"):
+            field.fill("<b>hour</b>")
+            field.fill("")
+        for plot in page.query_selector_all(".plot svg"):
+            plot.hover(position={"x": 120, "y": 40}, force=True)
+        for each in ("dark", "light", "auto"):
+            page.select_option("header select >> nth=1", each)
+        for language in ("zh", "en"):
+            page.select_option("header select >> nth=0", language)
+            page.wait_for_timeout(150)
+        page.wait_for_timeout(300)
+    page = visit.open("/model")
+    page.wait_for_selector(".filters button")
+    page.click(".filters button")
+    page.wait_for_selector(".tree .leaf")
+    assert "≤" in page.inner_text(".tree")
+
+
+def test_everything_is_done_by_keyboard(visit: Visit) -> None:
+    page = visit.open("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    names = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        names.append(
+            page.evaluate(
+                "document.activeElement.getAttribute('aria-label') || document.activeElement.innerText"
+            )
+        )
+        if page.evaluate("document.activeElement.className") == "reader":
+            break
+    assert {"Flow", "Records", "Model", "Health", "Scaling", "Pause"} <= set(names)
+    page.wait_for_timeout(2500)
+    before = page.evaluate("document.activeElement.getAttribute('aria-valuenow')")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(200)
+    assert (
+        page.evaluate("document.activeElement.className") == "reader"
+    )  # redrawn meanwhile, and still where it was
+    assert (
+        int(page.evaluate("document.activeElement.getAttribute('aria-valuenow')")) != int(before)
+        or before == "0"
+    )
+
+
+def test_what_moves_can_be_paused(visit: Visit) -> None:
+    page = visit.open("/")
+    page.click("text=Pause")
+    shown = page.inner_text(".figures")
+    visit.engine.send(50, start=99_000)
+    page.wait_for_timeout(1200)
+    assert page.inner_text(".figures") == shown
+    page.click("text=Resume")
+    page.wait_for_function(
+        "text => document.querySelector('.figures').innerText !== text", arg=shown, timeout=10_000
+    )
+
+
+def test_focus_stays_on_a_record_while_newer_ones_come(visit: Visit) -> None:
+    page = visit.open("/records")
+    page.wait_for_selector("tbody a")
+    page.focus("tbody tr:nth-child(2) a")
+    focused = page.evaluate("document.activeElement.href")
+    for start in (1, 2, 3):
+        visit.engine.send(20, start=200_000 + start * 1000)
+        page.wait_for_timeout(500)
+    assert page.evaluate("document.activeElement.href") == focused
+    assert page.evaluate("document.querySelector('tbody tr:nth-child(2) a').href") != focused
+
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-").replace("+", "").replace(",", "").strip("▲▼ "))
+
+
+def test_the_waterfalls_rows_add_up_to_the_last_digit_and_say_their_sign_in_words(visit: Visit) -> None:
+    path_of(visit, "record")
+    found = visit.context.request.get(f"{visit.engine.url}/api/v1/records?outcome=predicted").json()[
+        "records"
+    ]
+    for each in found[:5]:
+        page = visit.open(f"/records/{each['topic']}/{each['partition']}/{each['offset']}")
+        amounts = page.eval_on_selector_all(
+            ".waterfall li",
+            "rows => rows.map(row => [row.className, row.querySelector('.amount').innerText, row.querySelector('.word').innerText])",
+        )
+        digits = len(amounts[-1][1].partition(".")[2])
+        steps = [number(text) for _, text, _ in amounts[:-1]]
+        assert round(sum(steps), digits) == number(amounts[-1][1])
+        for kind, text, word in amounts[1:-1]:
+            assert (kind, text[0], word) in (("up", "▲", "raised"), ("down", "▼", "lowered"))
+            assert number(text) >= 0 if kind == "up" else number(text) <= 0
+
+
+def test_hostile_text_is_text(visit: Visit) -> None:
+    found = path_of(visit, "record")
+    held = visit.context.request.get(f"{visit.engine.url}/api/v1/records?outcome=predicted").json()["records"]
+    for each in held:
+        path = f"/records/{each['topic']}/{each['partition']}/{each['offset']}"
+        document = visit.context.request.get(f"{visit.engine.url}/api/v1{path}").json()
+        if any((one["shown"]["text"] or "").startswith("<img") for one in document["input"]):
+            found = path
+            break
+    page = visit.open(found)
+    assert "<img src=x onerror=alert(1)>" in page.inner_text("main")
+    assert page.query_selector_all("img") == []
+    assert "\u202e" not in page.inner_text("main")
+
+
+def test_the_engine_gone_is_told_and_the_last_that_was_heard_stays(browser: Any, tmp_path: Path) -> None:
+    with running_engine(tmp_path) as engine:
+        visiting = Visit(browser, engine)
+        page = visiting.open("/")
+        assert page.inner_text(".pulse").strip().endswith("Live")
+    page.wait_for_selector("[role=alert]", timeout=15_000)
+    assert page.inner_text(".figures")
+    visiting.faults.clear()
+    visiting.close()
+
+
+@pytest.mark.skipif(
+    "PENSTOCK_PICTURES" not in os.environ, reason="make test-pages writes the pictures with PICTURES=1"
+)
+def test_the_pictures_of_the_documentation(browser: Any, engine: Running) -> None:
+    pictures.mkdir(parents=True, exist_ok=True)
+    visiting = Visit(browser, engine, viewport={"width": 1100, "height": 1060})
+    for start in range(24):
+        engine.send(300, poison=start % 3, start=300_000 + start * 1000)
+        visiting.page.wait_for_timeout(450)
+    for name in ("/", "record", "/health", "/model"):
+        page = visiting.open(path_of(visiting, name))
+        page.wait_for_timeout(1500)
+        page.screenshot(path=pictures / f"{name.strip('/') or 'flow'}.png")
+    visiting.close()
