@@ -102,7 +102,7 @@ class SimulatedConsumer:
             raise KafkaException(failure(KafkaError._STATE, "the fetcher is between two states"))
         fetcher.position, fetcher.ended = self._resolved(place), False
         if self._fates.chance(0.05, Trouble.READING):
-            fetcher.position = self._cluster.bounds(self._topic, place.partition)[0]
+            fetcher.position = self._resolved(TopicPartition(self._topic, place.partition, OFFSET_BEGINNING))
 
     def pause(self, places: Sequence[TopicPartition]) -> None:
         """Fetch nothing of these."""
