@@ -8,6 +8,7 @@ from typing import Any
 from penstock.connectors.kafka import producers, sinks
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import source as reading
+from penstock.connectors.kafka.reading.batch_looks import Look
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reading.stalls import Stalls
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
@@ -100,6 +101,20 @@ class SimulatedWatch:
             self._ask()
 
 
+class NoLooks:
+    """penstock.connectors.kafka.reading.batch_looks.BatchLooks by shape, of which nothing comes: offset by offset is what is tried."""
+
+    def of(self, partition: int, offset: int) -> Look:
+        """As BatchLooks."""
+        return Look(offset=offset, asked_at_s=0.0, fault="none in the simulation")
+
+    def forget(self) -> None:
+        """As BatchLooks."""
+
+    def close(self) -> None:
+        """As BatchLooks."""
+
+
 class SimulatedBounds:
     """penstock.connectors.kafka.reading.log_bounds.LogBounds by shape."""
 
@@ -170,6 +185,7 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
         (producers, "Aside", lambda _: SimulatedAside(cluster)),
         (reading, "TopicWatch", lambda _, topic, **__: _watch_of(cluster, topic)),
         (reading, "LogBounds", lambda _, topic, **__: SimulatedBounds(cluster, topic)),
+        (reading, "BatchLooks", lambda *_, **__: NoLooks()),
         (reading, "StallDetector", lambda **_: NoStalls()),
         (reading, "threading", _InLine),
     ]

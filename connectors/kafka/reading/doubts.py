@@ -58,7 +58,8 @@ class ReadDoubts:
     offsets), so the records that follow say nothing about what lies before them. Sent back to the head, the client either
     brings records, or the error again before any record: a response is parsed in order. Where the same offset stays
     unreadable, `set_aside` tries one offset after the other: the range set aside ends where a record is read, and every
-    offset of it was tried, twice: one error may be the connection's.
+    offset of it was tried, twice: one error may be the connection's. Where a look by hand shows before that how far what is
+    broken goes, that is passed over at once.
     """
 
     policy: UnreadablePolicy
@@ -121,6 +122,16 @@ class ReadDoubts:
             return Return(offset=doubt.at, at_s=now_s)
         return Return(offset=doubt.at, at_s=now_s + retry_s)
 
+    def head(self, partition: int) -> int | None:
+        """The offset in doubt, None where none is."""
+        doubt = self._doubts.get(partition)
+        return None if doubt is None else doubt.head
+
+    def pass_over(self, partition: int, broken: Unreadable) -> None:
+        """It is certain what of it cannot be read, from its head on: nothing more is tried."""
+        del self._doubts[partition]
+        self._keep(partition, broken)
+
     def settled(self, partition: int) -> Unreadable | None:
         """Records of it came after the return: what had to be passed over to get there, if anything."""
         doubt = self._doubts.pop(partition, None)
@@ -159,8 +170,10 @@ class ReadDoubts:
         return Return(offset=doubt.at, at_s=now_s)
 
     def _passed(self, partition: int, doubt: _Doubt) -> Unreadable:
+        return self._keep(partition, Unreadable(first=doubt.head, next=doubt.at, why=doubt.why))
+
+    def _keep(self, partition: int, passed: Unreadable) -> Unreadable:
         if len(self._known) >= _known_max:
             self._known.clear()
-        passed = Unreadable(first=doubt.head, next=doubt.at, why=doubt.why)
-        self._known[partition, doubt.head] = passed
+        self._known[partition, passed.first] = passed
         return passed

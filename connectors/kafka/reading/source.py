@@ -21,12 +21,12 @@ from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_cl
 from penstock.connectors.kafka.errors import cause_of, consumer_error, is_fatal
 from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
 from penstock.connectors.kafka.reading.assignment import Assignment, AssignmentListener
+from penstock.connectors.kafka.reading.batch_looks import BatchLooks
 from penstock.connectors.kafka.reading.beginnings import Beginnings, FirstRecords
-from penstock.connectors.kafka.reading.commits import Commits
+from penstock.connectors.kafka.reading.commits import Commits, offset_note
 from penstock.connectors.kafka.reading.dead_ends import lost_range_sentence, unreadable_sentence
 from penstock.connectors.kafka.reading.doubts import GivenUp, UnreadablePolicy
 from penstock.connectors.kafka.reading.log_bounds import LogBounds
-from penstock.connectors.kafka.reading.offset_notes import offset_note
 from penstock.connectors.kafka.reading.read_positions import ReadHeads
 from penstock.connectors.kafka.reading.records import to_records
 from penstock.connectors.kafka.reading.returns import Returns
@@ -115,11 +115,13 @@ class KafkaSource:
         self._bounds = LogBounds(config, topic, clock=clock)
         self._beginnings = Beginnings(self._bounds, group=group, topic=topic, clock=clock)
         self._first = FirstRecords(self._bounds, heads=self._heads)
+        self._looks = BatchLooks(config, topic, clock=clock)
         self._returns = Returns(
             self._consumer,
             topic=topic,
             heads=self._heads,
             policy=unreadable,
+            looks=self._looks,
             clock=clock,
             paused=lambda partition: self._ours.paused or partition in self._ours.held,
             give_up=self._give_up,
@@ -195,7 +197,7 @@ class KafkaSource:
             self._returns.forget([partition])
             if doubtful:
                 self._returns.read_from(partition, offset)
-            elif not self._seek_now(partition, offset):
+            elif not self._ours.seek(partition, offset):
                 self._seek_due[partition] = offset
 
     def membership(self) -> KafkaMembership:
@@ -249,6 +251,7 @@ class KafkaSource:
         self._watch.close()
         self._stalls.close()
         self._bounds.close()
+        self._looks.close()
         held = sorted(self._ours.owned)
         self._ours.owned.clear()
         self._ours.unplaced.clear()
@@ -440,17 +443,7 @@ class KafkaSource:
             self._compare_topic()
         starts = self._starts.one(self._ours.unplaced, self._topic_facts or facts, decides=self._holds_first)
         placed = {
-            partition: offset for partition, offset in starts.items() if self._seek_now(partition, offset)
+            partition: offset for partition, offset in starts.items() if self._ours.seek(partition, offset)
         }
         self._ours.place(placed)
         self._tell_assigned(placed)
-
-    def _seek_now(self, partition: int, offset: int) -> bool:
-        try:
-            self._consumer.seek(TopicPartition(self._topic, partition, offset))
-        except KafkaException as error:
-            cause = cause_of(error)
-            if cause.code() in (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS):
-                return False  # the fetcher is between two states
-            raise consumer_error(cause, f"topic {self._topic}, partition {partition}") from error
-        return True
