@@ -55,9 +55,11 @@ def outcomes(stream: Stream, output: str) -> list[Seen]:
     return [seen for rows in decoded.values() for seen in rows]
 
 
+@pytest.mark.parametrize("count", [400, 80])
 def test_a_broken_batch_is_one_letter_and_all_else_is_predicted_once(
-    open_stream: OpenStream, broker: EmbeddedKafka
+    open_stream: OpenStream, broker: EmbeddedKafka, count: int
 ) -> None:
+    """With 80 the client, astray behind the wrong checksum, ends its process by an assertion: the next worker goes carefully."""
     stream = open_stream(input={"unreadable": "set_aside"})
     fed(stream, range(count), b"a")
     key = b"a%d" % (count // 2)  # its batch is broken, and what the batch holds is lost with it
@@ -69,9 +71,7 @@ def test_a_broken_batch_is_one_letter_and_all_else_is_predicted_once(
     fed(stream, range(count, 2 * count), b"b")  # and readable batches behind it
     stream.start("w")
     stream.expected = 2 * count
-    stream.wait(
-        1.0, 180.0
-    )  # each offset of the batch is tried twice, and a try stands behind a fetch that waits
+    stream.wait(1.0, 150.0)
     stream.await_readers(30.0)
     predictions, letters = outcomes(stream, "predictions"), outcomes(stream, "dead_letters")
     (letter,) = letters

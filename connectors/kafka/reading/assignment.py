@@ -99,6 +99,15 @@ class Assignment:
             raise consumer_error(cause, f"topic {self._topic}, partition {partition}") from error
         return True
 
+    def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The log end of those that are ours as the fetches last saw it; nothing is asked of the broker."""
+        found = {}
+        for place in self.places(self.owned.intersection(partitions)):
+            _, end = self._consumer.get_watermark_offsets(place, cached=True)
+            if end >= 0:
+                found[place.partition] = end
+        return found
+
     def places(self, partitions: Iterable[int]) -> list[TopicPartition]:
         """These partitions as the client names them."""
         return [TopicPartition(self._topic, partition) for partition in sorted(partitions)]

@@ -1,4 +1,4 @@
-"""Partitions whose client reported an error: where reading returns to, and when what it brings is believed again."""
+"""Partitions whose client reported an error: where reading returns to, when what it brings is believed again, and what is said when it is given up."""
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -177,3 +177,32 @@ class ReadDoubts:
             self._known.clear()
         self._known[partition, passed.first] = passed
         return passed
+
+
+def unreadable_sentence(topic: str, partition: int, head: int, why: str) -> str:
+    """The bytes at offset `head` cannot be read, and `input.unreadable` is `stop`."""
+    return (
+        f"topic {topic}, partition {partition}: what is stored at offset {head} cannot be read ({why}); with "
+        "input.unreadable: set_aside it becomes a dead letter, and reading goes on behind it"
+    )
+
+
+def lost_range_sentence(
+    topic: str, partition: int, *, head: int, group: str, bounds: tuple[int, int] | None
+) -> str:
+    """The broker does not have offset `head`. `bounds`: the first offset that it has and the one behind its last, None where
+    no broker said so."""
+    where = f"topic {topic}, partition {partition}"
+    cure = "penstock offsets reset says where to go on"
+    if bounds is None:
+        return f"{where}: the next offset to read, {head}, is not on the broker any more, and no broker says which are; {cure}"
+    first, end = bounds
+    if head < first:
+        return (
+            f"{where}: offsets {head} to {first - 1} were deleted before group {group} read them (retention); the "
+            f"first that is left is {first}; {cure}"
+        )
+    return (
+        f"{where}: group {group} is at offset {head}, but the partition ends at {end}: records were lost at the "
+        f"broker, or the offset is of another topic; {cure}"
+    )

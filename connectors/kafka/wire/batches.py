@@ -21,7 +21,7 @@ header_bytes: Final = 61
 _fetch, _metadata = 1, 3
 _fetch_version: Final = 10  # the oldest that may carry zstd; brokers of 2.1 to 4.x speak it
 _metadata_version: Final = 4
-_wait_ms: Final = 500
+_wait_ms: Final = 500  # for bytes that the broker has to fetch itself; for none at all it does not wait
 _read_committed: Final = 1
 _length_from: Final = 12  # the length counts what stands behind itself
 _checksum_from: Final = 21  # as the checksum does
@@ -154,7 +154,7 @@ def read_batch(config: ClientConfig, *, topic: str, partition: int, offset: int)
 def _fetched(
     connection: Connection, topic: str, partition: int, offset: int, asked_bytes: int
 ) -> StoredBatch | None:
-    asked = struct.pack(">iiiibii", -1, _wait_ms, 1, asked_bytes, _read_committed, 0, -1)
+    asked = struct.pack(">iiiibii", -1, _wait_ms, 0, asked_bytes, _read_committed, 0, -1)
     asked += struct.pack(">i", 1) + text(topic)
     asked += struct.pack(">iiiqqi", 1, partition, -1, offset, -1, asked_bytes)
     asked += struct.pack(">i", 0)  # nothing is forgotten: there is no session

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import source as source_module
 from penstock.connectors.kafka.reading.batch_looks import Look
+from penstock.connectors.kafka.reading.careful import Careful
 from penstock.connectors.kafka.reading.doubts import (
     ReadDoubts,
     ReadFault,
@@ -22,7 +23,7 @@ from penstock.connectors.kafka.reading.doubts import (
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.connectors.kafka.wire.batches import StoredBatch
-from penstock.engine.clock import SystemClock
+from penstock.engine.clock import Clock, SystemClock
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
 
@@ -132,12 +133,17 @@ class Told:
 
 
 class Member:
-    def __init__(self, unreadable: UnreadablePolicy = "stop") -> None:
+    def __init__(
+        self,
+        unreadable: UnreadablePolicy = "stop",
+        careful: Careful | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.told = Told()
         self.source = KafkaSource(
             ClientConfig(bootstrap_servers="nowhere:1"), group="g", topic="t", protocol="consumer", start="earliest",
-            listener=self.told, exactly_once=True, max_poll_interval_s=60.0, memory_bytes_max=4 << 20, clock=SystemClock(),
-            unreadable=unreadable,
+            listener=self.told, exactly_once=True, max_poll_interval_s=60.0, memory_bytes_max=4 << 20, clock=clock or SystemClock(),
+            unreadable=unreadable, careful=careful,
         )  # fmt: skip
         self.consumer: HandConsumer = self.source._consumer  # type: ignore[assignment]
         self.watch: HandWatch = self.source._watch  # type: ignore[assignment]
@@ -145,12 +151,17 @@ class Member:
         self.looks: HandLooks = self.source._looks  # type: ignore[assignment]
 
 
-@pytest.fixture
-def member(monkeypatch: pytest.MonkeyPatch) -> Member:
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the clients of a source do as they are told."""
     monkeypatch.setattr(source_module, "open_client", lambda _, properties: HandConsumer(properties))
     monkeypatch.setattr(source_module, "TopicWatch", HandWatch)
     monkeypatch.setattr(source_module, "LogBounds", HandBounds)
     monkeypatch.setattr(source_module, "BatchLooks", HandLooks)
+
+
+@pytest.fixture
+def member(monkeypatch: pytest.MonkeyPatch) -> Member:
+    by_hand(monkeypatch)
     return Member()
 
 
