@@ -371,13 +371,14 @@ def _carefully(careful: int, *, slot: int, run_folder: Path, events: EventLog) -
     )
     places = CarefulPlaces(run_folder / f"careful-{slot}")
 
-    def tell(partition: int, offset: int, what: str) -> None:
-        if places.note(partition, offset, what):
-            events.note(
-                Event.CAREFUL_READING,
-                f"partition {partition}, offset {offset}: {what}",
-                level=logging.WARNING,
-            )
+    def tell(partition: int, offset: int, what: str, notable: bool) -> None:
+        if not places.note(partition, offset, what):
+            return
+        text = f"partition {partition}, offset {offset}: {what}"
+        if notable:
+            events.note(Event.CAREFUL_READING, text, level=logging.WARNING)
+        else:
+            logger.info("%s", text)
 
     return Careful(pause_s=pause_s, tell=tell)
 

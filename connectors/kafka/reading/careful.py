@@ -15,8 +15,8 @@ begin_patience_s: Final = 15.0  # so long a partition waits for the look at the 
 ends_after_s: Final = 60.0  # without a death: whatever it was is behind, or costs one more
 passed_patience_s: Final = 10.0  # behind a broken batch others may be
 
-Tell = Callable[[int, int, str], None]
-"""Hears of a partition, the offset where it begins or goes on, and what was found there."""
+Tell = Callable[[int, int, str, bool], None]
+"""Hears of a partition, the offset where it begins or goes on, what was found there, and whether a person should know of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +124,7 @@ class CarefulReading:
             bounds = self._bounds.of([partition], since_s).get(partition)
             place = None if bounds is None else bounds[0]
         look = None if place is None else self._looks.of(partition, place)
-        if look is None and now_s - since_s < begin_patience_s:
+        if (look is None or look.fault) and now_s - since_s < begin_patience_s:
             return False
         if look is not None and look.broken is not None:
             first = self._found[partition].first if partition in self._found else look.broken.first
@@ -136,17 +136,19 @@ class CarefulReading:
             return True
         if look is None or look.fault:
             why = f"no answer in {begin_patience_s:g} s" if look is None else look.fault
-            self._tell(partition, offset, f"what is stored there could not be looked at by hand ({why})")
-        elif look.batch is None:
-            self._tell(partition, offset, "nothing is stored there yet")
-        elif look.batch.sound:
-            self._tell(partition, offset, "the batch stored there is sound")
-        else:
             self._tell(
-                partition, offset, "what is stored there is not sound, and how far that goes is not certain"
+                partition, offset, f"what is stored there could not be looked at by hand ({why})", True
             )
+        elif look.batch is None:
+            self._tell(partition, offset, "nothing is stored there yet", False)
+        elif look.batch.sound:
+            self._tell(partition, offset, "the batch stored there is sound", False)
+        else:
+            doubtful = "what is stored there is not sound, and how far that goes is not certain"
+            self._tell(partition, offset, doubtful, True)
         return True
 
     def _pass(self, partition: int, broken: Unreadable) -> None:
-        self._tell(partition, broken.next, f"{broken.detail}; it is passed over")
+        self._looked.pop(partition, None)  # it is looked at again, should reading return there
+        self._tell(partition, broken.next, f"{broken.detail}; passed over", True)
         self._ends_s = min(self._ends_s, self._clock.monotonic_s() + passed_patience_s)

@@ -19,7 +19,7 @@ class Place:
 
     def __init__(self, *broken: int) -> None:
         self.broken = broken
-        self.told: list[tuple[int, int, str]] = []
+        self.told: list[tuple[int, int, str, bool]] = []
         self.careful = Careful(pause_s=0.5, tell=lambda *said: self.told.append(said))
 
     def of(self, partition: int, offset: int) -> Look | None:
@@ -80,7 +80,10 @@ def test_a_careful_member_does_not_show_its_client_what_is_broken_where_it_begin
     assert found is not None
     assert [(u.first, u.next) for u in found.unreadable.values()] == [(1030, 1040)]
     assert sent[-1] == ("assign", 1040)
-    assert [(offset, "passed over" in what) for _, offset, what in place.told] == [(1020, True), (1040, True)]
+    assert [(offset, "passed over" in what) for _, offset, what, _ in place.told] == [
+        (1020, True),
+        (1040, True),
+    ]
     clock.now_s += passed_patience_s
     assert member.source.careful_over
 
@@ -90,7 +93,7 @@ def test_a_careful_member_whose_partitions_are_sound_reads_them(monkeypatch: pyt
     member, clock, sent = careful_member(monkeypatch, place)
     assert member.source.poll(10, 0.0) is None
     assert [where for how, where in sent if how == "seek"] == [1000]
-    assert place.told == [(0, 1000, "the batch stored there is sound")]
+    assert place.told == [(0, 1000, "the batch stored there is sound", False)]
     member.consumer.first.append(message(0, 1000))
     found = member.source.poll(10, 0.0)
     assert found is not None
