@@ -103,9 +103,15 @@ def test_a_careful_member_whose_partitions_are_sound_reads_them(monkeypatch: pyt
     assert member.source.careful_over
 
 
-def test_a_careful_member_that_gets_no_look_says_so_and_reads_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("look", "why"),
+    [(None, "no answer in 15 s"), (Look(offset=1000, asked_at_s=0.0, fault="denied"), "denied")],
+)
+def test_a_careful_member_that_gets_no_look_says_so_and_reads_on(
+    monkeypatch: pytest.MonkeyPatch, look: Look | None, why: str
+) -> None:
     place = Place(1000)
-    monkeypatch.setattr(place, "of", lambda partition, offset: None)
+    monkeypatch.setattr(place, "of", lambda partition, offset: look)
     member, clock, sent = careful_member(monkeypatch, place)
     for _ in range(3):
         assert member.source.poll(10, 0.0) is None
@@ -114,7 +120,18 @@ def test_a_careful_member_that_gets_no_look_says_so_and_reads_on(monkeypatch: py
     assert member.source.poll(10, 0.0) is None
     assert (member.told.held, member.consumer.paused) == ({0}, set())
     assert [where for how, where in sent if how == "seek"] == [1000]
-    assert "could not be looked at by hand (no answer in 15 s)" in place.told[0][2]
+    assert f"could not be looked at by hand ({why})" in place.told[0][2]
+
+
+def test_a_careful_member_that_is_sent_back_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction was aborted, and with it the letter."""
+    member, _, sent = careful_member(monkeypatch, Place(1000))
+    for _ in range(6):
+        found = member.source.poll(10, 0.0)
+        if found is not None:
+            assert [(u.first, u.next) for u in found.unreadable.values()] == [(1000, 1010)]
+            member.source.seek({0: 1000})
+    assert [where for _, where in sent].count(1010) > 1
 
 
 def test_a_careful_member_stops_at_what_is_broken_where_that_is_asked_for(
