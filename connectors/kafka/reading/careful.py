@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from confluent_kafka import Consumer, Message
+
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.reading.batch_looks import BatchLooks
 from penstock.connectors.kafka.reading.log_bounds import LogBounds
@@ -11,6 +13,7 @@ from penstock.connectors.kafka.reading.read_positions import ReadHeads
 from penstock.connectors.kafka.reading.returns import Returns
 from penstock.schemas.records import Unreadable
 
+poll_every_s: Final = 0.02
 begin_patience_s: Final = 15.0  # so long a partition waits for the look at the place where it begins
 ends_after_s: Final = 60.0  # without a death: whatever it was is behind, or costs one more
 passed_patience_s: Final = 10.0  # behind a broken batch others may be
@@ -39,6 +42,7 @@ class CarefulReading:
     def __init__(
         self,
         how: Careful,
+        consumer: Consumer,
         looks: BatchLooks,
         bounds: LogBounds,
         *,
@@ -49,6 +53,7 @@ class CarefulReading:
     ) -> None:
         """`stop`: called with partition, offset and why, where what cannot be read is not set aside."""
         self._tell = how.tell
+        self._consumer = consumer
         self._looks = looks
         self._bounds = bounds
         self._heads = heads
@@ -64,6 +69,15 @@ class CarefulReading:
     def over(self) -> bool:
         """It has done what it can: the next worker may read as ever."""
         return self._clock.monotonic_s() >= self._ends_s
+
+    def poll(self, timeout_s: float) -> Message | None:
+        """As the client's. It decides about its next fetch right after it has put records into its queue, and has to find
+        them there: so nobody waits at the queue, and it is looked into now and then."""
+        message = self._consumer.poll(0)
+        if message is None:
+            self._clock.sleep(min(timeout_s, poll_every_s))
+            message = self._consumer.poll(0)
+        return message
 
     def begin(
         self,

@@ -118,8 +118,8 @@ class KafkaSource:
             paused=lambda partition: self._ours.paused or partition in self._ours.held,
             give_up=self._give_up, other_error=self._note_error,
         )  # fmt: skip
-        self._careful = careful and CarefulReading(
-            careful, self._looks, self._bounds, heads=self._heads, returns=self._returns, clock=clock,
+        self._careful = None if careful is None else CarefulReading(
+            careful, self._consumer, self._looks, self._bounds, heads=self._heads, returns=self._returns, clock=clock,
             stop=None if unreadable == "set_aside" else self._stop_at,
         )  # fmt: skip
         self._watch = TopicWatch(config, topic, clock=clock)
@@ -152,7 +152,8 @@ class KafkaSource:
             self.seek(self._seek_due)
         consumer = self._consumer
         try:
-            first = consumer.poll(timeout_s)  # with the first record; consume would wait the whole time
+            poll = self._careful.poll if self._careful else consumer.poll
+            first = poll(timeout_s)  # with the first record; consume would wait the whole time
             if first is None:
                 return None
             self._ours.left.clear()  # what left before the first record came, and came back, is ours again

@@ -20,7 +20,10 @@ class Place:
     def __init__(self, *broken: int) -> None:
         self.broken = broken
         self.told: list[tuple[int, int, str, bool]] = []
-        self.careful = Careful(pause_s=0.5, tell=lambda *said: self.told.append(said))
+        self.careful = Careful(pause_s=0.5, tell=self.tell)
+
+    def tell(self, partition: int, offset: int, what: str, notable: bool) -> None:
+        self.told.append((partition, offset, what, notable))
 
     def of(self, partition: int, offset: int) -> Look | None:
         base = offset - offset % 10
