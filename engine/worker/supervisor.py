@@ -279,7 +279,7 @@ class Supervisor:
         worker.places = places
         worker.careful += 1
         self._say(
-            f"worker {worker.slot} died of {name} with no record to blame: the next one reads carefully"
+            f"worker {worker.slot} died of {name}, perhaps of what its Kafka client could not read: the next one reads carefully"
         )
 
     def _tell_fault(self) -> None:
