@@ -175,7 +175,9 @@ def open_kafka_worker(
         startup = Startup(
             settings=settings, clock=clock, metrics=metrics, name=name, copy=copied_model(run_folder)
         )
-        carefully = _carefully(careful, slot=slot, run_folder=run_folder, events=events) if careful else None
+        carefully = (
+            carefully_read(careful, slot=slot, run_folder=run_folder, events=events) if careful else None
+        )
         link = kafka_link(startup, held=held, proven=let_in.exists(), careful=carefully)
         let_in.touch()
         worker = make_worker(
@@ -360,7 +362,7 @@ def kafka_link(
     )
 
 
-def _carefully(careful: int, *, slot: int, run_folder: Path, events: EventLog) -> Careful:
+def carefully_read(careful: int, *, slot: int, run_folder: Path, events: EventLog) -> Careful:
     """How to read after deaths in the client, and that this is done; where each partition begins is noted for the supervisor."""
     pause_s = careful_pauses_s[min(careful, len(careful_pauses_s)) - 1]
     events.note(
