@@ -16,7 +16,8 @@ from penstock.engine.pages.serving.live import Live
 from penstock.engine.pages.serving.site import Site
 from penstock.engine.pages.serving.streams import Streams
 from penstock.engine.pages.watch import Facts, Picture, Watch
-from penstock.engine.telemetry.http_server import Reader, ask_workers
+from penstock.engine.telemetry.ask_workers import ask_workers
+from penstock.engine.telemetry.http_server import Reader
 
 pages: Final = ("flow", "records", "model", "health", "scaling")
 """In the order of the navigation; the first one is `/`."""

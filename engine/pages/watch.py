@@ -13,7 +13,7 @@ from penstock.engine.clock import Clock
 from penstock.engine.pages.counts import Counts, Lately, ages, quantile
 from penstock.engine.pages.partition_trends import PartitionTrends
 from penstock.engine.pages.record_ring import RecordRing
-from penstock.engine.telemetry.http_server import Reply, reason_of
+from penstock.engine.telemetry.ask_workers import Reply, reason_of
 
 points_kept: Final = 900
 changes_kept: Final = 100

@@ -27,7 +27,8 @@ from penstock.engine.scaling.reports import Reporter
 from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
 from penstock.engine.settings.model import Settings
 from penstock.engine.settings.topics import RegistrySettings
-from penstock.engine.telemetry.http_server import HttpServer, worker_routes
+from penstock.engine.telemetry.http_server import HttpServer
+from penstock.engine.telemetry.port_routes import worker_routes
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import WorkerStatus
 from penstock.engine.worker.assembly import (

@@ -30,8 +30,8 @@ from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.framing import single_object_prefix
 from penstock.engine.dead_letters.message import DeadLetterEncoder, ModelIdentity
 from penstock.engine.doctor import look
-from penstock.engine.telemetry.http_server import serve_worker
 from penstock.engine.telemetry.metrics import Metrics
+from penstock.engine.telemetry.port_routes import serve_worker
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import ModelIdentity as ServedIdentity
 from penstock.engine.telemetry.worker_status import WorkerState

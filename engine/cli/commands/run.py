@@ -70,8 +70,9 @@ def _supervise(
     from penstock.engine.clock import SystemClock
     from penstock.engine.pages.supervisor import supervisor_pages
     from penstock.engine.settings.model import load_settings
-    from penstock.engine.telemetry.http_server import HttpServer, SupervisorView
+    from penstock.engine.telemetry.http_server import HttpServer
     from penstock.engine.telemetry.metrics import SupervisorMetrics
+    from penstock.engine.telemetry.port_routes import SupervisorView
     from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.startup.startup import Startup, walk
     from penstock.engine.worker.startup.supervisor import supervisor_steps
