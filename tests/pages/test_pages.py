@@ -92,6 +92,18 @@ def test_each_page_has_a_twin_of_the_form_that_the_schema_gives_it(page: str, en
     assert "unsafe" not in headers["content-security-policy"]
 
 
+def test_the_hints_stand_alone_and_on_the_flow_page(engine: Running) -> None:
+    status, headers, document = get(engine.port, "/api/v1/hints")
+    assert (status, document["page"]) == (200, "hints")
+    check(document)
+    assert "default-src 'none'" in headers["content-security-policy"]
+    flow = get(engine.port, "/api/v1/flow")[2]
+    assert flow["hints"].items() <= document.items()
+    assert document["summary"][0]["code"] in ("hints.too_early", "hints.calm")
+    assert get(engine.port, "/hints")[0] == 404  # it has no page
+    assert get(engine.port, "/api/v1/events?page=hints")[0] == 400
+
+
 @pytest.mark.parametrize("ports", [{}, {"0": 0}, {"0": 0, "1": 0}])
 def test_without_workers_every_page_says_what_it_does_not_know(ports: dict[str, int]) -> None:
     with supervisor_pages(facts, ports=lambda: ports, hosts=(), clock=SystemClock()) as (reader, watch):

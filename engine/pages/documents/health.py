@@ -25,7 +25,7 @@ def health_document(picture: Picture) -> dict[str, Any]:
     lag_records, lag_s, known = _lag(told)
     partitions = picture.trends.partitions(partitions_told_max)
     waits = [
-        {"slot": slot, "partition": each["partition"], "since_ms": each["since_ms"], "reason": each["reason"]}
+        {"slot": slot} | {name: each[name] for name in ("partition", "kind", "since_ms", "reason")}
         for slot, one in told.items()
         for each in one["status"]["waits_for"]
     ]
