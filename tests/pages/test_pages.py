@@ -173,6 +173,34 @@ def test_a_rejected_record_says_why_and_shows_no_payload(engine: Running) -> Non
         assert "at all" not in json.dumps(each)
 
 
+def test_records_of_the_same_key_are_linked(engine: Running) -> None:
+    """The keys are read off the topic: equal for equal keys, and no other."""
+    keys = {
+        (int(partition), int(offset)): key
+        for read in engine.broker.reader("payments").read_to_end(5.0)
+        for partition, offset, key in zip(read.partitions, read.offsets, read.keys, strict=True)
+    }
+    held = [(each["partition"], each["offset"]) for each in get(engine.port, "/api/v1/records")[2]["records"]]
+    linked = 0
+    for each in [*records(engine), *records(engine, "rejected")]:
+        place = (each["partition"], each["offset"])
+        found = [(other["partition"], other["offset"]) for other in each["same_key"]]
+        assert found == [other for other in held if keys[other] == keys[place] and other != place]
+        linked += len(found)
+    assert linked
+
+
+def test_a_rejected_reason_has_its_newest_records(engine: Running) -> None:
+    (reason,) = get(engine.port, "/api/v1/health")[2]["rejected"]
+    newest = get(engine.port, "/api/v1/records?outcome=rejected")[2]["records"][:3]
+    assert [(each["partition"], each["offset"]) for each in reason["examples"]] == [
+        (each["partition"], each["offset"]) for each in newest
+    ]
+    for each in reason["examples"]:
+        whole = get(engine.port, f"/api/v1/records/payments/{each['partition']}/{each['offset']}")[2]
+        assert each["detail"] == whole["rejection"]["detail"] != ""
+
+
 def test_what_the_contract_marks_sensitive_is_shown_nowhere(engine: Running) -> None:
     whole = json.dumps([*records(engine), *(get(engine.port, f"/api/v1/{page}")[2] for page in pages)])
     assert "4000 1234" not in whole

@@ -95,8 +95,14 @@ def _rejected(picture: Picture) -> list[dict[str, Any]]:
                 sums[reason] = sums.get(reason, 0.0) + count
     lately = picture.lately.by_label("rejected")
     ordered = sorted(sums.items(), key=lambda each: (-each[1], each[0]))
+    examples = picture.ring.examples()
     return [
-        {"reason": reason, "records": round(count), "lately": round(lately.get(reason, 0.0))}
+        {
+            "reason": reason,
+            "records": round(count),
+            "lately": round(lately.get(reason, 0.0)),
+            "examples": examples.get(reason, []),
+        }
         for reason, count in ordered
     ]
 
