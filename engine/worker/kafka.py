@@ -48,6 +48,7 @@ from penstock.engine.worker.startup.kafka_facts import KafkaFacts, kafka_facts
 from penstock.engine.worker.startup.startup import Startup, walk
 from penstock.engine.worker.startup.worker import worker_steps
 from penstock.schemas.errors import ConfigError, UnavailableError
+from penstock.schemas.log_codes import LogCode
 from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ def open_kafka_worker(
                 "the port of /metrics and /ready cannot be told in %s: %s; working on without",
                 run_folder,
                 error.strerror,
+                extra=LogCode.PORT_NOT_TOLD.extra,
             )
         let_in = run_folder / "let-in"  # a worker of this deployment has been let in by the brokers before
         await_kafka(
@@ -290,6 +292,7 @@ def kafka_link(startup: Startup, *, held: ExitStack, proven: bool = False) -> Li
         logger.warning(
             "the broker does not tell this user the settings of %s (permission DescribeConfigs); Kafka's defaults are assumed",
             ", ".join(facts.limits.untold),
+            extra=LogCode.TOPIC_SETTINGS_UNTOLD.extra,
         )
     startup.open_sink = lambda: open_sink(
         settings,

@@ -16,6 +16,7 @@ from penstock.engine.console.terminal import write_safely
 from penstock.engine.pipeline.collector import calm_collector
 from penstock.engine.worker.process import exit_retry
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.worker")
 
@@ -35,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments.settings, arguments.slot, arguments.run_folder, arguments.http_port)
     except ConfigError as error:
-        logger.error("%s", error)
+        logger.error("%s", error, extra=LogCode.WORKER_REFUSED.extra)
         return 2
     except FencedError as error:
-        logger.error("%s", error)
+        logger.error("%s", error, extra=LogCode.FENCED.extra)
         return 3
     except UnavailableError as error:
-        logger.warning("%s", error)
+        logger.warning("%s", error, extra=LogCode.WORKER_AWAITS.extra)
         return exit_retry
     except PenstockError as error:
-        logger.error("%s", error)
+        logger.error("%s", error, extra=LogCode.WORKER_FAILED.extra)
         return 1
 
 
