@@ -18,6 +18,8 @@ recent_s: Final = 60.0
 baseline_s: Final = 120.0
 """The first so many seconds of what is known are what the last minute is compared with."""
 compared_after_s: Final = baseline_s + recent_s
+rejected_min: Final = 10
+"""Fewer records in a minute are not many, whatever share of a quiet topic they are."""
 
 
 class Cause(StrEnum):
@@ -149,7 +151,12 @@ def _wrong_records(samples: Sequence[Sample]) -> Iterator[Hint]:
     rejected = middle([each.rejected_ratio for each in now.workers.values()])
     before = rates(samples[0], last[0]) if last[0].at_s > samples[0].at_s else None
     usual = middle([each.rejected_ratio for each in before.workers.values()]) if before is not None else 0.0
-    if not math.isnan(rejected) and rejected > 0.05 and not rejected < 3 * usual:
+    many = sum(
+        now.seconds * each.settled_per_s * each.rejected_ratio
+        for each in now.workers.values()
+        if each.settled_per_s
+    )
+    if many >= rejected_min and rejected > 0.05 and not rejected < 3 * usual:
         yield Hint(cause=Cause.POISON, score=0.95, values={"share": round(100 * rejected), "usual": 0.0 if math.isnan(usual) else round(100 * usual, 1)})  # fmt: skip
 
 

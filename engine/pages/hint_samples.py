@@ -9,6 +9,7 @@ from penstock.schemas.waits import WaitKind
 
 partitions_max: Final = 500
 """Of a sample, those furthest behind: what is kept of ten minutes stays within some megabytes."""
+_nothing: Final[frozenset[WaitKind]] = frozenset()
 
 
 def sample_of(now_s: float, told: Mapping[str, Mapping[str, Any]]) -> Sample:
@@ -41,16 +42,17 @@ def _worker(slot: str, counters: Mapping[str, float]) -> WorkerSample:
 
 
 def _partitions(slot: str, one: Mapping[str, Any]) -> list[PartitionSample]:
-    waits: dict[int | None, set[str]] = {}
+    waits: dict[int | None, frozenset[WaitKind]] = {}
     for each in one["status"]["waits_for"]:
-        waits.setdefault(each["partition"], set()).add(each["kind"])
+        partition = each["partition"]
+        waits[partition] = waits.get(partition, _nothing) | {WaitKind(each["kind"])}
     return [
         PartitionSample(
             partition=partition,
             owner=slot,
             end=math.nan if offset is None or records is None else offset + records,
             age_s=math.nan if age_s is None else -ahead_s or age_s,
-            waits=frozenset(WaitKind(kind) for kind in waits.get(partition, ())),
+            waits=waits.get(partition, _nothing),  # one set for all, since tens of thousands are kept
         )
         for partition, records, age_s, offset, ahead_s in one["lags"]
     ]

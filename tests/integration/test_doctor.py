@@ -521,6 +521,7 @@ def test_on_a_healthy_pipeline_none_is_named(
         told = doctor(pipeline)
         assert told["wrong"] == []
         assert told["not_seen"] == []
+        assert "forecast" in [each["what"] for each in told["seen"]]
         assert main(["doctor", str(pipeline.file), "--over", "0.5"]) == 0
     page = capsys.readouterr().out
     assert "Nothing is wrong" in page
