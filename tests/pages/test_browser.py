@@ -254,6 +254,9 @@ def test_the_waterfalls_rows_add_up_to_the_last_digit_and_say_their_sign_in_word
         for kind, text, word in amounts[1:-1]:
             assert (kind, text[0], word) in (("up", "▲", "raised"), ("down", "▼", "lowered"))
             assert number(text) >= 0 if kind == "up" else number(text) <= 0
+        told = page.inner_text(".lead .limit")
+        for _, text, _ in (amounts[0], *amounts[1:-1][:3], amounts[-1]):
+            assert text.lstrip("▲▼ +−") in told, told  # the sentence has the rows' own digits
 
 
 def test_hostile_text_is_text(visit: Visit) -> None:

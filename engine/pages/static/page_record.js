@@ -51,9 +51,10 @@ export function show(record, state) {
 function sentence(record) {
   const explanation = record.explanation;
   if (record.sentence.code !== "record.reasons" || !explanation) return tell(record.sentence);
-  const strongest = [...explanation.attributions].sort((a, b) => Math.abs(b.attribution) - Math.abs(a.attribution)).slice(0, 3);
-  const reasons = strongest.map((each) => t(`reason.${each.masked ? "masked_" : each.value === null ? "missing_" : ""}${each.attribution >= 0 ? "raised" : "lowered"}`, { ...each, amount: Math.abs(each.attribution) }));
-  return tell(record.sentence, { space: named("space", explanation.space), reasons: reasons.join(t("reason.between")) });
+  // The amounts are the rows' own, digit for digit: who reads both shall find the same.
+  const { rows, digits, base, total } = steps(explanation, rowsShown);
+  const reasons = rows.filter((row) => row.of).slice(0, 3).map((row) => t(`reason.${row.of.masked ? "masked_" : row.of.value === null ? "missing_" : ""}${row.step >= 0 ? "raised" : "lowered"}`, { ...row.of, amount: fixed(Math.abs(row.shown), digits) }));
+  return tell(record.sentence, { space: named("space", explanation.space), base: fixed(base, digits), total: fixed(total, digits), reasons: reasons.join(t("reason.between")) });
 }
 
 function text(shown) {
@@ -67,7 +68,7 @@ export function steps(explanation, most) {
   const order = explanation.attributions.map((each, at) => ({ ...each, at })).sort((a, b) => Math.abs(b.attribution) - Math.abs(a.attribution) || a.at - b.at);
   const kept = order.slice(0, most);
   const rest = order.slice(most);
-  const rows = kept.map((each) => ({ name: named_value(each), step: each.attribution }));
+  const rows = kept.map((each) => ({ name: named_value(each), step: each.attribution, of: each }));
   if (rest.length) rows.push({ name: t("record.others", { others: rest.length }), step: rest.reduce((sum, each) => sum + each.attribution, 0) });
   const largest = Math.max(...rows.map((each) => Math.abs(each.step)), 1e-300);
   const digits = Math.max(0, Math.min(10, 2 - Math.floor(Math.log10(largest))));
