@@ -1,6 +1,7 @@
 """When the objective will be breached, and why, in sentences: `/api/v1/hints`, a part of the page `/`, and `penstock top`."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 from penstock.engine.hints.causes import Hint, Hints, RuledOut, compared_after_s
@@ -17,15 +18,25 @@ def hints_document(picture: Picture) -> dict[str, Any]:
         "page": "hints",
         "at_ms": picture.at_ms,
         "max_age_s": picture.facts.max_age_s,
-        **hints_told(picture.hints, workers=bool(picture.told)),
+        **hints_shown(picture),
     }
 
 
-def hints_told(found: Hints, *, workers: bool) -> dict[str, Any]:
-    """The schema's `found_hints`; `workers`: whether there is any to look at. What was found of those that are gone is not told."""
+def hints_shown(picture: Picture) -> dict[str, Any]:
+    """The schema's `found_hints`, of a supervisor's picture."""
+    told = picture.told
+    silent = [slot for slot in picture.workers if slot not in told]
+    return hints_told(picture.hints, workers=bool(told), silent=silent)
+
+
+def hints_told(found: Hints, *, workers: bool, silent: Sequence[str] = ()) -> dict[str, Any]:
+    """The schema's `found_hints`; `workers`: whether any answers. What was found of those that are gone is not told."""
     found = found if workers else Hints()
+    summary = [_summary(found, workers=workers)]
+    if workers and silent:
+        summary.append(sentence("hints.silent", workers=", ".join(silent)))
     return {
-        "summary": [_summary(found, workers=workers)],
+        "summary": summary,
         "breach": None if found.breach is None else {"from_s": found.breach.from_s, "to_s": found.breach.to_s},
         "causes": [
             {

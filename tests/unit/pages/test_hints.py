@@ -165,6 +165,9 @@ def test_a_wait_becomes_a_hint_and_is_gone_with_its_workers(kind: str, cause: Ca
     check(document, "hints")
     assert [each["cause"] for each in document["causes"]] == [str(cause)]
     assert "partition 3" in document["causes"][0]["evidence"]["text"]
+    documents["1"] = {}
+    watch.turn()
+    assert [each["code"] for each in hints_document(watch.picture())["summary"]][1:] == ["hints.silent"]
     documents["0"] = {}
     watch.turn()
     gone = hints_document(watch.picture())
