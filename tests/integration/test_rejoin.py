@@ -34,13 +34,13 @@ class Told:
         self.log.append("lost")
 
 
-def read(source: KafkaSource, count: int) -> list[int]:
-    """Offsets, in polls so long that a whole rebalance fits into one."""
+def read(source: KafkaSource, count: int, poll_s: float = 10.0) -> list[int]:
+    """Offsets, in polls so long that a whole rebalance fits into one; a start of a group takes several turns, short ones."""
     offsets: list[int] = []
     end_s = time.monotonic() + patience_s
     while len(offsets) < count:
         assert time.monotonic() < end_s, offsets
-        records = source.poll(100, 10.0)
+        records = source.poll(100, poll_s)
         offsets += records.offsets.tolist() if records is not None else []
     return offsets
 
@@ -63,7 +63,7 @@ def test_a_member_that_is_lost_and_comes_back_within_one_poll_skips_nothing(
         max_poll_interval_s=60.0, memory_bytes_max=1 << 20, clock=SystemClock(),
     )  # fmt: skip
     try:
-        assert read(source, 5) == [0, 1, 2, 3, 4]
+        assert read(source, 5, 0.2) == [0, 1, 2, 3, 4]
         broker.pause_node(1)
         threading.Timer(3 * session_timeout_ms / 1000, broker.resume_node, (1,)).start()
         assert read(source, 5) == [0, 1, 2, 3, 4]  # nothing was committed

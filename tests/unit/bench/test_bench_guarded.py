@@ -12,7 +12,7 @@ from penstock_bench.peers.workload import Workload
 
 from penstock.engine.settings.model import load_settings
 from penstock.engine.worker.admin.port import require_files
-from penstock.engine.worker.assembly import open_bundle
+from penstock.engine.worker.startup.stages import open_bundle
 from tests.bundles import write_stump
 
 

@@ -272,8 +272,9 @@ def test_nothing_is_published_beyond_this_machine() -> None:
 def test_images_are_pinned_and_name_no_registry() -> None:
     images = {service["image"] for service in compose["services"].values()} - {"penstock:cpu"}
     dockerfile = (root / "deploy/Dockerfile").read_text()
-    images.add("python:" + re.findall(r"^ARG PYTHON_TAG=(\S+)", dockerfile, re.MULTILINE)[0])
-    for image in images:
+    (base,) = re.findall(r"^ARG BASE=(\S+)", dockerfile, re.MULTILINE)
+    assert re.fullmatch(r"[^@]+@sha256:[0-9a-f]{64}", base)
+    for image in {*images, base.partition("@")[0]}:
         name, _, tag = image.partition(":")
         assert re.search(r"\d+\.\d+", tag), f"{image} is not pinned"
         assert "." not in name.split("/")[0], f"{image} names a registry"

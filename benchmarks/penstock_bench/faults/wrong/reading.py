@@ -60,7 +60,7 @@ bugs: tuple[Bug, ...] = (
     Bug(
         name="where a log begins that lacks our next offset is asked once",
         where="KafkaSource._give_up",
-        old="waited_s < bounds_patience_s",
+        old="now_s - since_s < bounds_patience_s",
         new="False",
         only=(Trouble.RETENTION, Trouble.SLOW),
     ),
@@ -85,13 +85,6 @@ bugs: tuple[Bug, ...] = (
         old="stale = self._seek_due.keys() | (present - self._ours.owned)",
         new="stale = (present - self._ours.owned)",
         only=(Trouble.READING, Trouble.ABORTED, Trouble.REBALANCE),
-    ),
-    Bug(
-        name="a record polled before its partition left is taken",
-        where="KafkaSource.poll",
-        old="first.partition() in self._ours.left",
-        new="False",
-        only=(Trouble.REBALANCE, Trouble.CRASH),
     ),
     Bug(
         name="what retention took is passed over without a word",
