@@ -21,7 +21,7 @@ from penstock.engine.settings.model import Settings, parse_settings
 from penstock.schemas.errors import ConfigError, NotReadyError, PenstockError
 from penstock.schemas.records import Records
 
-partitions = 4
+partitions = 2
 topics = ("departures", "departures.predictions", "departures.explanations", "departures.dead-letters")
 stop_patience_s = 20.0
 ready_patience_s = 60.0
