@@ -94,6 +94,10 @@ class LogCode(StrEnum):
     )
     READ_FROM_BEGINNING = "read_from_beginning", "partitions without a commit are read from their beginning"
     READING_RETURNS = "reading_returns", "the client could not read on: reading returns to a place"
+    CAREFUL_READING_STEP = (
+        "careful_reading_step",
+        "after a death of its Kafka client, a worker looks at what is stored before it reads it; and when that is over",
+    )
     OFFSETS_DELETED = "offsets_deleted", "offsets were deleted before the group read them"
     OFFSETS_SET_ASIDE = "offsets_set_aside", "offsets that no client can read are dead letters now"
     TOPIC_READ_ANEW = "topic_read_anew", "the topic was deleted and made anew: it is read from its beginning"

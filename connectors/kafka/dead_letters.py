@@ -17,7 +17,7 @@ from confluent_kafka import (
 
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
 from penstock.connectors.kafka.errors import cause_of, translate
-from penstock.connectors.kafka.reading.headers import read_headers
+from penstock.connectors.kafka.reading.records import read_headers
 from penstock.schemas.errors import UnavailableError
 
 call_s: Final = 15.0

@@ -29,11 +29,13 @@ def group_settings(
     protocol: Literal["classic", "consumer"],
     max_poll_interval_s: float,
     memory_bytes_max: int,
+    single_batches_s: float | None = None,
 ) -> dict[str, Any]:
     """Client properties of a member.
 
     Committed records only, in both delivery modes: it also makes the coordinator hold back the committed offsets of
-    a predecessor whose transaction is still open. Users may set what stands before `consumer_config`.
+    a predecessor whose transaction is still open. Users may set what stands before `consumer_config`. `single_batches_s`: one
+    batch is fetched at a time, and the next not within this time, while records of the last one are there.
     """
     half = memory_bytes_max // 2  # the other half is for the answer that is being received
     settings: dict[str, Any] = {
@@ -52,6 +54,12 @@ def group_settings(
         int(settings[name]) for name in ("fetch.max.bytes", "message.max.bytes") if name in settings
     )
     settings.setdefault("receive.message.max.bytes", longest + (1 << 20))
+    if single_batches_s is not None:
+        settings |= {
+            "max.partition.fetch.bytes": 1,  # a broker gives the first batch whole all the same
+            "queued.min.messages": 1,
+            "fetch.queue.backoff.ms": int(single_batches_s * 1000),
+        }
     return settings | {
         "group.id": group,
         "group.protocol": protocol,

@@ -22,7 +22,7 @@ from penstock.connectors.kafka.producers import (
     KafkaTransactionalProducer,
     batch_bytes_default,
 )
-from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
+from penstock.connectors.kafka.reading.commits import noted_topic_id
 
 transaction_timeout_default_s: Final = 10.0
 """As long as a session: a transaction whose worker was killed holds its partitions for so long, and until the broker looks."""

@@ -34,6 +34,7 @@ class Event(StrEnum):
     INPUT_STALLED = "input_stalled"
     OPEN_TRANSACTION = "open_transaction"
     INPUT_GOES_ON = "input_goes_on"
+    CAREFUL_READING = "careful_reading"
     TOPIC_RECREATED = "topic_recreated"
     DRAINING = "draining"
     STOPPED = "stopped"

@@ -62,6 +62,7 @@ class Link:
     contact: Callable[[bool], Contact | None] = lambda _: None
     member: Callable[[], bool | None] = lambda: None
     reading: Callable[[], Reading] = Reading
+    over: Callable[[], bool] = lambda: False  # it has done what it was opened for, and another should follow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +76,7 @@ class Worker:
     model: ServedModel
     bundle: Bundle
     report: Callable[[WorkerStatus], None]
+    over: Callable[[], bool] = lambda: False
 
     def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
         """Work until asked to stop, then drain and leave; see Pipeline.run for what is raised."""
@@ -188,6 +190,7 @@ def make_worker(
         model=model,
         bundle=bundle,
         report=link.report,
+        over=link.over,
     )
 
 

@@ -13,6 +13,7 @@ from penstock.connectors.kafka.admin.permissions import lacks, require_permissio
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.contact import Contact, KafkaContact
 from penstock.connectors.kafka.partition_counts import PartitionCounts
+from penstock.connectors.kafka.reading.careful import Careful
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reports import ReportWriter
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
@@ -27,6 +28,7 @@ from penstock.engine.scaling.reports import Reporter
 from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
 from penstock.engine.settings.model import Settings
 from penstock.engine.settings.topics import RegistrySettings
+from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.http_server import HttpServer
 from penstock.engine.telemetry.port_routes import worker_routes
 from penstock.engine.telemetry.status import StatusBoard
@@ -42,7 +44,8 @@ from penstock.engine.worker.assembly import (
 from penstock.engine.worker.model_copy import copied_model
 from penstock.engine.worker.pages import show_worker
 from penstock.engine.worker.permissions import permissions
-from penstock.engine.worker.poison_records import InFlightLog
+from penstock.engine.worker.poison_records import CarefulPlaces, InFlightLog
+from penstock.engine.worker.process import careful_pauses_s
 from penstock.engine.worker.situation import await_kafka
 from penstock.engine.worker.startup.kafka_facts import KafkaFacts, kafka_facts
 from penstock.engine.worker.startup.startup import Startup, walk
@@ -126,11 +129,12 @@ def open_kafka_worker(
     http_port: int,
     clock: Clock,
     stopping: Callable[[], bool] = lambda: False,
+    careful: int = 0,
 ) -> Iterator[Worker]:
     """A worker that is verified, warmed and ready to join; what it holds is released at the end.
 
     A cluster that does not answer is waited for, before the model is loaded, until `stopping`; then UnavailableError is
-    raised.
+    raised. `careful`: how many workers of the slot died one after the other without a record to blame.
 
     Serves /metrics, /live, /ready, /status and what the pages ask for on a loopback port, which it writes to `http-SLOT` in the run folder.
     """
@@ -174,7 +178,10 @@ def open_kafka_worker(
         startup = Startup(
             settings=settings, clock=clock, metrics=metrics, name=name, copy=copied_model(run_folder)
         )
-        link = kafka_link(startup, held=held, proven=let_in.exists())
+        carefully = (
+            carefully_read(careful, slot=slot, run_folder=run_folder, events=events) if careful else None
+        )
+        link = kafka_link(startup, held=held, proven=let_in.exists(), careful=carefully)
         let_in.touch()
         worker = make_worker(
             startup,
@@ -266,7 +273,9 @@ def open_registry(settings: RegistrySettings, clock: Clock) -> "Registry":
     return Registry(registry_config(settings), monotonic_s=clock.monotonic_s, sleep=clock.sleep)
 
 
-def kafka_link(startup: Startup, *, held: ExitStack, proven: bool = False) -> Link:
+def kafka_link(
+    startup: Startup, *, held: ExitStack, proven: bool = False, careful: Careful | None = None
+) -> Link:
     """The input on Kafka, once everything that it needs is proved; what the rest of the start does with Kafka is left in `startup`.
 
     `proven`: the brokers have let this deployment in before, so what a token server or TLS refuses now may pass.
@@ -320,6 +329,7 @@ def kafka_link(startup: Startup, *, held: ExitStack, proven: bool = False) -> Li
             clock=clock,
             unreadable=settings.input.unreadable,
             recreated=settings.input.recreated,
+            careful=careful,
         )
         sources.append(source)
         return source
@@ -352,7 +362,31 @@ def kafka_link(startup: Startup, *, held: ExitStack, proven: bool = False) -> Li
         contact=contact,
         member=member,
         reading=lambda: sources[0].reading() if sources else Reading(),
+        over=lambda: bool(sources) and sources[0].careful_over,
     )
+
+
+def carefully_read(careful: int, *, slot: int, run_folder: Path, events: EventLog) -> Careful:
+    """How to read after deaths in the client, and that this is done; where each partition begins is noted for the supervisor."""
+    pause_s = careful_pauses_s[min(careful, len(careful_pauses_s)) - 1]
+    events.note(
+        Event.CAREFUL_READING,
+        f"the last worker died, perhaps of what its Kafka client could not read ({careful} in a row): this one reads carefully. "
+        f"What is stored is looked at by hand before the client reads it, and that fetches single batches, {pause_s:g} s apart",
+        level=logging.WARNING,
+    )
+    places = CarefulPlaces(run_folder / f"careful-{slot}")
+
+    def tell(partition: int, offset: int, what: str, notable: bool) -> None:
+        if not places.note(partition, offset, what):
+            return
+        text = f"partition {partition}, offset {offset}: {what}"
+        if notable:
+            events.note(Event.CAREFUL_READING, text, level=logging.WARNING)
+        else:
+            logger.info("%s", text, extra=LogCode.CAREFUL_READING_STEP.extra)
+
+    return Careful(pause_s=pause_s, tell=tell)
 
 
 def _reporter(

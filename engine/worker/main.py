@@ -28,13 +28,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--run-folder", type=Path, required=True)
     parser.add_argument("--http-port", type=int, default=0)
+    parser.add_argument("--careful", type=int, default=0)
     add_logging_arguments(parser)
     arguments = parser.parse_args(argv)
     write_safely()
     configure_logging(f"worker {arguments.slot}", form=arguments.log_format, level=arguments.log_level)
     write_stacks_on_signal()
     try:
-        return _run(arguments.settings, arguments.slot, arguments.run_folder, arguments.http_port)
+        return _run(
+            arguments.settings,
+            arguments.slot,
+            arguments.run_folder,
+            arguments.http_port,
+            careful=arguments.careful,
+        )
     except ConfigError as error:
         logger.error("%s", error, extra=LogCode.WORKER_REFUSED.extra)
         return 2
@@ -49,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int) -> int:
+def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int, *, careful: int) -> int:
     signals = _Signals()
     signal.signal(signal.SIGTERM, signals)
     signal.signal(signal.SIGINT, signals)
@@ -77,15 +84,22 @@ def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int) -> in
             http_port=http_port,
             clock=SystemClock(),
             stopping=stopping,
+            careful=careful,
         ) as worker:
             signals.pass_on_to(worker.pipeline.request_stop)
             with calm_collector():
-                worker.run()
+                worker.run(until=worker.over)
+            if worker.over():
+                logger.warning(
+                    "careful reading is over; the next worker reads as ever",
+                    extra=LogCode.CAREFUL_READING_STEP.extra,
+                )
+                return exit_retry
+            return 0
     except UnavailableError:
         if stopping():  # nothing was in hand yet
             return 0
         raise
-    return 0
 
 
 class _Signals:

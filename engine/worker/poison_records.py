@@ -7,6 +7,7 @@ import signal
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ _entries_max = 512
 _suspects_max = 256
 _condemned_max = 10_000
 
+library_signals = frozenset({signal.SIGABRT, signal.SIGSEGV})
+"""A client library that meets what it does not expect dies of these, while some other record is in hand or none."""
 fault_signals = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
 """A process dies of these by its own doing; SIGKILL may come from anybody, so it proves less."""
 
@@ -138,6 +141,31 @@ def read_vitals(path: Path) -> Vitals:
 def read_note(path: Path) -> list[Range]:
     """What the process that wrote the note had in hand when it ended."""
     return list(read_vitals(path).ranges)
+
+
+class CarefulPlaces:
+    """Where a careful worker found what, for the supervisor that is to say so when it dies all the same."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: dict[int, tuple[int, str]] = {}
+
+    def note(self, partition: int, offset: int, what: str) -> bool:
+        """Whether this is new."""
+        if self._places.get(partition) == (offset, what):
+            return False
+        self._places[partition] = offset, what
+        with suppress(OSError):  # no space: then the supervisor names no place, and the worker's own log does
+            self._path.write_text(json.dumps(self._places))
+        return True
+
+
+def read_careful_places(path: Path) -> dict[int, tuple[int, str]]:
+    """Offset and what was found there, by partition; nothing where there is no such note."""
+    try:
+        return {int(p): (offset, what) for p, (offset, what) in json.loads(path.read_text()).items()}
+    except (OSError, ValueError):
+        return {}
 
 
 class Quarantine:

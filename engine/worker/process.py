@@ -12,6 +12,8 @@ from pathlib import Path
 # and the system clears every page of them again for every batch: a tenth of a worker's time.
 _memory = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 
+careful_pauses_s = (0.5, 2.0, 8.0)
+"""So long the client of a careful worker waits between two batches: after the first such death, the second, and all others."""
 exit_fenced = 3
 exit_not_ready = 4
 exit_retry = 75  # a worker's way to say: start me again (EX_TEMPFAIL)
@@ -34,12 +36,16 @@ class Command:
     )
     arguments: Sequence[str] = ()
 
-    def start(self, slot: int, run_folder: Path) -> subprocess.Popen[bytes]:
-        """The slot's process. It loads its libraries, and waits for `let_begin` before it does anything."""
+    def start(self, slot: int, run_folder: Path, *, careful: int = 0) -> subprocess.Popen[bytes]:
+        """The slot's process. It loads its libraries, and waits for `let_begin` before it does anything.
+
+        `careful`: how many workers of the slot died one after the other without a record to blame; see `careful_pauses_s`.
+        """
+        more = ("--careful", str(careful)) if careful else ()
         # The worker holds the other end of its standard input: it drains when we are gone, however we went. In a group
         # of its own a terminal's Ctrl-C does not reach it beside the stop that we pass on: two would cut its drain short.
         return subprocess.Popen(
-            [*self.argv, *self.arguments, "--slot", str(slot), "--run-folder", str(run_folder)],
+            [*self.argv, *self.arguments, "--slot", str(slot), "--run-folder", str(run_folder), *more],
             stdin=subprocess.PIPE,
             env=_memory | os.environ,
             process_group=0,

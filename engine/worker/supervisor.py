@@ -5,12 +5,17 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from penstock.engine.clock import Clock
-from penstock.engine.worker.poison_records import Quarantine, read_note, read_vitals
+from penstock.engine.worker.poison_records import (
+    Quarantine,
+    library_signals,
+    read_careful_places,
+    read_vitals,
+)
 from penstock.engine.worker.process import (
     Command,
     close_stdin,
@@ -23,6 +28,7 @@ from penstock.engine.worker.process import (
 _restart_first_s, _restart_max_s, _healthy_after_s = 0.1, 5.0, 60.0
 _look_every_s = 0.05
 _vitals_every_s = 0.5
+_places_named_max = 5
 beat_age_max_s = 60.0
 """The polling loop turns ten times a second; one that stands still for so long is ended."""
 _kill_grace_s = 5.0
@@ -44,6 +50,8 @@ class _Worker:
     warming_s: float = 0.0
     hung: bool = False  # ended by us, because it did not come back from its batch
     warm: bool = False
+    careful: int = 0  # so many died one after the other of the client library's fault, as far as can be told
+    places: dict[int, tuple[int, str]] = field(default_factory=dict)  # where the last of those began
     replaced_until_s: float | None = (
         None  # asked to drain, so that another takes its place; ended then at the latest
     )
@@ -138,7 +146,7 @@ class Supervisor:
 
     def _start(self, worker: _Worker) -> None:
         ahead, self._ahead = self._ahead, None
-        worker.process = ahead or self._command.start(worker.slot, self._run_folder)
+        worker.process = ahead or self._command.start(worker.slot, self._run_folder, careful=worker.careful)
         let_begin(worker.process)
         worker.started_s = worker.looked_s = self._clock.monotonic_s()
         worker.batch_held_s = worker.beat_still_s = worker.warming_s = 0.0
@@ -147,6 +155,7 @@ class Supervisor:
         worker.replaced_until_s = None
         with suppress(OSError):  # what the last one left would be taken for a sign of life
             self._note(worker).unlink(missing_ok=True)
+            self._places(worker).unlink(missing_ok=True)
 
     def _replace_next(self) -> None:
         """One at a time, and only while all others work."""
@@ -161,6 +170,9 @@ class Supervisor:
 
     def _note(self, worker: _Worker) -> Path:
         return self._run_folder / f"note-{worker.slot}"
+
+    def _places(self, worker: _Worker) -> Path:
+        return self._run_folder / f"careful-{worker.slot}"
 
     def _look_after(self, worker: _Worker) -> int | None:
         """Replace the worker if it died and that may help; otherwise the exit code to end with."""
@@ -234,10 +246,12 @@ class Supervisor:
 
     def _learn_from(self, worker: _Worker, code: int) -> None:
         if code >= 0:
+            worker.careful, worker.places = 0, {}
             self._say(f"worker {worker.slot} asked to be started again")
             return
         name = signal.Signals(-code).name
-        in_hand = read_note(self._note(worker))
+        vitals = read_vitals(self._note(worker))
+        in_hand = list(vitals.ranges)
         # To hang is a record's own doing, as a fault of the process is.
         condemned = self._quarantine.worker_died(in_hand, by_signal=signal.SIGABRT if worker.hung else -code)
         self._tell_fault()
@@ -246,6 +260,27 @@ class Supervisor:
             self._say(
                 f"partition {r.partition} offset {r.first} killed its worker twice: it goes to the dead letters"
             )
+        if -code in library_signals and vitals.warm and not condemned:
+            self._take_care(worker, name)
+        else:
+            worker.careful, worker.places = 0, {}
+
+    def _take_care(self, worker: _Worker, name: str) -> None:
+        """It may have been the client library, at bytes that it cannot read: the next worker looks at those by hand first."""
+        places = read_careful_places(self._places(worker))
+        if worker.careful and places and places == worker.places:
+            named = [f"partition {p} at offset {at} ({what})" for p, (at, what) in sorted(places.items())]
+            more = f" and {len(named) - _places_named_max} more" if len(named) > _places_named_max else ""
+            self._say(
+                f"worker {worker.slot} read carefully and died of {name} twice at the same place, with no broken batch to pass over: "
+                f"{', '.join(named[:_places_named_max])}{more}; penstock offsets reset --partition P --to-offset N moves a "
+                "position with the workers stopped"
+            )
+        worker.places = places
+        worker.careful += 1
+        self._say(
+            f"worker {worker.slot} died of {name}, perhaps of what its Kafka client could not read: the next one reads carefully"
+        )
 
     def _tell_fault(self) -> None:
         if self._quarantine.fault and self._quarantine.fault != self._fault_told:

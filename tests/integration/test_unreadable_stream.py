@@ -55,12 +55,15 @@ def outcomes(stream: Stream, output: str) -> list[Seen]:
     return [seen for rows in decoded.values() for seen in rows]
 
 
+@pytest.mark.parametrize(("count", "stem"), [(400, b"a"), (80, bytes(1000) + b"a")], ids=["errors", "abort"])
 def test_a_broken_batch_is_one_letter_and_all_else_is_predicted_once(
-    open_stream: OpenStream, broker: EmbeddedKafka
+    open_stream: OpenStream, broker: EmbeddedKafka, count: int, stem: bytes
 ) -> None:
+    """Astray behind the wrong checksum, the client takes the second kind's zeros for a message of an old format, and an assertion
+    ends its process: the next worker goes carefully."""
     stream = open_stream(input={"unreadable": "set_aside"})
-    fed(stream, range(count), b"a")
-    key = b"a%d" % (count // 2)  # its batch is broken, and what the batch holds is lost with it
+    fed(stream, range(count), stem)
+    key = stem + b"%d" % (count // 2)  # its batch is broken, and what the batch holds is lost with it
     (segment,) = (p for p in broker.folder.glob(f"node-1/*/{stream.name}-*/*.log") if key in p.read_bytes())
     stored = bytearray(segment.read_bytes())
     stored[stored.index(key) + len(key) + 3] ^= 0xFF
@@ -69,10 +72,10 @@ def test_a_broken_batch_is_one_letter_and_all_else_is_predicted_once(
     fed(stream, range(count, 2 * count), b"b")  # and readable batches behind it
     stream.start("w")
     stream.expected = 2 * count
-    stream.wait(
-        1.0, 180.0
-    )  # each offset of the batch is tried twice, and a try stands behind a fetch that waits
+    stream.wait(1.0, 150.0)
     stream.await_readers(30.0)
+    if stem != b"a":
+        assert "the next one reads carefully" in stream.said()
     predictions, letters = outcomes(stream, "predictions"), outcomes(stream, "dead_letters")
     (letter,) = letters
     assert (letter.place[0], letter.body["reason"], letter.body["payload"]) == (broken, "unreadable", None)

@@ -15,7 +15,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
+from penstock.connectors.kafka.reading.commits import noted_topic_id
 from penstock.connectors.memory.group import Membership
 from penstock.connectors.memory.log import OutOfRangeError, Read
 from penstock_bench.faults.cluster import Cluster, failure

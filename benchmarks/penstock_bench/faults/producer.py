@@ -6,7 +6,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from penstock.connectors.delivery.producer_port import AbortableError, FencedProducerError
-from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
+from penstock.connectors.kafka.reading.commits import noted_topic_id
 from penstock.connectors.memory.group import Membership
 from penstock.connectors.memory.log import State
 from penstock.schemas.records import Headers

@@ -1,7 +1,7 @@
 """A worker of the simulation: the engine's pipeline and connectors, over clients and a compute side that are simulated."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,8 +9,6 @@ from penstock.connectors.kafka import producers, sinks
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import source as reading
 from penstock.connectors.kafka.reading.source import KafkaSource
-from penstock.connectors.kafka.reading.stalls import Stalls
-from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
 from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
 from penstock.engine.pipeline.compute import Finished, Held
@@ -34,116 +32,13 @@ from penstock_bench.faults.cluster import (
 )
 from penstock_bench.faults.fates import Trouble
 from penstock_bench.faults.journal import Journal
+from penstock_bench.faults.lookups import NoStalls, SimulatedBounds, SimulatedLooks, SimulatedWatch
 from penstock_bench.faults.timeline import Timeline
 
 rows_max, batches_max = 16, 3
 poll_interval_max_s = 20.0
 call_wait_max_s = 0.201
 """The polling thread waits no longer in any call of the sink."""
-
-
-class SimulatedWatch:
-    """penstock.connectors.kafka.reading.topic_watch.TopicWatch by shape: asks once a second, and when it is told to."""
-
-    def __init__(self, cluster: Cluster, topic: str) -> None:
-        self._cluster = cluster
-        self._topic = topic
-        self._timeline = cluster.timeline
-        self._closed = False
-        self._answer: TopicFacts | None = None
-        self._under_way = False
-        self._ask()
-
-    @property
-    def newest(self) -> TopicFacts | None:
-        """As TopicWatch."""
-        return self._answer
-
-    def since(self, moment_s: float, timeout_s: float = 0.0) -> TopicFacts | None:
-        """As TopicWatch."""
-        deadline_s = self._timeline.now_s + timeout_s
-        while self._answer is None or self._answer.asked_at_s < moment_s:
-            if not self._under_way:
-                self._ask()
-            left_s = deadline_s - self._timeline.now_s
-            if left_s <= 0:
-                return None
-            self._timeline.sleep(min(left_s, 0.01))
-        return self._answer
-
-    def close(self) -> None:
-        """As TopicWatch."""
-        self._closed = True
-
-    def _ask(self) -> None:
-        self._under_way = True
-        cluster, asked_at_s = self._cluster, self._timeline.now_s
-        call = cluster.fates.call(transactional=False, twins=False)
-
-        def look() -> None:
-            facts = TopicFacts(
-                id=cluster.topic_id(self._topic),
-                partitions=cluster.partitions(self._topic),
-                asked_at_s=asked_at_s,
-            )
-            self._timeline.later(min(call.ends_s, 5.0) - min(call.acts_s, 5.0), lambda: self._hear(facts))
-
-        self._timeline.later(min(call.acts_s, 5.0), look)
-
-    def _hear(self, facts: TopicFacts) -> None:
-        self._answer = facts
-        self._under_way = False
-        if not self._closed:
-            self._timeline.later(1.0, self._ask_again)
-
-    def _ask_again(self) -> None:
-        if not self._closed and not self._under_way:
-            self._ask()
-
-
-class SimulatedBounds:
-    """penstock.connectors.kafka.reading.log_bounds.LogBounds by shape."""
-
-    def __init__(self, cluster: Cluster, topic: str) -> None:
-        self._cluster, self._topic = cluster, topic
-        self._answers: dict[int, tuple[float, tuple[int, int]]] = {}
-        self._busy = False
-
-    def of(self, partitions: Collection[int], since_s: float) -> dict[int, tuple[int, int]]:
-        """As LogBounds."""
-        known = {p: self._answers[p] for p in partitions if p in self._answers}
-        found = {p: bounds for p, (asked_at_s, bounds) in known.items() if asked_at_s >= since_s}
-        missing = sorted(set(partitions) - found.keys())
-        if missing and not self._busy:
-            self._busy = True
-            cluster, timeline = self._cluster, self._cluster.timeline
-            asked_at_s, call = timeline.now_s, cluster.fates.call(transactional=False, twins=False)
-
-            def look() -> None:
-                there = [p for p in missing if p < cluster.partitions(self._topic)]
-                seen = {p: (asked_at_s, cluster.bounds(self._topic, p)) for p in there}
-                timeline.later(min(call.ends_s, 5.0) - min(call.acts_s, 5.0), lambda: hear(seen))
-
-            def hear(seen: dict[int, tuple[float, tuple[int, int]]]) -> None:
-                self._busy = False
-                self._answers |= seen
-
-            timeline.later(min(call.acts_s, 5.0), look)
-        return found
-
-    def close(self) -> None:
-        """As LogBounds."""
-
-
-class NoStalls:
-    """penstock.connectors.kafka.reading.stalls.StallDetector by shape, which finds none."""
-
-    def look(self, *_: object) -> Stalls:
-        """As StallDetector."""
-        return Stalls(stalled_s={}, open_transactions={})
-
-    def close(self) -> None:
-        """As StallDetector."""
 
 
 class _InLine:
@@ -171,6 +66,7 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
         (producers, "Aside", lambda _: SimulatedAside(cluster)),
         (reading, "TopicWatch", lambda _, topic, **__: _watch_of(cluster, topic)),
         (reading, "LogBounds", lambda _, topic, **__: SimulatedBounds(cluster, topic)),
+        (reading, "BatchLooks", lambda _, topic, **__: SimulatedLooks(cluster, topic)),
         (reading, "StallDetector", lambda **_: NoStalls()),
         (reading, "threading", _InLine),
     ]

@@ -20,7 +20,7 @@ from penstock.connectors.kafka.admin.group_members import describe_group
 from penstock.connectors.kafka.admin.session import AdminSession, retry_s, transient, unheard
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import refusals, said, translate
-from penstock.connectors.kafka.reading.offset_notes import noted_topic_id
+from penstock.connectors.kafka.reading.commits import noted_topic_id
 
 peek_timeout_s: Final = 5.0
 

@@ -3,7 +3,9 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from penstock.connectors.kafka.errors import cause_of, consumer_error
 
 
 class AssignmentListener(Protocol):
@@ -85,6 +87,26 @@ class Assignment:
         if paused:
             self._consumer.resume(self.places(paused))  # leave no flag behind for the next assignment
         self._consumer.incremental_unassign(self.places(partitions))
+
+    def seek(self, partition: int, offset: int) -> bool:
+        """Send the client there; False: not yet. Raises what stands behind any other refusal."""
+        try:
+            self._consumer.seek(TopicPartition(self._topic, partition, offset))
+        except KafkaException as error:
+            cause = cause_of(error)
+            if cause.code() in (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS):
+                return False  # the fetcher is between two states
+            raise consumer_error(cause, f"topic {self._topic}, partition {partition}") from error
+        return True
+
+    def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The log end of those that are ours as the fetches last saw it; nothing is asked of the broker."""
+        found = {}
+        for place in self.places(self.owned.intersection(partitions)):
+            _, end = self._consumer.get_watermark_offsets(place, cached=True)
+            if end >= 0:
+                found[place.partition] = end
+        return found
 
     def places(self, partitions: Iterable[int]) -> list[TopicPartition]:
         """These partitions as the client names them."""

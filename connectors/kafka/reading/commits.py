@@ -1,4 +1,4 @@
-"""Offsets that were sent to be committed: what the coordinator refused, or never answered, is sent again."""
+"""Offsets that were sent to be committed: what the coordinator refused, or never answered, is sent again; and the note beside them."""
 
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -10,6 +10,7 @@ from penstock.connectors.kafka.errors import cause_of, consumer_error
 from penstock.schemas.errors import UnavailableError
 
 again_after_s: Final = 0.5
+_mark: Final = "penstock topic-id="  # then the id of the topic that it is an offset of
 
 
 class Commits:
@@ -62,3 +63,15 @@ class Commits:
             if not isinstance(failure, UnavailableError):
                 raise failure from error
             self._due_s = self._clock.monotonic_s() + again_after_s
+
+
+def offset_note(topic_id: str | None) -> str:
+    """The metadata of a commit; empty where the topic has no id."""
+    return "" if topic_id is None else f"{_mark}{topic_id}"
+
+
+def noted_topic_id(metadata: str | None) -> str | None:
+    """The topic's id in a commit's metadata, None where another program wrote it or there is none."""
+    if metadata is None or not metadata.startswith(_mark):
+        return None
+    return metadata.removeprefix(_mark) or None

@@ -1,4 +1,4 @@
-"""Partitions whose client reported an error: where reading returns to, and when what it brings is believed again."""
+"""Partitions whose client reported an error: where reading returns to, when what it brings is believed again, and what is said when it is given up."""
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -58,7 +58,8 @@ class ReadDoubts:
     offsets), so the records that follow say nothing about what lies before them. Sent back to the head, the client either
     brings records, or the error again before any record: a response is parsed in order. Where the same offset stays
     unreadable, `set_aside` tries one offset after the other: the range set aside ends where a record is read, and every
-    offset of it was tried, twice: one error may be the connection's.
+    offset of it was tried, twice: one error may be the connection's. Where a look by hand shows before that how far what is
+    broken goes, that is passed over at once.
     """
 
     policy: UnreadablePolicy
@@ -121,6 +122,16 @@ class ReadDoubts:
             return Return(offset=doubt.at, at_s=now_s)
         return Return(offset=doubt.at, at_s=now_s + retry_s)
 
+    def head(self, partition: int) -> int | None:
+        """The offset in doubt, None where none is."""
+        doubt = self._doubts.get(partition)
+        return None if doubt is None else doubt.head
+
+    def pass_over(self, partition: int, broken: Unreadable) -> None:
+        """It is certain what of it cannot be read, from its head on: nothing more is tried."""
+        del self._doubts[partition]
+        self._keep(partition, broken)
+
     def settled(self, partition: int) -> Unreadable | None:
         """Records of it came after the return: what had to be passed over to get there, if anything."""
         doubt = self._doubts.pop(partition, None)
@@ -159,8 +170,39 @@ class ReadDoubts:
         return Return(offset=doubt.at, at_s=now_s)
 
     def _passed(self, partition: int, doubt: _Doubt) -> Unreadable:
+        return self._keep(partition, Unreadable(first=doubt.head, next=doubt.at, why=doubt.why))
+
+    def _keep(self, partition: int, passed: Unreadable) -> Unreadable:
         if len(self._known) >= _known_max:
             self._known.clear()
-        passed = Unreadable(first=doubt.head, next=doubt.at, why=doubt.why)
-        self._known[partition, doubt.head] = passed
+        self._known[partition, passed.first] = passed
         return passed
+
+
+def unreadable_sentence(topic: str, partition: int, head: int, why: str) -> str:
+    """The bytes at offset `head` cannot be read, and `input.unreadable` is `stop`."""
+    return (
+        f"topic {topic}, partition {partition}: what is stored at offset {head} cannot be read ({why}); with "
+        "input.unreadable: set_aside it becomes a dead letter, and reading goes on behind it"
+    )
+
+
+def lost_range_sentence(
+    topic: str, partition: int, *, head: int, group: str, bounds: tuple[int, int] | None
+) -> str:
+    """The broker does not have offset `head`. `bounds`: the first offset that it has and the one behind its last, None where
+    no broker said so."""
+    where = f"topic {topic}, partition {partition}"
+    cure = "penstock offsets reset says where to go on"
+    if bounds is None:
+        return f"{where}: the next offset to read, {head}, is not on the broker any more, and no broker says which are; {cure}"
+    first, end = bounds
+    if head < first:
+        return (
+            f"{where}: offsets {head} to {first - 1} were deleted before group {group} read them (retention); the "
+            f"first that is left is {first}; {cure}"
+        )
+    return (
+        f"{where}: group {group} is at offset {head}, but the partition ends at {end}: records were lost at the "
+        f"broker, or the offset is of another topic; {cure}"
+    )

@@ -8,7 +8,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 from penstock.connectors.kafka.admin.group_members import describe_group
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, translate
-from penstock.connectors.kafka.reading.offset_notes import offset_note
+from penstock.connectors.kafka.reading.commits import offset_note
 from penstock.schemas.errors import ConfigError, UnavailableError
 
 call_timeout_s: Final = 10.0

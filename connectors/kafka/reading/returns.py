@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.errors import is_fatal, said
+from penstock.connectors.kafka.reading.batch_looks import BatchLooks
 from penstock.connectors.kafka.reading.doubts import (
     GivenUp,
     ReadDoubts,
@@ -24,6 +25,7 @@ from penstock.schemas.records import Records, Unreadable
 
 logger = logging.getLogger("penstock.kafka")
 
+look_patience_s: Final = 2.0  # so long a look by hand is waited for before the client reads on
 _unreadable: Final = {
     KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED, KafkaError.INVALID_MSG,
 }  # fmt: skip
@@ -65,12 +67,13 @@ class Returns:
         topic: str,
         heads: ReadHeads,
         policy: UnreadablePolicy,
+        looks: BatchLooks,
         clock: Clock,
         paused: Callable[[int], bool],
         give_up: Callable[[int, GivenUp, KafkaError], None],
         other_error: Callable[[KafkaError, str], None],
     ) -> None:
-        """`paused`: whether a partition is to stay paused for another reason. `give_up`: reading of a partition cannot go on; `other_error`: called with errors that concern neither bytes nor offsets."""
+        """`looks`: at what the client could not read, where the policy is to set it aside. `paused`: whether a partition is to stay paused for another reason. `give_up`: reading of a partition cannot go on; `other_error`: called with errors that concern neither bytes nor offsets."""
         self._consumer = consumer
         self._topic = topic
         self._heads = heads
@@ -79,6 +82,10 @@ class Returns:
         self._give_up = give_up
         self._other_error = other_error
         self._doubts = ReadDoubts(policy=policy)
+        self._looks = looks
+        self._looks_for = policy == "set_aside"
+        # The heads whose bytes the client could not read, while a look at them is under way; when to try on without.
+        self._suspected: dict[int, tuple[int, float]] = {}
         self._held: dict[int, float] = {}  # paused after an error until this moment
         self._passed: deque[tuple[int, Unreadable]] = deque()  # found, and not taken yet
         self._beginnings: set[int] = set()  # said to be read from their beginning again
@@ -108,15 +115,19 @@ class Returns:
         for partition in gone:
             self._held.pop(partition, None)
             self._beginnings.discard(partition)
+            self._suspected.pop(partition, None)
             self._doubts.forget(partition)
 
     def forget_topic(self) -> None:
         """The offsets are those of another topic from now on."""
         self._doubts.forget_ranges()
+        self._looks.forget()
 
     def turn(self, topic_id: str | None, records_max: int) -> Records | None:
         """Let go on what has waited long enough; at most `records_max` of the rows for what was passed over at the end of a
         partition, the others at the next call."""
+        if self._suspected:
+            self._pass_broken()
         if self._held:
             self._release()
         if self._doubts:
@@ -200,13 +211,24 @@ class Returns:
             now_s=self._clock.monotonic_s(),
         )
         if isinstance(answer, Return):
-            self.read_from(partition, answer.offset, at_s=answer.at_s)
+            at_s = answer.at_s
+            if fault is ReadFault.UNREADABLE and self._looks_for and answer.offset == head:
+                # Not read again before: what the client makes of the bytes behind a wrong checksum may end the process.
+                self._suspected[partition] = head, at_s
+                at_s = max(at_s, self._clock.monotonic_s() + look_patience_s)
+            self.read_from(partition, answer.offset, at_s=at_s)
+            if partition in self._suspected:
+                self._pass_broken()
         elif isinstance(answer, Unreadable):
-            self._passed.append((partition, answer))
-            self._heads.put(partition, answer.next)
+            self.pass_over(partition, answer)
             self.read_from(partition, answer.next)
         else:
             self._give_up(partition, answer, error)
+
+    def pass_over(self, partition: int, broken: Unreadable) -> None:
+        """The row for it comes next, and records from its end on; the caller sends the client there."""
+        self._passed.append((partition, broken))
+        self._heads.put(partition, broken.next)
 
     def read_from(self, partition: int, offset: int, *, at_s: float = 0.0) -> None:
         """Give the client the partition anew: a fetcher that an error has ended does not seek, and a new one has nothing
@@ -221,6 +243,21 @@ class Returns:
             self._consumer.pause([place])
         else:
             self._consumer.resume([place])
+
+    def _pass_broken(self) -> None:
+        """What a look by hand found broken is not tried any further."""
+        for partition, (head, at_s) in list(self._suspected.items()):
+            if self._doubts.head(partition) == head:
+                look = self._looks.of(partition, head)
+                if look is None:
+                    continue
+                if look.broken is None:  # it is tried on, and at the next error looked at again
+                    self._held[partition] = at_s
+                else:
+                    self._doubts.pass_over(partition, look.broken)
+                    self.pass_over(partition, look.broken)
+                    self.read_from(partition, look.broken.next)
+            del self._suspected[partition]
 
     def _release(self) -> None:
         now_s = self._clock.monotonic_s()

@@ -6,27 +6,25 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Literal, cast
 
 import numpy as np
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
 from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_client
-from penstock.connectors.kafka.errors import cause_of, consumer_error, is_fatal
+from penstock.connectors.kafka.errors import cause_of, consumer_error, is_fatal, said
 from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
 from penstock.connectors.kafka.reading.assignment import Assignment, AssignmentListener
+from penstock.connectors.kafka.reading.batch_looks import BatchLooks
 from penstock.connectors.kafka.reading.beginnings import Beginnings, FirstRecords
-from penstock.connectors.kafka.reading.commits import Commits
-from penstock.connectors.kafka.reading.dead_ends import lost_range_sentence, unreadable_sentence
-from penstock.connectors.kafka.reading.doubts import GivenUp, UnreadablePolicy
+from penstock.connectors.kafka.reading.careful import Careful, CarefulReading
+from penstock.connectors.kafka.reading.commits import Commits, offset_note
+from penstock.connectors.kafka.reading.doubts import (
+    GivenUp,
+    UnreadablePolicy,
+    lost_range_sentence,
+    unreadable_sentence,
+)
 from penstock.connectors.kafka.reading.log_bounds import LogBounds
-from penstock.connectors.kafka.reading.offset_notes import offset_note
 from penstock.connectors.kafka.reading.read_positions import ReadHeads
 from penstock.connectors.kafka.reading.records import to_records
 from penstock.connectors.kafka.reading.returns import Returns
@@ -75,11 +73,13 @@ class KafkaSource:
         clock: Clock,
         unreadable: UnreadablePolicy = "stop",
         recreated: Recreated = "read",
+        careful: Careful | None = None,
     ) -> None:
         """Joins the group with the first poll. `memory_bytes_max` bounds what is fetched and not polled yet.
 
         `unreadable`: what becomes of offsets that stay unreadable; set aside, a range of them is one row of Records.
-        `recreated`: whether the records of a topic that was made anew are read, or the worker stops.
+        `recreated`: whether the records of a topic that was made anew are read, or the worker stops. `careful`: the client is let
+        at no batch that was not looked at by hand.
 
         Raises ConfigError for a setting that the client refuses.
         """
@@ -99,12 +99,9 @@ class KafkaSource:
         self._topic_facts: TopicFacts | None = None  # of the topic that is being read
         self._facts_since_s = 0.0  # older answers may be about another topic than the assignment is
         settings = group_settings(
-            config,
-            group=group,
-            protocol=protocol,
-            max_poll_interval_s=max_poll_interval_s,
-            memory_bytes_max=memory_bytes_max,
-        )
+            config, group=group, protocol=protocol, max_poll_interval_s=max_poll_interval_s,
+            memory_bytes_max=memory_bytes_max, single_batches_s=None if careful is None else careful.pause_s,
+        )  # fmt: skip
         self._commits = Commits(topic, clock)
         self._consumer = open_client(
             Consumer, settings | {"error_cb": self._on_error, "on_commit": self._commits.answered}
@@ -116,16 +113,16 @@ class KafkaSource:
         self._bounds = LogBounds(config, topic, clock=clock)
         self._beginnings = Beginnings(self._bounds, group=group, topic=topic, clock=clock)
         self._first = FirstRecords(self._bounds, heads=self._heads)
+        self._looks = BatchLooks(config, topic, clock=clock)
         self._returns = Returns(
-            self._consumer,
-            topic=topic,
-            heads=self._heads,
-            policy=unreadable,
-            clock=clock,
+            self._consumer, topic=topic, heads=self._heads, policy=unreadable, looks=self._looks, clock=clock,
             paused=lambda partition: self._ours.paused or partition in self._ours.held,
-            give_up=self._give_up,
-            other_error=self._note_error,
-        )
+            give_up=self._give_up, other_error=self._note_error,
+        )  # fmt: skip
+        self._careful = None if careful is None else CarefulReading(
+            careful, self._consumer, self._looks, self._bounds, heads=self._heads, returns=self._returns, clock=clock,
+            stop=None if unreadable == "set_aside" else self._stop_at,
+        )  # fmt: skip
         self._watch = TopicWatch(config, topic, clock=clock)
         self._stalls = StallDetector(
             topic=topic, open_offsets=lambda: KafkaOffsets(config, group), clock=clock
@@ -148,13 +145,16 @@ class KafkaSource:
                 if self._heads.anywhere(partition):
                     self._heads.put(partition, begins)
         self._commits.turn(self._consumer, offset_note(self._topic_id))
+        if self._careful:
+            self._careful.turn(self._ours.owned - self._ours.held)
         if (passed := self._returns.turn(self._topic_id, records_max)) is not None:
             return passed
         if self._seek_due:
             self.seek(self._seek_due)
         consumer = self._consumer
         try:
-            first = consumer.poll(timeout_s)  # with the first record; consume would wait the whole time
+            poll = self._careful.poll if self._careful else consumer.poll
+            first = poll(timeout_s)  # with the first record; consume would wait the whole time
             if first is None:
                 return None
             self._ours.left.clear()  # what left before the first record came, and came back, is ours again
@@ -196,7 +196,7 @@ class KafkaSource:
             self._returns.forget([partition])
             if doubtful:
                 self._returns.read_from(partition, offset)
-            elif not self._seek_now(partition, offset):
+            elif not self._ours.seek(partition, offset):
                 self._seek_due[partition] = offset
 
     def membership(self) -> KafkaMembership:
@@ -221,12 +221,7 @@ class KafkaSource:
 
     def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """The log end of partitions as the fetches last saw it; nothing is asked of the broker."""
-        found = {}
-        for place in self._ours.places(set(partitions) & self._ours.owned):
-            _, end = self._consumer.get_watermark_offsets(place, cached=True)
-            if end >= 0:
-                found[place.partition] = end
-        return found
+        return self._ours.ends(partitions)
 
     def reading(self) -> Reading:
         """What stands in the way of reading; to be asked for about once a second."""
@@ -242,6 +237,11 @@ class KafkaSource:
             lost_offsets=self._beginnings.lost_offsets,
         )
 
+    @property
+    def careful_over(self) -> bool:
+        """It was opened to read carefully, and need not any longer."""
+        return self._careful is not None and self._careful.over
+
     def close(self, timeout_s: float) -> None:
         """As penstock.engine.ports.Source asks; tells the listener of what it still holds."""
         if self._closed:
@@ -250,6 +250,7 @@ class KafkaSource:
         self._watch.close()
         self._stalls.close()
         self._bounds.close()
+        self._looks.close()
         held = sorted(self._ours.owned)
         self._ours.owned.clear()
         self._ours.unplaced.clear()
@@ -306,10 +307,13 @@ class KafkaSource:
         if is_fatal(error) or isinstance(failure, ConfigError | FencedError):
             self._fail(failure)
 
+    def _stop_at(self, partition: int, offset: int, why: str) -> None:
+        self._fail(ConfigError(unreadable_sentence(self._topic, partition, offset, why)))
+
     def _give_up(self, partition: int, answer: GivenUp, error: KafkaError) -> None:
         head = self._heads.next(partition)
         if answer is GivenUp.UNREADABLE:
-            self._fail(ConfigError(unreadable_sentence(self._topic, partition, head, error)))
+            self._stop_at(partition, head, said(error))
             return
         if self._watch.since(self._returns.since_s(partition)) is None:  # is it still the same topic?
             self._returns.read_from(partition, head, at_s=self._soon_s)
@@ -387,7 +391,8 @@ class KafkaSource:
         partitions = {place.partition for place in places}
         self._facts_since_s = self._clock.monotonic_s()
         starts: dict[int, int] = {}
-        if partitions and (facts := self._watch.since(self._facts_since_s, facts_timeout_s)) is not None:
+        soon = bool(partitions) and self._careful is None
+        if soon and (facts := self._watch.since(self._facts_since_s, facts_timeout_s)) is not None:
             if facts is not self._topic_facts:
                 self._compare_topic()
             starts = self._starts.soon(
@@ -418,6 +423,8 @@ class KafkaSource:
         self._returns.forget(partitions)
         self._beginnings.forget(partitions)
         self._first.forget(partitions)
+        if self._careful:
+            self._careful.forget(partitions)
         for partition in partitions:
             self._dropped.pop(partition, None)
             self._seek_due.pop(partition, None)
@@ -441,18 +448,11 @@ class KafkaSource:
         if facts is not self._topic_facts:
             self._compare_topic()
         starts = self._starts.one(self._ours.unplaced, self._topic_facts or facts, decides=self._holds_first)
-        placed = {
-            partition: offset for partition, offset in starts.items() if self._seek_now(partition, offset)
-        }
+        if self._careful:
+            self._careful.begin(starts, self._ours.seek, self._begin)
+            return
+        self._begin({partition: at for partition, at in starts.items() if self._ours.seek(partition, at)})
+
+    def _begin(self, placed: Mapping[int, int]) -> None:
         self._ours.place(placed)
         self._tell_assigned(placed)
-
-    def _seek_now(self, partition: int, offset: int) -> bool:
-        try:
-            self._consumer.seek(TopicPartition(self._topic, partition, offset))
-        except KafkaException as error:
-            cause = cause_of(error)
-            if cause.code() in (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS):
-                return False  # the fetcher is between two states
-            raise consumer_error(cause, f"topic {self._topic}, partition {partition}") from error
-        return True

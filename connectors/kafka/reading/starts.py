@@ -7,7 +7,7 @@ from typing import Literal
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from penstock.connectors.kafka.errors import cause_of, consumer_error
-from penstock.connectors.kafka.reading.offset_notes import noted_topic_id, offset_note
+from penstock.connectors.kafka.reading.commits import noted_topic_id, offset_note
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 from penstock.schemas.log_codes import LogCode

@@ -20,6 +20,7 @@ timeout_s: Final = 3.0
 answer_bytes_max: Final = 1 << 20
 iterations_max: Final = 1_000_000
 token_bytes_max: Final = 1 << 16
+_piece_bytes: Final = 1 << 20  # read at once: no length in an answer makes us ask for more memory than came
 
 _sasl_handshake, _sasl_authenticate = 17, 36
 
@@ -47,14 +48,22 @@ class Connection:
         self._wire = wire
         self._number = 0
 
-    def ask(self, key: int, version: int, body: bytes, *, flexible: bool = False) -> bytes:
+    def ask(
+        self,
+        key: int,
+        version: int,
+        body: bytes,
+        *,
+        flexible: bool = False,
+        bytes_max: int = answer_bytes_max,
+    ) -> bytes:
         """The answer's body. `flexible`: a version whose heads have room for tags; none are sent, and those that come stay in
-        the body."""
+        the body. `bytes_max`: a longer answer is refused."""
         self._number += 1
         head = struct.pack(">hhi", key, version, self._number) + text("penstock") + b"\0" * flexible
         self._wire.sendall(struct.pack(">i", len(head) + len(body)) + head + body)
         (size,) = struct.unpack(">i", self._read(4))
-        if not 4 <= size <= answer_bytes_max:
+        if not 4 <= size <= bytes_max:
             raise ValueError(f"an answer of {size} bytes")
         answer = self._read(size)
         if struct.unpack_from(">i", answer) != (self._number,):
@@ -62,13 +71,13 @@ class Connection:
         return answer[4:]
 
     def _read(self, size: int) -> bytes:
-        taken = b""
+        taken = bytearray()
         while len(taken) < size:
-            piece = self._wire.recv(size - len(taken))
+            piece = self._wire.recv(min(size - len(taken), _piece_bytes))
             if not piece:
                 raise ValueError("the connection was closed")
             taken += piece
-        return taken
+        return bytes(taken)
 
 
 def _secured(plain: socket.socket, config: ClientConfig, host: str) -> socket.socket:

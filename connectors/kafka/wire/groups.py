@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.errors import translate
 from penstock.connectors.kafka.wire.connection import Connection, connected, text
+from penstock.connectors.kafka.wire.reader import Reader
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
 _find_coordinator, _leave_group, _describe_groups, _describe_consumer_group = 10, 13, 15, 69
@@ -56,7 +57,7 @@ def leave_group(config: ClientConfig, *, group: str, member_id: str) -> None:
     """
     host, port = find_coordinator(config, group)
     with connected(config, host, port, f"tell group {group} that a member left") as connection:
-        reader = _Reader(connection.ask(_leave_group, 1, text(group) + text(member_id)))
+        reader = Reader(connection.ask(_leave_group, 1, text(group) + text(member_id)))
         reader.skip(4)  # how long the broker held the answer back
         code = reader.number(">h")
     if code not in (0, _unknown_member_id):
@@ -80,7 +81,7 @@ def find_coordinator(config: ClientConfig, group: str) -> tuple[str, int]:
         host, _, port = server.strip().rpartition(":")
         try:
             with connected(config, host, int(port), f"find the coordinator of group {group}") as connection:
-                reader = _Reader(connection.ask(_find_coordinator, 1, text(group) + b"\0"))
+                reader = Reader(connection.ask(_find_coordinator, 1, text(group) + b"\0"))
                 reader.skip(4)
                 code = reader.number(">h")
                 reader.text()
@@ -102,7 +103,7 @@ def _consumer_group(connection: Connection, group: str) -> GroupView | None:
     """A group of the consumer protocol, None when it is none. The answer's lengths are written as Kafka's newer messages do."""
     name = group.encode()
     asked = b"\2" + _compact(len(name)) + name + b"\1" + b"\0"
-    reader = _Reader(connection.ask(_describe_consumer_group, 0, asked, flexible=True))
+    reader = Reader(connection.ask(_describe_consumer_group, 0, asked, flexible=True))
     reader.skip(1 + 4)
     reader.length()
     code = reader.number(">h")
@@ -130,7 +131,7 @@ def _consumer_group(connection: Connection, group: str) -> GroupView | None:
     return GroupView(state=state, members=tuple(members), operations=_operations(reader))
 
 
-def _topics(reader: "_Reader") -> dict[str, list[int]]:
+def _topics(reader: Reader) -> dict[str, list[int]]:
     """The partitions of an assignment in a newer message."""
     found = {}
     for _ in range(reader.length()):
@@ -143,7 +144,7 @@ def _topics(reader: "_Reader") -> dict[str, list[int]]:
 
 
 def _classic_group(connection: Connection, group: str) -> GroupView:
-    reader = _Reader(connection.ask(_describe_groups, 3, struct.pack(">i", 1) + text(group) + b"\1"))
+    reader = Reader(connection.ask(_describe_groups, 3, struct.pack(">i", 1) + text(group) + b"\1"))
     reader.skip(4 + 4)  # how long the broker held the answer back; one group
     code = reader.number(">h")
     reader.text()
@@ -166,7 +167,7 @@ def _refusal(code: int, doing: str) -> PenstockError:
     return GroupForbiddenError(str(refusal)) if code == _forbidden else refusal
 
 
-def _operations(reader: "_Reader") -> frozenset[int] | None:
+def _operations(reader: Reader) -> frozenset[int] | None:
     """A bit for each, by its number."""
     bits = reader.number(">i")
     return None if bits == _no_operations else frozenset(n for n in range(31) if bits >> n & 1)
@@ -176,7 +177,7 @@ def _assigned(data: bytes) -> dict[str, list[int]]:
     """The partitions in what the leader of a classic group gave a member; none before it did."""
     if not data:
         return {}
-    reader = _Reader(data)
+    reader = Reader(data)
     reader.skip(2)
     return {
         reader.text(): [reader.number(">i") for _ in range(reader.number(">i"))]
@@ -191,53 +192,3 @@ def _compact(length: int) -> bytes:
         written.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes([*written, number])
-
-
-class _Reader:
-    """Walks through an answer. Raises ValueError where it ends too soon."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def skip(self, size: int) -> None:
-        self._at += size
-        if self._at > len(self._data):
-            raise ValueError("an answer that ends too soon")
-
-    def number(self, form: str) -> int:
-        self.skip(struct.calcsize(form))
-        return int(struct.unpack_from(form, self._data, self._at - struct.calcsize(form))[0])
-
-    def text(self) -> str:
-        return self._taken(self.number(">h"))
-
-    def bytes(self) -> bytes:
-        size = max(self.number(">i"), 0)
-        self.skip(size)
-        return self._data[self._at - size : self._at]
-
-    def short_text(self) -> str:
-        return self._taken(self._varint() - 1)
-
-    def length(self) -> int:
-        return max(self._varint() - 1, 0)
-
-    def tags(self) -> None:
-        for _ in range(self._varint()):
-            self._varint()
-            self.skip(self._varint())
-
-    def _taken(self, size: int) -> str:
-        self.skip(max(size, 0))
-        return self._data[self._at - max(size, 0) : self._at].decode()
-
-    def _varint(self) -> int:
-        number = shift = 0
-        while True:
-            byte = self.number(">B")
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return number
-            if shift > 28:
-                raise ValueError("a length that is none")

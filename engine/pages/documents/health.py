@@ -13,7 +13,7 @@ told_of: Final = frozenset(
     {
         "assigned", "revoked", "partitions_lost", "kafka_lost", "kafka_back", "rejected", "partition_waits",
         "partition_goes_on", "partition_stopped", "input_unreadable", "input_lost", "input_stalled", "open_transaction",
-        "input_goes_on", "topic_recreated", "new_partitions", "worker",
+        "input_goes_on", "careful_reading", "topic_recreated", "new_partitions", "worker",
     }
 )  # fmt: skip
 """Kinds of changes that health is about."""

@@ -3,6 +3,7 @@
 import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,19 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import source as source_module
-from penstock.connectors.kafka.reading.doubts import ReadDoubts, ReadFault, Return, unreadable_patience_s
+from penstock.connectors.kafka.reading.batch_looks import Look
+from penstock.connectors.kafka.reading.careful import Careful
+from penstock.connectors.kafka.reading.doubts import (
+    ReadDoubts,
+    ReadFault,
+    Return,
+    UnreadablePolicy,
+    unreadable_patience_s,
+)
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
-from penstock.engine.clock import SystemClock
+from penstock.connectors.kafka.wire.batches import StoredBatch
+from penstock.engine.clock import Clock, SystemClock
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
 
@@ -82,6 +92,32 @@ class HandBounds:
         return dict.fromkeys(partitions, self.bounds)
 
 
+class HandLooks:
+    """Says nothing `silent` times, then `seen`."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.silent, self.seen = 0, Look(offset=1000, asked_at_s=0.0, fault="away")
+
+    def of(self, partition: int, offset: int) -> Look | None:
+        if self.silent:
+            self.silent -= 1
+            return None
+        return replace(self.seen, offset=offset)
+
+    def broken(self, base: int, behind: int) -> None:
+        self.seen = Look(
+            offset=base,
+            asked_at_s=0.0,
+            batch=StoredBatch(
+                base=base, control=False, delta=behind - base - 1, count=behind - base, size=100, magic=2, stored_crc=1,
+                computed_crc=2, whole=True, follows=None, end=behind + 10,
+            ),
+        )  # fmt: skip
+
+    def forget(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Told:
     def __init__(self) -> None:
         self.held: set[int] = set()
@@ -97,22 +133,35 @@ class Told:
 
 
 class Member:
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        unreadable: UnreadablePolicy = "stop",
+        careful: Careful | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.told = Told()
         self.source = KafkaSource(
             ClientConfig(bootstrap_servers="nowhere:1"), group="g", topic="t", protocol="consumer", start="earliest",
-            listener=self.told, exactly_once=True, max_poll_interval_s=60.0, memory_bytes_max=4 << 20, clock=SystemClock(),
+            listener=self.told, exactly_once=True, max_poll_interval_s=60.0, memory_bytes_max=4 << 20, clock=clock or SystemClock(),
+            unreadable=unreadable, careful=careful,
         )  # fmt: skip
         self.consumer: HandConsumer = self.source._consumer  # type: ignore[assignment]
         self.watch: HandWatch = self.source._watch  # type: ignore[assignment]
         self.bounds: HandBounds = self.source._bounds  # type: ignore[assignment]
+        self.looks: HandLooks = self.source._looks  # type: ignore[assignment]
+
+
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the clients of a source do as they are told."""
+    monkeypatch.setattr(source_module, "open_client", lambda _, properties: HandConsumer(properties))
+    monkeypatch.setattr(source_module, "TopicWatch", HandWatch)
+    monkeypatch.setattr(source_module, "LogBounds", HandBounds)
+    monkeypatch.setattr(source_module, "BatchLooks", HandLooks)
 
 
 @pytest.fixture
 def member(monkeypatch: pytest.MonkeyPatch) -> Member:
-    monkeypatch.setattr(source_module, "open_client", lambda _, properties: HandConsumer(properties))
-    monkeypatch.setattr(source_module, "TopicWatch", HandWatch)
-    monkeypatch.setattr(source_module, "LogBounds", HandBounds)
+    by_hand(monkeypatch)
     return Member()
 
 
@@ -290,3 +339,65 @@ def test_a_range_that_could_not_be_read_is_not_passed_over_in_another_topic() ->
     doubts.forget_ranges()
     assert isinstance(unreadable(), Return)
     assert isinstance(unreadable(), Return)
+
+
+def bad_batch(offset: int) -> Message:
+    fault = KafkaError(KafkaError._BAD_MSG, "failed CRC32C check")
+    return Message(topic="t", partition=0, offset=offset, error=fault)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("silent", [0, 1, 3])
+@pytest.mark.parametrize("base", [1000, 960])
+def test_a_batch_that_a_look_by_hand_finds_broken_is_passed_over_at_once(
+    member: Member, monkeypatch: pytest.MonkeyPatch, silent: int, base: int
+) -> None:
+    """The client is not let at its bytes again, not even while the look is under way."""
+    member = Member("set_aside")
+    sent: list[int] = []
+    monkeypatch.setattr(
+        member.consumer, "incremental_assign", lambda places: sent.extend(p.offset for p in places)
+    )
+    member.looks.broken(base, 1040)
+    member.looks.silent = silent
+    member.consumer.assigned_now(0)
+    member.consumer.first.append(bad_batch(base))
+    assert member.source.poll(10, 0.0) is None
+    while member.looks.silent:
+        assert member.consumer.paused == {0}
+        assert member.source.poll(10, 0.0) is None
+    found = member.source.poll(10, 0.0)
+    assert found is not None
+    (passed,) = found.unreadable.values()
+    assert (passed.first, passed.next, found.offsets.tolist()) == (1000, 1040, [1000])
+    assert "wrong checksum" in passed.why
+    assert member.consumer.paused == set()
+    assert sent == [1000, 1000, 1040]
+    member.consumer.first.append(message(0, 1040))
+    after = member.source.poll(10, 0.0)
+    assert after is not None
+    assert (after.offsets.tolist(), after.unreadable) == ([1040], {})
+    assert member.source.reading().unreadable_offsets == 40
+
+
+def test_without_a_look_by_hand_offset_after_offset_is_tried(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = Member("set_aside")
+    member.consumer.assigned_now(0)
+    for _ in range(3):
+        member.consumer.first.append(bad_batch(1000))
+        assert member.source.poll(10, 0.0) is None
+        assert member.source.reading().doubts.keys() == {0}
+    member.consumer.first.append(message(0, 1000))
+    found = member.source.poll(10, 0.0)
+    assert found is not None
+    assert (found.offsets.tolist(), found.unreadable) == ([1000], {})
+
+
+def test_the_policy_to_stop_takes_no_look(member: Member) -> None:
+    member.looks.broken(1000, 1040)
+    member.consumer.assigned_now(0)
+    for _ in range(3):
+        member.consumer.first.append(bad_batch(1000))
+        assert member.source.poll(10, 0.0) is None
+    assert member.source.reading().unreadable_offsets == 0

@@ -21,6 +21,7 @@ from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState
+from penstock.engine.worker.kafka import carefully_read
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.reading import Reading
 from penstock.schemas.reasons import Reason, Stage
@@ -229,6 +230,10 @@ ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
     ),
     Event.TOPIC_RECREATED: (
         lambda house: house.read(Reading(recreations=1)), "topic in was deleted and made anew", logging.WARNING,
+    ),
+    Event.CAREFUL_READING: (
+        lambda house: carefully_read(1, slot=0, run_folder=Path("nowhere"), events=house.events),
+        "the last worker died, .* this one reads carefully", logging.WARNING,
     ),
     Event.DRAINING: (lambda house: house.hooks.draining(), "asked to stop", logging.INFO),
     Event.STOPPED: (lambda house: house.hooks.stopped(unfinished=0), "stopped with nothing unfinished", logging.INFO),

@@ -331,3 +331,70 @@ def test_a_worker_that_does_not_drain_when_it_is_to_be_replaced_is_ended(house: 
     assert running.supervisor.restarts == 0
     running.supervisor.request_stop()
     running.end()
+
+
+lives = """
+from penstock.engine.worker.poison_records import CarefulPlaces, InFlightLog, Range
+life = len(list(folder.glob('life-*')))
+(folder / f'life-{life}').write_text(' '.join(a for a in sys.argv[1:] if a != str(folder)))
+note = InFlightLog(folder / 'note-0')
+def die(number, *ranges, warm=True, places=()):
+    if warm: note.warm(bound_s=60.0)
+    note.write([Range(partition=0, first=first, next=behind) for first, behind in ranges])
+    told = CarefulPlaces(folder / 'careful-0')
+    for partition, offset in places: told.note(partition, offset, 'sound')
+    os.kill(os.getpid(), number)
+"""
+
+
+def careful_lives(running: House) -> list[bool]:
+    """Of each life, whether it was told to read carefully."""
+    return ["--careful" in file.read_text() for file in sorted(running.folder.glob("life-*"))]
+
+
+@pytest.mark.parametrize(
+    ("death", "careful"),
+    [
+        ("signal.SIGABRT", True),
+        ("signal.SIGSEGV, (3, 40)", True),  # they may be innocent of it
+        ("signal.SIGKILL", False),
+        ("signal.SIGABRT, warm=False", False),  # before it had read anything
+    ],
+)
+def test_after_a_death_that_may_be_the_clients_the_next_worker_reads_carefully(
+    house: Callable[..., House], death: str, careful: bool
+) -> None:
+    running = house(f"{lives}\nif life == 0: die({death})\n{listens}")
+    running.until(lambda: len(running.up()) == 1)
+    running.supervisor.request_stop()
+    assert running.end() == 0
+    assert careful_lives(running) == [False, careful]
+    assert any("the next one reads carefully" in line for line in running.said) == careful
+
+
+def test_a_record_that_is_condemned_leaves_nothing_to_be_careful_about(house: Callable[..., House]) -> None:
+    running = house(f"{lives}\nif life < 2: die(signal.SIGABRT, (7, 8))\n{listens}")
+    running.until(lambda: len(running.up()) == 1)
+    running.supervisor.request_stop()
+    assert running.end() == 0
+    assert careful_lives(running) == [False, True, False]
+    assert "partition 0 offset 7 killed its worker twice: it goes to the dead letters" in running.said
+
+
+def test_a_careful_worker_that_gets_nowhere_is_said_with_its_places(house: Callable[..., House]) -> None:
+    """Until one asks for another, which reads as ever."""
+    running = house(
+        f"{lives}\nplaces = [(0, 12), (5, 900 + (life == 1))]\n"
+        "if life < 4: die(signal.SIGABRT, places=places if life else ())\n"
+        f"if life == 4: sys.exit({exit_retry})\n{listens}"
+    )
+    running.until(lambda: len(running.up()) == 1)
+    running.supervisor.request_stop()
+    assert running.end() == 0
+    assert careful_lives(running) == [False, True, True, True, True, False]
+    assert (running.folder / "life-4").read_text().endswith("--careful 4")
+    (sentence,) = [line for line in running.said if "at the same place" in line]
+    assert (
+        "partition 0 at offset 12 (sound), partition 5 at offset 900 (sound); penstock offsets reset"
+        in sentence
+    )
