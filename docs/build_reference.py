@@ -18,7 +18,9 @@ from penstock.engine.codec.json_schema import json_schema
 from penstock.engine.settings.kafka import client_properties_allowed
 from penstock.engine.settings.model import Settings
 from penstock.engine.settings.source import environment_prefix
+from penstock.engine.telemetry.events import Event
 from penstock.engine.telemetry.metrics_reference import reference as metrics_reference
+from penstock.schemas.log_codes import LogCode
 
 Node = dict[str, Any]
 
@@ -69,9 +71,32 @@ def references() -> dict[str, str]:
         },
         "commands.md": commands_reference(),
         "metrics.md": metrics_reference(),
+        "log-codes.md": log_codes_reference(),
         "files.md": file_map(),
         "python.md": with_names((Path(__file__).parent / "python.md").read_text(encoding="utf-8")),
     }
+
+
+def log_codes_reference() -> str:
+    """docs/log-codes.md: what the lines of a log are called."""
+    lines = [
+        "# Log codes",
+        "",
+        "Generated from the code by `make docs`; a test keeps it up to date, and another holds that no line of `penstock run` and",
+        "`penstock scaler` is without one. With `--log-format json` it stands in `event.code`.",
+        "",
+        "State changes of a worker have `penstock.state` as their `event.dataset`; each is counted and stands in `/status`:",
+        "[what a worker logs](operations.md#what-a-worker-logs) has a row for each. They are",
+        f"{', '.join(f'`{event}`' for event in Event)}.",
+        "",
+        "All other lines have `penstock.log` as their `event.dataset`:",
+        "",
+        "| event.code | when |",
+        "|---|---|",
+        *(f"| `{code}` | {code.meaning} |" for code in LogCode),
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def with_names(text: str) -> str:

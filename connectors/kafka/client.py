@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 from penstock.connectors.kafka.admin.access import AccessFault, require_files, sasl_fault, tls_fault
 from penstock.connectors.kafka.errors import access_faults, lacks_token, refuses_client, said
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -78,7 +79,7 @@ class ClientErrors:
                 self._no_token = error
             elif error.code() in access_faults:
                 self._access = error
-        logger.info("client: %s", error.str())
+        logger.info("client: %s", error.str(), extra=LogCode.KAFKA_CLIENT_ERROR.extra)
 
     def refusal(self, doing: str, *, look: bool) -> ConfigError | None:
         """What to raise without waiting any longer: the brokers, or a token server that knows no such client, refuse us.
@@ -162,7 +163,7 @@ class AccessErrors:
         now_s, said_at_s = self._monotonic_s(), self._said_at_s.get(sentence)
         if said_at_s is None or now_s - said_at_s >= waiting_said_every_s:
             self._said_at_s[sentence] = now_s
-            logger.warning(sentence, said(error))
+            logger.warning(sentence, said(error), extra=LogCode.KAFKA_TOKEN_AWAITED.extra)
 
 
 def _is_tls(error: KafkaError) -> bool:
@@ -176,7 +177,7 @@ class _ClientLog:
     """
 
     def log(self, level: int, text: str, *arguments: object) -> None:
-        logger.log(min(level, logging.INFO), text, *arguments)
+        logger.log(min(level, logging.INFO), text, *arguments, extra=LogCode.KAFKA_CLIENT_LINE.extra)
 
 
 def base_config(config: ClientConfig) -> dict[str, Any]:

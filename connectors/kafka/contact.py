@@ -20,6 +20,7 @@ from penstock.connectors.kafka.errors import cause_of, said
 from penstock.connectors.kafka.partition_counts import PartitionCounts
 from penstock.connectors.kafka.wire.groups import describe_group, leave_group
 from penstock.schemas.errors import ConfigError, UnavailableError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -158,7 +159,9 @@ class KafkaContact:
         try:
             leave_group(self._config, group=self._group, member_id=ghost)
         except (UnavailableError, ConfigError) as error:
-            logger.info("member %s of group %s: %s", ghost, self._group, error)
+            logger.info(
+                "member %s of group %s: %s", ghost, self._group, error, extra=LogCode.GHOST_MEMBER_STAYS.extra
+            )
             with self._lock:
                 self._ghost_tries += 1
                 over = self._ghost_tries >= ghost_tries_max

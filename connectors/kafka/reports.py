@@ -7,6 +7,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
 from penstock.connectors.kafka.errors import translate
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -37,9 +38,11 @@ class ReportWriter:
         try:
             self._producer.produce(self._topic, value=payload, key=worker.encode())
         except BufferError:
-            logger.debug("the status topic does not take reports; one is dropped")
+            logger.debug(
+                "the status topic does not take reports; one is dropped", extra=LogCode.REPORT_LOST.extra
+            )
         except KafkaException as error:
-            logger.info("a report to %s was refused: %s", self._topic, error)
+            logger.info("a report to %s was refused: %s", self._topic, error, extra=LogCode.REPORT_LOST.extra)
         self._producer.poll(0)
 
     def close(self, timeout_s: float = 1.0) -> None:
@@ -50,7 +53,9 @@ class ReportWriter:
 
     def _delivered(self, error: KafkaError | None, _: object) -> None:
         if error is not None:
-            logger.info("a report to %s was lost: %s", self._topic, error.str())
+            logger.info(
+                "a report to %s was lost: %s", self._topic, error.str(), extra=LogCode.REPORT_LOST.extra
+            )
 
 
 class ReportReader:
@@ -81,7 +86,9 @@ class ReportReader:
             if fault is None:
                 values.append(message.value())
             elif not fault.retriable():
-                logger.info("status topic %s: %s", self._topic, fault.str())
+                logger.info(
+                    "status topic %s: %s", self._topic, fault.str(), extra=LogCode.STATUS_TOPIC_FAULT.extra
+                )
         return values
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import orjson
 
 from penstock.engine.admin.audit_record import AuditFacts, Chain
 from penstock.engine.clock import Clock
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.audit")
 
@@ -94,7 +95,11 @@ class AuditTrail:
         self._thread.join()
         left = self._writer.close(timeout_s)
         if left:
-            logger.error("%d records of the audit were not stored; the lines of this log have them", left)
+            logger.error(
+                "%d records of the audit were not stored; the lines of this log have them",
+                left,
+                extra=LogCode.AUDIT_NOT_STORED.extra,
+            )
 
     def _write(self, facts: AuditFacts, delivered: Callable[[], None] = lambda: None) -> bool:
         def stored() -> None:
@@ -110,12 +115,20 @@ class AuditTrail:
                 self._outstanding += not full
         if full:
             self._count("lost")
-            logger.error("%s (no record: the audit topic takes none now)", _line(facts))
+            logger.error(
+                "%s (no record: the audit topic takes none now)",
+                _line(facts),
+                extra=LogCode.AUDIT_NOT_STORED.extra,
+            )
             return False
         if facts.event != "unrecorded":  # each of those was counted when it came
             self._count(facts.event)
         logger.log(
-            logging.WARNING if facts.event == "refused" else logging.INFO, "%s, hash %s", _line(facts), digest
+            logging.WARNING if facts.event == "refused" else logging.INFO,
+            "%s, hash %s",
+            _line(facts),
+            digest,
+            extra=LogCode.AUDIT.extra,
         )
         return True
 

@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
 from penstock.engine.admin.callers import KeysAwayError
 from penstock.engine.admin.jwt_tokens import PublicKey
 from penstock.engine.clock import Clock
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.admin")
 
@@ -94,7 +95,9 @@ class ProviderKeys:
             self._fetched_s = now_s
         except (OSError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             logger.warning(
-                "the keys of admin.jwt.jwks_url cannot be had: %s; known ones stay", type(error).__name__
+                "the keys of admin.jwt.jwks_url cannot be had: %s; known ones stay",
+                type(error).__name__,
+                extra=LogCode.PROVIDER_KEYS_KEPT.extra,
             )
         finally:
             self._lock.release()

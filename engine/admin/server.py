@@ -20,6 +20,7 @@ import orjson
 from penstock.engine.clock import SystemClock
 from penstock.engine.settings.tls_files import TlsFiles
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.admin")
 
@@ -269,7 +270,9 @@ class Certificates:
                 try:
                     self._context = self._made()
                 except ConfigError as error:
-                    logger.warning("%s; the certificate before it stays", error)
+                    logger.warning(
+                        "%s; the certificate before it stays", error, extra=LogCode.CERTIFICATE_KEPT.extra
+                    )
             return self._context
 
     def _stamp(self) -> tuple[tuple[int, int], ...]:

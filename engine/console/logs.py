@@ -72,7 +72,8 @@ class JsonLines(_Bare):
             "log.logger": record.name,
         }  # fmt: skip
         if (code := getattr(record, "event_code", None)) is not None:
-            entry |= {"event.code": code, "event.kind": "event", "event.dataset": "penstock.state"}
+            dataset = getattr(record, "event_dataset", "penstock.state")
+            entry |= {"event.code": code, "event.kind": "event", "event.dataset": dataset}
         if record.exc_info and record.exc_info[0] is not None:
             entry["error.type"] = record.exc_info[0].__name__
             entry["error.stack_trace"] = printable(self.formatException(record.exc_info), lines=True)

@@ -8,6 +8,7 @@ from typing import Final
 from penstock.engine.doctor.behind import behind
 from penstock.engine.doctor.cures import cure_of_reason
 from penstock.engine.doctor.evidence import Evidence, Fault, SeenWorker
+from penstock.engine.doctor.told import with_told
 from penstock.engine.doctor.wrong import Cause, Wrong, partitions_text
 from penstock.engine.scaling.lag import Movement
 from penstock.schemas.reasons import Reason
@@ -26,7 +27,7 @@ _too_long: Final = frozenset({Reason.OUTPUT_TOO_LONG, Reason.NO_KEY})
 def causes(evidence: Evidence) -> list[Wrong]:
     """Every cause that the evidence shows, the deepest first."""
     order = {cause: place for place, cause in enumerate(Cause)}
-    found = [wrong for rule in _rules for wrong in rule(evidence)]
+    found = with_told([wrong for rule in _rules for wrong in rule(evidence)], evidence)
     return sorted(found, key=lambda wrong: order[wrong.cause])
 
 

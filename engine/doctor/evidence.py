@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from penstock.engine.dead_letters.message import DeadLetter
 from penstock.engine.scaling.lag import PartitionLag
 from penstock.engine.settings.model import Settings
+from penstock.engine.watch.told_hints import ToldHints
 from penstock.schemas.records import Rejection
 
 
@@ -94,6 +95,7 @@ class Evidence:
     over_s: float = 0.0
     members: Sequence[Member] | None = None
     workers: Sequence[SeenWorker] = ()
+    hints: Sequence[ToldHints] = ()  # of each supervisor that was asked
     letters: Mapping[int, SeenLetters] = field(default_factory=dict)  # by partition of the input
     sample: Sample = field(default_factory=Sample)
     free_bytes: Mapping[str, int] = field(default_factory=dict)  # by folder that a worker writes to

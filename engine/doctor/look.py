@@ -24,6 +24,7 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.scaling.lag import PartitionLag, compare, measure
 from penstock.engine.scaling.report_message import Report, decode_status
 from penstock.engine.settings.model import Settings
+from penstock.engine.watch.told_hints import ask_hints
 from penstock.engine.worker.preflight import Findings, Preflight
 from penstock.schemas.errors import ConfigError, PenstockError, RecordError, UnavailableError
 from penstock.schemas.records import Records
@@ -265,6 +266,8 @@ class _Look:
         for url in urls:
             found = self._ask(f"workers at {url}", lambda url=url: workers_at(url))  # type: ignore[misc]
             asked |= {worker.name: worker for worker in found or ()}
+            if found is not None:
+                self._ask_hints(url)
         reported = {worker.name: worker for worker in self._evidence.workers}
         self._evidence.workers = tuple((reported | asked).values())
         if not urls and not reported:
@@ -274,6 +277,12 @@ class _Look:
                     "no address: give --workers URL, or an http.port and a status topic in the settings",
                 )
             )
+
+    def _ask_hints(self, url: str) -> None:
+        told = self._ask(f"forecast of {url}", lambda: ask_hints(url))
+        if told is not None:
+            self._evidence.hints = (*self._evidence.hints, told)
+            self._evidence.seen.append(("forecast", told.forecast))
 
 
 def workers_at(url: str) -> list[SeenWorker]:

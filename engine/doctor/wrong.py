@@ -31,7 +31,12 @@ class Cause(StrEnum):
     HOT_PARTITION = "hot_partition"
     SLOW_EXPLAINER = "slow_explainer"
     AT_CAPACITY = "at_capacity"
+    SLOW_MODEL = "slow_model"
+    SLOW_WORKER = "slow_worker"
+    BROKER_SLOW = "broker_slow"
+    REBALANCE_STORM = "rebalance_storm"
     STUCK = "stuck"
+    TOO_OLD = "too_old"
     OUTPUT_PARTITIONS = "output_partitions"
     CLOCK = "clock"
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from penstock.schemas.errors import ConfigError, ModelError
+from penstock.schemas.log_codes import LogCode
 
 if TYPE_CHECKING:
     from penstock.engine.clock import Clock
@@ -109,7 +110,9 @@ def _gradients(
         if not automatic:
             raise ConfigError(f"explain.method {method}: {error}") from error
         reason = str(error)
-    logger.info("the model is explained by sampled coalitions: %s", reason)
+    logger.info(
+        "the model is explained by sampled coalitions: %s", reason, extra=LogCode.EXPLAINER_CHOSEN.extra
+    )
     return None
 
 

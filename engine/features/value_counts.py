@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.features.signature import Signature
+from penstock.schemas.log_codes import LogCode
 
 first_rows: Final = 1000
 """A feature that was missing in every one of the first so many records is worth a warning."""
@@ -65,4 +66,5 @@ class ValueCounts:
             self.rows,
             named,
             more,
+            extra=LogCode.FEATURES_ALWAYS_MISSING.extra,
         )

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from penstock.engine.gpu.device import driver_names
 from penstock.schemas.errors import ConfigError, InvariantError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger(__name__)
 
@@ -254,5 +255,10 @@ class _Held:
     def _give_back(self, name: str, argument: Any) -> bool:
         status = self._driver.status(name, argument)
         if status not in (0, _deinitialized):
-            logger.warning("a GPU does not take back what it gave: %s: %s", name, self._driver.words(status))
+            logger.warning(
+                "a GPU does not take back what it gave: %s: %s",
+                name,
+                self._driver.words(status),
+                extra=LogCode.GPU_NOT_RELEASED.extra,
+            )
         return status == 0

@@ -1,18 +1,25 @@
-"""Why records wait: causes ranked, each with what shows it. What was looked at and is as before is ruled out."""
+"""Why records wait: causes ranked, each with the numbers that show it. What was looked at and is as before is ruled out.
+
+The words are the pages': a cause is `hint.CAUSE` there, what shows it `hint.CAUSE.evidence`, of the values that stand here.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from penstock.engine.hints.forecast import Breach, forecast, oldest_s
 from penstock.engine.hints.rates import Rates, middle, rates
 from penstock.engine.hints.sample import Sample
+from penstock.schemas.waits import WaitKind
 
 recent_s: Final = 60.0
 baseline_s: Final = 120.0
 """The first so many seconds of what is known are what the last minute is compared with."""
+compared_after_s: Final = baseline_s + recent_s
+rejected_min: Final = 10
+"""Fewer records in a minute are not many, whatever share of a quiet topic they are."""
 
 
 class Cause(StrEnum):
@@ -48,12 +55,11 @@ _commands: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hint:
-    """A cause, how sure it is (0 to 1), and what shows it."""
+    """A cause, how sure it is (0 to 1), and the values of its two sentences."""
 
     cause: Cause
     score: float
-    what: str
-    evidence: str
+    values: Mapping[str, str | float]
 
     @property
     def command(self) -> str:
@@ -62,35 +68,34 @@ class Hint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RuledOut:
+    """What was looked at and is as before; `ratio`: of now to before, None where nothing of the kind happened at all."""
+
+    cause: Cause
+    ratio: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Hints:
     """What was found: the likeliest first. Nothing of it: all is well, as far as it can be told."""
 
     breach: Breach | None = None
     causes: tuple[Hint, ...] = ()
-    ruled_out: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a program."""
-        return {
-            "breach": None if self.breach is None else {"from_s": self.breach.from_s, "to_s": self.breach.to_s, "text": self.breach.sentence},
-            "causes": [
-                {"cause": str(each.cause), "score": round(each.score, 3), "text": each.what, "evidence": each.evidence, "command": each.command}
-                for each in self.causes
-            ],
-            "ruled_out": list(self.ruled_out),
-        }  # fmt: skip
+    ruled_out: tuple[RuledOut, ...] = ()
+    seen_s: float = 0.0  # how long the engine was looked at
+    age_s: float = math.nan  # of the oldest unfinished record; NaN is not known
 
 
 def hints(samples: Sequence[Sample], *, max_age_s: float) -> Hints:
     """From samples in order of time, of the last ten minutes at most. With less than three minutes of them only what needs no comparison."""
     if len(samples) < 4:
-        return Hints()
+        return Hints(seen_s=samples[-1].at_s - samples[0].at_s if samples else 0.0)
     breach = forecast(samples, max_age_s=max_age_s)
     found = [*_held(samples), *_wrong_records(samples)]
     ages = sorted(oldest_s(sample) for sample in _last(samples, recent_s) if not math.isnan(oldest_s(sample)))
     if ages and ages[-1] > max_age_s / 4:  # between two pauses all may be well again
         found += _storm(samples)
-    ruled_out: list[str] = []
+    ruled_out: list[RuledOut] = []
     late = bool(ages) and ages[len(ages) * 3 // 4] > max_age_s / 2
     then, now = _compared(samples)
     if (breach is not None or late) and then is not None and now is not None:
@@ -100,6 +105,8 @@ def hints(samples: Sequence[Sample], *, max_age_s: float) -> Hints:
         breach=breach,
         causes=tuple(sorted(found, key=lambda hint: -hint.score)),
         ruled_out=tuple(ruled_out),
+        seen_s=samples[-1].at_s - samples[0].at_s,
+        age_s=oldest_s(samples[-1]),
     )
 
 
@@ -119,25 +126,16 @@ def _compared(samples: Sequence[Sample]) -> tuple[Rates | None, Rates | None]:
 def _held(samples: Sequence[Sample]) -> Iterator[Hint]:
     """Partitions that stand still for a reason that they name."""
     last = _last(samples, recent_s / 2)
-    for cause, words in (
-        (Cause.OPEN_TRANSACTION, "a producer's transaction stays open"),
-        (Cause.REGISTRY, "a schema cannot be had"),
+    for cause, kind in (
+        (Cause.OPEN_TRANSACTION, WaitKind.OPEN_TRANSACTION),
+        (Cause.REGISTRY, WaitKind.REGISTRY),
     ):
-        always = [
-            each.partition
-            for each in last[-1].partitions
-            if all(_holds(sample, each.partition, cause) for sample in last)
-        ]
+        waiting = [{each.partition for each in sample.partitions if kind in each.waits} for sample in last]
+        always = sorted(set.intersection(*waiting))
         if always and len(last) >= 4:
             named = ", ".join(map(str, always[:5])) + (", ..." if len(always) > 5 else "")
-            yield Hint(cause=cause, score=0.98, what=f"{words}, and what lies behind it waits", evidence=f"partition {named}, for at least {last[-1].at_s - last[0].at_s:.0f} s")  # fmt: skip
-
-
-def _holds(sample: Sample, partition: int, cause: Cause) -> bool:
-    for each in sample.partitions:
-        if each.partition == partition:
-            return each.open_transaction > 0 if cause is Cause.OPEN_TRANSACTION else each.waits_for_registry
-    return False
+            seconds = round(last[-1].at_s - last[0].at_s)
+            yield Hint(cause=cause, score=0.98, values={"partitions": named, "seconds": seconds})
 
 
 def _wrong_records(samples: Sequence[Sample]) -> Iterator[Hint]:
@@ -148,19 +146,24 @@ def _wrong_records(samples: Sequence[Sample]) -> Iterator[Hint]:
         for sample in last
     ]
     if len(last) >= 6 and middle(ahead) < -5:
-        yield Hint(cause=Cause.CLOCK_AHEAD, score=0.96, what="a producer's clock runs ahead: ages are not to be trusted", evidence=f"the oldest unfinished record is stamped {-middle(ahead):.0f} s ahead of this machine")  # fmt: skip
+        yield Hint(cause=Cause.CLOCK_AHEAD, score=0.96, values={"ahead_s": round(-middle(ahead))})
     now = rates(last[0], last[-1])
     rejected = middle([each.rejected_ratio for each in now.workers.values()])
     before = rates(samples[0], last[0]) if last[0].at_s > samples[0].at_s else None
     usual = middle([each.rejected_ratio for each in before.workers.values()]) if before is not None else 0.0
-    if not math.isnan(rejected) and rejected > 0.05 and not rejected < 3 * usual:
-        yield Hint(cause=Cause.POISON, score=0.95, what="many records are set aside: a writer, a schema or the model changed", evidence=f"{rejected:.0%} of the last minute's records, {0.0 if math.isnan(usual) else usual:.1%} before")  # fmt: skip
+    many = sum(
+        now.seconds * each.settled_per_s * each.rejected_ratio
+        for each in now.workers.values()
+        if each.settled_per_s
+    )
+    if many >= rejected_min and rejected > 0.05 and not rejected < 3 * usual:
+        yield Hint(cause=Cause.POISON, score=0.95, values={"share": round(100 * rejected), "usual": 0.0 if math.isnan(usual) else round(100 * usual, 1)})  # fmt: skip
 
 
 def _storm(samples: Sequence[Sample]) -> Iterator[Hint]:
     storm = rates(_last(samples, 300.0)[0], samples[-1])
     if storm.rebalances >= 4:
-        yield Hint(cause=Cause.REBALANCE_STORM, score=0.94, what="the group rebalances over and over; every rebalance is a pause", evidence=f"{storm.rebalances:.0f} in {storm.seconds / 60:.0f} min")  # fmt: skip
+        yield Hint(cause=Cause.REBALANCE_STORM, score=0.94, values={"rebalances": round(storm.rebalances), "minutes": round(storm.seconds / 60)})  # fmt: skip
 
 
 def _pressing(then: Rates, now: Rates, last: Sample) -> Iterator[Hint]:
@@ -177,17 +180,16 @@ def _pressing(then: Rates, now: Rates, last: Sample) -> Iterator[Hint]:
     }
     if slow and len(slow) <= max(len(raised) // 2, 1) and len(raised) > 1:
         name = max(slow, key=lambda each: slow[each])
-        yield Hint(cause=Cause.SLOW_WORKER, score=0.93, what=f"worker {name} takes longer for the same work than the others: its machine, or what else runs there", evidence=f"{slow[name]:.1f} times as long for a record as before, the others {_others(raised, name):.1f} times")  # fmt: skip
+        yield Hint(cause=Cause.SLOW_WORKER, score=0.93, values={"worker": name, "ratio": round(slow[name], 1), "others": round(_others(raised, name), 1)})  # fmt: skip
     elif not math.isnan(typical) and typical > 1.15:
         infer = middle([now.workers[name].infer_s - then.workers[name].infer_s for name in both])
         explain = middle([now.workers[name].explain_s - then.workers[name].explain_s for name in both])
         cause = Cause.SLOW_MODEL if infer >= explain else Cause.SLOW_EXPLAINER
-        words = "the model" if cause is Cause.SLOW_MODEL else "the explanations"
-        yield Hint(cause=cause, score=0.92, what=f"{words} became slower on all workers", evidence=f"{max(infer, explain) * 1e6:.0f} us more for each record; all of a record takes {typical:.1f} times as long as before")  # fmt: skip
+        yield Hint(cause=cause, score=0.92, values={"us": round(max(infer, explain) * 1e6), "ratio": round(typical, 1)})  # fmt: skip
     deliver = middle([now.workers[name].deliver_s / then.workers[name].deliver_s for name in both])
     busy = middle([each.busy_ratio for each in now.workers.values()])
     if deliver > 2 and busy < 0.9:
-        yield Hint(cause=Cause.BROKER_SLOW, score=0.91, what="the brokers take longer to acknowledge, and the workers wait for them", evidence=f"a delivery takes {deliver:.1f} times as long as before, the workers compute for {busy:.0%} of the time")  # fmt: skip
+        yield Hint(cause=Cause.BROKER_SLOW, score=0.91, values={"ratio": round(deliver, 1), "busy": round(100 * busy)})  # fmt: skip
     yield from _traffic(then, now, last)
 
 
@@ -206,30 +208,29 @@ def _traffic(then: Rates, now: Rates, last: Sample) -> Iterator[Hint]:
         and grown.get(hottest, 0.0) > 1.5
     ):
         owner = next((each.owner for each in last.partitions if each.partition == hottest), "")
-        yield Hint(cause=Cause.HOT_PARTITION, score=0.9, what=f"partition {hottest} gets more than its owner can do; more workers do not help", evidence=f"{now.arrivals[hottest]:,.0f} records/s, {now.arrivals[hottest] / usual:.1f} times the usual partition; owner {owner}")  # fmt: skip
+        yield Hint(cause=Cause.HOT_PARTITION, score=0.9, values={"partition": str(hottest), "rate": round(now.arrivals[hottest]), "ratio": round(now.arrivals[hottest] / usual, 1), "owner": owner})  # fmt: skip
         return
     whole = now.arrival_per_s / then.arrival_per_s if then.arrival_per_s > 0 else math.nan
     if whole > 1.15:
-        yield Hint(cause=Cause.MORE_TRAFFIC, score=min(0.5 + (whole - 1.15), 0.89), what="more arrives than the workers do", evidence=f"{now.arrival_per_s:,.0f} records/s, {whole:.1f} times as many as before, on all partitions")  # fmt: skip
+        yield Hint(cause=Cause.MORE_TRAFFIC, score=min(0.5 + (whole - 1.15), 0.89), values={"rate": round(now.arrival_per_s), "ratio": round(whole, 1)})  # fmt: skip
 
 
 def _others(values: dict[str, float], name: str) -> float:
     return middle([value for other, value in values.items() if other != name])
 
 
-def _as_before(then: Rates, now: Rates, found: set[Cause]) -> list[str]:
-    """What was looked at and did not change: a sentence each."""
+def _as_before(then: Rates, now: Rates, found: set[Cause]) -> list[RuledOut]:
     both = [name for name in now.workers if name in then.workers]
     told = []
-    for cause, what, old, new in (
-        (Cause.SLOW_MODEL, "the model", [then.workers[n].infer_s for n in both], [now.workers[n].infer_s for n in both]),
-        (Cause.SLOW_EXPLAINER, "the explanations", [then.workers[n].explain_s for n in both], [now.workers[n].explain_s for n in both]),
-        (Cause.BROKER_SLOW, "deliveries", [then.workers[n].deliver_s for n in both], [now.workers[n].deliver_s for n in both]),
-        (Cause.MORE_TRAFFIC, "arrivals", [then.arrival_per_s], [now.arrival_per_s]),
+    for cause, old, new in (
+        (Cause.SLOW_MODEL, [then.workers[n].infer_s for n in both], [now.workers[n].infer_s for n in both]),
+        (Cause.SLOW_EXPLAINER, [then.workers[n].explain_s for n in both], [now.workers[n].explain_s for n in both]),
+        (Cause.BROKER_SLOW, [then.workers[n].deliver_s for n in both], [now.workers[n].deliver_s for n in both]),
+        (Cause.MORE_TRAFFIC, [then.arrival_per_s], [now.arrival_per_s]),
     ):  # fmt: skip
         ratio = middle(new) / middle(old) if middle(old) > 0 else math.nan
         if cause not in found and ratio < 1.15:
-            told.append(f"{what}: as before ({ratio:.2f} times)")
+            told.append(RuledOut(cause=cause, ratio=round(ratio, 2)))
     if Cause.REBALANCE_STORM not in found and now.rebalances == 0:
-        told.append("no rebalance in the last minute")
+        told.append(RuledOut(cause=Cause.REBALANCE_STORM, ratio=None))
     return told

@@ -24,13 +24,6 @@ class Breach:
     from_s: float
     to_s: float
 
-    @property
-    def sentence(self) -> str:
-        """`older than allowed in 2 to 4 min`."""
-        if self.to_s <= 0:
-            return "the oldest record is older than scaling.max_age_s allows"
-        return f"the oldest record will be older than scaling.max_age_s allows in {_time(self.from_s)} to {_time(self.to_s)}"
-
 
 def oldest_s(sample: Sample) -> float:
     """Age of the oldest unfinished record; NaN when no partition knows."""
@@ -84,7 +77,3 @@ def by_rate(samples: Sequence[Sample], span_s: float, max_age_s: float) -> float
     # grows t^2 / 2 + (now - capacity) t = capacity max_age_s: what has come, less what was done, waits that long.
     excess = now - capacity
     return (-excess + math.sqrt(excess * excess + 2 * grows * capacity * max_age_s)) / grows
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

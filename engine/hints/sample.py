@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from penstock.schemas.waits import WaitKind
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerSample:
@@ -26,8 +28,7 @@ class PartitionSample:
     owner: str
     end: float  # offset
     age_s: float  # of the oldest unfinished record; negative when its time stamp lies ahead of our clock
-    waits_for_registry: bool = False
-    open_transaction: float = 0.0  # offsets behind one
+    waits: frozenset[WaitKind] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ import orjson
 
 from penstock.engine.clock import Clock
 from penstock.engine.pages.documents.model import model_document
-from penstock.engine.telemetry.http_server import Reply
+from penstock.engine.telemetry.ask_workers import Reply
 
 fresh_s: Final = 2.0
 

@@ -39,7 +39,7 @@ class PartitionTrends:
         self._past: tuple[tuple[float, Mapping[int, Reading]], ...] = ()
 
     def read(self, now_s: float, lags: Mapping[str, Sequence[Sequence[Any]]]) -> None:
-        """Partition, records and seconds behind and next offset, by worker."""
+        """Partition, records and seconds behind and next offset (and more, which is not looked at), by worker."""
         self._now_s = now_s
         self._now = {
             each[0]: (slot, each[1], each[2], each[3]) for slot, told in lags.items() for each in told

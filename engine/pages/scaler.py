@@ -88,7 +88,7 @@ class ScalerContent:
         self._clock = clock
 
     @property
-    def pages(self) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
+    def documents(self) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
         return {
             "scaling": lambda: scaler_document(
                 self._loop.status(), self._loop.points(), self._clock.wall_ms()
@@ -111,10 +111,10 @@ class ScalerContent:
 def scaler_pages(loop: Loop, *, hosts: Collection[str], clock: Clock) -> Iterator[Reader]:
     """What answers the page's paths, until the end."""
     content = ScalerContent(loop, clock)
-    live = Live(lambda page: content.pages[page](), boot=f"{clock.wall_ms():x}{os.getpid():x}")
+    live = Live(lambda page: content.documents[page](), boot=f"{clock.wall_ms():x}{os.getpid():x}")
     streams = Streams(live, clock=clock)
     streams.start()
     try:
-        yield Site(content, live, streams, hosts=hosts, clock=clock).answer
+        yield Site(content, live, streams, pages=tuple(content.documents), hosts=hosts, clock=clock).answer
     finally:
         streams.close()

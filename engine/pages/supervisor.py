@@ -9,6 +9,7 @@ from typing import Any, Final
 from penstock.engine.clock import Clock
 from penstock.engine.pages.documents.flow import flow_document
 from penstock.engine.pages.documents.health import health_document
+from penstock.engine.pages.documents.hints import hints_document
 from penstock.engine.pages.documents.records import absent_record, records_document
 from penstock.engine.pages.documents.scaling import scaling_document
 from penstock.engine.pages.model_watch import ModelWatch
@@ -16,7 +17,8 @@ from penstock.engine.pages.serving.live import Live
 from penstock.engine.pages.serving.site import Site
 from penstock.engine.pages.serving.streams import Streams
 from penstock.engine.pages.watch import Facts, Picture, Watch
-from penstock.engine.telemetry.http_server import Reader, ask_workers
+from penstock.engine.telemetry.ask_workers import ask_workers
+from penstock.engine.telemetry.http_server import Reader
 
 pages: Final = ("flow", "records", "model", "health", "scaling")
 """In the order of the navigation; the first one is `/`."""
@@ -31,17 +33,17 @@ class SupervisorContent:
         self._facts = facts
 
     @property
-    def pages(self) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
+    def documents(self) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
         made: Mapping[str, Callable[[Picture], Mapping[str, Any]]] = {
             "flow": flow_document,
             "records": records_document,
             "health": health_document,
             "scaling": scaling_document,
+            "hints": hints_document,
         }
-        documents: dict[str, Callable[[], Mapping[str, Any]]] = {
-            name: partial(self._made, make) for name, make in made.items()
+        return {name: partial(self._made, make) for name, make in made.items()} | {
+            "model": self._model.document
         }
-        return {name: documents.get(name, self._model.document) for name in pages}
 
     def _made(self, make: Callable[[Picture], Mapping[str, Any]]) -> Mapping[str, Any]:
         return make(self._watch.picture())
@@ -85,12 +87,12 @@ def supervisor_pages(
     watch = Watch(facts, ask=ask, watched=lambda: watched(), clock=clock)
     model = ModelWatch(ask, digests=digests, clock=clock)
     content = SupervisorContent(watch, model, facts)
-    live = Live(lambda page: content.pages[page](), boot=f"{clock.wall_ms():x}{os.getpid():x}")
+    live = Live(lambda page: content.documents[page](), boot=f"{clock.wall_ms():x}{os.getpid():x}")
     streams = Streams(live, clock=clock)
     watch.start()
     streams.start()
     try:
-        yield Site(content, live, streams, hosts=hosts, clock=clock).answer, watch
+        yield Site(content, live, streams, pages=pages, hosts=hosts, clock=clock).answer, watch
     finally:
         streams.close()
         watch.close()

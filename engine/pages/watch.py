@@ -10,10 +10,13 @@ from typing import Any, Final
 import orjson
 
 from penstock.engine.clock import Clock
+from penstock.engine.hints.causes import Hints
+from penstock.engine.hints.ring import HintRing
 from penstock.engine.pages.counts import Counts, Lately, ages, quantile
+from penstock.engine.pages.hint_samples import sample_of
 from penstock.engine.pages.partition_trends import PartitionTrends
 from penstock.engine.pages.record_ring import RecordRing
-from penstock.engine.telemetry.http_server import Reply, reason_of
+from penstock.engine.telemetry.ask_workers import Reply, reason_of
 
 points_kept: Final = 900
 changes_kept: Final = 100
@@ -101,6 +104,7 @@ class Picture:
     changes: tuple[Change, ...]
     trends: PartitionTrends
     ring: RecordRing
+    hints: Hints
 
     @property
     def told(self) -> dict[str, Mapping[str, Any]]:
@@ -132,6 +136,7 @@ class Watch:
         self._change_keys: OrderedDict[Change, None] = OrderedDict()
         self._trends = PartitionTrends()
         self._ring = RecordRing()
+        self._hints = HintRing()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="page-watch", daemon=True)
 
@@ -175,6 +180,8 @@ class Watch:
             self._trends.read(now_s, {slot: each["lags"] for slot, each in told.items()})
             if not self._points or now_ms - self._points[-1].at_ms >= 900:
                 self._points.append(self._point(now_s, now_ms, told))
+        if told and self._hints.due(now_s):  # some milliseconds, which nobody has to wait for
+            self._hints.add(sample_of(now_s, told), max_age_s=self._facts.max_age_s)
 
     def picture(self) -> Picture:
         """Now."""
@@ -189,6 +196,7 @@ class Watch:
                 changes=tuple(sorted(self._changes, key=lambda change: change.at_ms)),
                 trends=self._trends,
                 ring=self._ring,
+                hints=self._hints.found,
             )
 
     def _take(self, slot: str, reply: Reply) -> None:

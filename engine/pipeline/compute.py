@@ -12,6 +12,7 @@ from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.schemas.errors import AccessRefusedError, PenstockError, UnavailableError
 from penstock.schemas.records import Records
+from penstock.schemas.waits import WaitKind
 
 retry_first_s, retry_max_s = 0.1, 5.0
 
@@ -20,6 +21,7 @@ retry_first_s, retry_max_s = 0.1, 5.0
 class Held:
     """Why a partition stands still while the others go on."""
 
+    kind: WaitKind
     reason: str
     someone_must_act: bool = False  # it will not pass by itself
     stopped: bool = False  # until the next start, or until another worker owns it
@@ -208,7 +210,11 @@ class ComputeThread:
         try:
             ask(records)
         except UnavailableError as error:
-            return Held(reason=str(error), someone_must_act=isinstance(error, AccessRefusedError))
+            return Held(
+                kind=WaitKind.REGISTRY,  # nobody else is asked by this thread
+                reason=str(error),
+                someone_must_act=isinstance(error, AccessRefusedError),
+            )
         except Exception:  # noqa: BLE001  whatever it is, it comes again when these records are read again
             return None
         return None

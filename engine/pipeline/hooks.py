@@ -11,6 +11,7 @@ from penstock.engine.pipeline.batcher import Batch
 from penstock.engine.pipeline.compute import Finished, Held
 from penstock.engine.pipeline.ledger import Ledger
 from penstock.schemas.records import Rejection
+from penstock.schemas.waits import WaitKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +66,7 @@ class Pausing:
 
 
 nothing_paused: Final = Pausing()
-paused_by_operator: Final = Held(reason="paused by an operator, until resumed")
+paused_by_operator: Final = Held(kind=WaitKind.PAUSED, reason="paused by an operator, until resumed")
 
 
 class PipelineHooks(Protocol):

@@ -21,6 +21,7 @@ from penstock.engine.pipeline.pacing import CommitPolicy, Pace, PipelineLimits, 
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.schemas.errors import AbortedError, TooManyRejectedError, UnavailableError
 from penstock.schemas.records import Records
+from penstock.schemas.waits import WaitKind
 
 
 class Pipeline:
@@ -238,7 +239,9 @@ class Pipeline:
             lambda: places(finished), finished.outcome.bad, finished.outcome.rejections
         )
         if stops:
-            self._hold_due = {p: Held(reason=why, stopped=True) for p, why in stops.items()}
+            self._hold_due = {
+                p: Held(kind=WaitKind.STOPPED, reason=why, stopped=True) for p, why in stops.items()
+            }
 
     def _deliver(self, *, wait: bool) -> None:
         try:

@@ -15,11 +15,13 @@ from penstock.engine.scaling.keda_service import Published
 from penstock.engine.scaling.planner import Bounds, fullest_share, required
 from penstock.engine.scaling.show import show
 from penstock.engine.scaling.steadier import Plan, Steadier
-from penstock.engine.telemetry.http_server import Answer, Routes, json_answer, verdict_answer
+from penstock.engine.telemetry.http_server import Answer, Routes, json_answer
 from penstock.engine.telemetry.metrics import content_type, render
+from penstock.engine.telemetry.port_routes import verdict_answer
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics, scaler_faults
 from penstock.engine.telemetry.worker_status import Verdict
 from penstock.schemas.errors import InvariantError, UnavailableError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.scaler")
 
@@ -85,7 +87,9 @@ class ScalerLoop:
             return
         if self._fault:
             logger.info(
-                "the offsets can be read again, after %.0f s", self._clock.monotonic_s() - self._read_s
+                "the offsets can be read again, after %.0f s",
+                self._clock.monotonic_s() - self._read_s,
+                extra=LogCode.SCALER_SEES_AGAIN.extra,
             )
             self._fault = ""
             for fault in scaler_faults:
@@ -177,7 +181,11 @@ class ScalerLoop:
         for fault in scaler_faults:
             self._metrics.fault.labels(reason=fault).set(fault == reason)
         if re.sub(r"\d+", "", str(error)) != re.sub(r"\d+", "", self._fault):
-            logger.warning("cannot tell what is needed, KEDA will be told to hold: %s", error)
+            logger.warning(
+                "cannot tell what is needed, KEDA will be told to hold: %s",
+                error,
+                extra=LogCode.SCALER_HOLDS.extra,
+            )
         self._fault = str(error)
 
     def _tell(self, observation: Observation, plan: Plan) -> None:
@@ -198,6 +206,7 @@ class ScalerLoop:
             logger.info(
                 "%d replicas, before %d: %s (%s; %d run)",
                 plan.published, decision["from"], plan.why, plan.bound, snapshot.replicas_now,
+                extra=LogCode.REPLICAS.extra,
             )  # fmt: skip
         numbers = [lag.partition for lag in observation.lags]
         unscalable = tuple(numbers[place] for place in plan.need.unscalable)
@@ -207,10 +216,16 @@ class ScalerLoop:
                 logger.warning(
                     "partition %d gets more records than one worker can do: more workers do not help, more keys or partitions do",
                     partition,
+                    extra=LogCode.PARTITION_TOO_FULL.extra,
                 )
             for place, why in snapshot.left_out.items():
                 if numbers[place] not in self._named[1]:
-                    logger.warning("partition %d is left out of the number: %s", numbers[place], why)
+                    logger.warning(
+                        "partition %d is left out of the number: %s",
+                        numbers[place],
+                        why,
+                        extra=LogCode.PARTITION_LEFT_OUT.extra,
+                    )
             self._named = (unscalable, left_out)
 
     def _live(self) -> Verdict:

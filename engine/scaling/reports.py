@@ -9,6 +9,7 @@ from penstock.engine.clock import Clock
 from penstock.engine.scaling.report_message import Report, decode_status, encode_status
 from penstock.engine.telemetry.worker_status import WorkerState, WorkerStatus
 from penstock.schemas.errors import RecordError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.scaling")
 
@@ -81,7 +82,11 @@ class ReportBook:
         self.unreadable += 1
         if why not in self._faults and len(self._faults) < _faults_named_max:
             self._faults.add(why)
-            logger.warning("a message on the status topic is passed over: %s", why)
+            logger.warning(
+                "a message on the status topic is passed over: %s",
+                why,
+                extra=LogCode.REPORT_PASSED_OVER.extra,
+            )
 
     def fresh(self, *, now_ms: int) -> list[Report]:
         """Of workers that report, and are not on their way out."""

@@ -8,6 +8,7 @@ import grpc
 
 from penstock.engine.settings.tls_files import TlsFiles
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.scaler")
 
@@ -74,9 +75,13 @@ class _Held:
             require_tls_files(self._tls)
             self.configuration = self._read()
         except (ConfigError, OSError) as error:
-            logger.warning("the certificate before stays: %s", error)
+            logger.warning("the certificate before stays: %s", error, extra=LogCode.CERTIFICATE_KEPT.extra)
             return None
-        logger.info("the certificate in %s was read again", self._tls.certificate)
+        logger.info(
+            "the certificate in %s was read again",
+            self._tls.certificate,
+            extra=LogCode.CERTIFICATE_READ.extra,
+        )
         return self.configuration
 
     def _stamps(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from penstock.engine.telemetry.balance import Balance
 from penstock.engine.telemetry.events import Happened
+from penstock.schemas.waits import WaitKind
 
 
 class WorkerState(StrEnum):
@@ -65,6 +66,7 @@ class Wait:
     """What stands still, since when, and for what."""
 
     partition: int | None  # None: the whole worker
+    kind: WaitKind
     since_ms: int
     reason: str
 

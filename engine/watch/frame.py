@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from penstock.engine.console.reasons import FeatureShare
 from penstock.engine.hints.causes import Hints
+from penstock.engine.pages.documents.hints import hints_told
 from penstock.engine.watch.hinting import Hinting
 from penstock.engine.watch.look import Outline, PartitionSeen, Seen, WorkerSeen
 
@@ -87,7 +88,7 @@ class Frame:
                 for each in self.newest
             ],
             "notes": list(self.notes),
-            "hints": self.hints.as_dict(),
+            "hints": hints_told(self.hints, workers=bool(self.workers)),
         }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from penstock.engine.console.reasons import FeatureShare
 from penstock.engine.hints.sample import WorkerSample
 from penstock.schemas.errors import ConfigError, UnavailableError
+from penstock.schemas.waits import WaitKind
 
 answer_s_max: Final = 3.0
 answer_bytes_max: Final = 16 << 20
@@ -53,7 +54,7 @@ class PartitionSeen:
     age_s: float
     end: float = math.nan
     ahead_s: float = 0.0  # how far the oldest unfinished record's time stamp lies ahead of its worker's clock
-    waits: str = ""
+    waits: frozenset[WaitKind] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +114,10 @@ class Engine:
             return seen(status, text, now_s=now_s, newest=self._newest())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._stranger("/status and /metrics") from error
+
+    def hints(self) -> Any:
+        """What /api/v1/hints answers, as it came. Raises UnavailableError when nobody answers so."""
+        return self._json("/api/v1/hints")
 
     def _newest(self) -> tuple[Outline, ...]:
         """Of engines that tell it; asked once and no more of one that does not."""
@@ -228,8 +233,8 @@ def _place(
     partition = int(labels["partition"])
     report = workers.get(labels.get("worker", ""), {})
     position = next((each for each in report.get("positions") or () if each["partition"] == partition), None)
-    waits = [each["reason"] for each in report.get("waits_for") or () if each["partition"] == partition]
-    found: dict[str, Any] = {"waits": "; ".join(waits)}
+    waits = [each.get("kind") for each in report.get("waits_for") or () if each["partition"] == partition]
+    found: dict[str, Any] = {"waits": frozenset(kind for kind in WaitKind if kind in waits)}
     if position is not None:
         found["end"] = position["offset"] + lags.get((labels["topic"], partition), math.nan)
         if position["oldest_timestamp_ms"] >= 0:

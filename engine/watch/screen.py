@@ -18,6 +18,7 @@ from penstock.engine.console.reasons import (
     toward_style,
 )
 from penstock.engine.console.terminal import printable
+from penstock.engine.pages.documents.hints import breach_text, cause_text, evidence_text
 from penstock.engine.watch.frame import Frame, Newest
 from penstock.engine.watch.look import PartitionSeen
 from penstock.engine.watch.words import reason_in_words
@@ -80,10 +81,10 @@ def plain_line(frame: Frame) -> str:
 def hint_lines(frame: Frame) -> list[str]:
     """When the objective will be breached, and the likeliest cause with what shows it and what to type next."""
     found = frame.hints
-    lines = [] if found.breach is None else [found.breach.sentence]
+    lines = [] if found.breach is None else [breach_text(found.breach)["text"].rstrip(".")]
     if found.causes:
         first = found.causes[0]
-        lines.append(f"{first.what} ({first.evidence}): {first.command}")
+        lines.append(f"{cause_text(first)['text']} ({evidence_text(first)['text']}): {first.command}")
     return lines
 
 

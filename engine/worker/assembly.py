@@ -33,6 +33,7 @@ from penstock.engine.worker.startup.startup import Startup, walk
 from penstock.engine.worker.startup.worker import worker_steps
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import InvariantError, PenstockError
+from penstock.schemas.log_codes import LogCode
 from penstock.schemas.reading import Reading
 
 logger = logging.getLogger("penstock.worker")
@@ -111,7 +112,10 @@ def make_worker(
     note = InFlightLog(run_folder / f"note-{slot}")
     if not note.kept:
         logger.warning(
-            "records in hand cannot be noted in %s: %s; working on without", run_folder, note.fault
+            "records in hand cannot be noted in %s: %s; working on without",
+            run_folder,
+            note.fault,
+            extra=LogCode.IN_HAND_NOT_NOTED.extra,
         )
     isolation = Isolation(note=note, verdicts=run_folder / "verdicts.json", in_hand=board.computing)
     startup.condemned = isolation.condemned

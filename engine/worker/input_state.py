@@ -2,14 +2,21 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from typing import Final
 
 from penstock.engine.clock import Clock
 from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.worker_status import Wait
 from penstock.schemas.reading import Reading
+from penstock.schemas.waits import WaitKind
 
 repeat_s = 60.0
+_kinds: Final = {
+    Event.INPUT_UNREADABLE: WaitKind.UNREADABLE,
+    Event.INPUT_STALLED: WaitKind.STALLED,
+    Event.OPEN_TRANSACTION: WaitKind.OPEN_TRANSACTION,
+}
 
 
 class InputState:
@@ -92,5 +99,5 @@ class InputState:
             )
             if told.add(1, now_s):
                 self._events.note(event, f"partition {partition}: {text}", level=logging.WARNING)
-            waits.append(Wait(partition=partition, since_ms=since_ms, reason=text))
+            waits.append(Wait(partition=partition, kind=_kinds[event], since_ms=since_ms, reason=text))
         return waits

@@ -29,7 +29,8 @@ from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
 from penstock.engine.settings.model import Settings
 from penstock.engine.settings.topics import RegistrySettings
 from penstock.engine.telemetry.events import Event, EventLog
-from penstock.engine.telemetry.http_server import HttpServer, worker_routes
+from penstock.engine.telemetry.http_server import HttpServer
+from penstock.engine.telemetry.port_routes import worker_routes
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import WorkerStatus
 from penstock.engine.worker.assembly import (
@@ -50,6 +51,7 @@ from penstock.engine.worker.startup.kafka_facts import KafkaFacts, kafka_facts
 from penstock.engine.worker.startup.startup import Startup, walk
 from penstock.engine.worker.startup.worker import worker_steps
 from penstock.schemas.errors import ConfigError, UnavailableError
+from penstock.schemas.log_codes import LogCode
 from penstock.schemas.reading import Reading
 
 if TYPE_CHECKING:
@@ -161,6 +163,7 @@ def open_kafka_worker(
                 "the port of /metrics and /ready cannot be told in %s: %s; working on without",
                 run_folder,
                 error.strerror,
+                extra=LogCode.PORT_NOT_TOLD.extra,
             )
         let_in = run_folder / "let-in"  # a worker of this deployment has been let in by the brokers before
         await_kafka(
@@ -298,6 +301,7 @@ def kafka_link(
         logger.warning(
             "the broker does not tell this user the settings of %s (permission DescribeConfigs); Kafka's defaults are assumed",
             ", ".join(facts.limits.untold),
+            extra=LogCode.TOPIC_SETTINGS_UNTOLD.extra,
         )
     startup.open_sink = lambda: open_sink(
         settings,
@@ -380,7 +384,7 @@ def carefully_read(careful: int, *, slot: int, run_folder: Path, events: EventLo
         if notable:
             events.note(Event.CAREFUL_READING, text, level=logging.WARNING)
         else:
-            logger.info("%s", text)
+            logger.info("%s", text, extra=LogCode.CAREFUL_READING_STEP.extra)
 
     return Careful(pause_s=pause_s, tell=tell)
 

@@ -16,6 +16,7 @@ from penstock.engine.console.terminal import write_safely
 from penstock.engine.pipeline.collector import calm_collector
 from penstock.engine.worker.process import exit_retry
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.worker")
 
@@ -42,16 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             careful=arguments.careful,
         )
     except ConfigError as error:
-        logger.error("%s", error)
+        logger.error("%s", error, extra=LogCode.WORKER_REFUSED.extra)
         return 2
     except FencedError as error:
-        logger.error("%s", error)
+        logger.error("%s", error, extra=LogCode.FENCED.extra)
         return 3
     except UnavailableError as error:
-        logger.warning("%s", error)
+        logger.warning("%s", error, extra=LogCode.WORKER_AWAITS.extra)
         return exit_retry
     except PenstockError as error:
-        logger.error("%s", error)
+        logger.error("%s", error, extra=LogCode.WORKER_FAILED.extra)
         return 1
 
 
@@ -89,7 +90,10 @@ def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int, *, ca
             with calm_collector():
                 worker.run(until=worker.over)
             if worker.over():
-                logger.warning("careful reading is over; the next worker reads as ever")
+                logger.warning(
+                    "careful reading is over; the next worker reads as ever",
+                    extra=LogCode.CAREFUL_READING_STEP.extra,
+                )
                 return exit_retry
             return 0
     except UnavailableError:

@@ -17,6 +17,7 @@ from penstock.engine.telemetry.worker_status import KafkaStatus, Wait, WorkerSta
 from penstock.schemas.errors import UnavailableError
 from penstock.schemas.reasons import Reason
 from penstock.schemas.records import Rejection
+from penstock.schemas.waits import WaitKind
 
 lost_after_s = 5.0
 """The cluster is asked every second; after so long without an answer it counts as lost."""
@@ -240,14 +241,21 @@ class Situation:
 
     def _show_waiting(self) -> None:
         waits = [
-            Wait(partition=partition, since_ms=waiting.since_ms, reason=waiting.held.reason)
+            Wait(
+                partition=partition,
+                kind=waiting.held.kind,
+                since_ms=waiting.since_ms,
+                reason=waiting.held.reason,
+            )
             for partition, waiting in sorted(self._waiting.items())
         ]
         waits += self.input_waits
         if self._joining_reason and self._joining_since_s is not None:
             age_ms = round((self._clock.monotonic_s() - self._joining_since_s) * 1000)
             since_ms = self._clock.wall_ms() - age_ms
-            waits.append(Wait(partition=None, since_ms=since_ms, reason=self._joining_reason))
+            waits.append(
+                Wait(partition=None, kind=WaitKind.JOINING, since_ms=since_ms, reason=self._joining_reason)
+            )
         stopped = sum(waiting.held.stopped for waiting in self._waiting.values())
         self._metrics.held_partitions.labels(state="stopped").set(stopped)
         self._metrics.held_partitions.labels(state="waits").set(len(self._waiting) - stopped)
@@ -282,7 +290,7 @@ def await_kafka(
         lasted_s = waited_s
         beat()
         metrics.broker_reachable.set(0)
-        board.waits_for([Wait(partition=None, since_ms=since_ms, reason=why)])
+        board.waits_for([Wait(partition=None, kind=WaitKind.CLUSTER, since_ms=since_ms, reason=why)])
         if told.add(1, clock.monotonic_s()):
             lasted = f" for {seconds(waited_s)} now" if waited_s >= waiting_repeat_s else ""
             events.note(Event.KAFKA_LOST, f"{why}; waiting for it{lasted}", level=logging.WARNING)

@@ -30,8 +30,8 @@ from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.framing import single_object_prefix
 from penstock.engine.dead_letters.message import DeadLetterEncoder, ModelIdentity
 from penstock.engine.doctor import look
-from penstock.engine.telemetry.http_server import serve_worker
 from penstock.engine.telemetry.metrics import Metrics
+from penstock.engine.telemetry.port_routes import serve_worker
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import ModelIdentity as ServedIdentity
 from penstock.engine.telemetry.worker_status import WorkerState
@@ -521,6 +521,7 @@ def test_on_a_healthy_pipeline_none_is_named(
         told = doctor(pipeline)
         assert told["wrong"] == []
         assert told["not_seen"] == []
+        assert "forecast" in [each["what"] for each in told["seen"]]
         assert main(["doctor", str(pipeline.file), "--over", "0.5"]) == 0
     page = capsys.readouterr().out
     assert "Nothing is wrong" in page

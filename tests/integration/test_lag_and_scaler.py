@@ -17,9 +17,12 @@ from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reports import ReportReader, ReportWriter
 from penstock.engine.cli.commands.scaler import serve
 from penstock.engine.cli.main import main
+from penstock.engine.hints.causes import Hints
+from penstock.engine.pages.documents.hints import hints_told
 from penstock.engine.scaling.keda_service import metric_name
 from penstock.engine.scaling.report_message import encode_status
 from penstock.engine.settings.model import Settings, load_settings
+from penstock.engine.telemetry.http_server import HttpServer, json_answer
 from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState, WorkerStatus
 from penstock.schemas.errors import ConfigError
 from penstock.schemas.externalscaler import (
@@ -88,9 +91,11 @@ def test_lag_is_told_per_partition_and_commit_markers_are_none(
     produce(kafka, topic, {0: 10, 1: 5})
     produce(kafka, topic, {2: 4}, transaction=True)
     commit(kafka, group, topic, {0: 7, 2: 4})
-    assert main(["lag", str(settings_file(topic, group)), "--json", "--over", "0"]) == 0
+    nobody = ["--url", "http://127.0.0.1:1"]
+    assert main(["lag", str(settings_file(topic, group)), "--json", "--over", "0", *nobody]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["lag_records"] == 8
+    assert (told["hints"], "nobody answers" in told["hints_unknown"]) == (None, True)
     assert [
         (p["partition"], p["committed"], p["lag_records"], p["movement"]) for p in told["partitions"]
     ] == [
@@ -100,8 +105,13 @@ def test_lag_is_told_per_partition_and_commit_markers_are_none(
     ]
     assert 0 < told["lag_seconds"] < 300
 
-    assert main(["lag", str(settings_file(topic, group)), "--over", "0"]) == 0
-    assert "unowned" in capsys.readouterr().out
+    document = hints_told(Hints(seen_s=600, age_s=1), workers=True)
+    with HttpServer({"/api/v1/hints": lambda: json_answer(document)}, host="127.0.0.1", port=0) as server:
+        engine = ["--url", f"http://127.0.0.1:{server.port}"]
+        assert main(["lag", str(settings_file(topic, group)), "--over", "0", *engine]) == 0
+    printed = capsys.readouterr().out
+    assert "unowned" in printed
+    assert document["summary"][0]["text"] in printed
 
 
 def test_a_topic_that_is_not_there_is_one_sentence(

@@ -8,11 +8,16 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from penstock.engine.clock import SystemClock
+from penstock.engine.pages.supervisor import supervisor_pages
+from penstock.engine.pages.watch import Facts
+from penstock.engine.telemetry.http_server import HttpServer, json_answer
 from tests.pages.running import Running, running_engine
 
 pytestmark = [
@@ -23,6 +28,9 @@ pytestmark = [
 ]
 pictures = Path(__file__).parents[2] / "docs" / "figures" / "pages"
 texts_small_px = 12
+facts = Facts(
+    group="g", topic="t", objective_ms=50, max_age_s=30, workers=1, predictions="p", explanations=None, dead_letters="d",
+)  # fmt: skip
 axe_rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -49,7 +57,7 @@ def browser() -> Iterator[Any]:
 class Visit:
     """A page under the policy, with everything that must not happen on it noted."""
 
-    def __init__(self, browser: Any, engine: Running, **options: Any) -> None:
+    def __init__(self, browser: Any, engine: "Running | StandingEngine", **options: Any) -> None:
         wanted: dict[str, Any] = {
             "viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "timezone_id": "UTC", "reduced_motion": "reduce",
         }  # fmt: skip
@@ -283,6 +291,74 @@ def test_the_engine_gone_is_told_and_the_last_that_was_heard_stays(browser: Any,
     assert page.inner_text(".figures")
     visiting.faults.clear()
     visiting.close()
+
+
+class HurriedClock(SystemClock):
+    """A second is twenty: a sample of the hints is due with each look."""
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() * 20
+
+
+class StandingEngine:
+    """A supervisor over one worker that says the same at each look: a partition waits for the end of a transaction."""
+
+    def __init__(self, held: ExitStack) -> None:
+        wait = {
+            "partition": 3,
+            "kind": "open_transaction",
+            "since_ms": 1,
+            "reason": "a producer's transaction",
+        }
+        status = {
+            "worker": "w", "state": "running", "kafka": None, "waits_for": [wait], "assigned": [3, 4], "model": None, "events": [],
+            "capacity_records_per_s": 1000.0, "finished_records_per_s": 0.0, "in_flight_batches": 0,
+        }  # fmt: skip
+        told = {
+            "at_s": 1.0, "status": status, "ready": {"ok": True, "reason": "running on 2 partitions"},
+            "counters": {"busy_s": 1.0, "blocked_s": 0.0}, "queues": {}, "blocked_s": 0.0, "sampled": 0, "records_sampled": 0, "records": [],
+            "lags": [[3, 7.0, 99.0, 100, 0.0], [4, 0.0, 0.0, 5, 0.0]], "lag_totals": {"partitions": 2, "records": 7.0, "age_s": 99.0},
+        }  # fmt: skip
+        worker = held.enter_context(
+            HttpServer({}, host="127.0.0.1", port=0, reader=lambda _: json_answer(told))
+        )
+        reader, _ = held.enter_context(
+            supervisor_pages(facts, ports=lambda: {"0": worker.port}, hosts=(), clock=HurriedClock())
+        )
+        self.port = held.enter_context(HttpServer({}, host="127.0.0.1", port=0, reader=reader)).port
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def send(self, count: int, *, poison: int = 0, start: int = 0) -> None:
+        """Nobody sends."""
+
+
+@pytest.mark.parametrize(
+    ("locale", "width", "words"),
+    [
+        ("en-GB", 320, ("older than scaling.max_age_s allows", "transaction stays open", "partition 3")),
+        ("zh-CN", 1280, ("已超过 scaling.max_age_s", "事务一直未结束", "分区 3")),
+    ],
+)
+def test_the_forecast_and_its_cause_are_on_the_flow_page(
+    locale: str, width: int, words: tuple[str, ...], browser: Any
+) -> None:
+    import axe_playwright_python
+
+    with ExitStack() as held:
+        standing = StandingEngine(held)
+        options = {"viewport": {"width": width, "height": 900}, "locale": locale}
+        visiting = Visit(browser, standing, **options, bypass_csp=True)
+        page = visiting.open("/")
+        page.wait_for_selector(".hints li", timeout=15_000)
+        page.wait_for_timeout(400)
+        text = page.inner_text("main").replace("\u2068", "").replace("\u2069", "")
+        assert [each for each in (*words, "penstock lag penstock.yaml") if each not in text] == []
+        page.evaluate(
+            (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+        )
+        assert page.evaluate(f"axe.run(document, {{runOnly: {axe_rules}}})")["violations"] == []
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        visiting.close()
 
 
 @pytest.mark.skipif(

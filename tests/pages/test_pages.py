@@ -92,6 +92,18 @@ def test_each_page_has_a_twin_of_the_form_that_the_schema_gives_it(page: str, en
     assert "unsafe" not in headers["content-security-policy"]
 
 
+def test_the_hints_stand_alone_and_on_the_flow_page(engine: Running) -> None:
+    status, headers, document = get(engine.port, "/api/v1/hints")
+    assert (status, document["page"]) == (200, "hints")
+    check(document)
+    assert "default-src 'none'" in headers["content-security-policy"]
+    flow = get(engine.port, "/api/v1/flow")[2]
+    assert flow["hints"].items() <= document.items()
+    assert document["summary"][0]["code"] in ("hints.too_early", "hints.calm")
+    assert get(engine.port, "/hints")[0] == 404  # it has no page
+    assert get(engine.port, "/api/v1/events?page=hints")[0] == 400
+
+
 @pytest.mark.parametrize("ports", [{}, {"0": 0}, {"0": 0, "1": 0}])
 def test_without_workers_every_page_says_what_it_does_not_know(ports: dict[str, int]) -> None:
     with supervisor_pages(facts, ports=lambda: ports, hosts=(), clock=SystemClock()) as (reader, watch):
@@ -159,6 +171,34 @@ def test_a_rejected_record_says_why_and_shows_no_payload(engine: Running) -> Non
         assert each["rejection"]["reason"] == "corrupt"
         assert each["input"] == []
         assert "at all" not in json.dumps(each)
+
+
+def test_records_of_the_same_key_are_linked(engine: Running) -> None:
+    """The keys are read off the topic: equal for equal keys, and no other."""
+    keys = {
+        (int(partition), int(offset)): key
+        for read in engine.broker.reader("payments").read_to_end(5.0)
+        for partition, offset, key in zip(read.partitions, read.offsets, read.keys, strict=True)
+    }
+    held = [(each["partition"], each["offset"]) for each in get(engine.port, "/api/v1/records")[2]["records"]]
+    linked = 0
+    for each in [*records(engine), *records(engine, "rejected")]:
+        place = (each["partition"], each["offset"])
+        found = [(other["partition"], other["offset"]) for other in each["same_key"]]
+        assert found == [other for other in held if keys[other] == keys[place] and other != place]
+        linked += len(found)
+    assert linked
+
+
+def test_a_rejected_reason_has_its_newest_records(engine: Running) -> None:
+    (reason,) = get(engine.port, "/api/v1/health")[2]["rejected"]
+    newest = get(engine.port, "/api/v1/records?outcome=rejected")[2]["records"][:3]
+    assert [(each["partition"], each["offset"]) for each in reason["examples"]] == [
+        (each["partition"], each["offset"]) for each in newest
+    ]
+    for each in reason["examples"]:
+        whole = get(engine.port, f"/api/v1/records/payments/{each['partition']}/{each['offset']}")[2]
+        assert each["detail"] == whole["rejection"]["detail"] != ""
 
 
 def test_what_the_contract_marks_sensitive_is_shown_nowhere(engine: Running) -> None:

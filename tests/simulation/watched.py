@@ -12,6 +12,7 @@ from penstock.engine.pipeline.scorer import Outcome, Scorer
 from penstock.engine.ports import AssignmentListener, Delivery, Positions, Sink
 from penstock.schemas.errors import AbortedError, UnavailableError
 from penstock.schemas.records import Records
+from penstock.schemas.waits import WaitKind
 
 Mode = Literal["exactly_once", "at_least_once"]
 Place = tuple[int, int]
@@ -85,7 +86,11 @@ class TimedCompute:
         try:
             outcome = self._scorer.score(records)
         except UnavailableError as error:
-            waits = {self._world.random.choice(records.partitions.tolist()): Held(reason=str(error))}
+            waits = {
+                self._world.random.choice(records.partitions.tolist()): Held(
+                    kind=WaitKind.REGISTRY, reason=str(error)
+                )
+            }
             until_s = self._clock.now_s + takes_s + self._world.random.choice([0.0, 0.01, 0.5])
             self._waits |= {partition: (until_s, held) for partition, held in waits.items()}
         starts_s = max(self._clock.now_s, self._queue[-1][0] if self._queue else 0.0)

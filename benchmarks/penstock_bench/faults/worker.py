@@ -21,6 +21,7 @@ from penstock.engine.pipeline.scorer import Outcome, Scorer
 from penstock.engine.ports import AssignmentListener, Delivery, Sink
 from penstock.schemas.errors import UnavailableError
 from penstock.schemas.records import Records
+from penstock.schemas.waits import WaitKind
 from penstock_bench.faults.cluster import (
     Cluster,
     SimulatedAside,
@@ -122,7 +123,9 @@ class TimedCompute:
         try:
             outcome = self._scorer.score(records)
         except UnavailableError as error:
-            waits = {drawn.choice(records.partitions.tolist()): Held(reason=str(error))}
+            waits = {
+                drawn.choice(records.partitions.tolist()): Held(kind=WaitKind.REGISTRY, reason=str(error))
+            }
             until_s = now_s + takes_s + drawn.choice((0.0, 0.01, 0.5))
             self._waits |= {partition: (until_s, held) for partition, held in waits.items()}
         starts_s = max(now_s, self._queue[-1][0] if self._queue else 0.0)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
 from penstock.schemas.errors import UnavailableError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -61,6 +62,9 @@ class Renewed(Generic[Client]):
         self.renewals += 1
         if self._failures == failures_max:
             logger.info(
-                "a new client for %s: the one before was not answered %d times", self._name, failures_max
+                "a new client for %s: the one before was not answered %d times",
+                self._name,
+                failures_max,
+                extra=LogCode.KAFKA_CLIENT_RENEWED.extra,
             )
         self.close()

@@ -10,6 +10,7 @@ from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[a
 
 from penstock.connectors.kafka.admin.session import AdminSession
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -74,5 +75,8 @@ def _settings(found: Any) -> TopicSettings:
                 compacted="compact" in found["cleanup.policy"].value.split(","),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
-            logger.debug("a topic's settings, as this broker tells them, are not understood")
+            logger.debug(
+                "a topic's settings, as this broker tells them, are not understood",
+                extra=LogCode.TOPIC_SETTINGS_UNTOLD.extra,
+            )
     return TopicSettings(batch_bytes_max=broker_message_bytes_max, compacted=False, known=False)

@@ -10,6 +10,7 @@ from penstock.connectors.kafka.call_thread import Aside
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.wire.batches import StoredBatch, read_batch
 from penstock.schemas.errors import PenstockError
+from penstock.schemas.log_codes import LogCode
 from penstock.schemas.records import Unreadable
 
 logger = logging.getLogger("penstock.kafka")
@@ -90,6 +91,12 @@ class BatchLooks:
             batch = self._read(self._config, topic=self._topic, partition=partition, offset=offset)
         except PenstockError as error:
             fault = str(error)
-            logger.info("topic %s, partition %d: no look by hand: %s", self._topic, partition, error)
+            logger.info(
+                "topic %s, partition %d: no look by hand: %s",
+                self._topic,
+                partition,
+                error,
+                extra=LogCode.READING_RETURNS.extra,
+            )
         if topics == self._topics:
             self._answers[partition] = Look(offset=offset, asked_at_s=asked_at_s, batch=batch, fault=fault)

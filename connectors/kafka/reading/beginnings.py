@@ -10,6 +10,7 @@ from confluent_kafka import Message
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.reading.log_bounds import LogBounds
 from penstock.connectors.kafka.reading.read_positions import ReadHeads
+from penstock.schemas.log_codes import LogCode
 from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.kafka")
@@ -65,6 +66,7 @@ class Beginnings:
                 logger.warning(
                     "topic %s, partition %d: offsets 0 to %d were deleted before group %s read them (retention); reading begins at %d",
                     self._topic, partition, missing - 1, self._group, missing,
+                    extra=LogCode.OFFSETS_DELETED.extra,
                 )  # fmt: skip
         return found
 

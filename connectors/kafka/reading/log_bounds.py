@@ -12,6 +12,7 @@ from penstock.connectors.kafka.admin.session import AdminSession
 from penstock.connectors.kafka.call_thread import Aside
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import PenstockError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -53,7 +54,7 @@ class LogBounds:
                 self._due_s = now_s + ask_again_s
                 self._thread.run(lambda: self._ask(missing, now_s), 0.0)
         except PenstockError as error:
-            logger.debug("%s", error)
+            logger.debug("%s", error, extra=LogCode.KAFKA_QUESTION_FAILED.extra)
             return {}
         return found
 
@@ -81,7 +82,7 @@ class LogBounds:
             try:
                 answer = self._session.answer(future, f"look up the offsets of topic {self._topic}")
             except PenstockError as error:
-                logger.debug("%s", error)
+                logger.debug("%s", error, extra=LogCode.KAFKA_QUESTION_FAILED.extra)
                 continue
             found[place.partition] = int(answer.offset)
         return found

@@ -20,6 +20,7 @@ from penstock.connectors.kafka.reading.doubts import (
     retry_s,
 )
 from penstock.connectors.kafka.reading.read_positions import ReadHeads, anywhere
+from penstock.schemas.log_codes import LogCode
 from penstock.schemas.records import Records, Unreadable
 
 logger = logging.getLogger("penstock.kafka")
@@ -179,6 +180,7 @@ class Returns:
                     logger.warning(
                         "topic %s, partition %d: the client reports an error (%s); reading returns to the beginning",
                         self._topic, partition, said(error),
+                        extra=LogCode.READING_RETURNS.extra,
                     )  # fmt: skip
                 self.read_from(partition, anywhere, at_s=self._clock.monotonic_s() + retry_s)
                 if error.code() not in _out_of_range:
@@ -197,6 +199,7 @@ class Returns:
             logger.warning(
                 "topic %s, partition %d: the client reports an error at offset %s (%s); reading returns to offset %d",
                 self._topic, partition, message.offset(), said(error), head,
+                extra=LogCode.READING_RETURNS.extra,
             )  # fmt: skip
         answer = self._doubts.report(
             partition,
@@ -267,5 +270,11 @@ class Returns:
 
     def _row(self, partition: int, unreadable: Unreadable, topic_id: str | None) -> Records:
         self.unreadable_offsets += unreadable.next - unreadable.first
-        logger.warning("topic %s, partition %d: %s; set aside", self._topic, partition, unreadable.detail)
+        logger.warning(
+            "topic %s, partition %d: %s; set aside",
+            self._topic,
+            partition,
+            unreadable.detail,
+            extra=LogCode.OFFSETS_SET_ASIDE.extra,
+        )
         return Records.of_unreadable(self._topic, partition, unreadable, topic_id=topic_id)

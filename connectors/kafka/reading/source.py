@@ -32,6 +32,7 @@ from penstock.connectors.kafka.reading.stalls import StallDetector
 from penstock.connectors.kafka.reading.starts import Recreated, Start, Starts, recreated_sentence
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts, TopicWatch
 from penstock.schemas.errors import ConfigError, FencedError, InvariantError, PenstockError, UnavailableError
+from penstock.schemas.log_codes import LogCode
 from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
 
@@ -356,6 +357,7 @@ class KafkaSource:
         logger.warning(
             "topic %s was deleted and made anew (id %s, then %s): every partition of it is read from its beginning",
             self._topic, old.id, new.id,
+            extra=LogCode.TOPIC_READ_ANEW.extra,
         )  # fmt: skip
         again = sorted(self._ours.owned)
         self._ours.owned.clear()

@@ -9,6 +9,7 @@ from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.admin.group_offsets import PartitionOffsets
 from penstock.connectors.kafka.call_thread import Aside
 from penstock.schemas.errors import PenstockError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -88,7 +89,7 @@ class StallDetector:
         try:
             self._thread.run(self._read, 0.0)
         except PenstockError as error:
-            logger.debug("%s", error)
+            logger.debug("%s", error, extra=LogCode.KAFKA_QUESTION_FAILED.extra)
 
     def _read(self) -> None:
         if self._offsets is None:

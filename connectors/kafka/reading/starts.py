@@ -10,6 +10,7 @@ from penstock.connectors.kafka.errors import cause_of, consumer_error
 from penstock.connectors.kafka.reading.commits import noted_topic_id, offset_note
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -112,6 +113,7 @@ class Starts:
                     "topic %s was deleted and made anew (id %s, then %s): partition %d is read from its beginning, not from "
                     "the offset %d that group %s committed of the old topic",
                     self._topic, noted, facts.id, place.partition, place.offset, self._group,
+                    extra=LogCode.TOPIC_READ_ANEW.extra,
                 )  # fmt: skip
                 starts[place.partition] = OFFSET_BEGINNING
         self._without_commit |= missing
@@ -136,6 +138,7 @@ class Starts:
             logger.info(
                 "group %s has no commit for partitions %s of %s, but for others: they are read from their beginning",
                 self._group, sorted(missing & found), self._topic,
+                extra=LogCode.READ_FROM_BEGINNING.extra,
             )  # fmt: skip
             return dict.fromkeys(missing & found, OFFSET_BEGINNING)
         if self._start == "error":

@@ -11,6 +11,7 @@ from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.admin.session import AdminSession, absent
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import PenstockError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -99,7 +100,7 @@ class TopicWatch:
                 expected=absent,
             )[self._topic]
         except PenstockError as error:
-            logger.debug("%s", error)
+            logger.debug("%s", error, extra=LogCode.KAFKA_QUESTION_FAILED.extra)
             return None
         if isinstance(found, KafkaError):
             return None

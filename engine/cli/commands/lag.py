@@ -4,19 +4,28 @@ import argparse
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from penstock.engine.clock import Clock, SystemClock
-from penstock.engine.console.terminal import Terminal
+from penstock.engine.console.terminal import Terminal, printable
 from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure, oldest_s
 from penstock.engine.settings.model import Settings, load_settings
+from penstock.schemas.errors import UnavailableError
 
-summary = "how far behind the group is: records and seconds per partition, who owns it, and what is stuck"
+if TYPE_CHECKING:
+    from penstock.engine.watch.told_hints import ToldHints
+
+summary = (
+    "How far behind the group is: records and seconds per partition, who owns it, and what is stuck. Of a running engine also when "
+    "its records will be older than they may be, and the likeliest cause."
+)
 example = "penstock lag penstock.yaml --watch"
 
 _watch_every_s = 2.0
@@ -35,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="look twice, this many seconds apart, to tell what is stuck from what moves; 0 looks once (default 3)",
     )
+    parser.add_argument(
+        "--url",
+        metavar="URL",
+        help="the engine's HTTP port, for the forecast (default: http.host and http.port of the settings)",
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--watch", action="store_true", help="look again every two seconds, until Ctrl-C")
     how.add_argument("--json", action="store_true", help="print one JSON object")
@@ -50,6 +64,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from penstock.engine.worker.permissions import permissions
 
     settings = load_settings(arguments.settings)
+    forecast = _asker(arguments.url, settings)
     clock = SystemClock()
     config = client_config(settings.kafka)
     require_permissions(config, permissions(settings)["lag"])
@@ -60,10 +75,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
             return measure(readings, now_ms=clock.wall_ms(), start=settings.kafka.start)
 
         if arguments.watch:
-            _watch(look, settings, terminal)
+            _watch(look, forecast, settings, terminal)
             return 0
         lags = _look_twice(look, arguments.over, clock)
-        terminal.result(as_json(lags, settings))
+        told = forecast()
+        terminal.result(as_json(lags, settings, told))
         if not terminal.json:
             terminal.say(as_table(lags, settings))
             noted = [lag for lag in lags if lag.note]
@@ -71,10 +87,48 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 terminal.say(f"partition {lag.partition}: {lag.note}")
             if len(noted) > _notes_max:
                 terminal.say(f"and {len(noted) - _notes_max} more partitions; --json has all")
+            for line in told.lines():
+                terminal.say(line)
     return 0
 
 
-def as_json(lags: Sequence[PartitionLag], settings: Settings) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """What the engine says, or why that cannot be known."""
+
+    told: "ToldHints | None" = None
+    unknown: str = ""
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        if self.told is None:
+            return [f"forecast and cause: cannot be known: {self.unknown}"]
+        return self.told.lines()
+
+
+def _asker(url: str | None, settings: Settings) -> Callable[[], Forecast]:
+    """Raises ConfigError for what is no address."""
+    from penstock.engine.doctor.look import own_url  # late: --help needs none of it
+    from penstock.engine.watch.look import Engine
+    from penstock.engine.watch.told_hints import ask_hints
+
+    at = url or own_url(settings)
+    if at is None:
+        return lambda: Forecast(
+            unknown="no running engine to ask: give --url, or an http.port in the settings"
+        )
+    Engine(at).close()
+
+    def ask() -> Forecast:
+        try:
+            return Forecast(told=ask_hints(at))
+        except UnavailableError as error:
+            return Forecast(unknown=f"{error}; --url says where the engine is")
+
+    return ask
+
+
+def as_json(lags: Sequence[PartitionLag], settings: Settings, forecast: Forecast) -> dict[str, Any]:
     """The lag as the one object of --json."""
     return {
         "group": settings.kafka.group,
@@ -83,6 +137,8 @@ def as_json(lags: Sequence[PartitionLag], settings: Settings) -> dict[str, Any]:
         "lag_seconds": oldest_s(lags),
         "stuck": [lag.partition for lag in lags if lag.movement in _standing],
         "partitions": [asdict(lag) for lag in lags],
+        "hints": None if forecast.told is None else asdict(forecast.told),
+        "hints_unknown": forecast.unknown or None,
     }
 
 
@@ -124,7 +180,12 @@ def _look_twice(look: Callable[[], list[PartitionLag]], over_s: float, clock: Cl
     return compare(lags, look())
 
 
-def _watch(look: Callable[[], list[PartitionLag]], settings: Settings, terminal: Terminal) -> None:
+def _watch(
+    look: Callable[[], list[PartitionLag]],
+    forecast: Callable[[], Forecast],
+    settings: Settings,
+    terminal: Terminal,
+) -> None:
     """On a terminal the table is drawn over itself; elsewhere one line for each look."""
     pause, before = threading.Event(), look()
     if not terminal.live:
@@ -133,14 +194,19 @@ def _watch(look: Callable[[], list[PartitionLag]], settings: Settings, terminal:
             stuck = [str(lag.partition) for lag in before if lag.movement in _standing]
             terminal.say(
                 f"lag {total} records, {oldest_s(before):.1f} s, stuck: {', '.join(stuck) or 'none'}"
+                f"; {'; '.join(forecast().lines())}"
             )
             pause.wait(_watch_every_s)
             before = compare(before, look())
-    with Live(as_table(before, settings), console=terminal.console, auto_refresh=False) as live:
+
+    def drawn() -> Group:
+        return Group(as_table(before, settings), *(Text(printable(line)) for line in forecast().lines()))
+
+    with Live(drawn(), console=terminal.console, auto_refresh=False) as live:
         while True:
             pause.wait(_watch_every_s)
             before = compare(before, look())
-            live.update(as_table(before, settings), refresh=True)
+            live.update(drawn(), refresh=True)
 
 
 def _seconds(text: str) -> float:

@@ -21,6 +21,7 @@ from penstock.engine.console.stacks import write_stacks_on_signal
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.worker.process import Command, exit_fenced, started_ahead
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.log_codes import LogCode
 
 if TYPE_CHECKING:
     from penstock.engine.pages.watch import Facts
@@ -70,8 +71,9 @@ def _supervise(
     from penstock.engine.clock import SystemClock
     from penstock.engine.pages.supervisor import supervisor_pages
     from penstock.engine.settings.model import load_settings
-    from penstock.engine.telemetry.http_server import HttpServer, SupervisorView
+    from penstock.engine.telemetry.http_server import HttpServer
     from penstock.engine.telemetry.metrics import SupervisorMetrics
+    from penstock.engine.telemetry.port_routes import SupervisorView
     from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.startup.startup import Startup, walk
     from penstock.engine.worker.startup.supervisor import supervisor_steps
@@ -83,13 +85,15 @@ def _supervise(
     copy = copy_model(settings.model.path, run_folder)
     if copy is None:
         logger.warning(
-            "no room for a copy of the model in %s: a change of its folder would end the workers", run_folder
+            "no room for a copy of the model in %s: a change of its folder would end the workers",
+            run_folder,
+            extra=LogCode.MODEL_NOT_COPIED.extra,
         )
     else:
-        logger.info("model digest %s, for all workers", copy.digest)
+        logger.info("model digest %s, for all workers", copy.digest, extra=LogCode.MODEL_COPIED.extra)
 
     def say(text: str) -> None:
-        logger.warning("%s", text)
+        logger.warning("%s", text, extra=LogCode.SUPERVISOR.extra)
         watch.note("worker", text)
 
     supervisor = Supervisor(
@@ -116,7 +120,12 @@ def _supervise(
     )
     server = HttpServer(view.routes(), host=settings.http.host, port=settings.http.port, reader=reader)
     server.start()
-    logger.info("pages, metrics and health on http://%s:%d", settings.http.host, server.port)
+    logger.info(
+        "pages, metrics and health on http://%s:%d",
+        settings.http.host,
+        server.port,
+        extra=LogCode.PORT_OPEN.extra,
+    )
     counted = dropped = 0
     if settings.admin is not None:
         held.enter_context(_admin(settings, settings.admin, supervisor, metrics, run_folder, copy))
@@ -133,7 +142,9 @@ def _supervise(
         if code == exit_fenced:
             metrics.fenced.set(1)
             logger.error(
-                "fenced: ending in %.0f s, so that a scrape of the metrics still shows why", fenced_shown_s
+                "fenced: ending in %.0f s, so that a scrape of the metrics still shows why",
+                fenced_shown_s,
+                extra=LogCode.FENCED.extra,
             )
             supervisor.stay(fenced_shown_s)
         return code
@@ -200,7 +211,9 @@ def _admin(
         count=lambda event: metrics.audit_events.labels(event=event).inc(),
     ) as server:
         scheme = "https" if admin.certificate_file else "http"
-        logger.info("admin on %s://%s:%d/api/v1/state", scheme, admin.host, server.port)
+        logger.info(
+            "admin on %s://%s:%d/api/v1/state", scheme, admin.host, server.port, extra=LogCode.PORT_OPEN.extra
+        )
         yield
 
 

@@ -14,6 +14,7 @@ from penstock.engine.explain.tree.tree_shap import TreeShap, TreeValues
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.probes.probe_rows import rows_mixed
 from penstock.schemas.errors import ConfigError, InvariantError, ModelError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def faster_shap(
     try:
         tables = LeafTables.of(shap.forest, against)
     except ConfigError as error:
-        logger.info("trees are explained on the CPU: %s", error)
+        logger.info("trees are explained on the CPU: %s", error, extra=LogCode.EXPLAINER_CHOSEN.extra)
         return shap
     makers: dict[str, Callable[[], GraphShap | FusedShap]] = {
         f"a tensor graph on {device.name}": lambda: GraphShap(tables, device=device),
@@ -67,6 +68,7 @@ def faster_shap(
     logger.info(
         "trees are explained by %s: %d rows take %s",
         by_time[0], len(mixed), ", ".join(f"{took_s[name] * 1000:.2f} ms by {name}" for name in by_time),
+        extra=LogCode.EXPLAINER_CHOSEN.extra,
     )  # fmt: skip
     return fastest
 
@@ -80,12 +82,16 @@ def _agreeing(
         other = make()
         fault = _fault(shap, other, rows)
     except ConfigError as error:
-        logger.info("trees are not explained by %s: %s", name, error)
+        logger.info(
+            "trees are not explained by %s: %s", name, error, extra=LogCode.EXPLAINER_PASSED_OVER.extra
+        )
         return None
     except (ModelError, InvariantError) as error:
         fault = f"it says nothing, because {error}"
     if fault:
-        logger.warning("trees are not explained by %s: %s", name, fault)
+        logger.warning(
+            "trees are not explained by %s: %s", name, fault, extra=LogCode.EXPLAINER_PASSED_OVER.extra
+        )
         _release(other)
         return None
     return other

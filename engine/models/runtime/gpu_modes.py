@@ -21,6 +21,7 @@ from penstock.engine.models.runtime.timing import batch_of, buckets, compared_ro
 from penstock.engine.models.runtime.tree_outputs import TreeAnswers
 from penstock.engine.ports import Predictions
 from penstock.schemas.errors import ConfigError, InvariantError, ModelError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,13 @@ def bound_if_possible(
             model = candidate.make()
             model.predict(rows[:1])
         except _refusals as error:
-            logger.info("on %s the model does not run %s: %s", opening.device.name, candidate.name, error)
+            logger.info(
+                "on %s the model does not run %s: %s",
+                opening.device.name,
+                candidate.name,
+                error,
+                extra=LogCode.GPU_MODE_PASSED_OVER.extra,
+            )
         else:
             return model
     return plain
@@ -174,7 +181,14 @@ def choose_way(
         except _refusals as error:
             fault, level = str(error), logging.INFO
         if fault:
-            logger.log(level, "on %s the model does not run %s: %s", where, candidate.name, fault)
+            logger.log(
+                level,
+                "on %s the model does not run %s: %s",
+                where,
+                candidate.name,
+                fault,
+                extra=LogCode.GPU_MODE_PASSED_OVER.extra,
+            )
             faults.append(ExecutionMode(name=candidate.name, fault=fault))
             continue
         found = _timed(plain, model, candidate.name, rows, batch_rows_max, clock)
@@ -183,7 +197,7 @@ def choose_way(
     else:
         found, chosen, reason = [ExecutionMode(name="plain")], plain, f"plain runs on {where}"
     reason = f"{reason}; {remark}" if remark else reason
-    logger.info("%s", reason)
+    logger.info("%s", reason, extra=LogCode.GPU_MODE_CHOSEN.extra)
     return ChosenMode(model=chosen, ways=(found[0], *faults, *found[1:]), reason=reason)
 
 

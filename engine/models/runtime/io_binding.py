@@ -16,6 +16,7 @@ from penstock.engine.models.runtime.session import OnnxModel, failure, run_optio
 from penstock.engine.models.runtime.timing import buckets
 from penstock.engine.ports import Predictions
 from penstock.schemas.errors import ConfigError, InvariantError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger(__name__)
 
@@ -147,5 +148,10 @@ def _staged(
             with gpu.current():
                 return {name: gpu.page_locked(shape, rows[name].dtype) for name, shape in shapes.items()}, gpu
         except (ConfigError, InvariantError) as error:
-            logger.warning("inputs go to %s from ordinary memory: %s", device.name, error)
+            logger.warning(
+                "inputs go to %s from ordinary memory: %s",
+                device.name,
+                error,
+                extra=LogCode.GPU_MEMORY_ORDINARY.extra,
+            )
     return {name: np.zeros(shape, dtype=rows[name].dtype) for name, shape in shapes.items()}, None

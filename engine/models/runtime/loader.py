@@ -29,6 +29,7 @@ from penstock.engine.models.runtime.timing import (
 )
 from penstock.engine.ports import Model, Predictions
 from penstock.schemas.errors import ConfigError, InvariantError, ModelError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def open_model(
     )
     onnx = opening.open(bundle)
     if onnx.device.note:
-        logger.info("%s", onnx.device.note)
+        logger.info("%s", onnx.device.note, extra=LogCode.DEVICE_CHOSEN.extra)
     slack = _slack(kept, onnx.device)
     check_golden(onnx, bundle.golden, onnx.device.name, slack=slack)
     rows = varied_rows(bundle, onnx)
@@ -218,7 +219,11 @@ def _native(
     if fault and runtime == "native":
         raise ConfigError(f"model.runtime native: {fault}")
     if fault:
-        logger.warning("the tree kernel is not used, although packaging proved it: %s", fault)
+        logger.warning(
+            "the tree kernel is not used, although packaging proved it: %s",
+            fault,
+            extra=LogCode.TREE_KERNEL_UNUSED.extra,
+        )
         return None, f"on this machine {fault}"
     check_golden(native, bundle.golden, "our tree kernel")
     proved = (

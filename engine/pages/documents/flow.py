@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from penstock.engine.pages.counts import ages, quantile
+from penstock.engine.pages.documents.hints import hints_shown
 from penstock.engine.pages.sentences import sentence
 from penstock.engine.pages.watch import Change, Known, Picture
 
@@ -35,6 +36,7 @@ def flow_document(picture: Picture) -> dict[str, Any]:
         "objective_ms": picture.facts.objective_ms,
         "window_s": lately.span_s,
         "limit": limit(picture),
+        "hints": hints_shown(picture),
         "totals": totals(told),
         "records_per_s": records_per_s(picture),
         "latency": {

@@ -25,7 +25,7 @@ def health_document(picture: Picture) -> dict[str, Any]:
     lag_records, lag_s, known = _lag(told)
     partitions = picture.trends.partitions(partitions_told_max)
     waits = [
-        {"slot": slot, "partition": each["partition"], "since_ms": each["since_ms"], "reason": each["reason"]}
+        {"slot": slot} | {name: each[name] for name in ("partition", "kind", "since_ms", "reason")}
         for slot, one in told.items()
         for each in one["status"]["waits_for"]
     ]
@@ -95,8 +95,14 @@ def _rejected(picture: Picture) -> list[dict[str, Any]]:
                 sums[reason] = sums.get(reason, 0.0) + count
     lately = picture.lately.by_label("rejected")
     ordered = sorted(sums.items(), key=lambda each: (-each[1], each[0]))
+    examples = picture.ring.examples()
     return [
-        {"reason": reason, "records": round(count), "lately": round(lately.get(reason, 0.0))}
+        {
+            "reason": reason,
+            "records": round(count),
+            "lately": round(lately.get(reason, 0.0)),
+            "examples": examples.get(reason, []),
+        }
         for reason, count in ordered
     ]
 

@@ -10,6 +10,7 @@ from penstock.engine.clock import Clock
 from penstock.engine.telemetry.events import Repeated
 from penstock.engine.telemetry.http_request import Request
 from penstock.engine.telemetry.http_server import Answer
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.pages")
 
@@ -41,7 +42,9 @@ class Callers:
 
     def _refused(self, why: str) -> Answer:
         if count := self._refusals.add(1, self._clock.monotonic_s()):
-            logger.warning("refused to show a page, %d times: %s", count, why)
+            logger.warning(
+                "refused to show a page, %d times: %s", count, why, extra=LogCode.PAGE_REFUSED.extra
+            )
         text = f"refused: {why}\nName the host that you ask for under http.hosts, behind a proxy that lets the right people in.\n"
         return Answer(
             body=text.encode(), content_type="text/plain; charset=utf-8", status=HTTPStatus.FORBIDDEN

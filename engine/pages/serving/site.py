@@ -1,7 +1,7 @@
 """What a path of the pages or of /api/v1 answers."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -23,8 +23,8 @@ class Content(Protocol):
     """What the pages show. Called by the threads that answer; may wait a second for a worker's answer."""
 
     @property
-    def pages(self) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
-        """Documents by the name of their page; the first one is shown at `/`."""
+    def documents(self) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
+        """What stands at /api/v1/NAME, by name."""
 
     def before(self, page: str) -> None:
         """Somebody is about to look at the page: what has to be asked for first."""
@@ -40,20 +40,28 @@ class Site:
     """The answers. Thread-safe."""
 
     def __init__(
-        self, content: Content, live: Live, streams: Streams, *, hosts: Collection[str], clock: Clock
+        self,
+        content: Content,
+        live: Live,
+        streams: Streams,
+        *,
+        pages: Sequence[str],
+        hosts: Collection[str],
+        clock: Clock,
     ) -> None:
+        """`pages`: the documents that have a page, which can be followed; the first one is shown at `/`."""
         self._content = content
         self._live = live
         self._streams = streams
         self._callers = Callers(hosts, clock=clock)
-        self._files = StaticFiles(static_folder, pages=list(content.pages))
+        self._pages = tuple(pages)
+        self._files = StaticFiles(static_folder, pages=list(pages))
         self._schema = (static_folder.parent / "schema.json").read_bytes()
 
     def answer(self, request: Request) -> Answer | None:
         """None for what is no path of ours."""
         path = request.path
-        first = next(iter(self._content.pages))
-        is_page = path == "/" or path[1:] in self._content.pages or _record_path.fullmatch(path) is not None
+        is_page = path == "/" or path[1:] in self._pages or _record_path.fullmatch(path) is not None
         if not (is_page or path.startswith(("/static/", api))):
             return None
         if (refusal := self._callers.refusal(request)) is not None:
@@ -62,20 +70,19 @@ class Site:
             return self._files.answer("shell.html", request)
         if path.startswith("/static/"):
             return self._files.answer(path.removeprefix("/static/"), request)
-        return self._api(path, request, first)
+        return self._api(path, request)
 
-    def _api(self, path: str, request: Request, first: str) -> Answer | None:
+    def _api(self, path: str, request: Request) -> Answer | None:
         name = path.removeprefix(api)
-        pages = self._content.pages
         if name == "schema":
             return Answer(body=self._schema, headers=headers)
         if name == "events":
-            page = request.query.get("page", first)
-            if page not in pages:
-                return bad_parameter("page", page, ", ".join(pages))
+            page = request.query.get("page", self._pages[0])
+            if page not in self._pages:
+                return bad_parameter("page", page, ", ".join(self._pages))
             self._content.before(page)
             return self._streams.open(page, request.headers.get("last-event-id", ""), dict(headers))
-        if name in pages:
+        if name in self._content.documents:
             return self._page(name, request)
         if (match := _record_path.fullmatch(path.removeprefix(api[:-1]))) is not None:
             found, held = self._content.record(match[1], int(match[2]), int(match[3]))
@@ -90,7 +97,13 @@ class Site:
             return Answer(body=tree, headers=headers)
         known = ", ".join(
             api + each
-            for each in (*pages, "records/TOPIC/PARTITION/OFFSET", "model/trees/N", "events", "schema")
+            for each in (
+                *self._content.documents,
+                "records/TOPIC/PARTITION/OFFSET",
+                "model/trees/N",
+                "events",
+                "schema",
+            )
         )
         return _json({"error": sentence("error.no_path", known=known)}, HTTPStatus.NOT_FOUND)
 
@@ -101,7 +114,7 @@ class Site:
                 odd[0], request.query[odd[0]], "outcome, limit" if name == "records" else "none"
             )
         self._content.before(name)
-        document = dict(self._content.pages[name]())
+        document = dict(self._content.documents[name]())
         if name != "records":
             return _json(document, HTTPStatus.OK)
         outcome, limit = request.query.get("outcome"), request.query.get("limit", "100")

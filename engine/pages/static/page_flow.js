@@ -13,6 +13,7 @@ export function show(flow) {
       h("p", { class: `state ${flow.state}` }, named("state", flow.state)),
       h("p", { class: "limit" }, tell(flow.limit)),
       h("p", { class: "quiet" }, t("flow.where", { topic: flow.topic, group: flow.group }))),
+    hints(flow.hints),
     figures([
       [t("flow.rate"), number(round(flow.records_per_s))],
       [t("flow.finished"), number(totals.finished)],
@@ -51,6 +52,14 @@ export function show(flow) {
         table(t("flow.batches"), [{ name: t("word.why"), head: true }, { name: t("word.batches"), figure: true }], flow.batches.map((each) => ({ key: each.reason, cells: [named("closed", each.reason), number(each.batches)] })), t("flow.no_batches")))),
     section(t("word.changes"), changes(flow.changes)),
   ];
+}
+
+function hints(found) {
+  return section(t("hints.title"),
+    h("div", { class: "sentences" }, found.summary.map((each) => h("p", { key: each.code }, found.breach ? [h("span", { class: "bad", "aria-hidden": "true" }, "▲ "), tell(each)] : tell(each)))),
+    found.causes.length ? h("ol", { class: "hints" }, found.causes.map((each) => h("li", { key: each.cause },
+      h("strong", {}, tell(each.text)), " — ", tell(each.evidence), h("br"), h("span", { class: "quiet" }, t("hints.next"), " ", h("code", {}, each.command))))) : null,
+    found.ruled_out.length ? h("details", { key: "ruled_out" }, h("summary", {}, t("hints.ruled_out")), h("ul", {}, found.ruled_out.map((each) => h("li", { key: each.cause }, tell(each.text))))) : null);
 }
 
 function round(value) {

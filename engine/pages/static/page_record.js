@@ -1,5 +1,5 @@
 import { h } from "./dom.js";
-import { facts, foreign, named_value, section, table } from "./parts.js";
+import { facts, foreign, link, named_value, section, table, when } from "./parts.js";
 import { duration, exact, fixed, moment, named, number, signed, t, tell } from "./words.js";
 
 const rowsShown = 14;
@@ -35,6 +35,9 @@ export function show(record, state) {
       record.input.length ? table(t("record.input"), [{ name: t("word.field"), head: true }, { name: t("word.type") }, { name: t("word.value") }], record.input.map((each) => ({ key: each.field, cells: [foreign(each.field), named("type", each.type), text(each.shown)] }))) : null),
     section(t("record.seen"),
       table(t("record.seen"), [{ name: t("word.feature"), head: true }, { name: t("word.value") }, { name: t("record.model_value"), figure: true }], record.features.map((each) => ({ key: each.feature, cells: [foreign(each.feature), each.masked ? t("word.masked") : each.value === null ? t("word.missing") : foreign(exact(each.value)), each.masked ? t("word.masked") : each.model_value === null ? "NaN" : exact(each.model_value)] })), t("record.no_features"))),
+    section(t("record.same_key"), record.same_key === null ? h("p", { class: "empty" }, t("record.same_key_unknown")) : table(t("record.same_key"),
+      [{ name: t("word.time") }, { name: t("word.record"), head: true }, { name: t("word.outcome") }, { name: t("word.score"), figure: true }],
+      record.same_key.map((each) => ({ key: `${each.partition}/${each.offset}`, cells: [when(each.at_ms), link(each), each.outcome === "rejected" ? h("span", { class: "bad" }, "▲ ", t("outcome.rejected")) : foreign(each.label === null ? t("outcome.predicted") : each.label), number(each.score)] })), t("record.same_key_none"))),
     section(t("record.lineage"), facts([
       [t("word.model"), foreign(`${record.model.name} ${record.model.version}`)],
       [t("word.digest"), h("code", {}, record.model.digest)],

@@ -1,5 +1,5 @@
 import { h } from "./dom.js";
-import { foreign, reason, section, sentences, table, when } from "./parts.js";
+import { foreign, link, reason, section, sentences, table, when } from "./parts.js";
 import { named, number, t } from "./words.js";
 
 let outcome = "all";
@@ -19,7 +19,7 @@ export function show(page, state) {
       table(t("records.newest"), columns, shown.map((each) => ({
         key: `${each.topic}/${each.partition}/${each.offset}`,
         cells: [when(each.at_ms),
-          h("a", { class: "when", href: `/records/${encodeURIComponent(each.topic)}/${each.partition}/${each.offset}` }, t("records.place", { partition: String(each.partition), offset: String(each.offset) })),
+          link(each),
           each.outcome === "rejected" ? h("span", { class: "bad" }, "▲ ", t("outcome.rejected")) : foreign(each.label === null ? t("outcome.predicted") : each.label),
           number(each.score),
           each.outcome === "rejected" ? named("rejection", each.reason) : each.reasons.length ? h("ul", { class: "reasons" }, each.reasons.map((one) => h("li", { key: one.feature }, reason(one)))) : t("records.unexplained")],

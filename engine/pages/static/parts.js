@@ -32,6 +32,11 @@ export function table(caption, columns, rows, empty) {
       h("tbody", {}, rows.map((row) => h("tr", { key: row.key }, row.cells.map((cell, at) => h(columns[at].head ? "th" : "td", { scope: columns[at].head ? "row" : null, class: columns[at].figure ? "figure" : "" }, cell)))))));
 }
 
+// A link to a record by its place.
+export function link(each) {
+  return h("a", { class: "when", href: `/records/${encodeURIComponent(each.topic)}/${each.partition}/${each.offset}` }, t("records.place", { partition: String(each.partition), offset: String(each.offset) }));
+}
+
 export function foreign(text) {
   return h("bdi", {}, text);
 }

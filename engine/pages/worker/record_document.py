@@ -1,5 +1,6 @@
 """One sampled record as /api/v1 tells it; made when the supervisor asks, on the thread that answers."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -51,7 +52,7 @@ class RecordDocuments:
         ]
 
     def documents(self, told: Told) -> list[dict[str, Any]]:
-        """One for each record of the sample, in the schema's form `record` but for the slot."""
+        """One for each record of the sample, as `RecordRing.add` takes them."""
         sample = told.sample
         predicted = len(sample.matrix)
         return [
@@ -128,6 +129,7 @@ class RecordDocuments:
             "key": shown(
                 None if key is None else _text(key), masked=key is not None and self._masks.hides("key")
             ),
+            "key_id": None if key is None or self._masks.hides("key") else _key_id(key),
             "input": fields,
             "input_fault": fault,
             "model": {
@@ -262,6 +264,11 @@ def _field(name: str, value: Any) -> dict[str, Any]:
         "type": "masked" if hidden else kind.get(type(value), "null"),
         "shown": shown(text, masked=hidden),
     }
+
+
+def _key_id(key: bytes) -> str:
+    """Equal for equal keys only: texts are cut, and what is not printable in them is written out."""
+    return hashlib.blake2b(key, digest_size=16).hexdigest()
 
 
 def _text(key: bytes) -> str:

@@ -162,11 +162,18 @@ class WorkerView:
                     )
         return found
 
-    def _furthest_behind(self) -> list[tuple[int, float, float, int | None]]:
+    def _furthest_behind(self) -> list[tuple[int, float, float, int | None, float]]:
+        """Partition, records and seconds behind, next offset, and the seconds that its oldest record is stamped ahead of our clock."""
         lags = self._lags
         order = sorted(lags, key=lambda each: (-_known(lags[each][1]), -_known(lags[each][0]), each))
-        offsets = {each.partition: each.offset for each in self._board.status().positions}
-        return [(each, *lags[each], offsets.get(each)) for each in order[:partitions_told_max]]
+        positions = {each.partition: each for each in self._board.status().positions}
+        now_ms = self._clock.wall_ms()
+        told = []
+        for each in order[:partitions_told_max]:
+            position = positions.get(each)
+            ahead_ms = 0 if position is None else max(position.oldest_timestamp_ms - now_ms, 0)
+            told.append((each, *lags[each], None if position is None else position.offset, ahead_ms / 1000))
+        return told
 
     def _lag_totals(self) -> dict[str, float | int]:
         lags = self._lags.values()

@@ -20,6 +20,7 @@ from penstock.engine.dead_letters.selection import (
     stages,
 )
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
+from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.admin")
 
@@ -181,7 +182,13 @@ class Replays:
     def _start(self, plan: _Plan, ended: Ended) -> None:
         plan.ended = [ended]
         self._busy = plan
-        logger.info("replay plan %s: %s, %s", plan.id, _doing[plan.state], plan.asked or "all letters")
+        logger.info(
+            "replay plan %s: %s, %s",
+            plan.id,
+            _doing[plan.state],
+            plan.asked or "all letters",
+            extra=LogCode.REPLAY.extra,
+        )
         self._thread = threading.Thread(target=self._run, args=(plan,), name="replay", daemon=True)
         self._thread.start()
 
@@ -224,9 +231,11 @@ class Replays:
             ended(not fault, {"outcome": fault or _numbers(found)})
         plan.ended = []
         if fault:
-            logger.error("replay plan %s failed: %s", plan.id, fault)
+            logger.error("replay plan %s failed: %s", plan.id, fault, extra=LogCode.REPLAY_FAILED.extra)
         else:
-            logger.info("replay plan %s: %s, %s", plan.id, plan.state, _numbers(found))
+            logger.info(
+                "replay plan %s: %s, %s", plan.id, plan.state, _numbers(found), extra=LogCode.REPLAY.extra
+            )
 
     def _watched(self, log: Log, plan: _Plan) -> Iterator[Stored]:
         for stored in log.read():

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from penstock.engine.clock import Clock
@@ -24,6 +25,7 @@ from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.worker.model_copy import ModelCopy
 from penstock.engine.worker.result_encoders import explanation_encoder, prediction_encoder
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.log_codes import LogCode
 from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.worker")
@@ -40,7 +42,8 @@ def open_bundle(settings: Settings, copy: ModelCopy | None = None) -> Bundle:
     Raises ConfigError: it is none, it does not have the digest that was asked for, or `model.trust` refuses it.
     """
     policy = settings.model.trust.in_force
-    say = logger.warning if policy == "warn" else logger.info
+    level = logging.WARNING if policy == "warn" else logging.INFO
+    say = partial(logger.log, level, extra=LogCode.BUNDLE_TRUST.extra)
     trust = (
         None
         if policy == "off"

@@ -14,8 +14,10 @@ from penstock.engine.doctor.causes import causes
 from penstock.engine.doctor.cures import cure_of_reason
 from penstock.engine.doctor.evidence import Evidence, Fault, Member, Sample, SeenLetters, SeenWorker
 from penstock.engine.doctor.wrong import Cause, Wrong
+from penstock.engine.hints.causes import Cause as Hinted
 from penstock.engine.scaling.lag import Movement, PartitionLag
 from penstock.engine.settings.model import Settings, parse_settings
+from penstock.engine.watch.told_hints import ToldCause, ToldHints
 from penstock.schemas.reasons import Reason
 
 root = Path(__file__).parents[3]
@@ -89,6 +91,44 @@ def test_the_deepest_cause_comes_first() -> None:
         Cause.REGISTRY,
         Cause.NO_WORKER,
     ]
+
+
+def told_hints(*causes: str, breach_s: tuple[float, float] | None = None) -> ToldHints:
+    return ToldHints(
+        forecast="Soon.", breach_s=breach_s, ruled_out=("The model takes as long as before.",),
+        causes=tuple(ToldCause(cause=each, text="What it is", evidence="what shows it", command="c") for each in causes),
+    )  # fmt: skip
+
+
+def test_what_the_engine_says_of_its_future_stands_beside_what_was_seen() -> None:
+    evidence = healthy()
+    evidence.hints = [told_hints()]
+    assert causes(evidence) == []
+    evidence.hints = [told_hints("slow_worker", "of a later version", breach_s=(60.0, 90.0))]
+    (wrong,) = causes(evidence)
+    assert (wrong.cause, wrong.what) == (Cause.SLOW_WORKER, "what it is")
+    assert wrong.evidence == ("the engine says: what shows it", "Soon.")
+    evidence.hints = [told_hints(breach_s=(60.0, 90.0))]
+    (wrong,) = causes(evidence)
+    assert wrong.cause is Cause.TOO_OLD
+    assert "The model takes as long as before." in wrong.evidence
+
+
+def test_a_cause_that_the_engine_names_as_well_is_told_once() -> None:
+    evidence = healthy()
+    evidence.faults = [Fault(what="registry", sentence="HTTP 500", passing=True)]
+    evidence.hints = [told_hints("registry")]
+    (wrong,) = causes(evidence)
+    assert wrong.cause is Cause.REGISTRY
+    assert wrong.evidence == ("HTTP 500", "the engine says: what shows it")
+
+
+def test_every_cause_of_the_engine_has_its_cure() -> None:
+    for hinted in Hinted:
+        evidence = healthy()
+        evidence.hints = [told_hints(str(hinted))]
+        (wrong,) = causes(evidence)
+        assert wrong.cure
 
 
 def test_a_stopped_partition_is_named_with_its_first_offset() -> None:

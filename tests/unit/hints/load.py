@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from penstock.engine.hints.sample import PartitionSample, Sample, WorkerSample
+from penstock.schemas.waits import WaitKind
 
 faults = (
     "hot_partition", "slow_worker", "slow_model", "slow_explainer", "more_traffic", "broker_slow", "rebalance_storm", "poison",
@@ -149,8 +150,7 @@ class Load:
             partitions=tuple(
                 PartitionSample(
                     partition=number, owner=each.owner.name, end=round(each.end), age_s=self.age(each) - ahead_s,
-                    waits_for_registry=self.held(number) and self.wrong("registry"),
-                    open_transaction=sum(count for _, count in each.queue) if self.held(number) and self.wrong("open_transaction") else 0.0,
+                    waits=frozenset(kind for kind in WaitKind if self.held(number) and self.wrong(kind)),
                 )
                 for number, each in enumerate(self.partitions)
             ),

@@ -7,7 +7,7 @@ import pytest
 
 from penstock.engine.hints.causes import Cause, Hints, hints
 from penstock.engine.hints.forecast import oldest_s
-from penstock.engine.hints.sample import Sample
+from penstock.engine.hints.sample import Sample, WorkerSample
 from tests.unit.hints.load import faults, look_every_s, looks, max_age_s
 
 many = bool(os.environ.get("PENSTOCK_HINTS"))
@@ -73,3 +73,22 @@ def test_a_breach_is_told_a_minute_ahead() -> None:
                 break
     assert len(leads) >= loads
     assert sum(lead >= 60 for lead in leads) >= 0.9 * len(leads), sorted(leads)
+
+
+@pytest.mark.parametrize(("records", "named"), [(0, False), (3, False), (24, False), (300, True)])
+def test_a_third_of_a_few_records_is_not_many(records: int, named: bool) -> None:
+    """Records in each minute, of which a third is set aside."""
+    samples = [
+        Sample(
+            at_s=at_s,
+            partitions=(),
+            workers=(
+                WorkerSample(
+                    name="0", settled=records * at_s / 60, rejected=records * at_s / 180, busy_s=0.0, infer_s=0.0, explain_s=0.0,
+                    deliver_s=0.0, deliveries=0.0, rebalances=0.0,
+                ),
+            ),
+        )
+        for at_s in (0.0, 20.0, 40.0, 60.0)
+    ]  # fmt: skip
+    assert [each.cause is Cause.POISON for each in hints(samples, max_age_s=30).causes] == [True] * named

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from penstock.engine.hints.causes import Hints
 from penstock.engine.pages.counts import Lately
 from penstock.engine.pages.documents.flow import flow_document, limit
 from penstock.engine.pages.partition_trends import PartitionTrends
@@ -46,12 +47,12 @@ def picture(
     times = ((0.0, 0.0, 0.0), (60.0, 60 * busy, 60 * blocked))
     return Picture(
         at_ms=1, facts=facts, workers={"0": Known(told=told, fault="", times=times)}, lately=Lately(span_s=60.0, counted=counted),
-        points=(), changes=(), trends=PartitionTrends(), ring=RecordRing(),
+        points=(), changes=(), trends=PartitionTrends(), ring=RecordRing(), hints=Hints(),
     )  # fmt: skip
 
 
 away = {"address": "k:9092", "reachable": False, "answer_age_s": 7.0, "fault": "refused", "lost_at_ms": 1}
-wait = {"partition": 0, "since_ms": 1, "reason": "the registry does not answer"}
+wait = {"partition": 0, "kind": "registry", "since_ms": 1, "reason": "the registry does not answer"}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from penstock.engine.pipeline.compute import ComputeThread, Held
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.schemas.errors import AccessRefusedError, InvariantError, PenstockError, UnavailableError
 from penstock.schemas.records import Records
+from penstock.schemas.waits import WaitKind
 
 
 def batch(number: int, rows: int = 1) -> Batch:
@@ -99,7 +100,7 @@ def test_a_partition_that_must_wait_is_named_and_tried_again_between_other_batch
     compute.submit(of_partitions(0, 1, 2))
     finished = compute.collect(10.0)
     assert finished is not None
-    held = Held(reason="the registry refuses", someone_must_act=True)
+    held = Held(kind=WaitKind.REGISTRY, reason="the registry refuses", someone_must_act=True)
     assert finished.outcome is None
     assert finished.waiting == compute.waiting == {1: held}
     compute.submit(of_partitions(0, 2))

@@ -14,6 +14,7 @@ from penstock.schemas.errors import (
     UnavailableError,
 )
 from penstock.schemas.records import Records
+from penstock.schemas.waits import WaitKind
 from tests.hand_loop import Loop, records, rows_max
 
 
@@ -395,7 +396,7 @@ class TestTheEnd:
         assert loop.source.closed
 
 
-away = Held(reason="the registry is away")
+away = Held(kind=WaitKind.REGISTRY, reason="the registry is away")
 
 
 def test_a_partition_that_must_wait_stands_still_and_the_others_go_on(loop: Loop) -> None:
@@ -475,7 +476,7 @@ def test_a_partition_of_bad_records_stops_alone_and_behind_its_letters(loop: Loo
     loop.source.coming += [records((0, 0), (1, 0), (1, 1))]
     loop.turns(6)
     assert loop.delivered() == [b"0:0", b"1:0", b"1:1"]  # with the letters among them
-    stopped = Held(reason="too many, from offset 0 on", stopped=True)
+    stopped = Held(kind=WaitKind.STOPPED, reason="too many, from offset 0 on", stopped=True)
     assert loop.watched.held == {1: stopped}
     assert loop.source.held == {1}
     loop.source.coming += [records((0, 1), (0, 2))]
@@ -551,7 +552,7 @@ def test_a_partition_that_comes_while_everything_is_paused_is_paused_too() -> No
 
 def test_what_waits_for_a_reason_of_its_own_stays_held_when_a_pause_ends() -> None:
     loop = Loop()
-    loop.compute.waiting = {0: Held(reason="no schema")}
+    loop.compute.waiting = {0: Held(kind=WaitKind.REGISTRY, reason="no schema")}
     loop.source.coming += [records((0, 5)), records((1, 0))]
     loop.turns(6)
     assert loop.source.held == {0}

@@ -13,15 +13,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.telemetry import ask_workers as engine_asking
 from penstock.engine.telemetry import http_server as engine_http
-from penstock.engine.telemetry.http_server import (
-    Answer,
-    HttpServer,
-    SupervisorView,
-    merge_expositions,
-    serve_worker,
-)
+from penstock.engine.telemetry.http_server import Answer, HttpServer
 from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics, render
+from penstock.engine.telemetry.port_routes import SupervisorView, merge_expositions, serve_worker
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState
 from penstock.schemas.errors import ConfigError
@@ -239,7 +235,7 @@ def test_a_worker_that_does_not_listen_yet_is_live_but_not_ready() -> None:
 
 
 def test_a_worker_that_accepts_and_never_answers_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_http, "ask_timeout_s", 0.05)
+    monkeypatch.setattr(engine_asking, "ask_timeout_s", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         ports = {"0": mute.getsockname()[1]}
         view = SupervisorView(metrics=SupervisorMetrics(CollectorRegistry()), ports=lambda: ports)

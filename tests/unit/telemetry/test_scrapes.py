@@ -8,15 +8,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from penstock.engine.telemetry.http_server import (
-    HttpServer,
-    SupervisorView,
-    asks_for_openmetrics,
-    openmetrics_path,
-    worker_routes,
-)
+from penstock.engine.telemetry.http_server import HttpServer, asks_for_openmetrics, openmetrics_path
 from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics, render
 from penstock.engine.telemetry.metrics_reference import all_declared, reference, series_max
+from penstock.engine.telemetry.port_routes import SupervisorView, worker_routes
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
 from penstock.engine.telemetry.status import StatusBoard
 from tests.clocks import HandClock

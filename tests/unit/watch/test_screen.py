@@ -161,7 +161,7 @@ def test_both_answers_are_read_together() -> None:
                 "worker": "g-h-0", "group": "g", "topic": "t", "state": "running", "model": {"name": "m", "version": "2"},
                 "balance": {"read": 5, "predicted": 4, "rejected": 1, "skipped": 0, "in_flight": 0, "dropped": 0},
                 "kafka": {"reachable": False, "address": "k:9092", "answer_age_s": 7.2, "fault": "refused"},
-                "waits_for": [{"partition": 3, "since_ms": 1, "reason": "a schema"}],
+                "waits_for": [{"partition": 3, "kind": "registry", "since_ms": 1, "reason": "a schema"}],
             },
             "1": {"state": "starting"},
         }

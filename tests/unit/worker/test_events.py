@@ -26,6 +26,7 @@ from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.reading import Reading
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Records, Rejection
+from penstock.schemas.waits import WaitKind
 from tests.clocks import HandClock as StillClock
 
 root = Path(__file__).parents[3]
@@ -169,7 +170,7 @@ def _partitions_lost(house: House) -> None:
 
 def _goes_on(house: House) -> None:
     house.assign(0, 1)
-    house.hooks.holding({1: Held(reason="the registry answered 500")})
+    house.hooks.holding({1: Held(kind=WaitKind.REGISTRY, reason="the registry answered 500")})
     house.turns(5)
     house.hooks.holding({})
 
@@ -201,12 +202,12 @@ ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
         "the first record rejected for corrupt: partition 0, offset 5: a detail", logging.WARNING,
     ),
     Event.PARTITION_WAITS: (
-        lambda house: (house.assign(0, 1), house.hooks.holding({1: Held(reason="HTTP 429")}))[1],
+        lambda house: (house.assign(0, 1), house.hooks.holding({1: Held(kind=WaitKind.REGISTRY, reason="HTTP 429")}))[1],
         "partition 1 waits: HTTP 429; other partitions go on", logging.WARNING,
     ),
     Event.PARTITION_GOES_ON: (_goes_on, "partition 1 goes on after 5 s", logging.WARNING),
     Event.PARTITION_STOPPED: (
-        lambda house: (house.assign(0, 1), house.hooks.holding({1: Held(reason="all bad", stopped=True)}))[1],
+        lambda house: (house.assign(0, 1), house.hooks.holding({1: Held(kind=WaitKind.STOPPED, reason="all bad", stopped=True)}))[1],
         "partition 1 is stopped: all bad", logging.ERROR,
     ),
     Event.INPUT_UNREADABLE: (
@@ -310,11 +311,17 @@ def test_a_worker_that_is_put_out_of_its_group_is_joining_again() -> None:
 def test_when_every_partition_waits_the_worker_is_not_ready_and_the_status_says_for_what() -> None:
     house = House()
     house.assign(0, 1)
-    house.hooks.holding({0: Held(reason="HTTP 500")})
+    house.hooks.holding({0: Held(kind=WaitKind.REGISTRY, reason="HTTP 500")})
     house.turns(1)
     assert house.board.ready().ok
-    assert [(wait.partition, wait.reason) for wait in house.board.status().waits_for] == [(0, "HTTP 500")]
-    house.hooks.holding({0: Held(reason="HTTP 500"), 1: Held(reason="HTTP 429")})
+    (wait,) = house.board.status().waits_for
+    assert (wait.partition, wait.kind, wait.reason) == (0, WaitKind.REGISTRY, "HTTP 500")
+    house.hooks.holding(
+        {
+            0: Held(kind=WaitKind.REGISTRY, reason="HTTP 500"),
+            1: Held(kind=WaitKind.REGISTRY, reason="HTTP 429"),
+        }
+    )
     assert not house.board.ready().ok
     value = house.metrics.registry.get_sample_value
     assert value("penstock_held_partitions", {"state": "waits"}) == 2
@@ -324,7 +331,7 @@ def test_a_wait_is_told_of_once_a_minute_and_a_refusal_is_an_error(caplog: pytes
     caplog.set_level(logging.INFO, "penstock.worker")
     house = House()
     house.assign(0)
-    house.hooks.holding({0: Held(reason="HTTP 401", someone_must_act=True)})
+    house.hooks.holding({0: Held(kind=WaitKind.REGISTRY, reason="HTTP 401", someone_must_act=True)})
     house.turns(125)
     waits = [record for record in caplog.records if "partition 0 waits" in record.getMessage()]
     assert [record.levelno for record in waits] == [logging.ERROR] * 3
@@ -375,7 +382,7 @@ def test_the_lag_of_a_partition_that_stands_still_is_not_known() -> None:
     """Nothing of it is in hand, and where it ends was last heard when it was fetched."""
     house = House()
     house.assign(0, 1)
-    house.hooks.holding({1: Held(reason="too many", stopped=True)})
+    house.hooks.holding({1: Held(kind=WaitKind.STOPPED, reason="too many", stopped=True)})
     house.turns(2)
 
     def lag_s(partition: int) -> float:

@@ -39,7 +39,7 @@ def test_a_state_is_told_once_and_each_minute_and_shown_while_it_lasts(
     for _ in range(70):
         (wait,) = world.state.look(reading)
         world.clock.sleep(1.0)
-    assert wait.partition == 3
+    assert (wait.partition, str(wait.kind)) == (3, str(event).removeprefix("input_"))
     assert world.events == [event, event]
     if metric is not None:
         assert world.value(metric) == value

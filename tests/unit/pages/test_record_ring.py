@@ -1,0 +1,47 @@
+"""The ring of sampled records: what of it belongs together."""
+
+from typing import Any
+
+import orjson
+
+from penstock.engine.pages.record_ring import RecordRing, examples_max, records_kept, same_key_max
+
+
+def document(offset: int, *, key_id: str | None, detail: str | None = None) -> dict[str, Any]:
+    rejection = (
+        None if detail is None else {"stage": "decode", "reason": f"reason-{offset % 2}", "detail": detail}
+    )
+    return {
+        "topic": "t", "partition": 0, "offset": offset, "at_ms": offset, "outcome": "predicted", "label": None, "outputs": [],
+        "explanation": None, "rejection": rejection, "key_id": key_id,
+    }  # fmt: skip
+
+
+def read(ring: RecordRing, offset: int) -> dict[str, Any]:
+    found = ring.record(("t", 0, offset))
+    assert found is not None
+    whole: dict[str, Any] = orjson.loads(found)
+    return whole
+
+
+def test_only_what_may_be_told_of_a_key_links_and_no_more_than_is_held() -> None:
+    ring = RecordRing()
+    ring.add("0", [document(at, key_id=f"k{at % 2}" if at % 3 else None) for at in range(90)], seen=90)
+    assert read(ring, 3)["same_key"] is None
+    linked = [each["offset"] for each in read(ring, 1)["same_key"]]
+    assert linked == [at for at in range(89, -1, -1) if at % 2 == 1 and at % 3 and at != 1][:same_key_max]
+    assert "key_id" not in read(ring, 1)
+    ring.add("0", [document(at, key_id="new") for at in range(1000, 1000 + records_kept - 1)], seen=999)
+    assert read(ring, 89)["same_key"] == []  # its like are forgotten
+
+
+def test_the_newest_of_each_reason_are_its_examples() -> None:
+    ring = RecordRing()
+    ring.add("0", [document(at, key_id=None, detail=f"byte {at}") for at in range(10)], seen=10)
+    ring.add("0", [document(99, key_id=None)], seen=11)
+    found = ring.examples()
+    assert {reason: [each["detail"] for each in some] for reason, some in found.items()} == {
+        "reason-1": ["byte 9", "byte 7", "byte 5"],
+        "reason-0": ["byte 8", "byte 6", "byte 4"],
+    }
+    assert all(len(some) == examples_max for some in found.values())
