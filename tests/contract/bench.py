@@ -29,7 +29,7 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.ports import Delivery, Sink, Source
 from penstock.schemas.records import Outgoing, Records
 
-patience_s = 75.0  # a topic made anew may take the half minute for which the bounds of a log are asked for
+patience_s = 30.0
 Wrap = Callable[[TransactionalProducer], TransactionalProducer]
 
 

@@ -162,6 +162,9 @@ class TestReading:
         listener = Recorder()
         source, sink = bench.source(group, topic, listener), bench.sink(group, topic)
         old = bench.poll(source, 10)
+        bench.until(
+            lambda: listener.held == {0, 1}, source
+        )  # a group that starts begins one partition after the other
         sink.submit(delivery(out, old), source.membership())
         bench.complete(sink)
         bench.recreate(topic, 2)
