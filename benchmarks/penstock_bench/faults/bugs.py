@@ -17,7 +17,7 @@ summary = (
     "Each of these bugs is put into the engine, one after the other, and the simulation runs until it finds it. A bug that it "
     "does not find in the given number of runs is one that the tests would let pass: exit 1."
 )
-seeds_max: Final = 1200
+seeds_max: Final = 600
 known: Final[tuple[Bug, ...]] = (*reading.bugs, *delivery.bugs, *pipeline.bugs)
 
 

@@ -84,7 +84,7 @@ bugs: tuple[Bug, ...] = (
         where="KafkaSource._records",
         old="stale = self._seek_due.keys() | (present - self._ours.owned)",
         new="stale = (present - self._ours.owned)",
-        only=(Trouble.READING, Trouble.ABORTED, Trouble.REBALANCE),
+        only=(Trouble.READING, Trouble.ABORTED),
     ),
     Bug(
         name="what retention took is passed over without a word",
