@@ -151,7 +151,7 @@ class _Look:
         return [
             Member(
                 name=member.client_id,
-                host=member.host.lstrip("/"),
+                host=member.address,
                 partitions=sum(map(len, member.assigned.values())),
                 ours=member.client_id.startswith(f"{kafka.group}-") or member.client_id == own,
             )

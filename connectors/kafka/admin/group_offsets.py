@@ -175,7 +175,7 @@ class KafkaOffsets:
     def _owners(self, topic: str) -> dict[int, str]:
         found = describe_group(self._config, self._group, timeout_s=self._session.timeout_s)
         return {
-            partition: f"{member.client_id}@{member.host.lstrip('/')}"
+            partition: f"{member.client_id}@{member.address}"
             for member in found.members
             for partition in member.assigned.get(topic, ())
         }

@@ -30,7 +30,7 @@ class OffsetReset:
     def members(self) -> list[str]:
         """Who is in the group now."""
         found = describe_group(self._config, self._group, timeout_s=call_timeout_s)
-        return [f"{member.client_id}@{member.host.lstrip('/')}" for member in found.members]
+        return [f"{member.client_id}@{member.address}" for member in found.members]
 
     def at_time(self, partitions: Sequence[int], time_ms: int) -> dict[int, int]:
         """Of each partition the first offset with this time stamp or a later one, its end where there is none."""

@@ -39,6 +39,11 @@ class GroupMember:
     assigned: Mapping[str, Sequence[int]]
     """Partitions by topic."""
 
+    @property
+    def address(self) -> str:
+        """The host, without the slash that brokers write before it."""
+        return self.host.lstrip("/")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupView:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from penstock.schemas.errors import ConfigError, InvariantError
 
@@ -34,15 +34,6 @@ Group = Literal["supervisor", "kafka", "registry", "model", "delivery", "records
 """Who walks a step, and when: the supervisor before its workers begin; a worker, first what it needs of Kafka and the registry,
 then its model, at last its producers. The last two stop no worker: what the scaler's own start looks at, and what of records to
 come is known by their newest schema, while those before it may still be read."""
-groups: Final[tuple[Group, ...]] = (
-    "supervisor",
-    "kafka",
-    "registry",
-    "model",
-    "delivery",
-    "records",
-    "scaler",
-)
 
 
 @dataclass(kw_only=True, slots=True)
