@@ -112,13 +112,7 @@ def _read(
         _tree(tree, 1.0 if weights is None else float(weights[number]), int(model["tree_info"][number]))
         for number, tree in enumerate(model["trees"][:count])
     ]
-    labels: tuple[str, ...] = ()
-    # Of several targets each is a question of its own, not one class of several.
-    if objective.is_classifier and int(facts.get("num_target", 1)) <= 1:
-        known = max(outputs, 2)
-        labels = tuple(classes) if classes else tuple(str(index) for index in range(known))
-        if len(labels) != known:
-            raise ConfigError(f"{len(labels)} class names were given, the model has {known} classes")
+    labels = class_labels(objective, facts, outputs, classes)
     forest = join_trees(
         trees,
         features=int(facts["num_feature"]),
@@ -169,6 +163,23 @@ class Objective:
         if self.post_transform is PostTransform.LOGISTIC:
             return math.log(base_score / (1.0 - base_score))
         return math.log(base_score) if self.exponential else base_score
+
+
+def class_labels(
+    objective: Objective, facts: Mapping[str, Any], outputs: int, classes: Sequence[str] | None
+) -> tuple[str, ...]:
+    """A classifier's classes in column order: those given, else their numbers; none for any other model.
+
+    `facts` is the model's `learner_model_param`. Raises ConfigError when as many names were not given as there are classes.
+    """
+    # Of several targets each is a question of its own, not one class of several.
+    if not objective.is_classifier or int(facts.get("num_target", 1)) > 1:
+        return ()
+    known = max(outputs, 2)
+    labels = tuple(classes) if classes else tuple(str(index) for index in range(known))
+    if len(labels) != known:
+        raise ConfigError(f"{len(labels)} class names were given, the model has {known} classes")
+    return labels
 
 
 def base_scores(text: str) -> list[float]:

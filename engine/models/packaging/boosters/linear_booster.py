@@ -19,7 +19,7 @@ from penstock.engine.models.packaging.boosters.forest_model import (
 )
 from penstock.engine.models.packaging.converted import Converted, PackageOptions, input_name
 from penstock.engine.trees.forest import PostTransform
-from penstock.engine.trees.readers.xgboost import Objective, base_scores, xgboost_tree
+from penstock.engine.trees.readers.xgboost import Objective, base_scores, class_labels, xgboost_tree
 from penstock.schemas.errors import ConfigError
 
 _opset: Final = 17
@@ -58,12 +58,7 @@ def read_linear(data: bytes, *, classes: Sequence[str] | None = None) -> LinearM
         table = np.array(learner["gradient_booster"]["model"]["weights"], dtype=np.float64)
         table = table.reshape(int(facts["num_feature"]) + 1, outputs)
         base = [objective.margin(score) for score in base_scores(facts["base_score"])]
-        labels: tuple[str, ...] = ()
-        if objective.is_classifier and int(facts.get("num_target", 1)) <= 1:
-            known = max(outputs, 2)
-            labels = tuple(classes) if classes else tuple(str(index) for index in range(known))
-            if len(labels) != known:
-                raise ConfigError(f"{len(labels)} class names were given, the model has {known} classes")
+        labels = class_labels(objective, facts, outputs, classes)
         bias = table[-1] + base[0]  # gblinear adds the first base score to every output
         if not np.isfinite(table).all() or len(table) < 2:
             raise ConfigError("the XGBoost model has a weight that is not finite, or none")
