@@ -19,6 +19,10 @@ class LogCode(StrEnum):
         """For a logger's `extra`."""
         return {"event_code": str(self), "event_dataset": "penstock.log"}
 
+    LINES_HELD_BACK = (
+        "lines_held_back",
+        "more lines of one code, or of one library, came than are written: how many, and the newest of them",
+    )
     PORT_OPEN = "port_open", "a port listens: which, and what it serves"
     PORT_NOT_TOLD = (
         "port_not_told",

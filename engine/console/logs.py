@@ -1,11 +1,14 @@
 """How our processes log: our own loggers at INFO, other libraries' from WARNING on, one line a record."""
 
 import argparse
+import atexit
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from penstock.engine.clock import SystemClock
+from penstock.engine.console.log_limit import LineLimit, on_a_timer
 from penstock.engine.console.terminal import printable
 
 own: Final = ("penstock", "penstock_bench")
@@ -98,12 +101,16 @@ def logging_words(arguments: argparse.Namespace) -> tuple[str, ...]:
 def configure_logging(who: str, *, form: Form = "text", level: str = "info") -> None:
     """Log to standard error as `who`. HTTP clients log every address they call at INFO, so others speak from WARNING on.
 
-    Kafka's client repeats itself while a broker is away; what there is to say of that is said once, as an event.
+    Kafka's client repeats itself while a broker is away; what there is to say of that is said once, as an event. Of what
+    floods the log all the same, `LineLimit` writes one line a minute.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonLines(who) if form == "json" else TextLines(f"%(asctime)s {who} %(levelname)s %(message)s")
     )
+    limit = LineLimit(monotonic_s=SystemClock().monotonic_s, later=on_a_timer)
+    handler.addFilter(limit)
+    atexit.register(limit.close)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     set_log_level(level)
 
@@ -115,3 +122,9 @@ def set_log_level(level: str) -> None:
     logging.getLogger("penstock.kafka").setLevel(
         "DEBUG" if level == "debug" else max(logging.WARNING, getattr(logging, level.upper()))
     )
+
+
+def lines_held_back() -> int:
+    """How many lines this process held back since it was told how to log; each minute a line says so."""
+    filters = (each for handler in logging.getLogger().handlers for each in handler.filters)
+    return sum(each.held for each in filters if isinstance(each, LineLimit))

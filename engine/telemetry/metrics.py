@@ -288,6 +288,10 @@ class Metrics(MetricSet):
         "What telemetry itself takes of this worker: observe on the polling thread, scrape on the threads that answer.",
         {"part": telemetry_parts},
     )
+    log_lines_held = counter(
+        "penstock_log_lines_held_total",
+        "Lines of a worker's log that were held back, because too many of one code came; each minute a line says how many.",
+    )
     open_transaction_offsets = gauge(
         "penstock_open_transaction_offsets",
         "Offsets of owned partitions that wait for the end of a producer's transaction, where that takes longer than 30 s.",
@@ -384,6 +388,10 @@ class SupervisorMetrics(MetricSet):
     dropped_connections = counter(
         "penstock_http_dropped_connections_total",
         "Connections of the HTTP port that were closed unanswered, because too many were open or waited.",
+    )
+    log_lines_held = counter(
+        "penstock_supervisor_log_lines_held_total",
+        "Likewise of the supervisor's own log; see penstock_log_lines_held_total.",
     )
     worker_restarts = counter("penstock_worker_restarts_total", "Worker processes that were replaced.")
     fenced = gauge(

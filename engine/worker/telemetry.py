@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from penstock.engine.clock import Clock
+from penstock.engine.console.logs import lines_held_back
 from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.pages.worker.view import WorkerView
 from penstock.engine.pipeline.batcher import Batch
@@ -64,6 +65,7 @@ class Observer:
         self._on_rebalance = on_rebalance
         self._reference_records = reference_records
         self._reference_counted = 0
+        self._lines_held_counted = 0
         self._events = events
         self._contact = contact
         self._reading = reading
@@ -235,6 +237,9 @@ class Observer:
         reference = self._reference_records()
         self._metrics.reference_decoded.inc(reference - self._reference_counted)
         self._reference_counted = reference
+        held_back = lines_held_back()
+        self._metrics.log_lines_held.inc(held_back - self._lines_held_counted)
+        self._lines_held_counted = held_back
         if self._values is not None:
             self._metrics.count_values(self._values)
         now_ms = self._clock.wall_ms()

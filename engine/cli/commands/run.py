@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from penstock.engine.console.logs import (
     add_logging_arguments,
     configure_logging,
+    lines_held_back,
     logging_words,
     set_log_level,
 )
@@ -126,16 +127,18 @@ def _supervise(
         server.port,
         extra=LogCode.PORT_OPEN.extra,
     )
-    counted = dropped = 0
+    counted = dropped = lines_held = 0
     if settings.admin is not None:
         held.enter_context(_admin(settings, settings.admin, supervisor, metrics, run_folder, copy))
 
     def count() -> None:
-        nonlocal counted, dropped
+        nonlocal counted, dropped, lines_held
         metrics.worker_restarts.inc(supervisor.restarts - counted)
         counted = supervisor.restarts
         metrics.dropped_connections.inc(server.dropped - dropped)
         dropped = server.dropped
+        metrics.log_lines_held.inc(lines_held_back() - lines_held)
+        lines_held = lines_held_back()
 
     try:
         code = supervisor.run(each_turn=count)
