@@ -11,6 +11,7 @@ _extras = {
     "scaler": ("grpc",),
     "sign": ("cryptography",),
     "admin": ("joserfc",),
+    "traces": ("opentelemetry",),
 }
 
 

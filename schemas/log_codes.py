@@ -61,6 +61,10 @@ class LogCode(StrEnum):
         "features_always_missing",
         "features that were missing in every one of the first records",
     )
+    TRACES_NOT_TAKEN = (
+        "traces_not_taken",
+        "the collector of traces takes none, and why; and when it does again. Nothing but traces is lost",
+    )
     AUDIT = "audit", "somebody acted over HTTP, or was refused: the line is the record"
     AUDIT_NOT_STORED = "audit_not_stored", "records of the audit are in this log alone: the topic takes none"
     PROVIDER_KEYS_KEPT = "provider_keys_kept", "the identity provider's keys cannot be had: known ones stay"

@@ -19,6 +19,7 @@ from penstock.engine.settings.topics import (
     OutputSettings,
     RegistrySettings,
 )
+from penstock.engine.settings.tracing import TracingSettings
 from penstock.schemas.errors import ConfigError
 
 
@@ -237,6 +238,7 @@ class Settings(Section):
     admin: AdminSettings | None = None
     scaling: ScalingSettings = ScalingSettings()
     alerts: AlertSettings = AlertSettings()
+    tracing: TracingSettings | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":

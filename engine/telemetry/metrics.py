@@ -41,6 +41,7 @@ cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
 work_kinds = ("predict", "explain")
 telemetry_parts = ("observe", "scrape")
+trace_outcomes = ("sent", "dropped", "failed")
 
 feature_labels_max = 200
 others = "(others)"
@@ -287,6 +288,11 @@ class Metrics(MetricSet):
         "penstock_telemetry_seconds_total",
         "What telemetry itself takes of this worker: observe on the polling thread, scrape on the threads that answer.",
         {"part": telemetry_parts},
+    )
+    traced_batches = counter(
+        "penstock_traced_batches_total",
+        "Batches chosen to be traced: sent, dropped (more were chosen than are sent in a second, or the worker ended), or failed (the collector did not take them).",
+        {"outcome": trace_outcomes},
     )
     log_lines_held = counter(
         "penstock_log_lines_held_total",

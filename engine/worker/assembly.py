@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -30,16 +30,20 @@ from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState, 
 from penstock.engine.worker.calibration import batch_bound_s, cost_curve
 from penstock.engine.worker.poison_records import InFlightLog, Isolation
 from penstock.engine.worker.startup.startup import Startup, walk
+from penstock.engine.worker.startup.tracing import choosing, open_traces
 from penstock.engine.worker.startup.worker import worker_steps
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.errors import InvariantError, PenstockError
 from penstock.schemas.log_codes import LogCode
 from penstock.schemas.reading import Reading
 
+if TYPE_CHECKING:
+    from penstock.engine.telemetry.tracing.sender import TraceSender
+
 logger = logging.getLogger("penstock.worker")
 
-compute_close_s, clients_close_s = 0.3, 1.4
-"""What a stop may take beyond the drain: an abort, and to leave the group."""
+compute_close_s, clients_close_s, traces_close_s = 0.3, 1.4, 0.1
+"""What a stop may take beyond the drain: an abort, and to leave the group; and to send a last trace."""
 
 compute_batches_max = 4
 """One in work and three that wait: enough to keep the compute side busy through a commit."""
@@ -77,6 +81,7 @@ class Worker:
     bundle: Bundle
     report: Callable[[WorkerStatus], None]
     over: Callable[[], bool] = lambda: False
+    traces: "TraceSender | None" = None
 
     def run(self, *, until: Callable[[], bool] = lambda: False) -> None:
         """Work until asked to stop, then drain and leave; see Pipeline.run for what is raised."""
@@ -86,6 +91,8 @@ class Worker:
             self.board.set_state(WorkerState.STOPPED)
             self.pipeline.tell_stopped()
             self.report(self.board.status())  # the scaler need not wait for silence to know
+            if self.traces is not None:
+                self.traces.close(timeout_s=traces_close_s)
             self.compute.close(timeout_s=compute_close_s)
             self.pipeline.close(timeout_s=clients_close_s)
 
@@ -136,6 +143,7 @@ def make_worker(
     )
     board.set_state(WorkerState.JOINING)
 
+    traces = open_traces(settings, metrics, name=startup.name, bundle=bundle)
     compute = ComputeThread(
         isolation.guard(scorer.score),
         batches_max=compute_batches_max,
@@ -161,6 +169,7 @@ def make_worker(
         beat=note.beat,
         values=decoder.counts,
         view=view,
+        tracing=None if traces is None else choosing(settings, clock=clock, take=traces.take),
     )
     letters = settings.dead_letters
     walk(startup, worker_steps, "delivery")  # the predecessor is fenced, now that everything else holds
@@ -191,6 +200,7 @@ def make_worker(
         bundle=bundle,
         report=link.report,
         over=link.over,
+        traces=traces,
     )
 
 

@@ -18,6 +18,7 @@ from penstock.engine.telemetry.balance import Balance
 from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.tracing.keeping import Tracing
 from penstock.engine.telemetry.worker_status import WorkerState, WorkerStatus
 from penstock.engine.worker.input_state import InputState
 from penstock.engine.worker.situation import Situation, assignment_text
@@ -50,10 +51,11 @@ class Observer:
         beat: Callable[[], None] = lambda: None,
         values: ValueCounts | None = None,
         view: WorkerView | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`ends`: log end of partitions, as far as it is known without asking; `report`: gets the status every
         second; `reference_records`: how many took the slow decoder so far; `values`: what features
-        lacked so far; `view`: what the pages show of this worker; `contact`: what is known of the broker, and
+        lacked so far; `view`: what the pages show of this worker; `tracing`: chooses batches for traces; `contact`: what is known of the broker, and
         whether to ask who is in the group; `member`: whether the group counts us among its members, None where that is
         not known. None of them waits."""
         self._metrics = metrics
@@ -77,6 +79,7 @@ class Observer:
         self._began_s = clock.monotonic_s()
         self._values = values
         self._view = view
+        self._tracing = tracing
         self._last_turn_s: float | None = None
         self._gauges_due_s = 0.0
         self._assigned: set[int] = set()
@@ -136,6 +139,8 @@ class Observer:
             )
             if self._view is not None:
                 self._view.delivered(done, took_s=took_s)
+            if self._tracing is not None:
+                self._tracing.delivered(done, took_s=took_s)
             if done.outcome.rejections:
                 self._situation.rejected(done.outcome.rejections, _places(done))
         stamps = [poll.records.timestamps_ms for done in finished for poll in done.batch.polls]

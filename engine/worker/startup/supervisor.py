@@ -33,6 +33,14 @@ def _admin_port(startup: Startup) -> str | None:
     return None if admin is None else _free(admin.host, admin.port, "admin")
 
 
+def _tracing(startup: Startup) -> str | None:
+    if startup.settings.tracing is None:
+        return None
+    from penstock.engine.worker.startup.tracing import require_tracing
+
+    return require_tracing(startup.settings.tracing)
+
+
 def _free(host: str, port: int, section: str) -> str | None:
     """Whether this address can be listened at. Raises ConfigError."""
     if not port:
@@ -62,6 +70,12 @@ supervisor_steps: Final[tuple[Step, ...]] = (
         group="supervisor",
         prove=_admin,
         proves="tokens, keys and certificates of what acts over HTTP can be used",
+    ),
+    Step(
+        name="tracing",
+        group="supervisor",
+        prove=_tracing,
+        proves="what sends traces is installed, and its files can be read",
     ),
     Step(name="admin port", group="supervisor", prove=_admin_port, proves="its port is free"),
 )

@@ -33,7 +33,11 @@ records = [{"a": float(i % 3), "b": 0.5, "c": float(i % 2)} for i in range(60)] 
 
 
 def run_worker(
-    tmp_path: Path, *, collector: Callable[[], AbstractContextManager[None]] | None = None, **model: Any
+    tmp_path: Path,
+    *,
+    collector: Callable[[], AbstractContextManager[None]] | None = None,
+    tracing: dict[str, Any] | None = None,
+    **model: Any,
 ) -> tuple[list[Any], Metrics]:
     """The outputs of all records in order, and the worker's metrics; `collector` goes around its loop."""
     clock = SystemClock()
@@ -46,6 +50,7 @@ def run_worker(
         "output": {"predictions": "out", "explanations": "why", "dead_letters": "dead"},
         "model": {"path": str(tmp_path / "bundle"), "device": "cpu", **model},
         "objective": {"batch_rows_max": 64},
+        "tracing": tracing,
     }
     settings = parse_settings(tree, origin="test", folder=tmp_path)
 

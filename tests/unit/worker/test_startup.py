@@ -164,6 +164,7 @@ no_steps = {
     "ReportWriter": "a producer likewise, on a topic that the step kafka has found",
     "output_prefixes": "handed to the step registry",
     "make_worker": "walks the steps",
+    "open_traces": "reads the files that the step tracing has found good",
     "KafkaSource": "joins the group: the start is over",
 }
 """Why what may refuse is called by a start or a check, and yet is no step of its own."""

@@ -52,6 +52,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 {{- with dig "registry" "url" "" .Values.settings -}}{{- $ports = append $ports (include "penstock.port" (list . "443")) -}}{{- end -}}
 {{- with dig "kafka" "security" "oauth_token_url" "" .Values.settings -}}{{- $ports = append $ports (include "penstock.port" (list . "443")) -}}{{- end -}}
+{{- with dig "tracing" "endpoint" "" .Values.settings -}}{{- $ports = append $ports (include "penstock.port" (list . "443")) -}}{{- end -}}
 {{- range .Values.networkPolicy.egressPorts -}}{{- $ports = append $ports (. | int64 | toString) -}}{{- end -}}
 {{ join "\n" (uniq $ports) }}
 {{- end }}

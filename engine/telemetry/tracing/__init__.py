@@ -1,0 +1,1 @@
+"""Traces of batches: which are kept, and their way to a collector."""
