@@ -6,7 +6,6 @@ Needs joserfc, which comes with the extra `admin`.
 import base64
 import binascii
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -96,7 +95,7 @@ class JwtTokens:
         if until_s - issued_s > rules.lifetime_s_max:
             raise DeniedError(Denial.LIFETIME)
         name, jti = claims.get("sub"), claims.get("jti")
-        if not isinstance(name, str) or not 0 < len(name) <= name_characters_max:
+        if not isinstance(name, str) or not 0 < len(name) <= name_characters_max or not _is_utf8(name):
             raise DeniedError(Denial.CLAIMS)
         if rules.single_use and (not isinstance(jti, str) or not 0 < len(jti) <= name_characters_max):
             raise DeniedError(Denial.CLAIMS)
@@ -159,6 +158,11 @@ def _header(token: str) -> Mapping[str, Any]:
     return header
 
 
+def _is_utf8(text: str) -> bool:
+    """Half of a surrogate pair stands in JSON, and in no record of the audit."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _moment(claims: Mapping[str, Any], name: str) -> float | None:
     """A claim in seconds since 1970; None when it is not there. Raises DeniedError for what is no moment."""
     value = claims.get(name)
@@ -167,8 +171,7 @@ def _moment(claims: Mapping[str, Any], name: str) -> float | None:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not 0 <= value < 1e11
+        or not 0 <= value < 1e11  # NaN is in no range, and an integer of any length can be compared
     ):
         raise DeniedError(Denial.CLAIMS)
     return float(value)
