@@ -104,6 +104,7 @@ class JwtTokens:
             way="jwt",
             role=self._role(claims),
             token_id=str(jti) if rules.single_use else "",
+            token_since_s=issued_s,
             token_until_s=until_s + leeway_s,
         )
 
@@ -123,11 +124,16 @@ class JwtTokens:
 
 
 class SingleUse:
-    """Remembers which tokens have acted, for as long as they are valid. Not thread-safe: the caller holds a lock."""
+    """Remembers which tokens have acted, for as long as they are valid. Not thread-safe: the caller holds a lock.
+
+    A token from before our start may have acted on who was here before us, which nobody remembers: it does not act.
+    """
 
     kept_max: Final = 10_000
 
-    def __init__(self) -> None:
+    def __init__(self, *, began_s: float) -> None:
+        """`began_s`: our start, in seconds since 1970."""
+        self._began_s = began_s
         self._used: dict[str, float] = {}
 
     def use(self, caller: Caller, now_s: float) -> bool:
@@ -136,7 +142,8 @@ class SingleUse:
             return True
         if len(self._used) >= self.kept_max:
             self._used = {jti: until_s for jti, until_s in self._used.items() if until_s > now_s}
-        if caller.token_id in self._used or len(self._used) >= self.kept_max:
+        known = caller.token_id in self._used or caller.token_since_s < self._began_s
+        if known or len(self._used) >= self.kept_max:
             return False
         self._used[caller.token_id] = caller.token_until_s
         return True

@@ -233,7 +233,9 @@ def _public_key(path: Path, now: datetime) -> "EllipticCurvePublicKey":
             key = serialization.load_pem_public_key(data)
     except (ValueError, TypeError, x509.InvalidVersion) as error:
         raise ConfigError(f"{path} holds neither a public key nor a certificate in PEM form") from error
-    except UnsupportedAlgorithm as error:  # a curve that this build of OpenSSL has no arithmetic for, as SM2's
+    except (
+        UnsupportedAlgorithm
+    ) as error:  # a curve that this build of OpenSSL has no arithmetic for, as SM2's
         raise _other_kind(path) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _hashes:
         raise _other_kind(path)
