@@ -1,4 +1,4 @@
-"""`penstock bench pipeline --guarded`: the stream with everything that guards it on, beside the same stream without, turn by turn in one run."""
+"""`penstock bench pipeline --guarded`: the stream with everything that guards it on and the same stream without, at the same time."""
 
 import shutil
 import statistics
@@ -19,7 +19,7 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.schemas.errors import ConfigError
 from penstock_bench.peers.contestants import Entry, chosen, penstock
 from penstock_bench.peers.environment import open_environment
-from penstock_bench.peers.throughput import Run, measure_throughput
+from penstock_bench.peers.throughput import Run, measure_at_once, measure_throughput
 
 turns_max: Final = 100
 warm_up_records: Final = 40_000
@@ -34,7 +34,7 @@ verdicts: Final = {
 
 
 def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: Clock) -> dict[str, Any]:
-    """Both in turns, whose order changes each time; shows the table, and returns all of it. Raises ConfigError, NotReadyError."""
+    """Both at once, in turns whose order of starting changes each time; shows the table, and returns all of it. Raises ConfigError, NotReadyError."""
     if not 1 <= turns <= turns_max:
         raise ConfigError(f"--guarded is from 1 to {turns_max} turns")
     plain = chosen("penstock")[0]
@@ -47,8 +47,9 @@ def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: C
         terminal.say("a first run that counts for nobody, so that the broker is warm ...")
         measure_throughput(environment, plain, records=min(warm_up_records, records), seed=seed)
         for turn in range(turns):
-            for name in sorted(both, reverse=turn % 2 == 1):
-                runs[name].append(measure_throughput(environment, both[name], records=records, seed=seed))
+            order = {name: both[name] for name in sorted(both, reverse=turn % 2 == 1)}
+            for name, run in measure_at_once(environment, order, records=records, seed=seed).items():
+                runs[name].append(run)
     found = compared(runs, seed=seed)
     show(found, terminal)
     return found
