@@ -73,6 +73,7 @@ _of_its_values: Final = Terms(
     age_target="@age_target@",
     complete_target="@complete_target@",
     runbook="@runbook@",
+    pages="@pages@",
 )
 _sample: Final = Terms(max_age_s="30", age_target="0.99", complete_target="0.99", runbook=runbook_file)
 """As the settings' defaults have it: for deploy/prometheus and deploy/grafana, which serve any pipeline."""

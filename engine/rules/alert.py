@@ -29,6 +29,8 @@ class Terms:
     age_target: str
     complete_target: str
     runbook: str
+    pages: str = ""
+    """Where the pages of the engine are reached, without a slash at its end; "" where nobody has said."""
     scaler: bool = True  # whether a scaler is scraped
 
     @classmethod
@@ -39,6 +41,7 @@ class Terms:
             age_target=f"{settings.alerts.age_target:.15g}",
             complete_target=f"{settings.alerts.complete_target:.15g}",
             runbook=settings.alerts.runbook_url or runbook_file,
+            pages=settings.alerts.pages_url,
             scaler=scaler,
         )
 
@@ -64,6 +67,8 @@ class Alert:
     summary: str
     cause: str
     command: str
+    hinted: bool = False
+    """Whether the engine's own hints name the likeliest cause of it, with its evidence."""
 
     def as_rule(self, terms: Terms) -> dict[str, Any]:
         """As Prometheus reads it."""
@@ -76,6 +81,7 @@ class Alert:
                 "summary": self.summary,
                 "description": self.cause,
                 "command": self.command,
+                **({"hints": f"{terms.pages}/api/v1/hints"} if self.hinted else {}),
                 "runbook_url": f"{terms.runbook}#{self.name.lower()}",
             },
         }

@@ -31,6 +31,7 @@ def _records(terms: Terms) -> Sequence[Alert]:
             cause=f"Twice the {terms.max_age_s} s of scaling.max_age_s. More arrives than the workers do, or a partition stands still; the "
             "table names the partition, its owner, and whether it moves.",
             command="penstock lag penstock.yaml",
+            hinted=True,
         ),
         Alert(
             name="PenstockPartitionStuck",
@@ -42,6 +43,7 @@ def _records(terms: Terms) -> Sequence[Alert]:
             cause="Its oldest record ages as fast as time passes, so nothing of it was finished: its owner hangs, waits for something, or "
             "nobody owns it.",
             command="penstock lag penstock.yaml",
+            hinted=True,
         ),
         Alert(
             name="PenstockPartitionHeld",
@@ -61,6 +63,7 @@ def _records(terms: Terms) -> Sequence[Alert]:
             cause="More than dead_letters.run_max bad records in a row, or than share_max of the last ones. That is hardly the records: a "
             "writer, a schema or the model changed. The log and /status name the first offset.",
             command="penstock dlq list penstock.yaml",
+            hinted=True,
         ),
         Alert(
             name="PenstockKillerRecord",
@@ -79,6 +82,7 @@ def _records(terms: Terms) -> Sequence[Alert]:
             summary="{{ $value | humanizePercentage }} of the records go to the dead letters as {{ $labels.reason }}.",
             cause="What each reason means, and what mends it, stands in docs/contracts.md.",
             command="penstock dlq list penstock.yaml --reason {{ $labels.reason }}",
+            hinted=True,
         ),
         Alert(
             name="PenstockInputStalled",
@@ -98,6 +102,7 @@ def _records(terms: Terms) -> Sequence[Alert]:
             cause="A producer upstream opened a transaction and does not end it; what lies behind it may never have happened. The broker "
             "aborts it by that producer's transaction.timeout.ms.",
             command="penstock lag penstock.yaml",
+            hinted=True,
         ),
         Alert(
             name="PenstockExplanationsOverBudget",
@@ -107,6 +112,7 @@ def _records(terms: Terms) -> Sequence[Alert]:
             summary="{{ $value | humanizePercentage }} of the predictions go without their explanation: explain.budget_ms is spent.",
             cause="A deeper model, a larger background or batches that grew make explanations slower than the budget allows.",
             command="penstock check penstock.yaml",
+            hinted=True,
         ),
     )  # fmt: skip
 
@@ -195,6 +201,7 @@ def _workers(terms: Terms) -> Sequence[Alert]:
             summary="The group rebalances all the time; every rebalance is a pause.",
             cause="Workers come and go, miss max.poll.interval.ms, or the scaler swings.",
             command="penstock lag penstock.yaml",
+            hinted=True,
         ),
     )  # fmt: skip
 

@@ -84,6 +84,7 @@ def burn_alerts(terms: Terms) -> list[Alert]:
             summary="Records were too old in {{ $value | humanizePercentage }} of the time lately; what is allowed for a month is gone in days.",
             cause=age_cause,
             command="penstock lag penstock.yaml",
+            hinted=True,
         ),
         Alert(
             name="PenstockAgeBurnsSlowly",
@@ -93,6 +94,7 @@ def burn_alerts(terms: Terms) -> list[Alert]:
             summary="Records were too old in {{ $value | humanizePercentage }} of the last day or days, more than is allowed.",
             cause=age_cause,
             command="penstock doctor penstock.yaml",
+            hinted=True,
         ),
         Alert(
             name="PenstockCompletenessBurnsFast",
@@ -102,6 +104,7 @@ def burn_alerts(terms: Terms) -> list[Alert]:
             summary="{{ $value | humanizePercentage }} of the records went to the dead letters lately; what is allowed for a month is gone in days.",
             cause=complete_cause,
             command="penstock dlq list penstock.yaml",
+            hinted=True,
         ),
         Alert(
             name="PenstockCompletenessBurnsSlowly",
@@ -111,5 +114,6 @@ def burn_alerts(terms: Terms) -> list[Alert]:
             summary="{{ $value | humanizePercentage }} of the records of the last day or days went to the dead letters, more than is allowed.",
             cause=complete_cause,
             command="penstock dlq list penstock.yaml",
+            hinted=True,
         ),
     ]

@@ -218,6 +218,12 @@ class AlertSettings(Section):
         pattern=r"^(https?://[^\s#]+)?$",
         description="address of the page that docs/runbook.md became; each alert's name is its anchor. Empty: docs/runbook.md",
     )
+    pages_url: str = Field(
+        "",
+        max_length=2048,
+        pattern=r"^(https?://[^\s#?'\"{}\\@]*[^\s#?'\"{}\\@/])?$",
+        description="address that the pages are reached by, without a slash at its end: what alerts say of the likeliest cause leads to its /api/v1/hints. Empty: that path alone",
+    )
 
 
 class Settings(Section):

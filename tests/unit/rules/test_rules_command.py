@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from penstock.engine.cli.main import main, whole_parser
 from penstock.engine.rules.alert import Terms
 from penstock.engine.rules.alerts import alerts
 from penstock.engine.rules.files import dashboard_files, rules
 from penstock.engine.rules.selectors import narrowed, parse_labels
+from penstock.engine.settings.model import AlertSettings
 from penstock.schemas.errors import ConfigError
 
 promtool = shutil.which("promtool")
@@ -39,7 +41,11 @@ def settings(tmp_path: Path) -> Path:
         "output": {"predictions": "out", "dead_letters": "dead"},
         "model": {"path": "m"},
         "scaling": {"max_age_s": 7.5},
-        "alerts": {"age_target": 0.999, "runbook_url": "https://wiki.example/runbook"},
+        "alerts": {
+            "age_target": 0.999,
+            "runbook_url": "https://wiki.example/runbook",
+            "pages_url": "https://ml.example/flights",
+        },
     }
     path.write_text(yaml.safe_dump(tree))
     return path
@@ -62,6 +68,39 @@ def test_the_objective_of_the_settings_is_what_the_rules_compare_with(
         by_name["PenstockFenced"]["annotations"]["runbook_url"]
         == "https://wiki.example/runbook#penstockfenced"
     )
+
+
+def test_alerts_on_late_and_bad_records_lead_to_the_engine_s_own_hints(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rules", str(settings)]) == 0
+    said = {
+        rule["alert"]: rule["annotations"].get("hints")
+        for rule in every_rule(yaml.safe_load(capsys.readouterr().out))
+        if "alert" in rule
+    }
+    hinted = {name for name, where in said.items() if where is not None}
+    assert {said[name] for name in hinted} == {"https://ml.example/flights/api/v1/hints"}
+    assert hinted >= {
+        "PenstockAgeBurnsFast",
+        "PenstockRecordsTooOld",
+        "PenstockPoison",
+        "PenstockTransactionOpen",
+    }
+    assert not hinted & {"PenstockWorkersAbsent", "PenstockPodDown", "PenstockFenced"}, (
+        "there nobody would answer"
+    )
+    of_any = {each.name: each.as_rule(terms)["annotations"].get("hints") for each in alerts(terms)}
+    assert {name: "/api/v1/hints" if name in hinted else None for name in of_any} == of_any
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://x/", "x", "https://x?a", "https://a b", "https://it's", "https://{{x}}", "https://me:word@x"],
+)
+def test_an_address_of_the_pages_that_would_break_an_alert_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError):
+        AlertSettings(pages_url=url)
 
 
 def test_the_files_are_written_and_named(
