@@ -43,9 +43,14 @@ def token(settings: TracingSettings) -> str | None:
         secret,
     )  # late: it opens workers, which are put together with this
 
-    text = secret(None, settings.token_file)
+    try:
+        text = secret(None, settings.token_file)
+    except ConfigError as error:
+        raise ConfigError(f"tracing.token_file: {error}") from error
     if text is not None and not (text.isascii() and text.isprintable()):
-        raise ConfigError(f"the token in {settings.token_file} has to be one line of printable ASCII")
+        raise ConfigError(
+            f"tracing.token_file: the token in {settings.token_file} has to be one line of printable ASCII"
+        )
     return text
 
 

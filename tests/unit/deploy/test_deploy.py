@@ -235,6 +235,9 @@ def test_the_workers_can_reach_dns_and_what_is_named() -> None:
     egress = objects()[("NetworkPolicy", "prod-penstock")]["spec"]["egress"]
     ports = [port["port"] for rule in egress for port in rule["ports"]]
     assert ports == [53, 53, 9092]
+    settings = {"tracing": {"endpoint": "http://collector:4318/v1/traces"}}
+    egress = objects(settings=settings)[("NetworkPolicy", "prod-penstock")]["spec"]["egress"]
+    assert [port["port"] for rule in egress for port in rule["ports"]] == [53, 53, 9092, 4318]
 
 
 compose = yaml.safe_load((root / "docker-compose.yml").read_text())

@@ -42,9 +42,11 @@ def test_without_the_extra_the_start_says_how_to_install_it(monkeypatch: pytest.
 def test_files_of_the_section_are_read_at_the_start(tmp_path: Path) -> None:
     endpoint = "https://127.0.0.1:4318/v1/traces"
     (tmp_path / "empty").write_text("")
+    (tmp_path / "lines").write_text("a\nb\n")
     for keys, refused in (
-        ({"token_file": tmp_path / "none"}, "cannot read the secret"),
-        ({"token_file": tmp_path / "empty"}, "is empty"),
+        ({"token_file": tmp_path / "none"}, "token_file: cannot read the secret"),
+        ({"token_file": tmp_path / "empty"}, "token_file: .* is empty"),
+        ({"token_file": tmp_path / "lines"}, "token_file: .* one line"),
         ({"ca_file": tmp_path / "none"}, "ca_file"),
         ({"ca_file": tmp_path / "empty"}, "ca_file"),
     ):
