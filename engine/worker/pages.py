@@ -32,6 +32,15 @@ def show_worker(
     schemas: Any,
 ) -> None:
     """The model is loaded: from now on its records are shown. `schemas`: as make_worker has them."""
+    documents, masks = record_documents(settings, bundle=bundle, name=name, schemas=schemas)
+    answers.model = ModelDocument(bundle, model, masks=masks)
+    view.tells_with(documents)
+
+
+def record_documents(
+    settings: Settings, *, bundle: Bundle, name: str, schemas: Any
+) -> tuple[RecordDocuments, Masks]:
+    """What makes documents of records that this bundle scored, and what it masks in them."""
     path = settings.input.record_schema
     reader_schema = load_schema(path) if path else bundle.input_schema
     masks = Masks(
@@ -42,8 +51,7 @@ def show_worker(
         if settings.input.format == "json"
         else _read_avro(settings, reader_schema, schemas, masks)
     )
-    answers.model = ModelDocument(bundle, model, masks=masks)
-    view.tells_with(RecordDocuments(bundle, worker=name, masks=masks, read_input=read_input))
+    return RecordDocuments(bundle, worker=name, masks=masks, read_input=read_input), masks
 
 
 def _read_json(settings: Settings) -> Callable[[bytes], Any]:

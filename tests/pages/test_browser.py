@@ -322,10 +322,10 @@ class StandingEngine:
         worker = held.enter_context(
             HttpServer({}, host="127.0.0.1", port=0, reader=lambda _: json_answer(told))
         )
-        reader, _ = held.enter_context(
+        made = held.enter_context(
             supervisor_pages(facts, ports=lambda: {"0": worker.port}, hosts=(), clock=HurriedClock())
         )
-        self.port = held.enter_context(HttpServer({}, host="127.0.0.1", port=0, reader=reader)).port
+        self.port = held.enter_context(HttpServer({}, host="127.0.0.1", port=0, reader=made.reader)).port
         self.url = f"http://127.0.0.1:{self.port}"
 
     def send(self, count: int, *, poison: int = 0, start: int = 0) -> None:

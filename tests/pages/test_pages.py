@@ -106,9 +106,9 @@ def test_the_hints_stand_alone_and_on_the_flow_page(engine: Running) -> None:
 
 @pytest.mark.parametrize("ports", [{}, {"0": 0}, {"0": 0, "1": 0}])
 def test_without_workers_every_page_says_what_it_does_not_know(ports: dict[str, int]) -> None:
-    with supervisor_pages(facts, ports=lambda: ports, hosts=(), clock=SystemClock()) as (reader, watch):
-        watch.turn()
-        with HttpServer({}, host="127.0.0.1", port=0, reader=reader) as server:
+    with supervisor_pages(facts, ports=lambda: ports, hosts=(), clock=SystemClock()) as made:
+        made.watch.turn()
+        with HttpServer({}, host="127.0.0.1", port=0, reader=made.reader) as server:
             for page in pages:
                 status, _, document = get(server.port, f"/api/v1/{page}")
                 assert status == 200
@@ -292,8 +292,8 @@ def test_a_link_on_another_site_may_be_followed(engine: Running) -> None:
 
 def test_a_named_host_is_let_in() -> None:
     with (
-        supervisor_pages(facts, ports=dict, hosts=("Scores.Example",), clock=SystemClock()) as (reader, _),
-        HttpServer({}, host="127.0.0.1", port=0, reader=reader) as server,
+        supervisor_pages(facts, ports=dict, hosts=("Scores.Example",), clock=SystemClock()) as made,
+        HttpServer({}, host="127.0.0.1", port=0, reader=made.reader) as server,
     ):
         assert get(server.port, "/api/v1/flow", Host="scores.example:9464")[0] == 200
         assert get(server.port, "/api/v1/flow", Host="[::1]:9464")[0] == 200

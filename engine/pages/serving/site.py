@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from penstock.engine.clock import Clock
 from penstock.engine.pages.sentences import sentence, static_folder
+from penstock.engine.pages.serving.acting import Acting, acts
 from penstock.engine.pages.serving.callers import Callers
 from penstock.engine.pages.serving.live import Live
 from penstock.engine.pages.serving.static_files import StaticFiles, headers
@@ -48,12 +49,14 @@ class Site:
         pages: Sequence[str],
         hosts: Collection[str],
         clock: Clock,
+        acting: Acting | None = None,
     ) -> None:
-        """`pages`: the documents that have a page, which can be followed; the first one is shown at `/`."""
+        """`pages`: the documents that have a page, which can be followed; the first one is shown at `/`. `acting`: answers what acts."""
         self._content = content
         self._live = live
         self._streams = streams
         self._callers = Callers(hosts, clock=clock)
+        self._acting = acting
         self._pages = tuple(pages)
         self._files = StaticFiles(static_folder, pages=list(pages))
         self._schema = (static_folder.parent / "schema.json").read_bytes()
@@ -66,6 +69,12 @@ class Site:
             return None
         if (refusal := self._callers.refusal(request)) is not None:
             return refusal
+        if path.startswith(api) and path.removeprefix(api) in acts and self._acting is not None:
+            return self._acting.answer(path.removeprefix(api), request)
+        if request.method == "POST":
+            return Answer(
+                body=b"", status=HTTPStatus.METHOD_NOT_ALLOWED, headers={**headers, "Allow": "GET, HEAD"}
+            )
         if is_page:
             return self._files.answer("shell.html", request)
         if path.startswith("/static/"):
@@ -103,6 +112,7 @@ class Site:
                 "model/trees/N",
                 "events",
                 "schema",
+                *(sorted(acts) if self._acting is not None else ()),
             )
         )
         return _json({"error": sentence("error.no_path", known=known)}, HTTPStatus.NOT_FOUND)

@@ -1,5 +1,6 @@
 import { h } from "./dom.js";
 import { facts, foreign, link, named_value, section, table, when } from "./parts.js";
+import { trial } from "./trial.js";
 import { duration, exact, fixed, moment, named, number, signed, t, tell } from "./words.js";
 
 const rowsShown = 14;
@@ -19,7 +20,7 @@ export async function load(state) {
 }
 
 export function show(record, state) {
-  if (!record) return h("div", { class: "lead" }, h("p", { class: "limit" }, tell(state.fault)), h("p", {}, h("a", { href: "/records" }, t("record.back"))));
+  if (!record) return [h("div", { class: "lead" }, h("p", { class: "limit" }, tell(state.fault)), h("p", {}, h("a", { href: "/records" }, t("record.back")))), state.fault.code === "record.not_held" ? trial(null, state) : null];
   const explanation = record.explanation;
   return [
     h("div", { class: "lead" },
@@ -27,6 +28,7 @@ export function show(record, state) {
       h("p", { class: "limit" }, sentence(record)),
       h("p", { class: "quiet" }, t("record.place", { topic: record.topic, partition: String(record.partition), offset: String(record.offset) }), " ", t("record.times", { made: record.timestamp_ms === null ? t("word.unknown") : moment(record.timestamp_ms), done: moment(record.at_ms), age: duration(record.age_ms === null ? null : record.age_ms / 1000) }))),
     explanation ? waterfall(explanation, state) : null,
+    trial(record, state),
     h("div", { class: "pair", key: "pair" },
       section(t("record.outputs"), record.outputs.length ? record.outputs.map((each) => table(each.output, [{ name: t("word.output"), head: true }, { name: t("word.value"), figure: true }], each.names.map((name, at) => ({ key: String(at), cells: [foreign(name), exact(each.values[at])] })))) : h("p", { class: "empty" }, t("record.no_outputs"))),
       section(t("record.spent"), table(t("record.spent"), [{ name: t("word.stage"), head: true }, { name: t("word.duration"), figure: true }], record.times.map((each) => ({ key: each.stage, cells: [named("stage", each.stage), duration(each.ms / 1000)] }))), h("p", { class: "quiet" }, t("record.batch", { rows: record.rows })))),
