@@ -15,7 +15,7 @@ class Request:
     """With its escapes undone; what is not UTF-8 in it is replaced."""
     query: Mapping[str, str]
     headers: Mapping[str, str]
-    """By lower-case name; the last one of a name."""
+    """By lower-case name; the last one of a name, and of several `host` none: a proxy may have gone by the other."""
     peer: str
     """The address it comes from."""
     method: str = "GET"
@@ -44,7 +44,9 @@ def read_request(head: bytes, peer: str) -> Request | None:
     return Request(
         path=unquote(path, errors="replace"),
         query=fields,
-        headers={name: values[-1] for name, values in every.items()},
+        headers={
+            name: "" if name == "host" and len(values) > 1 else values[-1] for name, values in every.items()
+        },
         peer=peer,
         method=method,
         every=every,
