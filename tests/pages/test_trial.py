@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -109,8 +108,8 @@ def score_of(model: penstock.Model, row: dict[str, Any]) -> list[float]:
     for name in columns:
         if name != "country":
             frame[name] = frame[name].astype(float)
-    outputs = model.predict(frame)
-    return [float(each) for each in np.asarray(outputs.scores)[0]]
+    (found,) = model.predict(frame).outputs.values()
+    return [float(each) for each in found[0]]
 
 
 changes: list[tuple[str, Any]] = [

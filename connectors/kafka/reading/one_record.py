@@ -10,12 +10,12 @@ from penstock.connectors.kafka.errors import translate
 from penstock.schemas.errors import UnavailableError
 from penstock.schemas.records import Records
 
-call_s: Final = 5.0
-"""Time-out of each call to the brokers."""
+call_s: Final = 2.5
+"""Time-out of each of the three calls to the brokers: together less than who asked waits."""
 
 
 class OneRecord:
-    """Joins no group and commits nothing. One thread."""
+    """Joins no group and commits nothing. For one thread."""
 
     def __init__(self, config: ClientConfig, *, topic: str, group: str) -> None:
         """`group` is only a name that the client asks for, of a group that may be read."""

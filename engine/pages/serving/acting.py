@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
 
+from penstock.engine.admin.audit_record import AuditFacts
+from penstock.engine.admin.callers import Denial
 from penstock.engine.admin.gate import Gate
 from penstock.engine.admin.server import Reply
 from penstock.engine.admin.server import Request as AdminRequest
@@ -24,6 +27,8 @@ from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.pages")
 
+proxied: Final = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "via"})
+"""Headers of requests that somebody passed on: they come from wherever."""
 acts: Final = frozenset({"trial", "replay", "replays"})
 """Of what the admin port can be asked for, what the pages ask."""
 
@@ -44,25 +49,37 @@ class Acting:
         self._refusals = Repeated()
 
     def let_in(self, gate: Gate) -> None:
-        """From now on those may act whom the gate lets in."""
-        self._gate = gate
+        """From now on those may act whom the gate lets in; the names that this port may be called by are http.hosts."""
+        self._gate = replace(gate, hosts=frozenset())
+
+    def was_refused(self, word: str, request: Request) -> None:
+        """Record that somebody asked for `word` who may not even be shown pages."""
+        if self._gate is not None:
+            self._gate.trail.refused(
+                AuditFacts(
+                    event="refused",
+                    action=word,
+                    origin=request.peer,
+                    code="forbidden",
+                    reason=Denial.HOST if request.headers.get("sec-fetch-site") is None else Denial.ORIGIN,
+                )
+            )
 
     def answer(self, word: str, request: Request) -> Answer:
         """What to answer to `word`, one of `acts`; that it may be shown pages is known of the caller already."""
-        if request.method == "POST" and (refused := self._refusal(request)) is not None:
-            return refused
         if not self._guarded:
             return self._on_this_machine(word, request)
         gate = self._gate
         if gate is None:
             return _told(HTTPStatus.SERVICE_UNAVAILABLE, "act.unavailable")
-        if gate.anonymous and not _at_this_machine(
-            request
-        ):  # its own port listens on the loopback interface alone
+        if gate.anonymous and not _at_this_machine(request):  # the admin port itself listens on loopback alone
+            self.was_refused(word, request)
             return self._refused("nobody is known by a token here, and it comes from another machine")
         return _of(gate.answer(_for_the_gate(request)))
 
     def _on_this_machine(self, word: str, request: Request) -> Answer:
+        if request.method == "POST" and (refused := self._refusal(request)) is not None:
+            return refused
         if word != "trial":
             return _told(HTTPStatus.FORBIDDEN, "act.no_admin")
         if not _at_this_machine(request):
@@ -102,7 +119,8 @@ class Acting:
 
 def _at_this_machine(request: Request) -> bool:
     """From here, and by a name that only here means this machine: what a proxy passes on has another."""
-    return is_loopback(request.peer) and host_name(request.headers.get("host", "")) in loopback_names
+    named = host_name(request.headers.get("host", "")) in loopback_names
+    return named and is_loopback(request.peer) and proxied.isdisjoint(request.headers)
 
 
 def _place_of(origin: str) -> str | None:

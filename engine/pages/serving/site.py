@@ -67,10 +67,14 @@ class Site:
         is_page = path == "/" or path[1:] in self._pages or _record_path.fullmatch(path) is not None
         if not (is_page or path.startswith(("/static/", api))):
             return None
+        word = path.removeprefix(api) if path.startswith(api) else ""
+        acting = self._acting if word in acts else None
         if (refusal := self._callers.refusal(request)) is not None:
+            if acting is not None:
+                acting.was_refused(word, request)
             return refusal
-        if path.startswith(api) and path.removeprefix(api) in acts and self._acting is not None:
-            return self._acting.answer(path.removeprefix(api), request)
+        if acting is not None:
+            return acting.answer(word, request)
         if request.method == "POST":
             return Answer(
                 body=b"", status=HTTPStatus.METHOD_NOT_ALLOWED, headers={**headers, "Allow": "GET, HEAD"}

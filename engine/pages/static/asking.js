@@ -16,6 +16,7 @@ export async function ask(word, body) {
 }
 
 export function tokenField(state) {
+  if (!window.isSecureContext) return h("p", { class: "quiet", key: "token" }, t("trial.token_plain"));
   return h("label", { key: "token", title: t("trial.token_note") }, t("trial.token"), " ",
     h("input", { type: "password", autocomplete: "off", maxlength: "8192", value: token, oninput: (event) => { token = event.target.value.trim(); state.redraw(); } }));
 }

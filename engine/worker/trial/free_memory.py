@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final
 
 _machine: Final = Path("/proc/meminfo")
+_process: Final = Path("/proc/self/status")
 _group: Final = Path("/sys/fs/cgroup")
 
 
@@ -22,6 +23,11 @@ def free_bytes(machine: Path = _machine, group: Path = _group) -> int | None:
         )
         found.append(max(limit - used + cached, 0))
     return min(found, default=None)
+
+
+def data_bytes(process: Path = _process) -> int | None:
+    """What of its own this process can write to now, as RLIMIT_DATA counts it; None where that is not told."""
+    return next((int(line.split()[1]) << 10 for line in _lines(process) if line.startswith("VmData:")), None)
 
 
 def _number(path: Path) -> int | None:

@@ -1,16 +1,18 @@
 """The process that tries records: `python -m penstock.engine.worker.trial.main SETTINGS --run-folder DIR`; a line in, a line out.
 
-It takes what time the stream leaves (nice 19), is the first to go when memory runs out, and ends with its standard input.
+It takes what time the stream leaves (nice 19) and no more memory than half of what is free, is the first to go when that runs out,
+and ends with its standard input.
 """
 
 import argparse
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import orjson
 
@@ -25,7 +27,7 @@ from penstock.engine.worker.model_copy import copied_model
 from penstock.engine.worker.pages import record_documents
 from penstock.engine.worker.startup.startup import Startup, walk
 from penstock.engine.worker.startup.worker import worker_steps
-from penstock.engine.worker.trial.free_memory import free_bytes
+from penstock.engine.worker.trial.free_memory import data_bytes, free_bytes
 from penstock.engine.worker.trial.trying import Trying
 from penstock.schemas.errors import ConfigError, PenstockError
 
@@ -33,6 +35,9 @@ batch_rows_max: Final = 256
 """For explainers that evaluate the model: a record alone is one row."""
 taken_max: Final = 0.5
 """Of the memory that is free: what is left is the stream's."""
+start_s_max: Final = 300
+answer_s_max: Final = 20
+"""Then this process ends itself, in the middle of whatever hangs; who asked has ended it long before, if it still lives."""
 
 
 trial_steps: Final = frozenset({"bundle", "model", "input", "explanations"})
@@ -50,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     configure_logging("trial", form=arguments.log_format, level=arguments.log_level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the supervisor's
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
     os.nice(19)
+    signal.alarm(start_s_max)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
@@ -58,11 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             load_settings(arguments.settings), bundle=arguments.bundle, runtime=arguments.runtime
         )
         with opened(settings, run_folder=None if arguments.bundle else arguments.run_folder) as trying:
-            _say({"ready": True})
+            signal.alarm(0)
+            _say(answers, {"ready": True})
             for line in sys.stdin.buffer:
-                _say(_answer(trying, orjson.loads(line)))
+                signal.alarm(answer_s_max)
+                _say(answers, _answer(trying, orjson.loads(line)))
+                signal.alarm(0)
     except PenstockError as error:
-        _say({"fault": sentence("trial.not_loaded", reason=str(error))})
+        _say(answers, {"fault": sentence("trial.not_loaded", reason=str(error))})
         return 1
     return 0
 
@@ -92,7 +103,9 @@ def opened(settings: Settings, *, run_folder: Path | None) -> Iterator[Trying]:
             startup.schemas = registry = open_registry(settings.registry, clock)
             held.callback(registry.close)
         walk(startup, [each for each in worker_steps if each.name == "bundle"], "model")
-        require_room(worker_bytes(startup.the(startup.bundle)), free_bytes())
+        free = free_bytes()
+        require_room(worker_bytes(startup.the(startup.bundle)), free)
+        limit_memory(free)
         walk(startup, [each for each in worker_steps if each.name in trial_steps], "model")
         record = OneRecord(
             client_config(settings.kafka), topic=settings.input.topic, group=settings.kafka.group
@@ -125,6 +138,17 @@ def require_room(needed: int, free: int | None) -> None:
         )
 
 
+def limit_memory(free: int | None) -> None:
+    """From now on this process can take that share of what is free and no more: what asks for more ends it, and nobody else."""
+    taken = data_bytes()
+    if free is None or taken is None:
+        return
+    limit = taken + int(free * taken_max)
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
 def _answer(trying: Trying, asked: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         return trying.answer(asked)
@@ -132,9 +156,9 @@ def _answer(trying: Trying, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"fault": sentence("trial.not_done", reason=str(error))}
 
 
-def _say(answer: Mapping[str, Any]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
-    sys.stdout.buffer.flush()
+def _say(answers: BinaryIO, answer: Mapping[str, Any]) -> None:
+    answers.write(orjson.dumps(answer) + b"\n")
+    answers.flush()
 
 
 if __name__ == "__main__":

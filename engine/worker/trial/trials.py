@@ -1,11 +1,11 @@
 """The supervisor's side of trials: starts their processes when somebody asks, and ends them when nobody does."""
 
 import os
-import select
+import selectors
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,16 +20,24 @@ waiting_max: Final = 2
 """Asked at a time, the one that is answered among them: the pages have four threads for all that is asked."""
 turn_s_max: Final = 1.0
 """For the one before to be over."""
-start_waited_s: Final = 0.5
-answer_s_max: Final = 10.0
-"""Then the process is ended: the model hangs on what was tried, or the brokers do not answer."""
-idle_s_max: Final = 300.0
-start_s_max: Final = 300.0
 processes_max: Final = 2
 line_bytes_max: Final = 16 << 20
 
 Start = Callable[[str], "subprocess.Popen[bytes]"]
 """Begins the process of a bundle, with pipes as standard input and output."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """How long, in seconds, a process of ours may take."""
+
+    answer_s_max: float = 10.0
+    """Then it is ended: the model hangs on what was tried, or the brokers do not answer."""
+    start_waited_s: float = 4.0
+    """Of a start, by who asks; then they are told that it starts, and ask again."""
+    start_s_max: float = 300.0
+    idle_s_max: float = 300.0
+    """Then it is ended, and its memory is the stream's again."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -49,7 +57,7 @@ class _Bench:
         until_s = clock.monotonic_s() + within_s
         while b"\n" not in self.unread:
             left_s = until_s - clock.monotonic_s()
-            if left_s <= 0 or not select.select([pipe], [], [], left_s)[0]:
+            if left_s <= 0 or not _readable(pipe, left_s):
                 return None
             piece = os.read(pipe, 1 << 16)
             if not piece or len(self.unread) > line_bytes_max:
@@ -73,9 +81,12 @@ class _Bench:
 class Trials:
     """Thread-safe. Nothing here waits for longer than its bounds, and no worker is asked anything."""
 
-    def __init__(self, start: Start, *, bundles: tuple[str, ...], clock: Clock) -> None:
+    def __init__(
+        self, start: Start, *, bundles: tuple[str, ...], clock: Clock, bounds: Bounds = Bounds()
+    ) -> None:
         """`bundles`: names that may be asked for besides `served`."""
         self._start = start
+        self._bounds = bounds
         self._clock = clock
         self.bundles = (served, *bundles)
         self._places = threading.BoundedSemaphore(waiting_max)
@@ -104,15 +115,17 @@ class Trials:
         try:
             now_s = self._clock.monotonic_s()
             for name, bench in list(self._benches.items()):
-                if now_s - bench.used_s > idle_s_max:
+                if now_s - bench.used_s > self._bounds.idle_s_max:
                     self._drop(name)
         finally:
             self._turn.release()
 
     def close(self) -> None:
-        """End all."""
+        """End all, at once: who still waits for an answer is told that its process has ended."""
+        self._closed = True
+        for bench in list(self._benches.values()):
+            bench.process.kill()
         with self._turn:
-            self._closed = True
             for name in list(self._benches):
                 self._drop(name)
 
@@ -122,11 +135,13 @@ class Trials:
         bench = self._bench(name)
         try:
             if not bench.ready:
-                first = bench.line(start_waited_s, self._clock)
+                first = bench.line(self._bounds.start_waited_s, self._clock)
                 if first is None:
-                    if self._clock.monotonic_s() - bench.began_s > start_s_max:
+                    if self._clock.monotonic_s() - bench.began_s > self._bounds.start_s_max:
                         self._drop(name)
-                        return _state("failed", sentence("trial.not_in_time", seconds=start_s_max))
+                        return _state(
+                            "failed", sentence("trial.not_in_time", seconds=self._bounds.start_s_max)
+                        )
                     return _state("starting", sentence("trial.starting"))
                 if first.get("fault"):
                     self._drop(name)
@@ -135,13 +150,13 @@ class Trials:
             assert bench.process.stdin is not None
             bench.process.stdin.write(orjson.dumps(asked) + b"\n")
             bench.process.stdin.flush()
-            answer = bench.line(answer_s_max, self._clock)
+            answer = bench.line(self._bounds.answer_s_max, self._clock)
         except (OSError, EOFError, orjson.JSONDecodeError):
             self._drop(name)
             return _state("failed", sentence("trial.ended"))
         if answer is None:
             self._drop(name)
-            return _state("failed", sentence("trial.not_in_time", seconds=answer_s_max))
+            return _state("failed", sentence("trial.not_in_time", seconds=self._bounds.answer_s_max))
         return {"state": "failed" if answer["fault"] else "done", **answer}
 
     def _bench(self, name: str) -> _Bench:
@@ -159,6 +174,12 @@ class Trials:
         bench = self._benches.pop(name, None)
         if bench is not None:
             bench.end()
+
+
+def _readable(pipe: int, within_s: float) -> bool:
+    with closing(selectors.DefaultSelector()) as selector:  # not select(): a supervisor may hold a thousand files
+        selector.register(pipe, selectors.EVENT_READ)
+        return bool(selector.select(within_s))
 
 
 def _state(state: str, fault: Mapping[str, Any]) -> Mapping[str, Any]:
