@@ -176,12 +176,14 @@ def tries_a_record(deployment: Deployment) -> None:
 
     assert deployment.ask("POST", "trial", place, bearer="x" * 50, port=port)[0] == 401
     again = ask()
-    assert again["after"]["features"][0]["value"] == 20.0  # record 20 of those that go to four partitions in turn
+    assert (
+        again["after"]["features"][0]["value"] == 20.0
+    )  # record 20 of those that go to four partitions in turn
     began_s = time.monotonic()
     for value in range(10):
         changed = ask(column=0, value=value)
         assert changed["changed"]["before"] == 20.0
-        assert [each["code"] for each in changed["summary"]][0] in ("trial.raises", "trial.lowers"), changed
+        assert changed["summary"][0]["code"] in ("trial.raises", "trial.lowers"), changed
     assert (time.monotonic() - began_s) / 10 < 1.0  # ten times what one may take
     assert len(deployment.places()) == written
 

@@ -282,6 +282,43 @@ def test_hostile_text_is_text(visit: Visit) -> None:
     assert "\u202e" not in page.inner_text("main")
 
 
+@pytest.mark.parametrize(
+    ("locale", "width", "words"),
+    [("en-GB", 1280, ("instead of", "rises by", "ms, by")), ("zh-CN", 320, ("而非", "上升", "毫秒"))],
+)
+def test_a_value_is_tried_by_keyboard_and_what_it_changes_is_said(
+    locale: str, width: int, words: tuple[str, ...], browser: Any, engine: Running
+) -> None:
+    import axe_playwright_python
+
+    options = {"viewport": {"width": width, "height": 1000}, "locale": locale}
+    visiting = Visit(browser, engine, **options, bypass_csp=True)
+    page = visiting.open(path_of(visiting, "record"))
+    page.focus(".trial form button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".trial select", timeout=30_000)
+    page.focus(".trial input[inputmode=decimal]")
+    page.keyboard.type("950.5")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('.trial table').length > 1", timeout=15_000)
+    page.wait_for_timeout(400)
+    text = page.inner_text(".trial").replace("\u2068", "").replace("\u2069", "")
+    assert [each for each in words if each not in text] == [], text
+    rows = page.eval_on_selector_all(
+        ".trial tbody tr", "rows => rows.map(row => [...row.cells].map(each => each.innerText))"
+    )
+    assert {name for name, *_ in rows} >= {"amount", "hour"}
+    for _, before, after, difference in rows:
+        assert difference[:3] in ("▲ +", "▼ −") or difference == "0"
+        assert number(after) - number(before) == pytest.approx(number(difference), rel=0.05, abs=6e-3)
+    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    assert page.evaluate(f"axe.run(document, {{runOnly: {axe_rules}}})")["violations"] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    if "PENSTOCK_PICTURES" in os.environ and width > 640:
+        page.locator(".trial").screenshot(path=pictures / "trial.png")
+    visiting.close()
+
+
 def test_the_engine_gone_is_told_and_the_last_that_was_heard_stays(browser: Any, tmp_path: Path) -> None:
     with running_engine(tmp_path) as engine:
         visiting = Visit(browser, engine)

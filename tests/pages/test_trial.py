@@ -104,7 +104,9 @@ def sent(engine: Running, each: dict[str, Any]) -> dict[str, Any]:
 def score_of(model: penstock.Model, row: dict[str, Any]) -> list[float]:
     """Of the model's own Python interface, which is handed the whole record anew."""
     frame = pd.DataFrame({name: [row[name]] for name in columns})
-    known = [row["country"] if row["country"] in countries else None]  # an unseen one is missing to this model
+    known = [
+        row["country"] if row["country"] in countries else None
+    ]  # an unseen one is missing to this model
     frame["country"] = pd.Categorical(known, categories=countries)
     for name in columns:
         if name != "country":
@@ -139,6 +141,10 @@ def test_a_changed_value_is_scored_as_the_record_that_has_it(
         )
         assert share == pytest.approx(odds[explanation["output"]], abs=1e-5)
         assert found["changed"]["feature"] == name
+        assert (
+            explanation["output"] == found["before"]["explanation"]["output"]
+        )  # though another class may be predicted
+        assert {one["feature"] for one in found["reasons"]} == set(columns)
         moved = [one for one in found["outputs"] if one["difference"]]
         code = found["summary"][0]["code"]
         assert code == "trial.no_difference" if not moved else code in ("trial.raises", "trial.lowers")

@@ -72,7 +72,9 @@ class Acting:
         gate = self._gate
         if gate is None:
             return _told(HTTPStatus.SERVICE_UNAVAILABLE, "act.unavailable")
-        if gate.anonymous and not _at_this_machine(request):  # the admin port itself listens on loopback alone
+        if gate.anonymous and not _at_this_machine(
+            request
+        ):  # the admin port itself listens on loopback alone
             self.was_refused(word, request)
             return self._refused("nobody is known by a token here, and it comes from another machine")
         return _of(gate.answer(_for_the_gate(request)))

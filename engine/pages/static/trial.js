@@ -35,7 +35,7 @@ async function run(state, change) {
 export function trial(record, state) {
   const choices = found ? found.choices : [];
   const chosen = choices.find((each) => each.column === column);
-  return section(t("trial.title"),
+  return section(t("trial.title"), h("div", { class: "trial" },
     h("p", { class: "quiet" }, t("trial.note")),
     h("form", { class: "filters", key: "again", onsubmit: (event) => { event.preventDefault(); run(state, {}); } },
       found && found.bundles.length > 1 ? choose(t("trial.bundle"), "bundle", bundle, found.bundles.map((each) => [each, each === "served" ? t("trial.bundle_served") : each]), (to) => { bundle = to; state.redraw(); }) : null,
@@ -48,7 +48,7 @@ export function trial(record, state) {
       h("button", { type: "submit", "aria-disabled": String(asking) }, t("trial.try")),
       h("p", { class: "quiet" }, now(chosen), chosen.kind === "category" ? null : ` · ${t("trial.missing_too")}`)) : null,
     h("div", { class: "answer", key: "answer", role: "status" }, asking ? h("p", { class: "quiet" }, t("trial.asking")) : null, fault ? sentences([fault]) : null, found ? sentences(found.summary) : null),
-    found && !fault ? result(found) : null);
+    found && !fault ? result(found) : null));
 }
 
 // Numbers go as numbers; what is none goes as it was typed, and the answer says what it would have been rejected for.

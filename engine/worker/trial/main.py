@@ -28,6 +28,7 @@ from penstock.engine.worker.pages import record_documents
 from penstock.engine.worker.startup.startup import Startup, walk
 from penstock.engine.worker.startup.worker import worker_steps
 from penstock.engine.worker.trial.free_memory import data_bytes, free_bytes
+from penstock.engine.worker.trial.one_class import OfOneClass
 from penstock.engine.worker.trial.trying import Trying
 from penstock.schemas.errors import ConfigError, PenstockError
 
@@ -118,15 +119,16 @@ def trying_of(startup: Startup, *, read: Any) -> Trying:
     """From a start whose model, input and explanations are there. `read`: as Trying takes it."""
     settings, bundle = startup.settings, startup.the(startup.bundle)
     documents, masks = record_documents(settings, bundle=bundle, name="", schemas=startup.schemas)
+    explainer = None if startup.explainer is None else OfOneClass(startup.explainer)
     stages = Stages(
         startup.the(startup.model),
-        explainer=startup.explainer,
+        explainer=explainer,
         clock=startup.clock,
         decoder=startup.the(startup.decoder),
     )
     return Trying(
-        bundle=bundle, stages=stages, documents=documents, masks=masks, read=read, clock=startup.clock
-    )
+        bundle=bundle, stages=stages, explainer=explainer, documents=documents, masks=masks, read=read, clock=startup.clock,
+    )  # fmt: skip
 
 
 def require_room(needed: int, free: int | None) -> None:

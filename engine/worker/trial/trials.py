@@ -177,7 +177,9 @@ class Trials:
 
 
 def _readable(pipe: int, within_s: float) -> bool:
-    with closing(selectors.DefaultSelector()) as selector:  # not select(): a supervisor may hold a thousand files
+    with closing(
+        selectors.DefaultSelector()
+    ) as selector:  # not select(): a supervisor may hold a thousand files
         selector.register(pipe, selectors.EVENT_READ)
         return bool(selector.select(within_s))
 

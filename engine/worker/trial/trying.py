@@ -1,7 +1,8 @@
 """Tries a record on a model that nobody else uses: as it is, and with one value changed."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,10 +16,11 @@ from penstock.engine.pages.sentences import sentence
 from penstock.engine.pages.shown import characters_max, cut
 from penstock.engine.pages.worker.masking import Masks
 from penstock.engine.pages.worker.record_document import RecordDocuments, Told
-from penstock.engine.pipeline.sampling import Sample, explanations_of
+from penstock.engine.pipeline.sampling import OneExplained, Sample, explanations_of
 from penstock.engine.ports import Decoded
 from penstock.engine.python.stages import Scored, Stages
 from penstock.engine.worker.trial.changed_value import ChangedValues
+from penstock.engine.worker.trial.one_class import OfOneClass
 from penstock.schemas.errors import RecordError
 from penstock.schemas.records import Records, Rejection
 
@@ -46,6 +48,7 @@ class Trying:
         *,
         bundle: Bundle,
         stages: Stages,
+        explainer: OfOneClass | None,
         documents: RecordDocuments,
         masks: Masks,
         read: ReadRecord,
@@ -53,6 +56,7 @@ class Trying:
     ) -> None:
         self._bundle = bundle
         self._stages = stages
+        self._explainer = explainer
         self._documents = documents
         self._masks = masks
         self._read = read
@@ -121,23 +125,41 @@ class Trying:
             rejection = Rejection(index=0, stage=error.stage, reason=error.reason, detail=error.detail)
             scored = _rejected(rejection)
         else:
-            scored = self._stages.run(1, Decoded(matrix=row, rows=np.zeros(1, dtype=np.int64), rejections=()))
+            decoded = Decoded(matrix=row, rows=np.zeros(1, dtype=np.int64), rejections=())
+            with self._explaining(tried):
+                scored = self._stages.run(1, decoded)
+                return {"after": self._document(tried.records, scored), "changed": changed}
         return {"after": self._document(tried.records, scored), "changed": changed}
+
+    @contextmanager
+    def _explaining(self, tried: _Tried) -> Iterator[None]:
+        """The class that was predicted of the record as it is."""
+        predictions = tried.scored.predictions
+        if self._explainer is not None and predictions is not None and predictions.labels is not None:
+            self._explainer.label = int(predictions.labels[0])
+        try:
+            yield
+        finally:
+            if self._explainer is not None:
+                self._explainer.label = None
+
+    def _explained(self, scored: Scored) -> Mapping[int, OneExplained]:
+        if self._explainer is None or scored.attributions is None or scored.predictions is None:
+            return {}
+        place: NDArray[np.int64] = np.zeros(1, dtype=np.int64)
+        none: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        explained = Explained(parts=((place, scored.attributions),), failed=none, skipped=none)
+        return explanations_of(explained, self._explainer.chosen(scored.predictions), place)
 
     def _document(self, records: Records, scored: Scored) -> Mapping[str, Any]:
         """In the schema's form `record`, but for slot and same_key; empty for a record that is passed over."""
         if not len(scored.rows) and not scored.rejections:
             return {}
-        place: NDArray[np.int64] = np.arange(len(scored.rows), dtype=np.int64)
-        explained = None
-        if scored.attributions is not None:
-            none = np.empty(0, dtype=np.int64)
-            explained = Explained(parts=((place, scored.attributions),), failed=none, skipped=none)
         sample = Sample(
             records=records,
             matrix=scored.matrix[:0] if scored.predictions is None else scored.matrix,
             predictions=scored.predictions,
-            explained=explanations_of(explained, scored.predictions, place),
+            explained=self._explained(scored),
             rejections=scored.rejections,
             strengths=None,
             strength_rows=0,

@@ -17,7 +17,7 @@ from penstock.engine.worker.trial.main import require_room
 from penstock.engine.worker.trial.trials import Bounds, Trials, processes_max
 from penstock.schemas.errors import ConfigError
 
-ready = 'import json, sys, time; say = lambda **said: print(json.dumps(said), flush=True)\nsay(ready=True)\n'
+ready = "import json, sys, time; say = lambda **said: print(json.dumps(said), flush=True)\nsay(ready=True)\n"
 echo = ready + "for line in sys.stdin: say(fault=None, asked=json.loads(line))"
 scripts = {
     "served": echo,
