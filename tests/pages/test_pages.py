@@ -199,6 +199,11 @@ def test_a_rejected_reason_has_its_newest_records(engine: Running) -> None:
     for each in reason["examples"]:
         whole = get(engine.port, f"/api/v1/records/payments/{each['partition']}/{each['offset']}")[2]
         assert each["detail"] == whole["rejection"]["detail"] != ""
+        assert each["stops"] == whole["input_stops"]
+        assert (whole["input_stops"]["byte"], whole["input_stops"]["around"]) == (
+            0,
+            None,
+        )  # fields are masked
 
 
 def test_what_the_contract_marks_sensitive_is_shown_nowhere(engine: Running) -> None:
