@@ -232,6 +232,16 @@ def test_another_sites_page_makes_nothing_act(headers: dict[str, str], engine: R
         assert post(engine.port, body, word, **headers)[0] == 403
 
 
+def test_what_is_offered_is_what_would_be_done(engine: Running) -> None:
+    form = {"$schema": schema["$schema"], "$defs": schema["$defs"], "$ref": "#/$defs/acts"}
+    for headers, way in (({}, "open"), ({"Via": "1.1 proxy"}, "refused")):
+        status, found, _ = request(engine.port, "GET", "/api/v1/acts", b"", **headers)
+        assert status == 200
+        jsonschema.Draft202012Validator(form).validate(found)
+        assert (found["trial"]["offered"], found["replay"]["offered"]) == (way, "refused")
+        assert post(engine.port, {}, **headers)[0] == (400 if way == "open" else 403)
+
+
 def test_only_trials_act_without_an_admin_section(engine: Running) -> None:
     assert post(engine.port, {"dry_run": True}, "replay")[1]["error"]["code"] == "act.no_admin"
     assert request(engine.port, "GET", "/api/v1/replays", b"")[0] == 403
@@ -269,6 +279,8 @@ def test_where_an_admin_section_is_a_token_is_needed_and_all_is_recorded_but_the
             )
         )  # fmt: skip
         assert post(engine.port, body)[0] == 401
+        offered = request(engine.port, "GET", "/api/v1/acts", b"")[1]
+        assert (offered["trial"]["offered"], offered["replay"]["offered"]) == ("token", "token")
         assert post(engine.port, body, Authorization=f"Bearer {'v' * 40}")[0] == 403
         assert post(engine.port, body, Authorization=f"Bearer {'x' * 40}")[0] == 401
         status, found = post(engine.port, body, Authorization=f"Bearer {'o' * 40}")

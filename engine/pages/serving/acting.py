@@ -65,6 +65,18 @@ class Acting:
                 )
             )
 
+    def offered(self, request: Request) -> Answer:
+        """The schema's `acts`: what this caller can ask for, so that a page offers nothing that would be refused."""
+        here = _at_this_machine(request)
+        known = self._gate is None or not self._gate.anonymous
+        if self._guarded:
+            one = _offer("token") if known else _offer("open" if here else "refused", "act.not_here")
+            return _json({"page": "acts", "trial": one, "replay": one}, HTTPStatus.OK)
+        trial = _offer("open" if here and self._trying is not None else "refused", "act.not_here_no_admin")
+        return _json(
+            {"page": "acts", "trial": trial, "replay": _offer("refused", "act.no_admin")}, HTTPStatus.OK
+        )
+
     def answer(self, word: str, request: Request) -> Answer:
         """What to answer to `word`, one of `acts`; that it may be shown pages is known of the caller already."""
         if not self._guarded:
@@ -117,6 +129,10 @@ class Acting:
         if count := self._refusals.add(1, self._clock.monotonic_s()):
             logger.warning("refused to act, %d times: %s", count, why, extra=LogCode.PAGE_REFUSED.extra)
         return _told(HTTPStatus.FORBIDDEN, "act.refused", reason=why)
+
+
+def _offer(way: str, refusal: str = "") -> dict[str, Any]:
+    return {"offered": way, "reason": sentence(refusal) if way == "refused" else None}
 
 
 def _at_this_machine(request: Request) -> bool:

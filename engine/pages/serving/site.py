@@ -75,6 +75,8 @@ class Site:
             return refusal
         if acting is not None:
             return acting.answer(word, request)
+        if word == "acts" and self._acting is not None and request.method != "POST":
+            return self._acting.offered(request)
         if request.method == "POST":
             return Answer(
                 body=b"", status=HTTPStatus.METHOD_NOT_ALLOWED, headers={**headers, "Allow": "GET, HEAD"}
@@ -116,7 +118,7 @@ class Site:
                 "model/trees/N",
                 "events",
                 "schema",
-                *(sorted(acts) if self._acting is not None else ()),
+                *(("acts", *sorted(acts)) if self._acting is not None else ()),
             )
         )
         return _json({"error": sentence("error.no_path", known=known)}, HTTPStatus.NOT_FOUND)

@@ -1,8 +1,8 @@
 // Dead letters put back on the input topic: looked at first, which puts nothing back, then done once.
 
 import { h } from "./dom.js";
-import { section, sentences } from "./parts.js";
-import { ask, tokenField } from "./asking.js";
+import { sentences } from "./parts.js";
+import { acting, ask } from "./asking.js";
 import { codes, named, number, t } from "./words.js";
 
 const looks_max = 2400;
@@ -37,13 +37,13 @@ async function run(state, body) {
 export function replay(state, one) {
   const selection = one ? { partition: one.partition, offset: one.offset } : reason ? { reasons: [reason] } : {};
   const count = plan && plan.state === "ready" ? plan.to_replay.replayed : 0;
-  return section(t("replay.title"), h("div", { class: "trial replay" },
+  return acting("replay", t("replay.title"), state, (token) => h("div", { class: "trial replay" },
     h("p", { class: "quiet" }, t(one ? "replay.note_one" : "replay.note")),
     h("form", { class: "filters", key: "look", onsubmit: (event) => { event.preventDefault(); run(state, { dry_run: true, ...selection }); } },
       one ? null : h("label", { key: "which" }, t("replay.which"), " ", h("select", { onchange: (event) => { reason = event.target.value; plan = null; fault = null; state.redraw(); } },
         h("option", { key: "", value: "", selected: reason === "" }, t("replay.all")),
         codes("rejection").map((each) => h("option", { key: each, value: each, selected: reason === each }, named("rejection", each))))),
-      h("button", { type: "submit", "aria-disabled": String(asking) }, t("replay.look")), tokenField(state)),
+      h("button", { type: "submit", "aria-disabled": String(asking) }, t("replay.look")), token),
     count ? h("form", { class: "filters", key: "put", onsubmit: (event) => { event.preventDefault(); run(state, { plan: plan.plan }); } },
       h("button", { type: "submit", "aria-disabled": String(asking) }, t("replay.put", { count }))) : null,
     h("div", { class: "answer", key: "answer", role: "status" }, fault ? sentences([fault]) : plan ? told(plan) : null)));

@@ -1,8 +1,8 @@
 // A record tried again: with one value changed, with another bundle; what it says then, beside what it said before.
 
 import { h } from "./dom.js";
-import { foreign, section, sentences, table } from "./parts.js";
-import { ask, tokenField } from "./asking.js";
+import { foreign, sentences, table } from "./parts.js";
+import { acting, ask } from "./asking.js";
 import { exact, number, signed, t } from "./words.js";
 
 const tries = 60;
@@ -35,11 +35,11 @@ async function run(state, change) {
 export function trial(record, state) {
   const choices = found ? found.choices : [];
   const chosen = choices.find((each) => each.column === column);
-  return section(t("trial.title"), h("div", { class: "trial" },
+  return acting("trial", t("trial.title"), state, (token) => h("div", { class: "trial" },
     h("p", { class: "quiet" }, t("trial.note")),
     h("form", { class: "filters", key: "again", onsubmit: (event) => { event.preventDefault(); run(state, {}); } },
       found && found.bundles.length > 1 ? choose(t("trial.bundle"), "bundle", bundle, found.bundles.map((each) => [each, each === "served" ? t("trial.bundle_served") : each]), (to) => { bundle = to; state.redraw(); }) : null,
-      h("button", { type: "submit", "aria-disabled": String(asking) }, t("trial.again")), tokenField(state)),
+      h("button", { type: "submit", "aria-disabled": String(asking) }, t("trial.again")), token),
     chosen ? h("form", { class: "filters", key: "change", onsubmit: (event) => { event.preventDefault(); run(state, { column, value: typed(chosen) }); } },
       choose(t("trial.feature"), "feature", String(column), choices.filter((each) => !each.masked).map((each) => [String(each.column), each.feature]), (to) => { column = Number(to); value = ""; state.redraw(); }),
       chosen.kind === "category"
