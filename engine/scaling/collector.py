@@ -106,7 +106,7 @@ class Collector:
             event_age_s=max((lag.lag_seconds or 0.0 for lag in lags), default=0.0),
             capacity=capacity,
             workers_reporting=len(fresh),
-            finished_records_per_s=self._flow.rates()[1] * density,
+            finished_records_per_s=snapshot.finished_records_per_s,
         )
 
     def _snapshot(
@@ -142,6 +142,7 @@ class Collector:
                 index: left_out[lag.partition] for index, lag in enumerate(lags) if lag.partition in left_out
             },
             quiet=now_s - self._owners_since_s >= quiet_pauses * rebalance_s,
+            finished_records_per_s=self._flow.rates()[1] * density,
         )
 
     def _oldest_s(self, waited_s: Sequence[float], capacity: Capacity | None) -> float:

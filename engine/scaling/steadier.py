@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
+from penstock.engine.scaling.effect import Effect
 from penstock.engine.scaling.planner import Bound, Bounds, Need
 from penstock.engine.scaling.snapshot import Snapshot
 
@@ -31,7 +32,7 @@ class Steadier:
 
     Promises: never fewer than needed now; the replicas found at the start count as needed then, so that a scaler that was
     restarted does not shrink what it does not know yet; nothing is taken away while a partition stands still, records are old,
-    a worker is starting or the group is rebalancing.
+    a worker is starting or the group is rebalancing; no more are asked for where twice more of them brought nothing.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -39,11 +40,13 @@ class Steadier:
         self._loads: deque[tuple[float, int]] = deque()  # (time, replicas), falling
         self._drains: deque[tuple[float, int]] = deque()
         self._now: int | None = None  # what was published last
+        self._effect = Effect(max_age_s=bounds.max_age_s)
 
     def decide(self, need: Need, snapshot: Snapshot, *, now_s: float) -> Plan:
         """The plan to publish for this need. Scaling to zero is not held: KEDA's own cool-down does that."""
         bounds, most = self._bounds, max(self._bounds.max_replicas, self._bounds.min_replicas)
         first = self._now is None
+        ineffective = self._effect.look(snapshot, now_s=now_s)
         if self._now is None:
             self._now = min(snapshot.replicas_now, most)
             _note(self._loads, now_s, self._now)
@@ -62,6 +65,8 @@ class Steadier:
         if need.replicas > self._now:
             if need.enough <= self._now and not first:
                 return self._plan(need, self._now, "kept", snapshot)
+            if ineffective:
+                return self._plan(need, self._now, "ineffective", snapshot, because=ineffective)
             return self._plan(need, need.replicas, need.bound, snapshot)
         if held >= self._now:
             bound = need.bound if need.replicas == self._now else "settling" if first else "held"
@@ -128,6 +133,7 @@ _sentences: dict[Bound, str] = {
     "kept": "a change would cost more than it brings",
     "settling": "too early to tell what arrives",
     "unhealthy": "no time to take workers away",
+    "ineffective": "more workers did not finish more, so the limit lies behind them",
     "capacity_unknown": "nobody knows yet what a worker can do",
 }
 

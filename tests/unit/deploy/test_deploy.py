@@ -73,7 +73,7 @@ def test_every_metric_in_a_rule_or_a_panel_exists_with_its_labels_and_values(
         assert family.kind != "histogram" or name != family.name, f"{where}: {name} is a histogram"
     for name, matchers in re.findall(r"\b(penstock_\w+)\{([^}]*)\}", expression):
         for label, values in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
-            if label in ("namespace", "release"):  # of the scrape
+            if label in ("namespace", "release", "group"):  # of the scrape
                 continue
             known = declared[family_of(name)].labels
             assert label in known, f"{where}: {name} has no label {label}"
@@ -92,12 +92,13 @@ def test_every_panel_asks_for_the_chosen_pipelines() -> None:
             "source",
             "namespace",
             "release",
+            "group",
         ]
         for panel in dashboard["panels"]:
             for target in panel.get("targets", ()):
                 selectors = re.findall(r"\b(?:penstock[_:]|process_)[\w:]+(\{[^}]*\})?", target["expr"])
                 assert selectors
-                assert all(each.startswith('{namespace=~"$namespace", release=~"$release"') for each in selectors), panel["title"]  # fmt: skip
+                assert all(each.startswith('{namespace=~"$namespace", release=~"$release", group=~"$group"') for each in selectors), panel["title"]  # fmt: skip
 
 
 def test_every_alert_says_how_bad_it_is_and_what_happened() -> None:
