@@ -17,13 +17,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engine.scaling.effect import Effect, frozen_s, settled_s
 from penstock.engine.scaling.keda_service import Published
 from penstock.engine.scaling.lag import Start, measure
 from penstock.engine.scaling.packing import assign
 from penstock.engine.scaling.planner import Bounds, required
 from penstock.engine.scaling.snapshot import Snapshot
-from penstock.engine.scaling.steadier import Plan, Steadier
+from penstock.engine.scaling.steadier import Effect, Plan, Steadier, frozen_s, settled_s
 from penstock.schemas.errors import UnavailableError
 from tests.clocks import HandClock
 from tests.helm_template import Chart
@@ -74,7 +73,7 @@ def test_rule_1_old_inputs_are_an_error_and_never_zero() -> None:
 )  # fmt: skip
 def test_rule_2_nobody_is_taken_away_unless_all_is_well(unwell: dict[str, Any]) -> None:
     steadier = Steadier(bounds)
-    decide(steadier, group(40), 0.0)
+    decide(steadier, group(40, rate=3000.0), 0.0)
     plan = decide(steadier, group(40, rate=100.0, **unwell), 2 * bounds.hold_s)
     assert plan.replicas == 40
     assert decide(steadier, group(40, rate=100.0), 3 * bounds.hold_s).replicas < 10
@@ -94,12 +93,12 @@ class Behind:
         for _ in range(round(seconds / 5)):
             finished = min(100.0 * self.workers * self.share, self.limit)
             snapshot = group(
-                self.workers, backlog=1e5, age_s=120.0, finished=finished, capacity=max(finished / self.workers, 1.0)
+                self.workers, rate=1000.0, backlog=900.0, age_s=40.0, finished=finished, capacity=finished / self.workers
             )  # fmt: skip
             plan = decide(self.steadier, snapshot, self.now_s)
             self.told.append((plan.replicas, plan.bound, plan.why))
-            if self.now_s % 120 == 115:  # the autoscaler, two and a half times at most, and the pods come up
-                self.workers = min(plan.replicas, round(2.5 * self.workers))
+            if self.now_s % 120 == 115:  # the autoscaler has looked, and the pods are up
+                self.workers = plan.replicas
             self.now_s += 5
         return self
 
@@ -206,7 +205,7 @@ class Reading:
     end: int
     high: int
     committed: int | None = None
-    oldest_unfinished_timestamp_ms: int | None = None
+    oldest_unfinished_timestamp_ms: int | None = 1
     stamped_by_broker: bool = False
     owner: str | None = None
     fault: str = ""
@@ -220,7 +219,7 @@ def test_rule_7_a_partition_without_a_commit_counts_what_the_group_would_read(
 ) -> None:
     """Retention has deleted the first 900: neither the end offset nor 0 is how many wait."""
     reading = Reading(partition=0, earliest=900, end=1000, high=1000)
-    (lag,) = measure([reading], now_ms=0, start=start)
+    (lag,) = measure([reading], now_ms=5_000, start=start)
     assert lag.lag_records == waits
 
 
