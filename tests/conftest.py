@@ -5,9 +5,9 @@ import subprocess
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Canaries(), "canaries")
 
 
+_keeps_all: Final = {"log.retention.ms": "-1"}
 kafka_image: Final = "apache/kafka:4.1.1"
 container_ready_timeout_s: Final = 60.0
 
@@ -39,11 +40,12 @@ container_ready_timeout_s: Final = 60.0
 def kafka() -> Iterator[str]:
     """Bootstrap address of a real Kafka: PENSTOCK_TEST_KAFKA, else one in Docker, else the embedded one.
 
+    Ours delete nothing for its age: tests write records of 1970, which retention takes away minutes later.
     Where none can be had the test is skipped, but fails in CI: there a broker is part of the promise.
     """
     with ExitStack() as held:
         address = os.environ.get("PENSTOCK_TEST_KAFKA") or _in_docker(held)
-        yield address or _started(held, EmbeddedKafka()).bootstrap_servers
+        yield address or _started(held, EmbeddedKafka(settings=_keeps_all)).bootstrap_servers
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +70,14 @@ def _own_kafkas() -> Iterator[ExitStack]:
 def start_kafka(_own_kafkas: ExitStack) -> Callable[..., EmbeddedKafka]:
     """Starts an embedded Kafka of a test's own, with EmbeddedKafka's arguments, to be closed or hurt; skips as `kafka` does.
 
+    It deletes nothing for its age, as `kafka`.
     It ends with its test, or with the module where a fixture of the module started it: idle brokers would fill the machine.
     """
-    return lambda **arguments: _started(_own_kafkas, EmbeddedKafka(**arguments))
+
+    def start(*, settings: Mapping[str, str] | None = None, **arguments: Any) -> EmbeddedKafka:
+        return _started(_own_kafkas, EmbeddedKafka(settings=_keeps_all | dict(settings or {}), **arguments))
+
+    return start
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +138,7 @@ def _in_docker(held: ExitStack) -> str | None:
             "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
             "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
             "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+            "KAFKA_LOG_RETENTION_MS": "-1",
         }
         container = DockerContainer(kafka_image).with_bind_ports(port, port).with_envs(**settings)
         try:

@@ -58,10 +58,11 @@ def _produce_once(servers: str, topic: str, records: Sequence[RawRecord], partit
 
 
 def record_batch(records: Sequence[RawRecord]) -> bytes:
-    """A record batch of version 2, neither compressed nor idempotent."""
+    """A record batch of version 2, neither compressed nor idempotent, of now: one of 1970 is old enough for retention to delete."""
+    now_ms = time.time_ns() // 1_000_000
     said = b"".join(_record(place, record) for place, record in enumerate(records))
     checked = (
-        struct.pack(">hiqqqhii", 0, len(records) - 1, 0, 0, -1, -1, -1, len(records)) + said
+        struct.pack(">hiqqqhii", 0, len(records) - 1, now_ms, now_ms, -1, -1, -1, len(records)) + said
     )  # attributes, last delta, two times, producer id, epoch, sequence, count
     return struct.pack(">qiibI", 0, len(checked) + 9, -1, 2, crc32c(checked)) + checked
 
