@@ -71,10 +71,12 @@ class Steadier:
         _note(self._loads, now_s, need.load)
         _note(self._drains, now_s, need.replicas)
         held = max(self._loads[0][1], self._drains[0][1])
-        if ineffective and need.replicas > snapshot.replicas_now:
-            # What was asked for and is not there yet is not waited for; what runs is left alone.
-            there = max(min(self._now, snapshot.replicas_now), bounds.min_replicas, 1)
-            return self._plan(need, there, "ineffective", snapshot, because=ineffective)
+        if ineffective:
+            # What was asked for and is not there yet is not waited for; what was judged is left alone, also while a worker of it
+            # is away for a moment.
+            there = max(min(self._now, self._effect.judged_replicas), bounds.min_replicas, 1)
+            if need.replicas > there:
+                return self._plan(need, there, "ineffective", snapshot, because=ineffective)
         if need.replicas > self._now:
             if need.enough <= self._now and not first:
                 return self._plan(need, self._now, "kept", snapshot)
@@ -134,7 +136,7 @@ def past_tolerance(replicas: int, running: int, bounds: Bounds) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Before:
-    workers: int
+    replicas: int
     records_per_s: float
 
 
@@ -148,46 +150,48 @@ class Effect:
 
     def __init__(self, *, max_age_s: float) -> None:
         self._max_age_s = max_age_s
-        self._workers = 0
+        self._replicas = 0
         self._since_s: float | None = None  # since when the same workers have been behind
         self._before: _Before | None = None
         self._misses = 0
         self._frozen_since_s: float | None = None
         self._why = ""
+        self.judged_replicas = 0
+        """That were at work when growth was last said to bring nothing."""
 
     def look(self, snapshot: Snapshot, *, now_s: float) -> str:
         """Why more workers should not be asked for, as a sentence; "" where they may be."""
-        workers = max(snapshot.replicas_now - snapshot.starting, 0)
+        replicas = snapshot.replicas_now
         if snapshot.oldest_age_s <= self._max_age_s or not snapshot.backlog.any():
             self._since_s = self._before = self._frozen_since_s = None
             self._misses = 0
             return ""
-        if self._since_s is None or workers != self._workers or not snapshot.quiet:
-            self._workers, self._since_s = workers, now_s
+        if self._since_s is None or replicas != self._replicas or snapshot.starting or not snapshot.quiet:
+            self._replicas, self._since_s = replicas, now_s
         if self._frozen_since_s is not None and now_s - self._frozen_since_s >= frozen_s:
             self._frozen_since_s, self._misses = None, misses_max - 1
-        if now_s - self._since_s >= settled_s and workers and snapshot.finished_records_per_s > 0:
-            self._judge(_Before(workers=workers, records_per_s=snapshot.finished_records_per_s), now_s)
+        if now_s - self._since_s >= settled_s and replicas and snapshot.finished_records_per_s > 0:
+            self._judge(_Before(replicas=replicas, records_per_s=snapshot.finished_records_per_s), now_s)
         return self._why if self._frozen_since_s is not None else ""
 
     def _judge(self, now: _Before, now_s: float) -> None:
         before = self._before
-        if before is None or now.workers <= before.workers:
+        if before is None or now.replicas <= before.replicas:
             self._before = now
             return
-        if now.workers < before.workers * grown_min:
+        if now.replicas < before.replicas * grown_min:
             return
         self._before = now
-        growth, gain = now.workers / before.workers - 1, now.records_per_s / before.records_per_s - 1
+        growth, gain = now.replicas / before.replicas - 1, now.records_per_s / before.records_per_s - 1
         if gain >= gain_min * growth:
             self._misses, self._frozen_since_s = 0, None
             return
         self._misses += 1
         if self._misses >= misses_max:
-            self._frozen_since_s = now_s
+            self._frozen_since_s, self.judged_replicas = now_s, now.replicas
             self._why = (
-                f"{before.workers} finished {before.records_per_s:.0f} records a second, "
-                f"and {now.workers} finish {now.records_per_s:.0f}"
+                f"{before.replicas} finished {before.records_per_s:.0f} records a second, "
+                f"and {now.replicas} finish {now.records_per_s:.0f}"
             )
 
 

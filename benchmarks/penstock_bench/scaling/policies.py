@@ -49,6 +49,8 @@ class Penstock:
         left_out = {
             int(p): "no record was finished" for p in np.flatnonzero(view.second - self._stalls >= 120)
         }
+        helped = np.ones(partitions, dtype=bool)
+        helped[list(left_out)] = False
         self._finished.append((view.second, float(position.sum())))
         while len(self._finished) > 2 and self._finished[1][0] <= view.second - rate_window_s:
             self._finished.popleft()
@@ -56,7 +58,7 @@ class Penstock:
         horizon_s = view.startup_s + view.rebalance_s + sync_s
         snapshot = Snapshot(
             arrivals=self._arrivals.ahead(horizon_s), arrivals_now=self._arrivals.now(), backlog=np.maximum(backlog, 0.0),
-            owners=np.array(np.unique(owners, return_inverse=True)[1]), oldest_age_s=float(view.waited_s[0].max()),
+            owners=np.array(np.unique(owners, return_inverse=True)[1]), oldest_age_s=float(view.waited_s[0].max(where=helped, initial=0.0)),
             capacity_records_per_s=self._capacity, startup_s=view.startup_s, rebalance_s=view.rebalance_s,
             horizon_s=horizon_s, replicas_now=int(view.replicas[0]), starting=int(view.replicas[0] - view.ready[0]),
             watched_s=self._arrivals.watched_s(now_s=float(view.second)), left_out=left_out,

@@ -110,6 +110,25 @@ def test_every_alert_says_how_bad_it_is_and_what_happened() -> None:
         assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
 
 
+def test_every_scrape_says_whose_the_metrics_are() -> None:
+    """No metric carries it: what the rules and panels ask for is put on by whoever scrapes, the operator its namespace itself."""
+    by = {"namespace", "release", "group"}
+    kubernetes, static = (
+        yaml.safe_load((root / "deploy/prometheus" / name).read_text())["scrape_configs"]
+        for name in ("prometheus-kubernetes.yaml", "prometheus.yaml")
+    )
+    for job in kubernetes:
+        assert by <= {rule.get("target_label") for rule in job["relabel_configs"]}, job["job_name"]
+    for job in static:
+        for targets in job["static_configs"]:
+            assert by <= set(targets["labels"]), job["job_name"]
+            settings = load_settings(root / "deploy/compose/penstock.yaml", environ={})
+            assert targets["labels"]["group"] == settings.kafka.group
+    monitor = objects(podMonitor={"enabled": True})[("PodMonitor", "prod-penstock")]["spec"]
+    for endpoint in monitor["podMetricsEndpoints"]:
+        assert by - {"namespace"} <= {rule["targetLabel"] for rule in endpoint["relabelings"]}
+
+
 def test_panels_do_not_overlap_and_have_their_own_ids() -> None:
     for panels in (dashboard["panels"] for dashboard in dashboards()):
         assert len({panel["id"] for panel in panels}) == len(panels)

@@ -7,6 +7,7 @@ fallback to nothing; 11 the pod that goes is the last one, and who stays keeps w
 test_scaling_service.py; rule 12, one writer of the number, is KEDA's own webhook.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.engine.scaling.keda_service import Published
@@ -115,6 +116,25 @@ def test_rule_3_growth_that_brings_nothing_twice_is_not_repeated_and_said() -> N
     frozen_at = next(i for i, (_, bound, _) in enumerate(world.told) if bound == "ineffective")
     assert all(told[0] == replicas for told in world.told[frozen_at:])
     assert len(raised) <= 3
+
+
+stopped = Behind(limit=800.0).run(600)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5), st.booleans()), max_size=10))
+@settings(max_examples=30)
+def test_rule_3_takes_nobody_away(turns: list[tuple[int, int, bool]]) -> None:
+    """While growth is stopped, workers come and go (crashes, a rolling upgrade, a rebalance): the number stays."""
+    steadier, now_s = deepcopy(stopped.steadier), stopped.now_s
+    number, bound, _ = stopped.told[-1]
+    assert bound == "ineffective"
+    for workers, starting, quiet in turns:
+        seen = group(
+            workers, rate=1000.0, backlog=900.0, age_s=40.0, finished=800.0, capacity=20.0, starting=starting, quiet=quiet
+        )  # fmt: skip
+        plan = decide(steadier, seen, now_s)
+        assert (plan.replicas, plan.bound) == (number, "ineffective")
+        now_s += 5
 
 
 def test_rule_3_one_more_attempt_is_made_after_a_while() -> None:
