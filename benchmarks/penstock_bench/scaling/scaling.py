@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.json:
         terminal.result(shown)
     else:
-        terminal.say(table(found))
+        terminal.say_lines(table(found))
     return 1 if found["dominated"] else 0
 
 
