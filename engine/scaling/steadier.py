@@ -128,9 +128,12 @@ class Steadier:
 
 
 def past_tolerance(replicas: int, running: int, bounds: Bounds) -> int:
-    """What to publish so that the autoscaler moves: within its tolerance it would stay where it is, one short for ever."""
+    """What to publish so that the autoscaler moves: within its tolerance it would stay where it is, one short for ever.
+
+    May be more than max_replicas: only then does it go from one below there, and it keeps to its own maximum.
+    """
     if running < replicas <= running * (1.0 + bounds.tolerance):
-        return max(replicas, min(int(running * (1.0 + bounds.tolerance) + 1e-9) + 1, bounds.max_replicas))
+        return max(replicas, int(running * (1.0 + bounds.tolerance) + 1e-9) + 1)
     return replicas
 
 
