@@ -15,7 +15,7 @@ class Request:
     """With its escapes undone; what is not UTF-8 in it is replaced."""
     query: Mapping[str, str]
     headers: Mapping[str, str]
-    """By lower-case name; the last one of a name."""
+    """By lower-case name; the last one of a name, and of several `host` none: a proxy may have gone by the other."""
     peer: str
     """The address it comes from."""
 
@@ -28,9 +28,10 @@ def read_request(head: bytes, peer: str) -> Request | None:
         fields = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=query_fields_max))
     except ValueError:
         return None
-    headers = {}
+    headers: dict[str, str] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if colon:
-            headers[name.strip().lower()] = value.strip()
+            key = name.strip().lower()
+            headers[key] = "" if key == "host" and key in headers else value.strip()
     return Request(path=unquote(path, errors="replace"), query=fields, headers=headers, peer=peer)

@@ -19,7 +19,14 @@ from penstock.engine.console.logs import (
 )
 from penstock.engine.console.stacks import write_stacks_on_signal
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.worker.process import Command, exit_fenced, started_ahead
+from penstock.engine.pipeline.collector import collector_again, no_collector
+from penstock.engine.worker.process import (
+    Command,
+    exit_fenced,
+    give_time_to_drain,
+    let_begin,
+    started_ahead,
+)
 from penstock.schemas.errors import ConfigError
 from penstock.schemas.log_codes import LogCode
 
@@ -53,6 +60,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     command = Command(arguments=(str(arguments.settings), *logging_words(arguments)))
+    no_collector()
     with ExitStack() as held:
         try:
             run_folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-run-")))
@@ -65,24 +73,18 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _supervise(
     settings_path: Path, command: Command, run_folder: Path, first: subprocess.Popen[bytes], held: ExitStack
 ) -> int:
-    # Late: the first worker loads its libraries at the same time.
-    from prometheus_client import CollectorRegistry
-
+    # Late: the first worker loads its libraries at the same time. First only what lets it begin.
     from penstock.engine.clock import SystemClock
-    from penstock.engine.pages.supervisor import supervisor_pages
     from penstock.engine.settings.model import load_settings
-    from penstock.engine.telemetry.http_server import HttpServer
-    from penstock.engine.telemetry.metrics import SupervisorMetrics
-    from penstock.engine.telemetry.port_routes import SupervisorView
     from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.startup.startup import Startup, walk
     from penstock.engine.worker.startup.supervisor import supervisor_steps
-    from penstock.engine.worker.supervisor import Supervisor
 
     settings = load_settings(settings_path)
-    metrics = SupervisorMetrics(CollectorRegistry())
     walk(Startup(settings=settings, clock=SystemClock()), supervisor_steps, "supervisor")
     copy = copy_model(settings.model.path, run_folder)
+    held.callback(give_time_to_drain, first)
+    let_begin(first)
     if copy is None:
         logger.warning(
             "no room for a copy of the model in %s: a change of its folder would end the workers",
@@ -91,6 +93,16 @@ def _supervise(
         )
     else:
         logger.info("model digest %s, for all workers", copy.digest, extra=LogCode.MODEL_COPIED.extra)
+
+    from prometheus_client import CollectorRegistry
+
+    from penstock.engine.pages.supervisor import supervisor_pages
+    from penstock.engine.telemetry.http_server import HttpServer
+    from penstock.engine.telemetry.metrics import SupervisorMetrics
+    from penstock.engine.telemetry.port_routes import SupervisorView
+    from penstock.engine.worker.supervisor import Supervisor
+
+    metrics = SupervisorMetrics(CollectorRegistry())
 
     def say(text: str) -> None:
         logger.warning("%s", text, extra=LogCode.SUPERVISOR.extra)
@@ -108,6 +120,7 @@ def _supervise(
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.request_stop)
+    collector_again()
     write_stacks_on_signal(then=lambda: supervisor.pass_on(signal.SIGUSR1))
     view = SupervisorView(metrics=metrics, ports=lambda: _ports(supervisor, run_folder))
     reader, watch = held.enter_context(

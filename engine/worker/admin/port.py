@@ -84,7 +84,7 @@ def token_ways(
         single_use=asked.single_use,
     )
     ways.append(JwtTokens(rules, ProviderKeys(fetch, clock=clock), clock=clock))
-    return tuple(ways), SingleUse().use
+    return tuple(ways), SingleUse(began_s=clock.wall_ms() / 1000).use
 
 
 @contextmanager
