@@ -275,3 +275,10 @@ def test_files_of_the_admin_port_have_to_be_mounted() -> None:
         "settings": settings, "extraVolumeMounts": mounts,
         "extraVolumes": [{"name": "tokens", "secret": {"secretName": "t"}}, {"name": "ca", "secret": {"secretName": "c"}}],
     })  # fmt: skip
+
+
+def test_each_bundle_to_try_a_record_with_is_looked_for_among_the_mounts() -> None:
+    with pytest.raises(
+        ChartError, match=r"settings\.http\.bundles is /nowhere/v8, and nothing is mounted there"
+    ):
+        made({"settings": {"http": {"bundles": {"candidate": "/nowhere/v8"}}}})

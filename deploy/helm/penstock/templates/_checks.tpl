@@ -107,7 +107,7 @@
 {{- $node := $.Values.settings -}}
 {{- range splitList "." $path -}}{{- if kindIs "map" $node -}}{{- $node = index $node . -}}{{- end -}}{{- end -}}
 {{- $files := list -}}
-{{- if kindIs "string" $node -}}{{- $files = list $node -}}{{- else if kindIs "slice" $node -}}{{- $files = $node -}}{{- end -}}
+{{- if kindIs "string" $node -}}{{- $files = list $node -}}{{- else if kindIs "slice" $node -}}{{- $files = $node -}}{{- else if kindIs "map" $node -}}{{- range $name, $one := $node -}}{{- $files = append $files $one -}}{{- end -}}{{- end -}}
 {{- range $each := $files -}}
 {{- $given := $each -}}
 {{- if kindIs "map" $each -}}{{- $given = index $each "file" -}}{{- end -}}
