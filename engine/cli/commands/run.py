@@ -31,6 +31,7 @@ from penstock.schemas.errors import ConfigError
 from penstock.schemas.log_codes import LogCode
 
 if TYPE_CHECKING:
+    from penstock.engine.pages.supervisor import SupervisorPages
     from penstock.engine.pages.watch import Facts
     from penstock.engine.settings.admin import AdminSettings
     from penstock.engine.settings.model import Settings
@@ -96,17 +97,18 @@ def _supervise(
 
     from prometheus_client import CollectorRegistry
 
-    from penstock.engine.pages.supervisor import supervisor_pages
+    from penstock.engine.pages.supervisor import Acts, supervisor_pages
     from penstock.engine.telemetry.http_server import HttpServer
     from penstock.engine.telemetry.metrics import SupervisorMetrics
     from penstock.engine.telemetry.port_routes import SupervisorView
     from penstock.engine.worker.supervisor import Supervisor
+    from penstock.engine.worker.trial.start import started_trials
 
     metrics = SupervisorMetrics(CollectorRegistry())
 
     def say(text: str) -> None:
         logger.warning("%s", text, extra=LogCode.SUPERVISOR.extra)
-        watch.note("worker", text)
+        pages.watch.note("worker", text)
 
     supervisor = Supervisor(
         command,
@@ -123,15 +125,23 @@ def _supervise(
     collector_again()
     write_stacks_on_signal(then=lambda: supervisor.pass_on(signal.SIGUSR1))
     view = SupervisorView(metrics=metrics, ports=lambda: _ports(supervisor, run_folder))
-    reader, watch = held.enter_context(
+    trials = held.enter_context(
+        started_trials(
+            settings_path, settings, run_folder, command.arguments[1:], runtime=lambda: _runtime(pages)
+        )
+    )
+    pages = held.enter_context(
         supervisor_pages(
             page_facts(settings),
             ports=lambda: _ports(supervisor, run_folder),
             hosts=settings.http.hosts,
             clock=SystemClock(),
+            acts=Acts(trials=trials, guarded=settings.admin is not None),
         )
     )
-    server = HttpServer(view.routes(), host=settings.http.host, port=settings.http.port, reader=reader)
+    server = HttpServer(
+        view.routes(), host=settings.http.host, port=settings.http.port, reader=pages.reader, posts=True
+    )
     server.start()
     logger.info(
         "pages, metrics and health on http://%s:%d",
@@ -141,10 +151,11 @@ def _supervise(
     )
     counted = dropped = 0
     if settings.admin is not None:
-        held.enter_context(_admin(settings, settings.admin, supervisor, metrics, run_folder, copy))
+        held.enter_context(_admin(settings, settings.admin, supervisor, metrics, run_folder, copy, pages))
 
     def count() -> None:
         nonlocal counted, dropped
+        trials.turn()
         metrics.worker_restarts.inc(supervisor.restarts - counted)
         counted = supervisor.restarts
         metrics.dropped_connections.inc(server.dropped - dropped)
@@ -189,6 +200,7 @@ def _admin(
     metrics: "SupervisorMetrics",
     run_folder: Path,
     copy: "ModelCopy | None",
+    pages: "SupervisorPages",
 ) -> Iterator[None]:
     """The port that acts, with its audit on Kafka."""
     # Late: without the section nothing of this is loaded.
@@ -214,6 +226,7 @@ def _admin(
         model_digest=copy.digest if copy else "",
         set_log_level=set_log_level,
         replays=Replays(proven_replaying(settings), clock=SystemClock()),
+        trying=pages.trying,
     )
     with admin_port(
         admin,
@@ -222,12 +235,19 @@ def _admin(
         instance=name,
         clock=SystemClock(),
         count=lambda event: metrics.audit_events.labels(event=event).inc(),
+        let_in=pages.acting.let_in,
     ) as server:
         scheme = "https" if admin.certificate_file else "http"
         logger.info(
             "admin on %s://%s:%d/api/v1/state", scheme, admin.host, server.port, extra=LogCode.PORT_OPEN.extra
         )
         yield
+
+
+def _runtime(pages: "SupervisorPages") -> str:
+    """What runs the model in the workers, so that a trial gives the same bits; auto while that is not known."""
+    known = [each["status"]["model"] for each in pages.watch.picture().told.values()]
+    return next((str(each["runtime"]) for each in known if each), "auto")
 
 
 def _ports(supervisor: "Supervisor", run_folder: Path) -> dict[str, int]:

@@ -38,7 +38,7 @@ class Callers:
         if request.headers.get("sec-fetch-site", "none") in ("cross-site", "same-site") and not follows_link:
             return self._refused("another site's page asked for it")
         name = host_name(request.headers.get("host", ""))
-        if name in self._hosts or (name in loopback_names and _is_loopback(request.peer)):
+        if name in self._hosts or (name in loopback_names and is_loopback(request.peer)):
             return None
         return self._refused("its Host header names none of http.hosts, nor this machine from itself")
 
@@ -59,7 +59,8 @@ def host_name(header: str) -> str:
     return (found[1] or found[2]).lower() if found else ""
 
 
-def _is_loopback(peer: str) -> bool:
+def is_loopback(peer: str) -> bool:
+    """Whether an address is this machine's own."""
     try:
         address = ipaddress.ip_address(peer)
     except ValueError:
