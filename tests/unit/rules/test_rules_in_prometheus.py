@@ -96,7 +96,8 @@ class Pipeline:
             gauge.set(0)
         for state in ("waits", "stopped"):
             worker.held_partitions.labels(state=state).set(0)
-        scaler.bound.labels(bound="maximum").set(0)
+        for bound in ("maximum", "ineffective"):
+            scaler.bound.labels(bound=bound).set(0)
         scaler.bound.labels(bound="rate").set(1)
         self.lag(2.0 if burst > 1 else 0.1, 10)
         self.down.clear()
