@@ -277,8 +277,11 @@ def test_files_of_the_admin_port_have_to_be_mounted() -> None:
     })  # fmt: skip
 
 
-def test_each_bundle_to_try_a_record_with_is_looked_for_among_the_mounts() -> None:
-    with pytest.raises(
-        ChartError, match=r"settings\.http\.bundles is /nowhere/v8, and nothing is mounted there"
-    ):
-        made({"settings": {"http": {"bundles": {"candidate": "/nowhere/v8"}}}})
+def test_bundles_to_be_tried_have_to_be_mounted() -> None:
+    settings = {"http": {"bundles": {"candidate": "/models/v8", "other": "/elsewhere/v9"}}}
+    with pytest.raises(ChartError) as refused:
+        made({"settings": settings})
+    assert "settings.http.bundles is /elsewhere/v9, and nothing is mounted there" in str(refused.value)
+    mounts = [{"name": "models", "mountPath": "/models"}, {"name": "more", "mountPath": "/elsewhere"}]
+    volumes = [{"name": each["name"], "persistentVolumeClaim": {"claimName": "c"}} for each in mounts]
+    assert made({"settings": settings, "extraVolumeMounts": mounts, "extraVolumes": volumes})
