@@ -39,6 +39,7 @@ from sklearn.preprocessing import (
 )
 
 rows_trained, rows_asked = 140, 120
+kernels = ["rbf", "linear", "poly", "sigmoid"]
 functions = (
     np.log1p, np.sqrt, np.square, np.negative, np.absolute, np.exp2, np.sign, np.tanh, np.floor, np.ceil, np.rint, np.trunc,
     np.cbrt, np.arctan, np.isnan, np.deg2rad, np.reciprocal, np.sin, np.expm1, np.log, np.log10, np.positive, np.arcsinh,
@@ -294,7 +295,7 @@ def _estimator(draw: Draw, task: str) -> Any:
     depth, few = draw.one([2, 4, 6, None]), {"n_estimators": 5, "random_state": 0}
     if task == "alone":
         return draw.one([
-            lambda: ensemble.IsolationForest(n_estimators=6, random_state=0), lambda: svm.OneClassSVM(kernel=draw.one(["rbf", "linear", "sigmoid", "poly"])),
+            lambda: ensemble.IsolationForest(n_estimators=6, random_state=0), lambda: svm.OneClassSVM(kernel=draw.one(kernels), max_iter=2000),
             lambda: KMeans(3, n_init=1, random_state=0), lambda: GaussianMixture(2, random_state=0), lambda: linear_model.SGDOneClassSVM(random_state=0),
         ])  # fmt: skip
     if task == "number":
@@ -305,8 +306,8 @@ def _estimator(draw: Draw, task: str) -> Any:
             lambda: xgboost.XGBRegressor(n_estimators=5, max_depth=depth, n_jobs=1), lambda: lightgbm.LGBMRegressor(n_estimators=5, verbose=-1, n_jobs=1),
             lambda: ensemble.AdaBoostRegressor(**few), lambda: linear_model.Ridge(), lambda: linear_model.LinearRegression(), lambda: linear_model.Lasso(0.1),
             lambda: linear_model.ElasticNet(0.1), lambda: linear_model.HuberRegressor(), lambda: linear_model.PoissonRegressor(), lambda: linear_model.BayesianRidge(),
-            lambda: linear_model.GammaRegressor(), lambda: linear_model.QuantileRegressor(), lambda: svm.SVR(kernel=draw.one(["rbf", "linear", "poly", "sigmoid"])),
-            lambda: svm.NuSVR(), lambda: svm.LinearSVR(random_state=0), lambda: neighbors.KNeighborsRegressor(3, weights=draw.one(["uniform", "distance"])),
+            lambda: linear_model.GammaRegressor(), lambda: linear_model.QuantileRegressor(), lambda: svm.SVR(kernel=draw.one(kernels), max_iter=2000),
+            lambda: svm.NuSVR(kernel=draw.one(kernels), max_iter=2000), lambda: svm.LinearSVR(random_state=0), lambda: neighbors.KNeighborsRegressor(3, weights=draw.one(["uniform", "distance"])),
             lambda: neural_network.MLPRegressor((5,), max_iter=40, random_state=0),
         ])  # fmt: skip
     return draw.one([
@@ -316,7 +317,7 @@ def _estimator(draw: Draw, task: str) -> Any:
         lambda: xgboost.XGBClassifier(n_estimators=5, max_depth=depth, n_jobs=1), lambda: lightgbm.LGBMClassifier(n_estimators=5, verbose=-1, n_jobs=1),
         lambda: linear_model.LogisticRegression(), lambda: linear_model.RidgeClassifier(), lambda: linear_model.SGDClassifier(random_state=0),
         lambda: linear_model.SGDClassifier(loss=draw.one(["log_loss", "modified_huber"]), random_state=0), lambda: linear_model.Perceptron(random_state=0),
-        lambda: svm.SVC(kernel=draw.one(["rbf", "linear", "poly", "sigmoid"])), lambda: svm.SVC(probability=True, random_state=0), lambda: svm.LinearSVC(random_state=0),
-        lambda: svm.NuSVC(nu=0.2), lambda: naive_bayes.GaussianNB(), lambda: naive_bayes.BernoulliNB(), lambda: LinearDiscriminantAnalysis(),
+        lambda: svm.SVC(kernel=draw.one(kernels), max_iter=2000), lambda: svm.SVC(probability=True, random_state=0, max_iter=2000), lambda: svm.LinearSVC(random_state=0),
+        lambda: svm.NuSVC(nu=0.2, kernel=draw.one(kernels), max_iter=2000), lambda: naive_bayes.GaussianNB(), lambda: naive_bayes.BernoulliNB(), lambda: LinearDiscriminantAnalysis(),
         lambda: QuadraticDiscriminantAnalysis(reg_param=0.1), lambda: neighbors.KNeighborsClassifier(3), lambda: neural_network.MLPClassifier((5,), max_iter=40, random_state=0),
     ])  # fmt: skip
