@@ -40,7 +40,8 @@ container_ready_timeout_s: Final = 60.0
 def kafka() -> Iterator[str]:
     """Bootstrap address of a real Kafka: PENSTOCK_TEST_KAFKA, else one in Docker, else the embedded one.
 
-    Ours delete nothing for its age: tests write records of 1970, which retention takes away minutes later. Where none can be had the test is skipped, but fails in CI: there a broker is part of the promise.
+    Ours delete nothing for its age: tests write records of 1970, which retention takes away minutes later.
+    Where none can be had the test is skipped, but fails in CI: there a broker is part of the promise.
     """
     with ExitStack() as held:
         address = os.environ.get("PENSTOCK_TEST_KAFKA") or _in_docker(held)
@@ -69,7 +70,8 @@ def _own_kafkas() -> Iterator[ExitStack]:
 def start_kafka(_own_kafkas: ExitStack) -> Callable[..., EmbeddedKafka]:
     """Starts an embedded Kafka of a test's own, with EmbeddedKafka's arguments, to be closed or hurt; skips as `kafka` does.
 
-    It deletes nothing for its age, as `kafka`. It ends with its test, or with the module where a fixture of the module started it: idle brokers would fill the machine.
+    It deletes nothing for its age, as `kafka`.
+    It ends with its test, or with the module where a fixture of the module started it: idle brokers would fill the machine.
     """
 
     def start(*, settings: Mapping[str, str] | None = None, **arguments: Any) -> EmbeddedKafka:
@@ -136,7 +138,7 @@ def _in_docker(held: ExitStack) -> str | None:
             "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
             "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
             "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
-            **{f"KAFKA_{name.upper().replace('.', '_')}": value for name, value in _keeps_all.items()},
+            "KAFKA_LOG_RETENTION_MS": "-1",
         }
         container = DockerContainer(kafka_image).with_bind_ports(port, port).with_envs(**settings)
         try:
