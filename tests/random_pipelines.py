@@ -132,10 +132,13 @@ def _columns(draw: Draw, place: int) -> tuple[str, pd.Series, pd.Series]:
     if draw.chance(0.4):
         kind = draw.one([*_texts, "whole"])
         known = _whole if kind == "whole" else _texts[kind]
-        form: Any = "category" if kind == "whole" else draw.one([object, object, object, "string", "category"])
+        form: Any = (
+            "category" if kind == "whole" else draw.one([object, object, object, "string", "category"])
+        )
         strange = form is object and draw.chance(0.5)
         training, records = (
-            [known[at] for at in random.integers(0, len(known), rows).tolist()] for rows in (rows_trained, rows_asked)
+            [known[at] for at in random.integers(0, len(known), rows).tolist()]
+            for rows in (rows_trained, rows_asked)
         )
         if strange:
             for at in random.integers(0, rows_asked, 10).tolist():
@@ -209,17 +212,23 @@ def _model(draw: Draw, training: pd.DataFrame, task: str) -> Any:
 
 
 def _by_columns(draw: Draw, training: pd.DataFrame) -> Any:
-    numbers = [name for name in training if training[name].dtype.kind in "fiub" or name[:3] in ("Int", "boo", "obj")]
+    numbers = [
+        name for name in training if training[name].dtype.kind in "fiub" or name[:3] in ("Int", "boo", "obj")
+    ]
     texts = [name for name in training if name not in numbers]
     parts: list[Any] = []
     while numbers:
         chosen = draw.some(numbers)
         numbers = [name for name in numbers if name not in chosen]
-        parts.append((f"numbers {len(parts)}", _number_steps(draw, training, chosen), _named(draw, training, chosen)))
+        parts.append(
+            (f"numbers {len(parts)}", _number_steps(draw, training, chosen), _named(draw, training, chosen))
+        )
     while texts:
         chosen = draw.some(texts)
         texts = [name for name in texts if name not in chosen]
-        parts.append((f"texts {len(parts)}", _text_steps(draw, training, chosen), _named(draw, training, chosen)))
+        parts.append(
+            (f"texts {len(parts)}", _text_steps(draw, training, chosen), _named(draw, training, chosen))
+        )
     if len(parts) > 1 and draw.chance(0.15):
         parts.pop()
     if draw.chance(0.15):
@@ -227,7 +236,9 @@ def _by_columns(draw: Draw, training: pd.DataFrame) -> Any:
         if again:
             parts.append(("again", make_pipeline(SimpleImputer(), _scaler(draw)), draw.some(again)))
     weights = {parts[0][0]: 0.5} if draw.chance(0.1) else None
-    return ColumnTransformer(parts, remainder="drop", transformer_weights=weights, sparse_threshold=draw.one([0.3, 0.0]))
+    return ColumnTransformer(
+        parts, remainder="drop", transformer_weights=weights, sparse_threshold=draw.one([0.3, 0.0])
+    )
 
 
 def _named(draw: Draw, training: pd.DataFrame, chosen: list[str]) -> Any:
@@ -244,29 +255,41 @@ def _scaler(draw: Draw) -> Any:
 
 def _number_steps(draw: Draw, training: pd.DataFrame, chosen: list[str]) -> Any:
     steps: list[Any] = []
-    if training[chosen].isna().to_numpy().any() and draw.chance(0.85) or draw.chance(0.3):
+    if (training[chosen].isna().to_numpy().any() and draw.chance(0.85)) or draw.chance(0.3):
         steps.append(draw.one([
             SimpleImputer(), SimpleImputer(strategy="median"), SimpleImputer(strategy="most_frequent"), SimpleImputer(strategy="constant", fill_value=-1),
             SimpleImputer(add_indicator=True), FeatureUnion([("filled", SimpleImputer()), ("gaps", MissingIndicator(features="all"))]),
         ]))  # fmt: skip
-    for _ in range(int(draw.random.integers(0, 3))):
-        steps.append(draw.one([
-            lambda: _scaler(draw), lambda: _scaler(draw), lambda: _scaler(draw),
-            lambda: FunctionTransformer(draw.one(functions)), lambda: FunctionTransformer(draw.one(functions), validate=True),
-            lambda: KBinsDiscretizer(4, encode=draw.one(["ordinal", "onehot-dense", "onehot"]), strategy=draw.one(["uniform", "quantile"]), quantile_method="averaged_inverted_cdf"),
-            lambda: Binarizer(threshold=draw.one([0.0, 3.0, 20.5])), lambda: SimpleImputer(missing_values=0, strategy="mean"),
-            lambda: PolynomialFeatures(2, interaction_only=draw.chance(0.3), include_bias=draw.chance(0.5)), lambda: Normalizer(),
-            lambda: OneHotEncoder(handle_unknown="ignore"), lambda: OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
-            lambda: VarianceThreshold(), lambda: PCA(1), lambda: FunctionTransformer(), lambda: "passthrough",
-            lambda: FeatureUnion([("a", _scaler(draw)), ("b", _scaler(draw))]),
-        ]))  # fmt: skip
-    return make_pipeline(*steps) if steps and (len(steps) > 1 or draw.chance(0.3)) else steps[0] if steps else "passthrough"
+    choices = [
+        lambda: _scaler(draw), lambda: _scaler(draw), lambda: _scaler(draw),
+        lambda: FunctionTransformer(draw.one(functions)), lambda: FunctionTransformer(draw.one(functions), validate=True),
+        lambda: KBinsDiscretizer(4, encode=draw.one(["ordinal", "onehot-dense", "onehot"]), strategy=draw.one(["uniform", "quantile"]), quantile_method="averaged_inverted_cdf"),
+        lambda: Binarizer(threshold=draw.one([0.0, 3.0, 20.5])), lambda: SimpleImputer(missing_values=0, strategy="mean"),
+        lambda: PolynomialFeatures(2, interaction_only=draw.chance(0.3), include_bias=draw.chance(0.5)), lambda: Normalizer(),
+        lambda: OneHotEncoder(handle_unknown="ignore"), lambda: OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
+        lambda: VarianceThreshold(), lambda: PCA(1), lambda: FunctionTransformer(), lambda: "passthrough",
+        lambda: FeatureUnion([("a", _scaler(draw)), ("b", _scaler(draw))]),
+    ]  # fmt: skip
+    more = [draw.one(choices) for _ in range(int(draw.random.integers(0, 3)))]
+    if isinstance(more[-1] if more else None, PolynomialFeatures) and isinstance(more[0], OneHotEncoder):
+        more.pop()  # products of hundreds of columns
+    steps += more
+    if not steps:
+        return "passthrough"
+    return make_pipeline(*steps) if len(steps) > 1 or draw.chance(0.3) else steps[0]
 
 
 def _text_steps(draw: Draw, training: pd.DataFrame, chosen: list[str]) -> Any:
     steps: list[Any] = []
     if all(training[name].dtype == object for name in chosen) and draw.chance(0.5):
-        steps.append(draw.one([SimpleImputer(strategy="most_frequent"), SimpleImputer(strategy="constant", fill_value="none")]))
+        steps.append(
+            draw.one(
+                [
+                    SimpleImputer(strategy="most_frequent"),
+                    SimpleImputer(strategy="constant", fill_value="none"),
+                ]
+            )
+        )
     steps.append(draw.one([
         OneHotEncoder(handle_unknown="ignore"), OneHotEncoder(handle_unknown="ignore", sparse_output=False), OneHotEncoder(),
         OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=0.1), OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=3),
@@ -277,7 +300,17 @@ def _text_steps(draw: Draw, training: pd.DataFrame, chosen: list[str]) -> Any:
         OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=99, min_frequency=0.1), TargetEncoder(random_state=0), TargetEncoder(smooth=2.0, random_state=0),
     ]))  # fmt: skip
     if draw.chance(0.2):
-        steps.append(draw.one([StandardScaler(with_mean=False), MaxAbsScaler(), SimpleImputer(), Binarizer(), FunctionTransformer(np.sign)]))
+        steps.append(
+            draw.one(
+                [
+                    StandardScaler(with_mean=False),
+                    MaxAbsScaler(),
+                    SimpleImputer(),
+                    Binarizer(),
+                    FunctionTransformer(np.sign),
+                ]
+            )
+        )
     return make_pipeline(*steps) if len(steps) > 1 else steps[0]
 
 
@@ -308,7 +341,7 @@ def _estimator(draw: Draw, task: str) -> Any:
             lambda: linear_model.ElasticNet(0.1), lambda: linear_model.HuberRegressor(), lambda: linear_model.PoissonRegressor(), lambda: linear_model.BayesianRidge(),
             lambda: linear_model.GammaRegressor(), lambda: linear_model.QuantileRegressor(), lambda: svm.SVR(kernel=draw.one(kernels), max_iter=2000),
             lambda: svm.NuSVR(kernel=draw.one(kernels), max_iter=2000), lambda: svm.LinearSVR(random_state=0), lambda: neighbors.KNeighborsRegressor(3, weights=draw.one(["uniform", "distance"])),
-            lambda: neural_network.MLPRegressor((5,), max_iter=40, random_state=0),
+            lambda: neural_network.MLPRegressor(hidden_layer_sizes=(5,), max_iter=40, random_state=0),
         ])  # fmt: skip
     return draw.one([
         lambda: tree.DecisionTreeClassifier(max_depth=depth, random_state=0), lambda: ensemble.RandomForestClassifier(max_depth=depth, **few),
@@ -319,5 +352,5 @@ def _estimator(draw: Draw, task: str) -> Any:
         lambda: linear_model.SGDClassifier(loss=draw.one(["log_loss", "modified_huber"]), random_state=0), lambda: linear_model.Perceptron(random_state=0),
         lambda: svm.SVC(kernel=draw.one(kernels), max_iter=2000), lambda: svm.SVC(probability=True, random_state=0, max_iter=2000), lambda: svm.LinearSVC(random_state=0),
         lambda: svm.NuSVC(nu=0.2, kernel=draw.one(kernels), max_iter=2000), lambda: naive_bayes.GaussianNB(), lambda: naive_bayes.BernoulliNB(), lambda: LinearDiscriminantAnalysis(),
-        lambda: QuadraticDiscriminantAnalysis(reg_param=0.1), lambda: neighbors.KNeighborsClassifier(3), lambda: neural_network.MLPClassifier((5,), max_iter=40, random_state=0),
+        lambda: QuadraticDiscriminantAnalysis(reg_param=0.1), lambda: neighbors.KNeighborsClassifier(3), lambda: neural_network.MLPClassifier(hidden_layer_sizes=(5,), max_iter=40, random_state=0),
     ])  # fmt: skip

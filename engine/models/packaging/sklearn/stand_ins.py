@@ -1,6 +1,6 @@
 """Estimators that stand for one of scikit-learn's in a surrogate, because skl2onnx has no operator for it or loses digits."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,23 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, IsolationForest
 from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection._classification_threshold import BaseThresholdClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretizer
-from sklearn.svm import SVC, NuSVC, OneClassSVM
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 from sklearn.utils.validation import check_is_fitted
 
 from penstock.engine.models.packaging.sklearn.columns import function_name
 from penstock.engine.models.packaging.sklearn.members import members, with_members
 from penstock.schemas.errors import ConfigError
 
+Shares = Literal["", "softmax", "each", "clipped"]
+"""Softmax (of two classes the sigmoid), a sigmoid of each score over their sum, or each score from -1 to 1 as a share."""
 
-class LinearScores(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+
+class LinearScores(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Weights times the row, and an intercept: (N, K)."""
 
     def __init__(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> None:
@@ -32,25 +37,48 @@ class LinearScores(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scik
         self.intercept = intercept
 
 
-class LinearDecision(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # scikit-learn has no types
+class LinearDecision(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A linear classifier that answers its decision function, and the class which that speaks for."""
 
-    def __init__(self, scores: LinearScores, classes_: NDArray[Any], shares: bool) -> None:
-        """`classes_`: as the original calls them. `shares`: it answers probabilities instead."""
+    def __init__(self, scores: LinearScores, classes_: NDArray[Any], shares: Shares) -> None:
+        """`classes_`: as the original calls them. `shares`: what makes probabilities of the scores; "" leaves them."""
         self.scores = scores
         self.classes_ = classes_
         self.shares = shares
 
 
-class KernelScores(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
-    """The decision function of a kernel machine of one margin: (N, 1)."""
+class KernelScores(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """The decision function of a kernel machine of one margin, or its answers: (N, 1)."""
 
     def __init__(self, machine: Any) -> None:
-        """A fitted SVC of two classes, or a OneClassSVM."""
+        """A fitted SVC of two classes, a OneClassSVM, or a regression."""
         self.machine = machine
 
 
-class TreeMargin(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+class KernelDecision(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A kernel machine that answers its decision function, and the class which that speaks for."""
+
+    def __init__(self, machine: Any, classes_: NDArray[Any]) -> None:
+        """A fitted SVC or NuSVC without probabilities; `classes_`: as the original calls them."""
+        self.machine = machine
+        self.classes_ = classes_
+
+
+class Mixture(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Of a mixture of normal distributions, how likely each has made the row."""
+
+    def __init__(
+        self, means: NDArray[np.float64], factors: NDArray[np.float64], offsets: NDArray[np.float64]
+    ) -> None:
+        """`means` (K, F); `factors` (K, F, F): what a row less its mean is multiplied by; `offsets` (K,): logarithms of what
+        does not depend on the row."""
+        self.means = means
+        self.factors = factors
+        self.offsets = offsets
+        self.classes_ = np.arange(len(means))
+
+
+class TreeMargin(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The raw scores of boosted trees: (N, K)."""
 
     def __init__(self, trees: Any) -> None:
@@ -58,7 +86,7 @@ class TreeMargin(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit
         self.trees = trees
 
 
-class Isolation(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Isolation(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The decision function of an isolation forest: (N, 1)."""
 
     def __init__(self, forest: IsolationForest) -> None:
@@ -66,7 +94,7 @@ class Isolation(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-
         self.forest = forest
 
 
-class Filled(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Filled(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Columns with a number in place of what is missing, and after them marks of where it was."""
 
     def __init__(
@@ -80,7 +108,7 @@ class Filled(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-l
         self.marker = marker
 
 
-class Projection(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Projection(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A step that is sums of products of its columns: (N, K)."""
 
     def __init__(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> None:
@@ -89,7 +117,7 @@ class Projection(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scik
         self.intercept = intercept
 
 
-class Marks(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Marks(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """1 where a number is missing, else 0, of some columns."""
 
     def __init__(self, columns: NDArray[np.int64], marker: float) -> None:
@@ -98,7 +126,7 @@ class Marks(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-le
         self.marker = marker
 
 
-class Bins(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Bins(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The number of the bin that each value falls into, or a column for each bin."""
 
     def __init__(self, edges: list[NDArray[np.float64]], one_hot: bool) -> None:
@@ -107,7 +135,7 @@ class Bins(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-lea
         self.one_hot = one_hot
 
 
-class Above(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Above(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """1 where a number lies above a threshold, else 0."""
 
     def __init__(self, threshold: float) -> None:
@@ -115,11 +143,11 @@ class Above(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-le
         self.threshold = threshold
 
 
-class Narrow(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Narrow(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Doubles to float32, for what follows takes no doubles."""
 
 
-class Constant(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Constant(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The same numbers for every row: (N, K)."""
 
     def __init__(self, values: NDArray[np.float64]) -> None:
@@ -127,7 +155,7 @@ class Constant(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-l
         self.values = values
 
 
-class ConstantShares(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # scikit-learn has no types
+class ConstantShares(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The same probabilities for every row."""
 
     def __init__(self, values: NDArray[np.float64], classes_: NDArray[Any]) -> None:
@@ -136,7 +164,7 @@ class ConstantShares(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # s
         self.classes_ = classes_
 
 
-class Calibrated(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The mean of what calibrators make of their members' scores."""
 
     def __init__(self, scores: list[Any], calibrators: list[list[Any]], classes_: NDArray[Any]) -> None:
@@ -146,7 +174,7 @@ class Calibrated(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # sciki
         self.classes_ = classes_
 
 
-class Retargeted(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Retargeted(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A function of NumPy, by name, or a straight line, of what a regressor answers."""
 
     def __init__(self, regressor: Any, function: str, slope: float, offset: float) -> None:
@@ -190,24 +218,34 @@ def stand_in(model: Any) -> Any | None:
         )
     if isinstance(model, Binarizer):
         return Above(float(model.threshold))
-    if isinstance(model, OneClassSVM) and _is_kernel(model):
+    if isinstance(model, (OneClassSVM, SVR, NuSVR)) and _is_kernel(model):
         return KernelScores(model)
+    if isinstance(model, (SVC, NuSVC)) and _is_kernel(model) and not model.probability:
+        if len(model.classes_) > 2 and model.decision_function_shape != "ovr":
+            return None
+        return KernelDecision(model, model.classes_)
     if isinstance(model, CalibratedClassifierCV):
         return _calibrated(model)
     if isinstance(model, TransformedTargetRegressor):
         return _retargeted(model)
     if isinstance(model, IsolationForest):
         return Isolation(model)
+    if isinstance(model, GaussianMixture):
+        return _mixture(model)
     linear = _linear(model)
     if linear is not None and isinstance(model, LinearDiscriminantAnalysis):
-        return LinearDecision(linear, model.classes_, shares=True)
+        return LinearDecision(linear, model.classes_, shares="softmax")
     if linear is not None and not hasattr(model, "predict_proba"):
-        return LinearDecision(linear, model.classes_, shares=False)
+        return LinearDecision(linear, model.classes_, shares="")
+    if linear is not None and isinstance(model, (LogisticRegression, SGDClassifier)):
+        return LinearDecision(linear, model.classes_, shares=_shares(model))
     return None
 
 
 def _filled(model: SimpleImputer) -> Filled | None:
     values = np.asarray(model.statistics_)
+    if values.dtype == object and all(isinstance(each, (int, float)) for each in values.tolist()):
+        values = values.astype(np.float64)
     if values.dtype.kind not in "fiu" or not isinstance(model.missing_values, (int, float)):
         return None
     kept = np.arange(len(values)) if model.keep_empty_features else np.flatnonzero(~np.isnan(values))
@@ -216,6 +254,20 @@ def _filled(model: SimpleImputer) -> Filled | None:
     )
     filling = np.nan_to_num(values[kept].astype(np.float64))  # of an empty column that is kept: 0
     return Filled(kept, filling, marks.astype(np.int64), float(model.missing_values))
+
+
+def _mixture(model: GaussianMixture) -> Mixture:
+    means = np.asarray(model.means_, dtype=np.float64)
+    count, width = means.shape
+    given = np.asarray(model.precisions_cholesky_, dtype=np.float64)
+    if model.covariance_type == "full":
+        factors = given
+    elif model.covariance_type == "tied":
+        factors = np.broadcast_to(given, (count, width, width)).copy()
+    else:  # one number for each column, or one for all of them
+        factors = np.eye(width) * np.broadcast_to(given.reshape(count, -1, 1), (count, width, 1))
+    volumes = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+    return Mixture(means, factors, volumes + np.log(model.weights_))
 
 
 def narrowed_last(model: Any) -> Any:
@@ -245,6 +297,15 @@ def _linear(model: Any) -> LinearScores | None:
     )
 
 
+def _shares(model: Any) -> Shares:
+    """How it makes probabilities of its decision function."""
+    if isinstance(model, SGDClassifier):
+        return "clipped" if model.loss == "modified_huber" else "each"
+    several = len(model.classes_) > 2
+    ways = (getattr(model, "multi_class", "auto"), model.solver)
+    return "each" if "ovr" in ways or (several and "liblinear" in ways) else "softmax"
+
+
 def _calibrated(model: CalibratedClassifierCV) -> Calibrated:
     if model.method not in ("sigmoid", "isotonic"):
         raise ConfigError(
@@ -261,8 +322,10 @@ def _scores(model: Any) -> Any:
     """What a calibrator is given: the decision function where there is one, else probabilities."""
     if isinstance(model, Pipeline):
         return Pipeline([*model.steps[:-1], (model.steps[-1][0], _scores(model.steps[-1][1]))])
-    if isinstance(model, LinearDecision) and not model.shares:
+    if isinstance(model, LinearDecision):
         return model.scores
+    if isinstance(model, KernelDecision) and len(model.classes_) == 2:
+        return KernelScores(model.machine)
     if not hasattr(model, "decision_function"):
         return model
     linear = _linear(model)

@@ -9,13 +9,26 @@ from skl2onnx.common._registration import get_shape_calculator
 from sklearn.base import ClassifierMixin
 
 from penstock.engine.models.packaging.sklearn.boosters import booster_types
+from penstock.engine.models.packaging.sklearn.operators.columns import (
+    add_chosen,
+    add_normalized,
+    add_powers,
+    add_products,
+    add_quantiles,
+    add_scaled,
+    chosen_shapes,
+    products_shapes,
+    scaled_shapes,
+)
 from penstock.engine.models.packaging.sklearn.operators.combined import add_calibrated, add_retargeted
 from penstock.engine.models.packaging.sklearn.operators.scores import (
     add_constant,
     add_constant_shares,
+    add_kernel_decision,
     add_kernel_scores,
     add_linear_decision,
     add_linear_scores,
+    add_mixture,
     class_shapes,
     score_shapes,
 )
@@ -48,16 +61,27 @@ from penstock.engine.models.packaging.sklearn.stand_ins import (
     ConstantShares,
     Filled,
     Isolation,
+    KernelDecision,
     KernelScores,
     LinearDecision,
     LinearScores,
     Marks,
+    Mixture,
     Narrow,
     Projection,
     Retargeted,
     TreeMargin,
 )
-from penstock.engine.models.packaging.sklearn.surrogate import FeatureTable, NamedFunction
+from penstock.engine.models.packaging.sklearn.step_stand_ins import (
+    Chosen,
+    FeatureTable,
+    NamedFunction,
+    Normalized,
+    Powers,
+    Products,
+    Quantiles,
+    Scaled,
+)
 from penstock.engine.trees.readers.sklearn import tree_kinds
 
 _class_options = {
@@ -94,6 +118,14 @@ def register() -> None:
         (Marks, marks_shapes, add_marks),
         (Bins, bins_shapes, add_bins),
         (Above, same_shape, add_above),
+        (Chosen, chosen_shapes, add_chosen),
+        (Scaled, scaled_shapes, add_scaled),
+        (Quantiles, same_shape, add_quantiles),
+        (Normalized, same_shape, add_normalized),
+        (Powers, same_shape, add_powers),
+        (Mixture, class_shapes, add_mixture),
+        (Products, products_shapes, add_products),
+        (KernelDecision, class_shapes, add_kernel_decision),
     ):
         _register(kind, shapes, add)
 
