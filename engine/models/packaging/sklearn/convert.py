@@ -102,7 +102,7 @@ class _Conversion:
     def _takes(self, place: int, value: NDArray[Any]) -> bool:
         values: list[NDArray[Any] | None] = [None] * len(self._inputs)
         values[place] = value
-        return _answers(self._model.predict, self._rows.frame(values, 1))
+        return _answers(lambda count: self._model.predict(self._rows.frame(values, count)), 1)
 
     def converted(self) -> Converted:
         """As one tree ensemble where that is possible, else as a graph of operators."""

@@ -4,13 +4,20 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import FactorAnalysis, FastICA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, IsolationForest
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    AdaBoostRegressor,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    StackingClassifier,
+)
 from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.mixture import GaussianMixture
@@ -18,10 +25,20 @@ from sklearn.model_selection._classification_threshold import BaseThresholdClass
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretizer
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.validation import check_is_fitted
 
+from penstock.engine.models.packaging.sklearn.boosters import is_booster
 from penstock.engine.models.packaging.sklearn.columns import function_name
 from penstock.engine.models.packaging.sklearn.members import members, with_members
+from penstock.engine.models.packaging.sklearn.step_stand_ins import (
+    Above,
+    Bins,
+    Filled,
+    Marks,
+    Narrow,
+    Projection,
+)
 from penstock.schemas.errors import ConfigError
 
 Shares = Literal["", "softmax", "each", "clipped"]
@@ -82,7 +99,7 @@ class TreeMargin(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit
     """The raw scores of boosted trees: (N, K)."""
 
     def __init__(self, trees: Any) -> None:
-        """A fitted boosting classifier of scikit-learn."""
+        """A fitted boosting classifier."""
         self.trees = trees
 
 
@@ -92,59 +109,6 @@ class Isolation(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
     def __init__(self, forest: IsolationForest) -> None:
         """A fitted one."""
         self.forest = forest
-
-
-class Filled(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Columns with a number in place of what is missing, and after them marks of where it was."""
-
-    def __init__(
-        self, columns: NDArray[np.int64], values: NDArray[np.float64], marks: NDArray[np.int64], marker: float
-    ) -> None:
-        """`columns` are kept, with `values` for them; `marks`: columns whose gaps are marked; `marker`: NaN, or the number
-        that stands for a gap."""
-        self.columns = columns
-        self.values = values
-        self.marks = marks
-        self.marker = marker
-
-
-class Projection(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """A step that is sums of products of its columns: (N, K)."""
-
-    def __init__(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> None:
-        """`coef` (K, F), `intercept` (K,)."""
-        self.coef = coef
-        self.intercept = intercept
-
-
-class Marks(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """1 where a number is missing, else 0, of some columns."""
-
-    def __init__(self, columns: NDArray[np.int64], marker: float) -> None:
-        """`columns` by place; `marker`: NaN, or the number that stands for a gap."""
-        self.columns = columns
-        self.marker = marker
-
-
-class Bins(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """The number of the bin that each value falls into, or a column for each bin."""
-
-    def __init__(self, edges: list[NDArray[np.float64]], one_hot: bool) -> None:
-        """`edges`: of each column those between its bins, ascending; a value on one belongs to the upper bin."""
-        self.edges = edges
-        self.one_hot = one_hot
-
-
-class Above(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """1 where a number lies above a threshold, else 0."""
-
-    def __init__(self, threshold: float) -> None:
-        """`threshold` is not above itself."""
-        self.threshold = threshold
-
-
-class Narrow(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Doubles to float32, for what follows takes no doubles."""
 
 
 class Constant(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -171,6 +135,38 @@ class Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """`scores`: stand-ins whose first output is a score for each calibrator, or estimators with probabilities."""
         self.scores = scores
         self.calibrators = calibrators
+        self.classes_ = classes_
+
+
+class Median(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """The weighted median of what regressors answer."""
+
+    def __init__(self, regressors: list[Any], weights: NDArray[np.float64]) -> None:
+        """`weights` (M,), of the regressors in order."""
+        self.regressors = regressors
+        self.weights = weights
+
+
+class Votes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Weighted votes of trees for classes, put through a softmax."""
+
+    def __init__(self, trees: list[Any], weights: NDArray[np.float64], classes_: NDArray[Any]) -> None:
+        """`weights` (M,), of the trees in order; `classes_`: as the original calls them, all known to each tree."""
+        self.trees = trees
+        self.weights = weights
+        self.classes_ = classes_
+
+
+class Stacked(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A classifier of what others answer."""
+
+    def __init__(
+        self, below: list[tuple[Any, bool]], final: Any, passes_on: bool, classes_: NDArray[Any]
+    ) -> None:
+        """`below`: stand-ins, and whether their first number is left out; `passes_on`: `final` gets the row as well."""
+        self.below = below
+        self.final = final
+        self.passes_on = passes_on
         self.classes_ = classes_
 
 
@@ -226,6 +222,16 @@ def stand_in(model: Any) -> Any | None:
         return KernelDecision(model, model.classes_)
     if isinstance(model, CalibratedClassifierCV):
         return _calibrated(model)
+    if isinstance(model, StackingClassifier) and "predict" not in model.stack_method_:
+        return _stacked(model)
+    if isinstance(model, AdaBoostRegressor):
+        return Median(list(model.estimators_), np.asarray(model.estimator_weights_)[: len(model.estimators_)])
+    if isinstance(model, AdaBoostClassifier) and all(
+        isinstance(each, DecisionTreeClassifier) and len(each.classes_) == len(model.classes_)
+        for each in model.estimators_
+    ):
+        weights = np.asarray(model.estimator_weights_)[: len(model.estimators_)]
+        return Votes(list(model.estimators_), weights / np.sum(model.estimator_weights_), model.classes_)
     if isinstance(model, TransformedTargetRegressor):
         return _retargeted(model)
     if isinstance(model, IsolationForest):
@@ -254,6 +260,16 @@ def _filled(model: SimpleImputer) -> Filled | None:
     )
     filling = np.nan_to_num(values[kept].astype(np.float64))  # of an empty column that is kept: 0
     return Filled(kept, filling, marks.astype(np.int64), float(model.missing_values))
+
+
+def _stacked(model: StackingClassifier) -> Stacked:
+    below = []
+    methods = [method for method in model.stack_method_ if method != "drop"]
+    for each, method in zip(model.estimators_, methods, strict=True):
+        shares = method == "predict_proba"
+        below.append((each if shares else _scores(each), shares and len(model.classes_) == 2))
+    final = model.final_estimator_
+    return Stacked(below, stand_in(final) or final, bool(model.passthrough), model.classes_)
 
 
 def _mixture(model: GaussianMixture) -> Mixture:
@@ -331,7 +347,7 @@ def _scores(model: Any) -> Any:
     linear = _linear(model)
     if linear is not None:
         return linear
-    if isinstance(model, (GradientBoostingClassifier, HistGradientBoostingClassifier)):
+    if isinstance(model, (GradientBoostingClassifier, HistGradientBoostingClassifier)) or is_booster(model):
         return TreeMargin(model)
     if isinstance(model, (SVC, NuSVC)) and len(model.classes_) == 2 and _is_kernel(model):
         return KernelScores(model)

@@ -77,6 +77,59 @@ class Scaled(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         self.begin = begin
 
 
+class Filled(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Columns with a number in place of what is missing, and after them marks of where it was."""
+
+    def __init__(
+        self, columns: NDArray[np.int64], values: NDArray[np.float64], marks: NDArray[np.int64], marker: float
+    ) -> None:
+        """`columns` are kept, with `values` for them; `marks`: columns whose gaps are marked; `marker`: NaN, or the number
+        that stands for a gap."""
+        self.columns = columns
+        self.values = values
+        self.marks = marks
+        self.marker = marker
+
+
+class Projection(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A step that is sums of products of its columns: (N, K)."""
+
+    def __init__(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> None:
+        """`coef` (K, F), `intercept` (K,)."""
+        self.coef = coef
+        self.intercept = intercept
+
+
+class Marks(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """1 where a number is missing, else 0, of some columns."""
+
+    def __init__(self, columns: NDArray[np.int64], marker: float) -> None:
+        """`columns` by place; `marker`: NaN, or the number that stands for a gap."""
+        self.columns = columns
+        self.marker = marker
+
+
+class Bins(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """The number of the bin that each value falls into, or a column for each bin."""
+
+    def __init__(self, edges: list[NDArray[np.float64]], one_hot: bool) -> None:
+        """`edges`: of each column those between its bins, ascending; a value on one belongs to the upper bin."""
+        self.edges = edges
+        self.one_hot = one_hot
+
+
+class Above(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """1 where a number lies above a threshold, else 0."""
+
+    def __init__(self, threshold: float) -> None:
+        """`threshold` is not above itself."""
+        self.threshold = threshold
+
+
+class Narrow(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Doubles to float32, for what follows takes no doubles."""
+
+
 class Quantiles(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Where each number lies among the quantiles of training, from 0 to 1, or as a normal deviate."""
 

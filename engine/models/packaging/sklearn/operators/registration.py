@@ -20,7 +20,13 @@ from penstock.engine.models.packaging.sklearn.operators.columns import (
     products_shapes,
     scaled_shapes,
 )
-from penstock.engine.models.packaging.sklearn.operators.combined import add_calibrated, add_retargeted
+from penstock.engine.models.packaging.sklearn.operators.combined import (
+    add_calibrated,
+    add_median,
+    add_retargeted,
+    add_stacked,
+    add_votes,
+)
 from penstock.engine.models.packaging.sklearn.operators.scores import (
     add_constant,
     add_constant_shares,
@@ -54,31 +60,34 @@ from penstock.engine.models.packaging.sklearn.operators.trees import (
     booster_shapes,
 )
 from penstock.engine.models.packaging.sklearn.stand_ins import (
-    Above,
-    Bins,
     Calibrated,
     Constant,
     ConstantShares,
-    Filled,
     Isolation,
     KernelDecision,
     KernelScores,
     LinearDecision,
     LinearScores,
-    Marks,
+    Median,
     Mixture,
-    Narrow,
-    Projection,
     Retargeted,
+    Stacked,
     TreeMargin,
+    Votes,
 )
 from penstock.engine.models.packaging.sklearn.step_stand_ins import (
+    Above,
+    Bins,
     Chosen,
     FeatureTable,
+    Filled,
+    Marks,
     NamedFunction,
+    Narrow,
     Normalized,
     Powers,
     Products,
+    Projection,
     Quantiles,
     Scaled,
 )
@@ -110,6 +119,9 @@ def register() -> None:
         (Constant, score_shapes, add_constant),
         (ConstantShares, class_shapes, add_constant_shares),
         (Calibrated, class_shapes, add_calibrated),
+        (Median, score_shapes, add_median),
+        (Stacked, class_shapes, add_stacked),
+        (Votes, class_shapes, add_votes),
         (Retargeted, score_shapes, add_retargeted),
         (Isolation, score_shapes, add_isolation),
         (Filled, filled_shapes, add_filled),

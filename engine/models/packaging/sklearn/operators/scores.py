@@ -8,23 +8,23 @@ from onnx import TensorProto
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
+from penstock.engine.models.packaging.sklearn.operators.trees import forest_of
 from penstock.engine.models.packaging.sklearn.stand_ins import (
     Constant,
     KernelDecision,
     LinearDecision,
     LinearScores,
     Mixture,
-    Projection,
     TreeMargin,
 )
-from penstock.engine.trees.readers.sklearn import read_sklearn_trees
+from penstock.engine.models.packaging.sklearn.step_stand_ins import Projection
 
 
 def _width_of(model: Any) -> int:
     if isinstance(model, (LinearScores, Projection)):
         return len(model.coef)
     if isinstance(model, TreeMargin):
-        return read_sklearn_trees(model.trees).forest.outputs
+        return forest_of(model.trees)[0].outputs
     return len(model.values) if isinstance(model, Constant) else 1
 
 
