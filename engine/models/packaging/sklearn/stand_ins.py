@@ -22,6 +22,7 @@ from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection._classification_threshold import BaseThresholdClassifier
+from sklearn.multioutput import RegressorChain
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretizer
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
@@ -170,6 +171,15 @@ class Stacked(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         self.classes_ = classes_
 
 
+class Chained(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Regressors of which each is given the row and what those before it answer: (N, K)."""
+
+    def __init__(self, regressors: list[Any], order: NDArray[np.int64]) -> None:
+        """`order` (K,): the place of each one's answer."""
+        self.regressors = regressors
+        self.order = order
+
+
 class Retargeted(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A function of NumPy, by name, or a straight line, of what a regressor answers."""
 
@@ -224,6 +234,9 @@ def stand_in(model: Any) -> Any | None:
         return _calibrated(model)
     if isinstance(model, StackingClassifier) and "predict" not in model.stack_method_:
         return _stacked(model)
+    if isinstance(model, RegressorChain):
+        inner = [stand_in(each) or each for each in model.estimators_]
+        return Chained(inner, np.asarray(model.order_, dtype=np.int64))
     if isinstance(model, AdaBoostRegressor):
         return Median(list(model.estimators_), np.asarray(model.estimator_weights_)[: len(model.estimators_)])
     if isinstance(model, AdaBoostClassifier) and all(

@@ -129,6 +129,22 @@ def add_stacked(scope: Any, operator: Any, container: Any) -> None:
     )
 
 
+def add_chained(scope: Any, operator: Any, container: Any) -> None:
+    graph, model, kind = GraphNodes(scope, container), operator.raw_operator, kind_of(operator)
+    parts = [operator.inputs[0].full_name]
+    for each in model.regressors:
+        given = operator.inputs
+        if len(parts) > 1:
+            joined = scope.declare_local_variable("chained", type(operator.inputs[0].type)([None, None]))
+            graph.node("Concat", parts, axis=1, output=joined.full_name)
+            given = [joined]
+        answer = _add_inside(scope, operator, each, kind, graph, given)
+        parts.append(graph.node("Reshape", [answer, graph.tensor(np.array([-1, 1]))]))
+    answers = graph.node("Concat", parts[1:], axis=1)
+    places = graph.tensor(np.argsort(model.order).astype(np.int64))
+    graph.node("Gather", [answers, places], axis=1, output=operator.outputs[0].full_name)
+
+
 def add_median(scope: Any, operator: Any, container: Any) -> None:
     graph, model, kind = GraphNodes(scope, container), operator.raw_operator, kind_of(operator)
     count = len(model.weights)

@@ -22,6 +22,7 @@ from penstock.engine.models.packaging.sklearn.operators.columns import (
 )
 from penstock.engine.models.packaging.sklearn.operators.combined import (
     add_calibrated,
+    add_chained,
     add_median,
     add_retargeted,
     add_stacked,
@@ -61,6 +62,7 @@ from penstock.engine.models.packaging.sklearn.operators.trees import (
 )
 from penstock.engine.models.packaging.sklearn.stand_ins import (
     Calibrated,
+    Chained,
     Constant,
     ConstantShares,
     Isolation,
@@ -119,6 +121,7 @@ def register() -> None:
         (Constant, score_shapes, add_constant),
         (ConstantShares, class_shapes, add_constant_shares),
         (Calibrated, class_shapes, add_calibrated),
+        (Chained, score_shapes, add_chained),
         (Median, score_shapes, add_median),
         (Stacked, class_shapes, add_stacked),
         (Votes, class_shapes, add_votes),

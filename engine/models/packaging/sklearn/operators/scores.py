@@ -10,6 +10,7 @@ from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
 from penstock.engine.models.packaging.sklearn.operators.trees import forest_of
 from penstock.engine.models.packaging.sklearn.stand_ins import (
+    Chained,
     Constant,
     KernelDecision,
     LinearDecision,
@@ -23,6 +24,8 @@ from penstock.engine.models.packaging.sklearn.step_stand_ins import Projection
 def _width_of(model: Any) -> int:
     if isinstance(model, (LinearScores, Projection)):
         return len(model.coef)
+    if isinstance(model, Chained):
+        return len(model.order)
     if isinstance(model, TreeMargin):
         return forest_of(model.trees)[0].outputs
     return len(model.values) if isinstance(model, Constant) else 1
