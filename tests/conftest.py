@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 import uuid
 import warnings
@@ -90,6 +91,28 @@ def _kafkas_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None
     yield
     held.close()
     held.push(of_the_module)
+
+
+@pytest.fixture(autouse=True)
+def _patches_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module first imported while a name of another is patched keeps the patch for the whole run: that fails here, not there."""
+    yield
+    patched = {
+        id(value): (target, name)
+        for target, name, _ in monkeypatch._setattr
+        if callable(value := getattr(target, name, None))
+    }
+    if not patched:
+        return
+    modules = {name: module for name, module in sys.modules.items() if name.startswith("penstock.")}
+    kept = [
+        f"{module_name}.{name}"
+        for module_name, module in modules.items()
+        for name, value in list(vars(module).items())
+        if id(value) in patched
+        and not any(target is module and name == own for target, own, _ in monkeypatch._setattr)
+    ]
+    assert not kept, f"{', '.join(kept)} would stay patched: patch the name where it is used"
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
-"""`penstock bench pipeline --guarded`: the stream with everything that guards it on, beside the same stream without, turn by turn in one run."""
+"""`penstock bench pipeline --guarded`: the stream with everything that guards it on and the same stream without, at the same time."""
 
 import shutil
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from rich.table import Table
@@ -18,16 +19,22 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.schemas.errors import ConfigError
 from penstock_bench.peers.contestants import Entry, chosen, penstock
 from penstock_bench.peers.environment import open_environment
-from penstock_bench.peers.throughput import Run, measure_throughput
+from penstock_bench.peers.throughput import Run, measure_at_once, measure_throughput
 
 turns_max: Final = 100
 warm_up_records: Final = 40_000
 bar: Final = 0.01
 """What guarding may cost of the records a second."""
+resamples: Final = 10_000
+verdicts: Final = {
+    "within": "within",
+    "beyond": "not within",
+    "undecided": "more turns are needed to say whether it is within",
+}
 
 
 def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: Clock) -> dict[str, Any]:
-    """Both in turns, whose order changes each time; shows the table, and returns all of it. Raises ConfigError, NotReadyError."""
+    """Both at once, in turns whose order of starting changes each time; shows the table, and returns all of it. Raises ConfigError, NotReadyError."""
     if not 1 <= turns <= turns_max:
         raise ConfigError(f"--guarded is from 1 to {turns_max} turns")
     plain = chosen("penstock")[0]
@@ -40,15 +47,17 @@ def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: C
         terminal.say("a first run that counts for nobody, so that the broker is warm ...")
         measure_throughput(environment, plain, records=min(warm_up_records, records), seed=seed)
         for turn in range(turns):
-            for name in sorted(both, reverse=turn % 2 == 1):
-                runs[name].append(measure_throughput(environment, both[name], records=records, seed=seed))
-    found = compared(runs)
+            order = {name: both[name] for name in sorted(both, reverse=turn % 2 == 1)}
+            for name, run in measure_at_once(environment, order, records=records, seed=seed).items():
+                runs[name].append(run)
+    found = compared(runs, seed=seed)
     show(found, terminal)
     return found
 
 
-def compared(runs: Mapping[str, list[Run]]) -> dict[str, Any]:
-    """Of each turn what the guarded one did for each that the plain one did; the middle turn, the lowest and the highest."""
+def compared(runs: Mapping[str, list[Run]], *, seed: int) -> dict[str, Any]:
+    """Of each turn what the guarded one did for each that the plain one did; the middle turn, the lowest and the highest, the
+    geometric mean, and between what it lies with a probability of 95 %."""
     pairs = list(zip(runs["plain"], runs["guarded"], strict=True))
     ratios = {
         "records_per_s": [ours.records_per_s / theirs.records_per_s for theirs, ours in pairs],
@@ -57,16 +66,32 @@ def compared(runs: Mapping[str, list[Run]]) -> dict[str, Any]:
         ],
     }
     whole = all(run.lost == 0 and run.duplicated == 0 for each in runs.values() for run in each)
-    middle = statistics.median(ratios["records_per_s"])
+    summary = {name: _summary(each, seed) for name, each in ratios.items()}
     return {
         "turns": [{name: runs[name][turn].as_json() for name in runs} for turn in range(len(pairs))],
-        "guarded_for_plain": {
-            name: {"median": round(statistics.median(each), 4), "min": round(min(each), 4), "max": round(max(each), 4)}
-            for name, each in ratios.items()
-        },
+        "guarded_for_plain": summary,
         "whole": whole,
-        "within_bar": whole and middle >= 1 - bar,
+        "verdict": _verdict(summary["records_per_s"]) if whole else "beyond",
+    }
+
+
+def _summary(ratios: Sequence[float], seed: int) -> dict[str, float]:
+    """The interval is of the bootstrap: percentiles of the means of turns drawn again (Efron, 1979)."""
+    logs, random = np.log(ratios), np.random.default_rng(seed)
+    means = logs[random.integers(len(logs), size=(resamples, len(logs)))].mean(axis=1)
+    low, high = np.exp(np.percentile(means, [2.5, 97.5]))
+    numbers = {
+        "median": statistics.median(ratios), "min": min(ratios), "max": max(ratios), "mean": float(np.exp(logs.mean())),
+        "low": float(low), "high": float(high),
     }  # fmt: skip
+    return {name: round(number, 4) for name, number in numbers.items()}
+
+
+def _verdict(rate: Mapping[str, float]) -> Literal["within", "beyond", "undecided"]:
+    """Of the bar: the whole interval lies on one side of it, or nothing is known."""
+    if rate["low"] >= 1 - bar:
+        return "within"
+    return "beyond" if rate["high"] < 1 - bar else "undecided"
 
 
 def guarded(entry: Entry) -> list[str]:
@@ -125,9 +150,10 @@ def show(found: Mapping[str, Any], terminal: Terminal) -> None:
     for name, words in (("records_per_s", "records a second"), ("engine_us_per_record", "CPU a record")):
         each = found["guarded_for_plain"][name]
         terminal.say(
-            f"guarded for plain, {words}: {each['median']:.3f} in the middle turn ({each['min']:.3f} to {each['max']:.3f})"
+            f"guarded for plain, {words}: {each['mean']:.3f} on average, {each['low']:.3f} to {each['high']:.3f} with 95 % "
+            f"(turns from {each['min']:.3f} to {each['max']:.3f}, {each['median']:.3f} in the middle)"
         )
     terminal.say(
-        f"{'within' if found['within_bar'] else 'not within'} {bar:.0%} in records a second; "
+        f"{verdicts[found['verdict']]} {bar:.0%} in records a second; "
         + ("every record once" if found["whole"] else "records are missing or came twice")
     )

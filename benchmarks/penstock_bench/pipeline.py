@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guarded",
         type=int,
         metavar="TURNS",
-        help="instead of all that: Penstock with admin port, audit, signed and pinned model beside Penstock without, so many times in turn",
+        help="instead of all that: Penstock with admin port, audit, signed and pinned model and Penstock without, at the same time, so many times",
     )
 
 

@@ -30,7 +30,8 @@ class Caller:
     role: Role | None
     """None: known, and allowed nothing."""
     token_id: str = ""
-    """The `jti` of a token that acts once, and until when it is valid, in seconds since 1970."""
+    """The `jti` of a token that acts once, and from when until when it is valid, in seconds since 1970."""
+    token_since_s: float = 0.0
     token_until_s: float = 0.0
 
 

@@ -28,13 +28,16 @@ class Action:
     """Something that can be asked for.
 
     `target` reads the request's body, a JSON object, and raises ConfigError for what is not asked for rightly; `act` does it and
-    answers, and may raise PenstockError. `changes` False: it only looks, and is not recorded.
+    answers, and may raise PenstockError. `changes` False: it only looks, and is not recorded. `recorded`: what of its target may
+    be recorded. `alone` False: it changes nothing, so that it takes no turns with the others.
     """
 
     role: Role
     target: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     act: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     changes: bool = True
+    recorded: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    alone: bool = True
 
 
 Ended = Callable[[bool, Mapping[str, Any]], None]
@@ -131,7 +134,8 @@ class Gate:
             target = action.target({} if looks else _body(request))
         except ConfigError as error:
             return error_reply(HTTPStatus.BAD_REQUEST, "bad_request", str(error))
-        return self._act(action, target, caller, replace(facts, target=target))
+        recorded = action.recorded(target) if isinstance(action, Action) else target
+        return self._act(action, target, caller, replace(facts, target=recorded))
 
     def refused(self, origin: str, status: HTTPStatus) -> Reply:
         """What to answer to something that is no request: a head that is too long may have held a token of any length."""
@@ -151,10 +155,14 @@ class Gate:
             return Reply(status=HTTPStatus.OK, body=action.act(target))
         if not self.lock.acquire(timeout=1.0):
             return error_reply(HTTPStatus.CONFLICT, "busy", "another action is being done; try again")
+        holding = True
         try:
             if not self.use_once(caller, self.clock.wall_ms() / 1000):
                 self.trail.refused(replace(facts, code="unauthorized", reason=Denial.REPLAYED))
                 return error_reply(HTTPStatus.UNAUTHORIZED, "unauthorized")
+            if isinstance(action, Action) and not action.alone:
+                holding = False
+                self.lock.release()
             if not self.trail.before_acting(replace(facts, event="allowed")):
                 self.trail.after_acting(replace(facts, event="failed", code="audit_unavailable"))
                 return error_reply(
@@ -162,14 +170,17 @@ class Gate:
                     "audit_unavailable",
                     "the audit topic takes no record now, so nothing was done",
                 )
-            return self._act_now(action, facts) if isinstance(action, Action) else self._begin(action, facts)
+            if isinstance(action, Action):
+                return self._act_now(action, target, facts)
+            return self._begin(action, facts)
         finally:
-            self.lock.release()
+            if holding:
+                self.lock.release()
 
-    def _act_now(self, action: Action, facts: AuditFacts) -> Reply:
+    def _act_now(self, action: Action, target: Mapping[str, Any], facts: AuditFacts) -> Reply:
         done = False
         try:
-            body = action.act(facts.target)
+            body = action.act(target)
             done = True
         except PenstockError as error:
             return error_reply(HTTPStatus.CONFLICT, "failed", str(error))

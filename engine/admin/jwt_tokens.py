@@ -6,7 +6,6 @@ Needs joserfc, which comes with the extra `admin`.
 import base64
 import binascii
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -96,7 +95,7 @@ class JwtTokens:
         if until_s - issued_s > rules.lifetime_s_max:
             raise DeniedError(Denial.LIFETIME)
         name, jti = claims.get("sub"), claims.get("jti")
-        if not isinstance(name, str) or not 0 < len(name) <= name_characters_max:
+        if not isinstance(name, str) or not 0 < len(name) <= name_characters_max or not _is_utf8(name):
             raise DeniedError(Denial.CLAIMS)
         if rules.single_use and (not isinstance(jti, str) or not 0 < len(jti) <= name_characters_max):
             raise DeniedError(Denial.CLAIMS)
@@ -105,6 +104,7 @@ class JwtTokens:
             way="jwt",
             role=self._role(claims),
             token_id=str(jti) if rules.single_use else "",
+            token_since_s=issued_s,
             token_until_s=until_s + leeway_s,
         )
 
@@ -124,11 +124,16 @@ class JwtTokens:
 
 
 class SingleUse:
-    """Remembers which tokens have acted, for as long as they are valid. Not thread-safe: the caller holds a lock."""
+    """Remembers which tokens have acted, for as long as they are valid. Not thread-safe: the caller holds a lock.
+
+    A token from before our start may have acted on who was here before us, which nobody remembers: it does not act.
+    """
 
     kept_max: Final = 10_000
 
-    def __init__(self) -> None:
+    def __init__(self, *, began_s: float) -> None:
+        """`began_s`: our start, in seconds since 1970."""
+        self._began_s = began_s
         self._used: dict[str, float] = {}
 
     def use(self, caller: Caller, now_s: float) -> bool:
@@ -137,7 +142,8 @@ class SingleUse:
             return True
         if len(self._used) >= self.kept_max:
             self._used = {jti: until_s for jti, until_s in self._used.items() if until_s > now_s}
-        if caller.token_id in self._used or len(self._used) >= self.kept_max:
+        known = caller.token_id in self._used or caller.token_since_s < self._began_s
+        if known or len(self._used) >= self.kept_max:
             return False
         self._used[caller.token_id] = caller.token_until_s
         return True
@@ -159,6 +165,11 @@ def _header(token: str) -> Mapping[str, Any]:
     return header
 
 
+def _is_utf8(text: str) -> bool:
+    """Half of a surrogate pair stands in JSON, and in no record of the audit."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _moment(claims: Mapping[str, Any], name: str) -> float | None:
     """A claim in seconds since 1970; None when it is not there. Raises DeniedError for what is no moment."""
     value = claims.get(name)
@@ -167,8 +178,7 @@ def _moment(claims: Mapping[str, Any], name: str) -> float | None:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not 0 <= value < 1e11
+        or not 0 <= value < 1e11  # NaN is in no range, and an integer of any length can be compared
     ):
         raise DeniedError(Denial.CLAIMS)
     return float(value)

@@ -6,7 +6,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -24,9 +24,10 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.scaling.lag import PartitionLag, compare, measure
 from penstock.engine.scaling.report_message import Report, decode_status
 from penstock.engine.settings.model import Settings
+from penstock.engine.watch.look import engine_address
 from penstock.engine.watch.told_hints import ask_hints
 from penstock.engine.worker.preflight import Findings, Preflight
-from penstock.schemas.errors import ConfigError, PenstockError, RecordError, UnavailableError
+from penstock.schemas.errors import PenstockError, RecordError, UnavailableError
 from penstock.schemas.records import Records
 
 T = TypeVar("T")
@@ -286,12 +287,19 @@ class _Look:
 
 
 def workers_at(url: str) -> list[SeenWorker]:
-    """What the workers behind this address say of themselves. Raises UnavailableError."""
-    tree = _json(url, "/status")
-    known = tree.get("workers", {"0": tree}) if isinstance(tree, dict) else {}
-    shares = _explain_shares(_text(url, "/metrics"))
-    live = _json(url, "/live")
-    faults = live.get("faults", {}) if isinstance(live, dict) else {}
+    """What the workers behind this address say of themselves. Raises ConfigError for what is no address, UnavailableError."""
+    engine_address(url)
+    tree, exposition, live = _json(url, "/status"), _text(url, "/metrics"), _json(url, "/live")
+    try:
+        return _seen_workers(tree, _explain_shares(exposition), live)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise UnavailableError(f"{url} does not answer as a worker does") from error
+
+
+def _seen_workers(tree: Any, shares: Mapping[str, float], live: Any) -> list[SeenWorker]:
+    """Raises ValueError, KeyError, TypeError, AttributeError or OverflowError for what no worker says."""
+    known = tree.get("workers", {"0": tree})
+    faults = live.get("faults", {})
     found = []
     for slot, status in known.items():
         fault = faults.get(slot) if isinstance(faults, dict) else None
@@ -307,7 +315,10 @@ def workers_at(url: str) -> list[SeenWorker]:
                 answers=fault is None,
                 busy_ratio=float(status.get("busy_ratio", 0.0)),
                 explain_share=shares.get(slot, shares.get("")),
-                waits=tuple((wait["partition"], str(wait["reason"])) for wait in waits),
+                waits=tuple(
+                    (None if wait["partition"] is None else int(wait["partition"]), str(wait["reason"]))
+                    for wait in waits
+                ),
             )
         )
     return found
@@ -340,8 +351,6 @@ def _json(url: str, path: str) -> Any:
 
 
 def _text(url: str, path: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"{url} is not an http or https address")
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}{path}", timeout=answer_timeout_s) as answer:
             return bytes(answer.read(answer_bytes_max)).decode("utf-8", "replace")

@@ -25,6 +25,7 @@ class _Held:
     outline: dict[str, Any]
     key_id: str | None
     detail: str | None
+    stops: dict[str, Any] | None
 
 
 class RecordRing:
@@ -59,6 +60,7 @@ class RecordRing:
                     outline=outline(whole),
                     key_id=key_id,
                     detail=None if rejection is None else rejection["detail"],
+                    stops=whole["input_stops"],
                 )
                 self._records[place] = held
                 self._bytes += len(held.text)
@@ -95,7 +97,7 @@ class RecordRing:
                 some = found.setdefault(each.outline["reason"], [])
                 if len(some) < examples_max:
                     place = {name: each.outline[name] for name in ("topic", "partition", "offset", "at_ms")}
-                    some.append(place | {"detail": each.detail})
+                    some.append(place | {"detail": each.detail, "stops": each.stops})
         return found
 
     def counts(self) -> tuple[int, int]:

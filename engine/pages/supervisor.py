@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -13,9 +14,11 @@ from penstock.engine.pages.documents.hints import hints_document
 from penstock.engine.pages.documents.records import absent_record, records_document
 from penstock.engine.pages.documents.scaling import scaling_document
 from penstock.engine.pages.model_watch import ModelWatch
+from penstock.engine.pages.serving.acting import Acting
 from penstock.engine.pages.serving.live import Live
 from penstock.engine.pages.serving.site import Site
 from penstock.engine.pages.serving.streams import Streams
+from penstock.engine.pages.trying import Trials, Trying
 from penstock.engine.pages.watch import Facts, Picture, Watch
 from penstock.engine.telemetry.ask_workers import ask_workers
 from penstock.engine.telemetry.http_server import Reader
@@ -63,11 +66,38 @@ class SupervisorContent:
         return self._model.tree(number)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Acts:
+    """What the pages of a supervisor may do besides showing: None and False where they show only."""
+
+    trials: Trials | None = None
+    guarded: bool = False
+    """The settings have an admin section."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SupervisorPages:
+    """What was put together; works until the end."""
+
+    reader: Reader
+    """Answers the pages' paths, POSTs as well."""
+    watch: Watch
+    """Can be told what the supervisor knows."""
+    acting: Acting
+    """Is to be given the gate of the admin port."""
+    trying: Trying | None
+
+
 @contextmanager
 def supervisor_pages(
-    facts: Facts, *, ports: Callable[[], Mapping[str, int]], hosts: Collection[str], clock: Clock
-) -> Iterator[tuple[Reader, Watch]]:
-    """What answers the pages' paths, and the watch that can be told what the supervisor knows; both work until the end."""
+    facts: Facts,
+    *,
+    ports: Callable[[], Mapping[str, int]],
+    hosts: Collection[str],
+    clock: Clock,
+    acts: Acts = Acts(),
+) -> Iterator[SupervisorPages]:
+    """The pages, as long as it lasts."""
 
     def ask(path_of: Callable[[str], str]) -> Any:
         return ask_workers(ports(), path_of)
@@ -89,10 +119,15 @@ def supervisor_pages(
     content = SupervisorContent(watch, model, facts)
     live = Live(lambda page: content.documents[page](), boot=f"{clock.wall_ms():x}{os.getpid():x}")
     streams = Streams(live, clock=clock)
+    trying = None
+    if acts.trials is not None:
+        trying = Trying(acts.trials, facts, ring=lambda: watch.picture().ring, clock=clock)
+    acting = Acting(trying, guarded=acts.guarded, clock=clock)
+    site = Site(content, live, streams, pages=pages, hosts=hosts, clock=clock, acting=acting)
     watch.start()
     streams.start()
     try:
-        yield Site(content, live, streams, pages=pages, hosts=hosts, clock=clock).answer, watch
+        yield SupervisorPages(reader=site.answer, watch=watch, acting=acting, trying=trying)
     finally:
         streams.close()
         watch.close()

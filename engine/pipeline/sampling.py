@@ -84,7 +84,7 @@ class Sampler:
             records=replace(records.take(indices), headers=no_headers, any_headers=none_at_all),
             matrix=matrix[places],
             predictions=None if predictions is None else predictions.take(places),
-            explained=_explanations(explained, predictions, places),
+            explained=explanations_of(explained, predictions, places),
             rejections=tuple(rejected),
             strengths=strengths,
             strength_rows=strength_rows,
@@ -112,9 +112,10 @@ def _newest(
     return np.array(sorted(found), dtype=np.int64)
 
 
-def _explanations(
+def explanations_of(
     explained: Explained | None, predictions: Predictions | None, places: NDArray[np.int64]
 ) -> Mapping[int, OneExplained]:
+    """What was explained of these places, by their number in `places`: with several outputs a row, the predicted class's."""
     if explained is None:
         return {}
     found: dict[int, OneExplained] = {}

@@ -232,6 +232,15 @@ def _scaler() -> Sequence[Alert]:
             command="penstock lag penstock.yaml",
         ),
         Alert(
+            name="PenstockMoreWorkersDoNotHelp",
+            severity=Severity.PAGE,
+            expr=f'max by ({by}) (penstock_scaling_bound{{bound="ineffective"}}) > 0',
+            held="1m",
+            summary="The group grew twice and finished no more than before; no more workers are asked for.",
+            cause="Something behind the workers is the limit: the brokers, a quota, the registry. The scaler's log has the numbers.",
+            command="penstock doctor penstock.yaml",
+        ),
+        Alert(
             name="PenstockAtItsLimit",
             severity=Severity.TICKET,
             expr=f"max by ({by}) ({limit}) > 0.8",

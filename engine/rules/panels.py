@@ -10,7 +10,7 @@ from penstock.engine.rules.selectors import narrowed
 schema_version: Final = 39
 _columns: Final = 24
 _source: Final = {"type": "prometheus", "uid": "${source}"}
-_chosen: Final = 'namespace=~"$namespace", release=~"$release"'
+_chosen: Final = 'namespace=~"$namespace", release=~"$release", group=~"$group"'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +83,9 @@ def dashboard(
         "version": 1,
         "refresh": "10s",
         "time": {"from": span, "to": "now"},
-        "templating": {"list": [_datasource(), _choice("namespace", ""), _choice("release", '{namespace=~"$namespace"}')]},
+        "templating": {"list": [_datasource(), _choice("namespace", ""), _choice("release", '{namespace=~"$namespace"}'),
+            _choice("group", '{namespace=~"$namespace", release=~"$release"}'),
+        ]},
         "panels": panels,
     }  # fmt: skip
 

@@ -95,9 +95,15 @@ class Collector:
         self._arrivals.add({lag.partition: lag.end for lag in lags}, now_s=now_s, records_per_offset=density)
         capacity = self._capacity(density, now_ms=now_ms)
         fresh = self._book.fresh(now_ms=now_ms)
+        stands_still = self._left_out(lags, now_s=now_s)
+        left_out = {
+            index: stands_still[lag.partition]
+            for index, lag in enumerate(lags)
+            if lag.partition in stands_still
+        }
         snapshot = self._snapshot(
-            lags, capacity, density=density, left_out=self._left_out(lags, now_s=now_s), now_s=now_s, now_ms=now_ms,
-            oldest_age_s=self._oldest_s(waited_s, capacity), reporting=len(fresh), starting=sum(r.state == "starting" for r in fresh),
+            lags, capacity, density=density, left_out=left_out, now_s=now_s, now_ms=now_ms,
+            oldest_age_s=self._oldest_s(waited_s, capacity, left_out), reporting=len(fresh), starting=sum(r.state == "starting" for r in fresh),
         )  # fmt: skip
         return Observation(
             snapshot=snapshot,
@@ -106,7 +112,7 @@ class Collector:
             event_age_s=max((lag.lag_seconds or 0.0 for lag in lags), default=0.0),
             capacity=capacity,
             workers_reporting=len(fresh),
-            finished_records_per_s=self._flow.rates()[1] * density,
+            finished_records_per_s=snapshot.finished_records_per_s,
         )
 
     def _snapshot(
@@ -138,18 +144,20 @@ class Collector:
             replicas_now=math.ceil(max(len(names), reporting) / self._workers_per_replica),
             starting=starting,
             watched_s=self._arrivals.watched_s(now_s=now_s),
-            left_out={
-                index: left_out[lag.partition] for index, lag in enumerate(lags) if lag.partition in left_out
-            },
+            left_out=left_out,
             quiet=now_s - self._owners_since_s >= quiet_pauses * rebalance_s,
+            finished_records_per_s=self._flow.rates()[1] * density,
         )
 
-    def _oldest_s(self, waited_s: Sequence[float], capacity: Capacity | None) -> float:
-        """Of the partitions that more workers can help: one that is too fast for any stays old, and asks for nothing."""
-        if capacity is None:
-            return max(waited_s)
-        slow_enough = self._arrivals.now() <= too_fast_share * capacity.records_per_s
-        return float(np.max(np.array(waited_s), where=slow_enough, initial=0.0))
+    def _oldest_s(
+        self, waited_s: Sequence[float], capacity: Capacity | None, left_out: Iterable[int]
+    ) -> float:
+        """Of the partitions that more workers can help: one too fast for any, or that stands still, stays old and asks for nothing."""
+        helped = np.ones(len(waited_s), dtype=bool)
+        helped[list(left_out)] = False
+        if capacity is not None:
+            helped &= self._arrivals.now() <= too_fast_share * capacity.records_per_s
+        return float(np.max(np.array(waited_s), where=helped, initial=0.0))
 
     def _capacity(self, density: float, *, now_ms: int) -> Capacity | None:
         """What the workers saw, else what the offsets showed while they were saturated, else what they guess."""

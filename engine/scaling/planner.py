@@ -14,7 +14,7 @@ from penstock.engine.scaling.snapshot import Snapshot
 
 Bound = Literal[
     "rate", "packing", "drain", "idle", "minimum", "maximum", "partitions", "held", "kept", "settling", "unhealthy",
-    "capacity_unknown",
+    "ineffective", "capacity_unknown",
 ]  # fmt: skip
 """What decided the number; a label of penstock_scaling_bound."""
 

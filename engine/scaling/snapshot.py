@@ -32,11 +32,12 @@ class Snapshot:
     watched_s: float = math.inf  # how long the offsets have been looked at
     left_out: dict[int, str] = field(default_factory=dict)
     quiet: bool = True  # the assignment has not changed lately
+    finished_records_per_s: float = 0.0  # by all workers together, over a short window
 
     def __post_init__(self) -> None:
         numbers = (
             self.oldest_age_s, self.capacity_records_per_s or 0.0, self.startup_s, self.rebalance_s, self.horizon_s,
-            self.replicas_now,
+            self.replicas_now, self.finished_records_per_s,
         )  # fmt: skip
         finite = all(math.isfinite(number) and number >= 0 for number in numbers)
         arrays = (self.arrivals, self.arrivals_now, self.backlog)

@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
+from penstock.engine.scaling.flow import rate_window_s
 from penstock.engine.scaling.planner import Bound, Bounds, Need
 from penstock.engine.scaling.snapshot import Snapshot
 
@@ -12,6 +13,15 @@ shrink_share = 0.15
 shrink_replicas = 2
 drain_hold_horizons = 2.0
 age_seen_s = 5.0  # two readings: a younger age cannot be told from none
+settled_s = rate_window_s + 15.0
+"""So long the same workers must have been behind, before what they finish says what they can do."""
+grown_min = 1.25
+"""A group that grew by less than this share is not judged: a worker more may hold no more than its share of a hot partition."""
+gain_min = 0.1
+"""Of the growth: with twice the workers, a tenth more records is the least that counts as an effect."""
+misses_max = 2
+frozen_s = 600.0
+"""So long no more workers are asked for; then one more attempt is made."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +41,7 @@ class Steadier:
 
     Promises: never fewer than needed now; the replicas found at the start count as needed then, so that a scaler that was
     restarted does not shrink what it does not know yet; nothing is taken away while a partition stands still, records are old,
-    a worker is starting or the group is rebalancing.
+    a worker is starting or the group is rebalancing; no more are asked for where twice more of them brought nothing.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -39,11 +49,13 @@ class Steadier:
         self._loads: deque[tuple[float, int]] = deque()  # (time, replicas), falling
         self._drains: deque[tuple[float, int]] = deque()
         self._now: int | None = None  # what was published last
+        self._effect = Effect(max_age_s=bounds.max_age_s)
 
     def decide(self, need: Need, snapshot: Snapshot, *, now_s: float) -> Plan:
         """The plan to publish for this need. Scaling to zero is not held: KEDA's own cool-down does that."""
         bounds, most = self._bounds, max(self._bounds.max_replicas, self._bounds.min_replicas)
         first = self._now is None
+        ineffective = self._effect.look(snapshot, now_s=now_s)
         if self._now is None:
             self._now = min(snapshot.replicas_now, most)
             _note(self._loads, now_s, self._now)
@@ -59,6 +71,12 @@ class Steadier:
         _note(self._loads, now_s, need.load)
         _note(self._drains, now_s, need.replicas)
         held = max(self._loads[0][1], self._drains[0][1])
+        if ineffective:
+            # What was asked for and is not there yet is not waited for; what was judged is left alone, also while a worker of it
+            # is away for a moment.
+            there = max(min(self._now, self._effect.judged_replicas), bounds.min_replicas, 1)
+            if need.replicas > there:
+                return self._plan(need, there, "ineffective", snapshot, because=ineffective)
         if need.replicas > self._now:
             if need.enough <= self._now and not first:
                 return self._plan(need, self._now, "kept", snapshot)
@@ -110,10 +128,74 @@ class Steadier:
 
 
 def past_tolerance(replicas: int, running: int, bounds: Bounds) -> int:
-    """What to publish so that the autoscaler moves: within its tolerance it would stay where it is, one short for ever."""
+    """What to publish so that the autoscaler moves: within its tolerance it would stay where it is, one short for ever.
+
+    May be more than max_replicas: only then does it go from one below there, and it keeps to its own maximum.
+    """
     if running < replicas <= running * (1.0 + bounds.tolerance):
-        return max(replicas, min(int(running * (1.0 + bounds.tolerance) + 1e-9) + 1, bounds.max_replicas))
+        return max(replicas, int(running * (1.0 + bounds.tolerance) + 1e-9) + 1)
     return replicas
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Before:
+    replicas: int
+    records_per_s: float
+
+
+class Effect:
+    """Compares what a group finished before and after it grew, both times while records waited longer than they may. Not thread-safe.
+
+    Where something behind the workers is the limit (a broker, a registry, a quota), each of them finishes less the more there
+    are, so that the capacity of one falls and ever more seem to be needed. Promises: a group is judged only by what it finished
+    with all of its workers at work, and as soon as nothing is too old everything is forgotten.
+    """
+
+    def __init__(self, *, max_age_s: float) -> None:
+        self._max_age_s = max_age_s
+        self._replicas = 0
+        self._since_s: float | None = None  # since when the same workers have been behind
+        self._before: _Before | None = None
+        self._misses = 0
+        self._frozen_since_s: float | None = None
+        self._why = ""
+        self.judged_replicas = 0
+        """That were at work when growth was last said to bring nothing."""
+
+    def look(self, snapshot: Snapshot, *, now_s: float) -> str:
+        """Why more workers should not be asked for, as a sentence; "" where they may be."""
+        replicas = snapshot.replicas_now
+        if snapshot.oldest_age_s <= self._max_age_s or not snapshot.backlog.any():
+            self._since_s = self._before = self._frozen_since_s = None
+            self._misses = 0
+            return ""
+        if self._since_s is None or replicas != self._replicas or snapshot.starting or not snapshot.quiet:
+            self._replicas, self._since_s = replicas, now_s
+        if self._frozen_since_s is not None and now_s - self._frozen_since_s >= frozen_s:
+            self._frozen_since_s, self._misses = None, misses_max - 1
+        if now_s - self._since_s >= settled_s and replicas and snapshot.finished_records_per_s > 0:
+            self._judge(_Before(replicas=replicas, records_per_s=snapshot.finished_records_per_s), now_s)
+        return self._why if self._frozen_since_s is not None else ""
+
+    def _judge(self, now: _Before, now_s: float) -> None:
+        before = self._before
+        if before is None or now.replicas <= before.replicas:
+            self._before = now
+            return
+        if now.replicas < before.replicas * grown_min:
+            return
+        self._before = now
+        growth, gain = now.replicas / before.replicas - 1, now.records_per_s / before.records_per_s - 1
+        if gain >= gain_min * growth:
+            self._misses, self._frozen_since_s = 0, None
+            return
+        self._misses += 1
+        if self._misses >= misses_max:
+            self._frozen_since_s, self.judged_replicas = now_s, now.replicas
+            self._why = (
+                f"{before.replicas} finished {before.records_per_s:.0f} records a second, "
+                f"and {now.replicas} finish {now.records_per_s:.0f}"
+            )
 
 
 _sentences: dict[Bound, str] = {
@@ -128,6 +210,7 @@ _sentences: dict[Bound, str] = {
     "kept": "a change would cost more than it brings",
     "settling": "too early to tell what arrives",
     "unhealthy": "no time to take workers away",
+    "ineffective": "more workers did not finish more, so the limit lies behind them",
     "capacity_unknown": "nobody knows yet what a worker can do",
 }
 

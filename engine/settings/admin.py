@@ -79,7 +79,7 @@ class JwtSettings(Section):
     )
     single_use: bool = Field(
         False,
-        description="a token acts once: it needs a `jti`, and one that was seen with an action is refused",
+        description="a token acts once at each supervisor: it needs a `jti`; one that was seen with an action is refused, and one that was issued before the supervisor started",
     )
 
 

@@ -162,6 +162,12 @@ class HttpSettings(Section):
         description="fields whose values no page shows, by their own name at whatever depth; key: the record's key; those that the contract marks sensitive need not be named",
     )
 
+    bundles: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")], Path] = Field(
+        default_factory=dict,
+        max_length=20,
+        description="other bundles that a record may be tried with from its page, by a name: {candidate: models/v8}; trusted as model.trust says",
+    )
+
     @field_validator("hosts")
     @classmethod
     def _names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
@@ -315,6 +321,8 @@ def _rooted(section: Any, folder: Path) -> Any:
             changes[name] = tuple(folder / each for each in value)
         elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
             changes[name] = tuple(_rooted(each, folder) for each in value)
+        elif isinstance(value, dict) and value and all(isinstance(each, Path) for each in value.values()):
+            changes[name] = {key: folder / each for key, each in value.items()}
         elif isinstance(value, BaseModel):
             changes[name] = _rooted(value, folder)
     return section.model_copy(update=changes)

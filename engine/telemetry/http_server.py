@@ -14,10 +14,12 @@ from typing import Any
 import orjson
 
 from penstock.engine.clock import SystemClock
-from penstock.engine.telemetry.http_request import Request, read_request
+from penstock.engine.telemetry.http_request import Request, body_length, read_request
 from penstock.schemas.errors import ConfigError
 
 request_bytes_max = 8192
+body_bytes_max = 16 << 10
+"""Of a POST, where they are taken at all."""
 request_time_max_s = 5.0
 send_time_max_s = 2.0
 connections_max = 256
@@ -46,7 +48,7 @@ Reader = Callable[[Request], Answer | None]
 
 
 class HttpServer:
-    """Serves GET and HEAD on fixed paths.
+    """Serves GET and HEAD on fixed paths, and POST where `reader` is said to take it.
 
     One thread takes connections and reads their heads, as many as come; answers are given by a few threads, and those of the
     probes by threads of their own, so that neither slow clients nor slow answers keep a probe waiting.
@@ -55,11 +57,17 @@ class HttpServer:
     `connections_max` that are still being read the oldest is cut off; a route never sees anything the client sent, `reader` does.
     """
 
-    def __init__(self, routes: Routes, *, host: str, port: int, reader: Reader = lambda _: None) -> None:
-        """Binds at once; port 0 takes a free one. Raises ConfigError when the address cannot be had."""
+    def __init__(
+        self, routes: Routes, *, host: str, port: int, reader: Reader = lambda _: None, posts: bool = False
+    ) -> None:
+        """Binds at once; port 0 takes a free one. Raises ConfigError when the address cannot be had.
+
+        `posts`: `reader` is asked for POSTs too, with the whole body, and refuses those it does not want.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._routes = routes
         self._reader = reader
+        self._methods = (b"GET", b"HEAD", b"POST") if posts else (b"GET", b"HEAD")
         self._listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -144,15 +152,22 @@ class HttpServer:
         selector.unregister(connection)
 
     def _read(self, selector: selectors.BaseSelector, connection: socket.socket) -> None:
-        head = self._reading[connection].head
+        reading = self._reading[connection]
+        head = reading.head
         try:
-            piece = connection.recv(request_bytes_max - len(head))
+            piece = connection.recv(reading.bytes_max - len(head))
         except BlockingIOError:
             return
         except OSError:
             piece = b""
         head += piece
-        if b"\r\n\r\n" in head:
+        end = head.find(b"\r\n\r\n")
+        if end >= 0 and head.startswith(b"POST ") and b"POST" in self._methods:
+            length = body_length(bytes(head[:end])) or 0
+            if length <= body_bytes_max:  # of a longer one only the head is read, and refused
+                reading.bytes_max = end + 4 + length
+                end = end if len(head) >= reading.bytes_max else -1
+        if end >= 0:
             self._forget(selector, connection)
             self._hand_over(connection, bytes(head))
         elif not piece:  # the client's end, or ours: no room is left
@@ -197,13 +212,20 @@ class HttpServer:
     def _find(self, connection: socket.socket, words: Sequence[bytes], path: str, head: bytes) -> Answer:
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
             return _plain(HTTPStatus.BAD_REQUEST)
-        if words[0] not in (b"GET", b"HEAD"):
+        if words[0] not in self._methods:
             return _plain(HTTPStatus.METHOD_NOT_ALLOWED)
+        posted = words[0] == b"POST"
         route = self._routes.get(path)
         if route is not None:
-            return route()
+            return _plain(HTTPStatus.METHOD_NOT_ALLOWED) if posted else route()
+        if posted:
+            length = body_length(head.split(b"\r\n\r\n", 1)[0])
+            if length is None:
+                return _plain(HTTPStatus.LENGTH_REQUIRED)
+            if length > body_bytes_max:
+                return _plain(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         request = read_request(head, str(connection.getpeername()[0]))
-        if request is None:
+        if request is None or (posted and len(request.body) != length):
             return _plain(HTTPStatus.BAD_REQUEST)
         return self._reader(request) or _plain(HTTPStatus.NOT_FOUND, " ".join(sorted(self._routes)))
 
@@ -212,6 +234,7 @@ class HttpServer:
 class _Reading:
     until_s: float
     head: bytearray = field(default_factory=bytearray)
+    bytes_max: int = request_bytes_max
 
 
 def _send(connection: socket.socket, answer: Answer, *, with_body: bool = True) -> bool:

@@ -119,7 +119,9 @@ def merge_expositions(expositions: Mapping[str, str]) -> bytes:
     samples: dict[str, list[str]] = {}
     for worker, text in expositions.items():
         family = ""
-        for line in text.splitlines():
+        for line in text.split(
+            "\n"
+        ):  # and at no other sign: label values may hold any that Python counts as a line's end
             if line == "# EOF":  # of the OpenMetrics form: there is one, at the end of all
                 continue
             if line.startswith("# "):

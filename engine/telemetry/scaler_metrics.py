@@ -6,7 +6,7 @@ from penstock.engine.telemetry.metric_declarations import Labels, MetricSet, cou
 
 scaling_bounds = (
     "rate", "packing", "drain", "idle", "minimum", "maximum", "partitions", "held", "kept", "settling", "unhealthy",
-    "capacity_unknown",
+    "ineffective", "capacity_unknown",
 )  # fmt: skip
 scaler_faults = ("broker", "no_partitions", "not_a_number")
 _place: Labels = {"topic": None, "partition": None}

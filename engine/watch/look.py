@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.engine.console.reasons import FeatureShare
 from penstock.engine.hints.sample import WorkerSample
+from penstock.engine.settings.section import address
 from penstock.schemas.errors import ConfigError, UnavailableError
 from penstock.schemas.waits import WaitKind
 
@@ -86,18 +87,23 @@ class Seen:
     newest: tuple[Outline, ...] = ()
 
 
+def engine_address(url: str) -> str:
+    """An engine's address as somebody typed it. Raises ConfigError, which quotes nothing: it may hold a password."""
+    try:
+        address(url)
+        httpx.URL(url)
+    except (httpx.InvalidURL, ValueError) as error:
+        why = "is not an address" if isinstance(error, httpx.InvalidURL) else error
+        raise ConfigError(f"the engine's address {why}: write http://HOST:PORT") from None
+    return url
+
+
 class Engine:
     """An engine's HTTP port."""
 
     def __init__(self, url: str) -> None:
         """Raises ConfigError for what is no address."""
-        try:
-            parsed = httpx.URL(url)
-        except (httpx.InvalidURL, ValueError) as error:
-            raise ConfigError(f"--url {url!r}: {error}") from error
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ConfigError(f"--url {url!r}: write http://HOST:PORT")
-        self._url = str(parsed).rstrip("/")
+        self._url = engine_address(url).rstrip("/")
         self._client = httpx.Client(timeout=answer_s_max, follow_redirects=False, trust_env=False)
         self._tells_records = True
 
@@ -210,7 +216,7 @@ def outline(each: Mapping[str, Any]) -> Outline:
         place=f"{each['topic']} {each['partition']}/{each['offset']}",
         outcome=str(each["outcome"]),
         label=None if each.get("label") is None else str(each["label"]),
-        score=each.get("score"),
+        score=None if each.get("score") is None else float(each["score"]),
         reasons=tuple(
             FeatureShare(
                 feature=str(reason["feature"]),
@@ -220,6 +226,13 @@ def outline(each: Mapping[str, Any]) -> Outline:
             for reason in each.get("reasons") or ()
         ),
     )
+
+
+def _count(value: Any) -> int:
+    """A number of records. Raises ValueError for what is none: an engine counts below 2**63."""
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError("not a number of records")
+    return value
 
 
 def _value(value: Any) -> float | str | None:
@@ -282,12 +295,12 @@ def _worker(slot: str, report: Mapping[str, Any], samples: Mapping[str, Sequence
         slot=slot,
         name=str(report.get("worker", slot)),
         state=str(report.get("state", "unknown")),
-        read=counts.get("read"),
-        predicted=int(counts.get("predicted", 0)),
-        rejected=int(counts.get("rejected", 0)),
-        skipped=int(counts.get("skipped", 0)),
-        in_flight=int(counts.get("in_flight", 0)),
-        dropped=int(counts.get("dropped", 0)),
+        read=None if counts.get("read") is None else _count(counts["read"]),
+        predicted=_count(counts.get("predicted", 0)),
+        rejected=_count(counts.get("rejected", 0)),
+        skipped=_count(counts.get("skipped", 0)),
+        in_flight=_count(counts.get("in_flight", 0)),
+        dropped=_count(counts.get("dropped", 0)),
         kafka_fault=fault,
         waits=tuple(waits),
         model=f"{model['name']} {model['version']}" if model else "",

@@ -13,7 +13,7 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.stacks import write_stacks_on_signal
 from penstock.engine.console.terminal import write_safely
-from penstock.engine.pipeline.collector import calm_collector
+from penstock.engine.pipeline.collector import calm_collector, no_collector
 from penstock.engine.worker.process import exit_retry
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
 from penstock.schemas.log_codes import LogCode
@@ -62,6 +62,7 @@ def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int, *, ca
     signal.signal(signal.SIGINT, signals)
     begin = threading.Event()
     _follow_parent(begin)
+    no_collector()
     # Late: a wrong argument is answered, and a stop is heard, before the libraries load.
     from penstock.engine.models.runtime.onnx_runtime import onnx_runtime
     from penstock.engine.settings.model import load_settings

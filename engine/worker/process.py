@@ -52,6 +52,9 @@ class Command:
         )
 
 
+_drain_s_max = 5.0
+
+
 @contextmanager
 def started_ahead(command: Command, run_folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The first worker's process, for a supervisor that is not ready yet; it is gone in the end, whatever became of it."""
@@ -71,6 +74,13 @@ def let_begin(process: subprocess.Popen[bytes]) -> None:
     with suppress(BrokenPipeError):  # it has ended already, which the supervisor is about to see
         process.stdin.write(b"\n")
         process.stdin.flush()
+
+
+def give_time_to_drain(process: subprocess.Popen[bytes]) -> None:
+    """To one that was let begin, when its supervisor ends before it watches it; at once where it has ended."""
+    close_stdin(process)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_drain_s_max)
 
 
 def close_stdin(process: subprocess.Popen[bytes]) -> None:

@@ -72,7 +72,7 @@ class Supervisor:
         warmup_s_max: float = 300.0,
         ahead: subprocess.Popen[bytes] | None = None,
     ) -> None:
-        """`warmup_s_max`: how long a worker may take from its start until its model is warm. `ahead`: the first worker's process, where it was started already; it waits to be let begin."""
+        """`warmup_s_max`: how long a worker may take from its start until its model is warm. `ahead`: the first worker's process, where it was started and let begin already."""
         self._ahead = ahead
         self._command = command
         self._run_folder = run_folder
@@ -146,16 +146,19 @@ class Supervisor:
 
     def _start(self, worker: _Worker) -> None:
         ahead, self._ahead = self._ahead, None
-        worker.process = ahead or self._command.start(worker.slot, self._run_folder, careful=worker.careful)
-        let_begin(worker.process)
+        if ahead is None:
+            with suppress(OSError):  # what the last one left would be taken for a sign of life
+                self._note(worker).unlink(missing_ok=True)
+                self._places(worker).unlink(missing_ok=True)
+            worker.process = self._command.start(worker.slot, self._run_folder, careful=worker.careful)
+            let_begin(worker.process)
+        else:
+            worker.process = ahead
         worker.started_s = worker.looked_s = self._clock.monotonic_s()
         worker.batch_held_s = worker.beat_still_s = worker.warming_s = 0.0
         worker.batch = worker.beat = 0.0
         worker.hung = worker.warm = False
         worker.replaced_until_s = None
-        with suppress(OSError):  # what the last one left would be taken for a sign of life
-            self._note(worker).unlink(missing_ok=True)
-            self._places(worker).unlink(missing_ok=True)
 
     def _replace_next(self) -> None:
         """One at a time, and only while all others work."""

@@ -65,8 +65,10 @@ class Deployment:
         self.until(lambda: "/api/v1/state" in self.said())
         return int(self.said().split("/api/v1/state")[0].rsplit(":", 1)[1])
 
-    def ask(self, method: str, path: str, body: Any = None, bearer: str = token) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port(), timeout=10)
+    def ask(
+        self, method: str, path: str, body: Any = None, bearer: str = token, port: int | None = None
+    ) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port(), timeout=20)
         try:
             headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
             connection.request(method, f"/api/v1/{path}", None if body is None else json.dumps(body), headers)
@@ -154,10 +156,43 @@ def replays_over_http(deployment: Deployment) -> None:
     deployment.until(lambda: letters() == 6)
 
 
+def tries_a_record(deployment: Deployment) -> None:
+    """From its page, in a process of its own: the served model says again what the stream said, and of another value what that
+    makes; nothing is sent."""
+    written = len(deployment.places())
+    port = int(deployment.said().split("and health on http://")[1].split()[0].rsplit(":", 1)[1])
+    place = {"topic": deployment.topics["in"], "partition": 0, "offset": 5}
+    found: dict[str, Any] = {}
+
+    def ask(**more: Any) -> dict[str, Any]:
+        def answered() -> bool:
+            found.clear()
+            found.update(deployment.ask("POST", "trial", {**place, **more}, port=port)[1])
+            return found.get("state") != "starting"
+
+        deployment.until(answered)
+        assert found.get("state") == "done", found
+        return found
+
+    assert deployment.ask("POST", "trial", place, bearer="x" * 50, port=port)[0] == 401
+    again = ask()
+    assert (
+        again["after"]["features"][0]["value"] == 20.0
+    )  # record 20 of those that go to four partitions in turn
+    began_s = time.monotonic()
+    for value in range(10):
+        changed = ask(column=0, value=value)
+        assert changed["changed"]["before"] == 20.0
+        assert changed["summary"][0]["code"] in ("trial.raises", "trial.lowers"), changed
+    assert (time.monotonic() - began_s) / 10 < 1.0  # ten times what one may take
+    assert len(deployment.places()) == written
+
+
 def test_what_an_operator_asks_for_is_done_loses_nothing_and_is_audited(deployment: Deployment) -> None:
     deployment.send(400)
     deployment.until(lambda: len(deployment.places()) == 400)
     replays_over_http(deployment)
+    tries_a_record(deployment)
     assert deployment.ask("POST", "pause", {"partitions": [1, 3]}) == (
         200,
         {"paused": [1, 3], "log_level": None},
@@ -188,8 +223,12 @@ def test_what_an_operator_asks_for_is_done_loses_nothing_and_is_audited(deployme
         json.loads(value or b"")
         for _, _, value in read_audit(deployment.config, deployment.audit, SystemClock())
     ]
+    tried = [(each["event"], each["action"]) for each in records if each["action"] == "trial"]
+    assert tried[0] == ("refused", "trial")
+    assert tried[1:] == [("allowed", "trial"), ("done", "trial")] * (len(tried) // 2)
+    assert len(tried) >= 23
     assert [(each["event"], each["action"]) for each in records] == [
-        ("started", ""), *[(event, "replay") for _ in range(3) for event in ("allowed", "done")], ("allowed", "pause"), ("done", "pause"), ("allowed", "restart"), ("done", "restart"), ("refused", "drain"),
+        ("started", ""), *[(event, "replay") for _ in range(3) for event in ("allowed", "done")], *tried, ("allowed", "pause"), ("done", "pause"), ("allowed", "restart"), ("done", "restart"), ("refused", "drain"),
         ("allowed", "resume"), ("done", "resume"), ("allowed", "log-level"), ("done", "log-level"), ("allowed", "drain"), ("done", "drain"),
         ("stopped", ""),
     ]  # fmt: skip
@@ -205,11 +244,11 @@ def test_what_an_operator_asks_for_is_done_loses_nothing_and_is_audited(deployme
 
     whole = verify("--holds", records[-1]["hash"])
     assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert f"19 records of {deployment.audit}: nothing was altered" in whole.stdout
+    assert f"{19 + len(tried)} records of {deployment.audit}: nothing was altered" in whole.stdout
     deployment.producer.produce(
-        deployment.audit, json.dumps(records[12] | {"who": "nobody"}).encode(), partition=0
+        deployment.audit, json.dumps(records[12 + len(tried)] | {"who": "nobody"}).encode(), partition=0
     )
     assert deployment.producer.flush(30) == 0
     altered = verify()
     assert altered.returncode == 1
-    assert "partition 0 offset 19: was changed: its hash does not fit" in altered.stdout
+    assert f"partition 0 offset {19 + len(tried)}: was changed: its hash does not fit" in altered.stdout

@@ -99,4 +99,5 @@ def test_results_and_letters_are_in_the_format_asked_for(
             [["id", b"11".hex()], ["other", b"x".hex()]],
         )
         assert main(["dlq", "replay", str(stream.settings), "--yes", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["replayed"] == 1
+        outcome = json.loads(capsys.readouterr().out)
+        assert outcome["replayed"] == 1, (outcome, stream.said())

@@ -4,13 +4,14 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 import xgboost
 from prometheus_client import CollectorRegistry
@@ -18,12 +19,12 @@ from prometheus_client import CollectorRegistry
 import penstock
 from penstock.connectors.memory.broker import MemoryBroker
 from penstock.engine.clock import SystemClock
-from penstock.engine.pages.supervisor import supervisor_pages
+from penstock.engine.pages.supervisor import Acts, SupervisorPages, supervisor_pages
 from penstock.engine.pages.watch import Facts, Watch
 from penstock.engine.pages.worker.answers import WorkerAnswers
 from penstock.engine.pages.worker.view import WorkerView
 from penstock.engine.ports import AssignmentListener, Source
-from penstock.engine.settings.model import parse_settings
+from penstock.engine.settings.model import Settings, parse_settings
 from penstock.engine.telemetry.http_server import HttpServer
 from penstock.engine.telemetry.metrics import SupervisorMetrics
 from penstock.engine.telemetry.port_routes import SupervisorView, worker_routes
@@ -31,7 +32,11 @@ from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import KafkaStatus
 from penstock.engine.worker.assembly import Link, Worker, event_log, make_worker, new_metrics
 from penstock.engine.worker.pages import show_worker
-from penstock.engine.worker.startup.startup import Startup
+from penstock.engine.worker.startup.startup import Startup, walk
+from penstock.engine.worker.startup.worker import worker_steps
+from penstock.engine.worker.trial.main import settings_of, trial_steps, trying_of
+from penstock.engine.worker.trial.trying import Trying
+from penstock.schemas.records import Records
 
 countries = ["CH", "DE", "FR", "NL", "PT"]
 hostile = "<img src=x onerror=alert(1)>\u202e\x07\u0000" + "x" * 300
@@ -64,7 +69,7 @@ def payments(rows: int, seed: int) -> pd.DataFrame:
     )
 
 
-def package_model(folder: Path) -> None:
+def package_model(folder: Path, *, version: str = "7", trees: int = 40) -> None:
     """Payments, some of them fraud."""
     frame = payments(4000, seed=1)
     risk = (
@@ -72,10 +77,10 @@ def package_model(folder: Path) -> None:
     )
     fraud = (risk + np.random.default_rng(2).normal(0, 0.6, len(frame)) > 3.2).astype(int)
     model = xgboost.XGBClassifier(
-        n_estimators=40, max_depth=4, enable_categorical=True, tree_method="hist", random_state=3
+        n_estimators=trees, max_depth=4, enable_categorical=True, tree_method="hist", random_state=3
     )
     model.fit(frame, fraud)
-    penstock.package(model, folder, name="card-fraud", version="7", background=frame[:100])
+    penstock.package(model, folder, name="card-fraud", version=version, background=frame[:100])
 
 
 def record(row: dict[str, Any], number: int) -> dict[str, Any]:
@@ -89,6 +94,41 @@ def record(row: dict[str, Any], number: int) -> dict[str, Any]:
     }
 
 
+class InProcess:
+    """Trials as their processes make them, in this one: the broker in memory can be read from no other."""
+
+    bundles = ("served", "candidate")
+
+    def __init__(self, settings: Settings, broker: MemoryBroker, folder: Path) -> None:
+        self._settings, self._broker, self._folder = settings, broker, folder
+        self._trying: dict[str, Trying] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, bundle: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        with self._lock:
+            if bundle not in self._trying:
+                self._trying[bundle] = self._load(bundle)
+            answer = self._trying[bundle].answer(asked)
+        return {"state": "failed" if answer["fault"] else "done", **orjson.loads(orjson.dumps(answer))}
+
+    def _load(self, bundle: str) -> Trying:
+        path = None if bundle == "served" else self._folder / bundle
+        if path is not None and not path.exists():
+            package_model(path, version="8", trees=10)
+        startup = Startup(
+            settings=settings_of(self._settings, bundle=path, runtime="auto"), clock=SystemClock()
+        )
+        walk(startup, [each for each in worker_steps if each.name in trial_steps], "model")
+        return trying_of(startup, read=self._read)
+
+    def _read(self, partition: int, offset: int) -> Records | None:
+        for read in self._broker.reader("payments").read_to_end(5.0):
+            found = np.flatnonzero((read.partitions == partition) & (read.offsets == offset))
+            if len(found):
+                return read.take(found)
+        return None
+
+
 @dataclass(kw_only=True)
 class Running:
     """What a test may do with it."""
@@ -98,6 +138,7 @@ class Running:
     board: StatusBoard
     worker: Worker
     watch: Watch
+    pages: SupervisorPages
 
     @property
     def url(self) -> str:
@@ -128,7 +169,7 @@ class Running:
 
 @contextmanager
 def running_engine(
-    folder: Path, *, hosts: tuple[str, ...] = (), masked: tuple[str, ...] = ()
+    folder: Path, *, hosts: tuple[str, ...] = (), masked: tuple[str, ...] = (), guarded: bool = False
 ) -> Iterator[Running]:
     clock = SystemClock()
     broker = MemoryBroker(clock)
@@ -198,12 +239,22 @@ def running_engine(
         worker_routes(metrics=metrics, board=board), host="127.0.0.1", port=0, reader=answers.answer
     ) as inner:
         ports = {"0": inner.port}
-        with supervisor_pages(facts, ports=lambda: ports, hosts=hosts, clock=clock) as (reader, watch):
+        acts = Acts(trials=InProcess(settings, broker, folder), guarded=guarded)
+        with supervisor_pages(facts, ports=lambda: ports, hosts=hosts, clock=clock, acts=acts) as pages:
             front = SupervisorView(metrics=SupervisorMetrics(CollectorRegistry()), ports=lambda: ports)
-            with HttpServer(front.routes(), host="127.0.0.1", port=0, reader=reader) as outer:
+            with HttpServer(
+                front.routes(), host="127.0.0.1", port=0, reader=pages.reader, posts=True
+            ) as outer:
                 loop.start()
                 try:
-                    yield Running(port=outer.port, broker=broker, board=board, worker=worker, watch=watch)
+                    yield Running(
+                        port=outer.port,
+                        broker=broker,
+                        board=board,
+                        worker=worker,
+                        watch=pages.watch,
+                        pages=pages,
+                    )
                 finally:
                     stop.set()
                     loop.join(10)

@@ -4,6 +4,7 @@ Run by `make test-pages`, which needs Debian's chromium, the package playwright 
 is a failure there.
 """
 
+import io
 import os
 import re
 import shutil
@@ -12,12 +13,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.pages.supervisor import supervisor_pages
 from penstock.engine.pages.watch import Facts
 from penstock.engine.telemetry.http_server import HttpServer, json_answer
+from penstock.schemas.reasons import Reason
+from tests.pages.guarded import guarded_engine, operator
 from tests.pages.running import Running, running_engine
 
 pytestmark = [
@@ -267,6 +271,58 @@ def test_the_waterfalls_rows_add_up_to_the_last_digit_and_say_their_sign_in_word
             assert text.lstrip("▲▼ +−") in told, told  # the sentence has the rows' own digits
 
 
+deficiencies = ["achromatopsia", "deuteranopia", "protanopia", "tritanopia"]
+contrast_min = 4.5
+"""WCAG's, of text."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_sign_is_readable_in_grey_and_in_every_colour_blindness(
+    scheme: str, browser: Any, engine: Running
+) -> None:
+    """The text says which way each feature moved the score, and the picture of that text keeps its contrast."""
+    visiting = Visit(browser, engine, color_scheme=scheme)
+    page = visiting.open(path_of(visiting, "record"))
+    page.focus(".trial form button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".trial input[inputmode=decimal]", timeout=30_000)
+    page.fill(".trial input[inputmode=decimal]", "950.5")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".trial td .reason", timeout=15_000)
+    rows = page.query_selector_all(".waterfall .up, .waterfall .down")
+    shapes = {}
+    for row in rows:
+        kind, text = row.get_attribute("class"), row.query_selector(".amount").inner_text()
+        assert (text[:3], row.query_selector(".word").inner_text()) == {
+            "up": ("▲ +", "raised"), "down": ("▼ −", "lowered"),
+        }[kind]  # fmt: skip
+        shapes[kind] = page.evaluate("node => getComputedStyle(node).clipPath", row.query_selector(".step"))
+    assert len(set(shapes.values())) == len(shapes)
+    changed = page.query_selector_all(".trial td .reason")
+    assert {each.inner_text()[:3] for each in changed} <= {"▲ +", "▼ −"}
+    session = visiting.context.new_cdp_session(page)
+    for deficiency in deficiencies:
+        session.send("Emulation.setEmulatedVisionDeficiency", {"type": deficiency})
+        page.wait_for_timeout(100)
+        seen = [row.query_selector(".amount") for row in rows] + [row.query_selector(".word") for row in rows]
+        for each in [*seen[:8], *changed[:4]]:
+            assert contrast(each.screenshot()) >= contrast_min, (deficiency, each.inner_text())
+    visiting.close()
+
+
+def contrast(picture: bytes) -> float:
+    """WCAG's ratio between the ground of a picture, its commonest colour, and what stands out of it most."""
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), dtype=np.float64).reshape(-1, 3) / 255
+    linear = np.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4)
+    light = linear @ (0.2126, 0.7152, 0.0722)
+    values, counts = np.unique(light.round(4), return_counts=True)
+    ground = values[counts.argmax()]
+    most = light[np.abs(light - ground).argmax()]
+    return float((max(ground, most) + 0.05) / (min(ground, most) + 0.05))
+
+
 def test_hostile_text_is_text(visit: Visit) -> None:
     found = path_of(visit, "record")
     held = visit.context.request.get(f"{visit.engine.url}/api/v1/records?outcome=predicted").json()["records"]
@@ -280,6 +336,98 @@ def test_hostile_text_is_text(visit: Visit) -> None:
     assert "<img src=x onerror=alert(1)>" in page.inner_text("main")
     assert page.query_selector_all("img") == []
     assert "\u202e" not in page.inner_text("main")
+
+
+@pytest.mark.parametrize(
+    ("locale", "width", "words"),
+    [("en-GB", 1280, ("instead of", "ms, by")), ("zh-CN", 320, ("而非", "毫秒"))],
+)
+def test_a_value_is_tried_by_keyboard_and_what_it_changes_is_said(
+    locale: str, width: int, words: tuple[str, ...], browser: Any, engine: Running
+) -> None:
+    import axe_playwright_python
+
+    options = {"viewport": {"width": width, "height": 1000}, "locale": locale}
+    visiting = Visit(browser, engine, **options, bypass_csp=True)
+    page = visiting.open(path_of(visiting, "record"))
+    page.focus(".trial form button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".trial select", timeout=30_000)
+    page.focus(".trial input[inputmode=decimal]")
+    page.keyboard.type("950.5")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('.trial table').length > 1", timeout=15_000)
+    page.wait_for_timeout(400)
+    text = page.inner_text(".trial").replace("\u2068", "").replace("\u2069", "")
+    assert [each for each in words if each not in text] == [], text
+    assert re.search("rises by|falls by|上升|下降", text)
+    rows = page.eval_on_selector_all(
+        ".trial tbody tr", "rows => rows.map(row => [...row.cells].map(each => each.innerText))"
+    )
+    assert {name for name, *_ in rows} >= {"amount", "hour"}
+    for _, before, after, difference in rows:
+        assert difference[:3] in ("▲ +", "▼ −") or difference == "0"
+        assert number(after) - number(before) == pytest.approx(number(difference), rel=0.05, abs=6e-3)
+    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    assert page.evaluate(f"axe.run(document, {{runOnly: {axe_rules}}})")["violations"] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    if "PENSTOCK_PICTURES" in os.environ and width > 640:
+        page.locator(".trial").screenshot(path=pictures / "trial.png")
+    visiting.close()
+
+
+@pytest.mark.parametrize(
+    ("locale", "width", "words"),
+    [
+        ("en-GB", 1280, ("2 of 3 letters would be put back (", "2 were put back")),
+        ("zh-CN", 320, ("3 封死信中有 2 封会被投放", "已投放 2 条")),
+    ],
+)
+def test_dead_letters_are_put_back_by_keyboard_after_a_look(
+    locale: str, width: int, words: tuple[str, ...], browser: Any, tmp_path: Path
+) -> None:
+    import axe_playwright_python
+
+    with guarded_engine(tmp_path) as guarded:
+        for offset, reason in enumerate((Reason.CORRUPT, Reason.CORRUPT, Reason.NO_KEY)):
+            guarded.letters.add(offset, reason)
+        options = {"viewport": {"width": width, "height": 1000}, "locale": locale}
+        visiting = Visit(browser, guarded.engine, **options, bypass_csp=True)
+        page = visiting.open("/health")
+        page.focus(".replay select")
+        page.select_option(".replay select", "corrupt")
+        page.focus(".replay button")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".replay .answer p", timeout=15_000)  # no token yet
+        visiting.faults = [each for each in visiting.faults if "401" not in each]
+        assert guarded.letters.returns.put_back == []
+        page.focus(".replay input[type=password]")
+        page.keyboard.type(operator)
+        page.keyboard.press("Enter")
+        told = [told_by(page, word) for word in words[:1]]
+        assert guarded.letters.returns.put_back == []
+        page.evaluate(
+            (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+        )
+        assert page.evaluate(f"axe.run(document, {{runOnly: {axe_rules}}})")["violations"] == []
+        if "PENSTOCK_PICTURES" in os.environ and width > 640:
+            page.locator(".replay").screenshot(path=pictures / "replay.png")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        told += [told_by(page, word) for word in words[1:]]
+        assert len(told) == 2
+        assert len(guarded.letters.returns.put_back) == 2
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert operator not in page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})")
+        visiting.close()
+
+
+def told_by(page: Any, word: str) -> str:
+    page.wait_for_function(
+        "word => document.querySelector('.replay .answer').innerText.replace(/[\u2068\u2069]/g, '').includes(word)",
+        arg=word, timeout=15_000,
+    )  # fmt: skip
+    return word
 
 
 def test_the_engine_gone_is_told_and_the_last_that_was_heard_stays(browser: Any, tmp_path: Path) -> None:
@@ -322,10 +470,10 @@ class StandingEngine:
         worker = held.enter_context(
             HttpServer({}, host="127.0.0.1", port=0, reader=lambda _: json_answer(told))
         )
-        reader, _ = held.enter_context(
+        made = held.enter_context(
             supervisor_pages(facts, ports=lambda: {"0": worker.port}, hosts=(), clock=HurriedClock())
         )
-        self.port = held.enter_context(HttpServer({}, host="127.0.0.1", port=0, reader=reader)).port
+        self.port = held.enter_context(HttpServer({}, host="127.0.0.1", port=0, reader=made.reader)).port
         self.url = f"http://127.0.0.1:{self.port}"
 
     def send(self, count: int, *, poison: int = 0, start: int = 0) -> None:

@@ -106,9 +106,9 @@ def test_the_hints_stand_alone_and_on_the_flow_page(engine: Running) -> None:
 
 @pytest.mark.parametrize("ports", [{}, {"0": 0}, {"0": 0, "1": 0}])
 def test_without_workers_every_page_says_what_it_does_not_know(ports: dict[str, int]) -> None:
-    with supervisor_pages(facts, ports=lambda: ports, hosts=(), clock=SystemClock()) as (reader, watch):
-        watch.turn()
-        with HttpServer({}, host="127.0.0.1", port=0, reader=reader) as server:
+    with supervisor_pages(facts, ports=lambda: ports, hosts=(), clock=SystemClock()) as made:
+        made.watch.turn()
+        with HttpServer({}, host="127.0.0.1", port=0, reader=made.reader) as server:
             for page in pages:
                 status, _, document = get(server.port, f"/api/v1/{page}")
                 assert status == 200
@@ -199,6 +199,11 @@ def test_a_rejected_reason_has_its_newest_records(engine: Running) -> None:
     for each in reason["examples"]:
         whole = get(engine.port, f"/api/v1/records/payments/{each['partition']}/{each['offset']}")[2]
         assert each["detail"] == whole["rejection"]["detail"] != ""
+        assert each["stops"] == whole["input_stops"]
+        assert (whole["input_stops"]["byte"], whole["input_stops"]["around"]) == (
+            0,
+            None,
+        )  # fields are masked
 
 
 def test_what_the_contract_marks_sensitive_is_shown_nowhere(engine: Running) -> None:
@@ -292,8 +297,8 @@ def test_a_link_on_another_site_may_be_followed(engine: Running) -> None:
 
 def test_a_named_host_is_let_in() -> None:
     with (
-        supervisor_pages(facts, ports=dict, hosts=("Scores.Example",), clock=SystemClock()) as (reader, _),
-        HttpServer({}, host="127.0.0.1", port=0, reader=reader) as server,
+        supervisor_pages(facts, ports=dict, hosts=("Scores.Example",), clock=SystemClock()) as made,
+        HttpServer({}, host="127.0.0.1", port=0, reader=made.reader) as server,
     ):
         assert get(server.port, "/api/v1/flow", Host="scores.example:9464")[0] == 200
         assert get(server.port, "/api/v1/flow", Host="[::1]:9464")[0] == 200

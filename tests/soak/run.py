@@ -174,6 +174,12 @@ commands: Final = (
         environment=lambda _: {"PENSTOCK_HINTS": "1"},
     ),
     Command(
+        part="numbers that agree",
+        asked=lambda _: "100,000 records, 1 % of them bad",
+        arguments=lambda _: _pytest("tests/integration/test_top_and_tail.py"),
+        environment=lambda _: {"PENSTOCK_AGREE_RECORDS": "100000"},
+    ),
+    Command(
         part="drains",
         asked=lambda share: f"{_count(1000, share, 10)} drains",
         arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "drains", str(_count(1000, share, 10))],

@@ -1,9 +1,11 @@
 """The laws that are compared: Penstock's own, and its rivals with every setting a user might try."""
 
 import itertools
+from collections import deque
 
 import numpy as np
 
+from penstock.engine.scaling.flow import rate_window_s
 from penstock.engine.scaling.forecast import Arrivals
 from penstock.engine.scaling.planner import Bounds, required
 from penstock.engine.scaling.snapshot import Snapshot
@@ -32,6 +34,7 @@ class Penstock:
         self._changed_s = -1e9
         self._stalls = np.zeros(partitions)
         self._position = np.zeros(partitions)
+        self._finished: deque[tuple[int, float]] = deque()
 
     def look(self, view: View) -> None:
         """As Policy asks."""
@@ -46,14 +49,21 @@ class Penstock:
         left_out = {
             int(p): "no record was finished" for p in np.flatnonzero(view.second - self._stalls >= 120)
         }
+        helped = np.ones(partitions, dtype=bool)
+        helped[list(left_out)] = False
+        self._finished.append((view.second, float(position.sum())))
+        while len(self._finished) > 2 and self._finished[1][0] <= view.second - rate_window_s:
+            self._finished.popleft()
+        (first_s, first), (last_s, last) = self._finished[0], self._finished[-1]
         horizon_s = view.startup_s + view.rebalance_s + sync_s
         snapshot = Snapshot(
             arrivals=self._arrivals.ahead(horizon_s), arrivals_now=self._arrivals.now(), backlog=np.maximum(backlog, 0.0),
-            owners=np.array(np.unique(owners, return_inverse=True)[1]), oldest_age_s=float(view.waited_s[0].max()),
+            owners=np.array(np.unique(owners, return_inverse=True)[1]), oldest_age_s=float(view.waited_s[0].max(where=helped, initial=0.0)),
             capacity_records_per_s=self._capacity, startup_s=view.startup_s, rebalance_s=view.rebalance_s,
             horizon_s=horizon_s, replicas_now=int(view.replicas[0]), starting=int(view.replicas[0] - view.ready[0]),
             watched_s=self._arrivals.watched_s(now_s=float(view.second)), left_out=left_out,
             quiet=view.second - self._changed_s >= 3 * view.rebalance_s,
+            finished_records_per_s=max(last - first, 0.0) / max(last_s - first_s, 1),
         )  # fmt: skip
         plan = self._steadier.decide(required(snapshot, self._bounds), snapshot, now_s=float(view.second))
         self._told = plan.published

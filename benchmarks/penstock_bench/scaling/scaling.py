@@ -70,12 +70,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     found = compare(tuning_seeds=tuning, seeds=seeds, kinds=kinds, say=terminal.say, only=only)
     found["zipf"] = zipf()
     if arguments.trace is not None:
-        recorded = simulate(trace(arguments.trace, 1000), Penstock())
-        found["trace"] = {
-            "file": arguments.trace.name,
-            "startup_s": 180,
-            **{m: float(getattr(recorded, m)[0]) for m in measures},
-        }
+        found["trace"] = [
+            {"hours": hours, "startup_s": 180, **{m: float(getattr(recorded, m)[0]) for m in measures}}
+            for hours in (2, 24)
+            for recorded in [simulate(trace(arguments.trace, 1000, hours=hours), Penstock())]
+        ]
     if arguments.figures is not None:
         for name, drawn in (("scaling-front.svg", front(found)), ("scaling-timeline.svg", timeline(found))):
             (arguments.figures / name).write_text(drawn, encoding="utf-8")
@@ -85,7 +84,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.json:
         terminal.result(shown)
     else:
-        terminal.say(table(found))
+        terminal.say_lines(table(found))
     return 1 if found["dominated"] else 0
 
 
@@ -126,7 +125,12 @@ def table(found: dict[str, Any]) -> str:
         lines.append(
             f"| {name} | {setting} | {row['violation_min']:.0f} | {row['replica_min']:,.0f} | {row['changes']:.0f} |"
         )
-    lines += ["", f"Better on all three measures at once, on any load: {len(found['dominated'])} settings."]
+    tuned = {(r["name"], r["setting"]) for r in found["rivals"]}
+    of_these = sum((d["rival"], d["setting"]) in tuned for d in found["dominated"])
+    lines += [
+        "",
+        f"Better on all three measures at once, on any load: {of_these} of these rivals, and {len(found['dominated'])} of all the settings of the grids.",
+    ]
     lines += [f"- {d['rival']}, {d['setting']}: {d['load']}, seed {d['seed']}" for d in found["dominated"]]
     lines += ["", "| Penstock with | violation minutes | replica-minutes | rebalances |", "|---|---|---|---|"]
     for row in found["sensitivity"]:
@@ -139,10 +143,10 @@ def table(found: dict[str, Any]) -> str:
         f"Zipf 0.5, steady: {z['violation_min']:.0f} of 120 minutes in violation at {z['replicas']:.1f} replicas, where {z['fewest_feasible']} are the fewest that do nine times out of ten.",
     ]
     if "trace" in found:
-        t = found["trace"]
+        lines.append("")
         lines += [
-            "",
-            f"{t['file']}, a day, start-up {t['startup_s']} s: {t['violation_min']:.0f} minutes in violation, {t['replica_min']:,.0f} replica-minutes, {t['changes']:.0f} rebalances.",
+            f"A recorded load (a count every five minutes, scaled to 1,000 a second), its first {t['hours']} hours, start-up {t['startup_s']} s: {t['violation_min']:.0f} minutes in violation, {t['replica_min']:,.0f} replica-minutes, {t['changes']:.0f} rebalances.\n"
+            for t in found["trace"]
         ]
     lines += [
         "",

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import Settings, load_settings
+from penstock.engine.settings.needed_topics import needed_topics
 from penstock.engine.settings.roles import roles
 
 if TYPE_CHECKING:
     from penstock.connectors.kafka.admin.permissions import Permission
 
 summary = (
-    "The least permissions that each role needs on Kafka, as kafka-acls commands, or with --json for Terraform and the like. "
-    "Reads the settings only; nothing is asked or changed."
+    "The least permissions that each role needs on Kafka, as kafka-acls commands, or with --json, and the topics too, for Terraform "
+    "and the like. Reads the settings only; nothing is asked or changed."
 )
 example = "penstock acl penstock.yaml --role worker --principal User:fraud-worker"
 
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     wanted = {
         role: found for role, found in permissions(settings).items() if role in (arguments.role or roles)
     }
-    terminal.result(_json(wanted, arguments.principal))
+    terminal.result(_json(settings, wanted, arguments.principal))
     if not terminal.json:
         for role, found in wanted.items():
             terminal.say(f"# {role}")
@@ -60,8 +61,19 @@ def _command(settings: Settings, role: str, permission: "Permission", principal:
     return shlex.join(words + (["--resource-pattern-type", "prefixed"] if permission.prefixed else []))
 
 
-def _json(wanted: "Mapping[str, Sequence[Permission]]", principal: str | None) -> dict[str, Any]:
+def _json(
+    settings: Settings, wanted: "Mapping[str, Sequence[Permission]]", principal: str | None
+) -> dict[str, Any]:
     return {
+        "topics": [
+            {
+                "name": each.name,
+                "purpose": each.purpose,
+                "partitions": each.partitions,  # null: as many as the input, which is the first
+                "config": dict(each.properties),
+            }
+            for each in needed_topics(settings)
+        ],
         "roles": {
             role: [
                 {
@@ -79,5 +91,5 @@ def _json(wanted: "Mapping[str, Sequence[Permission]]", principal: str | None) -
                 for each in found
             ]
             for role, found in wanted.items()
-        }
+        },
     }

@@ -48,10 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Look, and tell; 0 when nothing is wrong, 1 when something is."""
     from penstock.engine.doctor.look import look, own_url
+    from penstock.engine.watch.look import engine_address
 
     settings = load_settings(arguments.settings)
     own = own_url(settings)
-    urls = arguments.workers or ([own] if own else [])
+    urls = [engine_address(url) for url in arguments.workers or ([own] if own else [])]
     evidence = look(settings, clock=SystemClock(), urls=urls, over_s=min(max(arguments.over, 0.0), 3600.0))
     wrongs = causes(evidence)
     terminal.result(as_json(wrongs, evidence))

@@ -2,12 +2,13 @@
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.engine.console.terminal import Terminal
+from penstock.engine.settings.needed_topics import NeededTopic, needed_topics
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 summary = "Write a commented penstock.yaml for a bundle and a topic; with --create-topics the topics as well."
 example = "penstock init models/fraud --bootstrap-servers localhost:9092 --topic transactions --create-topics"
 
-letters_kept_ms = 30 * 24 * 3600 * 1000
 _template = """\
 # Settings of Penstock: every key is described in docs/settings.md. Check them with: penstock check {file}
 kafka:
@@ -118,14 +118,8 @@ def _create_topics(settings: "Settings", partitions: int) -> list[str]:
     from penstock.connectors.kafka.admin.admin import KafkaAdmin
     from penstock.engine.worker.kafka import client_config
 
-    output = settings.output
     return create_missing(
-        KafkaAdmin(client_config(settings.kafka)),
-        source=settings.input.topic,
-        outputs=[name for name in (output.predictions, output.explanations, output.dead_letters) if name],
-        dead_letters=output.dead_letters,
-        status=output.status,
-        partitions=partitions,
+        KafkaAdmin(client_config(settings.kafka)), needed_topics(settings), partitions=partitions
     )
 
 
@@ -158,34 +152,24 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def create_missing(
-    admin: "KafkaAdmin",
-    *,
-    source: str,
-    outputs: list[str],
-    dead_letters: str,
-    status: str | None,
-    partitions: int,
-) -> list[str]:
-    """Creates what does not exist, and returns a sentence for each topic. Raises ConfigError and UnavailableError."""
-    names = [source, *outputs, *([status] if status else [])]
-    there = admin.partition_counts(names)
-    count = there[source] or partitions
+def create_missing(admin: "KafkaAdmin", topics: Sequence[NeededTopic], *, partitions: int) -> list[str]:
+    """Creates what does not exist, and returns a sentence for each topic; the first is the input.
+
+    `partitions`: of the input, where it does not exist. Raises ConfigError and UnavailableError.
+    """
+    there = admin.partition_counts([topic.name for topic in topics])
+    count = there[topics[0].name] or partitions
     said: list[str] = []
-    for name in names:
-        found = there[name]
+    for topic in topics:
+        found = there[topic.name]
         if found is not None:
-            wrong = name in outputs and found != count
+            wrong = topic.partitions is None and found != count
             said.append(
-                f"topic {name} exists with {found} partitions" + (f", the input has {count}" if wrong else "")
+                f"topic {topic.name} exists with {found} partitions"
+                + (f", the input has {count}" if wrong else "")
             )
             continue
-        properties: Mapping[str, str] = {}
-        if name == dead_letters:
-            properties = {"retention.ms": str(letters_kept_ms)}
-        elif name == status:
-            properties = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
-        made = 1 if name == status else count
-        admin.create_topics({name: made}, properties=properties, exist_ok=True)
-        said.append(f"created topic {name} with {made} partition{'s' * (made != 1)}")
+        made = topic.partitions or count
+        admin.create_topics({topic.name: made}, properties=topic.properties, exist_ok=True)
+        said.append(f"created topic {topic.name} with {made} partition{'s' * (made != 1)}")
     return said

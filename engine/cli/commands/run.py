@@ -19,11 +19,19 @@ from penstock.engine.console.logs import (
 )
 from penstock.engine.console.stacks import write_stacks_on_signal
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.worker.process import Command, exit_fenced, started_ahead
+from penstock.engine.pipeline.collector import collector_again, no_collector
+from penstock.engine.worker.process import (
+    Command,
+    exit_fenced,
+    give_time_to_drain,
+    let_begin,
+    started_ahead,
+)
 from penstock.schemas.errors import ConfigError
 from penstock.schemas.log_codes import LogCode
 
 if TYPE_CHECKING:
+    from penstock.engine.pages.supervisor import SupervisorPages
     from penstock.engine.pages.watch import Facts
     from penstock.engine.settings.admin import AdminSettings
     from penstock.engine.settings.model import Settings
@@ -53,6 +61,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     command = Command(arguments=(str(arguments.settings), *logging_words(arguments)))
+    no_collector()
     with ExitStack() as held:
         try:
             run_folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-run-")))
@@ -65,24 +74,18 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _supervise(
     settings_path: Path, command: Command, run_folder: Path, first: subprocess.Popen[bytes], held: ExitStack
 ) -> int:
-    # Late: the first worker loads its libraries at the same time.
-    from prometheus_client import CollectorRegistry
-
+    # Late: the first worker loads its libraries at the same time. First only what lets it begin.
     from penstock.engine.clock import SystemClock
-    from penstock.engine.pages.supervisor import supervisor_pages
     from penstock.engine.settings.model import load_settings
-    from penstock.engine.telemetry.http_server import HttpServer
-    from penstock.engine.telemetry.metrics import SupervisorMetrics
-    from penstock.engine.telemetry.port_routes import SupervisorView
     from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.startup.startup import Startup, walk
     from penstock.engine.worker.startup.supervisor import supervisor_steps
-    from penstock.engine.worker.supervisor import Supervisor
 
     settings = load_settings(settings_path)
-    metrics = SupervisorMetrics(CollectorRegistry())
     walk(Startup(settings=settings, clock=SystemClock()), supervisor_steps, "supervisor")
     copy = copy_model(settings.model.path, run_folder)
+    held.callback(give_time_to_drain, first)
+    let_begin(first)
     if copy is None:
         logger.warning(
             "no room for a copy of the model in %s: a change of its folder would end the workers",
@@ -92,9 +95,20 @@ def _supervise(
     else:
         logger.info("model digest %s, for all workers", copy.digest, extra=LogCode.MODEL_COPIED.extra)
 
+    from prometheus_client import CollectorRegistry
+
+    from penstock.engine.pages.supervisor import Acts, supervisor_pages
+    from penstock.engine.telemetry.http_server import HttpServer
+    from penstock.engine.telemetry.metrics import SupervisorMetrics
+    from penstock.engine.telemetry.port_routes import SupervisorView
+    from penstock.engine.worker.supervisor import Supervisor
+    from penstock.engine.worker.trial.start import started_trials
+
+    metrics = SupervisorMetrics(CollectorRegistry())
+
     def say(text: str) -> None:
         logger.warning("%s", text, extra=LogCode.SUPERVISOR.extra)
-        watch.note("worker", text)
+        pages.watch.note("worker", text)
 
     supervisor = Supervisor(
         command,
@@ -108,17 +122,26 @@ def _supervise(
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.request_stop)
+    collector_again()
     write_stacks_on_signal(then=lambda: supervisor.pass_on(signal.SIGUSR1))
     view = SupervisorView(metrics=metrics, ports=lambda: _ports(supervisor, run_folder))
-    reader, watch = held.enter_context(
+    trials = held.enter_context(
+        started_trials(
+            settings_path, settings, run_folder, command.arguments[1:], runtime=lambda: _runtime(pages)
+        )
+    )
+    pages = held.enter_context(
         supervisor_pages(
             page_facts(settings),
             ports=lambda: _ports(supervisor, run_folder),
             hosts=settings.http.hosts,
             clock=SystemClock(),
+            acts=Acts(trials=trials, guarded=settings.admin is not None),
         )
     )
-    server = HttpServer(view.routes(), host=settings.http.host, port=settings.http.port, reader=reader)
+    server = HttpServer(
+        view.routes(), host=settings.http.host, port=settings.http.port, reader=pages.reader, posts=True
+    )
     server.start()
     logger.info(
         "pages, metrics and health on http://%s:%d",
@@ -128,10 +151,11 @@ def _supervise(
     )
     counted = dropped = 0
     if settings.admin is not None:
-        held.enter_context(_admin(settings, settings.admin, supervisor, metrics, run_folder, copy))
+        held.enter_context(_admin(settings, settings.admin, supervisor, metrics, run_folder, copy, pages))
 
     def count() -> None:
         nonlocal counted, dropped
+        trials.turn()
         metrics.worker_restarts.inc(supervisor.restarts - counted)
         counted = supervisor.restarts
         metrics.dropped_connections.inc(server.dropped - dropped)
@@ -176,6 +200,7 @@ def _admin(
     metrics: "SupervisorMetrics",
     run_folder: Path,
     copy: "ModelCopy | None",
+    pages: "SupervisorPages",
 ) -> Iterator[None]:
     """The port that acts, with its audit on Kafka."""
     # Late: without the section nothing of this is loaded.
@@ -201,6 +226,7 @@ def _admin(
         model_digest=copy.digest if copy else "",
         set_log_level=set_log_level,
         replays=Replays(proven_replaying(settings), clock=SystemClock()),
+        trying=pages.trying,
     )
     with admin_port(
         admin,
@@ -209,12 +235,19 @@ def _admin(
         instance=name,
         clock=SystemClock(),
         count=lambda event: metrics.audit_events.labels(event=event).inc(),
+        let_in=pages.acting.let_in,
     ) as server:
         scheme = "https" if admin.certificate_file else "http"
         logger.info(
             "admin on %s://%s:%d/api/v1/state", scheme, admin.host, server.port, extra=LogCode.PORT_OPEN.extra
         )
         yield
+
+
+def _runtime(pages: "SupervisorPages") -> str:
+    """What runs the model in the workers, so that a trial gives the same bits; auto while that is not known."""
+    known = [each["status"]["model"] for each in pages.watch.picture().told.values()]
+    return next((str(each["runtime"]) for each in known if each), "auto")
 
 
 def _ports(supervisor: "Supervisor", run_folder: Path) -> dict[str, int]:

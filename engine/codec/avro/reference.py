@@ -123,7 +123,7 @@ class ReferenceReader:
 
     def __init__(self, writer: Schema, reader: Schema, *, skip: int, record_type: str | None = None) -> None:
         try:
-            written = _parsed(writer)
+            written = parsed(writer)
             self._writer, self._reader = (
                 fastavro.parse_schema(_plain(writer)),
                 fastavro.parse_schema(_plain(reader)),
@@ -143,7 +143,7 @@ class ReferenceReader:
         if self._passed_over and self._is_of_another_type(value):
             return None
         try:
-            self._checker.read(_StrictDecoder(stream))
+            self._checker.read(StrictDecoder(stream))
         except (RecursionError, MemoryError, avro.errors.AvroCollectionSizeException) as error:
             raise _fault(
                 Reason.LIMIT_EXCEEDED, "the record is nested deeper, or has more items, than is read"
@@ -185,7 +185,7 @@ class ReferenceReader:
             return False
 
 
-class _StrictDecoder(avro.io.BinaryDecoder):
+class StrictDecoder(avro.io.BinaryDecoder):
     """Apache's decoder, but a boolean is one of the two bytes that Avro knows."""
 
     def read_boolean(self) -> bool:
@@ -242,7 +242,8 @@ def _is_empty(schema: Any, visited: set[int]) -> bool:
     return schema.type == "record" and all(_is_empty(field.type, visited) for field in schema.fields)
 
 
-def _parsed(schema: Schema) -> avro.schema.Schema:
+def parsed(schema: Schema) -> avro.schema.Schema:
+    """By Apache's library, without logical types. Raises AvroException."""
     return avro.schema.parse(orjson.dumps(_plain(schema)).decode())
 
 

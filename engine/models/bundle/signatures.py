@@ -196,6 +196,7 @@ def _hash_of(public: "EllipticCurvePublicKey") -> Any:
 
 def _private_key(path: Path, password: str | None) -> "EllipticCurvePrivateKey":
     data = _read(path)
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -205,14 +206,21 @@ def _private_key(path: Path, password: str | None) -> "EllipticCurvePrivateKey":
         raise ConfigError(f"{path} {'has a password' if password is None else 'has no password'}") from error
     except ValueError as error:
         raise ConfigError(f"{path} holds no private key in PEM form, or the password is wrong") from error
+    except UnsupportedAlgorithm as error:
+        raise _other_kind(path) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in _hashes:
-        raise ConfigError(f"{path} is not an elliptic key on P-256, P-384 or P-521")
+        raise _other_kind(path)
     return key
+
+
+def _other_kind(path: Path) -> ConfigError:
+    return ConfigError(f"{path} is not an elliptic key on P-256, P-384 or P-521")
 
 
 def _public_key(path: Path, now: datetime) -> "EllipticCurvePublicKey":
     data = _read(path)
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -223,10 +231,14 @@ def _public_key(path: Path, now: datetime) -> "EllipticCurvePublicKey":
             key: Any = certificate.public_key()
         else:
             key = serialization.load_pem_public_key(data)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, x509.InvalidVersion) as error:
         raise ConfigError(f"{path} holds neither a public key nor a certificate in PEM form") from error
+    except (
+        UnsupportedAlgorithm
+    ) as error:  # a curve that this build of OpenSSL has no arithmetic for, as SM2's
+        raise _other_kind(path) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _hashes:
-        raise ConfigError(f"{path} is not an elliptic key on P-256, P-384 or P-521")
+        raise _other_kind(path)
     return key
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import re
 from collections.abc import Collection
 from http import HTTPStatus
 from typing import Final
@@ -14,6 +15,7 @@ from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.pages")
 
+_host: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{0,5})?")
 loopback_names: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -36,7 +38,7 @@ class Callers:
         if request.headers.get("sec-fetch-site", "none") in ("cross-site", "same-site") and not follows_link:
             return self._refused("another site's page asked for it")
         name = host_name(request.headers.get("host", ""))
-        if name in self._hosts or (name in loopback_names and _is_loopback(request.peer)):
+        if name in self._hosts or (name in loopback_names and is_loopback(request.peer)):
             return None
         return self._refused("its Host header names none of http.hosts, nor this machine from itself")
 
@@ -52,13 +54,13 @@ class Callers:
 
 
 def host_name(header: str) -> str:
-    """A Host header without its port, in lower case."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].lower()
+    """A Host header without its port, in lower case; empty for what is no name, or a name and no port."""
+    found = _host.fullmatch(header)
+    return (found[1] or found[2]).lower() if found else ""
 
 
-def _is_loopback(peer: str) -> bool:
+def is_loopback(peer: str) -> bool:
+    """Whether an address is this machine's own."""
     try:
         address = ipaddress.ip_address(peer)
     except ValueError:

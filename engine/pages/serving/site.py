@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from penstock.engine.clock import Clock
 from penstock.engine.pages.sentences import sentence, static_folder
+from penstock.engine.pages.serving.acting import Acting, acts
 from penstock.engine.pages.serving.callers import Callers
 from penstock.engine.pages.serving.live import Live
 from penstock.engine.pages.serving.static_files import StaticFiles, headers
@@ -48,12 +49,14 @@ class Site:
         pages: Sequence[str],
         hosts: Collection[str],
         clock: Clock,
+        acting: Acting | None = None,
     ) -> None:
-        """`pages`: the documents that have a page, which can be followed; the first one is shown at `/`."""
+        """`pages`: the documents that have a page, which can be followed; the first one is shown at `/`. `acting`: answers what acts."""
         self._content = content
         self._live = live
         self._streams = streams
         self._callers = Callers(hosts, clock=clock)
+        self._acting = acting
         self._pages = tuple(pages)
         self._files = StaticFiles(static_folder, pages=list(pages))
         self._schema = (static_folder.parent / "schema.json").read_bytes()
@@ -64,8 +67,20 @@ class Site:
         is_page = path == "/" or path[1:] in self._pages or _record_path.fullmatch(path) is not None
         if not (is_page or path.startswith(("/static/", api))):
             return None
+        word = path.removeprefix(api) if path.startswith(api) else ""
+        acting = self._acting if word in acts else None
         if (refusal := self._callers.refusal(request)) is not None:
+            if acting is not None:
+                acting.was_refused(word, request)
             return refusal
+        if acting is not None:
+            return acting.answer(word, request)
+        if word == "acts" and self._acting is not None and request.method != "POST":
+            return self._acting.offered(request)
+        if request.method == "POST":
+            return Answer(
+                body=b"", status=HTTPStatus.METHOD_NOT_ALLOWED, headers={**headers, "Allow": "GET, HEAD"}
+            )
         if is_page:
             return self._files.answer("shell.html", request)
         if path.startswith("/static/"):
@@ -103,6 +118,7 @@ class Site:
                 "model/trees/N",
                 "events",
                 "schema",
+                *(("acts", *sorted(acts)) if self._acting is not None else ()),
             )
         )
         return _json({"error": sentence("error.no_path", known=known)}, HTTPStatus.NOT_FOUND)

@@ -1,5 +1,7 @@
 import { h } from "./dom.js";
-import { facts, foreign, link, named_value, section, table, when } from "./parts.js";
+import { facts, foreign, link, named_value, section, stopsAt, table, when } from "./parts.js";
+import { replay } from "./replay.js";
+import { trial } from "./trial.js";
 import { duration, exact, fixed, moment, named, number, signed, t, tell } from "./words.js";
 
 const rowsShown = 14;
@@ -19,7 +21,7 @@ export async function load(state) {
 }
 
 export function show(record, state) {
-  if (!record) return h("div", { class: "lead" }, h("p", { class: "limit" }, tell(state.fault)), h("p", {}, h("a", { href: "/records" }, t("record.back"))));
+  if (!record) return [h("div", { class: "lead" }, h("p", { class: "limit" }, tell(state.fault)), h("p", {}, h("a", { href: "/records" }, t("record.back")))), state.fault.code === "record.not_held" ? trial(null, state) : null];
   const explanation = record.explanation;
   return [
     h("div", { class: "lead" },
@@ -27,11 +29,14 @@ export function show(record, state) {
       h("p", { class: "limit" }, sentence(record)),
       h("p", { class: "quiet" }, t("record.place", { topic: record.topic, partition: String(record.partition), offset: String(record.offset) }), " ", t("record.times", { made: record.timestamp_ms === null ? t("word.unknown") : moment(record.timestamp_ms), done: moment(record.at_ms), age: duration(record.age_ms === null ? null : record.age_ms / 1000) }))),
     explanation ? waterfall(explanation, state) : null,
+    trial(record, state),
+    record.outcome === "rejected" ? replay(state, record) : null,
     h("div", { class: "pair", key: "pair" },
       section(t("record.outputs"), record.outputs.length ? record.outputs.map((each) => table(each.output, [{ name: t("word.output"), head: true }, { name: t("word.value"), figure: true }], each.names.map((name, at) => ({ key: String(at), cells: [foreign(name), exact(each.values[at])] })))) : h("p", { class: "empty" }, t("record.no_outputs"))),
       section(t("record.spent"), table(t("record.spent"), [{ name: t("word.stage"), head: true }, { name: t("word.duration"), figure: true }], record.times.map((each) => ({ key: each.stage, cells: [named("stage", each.stage), duration(each.ms / 1000)] }))), h("p", { class: "quiet" }, t("record.batch", { rows: record.rows })))),
     section(t("record.input"),
       record.input_fault ? h("p", { class: "empty" }, record.input_fault) : null,
+      record.input_stops ? stops(record.input_stops, record.input.length) : null,
       record.input.length ? table(t("record.input"), [{ name: t("word.field"), head: true }, { name: t("word.type") }, { name: t("word.value") }], record.input.map((each) => ({ key: each.field, cells: [foreign(each.field), named("type", each.type), text(each.shown)] }))) : null),
     section(t("record.seen"),
       table(t("record.seen"), [{ name: t("word.feature"), head: true }, { name: t("word.value") }, { name: t("record.model_value"), figure: true }], record.features.map((each) => ({ key: each.feature, cells: [foreign(each.feature), each.masked ? t("word.masked") : each.value === null ? t("word.missing") : foreign(exact(each.value)), each.masked ? t("word.masked") : each.model_value === null ? "NaN" : exact(each.model_value)] })), t("record.no_features"))),
@@ -55,6 +60,13 @@ function sentence(record) {
   const { rows, digits, base, total } = steps(explanation, rowsShown);
   const reasons = rows.filter((row) => row.of).slice(0, 3).map((row) => t(`reason.${row.of.masked ? "masked_" : row.of.value === null ? "missing_" : ""}${row.step >= 0 ? "raised" : "lowered"}`, { ...row.of, amount: fixed(Math.abs(row.shown), digits) }));
   return tell(record.sentence, { space: named("space", explanation.space), base: fixed(base, digits), total: fixed(total, digits), reasons: reasons.join(t("reason.between")) });
+}
+
+// The bytes around the fault, the one where it lies in brackets.
+function stops(where, fields) {
+  const bytes = where.around ? (where.around.hex.match(/../g) || []).map((each, at) => (where.around.byte + at === where.byte ? `[${each}]` : each)) : [];
+  return h("div", { class: "sentences", key: "stops" }, h("p", {}, stopsAt(where), " ", t(fields ? "record.read_before" : "record.nothing_before")),
+    where.around === null ? h("p", { class: "quiet" }, t("record.around_masked")) : bytes.length ? h("p", { class: "quiet" }, t("record.around", { byte: where.around.byte }), " ", h("code", { dir: "ltr" }, bytes.join(" "))) : null);
 }
 
 function text(shown) {

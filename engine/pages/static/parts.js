@@ -41,6 +41,11 @@ export function foreign(text) {
   return h("bdi", {}, text);
 }
 
+// Where a value that could not be decoded stops being readable.
+export function stopsAt(stops) {
+  return t(stops.field ? "record.stops_at" : "record.stops", { field: stops.field, byte: stops.byte, bytes: stops.bytes });
+}
+
 export function bar(share, className) {
   const width = share === null || share === undefined ? 0 : Math.max(0, Math.min(1, share));
   return h("span", { class: `bar ${className || ""}`, "aria-hidden": "true" }, h("span", { style: { width: `${(width * 100).toFixed(1)}%` } }));

@@ -35,6 +35,11 @@ export function has(code) {
   return code in words;
 }
 
+// The names of a closed set, in the order of the file.
+export function codes(set) {
+  return Object.keys(words).filter((each) => each.startsWith(`${set}.`)).map((each) => each.slice(set.length + 1));
+}
+
 export function t(code, values) {
   const template = words[code];
   if (template === undefined) {

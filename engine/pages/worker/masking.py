@@ -55,6 +55,11 @@ class Masks:
         if not names <= self._names:
             self._names |= names
 
+    @property
+    def any(self) -> bool:
+        """Whether anything is masked at all."""
+        return bool(self._names)
+
     def hides(self, name: str) -> bool:
         """Whether a member of this name is masked."""
         return name in self._names

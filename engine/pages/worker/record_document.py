@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from penstock.engine.codec.part_read import PartRead
 from penstock.engine.codec.plain_values import plain
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.pages.sentences import reasons_sentence, sentence
@@ -21,10 +22,16 @@ input_bytes_max: Final = 64 << 10
 """A longer value is not decoded again for a page."""
 fields_max: Final = 500
 outputs_max: Final = 100
+around_bytes: Final = 16
+"""Shown before and behind the byte at which a value cannot be read."""
 features_max: Final = 2000
 
 ReadInput = Callable[[bytes], Any]
 """A record's value as nested objects; raises PenstockError or ValueError."""
+
+
+ReadPart = Callable[[bytes], PartRead | None]
+"""How far a value that cannot be decoded can be read, None where it can; raises PenstockError where no schema for it can be had."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -40,11 +47,14 @@ class Told:
 class RecordDocuments:
     """Makes documents of samples. Holds nothing but what describes the model."""
 
-    def __init__(self, bundle: Bundle, *, worker: str, masks: Masks, read_input: ReadInput) -> None:
+    def __init__(
+        self, bundle: Bundle, *, worker: str, masks: Masks, read_input: ReadInput, read_part: ReadPart
+    ) -> None:
         self._bundle = bundle
         self._worker = worker
         self._masks = masks
         self._read_input = read_input
+        self._read_part = read_part
         owners = bundle.signature.column_features
         self._features = [
             (cut(name), feature, masks.hides_feature(feature))
@@ -115,7 +125,11 @@ class RecordDocuments:
     def _begin(self, told: Told, place: int, *, decoded: bool = True) -> dict[str, Any]:
         records = told.sample.records
         stamp_ms = int(records.timestamps_ms[place])
-        fields, fault = self._input(records.values[place], decoded=decoded)
+        value = records.values[place]
+        fields, fault = self._input(value) if decoded else ([], None)
+        stops = None
+        if not decoded:
+            fields, stops, fault = self._part(value)
         key = records.keys[place]
         return {
             "page": "record",
@@ -132,6 +146,7 @@ class RecordDocuments:
             "key_id": None if key is None or self._masks.hides("key") else _key_id(key),
             "input": fields,
             "input_fault": fault,
+            "input_stops": stops,
             "model": {
                 "name": self._bundle.name,
                 "version": self._bundle.version,
@@ -141,11 +156,36 @@ class RecordDocuments:
             "rows": told.rows,
         }
 
-    def _input(self, value: bytes | None, *, decoded: bool) -> tuple[list[dict[str, Any]], str | None]:
+    def _part(self, value: bytes | None) -> tuple[list[dict[str, Any]], dict[str, Any] | None, str | None]:
+        """Of a value that could not be decoded: the fields before the fault, where it lies, or why neither is known."""
+        if value is None:
+            return [], None, "the record has no value"
+        if len(value) > input_bytes_max:
+            return [], None, f"it could not be decoded; its value has {len(value)} bytes"
+        try:
+            part = self._read_part(value)
+        except PenstockError as error:
+            why = error.detail if isinstance(error, RecordError) else str(error)
+            return [], None, f"it could not be decoded; its value has {len(value)} bytes: {cut(why)}"
+        if part is None:
+            return [], None, f"it could not be decoded; its value has {len(value)} bytes"
+        # Read by a schema that is not its own, or from a byte too far, a masked value may stand under any name.
+        hidden = self._masks.any
+        begin = max(part.byte - around_bytes, 0)
+        stops = {
+            "field": cut(part.field),
+            "byte": part.byte,
+            "bytes": len(value),
+            "around": None
+            if hidden
+            else {"byte": begin, "hex": value[begin : part.byte + around_bytes].hex()},
+        }
+        fields = [_field(name, masked if hidden else plain(each)) for name, each in part.fields[:fields_max]]
+        return fields, stops, None
+
+    def _input(self, value: bytes | None) -> tuple[list[dict[str, Any]], str | None]:
         if value is None:
             return [], "the record has no value"
-        if not decoded:
-            return [], f"it could not be decoded; its value has {len(value)} bytes"
         if len(value) > input_bytes_max:
             return [], f"its value has {len(value)} bytes, and at most {input_bytes_max} are shown"
         try:

@@ -10,6 +10,7 @@ from penstock.engine.admin.callers import Role
 from penstock.engine.admin.control import Control, write_control
 from penstock.engine.admin.gate import Action, LongAction
 from penstock.engine.console.logs import levels
+from penstock.engine.pages.trying import Trying
 from penstock.engine.pipeline.hooks import Pausing
 from penstock.engine.worker.admin.replays import Replays
 from penstock.schemas.errors import ConfigError
@@ -41,6 +42,8 @@ class Told:
     set_log_level: Callable[[str], None]
     """Of the supervisor itself."""
     replays: Replays
+    trying: Trying | None = None
+    """Tries records; None where there are no pages to ask for it."""
 
 
 class Actions:
@@ -66,7 +69,17 @@ class Actions:
                 role=Role.OPERATOR, target=_nothing, act=self._told.replays.shown, changes=False
             ),
             "drain": Action(role=Role.ADMIN, target=_nothing, act=self._drain),
+            **self._trials(),
         }
+
+    def _trials(self) -> Mapping[str, Action]:
+        trying = self._told.trying
+        if trying is None:
+            return {}
+        act = Action(
+            role=Role.OPERATOR, target=trying.target, act=trying.act, recorded=trying.recorded, alone=False
+        )
+        return {"trial": act}
 
     def _state(self, _: Mapping[str, Any]) -> Mapping[str, Any]:
         running = self._told.workers.pids()

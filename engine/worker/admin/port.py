@@ -84,7 +84,7 @@ def token_ways(
         single_use=asked.single_use,
     )
     ways.append(JwtTokens(rules, ProviderKeys(fetch, clock=clock), clock=clock))
-    return tuple(ways), SingleUse().use
+    return tuple(ways), SingleUse(began_s=clock.wall_ms() / 1000).use
 
 
 @contextmanager
@@ -96,8 +96,12 @@ def admin_port(
     instance: str,
     clock: Clock,
     count: Callable[[str], None],
+    let_in: Callable[[Gate], None] = lambda _: None,
 ) -> Iterator[AdminServer]:
-    """The port, answering; at the end the audit's last record is stored, or counted as lost. Raises ConfigError."""
+    """The port, answering; at the end the audit's last record is stored, or counted as lost. Raises ConfigError.
+
+    `let_in` is given its gate, for another port that acts.
+    """
     tokens, use_once = token_ways(settings, clock=clock)
     trail = AuditTrail(writer, instance=instance, key=audit_key(settings), clock=clock, count=count)
     try:
@@ -117,6 +121,7 @@ def admin_port(
             gate.answer, refused=gate.refused, host=settings.host, port=settings.port, tls=tls_files(settings)
         )
         server.start()
+        let_in(gate)
         try:
             yield server
         finally:

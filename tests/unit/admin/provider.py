@@ -107,6 +107,9 @@ def forged(provider: Provider) -> Iterator[tuple[str, str]]:
         "issued in the future": {"iat": now_s + 600, "exp": now_s + 900},
         "not before in the future": {"nbf": now_s + 600},
         "not before as text": {"nbf": "0"},
+        "issued behind all numbers": {"iat": 10**400},
+        "expires behind all numbers": {"exp": 10**400},
+        "not before a number of 4,000 digits": {"nbf": 10**4000},
         "valid for too long": {"exp": now_s + 10 * 86_400},
     }.items():
         yield name, provider.token(claims(**moments))
@@ -124,6 +127,8 @@ def forged(provider: Provider) -> Iterator[tuple[str, str]]:
         "no subject": {"sub": None},
         "an empty subject": {"sub": ""},
         "a subject that is a number": {"sub": 7},
+        "a subject that is half a character": {"sub": "anna\ud800"},
+        "a subject that is the other half": {"sub": "\udfff"},
         "a subject without end": {"sub": "a" * 5000},
     }.items():
         yield name, provider.token(claims(**who))

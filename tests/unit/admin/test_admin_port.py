@@ -100,7 +100,7 @@ def test_a_token_that_acts_once_acts_once(
     opened: Callable[..., Port], jwt: dict[str, Any], provider: Provider
 ) -> None:
     port = opened(jwt=jwt | {"single_use": True})
-    token = provider.token(provider.claims(jti="one"))
+    token = provider.token(provider.claims(jti="one", iat=int(time.time()) + 1))
     assert port.ask("GET", "state", token)[0] == 200  # looking is no action
     assert port.ask("POST", "restart", token, {})[0] == 200
     assert port.ask("POST", "restart", token, {}) == (401, {"error": "unauthorized"})

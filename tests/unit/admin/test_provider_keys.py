@@ -154,7 +154,7 @@ def test_what_is_fetched_is_bounded_and_redirects_are_not_followed(monkeypatch: 
 
 
 def test_what_acted_once_is_remembered_until_it_is_over_and_no_longer() -> None:
-    used = SingleUse()
+    used = SingleUse(began_s=-1)
     used.kept_max = 3  # type: ignore[misc]
 
     def caller(jti: str, until_s: float) -> Caller:
@@ -167,3 +167,16 @@ def test_what_acted_once_is_remembered_until_it_is_over_and_no_longer() -> None:
     assert not used.use(caller("d", 100), 1)  # full: rather none than one twice
     assert used.use(caller("d", 100), 11)
     assert not used.use(caller("b", 100), 11)
+
+
+def test_what_was_issued_before_the_start_may_have_acted_already() -> None:
+    used = SingleUse(began_s=50.5)
+
+    def caller(jti: str, since_s: float) -> Caller:
+        return Caller(
+            name="anna", way="jwt", role=Role.ADMIN, token_id=jti, token_since_s=since_s, token_until_s=900
+        )
+
+    assert not used.use(caller("a", 50), 51)
+    assert used.use(caller("b", 51), 51)
+    assert used.use(Caller(name="otto", way="token", role=Role.ADMIN), 51)  # it may act as often as it likes

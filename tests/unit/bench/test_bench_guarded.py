@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from penstock_bench import guarded
@@ -23,17 +25,35 @@ def run(records_per_s: float, cpu_us: float, *, lost: int = 0) -> Run:
     )  # fmt: skip
 
 
-def test_the_middle_turn_decides_and_a_lost_record_is_never_within() -> None:
-    plain = [run(1000, 2.0), run(1000, 2.0), run(1000, 2.0)]
-    found = guarded.compared({"plain": plain, "guarded": [run(500, 3.0), run(995, 2.0), run(1010, 1.9)]})
-    assert found["guarded_for_plain"]["records_per_s"] == {"median": 0.995, "min": 0.5, "max": 1.01}
+def compare(plain: list[Run], ours: list[Run]) -> Any:
+    return guarded.compared({"plain": plain, "guarded": ours}, seed=1)
+
+
+def test_the_interval_decides_and_a_lost_record_is_never_within() -> None:
+    plain = [run(1000, 2.0)] * 3
+    found = compare(plain, [run(500, 3.0), run(995, 2.0), run(1010, 1.9)])
+    rate = found["guarded_for_plain"]["records_per_s"]
+    assert (rate["median"], rate["min"], rate["max"]) == (0.995, 0.5, 1.01)
+    assert rate["mean"] == pytest.approx((0.5 * 0.995 * 1.01) ** (1 / 3), abs=1e-4)
+    assert rate["low"] <= rate["mean"] <= rate["high"]
     assert found["guarded_for_plain"]["engine_us_per_record"]["median"] == 1.0
-    assert found["within_bar"]
-    slower = guarded.compared({"plain": plain, "guarded": [run(985, 2.0)] * 3})
-    assert not slower["within_bar"]
-    lossy = guarded.compared({"plain": plain, "guarded": [run(1000, 2.0, lost=1)] * 3})
-    assert not lossy["within_bar"]
+    assert found["verdict"] == "undecided"
+    assert compare(plain, [run(995, 2.0)] * 3)["verdict"] == "within"
+    assert compare(plain, [run(985, 2.0)] * 3)["verdict"] == "beyond"
+    assert compare(plain, [run(1000, 2.0, lost=1)] * 3)["verdict"] == "beyond"
     json.dumps(found)
+
+
+def test_the_interval_holds_the_ratio_that_noise_hides() -> None:
+    random, inside = np.random.default_rng(5), 0
+    for seed in range(100):
+        plain = [run(1000 * float(np.exp(noise)), 2.0) for noise in random.normal(0, 0.05, 40)]
+        ours = [run(980 * float(np.exp(noise)), 2.0) for noise in random.normal(0, 0.05, 40)]
+        rate = guarded.compared({"plain": plain, "guarded": ours}, seed=seed)["guarded_for_plain"][
+            "records_per_s"
+        ]
+        inside += rate["low"] <= 0.98 <= rate["high"]
+    assert 85 <= inside < 100
 
 
 def test_everything_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

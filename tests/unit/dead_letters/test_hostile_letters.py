@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import penstock.connectors.kafka.dead_letters
 from penstock.connectors.kafka.dead_letters import StoredMessage
 from penstock.engine.cli.main import main
 from penstock.engine.codec.contracts import contract
@@ -145,7 +145,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("penstock.engine.cli.commands.dlq._require_permissions", lambda *_: None)
 
     def write(letters: list[bytes | None], format: str, avro: Any = None) -> str:
-        monkeypatch.setattr(penstock.connectors.kafka.dead_letters, "KafkaLog", lambda *_, **__: Log(letters))
+        monkeypatch.setattr("penstock.engine.cli.commands.dlq._log", lambda *_: nullcontext(Log(letters)))
         (tmp_path / "s.avsc").write_text(json.dumps(avro or {"type": "record", "name": "R", "fields": []}))
         path = tmp_path / "penstock.yaml"
         path.write_text(f"""

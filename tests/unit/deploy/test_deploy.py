@@ -73,7 +73,7 @@ def test_every_metric_in_a_rule_or_a_panel_exists_with_its_labels_and_values(
         assert family.kind != "histogram" or name != family.name, f"{where}: {name} is a histogram"
     for name, matchers in re.findall(r"\b(penstock_\w+)\{([^}]*)\}", expression):
         for label, values in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
-            if label in ("namespace", "release"):  # of the scrape
+            if label in ("namespace", "release", "group"):  # of the scrape
                 continue
             known = declared[family_of(name)].labels
             assert label in known, f"{where}: {name} has no label {label}"
@@ -92,12 +92,13 @@ def test_every_panel_asks_for_the_chosen_pipelines() -> None:
             "source",
             "namespace",
             "release",
+            "group",
         ]
         for panel in dashboard["panels"]:
             for target in panel.get("targets", ()):
                 selectors = re.findall(r"\b(?:penstock[_:]|process_)[\w:]+(\{[^}]*\})?", target["expr"])
                 assert selectors
-                assert all(each.startswith('{namespace=~"$namespace", release=~"$release"') for each in selectors), panel["title"]  # fmt: skip
+                assert all(each.startswith('{namespace=~"$namespace", release=~"$release", group=~"$group"') for each in selectors), panel["title"]  # fmt: skip
 
 
 def test_every_alert_says_how_bad_it_is_and_what_happened() -> None:
@@ -107,6 +108,25 @@ def test_every_alert_says_how_bad_it_is_and_what_happened() -> None:
     for rule in alerts:
         assert rule["annotations"]["summary"].endswith(".")
         assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
+
+
+def test_every_scrape_says_whose_the_metrics_are() -> None:
+    """No metric carries it: what the rules and panels ask for is put on by whoever scrapes, the operator its namespace itself."""
+    by = {"namespace", "release", "group"}
+    kubernetes, static = (
+        yaml.safe_load((root / "deploy/prometheus" / name).read_text())["scrape_configs"]
+        for name in ("prometheus-kubernetes.yaml", "prometheus.yaml")
+    )
+    for job in kubernetes:
+        assert by <= {rule.get("target_label") for rule in job["relabel_configs"]}, job["job_name"]
+    for job in static:
+        for targets in job["static_configs"]:
+            assert by <= set(targets["labels"]), job["job_name"]
+            settings = load_settings(root / "deploy/compose/penstock.yaml", environ={})
+            assert targets["labels"]["group"] == settings.kafka.group
+    monitor = objects(podMonitor={"enabled": True})[("PodMonitor", "prod-penstock")]["spec"]
+    for endpoint in monitor["podMetricsEndpoints"]:
+        assert by - {"namespace"} <= {rule["targetLabel"] for rule in endpoint["relabelings"]}
 
 
 def test_panels_do_not_overlap_and_have_their_own_ids() -> None:

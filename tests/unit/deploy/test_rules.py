@@ -71,6 +71,7 @@ def well(release: str) -> list[dict[str, str]]:
             series("penstock_scaling_stale", "0x240", release, **scaler),
             series("penstock_required_replicas", "2x240", release, **scaler),
             series("penstock_scaling_bound", "0x240", release, bound="maximum", **scaler),
+            series("penstock_scaling_bound", "0x240", release, bound="ineffective", **scaler),
             series("penstock_scaling_unscalable_partitions", "0x240", release, **scaler),
             series("penstock_scaling_left_out_partitions", "0x240", release, **scaler),
             series("penstock_group_lag_seconds", "1x240", release, topic="t", partition="3", **scaler),
@@ -184,6 +185,10 @@ scenarios: dict[str, tuple[list[dict[str, str]], dict[str, list[dict[str, str]]]
     "at the limit, with a pause now and then": (
         broken(*both("penstock_scaling_bound", " ".join(["1x8 0"] * 24) + " 1", bound="maximum")),
         {"PenstockAtItsLimit": [a]},
+    ),
+    "more workers brought nothing": (
+        broken(*both("penstock_scaling_bound", "1x240", bound="ineffective")),
+        {"PenstockMoreWorkersDoNotHelp": [a]},
     ),
     "a partition is too fast for one worker": (
         broken(*both("penstock_scaling_unscalable_partitions", "1x240")),

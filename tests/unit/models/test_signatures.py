@@ -329,3 +329,21 @@ def test_without_room_for_a_copy_the_digest_is_pinned_all_the_same(signed: Path,
     write_linear(signed, seed=3)
     with pytest.raises(ConfigError, match="was exchanged"):
         open_bundle(settings, copied_model(run_folder))
+
+
+@pytest.mark.parametrize("curve", ["SM2", "sect163k1", "brainpoolP256r1", "secp224r1"])
+def test_a_key_on_any_other_curve_is_one_sentence_whoever_is_asked(
+    curve: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_linear(tmp_path / "bundle")
+    key, public, certificate = (tmp_path / name for name in ("a.key", "a.pub", "a.crt"))
+    openssl("ecparam", "-name", curve, "-genkey", "-noout", "-out", key)
+    openssl("pkey", "-in", key, "-pubout", "-out", public)
+    openssl("req", "-x509", "-key", key, "-subj", "/CN=models", "-days", "1", "-out", certificate)
+    assert main(["sign", str(tmp_path / "bundle"), "--key", str(key)]) == 2
+    assert "is not an elliptic key on P-256, P-384 or P-521" in capsys.readouterr().err
+    (tmp_path / "bundle" / "model.sig").write_bytes(b"{}")
+    for trusted in (public, certificate):
+        trust = Trust(keys=[trusted], enforce=True, say=lambda _: None)
+        with pytest.raises(ConfigError, match="is not an elliptic key on P-256, P-384 or P-521"):
+            Bundle.load(tmp_path / "bundle", trust=trust)

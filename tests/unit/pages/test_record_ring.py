@@ -13,7 +13,7 @@ def document(offset: int, *, key_id: str | None, detail: str | None = None) -> d
     )
     return {
         "topic": "t", "partition": 0, "offset": offset, "at_ms": offset, "outcome": "predicted", "label": None, "outputs": [],
-        "explanation": None, "rejection": rejection, "key_id": key_id,
+        "explanation": None, "rejection": rejection, "input_stops": None, "key_id": key_id,
     }  # fmt: skip
 
 

@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from penstock.engine.clock import SystemClock
 from penstock.engine.explain.budget import Explained
 from penstock.engine.features.signature import Feature
-from penstock.engine.pages.serving.callers import host_name
+from penstock.engine.pages.serving.callers import Callers, host_name
 from penstock.engine.pages.shown import cut, shown
 from penstock.engine.pages.worker.masking import Masks, masked, sensitive_names, without_masked
 from penstock.engine.pipeline.sampling import Sampler, counted_rows_max, predicted_max
 from penstock.engine.ports import Attributions, Predictions
+from penstock.engine.telemetry.http_request import read_request
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Records, Rejection
 from tests.clocks import HandClock
@@ -122,7 +124,25 @@ def test_foreign_text_is_cut_with_its_length_and_has_nothing_invisible(text: str
 
 @pytest.mark.parametrize(
     ("header", "name"),
-    [("localhost:9464", "localhost"), ("[::1]:80", "::1"), ("LOCALHOST", "localhost"), ("", ""), ("a.b:1:2", "a.b"), ("[::1", "::1")],
+    [("localhost:9464", "localhost"), ("[::1]:80", "::1"), ("LOCALHOST", "localhost"), ("", ""), ("[::1]", "::1"), ("a.b:", "a.b")],
 )  # fmt: skip
 def test_a_host_is_a_name_without_its_port(header: str, name: str) -> None:
     assert host_name(header) == name
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["localhost:80@evil", "localhost evil", "localhost,evil", "[::1", "[::1]evil", "localhost:9464:1", "localhost\x00", "ｌocalhost", "a/b"],
+)  # fmt: skip
+def test_what_is_no_host_s_name_names_none(header: str) -> None:
+    assert host_name(header) == ""
+
+
+@pytest.mark.parametrize("hosts", [("evil", "localhost"), ("localhost", "evil"), ("localhost", "localhost")])
+def test_of_several_hosts_none_is_believed(hosts: tuple[str, ...]) -> None:
+    head = "GET / HTTP/1.1\r\n" + "".join(f"Host: {host}\r\n" for host in hosts) + "\r\n"
+    request = read_request(head.encode(), "127.0.0.1")
+    assert request is not None
+    refusal = Callers(["evil"], clock=SystemClock()).refusal(request)
+    assert refusal is not None
+    assert refusal.status == 403

@@ -148,6 +148,7 @@ faults: dict[str, Callable[[Pipeline], None]] = {
     "PenstockScalerBlind": lambda it: it.scaler.stale.set(1),
     "PenstockScalerGone": lambda it: it.down.add("scaler"),
     "PenstockPartitionBeyondScaling": lambda it: it.scaler.unscalable.set(1),
+    "PenstockMoreWorkersDoNotHelp": lambda it: it.scaler.bound.labels(bound="ineffective").set(1),
     "PenstockAtItsLimit": lambda it: it.scaler.bound.labels(bound="maximum").set(1),
 }  # fmt: skip
 

@@ -445,6 +445,23 @@ def test_a_partition_too_fast_for_any_worker_does_not_make_the_group_old_for_eve
     assert observation.waited_s[0] > 100
 
 
+def test_a_partition_that_stands_still_does_not_make_the_group_old_for_ever() -> None:
+    """Neither the time to drain in, nor whether more workers help, is judged by it; /status and the metrics show its age."""
+    clock, readings = HandClock(), list[Reading]()
+    collector = group_of(clock, readings, [encode_status(status_with(capacity_records_per_s=100.0))])
+    for second in range(0, 300, 2):
+        moving = 10 * second
+        readings[:] = [
+            Reading(partition=0, end=moving + 110, committed=7, oldest_unfinished_timestamp_ms=0),
+            Reading(partition=1, end=moving + 10, committed=moving, oldest_unfinished_timestamp_ms=0),
+        ]
+        observation = collector.observe()
+        clock.sleep(2)
+    assert set(observation.snapshot.left_out) == {0}
+    assert observation.snapshot.oldest_age_s <= 5
+    assert observation.waited_s[0] > 100
+
+
 def test_offsets_without_records_are_no_arrivals_and_no_backlog() -> None:
     clock, readings = HandClock(), list[Reading]()
     half = encode_status(status_with(at_ms=1_000_000, records_per_offset=0.5, finished_records_per_s=10.0))

@@ -4,14 +4,16 @@ import socket
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from penstock.engine.telemetry.http_server import HttpServer, asks_for_openmetrics, openmetrics_path
-from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics, render
+from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics, render, render_openmetrics
 from penstock.engine.telemetry.metrics_reference import all_declared, reference, series_max
-from penstock.engine.telemetry.port_routes import SupervisorView, worker_routes
+from penstock.engine.telemetry.port_routes import SupervisorView, merge_expositions, worker_routes
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
 from penstock.engine.telemetry.status import StatusBoard
 from tests.clocks import HandClock
@@ -98,6 +100,27 @@ def test_both_forms_tell_the_same_of_all_workers() -> None:
     assert found == told(read_openmetrics(open_text))  # the reader of OpenMetrics is strict about the form
     assert found["penstock_records_total", (("outcome", "predicted"), ("worker", "1"))] == 7
     assert found["penstock_workers_running", ()] == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1))
+@example(
+    "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+)  # Python ends a line at each of these, and Prometheus at none
+@example('"} 1\npenstock_ready 1')
+def test_a_name_of_any_characters_is_one_series_of_its_worker(name: str) -> None:
+    metrics = worker(0)
+    metrics.missing_values.labels(feature=name).inc(3)
+    plain = merge_expositions({"0": render(metrics.registry).decode()}).decode()
+    strict = merge_expositions({"0": render_openmetrics(metrics.registry).decode()}).decode() + "# EOF\n"
+    for families in (read_text(plain), read_openmetrics(strict)):
+        found = [
+            each
+            for family in families
+            for each in family.samples
+            if each.name == "penstock_missing_values_total"
+        ]
+        assert [(each.labels, each.value) for each in found] == [({"worker": "0", "feature": name}, 3)]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,6 @@ def test_nobody_there_is_not_known_and_not_well() -> None:
             ask_hints(f"http://127.0.0.1:{port}")
     with pytest.raises(UnavailableError, match="nobody answers"):
         ask_hints(f"http://127.0.0.1:{port}")
-    with pytest.raises(ConfigError, match="--url"):
+    with pytest.raises(ConfigError, match="http://HOST:PORT"):
         ask_hints("ftp://here")
     assert Forecast(unknown="nobody").lines() == ["forecast and cause: cannot be known: nobody"]

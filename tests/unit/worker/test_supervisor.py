@@ -177,6 +177,7 @@ def test_a_worker_started_ahead_does_nothing_until_it_is_let_begin(tmp_path: Pat
 def test_a_process_started_ahead_is_the_first_worker_and_is_replaced_like_any(tmp_path: Path) -> None:
     command = Command(argv=(sys.executable, "-c", waits))
     with started_ahead(command, tmp_path) as process:
+        let_begin(process)
         supervisor = Supervisor(
             command, workers=2, run_folder=tmp_path, drain_budget_s=5.0, clock=SystemClock(), say=lambda _: None, ahead=process,
         )  # fmt: skip

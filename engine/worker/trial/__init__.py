@@ -1,0 +1,1 @@
+"""One record tried beside the stream: again, with another value, with another bundle; in a process of its own."""

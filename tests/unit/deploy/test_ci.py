@@ -1,0 +1,49 @@
+"""Continuous integration, wherever it runs, runs the repository's own commands, on every Python that is promised."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+root = Path(__file__).parents[3]
+gitlab: dict[str, Any] = yaml.safe_load((root / ".gitlab-ci.yml").read_text())
+github: dict[str, Any] = yaml.safe_load((root / ".github/workflows/ci.yaml").read_text())
+targets = set(re.findall(r"^([a-z-]+):.*## ", (root / "Makefile").read_text(), re.MULTILINE))
+
+
+def commands() -> list[str]:
+    jobs = [job for job in gitlab.values() if isinstance(job, dict)]
+    steps = [step for job in github["jobs"].values() for step in job["steps"] if "run" in step]
+    return [line for job in jobs for line in job["script"]] + [step["run"] for step in steps]
+
+
+def test_what_runs_is_in_the_repository() -> None:
+    assert len(commands()) >= 5
+    for command in commands():
+        match = re.fullmatch(r"bash \.ci/run|make ([a-z-]+)", command)
+        assert match, f"{command}: write it in the Makefile"
+        assert match[1] is None or match[1] in targets
+
+
+def test_every_promised_python_is_tested() -> None:
+    (promised,) = re.findall(r'requires-python = ">=(3\.\d+)', (root / "pyproject.toml").read_text())
+    on_gitlab = gitlab["test"]["parallel"]["matrix"][0]["PYTHON"]
+    assert on_gitlab == github["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert on_gitlab[0] == promised
+
+
+def test_reports_are_kept_also_of_what_failed() -> None:
+    kept = gitlab["test"]["artifacts"]
+    assert (kept["when"], kept["paths"]) == ("always", ["reports"])
+    (upload,) = [
+        step for step in github["jobs"]["test"]["steps"] if "upload-artifact" in step.get("uses", "")
+    ]
+    assert (upload["if"], upload["with"]["path"]) == ("always()", "reports")
+
+
+def test_every_job_ends() -> None:
+    for name, job in gitlab.items():
+        assert not isinstance(job, dict) or "timeout" in job, name
+    for name, job in github["jobs"].items():
+        assert "timeout-minutes" in job, name
