@@ -286,7 +286,9 @@ def _imputed(step: SimpleImputer, given: list[Column], inputs: list[Input]) -> l
     kept = [
         column
         for column, value in zip(columns, statistics, strict=True)
-        if step.keep_empty_features or not _is_missing(value)
+        if step.keep_empty_features
+        or value is None
+        or not _is_missing(value)  # None may be the most frequent
     ]
     marks = (
         []

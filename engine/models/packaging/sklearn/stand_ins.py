@@ -1,5 +1,6 @@
 """Estimators that stand for one of scikit-learn's in a surrogate, because skl2onnx has no operator for it or loses digits."""
 
+import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -196,7 +197,7 @@ def stand_in(model: Any) -> Any | None:
     if isinstance(model, DummyRegressor):
         return Constant(np.asarray(model.constant_, dtype=np.float64).reshape(-1))
     if isinstance(model, DummyClassifier):
-        if model.strategy in ("stratified", "uniform") and model.strategy == "stratified":
+        if model.strategy == "stratified":
             raise ConfigError("DummyClassifier(strategy='stratified') answers by lot: no bundle repeats that")
         shares = model.predict_proba(np.zeros((1, 1)))[0]
         return ConstantShares(np.asarray(shares, dtype=np.float64), model.classes_)
@@ -249,6 +250,10 @@ def stand_in(model: Any) -> Any | None:
         return _retargeted(model)
     if isinstance(model, IsolationForest):
         return Isolation(model)
+    if hasattr(getattr(model, "_fit_X", None), "toarray"):  # neighbours among rows that were sparse
+        dense = copy.copy(model)
+        dense._fit_X = model._fit_X.toarray()
+        return dense
     if isinstance(model, GaussianMixture):
         return _mixture(model)
     linear = _linear(model)
@@ -287,8 +292,7 @@ def _stacked(model: StackingClassifier) -> Stacked:
 
 def _mixture(model: GaussianMixture) -> Mixture:
     means = np.asarray(model.means_, dtype=np.float64)
-    count, width = means.shape
-    given = np.asarray(model.precisions_cholesky_, dtype=np.float64)
+    (count, width), given = means.shape, np.asarray(model.precisions_cholesky_, dtype=np.float64)
     if model.covariance_type == "full":
         factors = given
     elif model.covariance_type == "tied":
