@@ -390,10 +390,11 @@ def _retargeted(model: TransformedTargetRegressor) -> Retargeted:
             )
         return Retargeted(model.regressor_, name, 1.0, 0.0)
     known = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
-    if type(transformer).__name__ not in known or not type(transformer).__module__.startswith("sklearn."):
+    is_known = type(transformer).__name__ in known and type(transformer).__module__.startswith("sklearn.")
+    if not is_known or transformer.n_features_in_ != 1:
         raise ConfigError(
             f"TransformedTargetRegressor puts its answers through {type(transformer).__name__} backwards, which has no "
-            "operators: use a scaler or a function of NumPy"
+            "operators: use a scaler of one target, or a function of NumPy"
         )
     ends = transformer.inverse_transform(np.array([[0.0], [1.0]])).reshape(-1)
     return Retargeted(model.regressor_, "identity", float(ends[1] - ends[0]), float(ends[0]))

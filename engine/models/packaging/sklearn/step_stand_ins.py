@@ -268,5 +268,6 @@ def _widths(step: Any, width: int, columns: int) -> list[int]:
 
 
 def _transformed(step: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    made = step.transform(rows)
+    texts = any(np.asarray(each).dtype == object for each in getattr(step, "categories_", ()))
+    made = step.transform(rows.astype(object) if texts else rows)
     return np.asarray(made.toarray() if hasattr(made, "toarray") else made, dtype=np.float64)
