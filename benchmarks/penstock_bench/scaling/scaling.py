@@ -143,11 +143,11 @@ def table(found: dict[str, Any]) -> str:
         f"Zipf 0.5, steady: {z['violation_min']:.0f} of 120 minutes in violation at {z['replicas']:.1f} replicas, where {z['fewest_feasible']} are the fewest that do nine times out of ten.",
     ]
     if "trace" in found:
-        lines.append("")
-        lines += [
-            f"A recorded load (a count every five minutes, scaled to 1,000 a second), its first {t['hours']} hours, start-up {t['startup_s']} s: {t['violation_min']:.0f} minutes in violation, {t['replica_min']:,.0f} replica-minutes, {t['changes']:.0f} rebalances.\n"
-            for t in found["trace"]
-        ]
+        for t in found["trace"]:
+            lines += [
+                "",
+                f"A recorded load (a count every five minutes, scaled to 1,000 a second), its first {t['hours']} hours, start-up {t['startup_s']} s: {t['violation_min']:.0f} minutes in violation, {t['replica_min']:,.0f} replica-minutes, {t['changes']:.0f} rebalances.",
+            ]
     lines += [
         "",
         "| load | seed | law | violation minutes | late records | p99 age, s | replica-minutes | rebalances |",

@@ -275,3 +275,13 @@ def test_files_of_the_admin_port_have_to_be_mounted() -> None:
         "settings": settings, "extraVolumeMounts": mounts,
         "extraVolumes": [{"name": "tokens", "secret": {"secretName": "t"}}, {"name": "ca", "secret": {"secretName": "c"}}],
     })  # fmt: skip
+
+
+def test_bundles_to_be_tried_have_to_be_mounted() -> None:
+    settings = {"http": {"bundles": {"candidate": "/models/v8", "other": "/elsewhere/v9"}}}
+    with pytest.raises(ChartError) as refused:
+        made({"settings": settings})
+    assert "settings.http.bundles is /elsewhere/v9, and nothing is mounted there" in str(refused.value)
+    mounts = [{"name": "models", "mountPath": "/models"}, {"name": "more", "mountPath": "/elsewhere"}]
+    volumes = [{"name": each["name"], "persistentVolumeClaim": {"claimName": "c"}} for each in mounts]
+    assert made({"settings": settings, "extraVolumeMounts": mounts, "extraVolumes": volumes})

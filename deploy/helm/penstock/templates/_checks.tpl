@@ -103,11 +103,11 @@
 {{- $held = append $held .mountPath -}}
 {{- if not (has .name $volumes) -}}{{- $faults = append $faults (printf "extraVolumeMounts mounts %s, which is not in extraVolumes" .name) -}}{{- end -}}
 {{- end -}}
-{{- range $path := list "kafka.security.ca_file" "kafka.security.certificate_file" "kafka.security.key_file" "kafka.security.password_file" "kafka.security.oauth_client_secret_file" "registry.ca_file" "registry.password_file" "input.schema" "input.writer_schemas" "model.trust.keys" "scaling.certificate_file" "scaling.key_file" "scaling.client_ca_file" "admin.audit_key_file" "admin.tokens" "admin.certificate_file" "admin.key_file" "admin.client_ca_file" "admin.jwt.jwks_ca_file" -}}
+{{- range $path := list "kafka.security.ca_file" "kafka.security.certificate_file" "kafka.security.key_file" "kafka.security.password_file" "kafka.security.oauth_client_secret_file" "registry.ca_file" "registry.password_file" "input.schema" "input.writer_schemas" "model.trust.keys" "http.bundles" "scaling.certificate_file" "scaling.key_file" "scaling.client_ca_file" "admin.audit_key_file" "admin.tokens" "admin.certificate_file" "admin.key_file" "admin.client_ca_file" "admin.jwt.jwks_ca_file" -}}
 {{- $node := $.Values.settings -}}
 {{- range splitList "." $path -}}{{- if kindIs "map" $node -}}{{- $node = index $node . -}}{{- end -}}{{- end -}}
 {{- $files := list -}}
-{{- if kindIs "string" $node -}}{{- $files = list $node -}}{{- else if kindIs "slice" $node -}}{{- $files = $node -}}{{- end -}}
+{{- if kindIs "string" $node -}}{{- $files = list $node -}}{{- else if kindIs "slice" $node -}}{{- $files = $node -}}{{- else if kindIs "map" $node -}}{{- range $name, $each := $node -}}{{- $files = append $files $each -}}{{- end -}}{{- end -}}
 {{- range $each := $files -}}
 {{- $given := $each -}}
 {{- if kindIs "map" $each -}}{{- $given = index $each "file" -}}{{- end -}}
