@@ -326,6 +326,11 @@ _pipelines = f"""Each with decimals, ids near five billion, nulls, categories th
 `tests/sklearn_cases.py`, proved by `tests/unit/models/test_sklearn_matrix.py` ({len(pipeline_families) * len(kinds)} cases, a sample in `make test`, all with `PENSTOCK_MATRIX=all`). The columns stand in a
 `ColumnTransformer`: numbers imputed and scaled, texts imputed and encoded; a column that no step reads is no feature. A category that a step refuses (`handle_unknown="error"`) sets its record aside, by the feature's name.
 
+Pipelines nobody thought of are drawn from seeds (`tests/random_pipelines.py`): 2 to 5 columns of any type, steps and models at random, rows past the range of
+training, compared with the original's own method in `tests/unit/models/test_random_pipelines.py` (a few in `make test`, as many as `PENSTOCK_PIPELINES` says). None may
+differ in silence, and no more than a tenth may be refused. Where the original's own answer is decided by rounding (equally near neighbours, differences of large numbers), a row made
+up is left out of the comparison and the report counts such rows; a row given is an error that says so.
+
 The types of columns count: a step such as `FunctionTransformer(numpy.log1p)` computes in half precision on booleans and small whole numbers, and whole numbers wrap around. Data
 frames (and arrays, and .parquet files) given as rows or background tell the types that a model was trained on; where they make a difference, float32 and booleans are taken over, and other types are refused by the
 column's name. The original is asked about the data frame itself too, each column in its type. `tests/unit/models/test_column_types.py` proves it for 21 types of columns, 12 steps and 2 models.

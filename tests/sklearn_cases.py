@@ -45,7 +45,7 @@ from sklearn.linear_model import (
 )
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
-from sklearn.multioutput import MultiOutputRegressor
+from sklearn.multioutput import MultiOutputRegressor, RegressorChain
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier
@@ -243,6 +243,7 @@ families: dict[str, tuple[Build, Target]] = {
     "target by log1p, ridge": (lambda kind: TransformedTargetRegressor(_encoded(kind, Ridge()), func=np.log1p, inverse_func=np.expm1), cost),
     "target scaled, forest": (lambda kind: TransformedTargetRegressor(_encoded(kind, RandomForestRegressor(4, max_depth=4, random_state=0)), transformer=StandardScaler()), cost),
     "several outputs of boosting": (lambda kind: _encoded(kind, MultiOutputRegressor(GradientBoostingRegressor(n_estimators=4))), lambda frame: np.stack((cost(frame), -2 * cost(frame)), axis=1)),
+    "chain of lines": (lambda kind: _encoded(kind, RegressorChain(Ridge(), order=[1, 0])), lambda frame: np.stack((cost(frame), -2 * cost(frame)), axis=1)),
     "logistic": (lambda kind: _encoded(kind, LogisticRegression()), late),
     "logistic of three classes": (lambda kind: _encoded(kind, LogisticRegression()), grade),
     "logistic, classes true and false": (lambda kind: _encoded(kind, LogisticRegression()), lambda frame: late(frame).astype(bool)),

@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import Birch
-from sklearn.compose import TransformedTargetRegressor
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.decomposition import NMF
 from sklearn.ensemble import VotingClassifier
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401  # makes the next line work
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.kernel_approximation import Nystroem
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import FixedThresholdClassifier
-from sklearn.multioutput import ClassifierChain, RegressorChain
+from sklearn.multioutput import ClassifierChain
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, QuantileTransformer, SplineTransformer
@@ -30,7 +31,7 @@ before = "compute the column before the stream"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefusedModel:
-    """A model of the numbers `amount` and `age`."""
+    """A model of the numbers `amount` and `age`, or of other columns."""
 
     name: str
     build: Callable[[], Any]
@@ -38,10 +39,7 @@ class RefusedModel:
     says: str
     """What the refusal says."""
     cure: str
-
-
-def _two(frame: pd.DataFrame) -> np.ndarray:
-    return np.stack((cost(frame), -cost(frame)), axis=1)
+    columns: tuple[str, ...] = ("amount", "age")
 
 
 def _two_classes(frame: pd.DataFrame) -> np.ndarray:
@@ -60,12 +58,12 @@ refused_models = (
     RefusedModel(name="IterativeImputer", build=lambda: make_pipeline(IterativeImputer(max_iter=3), Ridge()), target=cost, says="IterativeImputer", cure="SimpleImputer with add_indicator"),
     RefusedModel(name="KNNImputer", build=lambda: make_pipeline(KNNImputer(), Ridge()), target=cost, says="KNNImputer looks for neighbours", cure="SimpleImputer with add_indicator"),
     RefusedModel(name="SplineTransformer", build=lambda: _filled(SplineTransformer(), Ridge()), target=cost, says="SplineTransformer", cure="KBinsDiscretizer or PolynomialFeatures"),
+    RefusedModel(name="TfidfVectorizer, CountVectorizer, HashingVectorizer", build=lambda: make_pipeline(ColumnTransformer([("words", TfidfVectorizer(token_pattern=r"\w+"), "job")]), LogisticRegression()), target=late, says="TfidfVectorizer makes features of the words of a text", cure="count the words before the stream", columns=("job",)),
     RefusedModel(name="NMF", build=lambda: _filled(MinMaxScaler(), NMF(1), Ridge()), target=cost, says="NMF", cure="PCA"),
     RefusedModel(name="Nystroem, RBFSampler", build=lambda: _filled(Nystroem(n_components=5), Ridge()), target=cost, says="Nystroem", cure="SVR, SVC"),
     RefusedModel(name="KernelRidge", build=lambda: _filled(KernelRidge(kernel="rbf")), target=cost, says="KernelRidge", cure="SVR"),
     RefusedModel(name="NearestCentroid", build=lambda: _filled(NearestCentroid()), target=late, says="NearestCentroid", cure="LinearDiscriminantAnalysis"),
     RefusedModel(name="Birch", build=lambda: _filled(Birch(n_clusters=None)), target=cost, says="cannot say to which cluster", cure="KMeans"),
-    RefusedModel(name="RegressorChain", build=lambda: _filled(RegressorChain(Ridge())), target=_two, says="RegressorChain", cure="MultiOutputRegressor"),
     RefusedModel(name="classifiers of several targets", build=lambda: _filled(ClassifierChain(LogisticRegression())), target=_two_classes, says="several targets", cure="a bundle for each target"),
     RefusedModel(name="vote by majority", build=lambda: _filled(VotingClassifier([("a", LogisticRegression()), ("b", DecisionTreeClassifier())])), target=late, says="neither probabilities nor a decision", cure="voting='soft'"),
     RefusedModel(name="FixedThresholdClassifier, TunedThresholdClassifierCV", build=lambda: _filled(FixedThresholdClassifier(LogisticRegression(), threshold=0.3)), target=late, says="by a threshold of its own", cure="package its estimator_"),

@@ -132,9 +132,16 @@ commands: Final = (
     ),
     Command(
         part="model matrix",
-        asked=lambda share: "every case" if share >= 1 else f"{_count(426, share, 16)} cases of 426",
-        arguments=lambda _: _pytest("tests/unit/models/test_sklearn_matrix.py", "tests/unit/models/test_narrowing.py"),
+        asked=lambda share: f"{'every case' if share >= 1 else f'{_count(426, share, 16)} cases of 426'}, "
+        f"{_count(10_000, share, 100):,} random pipelines, {_count(20_000, share, 20):,} mutants of each format of model file",
+        arguments=lambda _: _pytest(
+            "tests/unit/models/test_sklearn_matrix.py", "tests/unit/models/test_random_pipelines.py",
+            "tests/unit/models/test_mutant_files.py",
+            "tests/unit/models/test_narrowing.py",
+        ),
         environment=lambda share: {
+            "PENSTOCK_COMMAND_MUTANTS": str(_count(20_000, share, 20)),
+            "PENSTOCK_PIPELINES": str(_count(10_000, share, 100)),
             "PENSTOCK_MATRIX": "all" if share >= 1 else str(_count(426, share, 16)),
             "PENSTOCK_SOAK_RECORDS": str(_count(1_000_000, share, 4000)),
             "OMP_NUM_THREADS": "1",

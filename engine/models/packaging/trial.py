@@ -8,8 +8,14 @@ from typing import Any, Literal
 
 from penstock.schemas.errors import ConfigError
 
-Kind = Literal["xgboost", "lightgbm", "catboost", "onnx"]
-_libraries = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "catboost": "CatBoost", "onnx": "ONNX Runtime"}
+Kind = Literal["xgboost", "lightgbm", "catboost", "onnx", "skops"]
+_libraries = {
+    "xgboost": "XGBoost",
+    "lightgbm": "LightGBM",
+    "catboost": "CatBoost",
+    "onnx": "ONNX Runtime",
+    "skops": "scikit-learn",
+}
 trial_s = 60.0
 """What loading and one row may take, and a second more for each 5 MB."""
 _bytes_a_second = 5_000_000
@@ -83,9 +89,25 @@ def _onnx(path: Path, width: int) -> None:
     run_once(path.read_bytes())
 
 
+def _skops(path: Path, width: int) -> None:
+    import numpy as np
+    import skops.io
+
+    data = path.read_bytes()
+    model = skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+    width = int(getattr(model, "n_features_in_", width))
+    model.predict(np.random.default_rng(0).normal(size=(256, width)) * 100)
+
+
 def main(arguments: list[str]) -> int:
     """Tried: kind, path, width of a row."""
-    tries: dict[str, Any] = {"xgboost": _xgboost, "lightgbm": _lightgbm, "catboost": _catboost, "onnx": _onnx}
+    tries: dict[str, Any] = {
+        "xgboost": _xgboost,
+        "lightgbm": _lightgbm,
+        "catboost": _catboost,
+        "onnx": _onnx,
+        "skops": _skops,
+    }
     kind, path, width = arguments
     tries[kind](Path(path), int(width))
     return 0

@@ -121,6 +121,8 @@ def _label_reader(labels: Labels) -> LabelReader:
 
 
 def _places_in_range(found: NDArray[np.generic], classes: int) -> NDArray[np.int64]:
+    if found.dtype.kind not in "iufb":
+        raise ModelError("the model answers texts where it says that it answers numbers of classes")
     places = found.astype(np.int64)
     if ((places < 0) | (places >= classes)).any():
         raise ModelError("the model answers a class that the bundle does not know")

@@ -25,28 +25,17 @@ from penstock.engine.trees.readers.lightgbm import read_lightgbm
 from penstock.engine.trees.readers.xgboost import read_xgboost
 from penstock.schemas.errors import ConfigError
 from tests.bundles import constant, graph_bytes, linear_model, linear_scores, tensor, weights
+from tests.mutants_models import mutant, rows_of_two_classes, sound_files
 
 mutants_count = int(os.environ.get("PENSTOCK_SOAK_MUTANTS", "150"))
-"""Mutants a format for our own readers; 20,000 in a long run. The whole command gets a fiftieth of them."""
-rng = np.random.default_rng(0)
-rows = rng.normal(size=(400, 4))
-answers = (rows[:, 0] + rows[:, 1] > 0).astype(int)
+"""Mutants a format for our own readers; 20,000 in a long run."""
+rows, answers = rows_of_two_classes()
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """A sound file of every format, by suffix."""
-    folder = tmp_path_factory.mktemp("good")
-    boosted = xgboost.XGBClassifier(n_estimators=4, max_depth=3, n_jobs=1).fit(rows, answers)
-    for suffix in ("json", "ubj"):
-        boosted.save_model(folder / f"m.{suffix}")
-    lightgbm.LGBMClassifier(n_estimators=4, verbose=-1, n_jobs=1).fit(rows, answers).booster_.save_model(
-        folder / "m.txt"
-    )
-    forest = RandomForestClassifier(3, max_depth=4, random_state=0).fit(rows, answers)
-    package(forest, folder / "bundle")
-    files = {path.suffix: path.read_bytes() for path in folder.glob("m.*")}
-    return files | {".onnx": (folder / "bundle" / "model.onnx").read_bytes()}
+    return sound_files(rows, answers, tmp_path_factory.mktemp("good"))
 
 
 def _refused(data: bytes, name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -236,28 +225,6 @@ def test_a_graph_that_cannot_be_fed_says_what_is_missing(
     assert words in _refused(graph, "m.onnx", tmp_path, capsys)
 
 
-def _mutant(data: bytes, chance: random.Random) -> bytes:
-    made = bytearray(data)
-    for _ in range(chance.choice([1, 1, 2, 5, 20])):
-        place = chance.randrange(len(made))
-        kind = chance.randrange(5)
-        if kind == 0:
-            made[place] = chance.randrange(256)
-        elif kind == 1:
-            made[place] ^= 1 << chance.randrange(8)
-        elif kind == 2:
-            del made[place : place + chance.randrange(1, 40)]
-        elif kind == 3:
-            made[place:place] = made[place : place + chance.randrange(1, 40)]
-        else:
-            digits = [at for at in range(place, min(place + 200, len(made))) if 48 <= made[at] <= 57]
-            if digits:
-                made[digits[0]] = chance.choice(b"0123456789-")
-        if not made:
-            return b""
-    return bytes(made)
-
-
 readers: dict[str, Callable[[bytes], Any]] = {
     ".json": read_xgboost,
     ".ubj": read_xgboost,
@@ -271,21 +238,8 @@ def test_our_own_readers_take_or_refuse_every_mutant(suffix: str, good: dict[str
     taken = 0
     for seed in range(mutants_count):
         try:
-            readers[suffix](_mutant(good[suffix], random.Random(seed)))
+            readers[suffix](mutant(good[suffix], random.Random(seed)))
             taken += 1
         except ConfigError:
             continue
     assert taken < mutants_count
-
-
-@pytest.mark.parametrize("suffix", readers)
-def test_no_mutant_takes_the_command_down(
-    suffix: str, good: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for seed in range(max(2, mutants_count // 50)):
-        (tmp_path / f"m{suffix}").write_bytes(_mutant(good[suffix], random.Random(seed)))
-        words = ["package", str(tmp_path / f"m{suffix}"), "--out", str(tmp_path / "bundle"), "--unproved"]
-        assert main(words) in (0, 1, 2), f"seed={seed}"
-        said = capsys.readouterr().err
-        assert "[bt]" not in said
-        assert "Traceback" not in said

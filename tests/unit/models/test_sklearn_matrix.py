@@ -116,7 +116,7 @@ def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kin
 @pytest.mark.parametrize("model", refused_models, ids=lambda model: model.name)
 def test_what_cannot_be_packaged_is_refused_by_name(model: RefusedModel, tmp_path: Path) -> None:
     training = table(kinds[0], 80, 1, training=True)
-    rows = training[["amount", "age"]]
+    rows = training[[*model.columns]]
     with pytest.raises(ConfigError, match=model.says) as refusal:
         package(model.build().fit(rows, model.target(training)), tmp_path / "bundle", background=rows[:10])
     assert "\n" not in str(refusal.value)

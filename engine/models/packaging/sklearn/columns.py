@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import _VectorizerMixin
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -29,7 +30,6 @@ from sklearn.preprocessing import (
 from sklearn.utils import _safe_indexing
 
 from penstock.engine.models.packaging.sklearn.column_types import ColumnType
-from penstock.engine.models.packaging.sklearn.members import members
 from penstock.schemas.errors import ConfigError
 
 _monotone = (
@@ -85,6 +85,10 @@ class Input:
     is_flag: bool = False
     marker: Any = math.nan
     """What stands for a missing value of a category: the kind that the steps were fitted with."""
+    is_settled: bool = False
+    """Whether all that the steps know of it is noted."""
+    is_told_apart: bool = False
+    """Of a category: whether the steps answer None and NaN otherwise."""
     nan_value: Any = math.nan
     """What the original is given of a category where the matrix has NaN."""
     missing: Literal["nan", "reject"] = "nan"
@@ -93,6 +97,10 @@ class Input:
     """What becomes of a category that is not among the values."""
     takes_missing: bool = True
     """Of a number: whether the model answers where it is missing."""
+    takes_below: bool = True
+    """Of a number: whether the model answers where a logarithm or a root of it is not a number."""
+    sure: list[Any] = field(default_factory=list)
+    """Of a category: values that an encoder knows, which refuses others."""
     begins: str = ""
     """Which function keeps the model from small numbers of it, and where."""
     is_read: bool = False
@@ -104,7 +112,7 @@ class Input:
     def usual(self) -> Any:
         """A value that no step refuses."""
         if self.is_category:
-            return self.values[0]
+            return (self.sure or self.values)[0]
         return self.numbers[0] if self.numbers else 1.0
 
     @property
@@ -131,6 +139,8 @@ class Input:
 
     def add(self, categories: Sequence[Any], *, strict: bool) -> None:
         """An encoder of it knows these categories; `strict`: it refuses others."""
+        if self.is_settled:
+            return
         present = [value for value in categories if not _is_missing(value)]
         if any(value is None for value in categories):
             self.marker = None
@@ -143,11 +153,16 @@ class Input:
         if not self.is_category and self.numbers:
             self.values += self.numbers
         self.is_category = True
+        if strict:
+            self.sure = [value for value in present if value in self.sure] or self.sure or present
         self.values += [value for value in present if value not in self.values]
 
 
 def inputs_of(model: Any) -> list[Input]:
     """The features that a fitted estimator expects, in order. Raises ConfigError where it cannot say."""
+    first = model.steps[0][1] if isinstance(model, Pipeline) and model.steps else model
+    if isinstance(first, _VectorizerMixin):
+        raise _words_refusal(first)
     names = getattr(model, "feature_names_in_", None)
     if names is not None:
         return [Input(name=str(name)) for name in names]
@@ -190,6 +205,8 @@ def columns_after(step: Any, given: list[Column], inputs: list[Input], apply: Ap
             if inner != "drop"
             for column in columns_after(inner, given, inputs, apply)
         ]
+    if isinstance(step, _VectorizerMixin):
+        raise _words_refusal(step)
     known = _known(step, given, inputs, apply)
     if known is not None:
         return known
@@ -198,6 +215,13 @@ def columns_after(step: Any, given: list[Column], inputs: list[Input], apply: Ap
         raise ConfigError(f"the step {type(step).__name__} does not say how many columns it makes")
     of_all = frozenset().union(*(column.features for column in given))
     return [Column(features=of_all, known=False)] * width
+
+
+def _words_refusal(step: Any) -> ConfigError:
+    return ConfigError(
+        f"{type(step).__name__} makes features of the words of a text, and a bundle's features are numbers and categories: count "
+        "the words before the stream, and train on their columns"
+    )
 
 
 def branches(step: ColumnTransformer) -> list[tuple[str, Any, list[int]]]:
@@ -256,13 +280,15 @@ def _imputed(step: SimpleImputer, given: list[Column], inputs: list[Input]) -> l
     for column, value in zip(given, statistics, strict=True):
         if isinstance(value, str) and column.same:
             for place in column.features:
-                if is_nan:
+                if is_nan and not inputs[place].is_settled:
                     inputs[place].marker = None if marker is None else math.nan
                 inputs[place].add([value], strict=False)
     kept = [
         column
         for column, value in zip(columns, statistics, strict=True)
-        if step.keep_empty_features or not _is_missing(value)
+        if step.keep_empty_features
+        or value is None
+        or not _is_missing(value)  # None may be the most frequent
     ]
     marks = (
         []
@@ -334,7 +360,7 @@ def _function(step: FunctionTransformer, given: list[Column], inputs: list[Input
         elif name in _domains and column.same:
             (place,) = column.features
             start = _domains[name]
-            if inputs[place].takes_missing:
+            if inputs[place].takes_below:
                 cuts = tuple(sorted({*column.cuts, float(np.nextafter(start, -np.inf))}))
                 columns.append(replace(column, same=False, cuts=cuts))
             else:  # what is NaN is refused; and so is the infinity that a logarithm begins with
@@ -356,26 +382,6 @@ def function_name(step: FunctionTransformer) -> str | None:
     name = getattr(step.func, "__name__", "")
     known = isinstance(step.func, np.ufunc) and step.func.nin == 1 and getattr(np, name, None) is step.func
     return name if known and not step.kw_args else None
-
-
-def function_places(model: Any, count: int) -> set[int]:
-    """Places of the features that a FunctionTransformer is given before any other step."""
-    places = set(range(count))
-    return _function_places(model, places)
-
-
-def _function_places(step: Any, places: set[int]) -> set[int]:
-    if isinstance(step, FunctionTransformer):
-        return places if function_name(step) != "identity" else set()
-    if isinstance(step, Pipeline):
-        return _function_places(step.steps[0][1], places)
-    if isinstance(step, FeatureUnion):
-        return set[int]().union(*(_function_places(inner, places) for _, inner in step.transformer_list))
-    if isinstance(step, ColumnTransformer):
-        order = sorted(places)
-        found = [_function_places(inner, {order[at] for at in chosen}) for _, inner, chosen in branches(step)]
-        return set[int]().union(*found)
-    return set[int]().union(*(_function_places(each, places) for each in members(step)))
 
 
 def function_refusal(step: FunctionTransformer) -> str:

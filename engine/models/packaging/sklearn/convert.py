@@ -17,9 +17,14 @@ from penstock.engine.models.packaging.boosters.forest_model import of_forest
 from penstock.engine.models.packaging.converted import Converted, PackageOptions, class_names
 from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
 from penstock.engine.models.packaging.sklearn.column_types import float32, types_known
-from penstock.engine.models.packaging.sklearn.columns import first_columns, function_places, inputs_of
+from penstock.engine.models.packaging.sklearn.columns import first_columns, inputs_of
 from penstock.engine.models.packaging.sklearn.fold import fold, refused_because
-from penstock.engine.models.packaging.sklearn.graph import GraphAnswers, as_answered, graph_bytes
+from penstock.engine.models.packaging.sklearn.graph import (
+    GraphAnswers,
+    as_answered,
+    graph_bytes,
+    with_numbers,
+)
 from penstock.engine.models.packaging.sklearn.inputs import (
     Leaf,
     Rows,
@@ -31,13 +36,15 @@ from penstock.engine.models.packaging.sklearn.inputs import (
 )
 from penstock.engine.models.packaging.sklearn.skops_files import load_skops
 from penstock.engine.models.packaging.sklearn.stand_ins import narrowed_last
-from penstock.engine.models.packaging.sklearn.surrogate import surrogate
+from penstock.engine.models.packaging.sklearn.surrogate import function_places, reads_columns, surrogate
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.readers.sklearn import is_trees, read_sklearn_trees
 from penstock.schemas.errors import ConfigError, ModelError
 
 __all__ = ["convert_sklearn_model", "load_skops"]
 
+_below_functions = -2.0
+"""Below it no logarithm and no root known by name is a number."""
 _foreign_errors = (
     ValueError, TypeError, RuntimeError, AttributeError, LookupError, AssertionError, NameError, ArithmeticError
 )  # fmt: skip
@@ -86,15 +93,16 @@ class _Conversion:
         self._classes = None if classes is None or not is_classifier(model) else np.asarray(classes).tolist()
 
     def _note_missing(self) -> None:
-        """Of numbers: whether the model answers where they are missing."""
+        """Of numbers: whether the model answers where they are missing, and where a function of them is not a number."""
         for place, given in enumerate(self._inputs):
             if given.is_read and not given.is_category:
-                values: list[NDArray[Any] | None] = [None] * len(self._inputs)
-                values[place] = given.missing_value()
-                try:
-                    self._model.predict(self._rows.frame(values, 1))
-                except _foreign_errors:
-                    given.takes_missing = False
+                given.takes_missing = self._takes(place, given.missing_value())
+                given.takes_below = self._takes(place, np.array([_below_functions]))
+
+    def _takes(self, place: int, value: NDArray[Any]) -> bool:
+        values: list[NDArray[Any] | None] = [None] * len(self._inputs)
+        values[place] = value
+        return _answers(lambda count: self._model.predict(self._rows.frame(values, count)), 1)
 
     def converted(self) -> Converted:
         """As one tree ensemble where that is possible, else as a graph of operators."""
@@ -182,6 +190,13 @@ class _Conversion:
                 *notes,
                 f"smaller numbers of {'; '.join(begins)}, are refused by the original and answered here as the smallest known",
             )
+        apart = [given.name for given in self._inputs if given.is_told_apart]
+        if apart:
+            notes = (
+                *notes,
+                f"the original answers None and NaN otherwise in {', '.join(apart)}: a record's null is taken for the one that "
+                "its steps were fitted with",
+            )
         untold = self._untold()
         if untold:
             notes = (
@@ -210,12 +225,16 @@ class _Conversion:
         # Scalers and encoders compute in float64, and trees behind them tell the difference; but not every operator can.
         forms = [(copied, True), (narrowed_last(copied), True), (copied, False)]
         numbers = [given for given in self._inputs if given.is_read and not given.is_discrete]
-        if numbers and all(given.type is float32 for given in numbers):
+        if numbers and not reads_columns(self._model) and all(given.type is float32 for given in numbers):
             forms.insert(0, (copied, False))  # the original computes in float32 too
         for form, wide in forms:
             try:
-                data = graph_bytes(form, len(places), wide=wide, classes=self._classes)
+                named, has_numbers = with_numbers(form, self._classes)
+                data = graph_bytes(named, len(places), wide=wide)
                 graph = read_onnx(data, feature_names=names, classes=classes or None)
+                if has_numbers and graph.labels is not None:  # texts in it are those of members
+                    order = tuple(range(len(graph.labels.classes)))
+                    graph = replace(graph, labels=replace(graph.labels, values=order))
                 graph = replace(graph, signature=replace(graph.signature, features=features))
                 raw_runner(graph.model, graph.signature)
                 graph = as_answered(
@@ -225,7 +244,10 @@ class _Conversion:
                     features,
                     self._usual(places),
                 )
-                narrow = () if wide or not _compares_doubles(self._model) else (_narrow_note,)
+                is_wide = wide and form is copied
+                narrow = () if is_wide or not _compares_doubles(self._model) else (_narrow_note,)
+                if not is_wide and not narrow and not self._wishes.tables:
+                    narrow = (_untried_note,)
                 return self._beside(graph, answers, places, (*notes, *more, *narrow))
             except ConfigError as error:
                 refusal = refusal or error
@@ -268,6 +290,12 @@ class _Conversion:
 _narrow_note = (
     "numbers reach its boosters in float32, since an operator between takes no doubles: numbers past 16 million, and decimals beside a "
     "threshold, may be answered otherwise than by the original; give --rows that hold such numbers, or package its members alone"
+)
+
+
+_untried_note = (
+    "numbers reach some of its operators in float32, and no rows were given: where those of the stream are large, or near each other, "
+    "the answers lose digits; give --rows as the stream will hold them, and they are compared"
 )
 
 
@@ -347,7 +375,7 @@ def _without_missing(
     return (f"records with a missing value of {which} are set aside: the model takes none",), tuple(changed)
 
 
-def _answers(answer: Callable[[NDArray[np.float64]], Any], rows: NDArray[np.float64]) -> bool:
+def _answers(answer: Callable[[Any], Any], rows: Any) -> bool:
     try:
         answer(rows)
     except _foreign_errors:

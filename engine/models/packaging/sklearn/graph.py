@@ -108,13 +108,23 @@ class GraphAnswers:
         return {output.name: answers}
 
 
-def graph_bytes(model: Any, width: int, *, wide: bool, classes: Sequence[Any] | None) -> bytes:
-    """The graph of a surrogate (see sklearn_surrogate) of so many columns, double or float. Raises ConfigError.
+def with_numbers(model: Any, classes: Sequence[Any] | None) -> tuple[Any, bool]:
+    """The model with its classes called 0, 1, 2, ..., and whether they are; whole numbers stay as they are.
 
-    Its classes leave as they are where they are whole numbers or texts, else by their numbers.
+    Texts stay where a model does not let itself be changed. Raises ConfigError for other classes then.
     """
-    if classes is not None and not all(type(value) in (int, str) for value in classes):
-        model = _numbered(model)
+    if classes is None or all(type(value) is int for value in classes):
+        return model, False
+    try:
+        return _numbered(model), True
+    except ConfigError:
+        if not all(type(value) in (int, str) for value in classes):
+            raise
+    return model, False
+
+
+def graph_bytes(model: Any, width: int, *, wide: bool) -> bytes:
+    """The graph of a surrogate (see surrogate.py) of so many columns, double or float. Raises ConfigError."""
     refusal = ""
     for opset in _opsets:
         try:

@@ -1,5 +1,6 @@
 """What a scikit-learn model is given: rows of features as it was fitted on them, from values or from matrix rows."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -230,9 +231,20 @@ def _alike(
 def settle(inputs: list[Input], found: Sequence[Leaf]) -> None:
     """Note of categories what becomes of missing and of unknown ones."""
     for place, given in enumerate(inputs):
+        given.is_settled = True
         if not given.is_category or not given.is_read:
             continue
+        given.values = [
+            value
+            for value in given.values
+            if value in given.sure or not any(_row(leaf, place, value) is None for leaf in found)
+        ] or given.values
         missing = [_row(leaf, place, given.marker) for leaf in found]
+        others = [_row(leaf, place, math.nan if given.marker is None else None) for leaf in found]
+        given.is_told_apart = not all(
+            one is None or other is None or _equal(one, other)
+            for one, other in zip(missing, others, strict=True)
+        )
         unseen = [_row(leaf, place, other_text) for leaf in found]
         if any(row is None for row in missing):
             given.missing = "reject"

@@ -1,10 +1,14 @@
 """Reading .skops files: which types may be built from them."""
 
 import re
+import struct
+import zlib
 from collections.abc import Sequence
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
+from penstock.engine.models.packaging.trial import try_file
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
 
@@ -36,7 +40,8 @@ _besides = frozenset(
     }
 )
 _foreign_errors = (
-    ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError, AssertionError, BadZipFile, OSError
+    ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError, AssertionError, BadZipFile, OSError,
+    ArithmeticError, SyntaxError, TokenError, EOFError, MemoryError, zlib.error, struct.error,
 )  # fmt: skip
 
 
@@ -76,6 +81,7 @@ def load_skops(data: bytes, *, trusted: Sequence[str] = ()) -> Any:
                 f"the .skops file holds {strange[0]}{more}, which is not a type that is trusted: where you know who made the "
                 f"file and what the type does, give --trust {strange[0]}"
             )
+        try_file("skops", data)  # what has been changed by hand may take its process down
         return skops.io.loads(data, trusted=found)
     except _foreign_errors as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

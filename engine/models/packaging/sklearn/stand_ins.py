@@ -1,29 +1,53 @@
 """Estimators that stand for one of scikit-learn's in a surrogate, because skl2onnx has no operator for it or loses digits."""
 
-from typing import Any
+import copy
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import FactorAnalysis, FastICA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, IsolationForest
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    AdaBoostRegressor,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    StackingClassifier,
+)
 from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection._classification_threshold import BaseThresholdClassifier
+from sklearn.multioutput import RegressorChain
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretizer
-from sklearn.svm import SVC, NuSVC, OneClassSVM
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.validation import check_is_fitted
 
+from penstock.engine.models.packaging.sklearn.boosters import is_booster
 from penstock.engine.models.packaging.sklearn.columns import function_name
 from penstock.engine.models.packaging.sklearn.members import members, with_members
+from penstock.engine.models.packaging.sklearn.step_stand_ins import (
+    Above,
+    Bins,
+    Filled,
+    Marks,
+    Narrow,
+    Projection,
+)
 from penstock.schemas.errors import ConfigError
 
+Shares = Literal["", "softmax", "each", "clipped"]
+"""Softmax (of two classes the sigmoid), a sigmoid of each score over their sum, or each score from -1 to 1 as a share."""
 
-class LinearScores(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+
+class LinearScores(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Weights times the row, and an intercept: (N, K)."""
 
     def __init__(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> None:
@@ -32,33 +56,56 @@ class LinearScores(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scik
         self.intercept = intercept
 
 
-class LinearDecision(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # scikit-learn has no types
+class LinearDecision(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A linear classifier that answers its decision function, and the class which that speaks for."""
 
-    def __init__(self, scores: LinearScores, classes_: NDArray[Any], shares: bool) -> None:
-        """`classes_`: as the original calls them. `shares`: it answers probabilities instead."""
+    def __init__(self, scores: LinearScores, classes_: NDArray[Any], shares: Shares) -> None:
+        """`classes_`: as the original calls them. `shares`: what makes probabilities of the scores; "" leaves them."""
         self.scores = scores
         self.classes_ = classes_
         self.shares = shares
 
 
-class KernelScores(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
-    """The decision function of a kernel machine of one margin: (N, 1)."""
+class KernelScores(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """The decision function of a kernel machine of one margin, or its answers: (N, 1)."""
 
     def __init__(self, machine: Any) -> None:
-        """A fitted SVC of two classes, or a OneClassSVM."""
+        """A fitted SVC of two classes, a OneClassSVM, or a regression."""
         self.machine = machine
 
 
-class TreeMargin(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+class KernelDecision(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A kernel machine that answers its decision function, and the class which that speaks for."""
+
+    def __init__(self, machine: Any, classes_: NDArray[Any]) -> None:
+        """A fitted SVC or NuSVC without probabilities; `classes_`: as the original calls them."""
+        self.machine = machine
+        self.classes_ = classes_
+
+
+class Mixture(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Of a mixture of normal distributions, how likely each has made the row."""
+
+    def __init__(
+        self, means: NDArray[np.float64], factors: NDArray[np.float64], offsets: NDArray[np.float64]
+    ) -> None:
+        """`means` (K, F); `factors` (K, F, F): what a row less its mean is multiplied by; `offsets` (K,): logarithms of what
+        does not depend on the row."""
+        self.means = means
+        self.factors = factors
+        self.offsets = offsets
+        self.classes_ = np.arange(len(means))
+
+
+class TreeMargin(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The raw scores of boosted trees: (N, K)."""
 
     def __init__(self, trees: Any) -> None:
-        """A fitted boosting classifier of scikit-learn."""
+        """A fitted boosting classifier."""
         self.trees = trees
 
 
-class Isolation(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Isolation(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The decision function of an isolation forest: (N, 1)."""
 
     def __init__(self, forest: IsolationForest) -> None:
@@ -66,60 +113,7 @@ class Isolation(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-
         self.forest = forest
 
 
-class Filled(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
-    """Columns with a number in place of what is missing, and after them marks of where it was."""
-
-    def __init__(
-        self, columns: NDArray[np.int64], values: NDArray[np.float64], marks: NDArray[np.int64], marker: float
-    ) -> None:
-        """`columns` are kept, with `values` for them; `marks`: columns whose gaps are marked; `marker`: NaN, or the number
-        that stands for a gap."""
-        self.columns = columns
-        self.values = values
-        self.marks = marks
-        self.marker = marker
-
-
-class Projection(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
-    """A step that is sums of products of its columns: (N, K)."""
-
-    def __init__(self, coef: NDArray[np.float64], intercept: NDArray[np.float64]) -> None:
-        """`coef` (K, F), `intercept` (K,)."""
-        self.coef = coef
-        self.intercept = intercept
-
-
-class Marks(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
-    """1 where a number is missing, else 0, of some columns."""
-
-    def __init__(self, columns: NDArray[np.int64], marker: float) -> None:
-        """`columns` by place; `marker`: NaN, or the number that stands for a gap."""
-        self.columns = columns
-        self.marker = marker
-
-
-class Bins(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
-    """The number of the bin that each value falls into, or a column for each bin."""
-
-    def __init__(self, edges: list[NDArray[np.float64]], one_hot: bool) -> None:
-        """`edges`: of each column those between its bins, ascending; a value on one belongs to the upper bin."""
-        self.edges = edges
-        self.one_hot = one_hot
-
-
-class Above(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
-    """1 where a number lies above a threshold, else 0."""
-
-    def __init__(self, threshold: float) -> None:
-        """`threshold` is not above itself."""
-        self.threshold = threshold
-
-
-class Narrow(BaseEstimator, TransformerMixin):  # type: ignore[misc]  # scikit-learn has no types
-    """Doubles to float32, for what follows takes no doubles."""
-
-
-class Constant(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Constant(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The same numbers for every row: (N, K)."""
 
     def __init__(self, values: NDArray[np.float64]) -> None:
@@ -127,7 +121,7 @@ class Constant(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-l
         self.values = values
 
 
-class ConstantShares(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # scikit-learn has no types
+class ConstantShares(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The same probabilities for every row."""
 
     def __init__(self, values: NDArray[np.float64], classes_: NDArray[Any]) -> None:
@@ -136,7 +130,7 @@ class ConstantShares(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # s
         self.classes_ = classes_
 
 
-class Calibrated(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The mean of what calibrators make of their members' scores."""
 
     def __init__(self, scores: list[Any], calibrators: list[list[Any]], classes_: NDArray[Any]) -> None:
@@ -146,7 +140,48 @@ class Calibrated(BaseEstimator, ClassifierMixin):  # type: ignore[misc]  # sciki
         self.classes_ = classes_
 
 
-class Retargeted(BaseEstimator, RegressorMixin):  # type: ignore[misc]  # scikit-learn has no types
+class Median(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """The weighted median of what regressors answer."""
+
+    def __init__(self, regressors: list[Any], weights: NDArray[np.float64]) -> None:
+        """`weights` (M,), of the regressors in order."""
+        self.regressors = regressors
+        self.weights = weights
+
+
+class Votes(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Weighted votes of trees for classes, put through a softmax."""
+
+    def __init__(self, trees: list[Any], weights: NDArray[np.float64], classes_: NDArray[Any]) -> None:
+        """`weights` (M,), of the trees in order; `classes_`: as the original calls them, all known to each tree."""
+        self.trees = trees
+        self.weights = weights
+        self.classes_ = classes_
+
+
+class Stacked(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A classifier of what others answer."""
+
+    def __init__(
+        self, below: list[tuple[Any, bool]], final: Any, passes_on: bool, classes_: NDArray[Any]
+    ) -> None:
+        """`below`: stand-ins, and whether their first number is left out; `passes_on`: `final` gets the row as well."""
+        self.below = below
+        self.final = final
+        self.passes_on = passes_on
+        self.classes_ = classes_
+
+
+class Chained(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Regressors of which each is given the row and what those before it answer: (N, K)."""
+
+    def __init__(self, regressors: list[Any], order: NDArray[np.int64]) -> None:
+        """`order` (K,): the place of each one's answer."""
+        self.regressors = regressors
+        self.order = order
+
+
+class Retargeted(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A function of NumPy, by name, or a straight line, of what a regressor answers."""
 
     def __init__(self, regressor: Any, function: str, slope: float, offset: float) -> None:
@@ -162,7 +197,7 @@ def stand_in(model: Any) -> Any | None:
     if isinstance(model, DummyRegressor):
         return Constant(np.asarray(model.constant_, dtype=np.float64).reshape(-1))
     if isinstance(model, DummyClassifier):
-        if model.strategy in ("stratified", "uniform") and model.strategy == "stratified":
+        if model.strategy == "stratified":
             raise ConfigError("DummyClassifier(strategy='stratified') answers by lot: no bundle repeats that")
         shares = model.predict_proba(np.zeros((1, 1)))[0]
         return ConstantShares(np.asarray(shares, dtype=np.float64), model.classes_)
@@ -190,24 +225,51 @@ def stand_in(model: Any) -> Any | None:
         )
     if isinstance(model, Binarizer):
         return Above(float(model.threshold))
-    if isinstance(model, OneClassSVM) and _is_kernel(model):
+    if isinstance(model, (OneClassSVM, SVR, NuSVR)) and _is_kernel(model):
         return KernelScores(model)
+    if isinstance(model, (SVC, NuSVC)) and _is_kernel(model) and not model.probability:
+        if len(model.classes_) > 2 and model.decision_function_shape != "ovr":
+            return None
+        return KernelDecision(model, model.classes_)
     if isinstance(model, CalibratedClassifierCV):
         return _calibrated(model)
+    if isinstance(model, StackingClassifier) and "predict" not in model.stack_method_:
+        return _stacked(model)
+    if isinstance(model, RegressorChain):
+        inner = [stand_in(each) or each for each in model.estimators_]
+        return Chained(inner, np.asarray(model.order_, dtype=np.int64))
+    if isinstance(model, AdaBoostRegressor):
+        return Median(list(model.estimators_), np.asarray(model.estimator_weights_)[: len(model.estimators_)])
+    if isinstance(model, AdaBoostClassifier) and all(
+        isinstance(each, DecisionTreeClassifier) and len(each.classes_) == len(model.classes_)
+        for each in model.estimators_
+    ):
+        weights = np.asarray(model.estimator_weights_)[: len(model.estimators_)]
+        return Votes(list(model.estimators_), weights / np.sum(model.estimator_weights_), model.classes_)
     if isinstance(model, TransformedTargetRegressor):
         return _retargeted(model)
     if isinstance(model, IsolationForest):
         return Isolation(model)
+    if hasattr(getattr(model, "_fit_X", None), "toarray"):  # neighbours among rows that were sparse
+        dense = copy.copy(model)
+        dense._fit_X = model._fit_X.toarray()
+        return dense
+    if isinstance(model, GaussianMixture):
+        return _mixture(model)
     linear = _linear(model)
     if linear is not None and isinstance(model, LinearDiscriminantAnalysis):
-        return LinearDecision(linear, model.classes_, shares=True)
+        return LinearDecision(linear, model.classes_, shares="softmax")
     if linear is not None and not hasattr(model, "predict_proba"):
-        return LinearDecision(linear, model.classes_, shares=False)
+        return LinearDecision(linear, model.classes_, shares="")
+    if linear is not None and isinstance(model, (LogisticRegression, SGDClassifier)):
+        return LinearDecision(linear, model.classes_, shares=_shares(model))
     return None
 
 
 def _filled(model: SimpleImputer) -> Filled | None:
     values = np.asarray(model.statistics_)
+    if values.dtype == object and all(isinstance(each, (int, float)) for each in values.tolist()):
+        values = values.astype(np.float64)
     if values.dtype.kind not in "fiu" or not isinstance(model.missing_values, (int, float)):
         return None
     kept = np.arange(len(values)) if model.keep_empty_features else np.flatnonzero(~np.isnan(values))
@@ -216,6 +278,29 @@ def _filled(model: SimpleImputer) -> Filled | None:
     )
     filling = np.nan_to_num(values[kept].astype(np.float64))  # of an empty column that is kept: 0
     return Filled(kept, filling, marks.astype(np.int64), float(model.missing_values))
+
+
+def _stacked(model: StackingClassifier) -> Stacked:
+    below = []
+    methods = [method for method in model.stack_method_ if method != "drop"]
+    for each, method in zip(model.estimators_, methods, strict=True):
+        shares = method == "predict_proba"
+        below.append((each if shares else _scores(each), shares and len(model.classes_) == 2))
+    final = model.final_estimator_
+    return Stacked(below, stand_in(final) or final, bool(model.passthrough), model.classes_)
+
+
+def _mixture(model: GaussianMixture) -> Mixture:
+    means = np.asarray(model.means_, dtype=np.float64)
+    (count, width), given = means.shape, np.asarray(model.precisions_cholesky_, dtype=np.float64)
+    if model.covariance_type == "full":
+        factors = given
+    elif model.covariance_type == "tied":
+        factors = np.broadcast_to(given, (count, width, width)).copy()
+    else:  # one number for each column, or one for all of them
+        factors = np.eye(width) * np.broadcast_to(given.reshape(count, -1, 1), (count, width, 1))
+    volumes = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+    return Mixture(means, factors, volumes + np.log(model.weights_))
 
 
 def narrowed_last(model: Any) -> Any:
@@ -245,6 +330,15 @@ def _linear(model: Any) -> LinearScores | None:
     )
 
 
+def _shares(model: Any) -> Shares:
+    """How it makes probabilities of its decision function."""
+    if isinstance(model, SGDClassifier):
+        return "clipped" if model.loss == "modified_huber" else "each"
+    several = len(model.classes_) > 2
+    ways = (getattr(model, "multi_class", "auto"), model.solver)
+    return "each" if "ovr" in ways or (several and "liblinear" in ways) else "softmax"
+
+
 def _calibrated(model: CalibratedClassifierCV) -> Calibrated:
     if model.method not in ("sigmoid", "isotonic"):
         raise ConfigError(
@@ -261,14 +355,16 @@ def _scores(model: Any) -> Any:
     """What a calibrator is given: the decision function where there is one, else probabilities."""
     if isinstance(model, Pipeline):
         return Pipeline([*model.steps[:-1], (model.steps[-1][0], _scores(model.steps[-1][1]))])
-    if isinstance(model, LinearDecision) and not model.shares:
+    if isinstance(model, LinearDecision):
         return model.scores
+    if isinstance(model, KernelDecision) and len(model.classes_) == 2:
+        return KernelScores(model.machine)
     if not hasattr(model, "decision_function"):
         return model
     linear = _linear(model)
     if linear is not None:
         return linear
-    if isinstance(model, (GradientBoostingClassifier, HistGradientBoostingClassifier)):
+    if isinstance(model, (GradientBoostingClassifier, HistGradientBoostingClassifier)) or is_booster(model):
         return TreeMargin(model)
     if isinstance(model, (SVC, NuSVC)) and len(model.classes_) == 2 and _is_kernel(model):
         return KernelScores(model)
@@ -294,10 +390,11 @@ def _retargeted(model: TransformedTargetRegressor) -> Retargeted:
             )
         return Retargeted(model.regressor_, name, 1.0, 0.0)
     known = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
-    if type(transformer).__name__ not in known or not type(transformer).__module__.startswith("sklearn."):
+    is_known = type(transformer).__name__ in known and type(transformer).__module__.startswith("sklearn.")
+    if not is_known or transformer.n_features_in_ != 1:
         raise ConfigError(
             f"TransformedTargetRegressor puts its answers through {type(transformer).__name__} backwards, which has no "
-            "operators: use a scaler or a function of NumPy"
+            "operators: use a scaler of one target, or a function of NumPy"
         )
     ends = transformer.inverse_transform(np.array([[0.0], [1.0]])).reshape(-1)
     return Retargeted(model.regressor_, "identity", float(ends[1] - ends[0]), float(ends[0]))

@@ -4,13 +4,10 @@ Steps that read categories become tables, filled by the steps themselves, so tha
 infrequent categories is kept; functions of one number become operators known by name.
 """
 
-import copy
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import (
@@ -20,7 +17,7 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 
-from penstock.engine.models.packaging.sklearn.column_types import flag_objects, flags
+from penstock.engine.models.packaging.sklearn.column_types import flag_objects, flags, float32
 from penstock.engine.models.packaging.sklearn.columns import (
     Column,
     Input,
@@ -33,44 +30,15 @@ from penstock.engine.models.packaging.sklearn.inputs import Rows, then
 from penstock.engine.models.packaging.sklearn.members import members, with_members
 from penstock.engine.models.packaging.sklearn.moved_tests import Mover, NotFoldedError
 from penstock.engine.models.packaging.sklearn.stand_ins import stand_in
+from penstock.engine.models.packaging.sklearn.step_stand_ins import (
+    FeatureTable,
+    NamedFunction,
+    in_row,
+    is_idle,
+    side_by_side,
+    step_stand_in,
+)
 from penstock.schemas.errors import ConfigError
-
-
-class FeatureTable(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Columns that depend on one feature each, and take a known value for each of its values."""
-
-    def __init__(
-        self,
-        keys: Sequence[NDArray[np.float64] | None],
-        tables: Sequence[NDArray[np.float64]],
-        order: NDArray[np.int64],
-    ) -> None:
-        """Of each input column: its numbers, or None where it is a code, and a row of output values for each of them, one
-        for any other number and one for a missing value. `order`: from all these values, side by side, to the output."""
-        self.keys = keys
-        self.tables = tables
-        self.order = order
-
-    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The output columns of matrix rows."""
-        parts = []
-        for column, (keys, table) in enumerate(zip(self.keys, self.tables, strict=True)):
-            values = X[:, column]
-            known = np.arange(len(table) - 2, dtype=np.float64) if keys is None else keys
-            place = np.full(len(values), len(known))
-            for number, key in enumerate(known.tolist()):
-                place[values == key] = number
-            place[np.isnan(values)] = len(known) + 1
-            parts.append(table[place])
-        return np.concatenate(parts, axis=1)[:, self.order]
-
-
-class NamedFunction(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """A function of NumPy, of each number for itself."""
-
-    def __init__(self, function: str) -> None:
-        """`function`: its name."""
-        self.function = function
 
 
 def surrogate(model: Any, inputs: list[Input], rows: Rows) -> tuple[Any, list[int]]:
@@ -81,6 +49,13 @@ def surrogate(model: Any, inputs: list[Input], rows: Rows) -> tuple[Any, list[in
     return _copied(
         model, columns, inputs, rows, {place: number for number, place in enumerate(places)}
     ), places
+
+
+def reads_columns(model: Any) -> bool:
+    """Whether branches of it take columns of their own, each in its type."""
+    if isinstance(model, Pipeline):
+        return reads_columns(model.steps[0][1])
+    return isinstance(model, ColumnTransformer) or any(reads_columns(each) for each in members(model))
 
 
 def _needed(model: Any, count: int) -> set[int]:
@@ -99,6 +74,9 @@ def _copied(
 ) -> Any:
     """Of a model that is given the features themselves; `numbers`: where each of them stands in the matrix."""
     if isinstance(model, Pipeline):
+        steps = [(each, step) for each, step in model.steps if not is_idle(step)]
+        if len(steps) < len(model.steps):
+            return _copied(Pipeline(steps), columns, inputs, rows, numbers)
         name, first = model.steps[0]
         rest = [(each, plain(step, each)) for each, step in model.steps[1:]]
         if isinstance(first, Pipeline):
@@ -124,24 +102,25 @@ def _copied(
 
 def _columnwise(
     step: ColumnTransformer, columns: list[Column], inputs: list[Input], rows: Rows, numbers: dict[int, int]
-) -> ColumnTransformer:
-    copied = copy.copy(step)
-    transformers: list[tuple[str, Any, list[int]]] = []
+) -> Any:
+    parts: list[tuple[str, Any, NDArray[np.int64], bool]] = []
     for name, inner, places in branches(step):
         given = [columns[place] for place in places]
         of_branch = rows.chosen(places)
-        if inner is None or isinstance(inner, str):
+        narrow = False
+        if is_idle(inner):
             if any(inputs[place].is_category for place in places):
                 named = ", ".join(inputs[place].name for place in places if inputs[place].is_category)
                 raise ConfigError(f"step {name} passes texts on ({named}): encode them, or drop the columns")
-            new: Any = "passthrough"
+            new: Any = None
         elif any(_needs_table(inputs[place]) for place in places) or _is_encoder(inner):
             new = _tabled(inner, name, given, inputs, of_branch)
         else:
             new = plain(inner, name)
-        transformers.append((name, new, [numbers[place] for place in places]))
-    copied.transformers_ = transformers
-    return copied
+            narrow = all(inputs[place].type is float32 for place in places)
+        chosen = np.array([numbers[place] for place in places], dtype=np.int64)
+        parts.append((name, new, chosen, narrow))
+    return side_by_side(parts, step.transformer_weights)
 
 
 def _needs_table(given: Input) -> bool:
@@ -250,12 +229,16 @@ def _tried(mover: Mover, place: int, values: NDArray[Any] | None, mine: list[int
 
 def plain(step: Any, name: str) -> Any:
     """The step with functions of NumPy known by name. Raises ConfigError for any other function."""
+    if is_idle(step):
+        return NamedFunction("identity")
     if isinstance(step, Pipeline):
-        return Pipeline([(each, plain(inner, each)) for each, inner in step.steps])
+        return in_row([(each, plain(inner, each)) for each, inner in step.steps if not is_idle(inner)])
     if isinstance(step, ColumnTransformer):
-        copied = copy.copy(step)
-        copied.transformers_ = [(each, plain(inner, each), places) for each, inner, places in branches(step)]
-        return copied
+        parts = [
+            (each, plain(inner, each), np.array(places, dtype=np.int64), False)
+            for each, inner, places in branches(step)
+        ]
+        return side_by_side(parts, step.transformer_weights)
     if isinstance(step, FeatureUnion):
         union = [(each, plain(inner, each)) for each, inner in step.transformer_list if inner != "drop"]
         return FeatureUnion(union, transformer_weights=step.transformer_weights)
@@ -267,4 +250,24 @@ def plain(step: Any, name: str) -> Any:
     inner = members(step)
     if inner:
         step = with_members(step, [plain(each, name) for each in inner])
-    return stand_in(step) or step
+    return stand_in(step) or step_stand_in(step) or step
+
+
+def function_places(model: Any, count: int) -> set[int]:
+    """Places of the features that a FunctionTransformer is given before any other step."""
+    places = set(range(count))
+    return _function_places(model, places)
+
+
+def _function_places(step: Any, places: set[int]) -> set[int]:
+    if isinstance(step, FunctionTransformer):
+        return places if function_name(step) != "identity" else set()
+    if isinstance(step, Pipeline):
+        return _function_places(step.steps[0][1], places)
+    if isinstance(step, FeatureUnion):
+        return set[int]().union(*(_function_places(inner, places) for _, inner in step.transformer_list))
+    if isinstance(step, ColumnTransformer):
+        order = sorted(places)
+        found = [_function_places(inner, {order[at] for at in chosen}) for _, inner, chosen in branches(step)]
+        return set[int]().union(*found)
+    return set[int]().union(*(_function_places(each, places) for each in members(step)))

@@ -9,13 +9,33 @@ from skl2onnx.common._registration import get_shape_calculator
 from sklearn.base import ClassifierMixin
 
 from penstock.engine.models.packaging.sklearn.boosters import booster_types
-from penstock.engine.models.packaging.sklearn.operators.combined import add_calibrated, add_retargeted
+from penstock.engine.models.packaging.sklearn.operators.columns import (
+    add_chosen,
+    add_normalized,
+    add_powers,
+    add_products,
+    add_quantiles,
+    add_scaled,
+    chosen_shapes,
+    products_shapes,
+    scaled_shapes,
+)
+from penstock.engine.models.packaging.sklearn.operators.combined import (
+    add_calibrated,
+    add_chained,
+    add_median,
+    add_retargeted,
+    add_stacked,
+    add_votes,
+)
 from penstock.engine.models.packaging.sklearn.operators.scores import (
     add_constant,
     add_constant_shares,
+    add_kernel_decision,
     add_kernel_scores,
     add_linear_decision,
     add_linear_scores,
+    add_mixture,
     class_shapes,
     score_shapes,
 )
@@ -41,23 +61,38 @@ from penstock.engine.models.packaging.sklearn.operators.trees import (
     booster_shapes,
 )
 from penstock.engine.models.packaging.sklearn.stand_ins import (
-    Above,
-    Bins,
     Calibrated,
+    Chained,
     Constant,
     ConstantShares,
-    Filled,
     Isolation,
+    KernelDecision,
     KernelScores,
     LinearDecision,
     LinearScores,
-    Marks,
-    Narrow,
-    Projection,
+    Median,
+    Mixture,
     Retargeted,
+    Stacked,
     TreeMargin,
+    Votes,
 )
-from penstock.engine.models.packaging.sklearn.surrogate import FeatureTable, NamedFunction
+from penstock.engine.models.packaging.sklearn.step_stand_ins import (
+    Above,
+    Bins,
+    Chosen,
+    FeatureTable,
+    Filled,
+    Marks,
+    NamedFunction,
+    Narrow,
+    Normalized,
+    Powers,
+    Products,
+    Projection,
+    Quantiles,
+    Scaled,
+)
 from penstock.engine.trees.readers.sklearn import tree_kinds
 
 _class_options = {
@@ -86,6 +121,10 @@ def register() -> None:
         (Constant, score_shapes, add_constant),
         (ConstantShares, class_shapes, add_constant_shares),
         (Calibrated, class_shapes, add_calibrated),
+        (Chained, score_shapes, add_chained),
+        (Median, score_shapes, add_median),
+        (Stacked, class_shapes, add_stacked),
+        (Votes, class_shapes, add_votes),
         (Retargeted, score_shapes, add_retargeted),
         (Isolation, score_shapes, add_isolation),
         (Filled, filled_shapes, add_filled),
@@ -94,6 +133,14 @@ def register() -> None:
         (Marks, marks_shapes, add_marks),
         (Bins, bins_shapes, add_bins),
         (Above, same_shape, add_above),
+        (Chosen, chosen_shapes, add_chosen),
+        (Scaled, scaled_shapes, add_scaled),
+        (Quantiles, same_shape, add_quantiles),
+        (Normalized, same_shape, add_normalized),
+        (Powers, same_shape, add_powers),
+        (Mixture, class_shapes, add_mixture),
+        (Products, products_shapes, add_products),
+        (KernelDecision, class_shapes, add_kernel_decision),
     ):
         _register(kind, shapes, add)
 

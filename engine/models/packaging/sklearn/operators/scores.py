@@ -8,21 +8,26 @@ from onnx import TensorProto
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
+from penstock.engine.models.packaging.sklearn.operators.trees import forest_of
 from penstock.engine.models.packaging.sklearn.stand_ins import (
+    Chained,
     Constant,
+    KernelDecision,
     LinearDecision,
     LinearScores,
-    Projection,
+    Mixture,
     TreeMargin,
 )
-from penstock.engine.trees.readers.sklearn import read_sklearn_trees
+from penstock.engine.models.packaging.sklearn.step_stand_ins import Projection
 
 
 def _width_of(model: Any) -> int:
     if isinstance(model, (LinearScores, Projection)):
         return len(model.coef)
+    if isinstance(model, Chained):
+        return len(model.order)
     if isinstance(model, TreeMargin):
-        return read_sklearn_trees(model.trees).forest.outputs
+        return forest_of(model.trees)[0].outputs
     return len(model.values) if isinstance(model, Constant) else 1
 
 
@@ -37,6 +42,8 @@ def class_shapes(operator: Any) -> None:
     width = len(model.classes_)
     if isinstance(model, LinearDecision) and not model.shares:
         width = len(model.scores.coef)
+    if isinstance(model, KernelDecision) and width == 2:
+        width = 1
     texts = np.asarray(model.classes_).dtype.kind in "OUS"
     operator.outputs[0].type = StringTensorType([rows]) if texts else Int64TensorType([rows])
     operator.outputs[1].type = type(operator.inputs[0].type)([rows, width])
@@ -72,29 +79,142 @@ def add_linear_decision(scope: Any, operator: Any, container: Any) -> None:
     scores = _add_scores(
         graph, model.scores, operator.inputs[0].full_name, kind, "" if model.shares else output
     )
-    if model.shares and len(model.scores.coef) == 1:
-        share = graph.node("Sigmoid", [scores])
-        other = graph.node("Sub", [graph.tensor(np.ones(1, dtype=kind)), share])
-        graph.node("Concat", [other, share], axis=1, output=output)
-    elif model.shares:
+    if model.shares:
+        _add_shares(graph, model.shares, scores, len(model.scores.coef), kind, output)
+    _add_spoken_for(graph, scores, len(model.scores.coef), model.classes_, kind, operator)
+
+
+def _add_shares(graph: GraphNodes, how: str, scores: str, count: int, kind: type[Any], output: str) -> None:
+    """Probabilities from a linear model's scores (N, count)."""
+
+    def number(value: float) -> str:
+        return graph.tensor(np.array([value], dtype=kind))
+
+    if how == "softmax" and count > 1:
         graph.node("Softmax", [scores], axis=1, output=output)
-    if len(model.scores.coef) == 1:
+        return
+    if how == "clipped":
+        within = graph.node("Max", [graph.node("Min", [scores, number(1.0)]), number(-1.0)])
+        share = graph.node("Mul", [graph.node("Add", [within, number(1.0)]), number(0.5)])
+    else:
+        share = graph.node("Sigmoid", [scores])
+    if count == 1:
+        graph.node("Concat", [graph.node("Sub", [number(1.0), share]), share], axis=1, output=output)
+        return
+    total = graph.node("ReduceSum", [share, graph.tensor(np.array([1]))], keepdims=1)
+    none = graph.node("Equal", [total, number(0.0)])
+    shared = graph.node("Div", [share, graph.node("Where", [none, number(1.0), total])])
+    graph.node("Where", [none, number(1.0 / count), shared], output=output)
+
+
+def _add_spoken_for(
+    graph: GraphNodes, scores: str, count: int, classes: Any, kind: type[Any], operator: Any
+) -> None:
+    """The class that decision values (N, count) speak for, the first output."""
+    if count == 1:
         above = graph.node("Greater", [scores, graph.tensor(np.zeros(1, dtype=kind))])
         flat = graph.node("Reshape", [above, graph.tensor(np.array([-1]))])
         place = graph.node("Cast", [flat], to=TensorProto.INT64)
     else:
         place = graph.node("ArgMax", [scores], axis=1, keepdims=0)
-    add_label(graph, place, model.classes_, operator.outputs[0].full_name)
+    add_label(graph, place, classes, operator.outputs[0].full_name)
+
+
+def add_mixture(scope: Any, operator: Any, container: Any) -> None:
+    graph, kind = GraphNodes(scope, container), kind_of(operator)
+    model: Mixture = operator.raw_operator
+    given, output = operator.inputs[0].full_name, operator.outputs[1].full_name
+    half, axis = graph.tensor(np.array([-0.5], dtype=kind)), graph.tensor(np.array([1]))
+    parts = []
+    for mean, factors in zip(model.means, model.factors, strict=True):
+        apart = graph.node("Sub", [given, graph.tensor(mean[None].astype(kind))])
+        turned = graph.node("MatMul", [apart, graph.tensor(np.ascontiguousarray(factors).astype(kind))])
+        square = graph.node("ReduceSum", [graph.node("Mul", [turned, turned]), axis], keepdims=1)
+        parts.append(graph.node("Mul", [square, half]))
+    joined = graph.node("Concat", parts, axis=1)
+    scores = graph.node("Add", [joined, graph.tensor(model.offsets[None].astype(kind))])
+    graph.node("Softmax", [scores], axis=1, output=output)
+    _add_spoken_for(graph, scores, len(model.means), model.classes_, kind, operator)
 
 
 def add_kernel_scores(scope: Any, operator: Any, container: Any) -> None:
     graph, kind = GraphNodes(scope, container), kind_of(operator)
     machine = operator.raw_operator.machine
-    given = operator.inputs[0].full_name
-    vectors = machine.support_vectors_
-    vectors = np.asarray(vectors.toarray() if hasattr(vectors, "toarray") else vectors, dtype=np.float64)
-    coef = machine.dual_coef_
-    coef = np.asarray(coef.toarray() if hasattr(coef, "toarray") else coef, dtype=np.float64)
+    coef = _dense(machine.dual_coef_)
+    intercept = np.asarray(machine.intercept_, dtype=kind).reshape(-1)
+    _add_kernel(
+        graph, machine, operator.inputs[0].full_name, coef, intercept, kind, operator.outputs[0].full_name
+    )
+
+
+def add_kernel_decision(scope: Any, operator: Any, container: Any) -> None:
+    """Of several classes: votes of all pairs, and how sure they are to break ties."""
+    graph, kind = GraphNodes(scope, container), kind_of(operator)
+    model: KernelDecision = operator.raw_operator
+    machine, count = model.machine, len(model.classes_)
+    given, output = operator.inputs[0].full_name, operator.outputs[1].full_name
+    if count == 2:
+        intercept = np.asarray(machine.intercept_, dtype=kind).reshape(-1)
+        _add_kernel(graph, machine, given, _dense(machine.dual_coef_), intercept, kind, output)
+        _add_spoken_for(graph, output, 1, model.classes_, kind, operator)
+        return
+    coef, (winners, losers) = _of_pairs(machine, count)
+    pairs = _add_kernel(graph, machine, given, coef, np.asarray(machine.intercept_, dtype=kind), kind, "")
+    first = graph.node("Less", [pairs, graph.tensor(np.zeros(1, dtype=kind))])
+    to = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
+    lost = graph.node("Cast", [first], to=to)
+    won = graph.node("Sub", [graph.tensor(np.ones(1, dtype=kind)), lost])
+    votes = graph.node(
+        "Add",
+        [
+            graph.node("MatMul", [won, graph.tensor(winners.astype(kind))]),
+            graph.node("MatMul", [lost, graph.tensor(losers.astype(kind))]),
+        ],
+    )
+    sure = graph.node("MatMul", [pairs, graph.tensor((winners - losers).astype(kind))])
+    most = graph.node("Add", [graph.node("Abs", [sure]), graph.tensor(np.ones(1, dtype=kind))])
+    share = graph.node("Div", [sure, graph.node("Mul", [most, graph.tensor(np.array([3.0], dtype=kind))])])
+    graph.node("Add", [votes, share], output=output)
+    chosen = votes if not machine.break_ties else output
+    _add_spoken_for(graph, chosen, count, model.classes_, kind, operator)
+
+
+def _of_pairs(
+    machine: Any, count: int
+) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Weights of the support vectors for each pair of classes (P, V), and which class a pair speaks for, and against (P, K)."""
+    dual, owner = _dense(machine.dual_coef_), np.repeat(np.arange(count), machine.n_support_)
+    pairs = [(one, other) for one in range(count) for other in range(one + 1, count)]
+    coef = np.zeros((len(pairs), dual.shape[1]))
+    winners, losers = np.zeros((len(pairs), count)), np.zeros((len(pairs), count))
+    for place, (one, other) in enumerate(pairs):
+        coef[place, owner == one] = dual[other - 1, owner == one]
+        coef[place, owner == other] = dual[one, owner == other]
+        winners[place, one] = losers[place, other] = 1.0
+    return coef, (winners, losers)
+
+
+def _dense(values: Any) -> NDArray[np.float64]:
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
+
+
+def _add_kernel(
+    graph: GraphNodes,
+    machine: Any,
+    given: str,
+    coef: NDArray[np.float64],
+    intercept: NDArray[Any],
+    kind: type[Any],
+    output: str,
+) -> str:
+    """Sums over the support vectors, weighted (K, V): (N, K)."""
+    vectors = _dense(machine.support_vectors_)
+    if (
+        machine.kernel == "rbf"
+    ):  # distances between numbers near each other, far from 0, would lose their digits
+        middle = vectors.mean(axis=0)
+        vectors = vectors - middle
+        given = graph.node("Sub", [given, graph.tensor(middle[None].astype(kind))])
     product = graph.node("MatMul", [given, graph.tensor(np.ascontiguousarray(vectors.T).astype(kind))])
 
     def number(value: float) -> str:
@@ -115,8 +235,7 @@ def add_kernel_scores(scope: Any, operator: Any, container: Any) -> None:
         else:
             product = graph.node("Tanh", [product])
     total = graph.node("MatMul", [product, graph.tensor(np.ascontiguousarray(coef.T).astype(kind))])
-    intercept = np.asarray(machine.intercept_, dtype=kind).reshape(-1)
-    graph.node("Add", [total, graph.tensor(intercept)], output=operator.outputs[0].full_name)
+    return graph.node("Add", [total, graph.tensor(intercept)], output=output)
 
 
 def _add_rows_of(graph: GraphNodes, given: str, values: NDArray[Any], output: str) -> None:

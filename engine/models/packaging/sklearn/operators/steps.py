@@ -7,7 +7,7 @@ from onnx import TensorProto
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
-from penstock.engine.models.packaging.sklearn.surrogate import FeatureTable
+from penstock.engine.models.packaging.sklearn.step_stand_ins import FeatureTable
 from penstock.schemas.errors import ConfigError
 
 _operators = {

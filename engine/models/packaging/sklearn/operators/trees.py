@@ -30,7 +30,7 @@ def booster_shapes(operator: Any) -> None:
         operator.outputs[0].type = FloatTensorType([rows, 1])
 
 
-def _forest(model: Any) -> tuple[Forest, Cuts, bool, float | None]:
+def forest_of(model: Any) -> tuple[Forest, Cuts, bool, float | None]:
     """The trees, the cuts of its columns, whether the answer is exp(raw score), and the number that stands for a missing
     value."""
     if is_booster(model):
@@ -50,7 +50,7 @@ def _are_codes(categories: Any) -> bool:
 def add_trees(scope: Any, operator: Any, container: Any) -> None:
     """Called by skl2onnx for each tree estimator of a model."""
     model = operator.raw_operator
-    forest, cuts, exponential, marker = _forest(model)
+    forest, cuts, exponential, marker = forest_of(model)
     outputs = [variable.full_name for variable in operator.outputs]
     if forest.labels and isinstance(operator.outputs[0].type, Int64TensorType):
         known = [str(label) for label in forest.labels]
@@ -65,14 +65,17 @@ def add_trees(scope: Any, operator: Any, container: Any) -> None:
         exponential=exponential,
         marker=marker,
         cuts=cuts,
-        widens=_is_voted_in_doubles(operator),
+        widens=_is_asked_for_doubles(operator),
     )
 
 
-def _is_voted_in_doubles(operator: Any) -> bool:
-    """Whether skl2onnx's vote weighs these scores in double precision, and takes no others."""
-    voted = str(operator.outputs[-1].raw_name).startswith("voting_proba")
-    return voted and isinstance(operator.inputs[0].type, DoubleTensorType)
+def _is_asked_for_doubles(operator: Any) -> bool:
+    """Whether what follows takes the scores in double precision alone, as skl2onnx's vote does."""
+    output = operator.outputs[-1]
+    voted = str(output.raw_name).startswith("voting_proba")
+    return isinstance(output.type, DoubleTensorType) or (
+        voted and isinstance(operator.inputs[0].type, DoubleTensorType)
+    )
 
 
 def add_forest(
@@ -114,9 +117,12 @@ def add_forest(
         nodes = _marked(given, narrow, marker, container, name_of)
     if any(cuts):
         nodes = ranks_of_columns(given, narrow, cuts, container, name_of)
-    last = [helper.make_node("Exp", [scores], outputs)] if exponential else []
+    last = []
     if widens:
-        last = [helper.make_node("Cast", [scores], outputs[-1:], to=TensorProto.DOUBLE)]
+        raw = "wide" if exponential else outputs[-1]
+        last.append(helper.make_node("Cast", [scores], [raw], to=TensorProto.DOUBLE))
+    if exponential:
+        last.append(helper.make_node("Exp", ["wide" if widens else scores], outputs[-1:]))
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     for node in [*nodes, *proto.graph.node, *last]:
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
@@ -143,10 +149,10 @@ def _marked(given: str, narrow: str, marker: float, container: Any, name_of: Any
 
 
 def add_tree_margin(scope: Any, operator: Any, container: Any) -> None:
-    read = read_sklearn_trees(operator.raw_operator.trees)
-    plain = replace(read.forest, post_transform=PostTransform.NONE, labels=())
+    forest, cuts, _, marker = forest_of(operator.raw_operator.trees)
+    plain = replace(forest, post_transform=PostTransform.NONE, labels=())
     margin = str(scope.get_unique_variable_name("margin"))
-    add_forest(scope, container, plain, operator.inputs[0].full_name, [margin], cuts=read.cuts)
+    add_forest(scope, container, plain, operator.inputs[0].full_name, [margin], marker=marker, cuts=cuts)
     kind = TensorProto.DOUBLE if kind_of(operator) is np.float64 else TensorProto.FLOAT
     GraphNodes(scope, container).node("Cast", [margin], to=kind, output=operator.outputs[0].full_name)
 
