@@ -63,6 +63,7 @@ class TransactionalSink:
         deadline_s = clock.monotonic_s() + start_timeout_s
         with ExitStack() as undo:
             undo.callback(self._release)
+            self._renew_all(0.0)  # begins them all, so that they are initialised side by side
             while not self._renew_all(slice_max_s):
                 if clock.monotonic_s() >= deadline_s:
                     raise UnavailableError(f"transactions could not be initialised in {start_timeout_s:g} s")

@@ -39,6 +39,10 @@ from penstock.schemas.records import Records
 logger = logging.getLogger("penstock.kafka")
 
 facts_timeout_s = 0.05  # how long the polling thread waits for the topic's id
+hurry_s, hurried_poll_s = (
+    2.0,
+    0.01,
+)  # so long after an assignment, each poll waits so short while it is looked up where to begin
 bounds_old_s = 2.0
 bounds_patience_s = 30.0  # so long it is asked which offsets a log has that lacks our next one
 
@@ -140,6 +144,8 @@ class KafkaSource:
             self._compare_topic()
         if self._ours.unplaced:
             self._place()
+            if self._clock.monotonic_s() < self._facts_since_s + hurry_s:
+                timeout_s = min(timeout_s, hurried_poll_s)
         if self._beginnings:
             for partition, begins in self._beginnings.turn().items():
                 if self._heads.anywhere(partition):
