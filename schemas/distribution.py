@@ -12,6 +12,7 @@ _extras = {
     "sign": ("cryptography",),
     "admin": ("joserfc",),
     "traces": ("opentelemetry",),
+    "tensorboard": ("tensorboardX",),
 }
 
 

@@ -319,6 +319,11 @@ never saw; a category that is missing is refused, as by CatBoost. Explanations a
 Size: an ensemble of 1,048,576 nodes and more is kept as a table of packed arrays (`trees.table`) in place of an ONNX graph, read by our tree kernel alone, on the
 CPU, with leaf values in double precision: about 110 bytes a node to package and 90 to serve and explain, where the graph takes 900 and 600. `penstock bench size`
 measures both in processes of their own. A pipeline around such a forest, and an `.onnx` file, still go the longer way.
+
+TensorBoard: `penstock package --tensorboard DIR` writes what packaging found as an event file into a new or an empty folder, beside the bundle: the ONNX graph (its
+nodes, edges and shapes; of the numbers how many there are), the mean absolute attribution of each feature over up to 1,000 background rows with a histogram of
+the attributions for the 100 most important ones, and the largest difference of each output from the original's. What was not compared has no number. It needs
+`pip install 'penstock-streaming[tensorboard]'` to write, and TensorBoard to look: `tensorboard --logdir DIR`.
 """
 
 

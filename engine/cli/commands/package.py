@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.explain.gradient.explainer import GradientExplainer
@@ -21,6 +22,7 @@ from penstock.engine.models.packaging.package import PackageReport, package
 from penstock.engine.models.packaging.parity import tolerance_default
 from penstock.engine.models.runtime.session_spec import Opening
 from penstock.engine.settings.model import ExplainSettings
+from penstock.engine.tensorboard.packaged import check_folder, write_event_file
 from penstock.schemas.errors import ConfigError, ModelError
 
 tried_rows = 16
@@ -119,6 +121,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key-password-file", type=Path, metavar="FILE", help="holds the password of the key"
     )
+    parser.add_argument(
+        "--tensorboard",
+        type=Path,
+        metavar="DIR",
+        help="write the graph, the importance of the features and the parity as event files for TensorBoard, into a new or an "
+        "empty folder",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -140,6 +149,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         raise ConfigError("--allow-error is a number from 0 to 1, and goes with --optimize")
     if arguments.device is not None and not arguments.optimize:
         raise ConfigError("--device goes with --optimize")
+    if arguments.tensorboard is not None:
+        check_folder(arguments.tensorboard, bundle=arguments.out)
     within = error_allowed_default if arguments.allow_error is None else arguments.allow_error
     report = package(
         arguments.model,
@@ -161,7 +172,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     )
     if arguments.sign is not None:
         Bundle.sign(arguments.out, key=arguments.sign, password=read_password(arguments.key_password_file))
-    for fact, value in _facts(report).items():
+    facts = _facts(report)
+    events = None
+    if arguments.tensorboard is not None:
+        events = write_event_file(report, facts, arguments.tensorboard, clock=SystemClock())
+        facts["TensorBoard"] = str(events)
+    for fact, value in facts.items():
         terminal.say(f"{fact:<20}{value}")
     for note in report.notes:
         terminal.say(f"note: {note}")
@@ -179,7 +195,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
             f"not compared with the original: {', '.join(report.parity.not_compared)}; the bundle is written. Give the "
             "original's answers (--rows FILE --expected FILE), or accept it (--unproved)"
         )
-    terminal.result(_json(report))
+    terminal.result({**_json(report), "tensorboard": None if events is None else str(events)})
     return 1 if unproved else 0
 
 
@@ -339,6 +355,7 @@ def _json(report: PackageReport) -> dict[str, Any]:
             "rows_given": parity.rows_given,
             "rows_made_up": parity.rows_made_up,
             "difference_max": parity.difference_max if parity.compared else None,
+            "differences": dict(parity.differences),
             "compared": dict(parity.compared),
             "not_compared": list(parity.not_compared),
             "tolerance": parity.tolerance,

@@ -340,7 +340,11 @@ def _provenance(converted: Converted, parity: Parity) -> dict[str, Any]:
         "onnx_sha256" if converted.table is None else "table_sha256": hashlib.sha256(
             converted.model
         ).hexdigest(),
-        "parity": {**asdict(parity), "difference_max": order_of(parity.difference_max)},
+        "parity": {
+            **asdict(parity),
+            "difference_max": order_of(parity.difference_max),
+            "differences": {name: order_of(each) for name, each in parity.differences.items()},
+        },
         "notes": list(converted.notes),
         **converted.facts,
     }

@@ -1,7 +1,7 @@
 """Whether the packaged model predicts what the original predicts, and how far they differ."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class Parity:
     """What each output that was compared was compared with, by the output's name; classes as `labels`."""
     not_compared: tuple[str, ...]
     """Outputs of the packaged model that were compared with nothing of the original's."""
+    differences: Mapping[str, float]
+    """Largest difference of each output that was compared, by its name, relative as `difference_max` is."""
     rows_as_given: int = 0
     """Rows given that the original was asked about in the very data frame, each column in its type."""
     notes: tuple[str, ...] = ()
@@ -127,12 +129,12 @@ def prove_parity(
     if converted.score_labels is not None and not converted.is_its_own_original:
         compared["labels"] = "predict"
     if expected is not None:
-        worst.difference = max(worst.difference, _as_expected(converted, model, expected, tolerance))
+        worst.join(_as_expected(converted, model, expected, tolerance))
         compared |= dict.fromkeys(expected.outputs, f"the answers in {expected.origin}")
     asked = 0
     for table in tables if converted.score_table is not None else ():
-        difference, note = _on_table(converted, model, table, tolerance)
-        worst.difference = max(worst.difference, difference)
+        found_worst, note = _on_table(converted, model, table, tolerance)
+        worst.join(found_worst)
         asked += 0 if note else int(table.unchanged.sum())
         notes += [note] if note and note not in notes else []
     return Parity(
@@ -143,6 +145,7 @@ def prove_parity(
         tolerance=tolerance,
         compared=compared,
         not_compared=tuple(each.name for each in converted.outputs if each.name not in compared),
+        differences={name: apart for name, apart in worst.by_output.items() if name in compared},
         rows_as_given=asked,
         notes=tuple(notes),
     )
@@ -185,11 +188,20 @@ class _Worst:
     difference: float = 0.0
     row: int = 0
     output: str = ""
+    by_output: dict[str, float] = field(default_factory=dict)
 
     def take(self, output: str, differences: NDArray[np.float64]) -> None:
+        of_output = float(differences.max(initial=0.0))
+        self.by_output[output] = max(of_output, self.by_output.get(output, 0.0))
         if len(differences) and differences.max() > self.difference:
             self.row = int(differences.argmax())
             self.difference, self.output = float(differences[self.row]), output
+
+    def join(self, other: "_Worst") -> None:
+        """Of two, the larger difference, and for each output too; the row stays."""
+        self.difference = max(self.difference, other.difference)
+        for output, difference in other.by_output.items():
+            self.by_output[output] = max(difference, self.by_output.get(output, 0.0))
 
 
 def _row(row: int, rows: NDArray[np.float64], given: int, converted: Converted) -> str:
@@ -202,7 +214,7 @@ def _row(row: int, rows: NDArray[np.float64], given: int, converted: Converted) 
     return f"a row made up: {', '.join(values[:shown_values_max])}{more}"
 
 
-def _on_table(converted: Converted, model: Model, given: AsGiven, tolerance: float) -> tuple[float, str]:
+def _on_table(converted: Converted, model: Model, given: AsGiven, tolerance: float) -> tuple[_Worst, str]:
     """The largest difference from what the original answers to a data frame as it is, and a note where it answers nothing.
 
     Raises ParityError.
@@ -211,13 +223,13 @@ def _on_table(converted: Converted, model: Model, given: AsGiven, tolerance: flo
     places = given.places[given.unchanged]
     rows = given.rows[given.unchanged]
     if not len(places):
-        return 0.0, ""
+        return _Worst(), ""
     try:
         answers = converted.score_table(given.table.iloc[places])
     except (ValueError, TypeError, LookupError, RuntimeError, AttributeError, ArithmeticError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         return (
-            0.0,
+            _Worst(),
             f"the original answers nothing to the data frame itself, and was asked in double precision: {reason}",
         )
     found = model.predict(as_fed(rows, converted.signature))
@@ -232,10 +244,10 @@ def _on_table(converted: Converted, model: Model, given: AsGiven, tolerance: flo
             f"row {places[worst.row]} of the data frame as it was given{types} (allowed: {tolerance:g}): train it on numbers in "
             "float64, and texts as object"
         )
-    return worst.difference, ""
+    return worst, ""
 
 
-def _as_expected(converted: Converted, model: Model, expected: Expected, tolerance: float) -> float:
+def _as_expected(converted: Converted, model: Model, expected: Expected, tolerance: float) -> _Worst:
     """The largest difference from what the original is said to answer. Raises ParityError."""
     found = model.predict(as_fed(expected.rows, converted.signature))
     worst = _Worst()
@@ -246,7 +258,7 @@ def _as_expected(converted: Converted, model: Model, expected: Expected, toleran
             f"output {worst.output} of the packaged model differs from {expected.origin} by {worst.difference:.3g} on "
             f"row {worst.row} of {len(expected.rows)} (allowed: {tolerance:g})"
         )
-    return worst.difference
+    return worst
 
 
 def relative_difference(expected: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:

