@@ -13,7 +13,10 @@ pytest.importorskip("xgboost")
 pytest.importorskip("pandas")
 
 run_here = {"train_package_stream", "consume_explanations"}
-run_elsewhere = {"faust_features": "tests/integration/test_faust_example.py"}
+run_elsewhere = {
+    "faust_features": "tests/integration/test_faust_example.py",
+    "front_ends": "tests/pages/test_front_ends.py",
+}
 flights_of_the_day = 877
 
 
