@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running_engine(tmp_path_factory.mktemp("front")) as running:
         running.send(200, poison=2)
         running.wait_for(200)
+        until_s = time.monotonic() + 20
+        while (
+            not (health := json.loads(_get(running.port, "/api/v1/health")[2]))["rejected"]
+            or not health["partitions"]
+        ):
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
         yield running
 
 
