@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -20,6 +21,7 @@ look_s: Final = 0.1
 patience_s: Final = (
     1.0  # then we look whether TLS stands in the way: a broker that can be reached has answered by now
 )
+refresh_s: Final = 1.0
 grace_s: Final = 2.0  # beyond the client's own time-out, which should always end a call first
 absent: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 unheard: Final = frozenset({
@@ -80,6 +82,9 @@ class AdminSession:
                 return answers
             if time.monotonic() >= deadline_s:
                 raise translate(faults[0], doing)
+            if any(fault.code() == KafkaError.FENCED_LEADER_EPOCH for fault in faults):
+                with suppress(KafkaException):  # or the client asks by the epoch it knows until that is old
+                    self.client.list_topics(timeout=refresh_s)
             time.sleep(retry_s)
 
     def _result(self, future: "Future[Any]", doing: str) -> Any:

@@ -83,8 +83,8 @@ def test_who_does_not_read_is_let_go_and_the_others_go_on() -> None:
         number += 1
         return {
             "number": number,
-            "text": str(number % 10) * 400_000,
-        }  # never more than a client may leave unread
+            "text": str(number % 10) * 100_000,
+        }  # a reader on a busy machine has seconds before it is late
 
     told: list[str] = []
     streams = Streams(Live(build, boot="b"), clock=SystemClock(), refused=told.append)
@@ -106,7 +106,7 @@ def test_who_does_not_read_is_let_go_and_the_others_go_on() -> None:
 
         reader = threading.Thread(target=read)
         reader.start()
-        until_s = time.monotonic() + 20
+        until_s = time.monotonic() + 60
         while not told or seen < 3:
             assert time.monotonic() < until_s, (told, seen)
             time.sleep(0.05)
