@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.engine.codec.contracts import load_schema
 from penstock.engine.codec.decode import writer_finder
 from penstock.engine.codec.framing import confluent_header_bytes, header_bytes
-from penstock.engine.codec.part_read import JsonPart
+from penstock.engine.codec.part_read import JsonPart, PartRead
 from penstock.engine.codec.passed_fields import json_objects
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import ServedModel
@@ -88,6 +88,10 @@ def _read_avro(
             )
         return reader
 
-    return lambda value: reader_of(value[:size])[0].read(value), lambda value: reader_of(value[:size])[
-        1
-    ].read(value)
+    def read(value: bytes) -> Any:
+        return reader_of(value[:size])[0].read(value)
+
+    def read_part(value: bytes) -> PartRead | None:
+        return reader_of(value[:size])[1].read(value)
+
+    return read, read_part

@@ -11,8 +11,8 @@ from penstock_bench.peers.contestants import Contestant
 from penstock_bench.peers.environment import BenchEnvironment, Running, write_json
 from penstock_bench.peers.processes import cpu_s, family, peak_mb, resident_mb
 from penstock_bench.peers.records import some_rows
-from penstock_bench.peers.statistics import Sample, growth_mb_per_million, middle, whole
-from penstock_bench.peers.topics import count_outputs
+from penstock_bench.peers.statistics import Sample, Window, growth_mb_per_million, middle, whole
+from penstock_bench.peers.topics import Count, count_outputs
 
 sample_s: Final = 0.025
 stall_s: Final = 20.0
@@ -64,30 +64,16 @@ def measure_throughput(
             _ask(environment, topic, wanted, seed)
         samples = [began, *_watch(environment, running, wanted=first + wanted, label=contestant.slug, patience_s=patience_s)]  # fmt: skip
         memory_mb = peak_mb(family(running.pid))
-        counts = [
-            count_outputs(
-                environment.config,
-                output,
-                expected=wanted,
-                patience_s=count_patience_s,
-                clock=environment.clock,
-            )
-            for output in _outputs(contestant, running)
-        ]
+        counts = [_count(environment, output, wanted) for output in _outputs(contestant, running)]
     # What is asked all at once may be answered all at once: then the whole time counts.
     # What is through before there were samples of its middle is counted whole.
     window = (None if contestant.asks_in_json else middle(samples, total=wanted)) or whole(samples)
     if window is None:
         raise NotReadyError(f"of {wanted} records {counts[0].outputs} came in {patience_s:g} s")
-    # Transactions put markers between the outputs: visible offsets, but no records.
-    markers = counts[0].outputs / max(samples[-1].visible - first, 1)
-    done = window.records * min(markers, 1.0)
     late = samples[-1].at_s > began.at_s + patience_s
     return Run(
         records=wanted,
-        records_per_s=done / window.seconds,
-        engine_us_per_record=window.engine_cpu_s / done * 1e6,
-        broker_us_per_record=window.broker_cpu_s / done * 1e6,
+        **_rates(window, counts[0], visible=samples[-1].visible - first),
         peak_mb=memory_mb,
         growth_mb_per_million=growth_mb_per_million(samples, total=wanted)
         if wanted >= growth_records_min
@@ -149,23 +135,30 @@ def _run_of(
     window = whole(inside)
     if window is None:
         raise NotReadyError(f"nothing came from {running.name} while the others worked")
-    count = count_outputs(
-        environment.config,
-        running.entry.output,
-        expected=records,
-        patience_s=count_patience_s,
-        clock=environment.clock,
-    )
-    done = window.records * min(count.outputs / max(visible, 1), 1.0)  # as above: markers are no records
+    count = _count(environment, running.entry.output, records)
     return Run(
         records=records,
-        records_per_s=done / window.seconds,
-        engine_us_per_record=window.engine_cpu_s / done * 1e6,
-        broker_us_per_record=window.broker_cpu_s / done * 1e6,
+        **_rates(window, count, visible=visible),
         peak_mb=peak_mb(family(running.pid)),
         lost=count.lost,
         duplicated=count.duplicated,
     )
+
+
+def _count(environment: BenchEnvironment, output: str, expected: int) -> Count:
+    return count_outputs(
+        environment.config, output, expected=expected, patience_s=count_patience_s, clock=environment.clock
+    )
+
+
+def _rates(window: Window, count: Count, *, visible: int) -> dict[str, Any]:
+    """Of the records in the window: transactions put markers between the outputs, `visible` offsets that are no records."""
+    done = window.records * min(count.outputs / max(visible, 1), 1.0)
+    return {
+        "records_per_s": done / window.seconds,
+        "engine_us_per_record": window.engine_cpu_s / done * 1e6,
+        "broker_us_per_record": window.broker_cpu_s / done * 1e6,
+    }
 
 
 def _outputs(contestant: Contestant, running: Running) -> list[str]:
