@@ -5,12 +5,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Each = TypeVar("Each")
+
+window_min_s: Final = 0.25  # CPU is counted in hundredths of a second: of less a rate is chance, or 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,14 +51,16 @@ def middle(samples: Sequence[Sample], *, total: int) -> Window | None:
     """From the first sample with three tenths of `total` (virtual machines are warm by then) to the last with at most nine tenths.
 
     Both are moments at which something was committed, so that a contestant that commits every five seconds is not judged by
-    where its checkpoints happen to fall; with fewer commits than that the end of all is taken. None when there are no two.
+    where its checkpoints happen to fall; with fewer commits than that the end of all is taken. None when there are no two, or
+    when they are so close that the CPU used between them cannot be told.
     """
     changed = [sample for before, sample in pairwise(samples) if sample.visible > before.visible]
     begun = [sample for sample in changed if sample.visible >= 0.3 * total]
     if len(begun) < 2:
         return None
     inside = [sample for sample in begun[1:] if sample.visible <= 0.9 * total]
-    return _between(begun[0], inside[-1] if inside else begun[-1])
+    window = _between(begun[0], inside[-1] if inside else begun[-1])
+    return window if window.seconds >= window_min_s else None
 
 
 def whole(samples: Sequence[Sample]) -> Window | None:

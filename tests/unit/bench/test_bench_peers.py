@@ -100,6 +100,8 @@ def test_few_commits_are_judged_to_their_end_and_a_single_one_not_at_all() -> No
     assert window is not None
     assert window.records_per_s == pytest.approx(120)
     assert middle([_sample(0, 0), _sample(4, 1_000)], total=1_000) is None
+    # Two commits within a few hundredths of a second, in which no CPU could be counted.
+    assert middle([_sample(0, 0), _sample(0.5, 400), _sample(0.53, 900)], total=1_000) is None
     assert whole([_sample(0, 12), _sample(4, 1_012)]).records_per_s == 250  # type: ignore[union-attr]
     assert whole([_sample(0, 12), _sample(4, 12)]) is None
 

@@ -1,5 +1,6 @@
 """Ports, ids and properties of an embedded cluster."""
 
+import contextlib
 import re
 import socket
 from collections.abc import Mapping
@@ -54,13 +55,22 @@ def test_a_wanted_port_is_the_first_nodes_and_the_others_follow() -> None:
     assert len({plan.nodes[0].port, plan.nodes[0].controller_port, plan.nodes[0].users_port}) == 3
 
 
+def two_ports_in_a_row() -> tuple[int, int]:
+    """Both free, and of those that no outgoing connection of a test beside this one is given meanwhile."""
+    while True:
+        (port,) = free_ports(1)
+        with contextlib.suppress(ConfigError):
+            require_free([port + 1])
+            return port, port + 1
+
+
 def test_a_port_that_somebody_listens_on_is_refused() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    before, port = two_ports_in_a_row()
+    with socket.create_server(("127.0.0.1", port)):
         with pytest.raises(ConfigError, match=f"port {port} is not free"):
             plan_cluster(nodes=1, port=port)
         with pytest.raises(ConfigError, match=f"port {port} is not free"):
-            plan_cluster(nodes=2, port=port - 1)
+            plan_cluster(nodes=2, port=before)
     require_free([port])
 
 
