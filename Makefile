@@ -50,7 +50,7 @@ test-pages: setup ## the pages in a browser (needs Debian's chromium and fonts-n
 test-cluster: setup ## the chart, the scaler and KEDA on a real API server, built with Go (20 minutes, once) into ~/.cache/penstock; writes docs/figures/cluster.md; before a release
 	@mkdir -p reports
 	@programs=$$(PYTHONPATH=. $(BIN)/python -m tests.cluster.built)
-	PATH="$$programs:$$PATH" PENSTOCK_CLUSTER=1 PENSTOCK_CLUSTER_REPORT=docs/figures/cluster.md $(PYTEST) --junit-xml=reports/cluster.xml \
+	PATH="$$programs:$$PATH" PENSTOCK_CLUSTER=1 $(if $(ARGS),,PENSTOCK_CLUSTER_REPORT=docs/figures/cluster.md) $(PYTEST) --junit-xml=reports/cluster.xml \
 		$(or $(ARGS),tests/cluster tests/unit/deploy/test_chart_values.py)
 
 test-fast: setup ## the tests that need no broker and no minutes
