@@ -88,11 +88,14 @@ class AdminSession:
             if time.monotonic() >= deadline_s:
                 raise translate(faults[0], doing)
             if any(fault.code() in elsewhere for fault in faults):
-                with suppress(
-                    KafkaException
-                ):  # or the client asks the leader that it knows, by the epoch that it knows
-                    self.client.list_topics(timeout=refresh_s)
+                self.look_up_leaders()
             time.sleep(retry_s)
+
+    def look_up_leaders(self) -> None:
+        """Ask for metadata, after an error that says that a partition is led `elsewhere`: not every call of the client does so by
+        itself, and until it does it asks the leader that it knows, by the epoch that it knows."""
+        with suppress(KafkaException):
+            self.client.list_topics(timeout=refresh_s)
 
     def _result(self, future: "Future[Any]", doing: str) -> Any:
         """The future's result; ConfigError as soon as it is known that there will be none."""

@@ -1,14 +1,19 @@
 """Questions to the cluster: what is asked again, and where."""
 
+import time
+from collections.abc import Mapping
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from penstock.connectors.kafka.admin.session import AdminSession
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.reading import log_bounds
 from penstock.schemas.errors import PenstockError
+from tests.clocks import HandClock
 
 leader_errors = [
     KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.REPLICA_NOT_AVAILABLE,
@@ -63,3 +68,36 @@ def test_any_other_error_is_raised_at_once() -> None:
     cluster = Cluster(KafkaError.INVALID_REQUEST, stale=True)
     with pytest.raises(PenstockError, match="cannot look up offsets"):
         session(cluster).ask(cluster.offsets, "look up offsets")
+
+
+class Leaders(Cluster):
+    """The same for two partitions, of which one is led elsewhere."""
+
+    def list_offsets(
+        self, places: Mapping[TopicPartition, object], **_: Any
+    ) -> "dict[TopicPartition, Future[Any]]":
+        answers: dict[TopicPartition, Future[Any]] = {}
+        for place in places:
+            answers[place] = Future()
+            if place.partition == 1 and self._stale:
+                answers[place].set_exception(KafkaException(KafkaError(self._code)))
+            else:
+                answers[place].set_result(SimpleNamespace(offset=7 + place.partition))
+        return answers
+
+
+@pytest.mark.parametrize("code", leader_errors)
+def test_where_a_log_begins_and_ends_is_known_soon_after_its_leader_changed(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It decides whether records are lost: a client that went on asking the old leader would make us say so."""
+    cluster, clock = Leaders(code, stale=True), HandClock()
+    monkeypatch.setattr(log_bounds, "AdminSession", lambda *_, **__: session(cluster))
+    bounds = log_bounds.LogBounds(ClientConfig(bootstrap_servers="127.0.0.1:1"), "t", clock=clock)
+    end_s = time.monotonic() + 10.0
+    while len(found := bounds.of([0, 1], 0.0)) < 2:
+        assert time.monotonic() < end_s, found
+        time.sleep(0.01)
+        clock.sleep(0.05)
+    assert found == {0: (7, 7), 1: (8, 8)}
+    bounds.close()
