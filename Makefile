@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
 JOBS ?= 2
 PARALLEL = -n $(JOBS) --dist loadfile
 
-.PHONY: help setup demo test test-fast test-beside test-readers test-pages soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
+.PHONY: help setup demo test test-fast test-beside test-readers test-pages test-alerts soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,11 @@ test-pages: setup ## the pages in a browser (needs Debian's chromium and fonts-n
 	@mkdir -p reports
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python "playwright==1.65.2" "axe-playwright-python==0.1.8"
 	PENSTOCK_BROWSER=1 $(if $(PICTURES),PENSTOCK_PICTURES=1) $(PYTEST) tests/pages/test_browser.py --junit-xml=reports/pages.xml --timeout 120 $(ARGS)
+
+test-alerts: setup ## every alert from its fault to a receiver, by a real Prometheus and a real Alertmanager (Debian's packages; the latter also built by Go); minutes
+	@mkdir -p reports
+	@$(BIN)/python -m tests.unit.rules.alertmanager
+	PENSTOCK_ALERTS=1 $(PYTEST) tests/unit/rules/test_rules_in_prometheus.py --junit-xml=reports/alerts.xml $(ARGS)
 
 test-fast: setup ## the tests that need no broker and no minutes
 	@mkdir -p reports
