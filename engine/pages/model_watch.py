@@ -77,8 +77,12 @@ class ModelWatch:
         )
 
     def dependence(self, column: int) -> dict[str, Any] | None:
-        """The schema's `dependence`, of the records of all workers; None where no worker has such a column."""
-        replies = self._ask(lambda _: f"/pages/dependence?number={column}").values()
+        """The schema's `dependence`, of the records of all workers that serve what most do; None where it has no such column."""
+        digests = self._digests()
+        served = list(digests.values())
+        most = max(served, key=lambda each: (served.count(each), each), default=None)
+        path = f"/pages/dependence?number={column}"
+        replies = self._ask(lambda slot: path if digests.get(slot) == most else None).values()
         told = [found for reply in replies if (found := _read(reply))]
         return dependence_document(self._clock.wall_ms(), column, told) if told else None
 

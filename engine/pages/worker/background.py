@@ -13,8 +13,8 @@ from penstock.schemas.errors import ConfigError, ModelError
 rows_max: Final = 256
 budget_s: Final = 2.0
 """Of explaining; a slow explainer gets through fewer rows."""
-model_bytes_max: Final = 64 << 20
-"""A larger model is not loaded a second time for a page."""
+model_bytes_max: Final = 16 << 20
+"""A larger model is not loaded a second time for a page: its explainer may take many times as much."""
 
 
 class BackgroundStrengths:

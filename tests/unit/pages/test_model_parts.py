@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,12 +21,14 @@ from penstock.engine.pages.documents.dependence import (
     values_apart_max,
 )
 from penstock.engine.pages.documents.model import model_document
+from penstock.engine.pages.model_watch import ModelWatch
 from penstock.engine.pages.worker import background as strengths
 from penstock.engine.pages.worker.background import BackgroundStrengths
 from penstock.engine.pages.worker.model_graph import graph_of, nodes_told_max
 from penstock.engine.pages.worker.points import Points, cells_max, rows_max
 from penstock.engine.pipeline.sampling import Pairs, Sampler
 from penstock.engine.settings.model import ExplainSettings
+from penstock.engine.telemetry.ask_workers import Reply
 from tests.clocks import HandClock
 from tests.pages.running import package_model
 from tests.unit.pages.test_worker_side import batch
@@ -279,3 +282,25 @@ def test_a_whole_graph_of_onnx_is_read_as_it_was_written() -> None:
     found = graph_of(network(7))
     assert found is not None
     assert found["nodes_total"] == sum(each.op_type != "Constant" for each in model.graph.node)
+
+
+def test_workers_that_serve_another_model_have_no_part_in_a_dependence_and_one_of_each_works_out_the_background() -> (
+    None
+):
+    asked: list[tuple[str, str]] = []
+
+    def ask(path_of: Any) -> dict[str, Reply]:
+        paths = {slot: path_of(slot) for slot in digests}
+        asked.extend((slot, path) for slot, path in paths.items() if path is not None)
+        body = orjson.dumps(told([1.0], [2.0], state="known", rows=1, sums=[1.0]))
+        return {slot: Reply(status=200, body=body) for slot, path in paths.items() if path is not None}
+
+    digests = {"0": "new", "1": "old", "2": "old"}
+    watch = ModelWatch(ask, digests=lambda: digests, clock=HandClock())
+    found = watch.dependence(0)
+    assert found is not None
+    assert found["records"] == 2
+    assert {slot for slot, _ in asked} == {"1", "2"}
+    asked.clear()
+    watch.look()
+    assert len([slot for slot, path in asked if path == "/pages/background"]) == 2
