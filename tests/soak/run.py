@@ -3,7 +3,6 @@
 import argparse
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.chaos.run import Report, run_chaos
 from tests.error_matrix.cells import codes, spots
 from tests.soak.results import failed_shown_max, result_of
+from tests.unit.rules.alertmanager import missing
 
 whole_hours: Final = 40.0
 """What all of it takes on two cores, about; a part gets its share of the hours that are given."""
@@ -47,13 +47,14 @@ class Command:
     arguments: Callable[[float], Sequence[str]]
     environment: Callable[[float], Mapping[str, str]] = field(default=lambda _: {})
     there: Callable[[], bool] = lambda: True
+    lacks: str = "not in this version"
 
     def run(self, share: float, hours: float) -> Outcome:
         """Run it, for at most the hours."""
         asked = self.asked(share)
         if not self.there():
             return Outcome(
-                part=self.part, asked=asked, result="not in this version: not run", took_s=0.0, good=True
+                part=self.part, asked=asked, result=f"{self.lacks}: not run", took_s=0.0, good=True
             )
         began_s = time.monotonic()
         log = _folder / f"{self.part.replace(' ', '-')}.log"
@@ -157,10 +158,11 @@ commands: Final = (
     ),
     Command(
         part="alerts in Prometheus",
-        asked=lambda _: "each from a fault",
+        asked=lambda _: "each from a fault to a receiver, by Prometheus and Alertmanager",
         arguments=lambda _: _pytest("tests/unit/rules/test_rules_in_prometheus.py"),
         environment=lambda _: {"PENSTOCK_ALERTS": "1"},
-        there=lambda: shutil.which("prometheus") is not None,
+        there=lambda: not missing(),
+        lacks=missing(),
     ),
     Command(
         part="hints on generated loads",

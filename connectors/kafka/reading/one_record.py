@@ -49,7 +49,7 @@ class OneRecord:
                 raise KafkaException(metadata.error)
         except KafkaException as error:
             raise translate(error, f"read topic {self._topic}") from error
-        return metadata.partitions.keys()
+        return list(metadata.partitions)
 
     def one(self, partition: int, offset: int) -> StoredMessage | None:
         """The message at this place; None where there is none (any more), or no such partition."""
