@@ -32,6 +32,7 @@ step_times: Final = 10
 _trial_records: Final = 120
 _start_patience_s: Final = 180.0
 _drain_patience_s: Final = 300.0
+_restarts_max: Final = 3
 _after_s: Final = 3.0  # for a second outcome to come
 
 
@@ -93,8 +94,10 @@ def play(world: World, books: Books, script: Script, *, say: Callable[[str], Non
     def until(met: Callable[[], bool], patience_s: float, what: str) -> None:
         end_s = world.wall_s + patience_s
         while not met():
+            if world.pods.restarts > _restarts_max:
+                raise NotReadyError(f"{what}: workers end by themselves; {books.said()}")
             if world.wall_s > end_s:
-                raise NotReadyError(f"{what}: not in {patience_s:g} s\n{books.said()}")
+                raise NotReadyError(f"{what}: not in {patience_s:g} s; {books.said()}")
             world.turn()
 
     def answered() -> bool:

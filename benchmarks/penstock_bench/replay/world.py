@@ -1,5 +1,6 @@
 """Everything that a replay runs on: a broker with its topics, a scaler, and what starts and stops the workers."""
 
+import shutil
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ grace_s: Final = drain_budget_s + 15.0
 revisions: Final = (1, 2)
 turn_s: Final = 0.2
 sample_s: Final = 1.0
+_logs_told: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,11 +174,12 @@ class Books:
         return rate, told["penstock_scaling_capacity_measured"] == 1.0
 
     def said(self) -> str:
-        """The last lines of every process."""
-        logs = sorted(self._folder.glob("*.log"))
-        return "\n".join(
-            f"{log.name}: " + " | ".join(log.read_text(errors="replace").splitlines()[-3:]) for log in logs
-        )
+        """The last line of each of the newest processes."""
+        logs = sorted(self._folder.glob("*.log"), key=lambda log: log.stat().st_mtime)[-_logs_told:]
+        last = {
+            log.stem: (log.read_text(errors="replace").splitlines() or ["said nothing"])[-1] for log in logs
+        }
+        return "; ".join(f"{name}: {line}" for name, line in last.items())
 
 
 def _settings(servers: str, folder: Path, *, objective_s: float, http: int, grpc: int) -> dict[str, Any]:
@@ -194,7 +197,16 @@ def _settings(servers: str, folder: Path, *, objective_s: float, http: int, grpc
 
 def _penstock(environment: Mapping[str, str], command: str, settings: Path) -> Sequence[str]:
     given = [f"{name}={value}" for name, value in environment.items()]
-    return ["env", *given, sys.executable, "-P", "-m", "penstock", command, str(settings)]
+    return [
+        shutil.which("env") or "/usr/bin/env",
+        *given,
+        sys.executable,
+        "-P",
+        "-m",
+        "penstock",
+        command,
+        str(settings),
+    ]
 
 
 def _pairs(count: int) -> list[int]:

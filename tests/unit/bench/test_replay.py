@@ -1,6 +1,8 @@
 """The stand-ins of the replay do as their originals, and its audit sees every kind of fault."""
 
 import json
+import os
+import signal
 import sys
 import threading
 import time
@@ -317,12 +319,17 @@ def test_a_limit_holds_a_process_and_its_children_together(tmp_path: Path) -> No
         kept.start("spin", [sys.executable, "-S", "-c", spin], output=Path("/dev/null"))
         pid = kept.pid("spin") or 0
         until(lambda: len(family(pid)) == 2)
-        with closing(CpuLimits()) as limits:
-            limits.hold(pid, 0.05)
-            time.sleep(0.3)
-            before_s, began_s = sum(used_s(family(pid)).values()), time.monotonic()
-            time.sleep(2.0)
-            share = (sum(used_s(family(pid)).values()) - before_s) / (time.monotonic() - began_s)
-        assert 0 < share < 0.25
-        states = {Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()[0] for each in family(pid)}
-        assert "T" not in states, "who is held no more goes on"
+        both = family(pid)
+        try:
+            with closing(CpuLimits()) as limits:
+                limits.hold(pid, 0.05)
+                time.sleep(0.3)
+                before_s, began_s = sum(used_s(both).values()), time.monotonic()
+                time.sleep(2.0)
+                share = (sum(used_s(both).values()) - before_s) / (time.monotonic() - began_s)
+            assert 0 < share < 0.25
+            stats = [Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1] for each in both]
+            assert not any(stat.split()[0] == "T" for stat in stats), "who is held no more goes on"
+        finally:
+            for each in both:
+                os.kill(each, signal.SIGKILL)
