@@ -23,6 +23,7 @@ class Load:
 
     def __init__(self, servers: str, topic: str, *, partitions: int, seed: int, clock: Clock) -> None:
         self.rate_per_s = 0.0
+        self.at_once = 0  # so many more are sent now, and it is 0 again
         self.due_s: list[float] = []  # of each number, seconds since 1970
         self.partition: list[int] = []  # of each number
         self.refused: list[int] = []
@@ -47,6 +48,9 @@ class Load:
         next_s = self._clock.wall_ms() / 1e3
         while not self._closed.is_set():
             now_s, rate = self._clock.wall_ms() / 1e3, self.rate_per_s
+            for _ in range(self.at_once):
+                self._send(now_s)
+            self.at_once = 0
             if rate <= 0:
                 next_s = now_s
             while rate > 0 and next_s <= now_s:

@@ -144,10 +144,8 @@ def play(world: World, books: Books, script: Script, *, say: Callable[[str], Non
 
 def _trial(world: World, until: Callable[[Callable[[], bool], float, str], None]) -> float:
     """Records a second that one worker finishes of a full queue, from the middle half of what it had."""
-    world.load.rate_per_s = 1000.0
-    until(lambda: len(world.load.due_s) >= _trial_records, 30.0, "the load")
-    world.load.rate_per_s = 0.0
-    until(lambda: len(world.watch.seen) >= len(world.load.due_s), 300.0, "what one worker can do")
+    world.load.at_once = _trial_records
+    until(lambda: len(world.watch.seen) >= _trial_records, 300.0, "what one worker can do")
     seen_s = np.array([at_s for at_s, _ in world.watch.seen])
     first, last = len(seen_s) // 4, 3 * len(seen_s) // 4
     return float((last - first) / (seen_s[last] - seen_s[first]))

@@ -33,6 +33,8 @@ partitions: Final = 12
 replicas_max: Final = 8
 cores: Final = 0.15
 """A worker's limit: so little that several of them, a broker and the scaler fit on two cores."""
+batch_rows_max: Final = 8
+"""A record takes some 14 ms of a core: more in a batch would only be warmed up for."""
 drain_budget_s: Final = 20.0
 grace_s: Final = drain_budget_s + 15.0
 revisions: Final = (1, 2)
@@ -190,6 +192,7 @@ def _settings(servers: str, folder: Path, *, objective_s: float, http: int, grpc
             "predictions": "out", "dead_letters": "aside", "status": "status", "format": "json", "pass_fields": ["b"],
         },
         "model": {"path": str(folder / "model-1")},
+        "objective": {"batch_rows_max": batch_rows_max},
         "http": {"port": http},
         "scaling": {"port": grpc, "max_age_s": objective_s, "min_replicas": 0, "max_replicas": replicas_max},
     }  # fmt: skip
