@@ -165,6 +165,12 @@ commands: Final = (
         lacks=missing(),
     ),
     Command(
+        part="replay with real workers",
+        asked=lambda _: "a step to ten times the load, zero and back, a rolling upgrade",
+        arguments=lambda _: _pytest("tests/integration/test_replay.py"),
+        environment=lambda _: {"PENSTOCK_REPLAY": "1"},
+    ),
+    Command(
         part="hints on generated loads",
         asked=lambda _: "11 causes, 20 loads each; 200 well ones",
         arguments=lambda _: _pytest("tests/unit/hints"),
