@@ -7,6 +7,7 @@ from typing import Any
 numbers = ("amount", "share", "single", "count")
 kinds = {"amount": "double", "share": "double", "single": "float", "count": "integer"}
 towns = ("Ulm", "Bonn", "Kiel", "Trier")
+categories = ("town", "band", "vip", "code")
 classes = ("good", "bad", "ugly")
 
 
@@ -18,7 +19,6 @@ class Draft:
         self._version = version
         self.derived: dict[str, str] = {}
         """Derived numbers by name, with their type."""
-        self.texts = ["town", "band"]
 
     def number(self, low: float = -3, high: float = 3) -> str:
         """A number of few decimals, at times of many."""
@@ -40,6 +40,8 @@ class Draft:
         return (
             f'{fields}<DataField name="town" optype="categorical" dataType="string">{held}</DataField>'
             '<DataField name="band" optype="categorical" dataType="string"/>'
+            '<DataField name="vip" optype="categorical" dataType="boolean"/><DataField name="code" optype="categorical" dataType="integer">'
+            '<Value value="1"/><Value value="2"/><Value value="3"/></DataField>'
             f'<DataField name="grade" optype="categorical" dataType="string">{grades}</DataField>'
             '<DataField name="value" optype="continuous" dataType="double"/>'
         )
@@ -57,7 +59,7 @@ class Draft:
     def schema(self, target: str, *, plain: bool = False) -> str:
         """The outermost mining schema."""
         fields = [f'<MiningField name="{target}" usageType="target"/>']
-        for name in (*numbers, "town", "band"):
+        for name in (*numbers, *categories):
             said = ""
             if not plain and self._chance.random() < 0.3:
                 said += f' missingValueReplacement="{self._some(name)}"'
@@ -67,6 +69,9 @@ class Draft:
                 said += (
                     f' invalidValueTreatment="{self._chance.choice(("asIs", "asMissing", "returnInvalid"))}"'
                 )
+            elif name == "code":
+                ways = ("asIs", "asMissing", "returnInvalid", 'asValue" invalidValueReplacement="2')
+                said += f' invalidValueTreatment="{self._chance.choice(ways)}"'
             if not plain and name == "share" and self._chance.random() < 0.5:
                 said += f' outliers="{self._chance.choice(("asExtremeValues", "asMissingValues"))}" lowValue="-1.5" highValue="2"'
             fields.append(f'<MiningField name="{name}"{said}/>')
@@ -75,8 +80,10 @@ class Draft:
     def _some(self, name: str) -> str:
         if name == "town":
             return self._chance.choice(towns)
-        if name == "band":
-            return self._chance.choice(("A", "B"))
+        if name in ("band", "vip", "code"):
+            return self._chance.choice(
+                {"band": ("A", "B"), "vip": ("true", "false"), "code": ("1", "3")}[name]
+            )
         return str(self._chance.randrange(-2, 3)) if name == "count" else self.number()
 
     def _derived(self) -> str:
@@ -114,16 +121,22 @@ class Draft:
             parts = "".join(self.predicate(depth + 1) for _ in range(self._chance.choice((2, 2, 3))))
             return f'<CompoundPredicate booleanOperator="{operator}">{parts}</CompoundPredicate>'
         if kind < 0.3:
-            name = self._chance.choice((*self._of_numbers, "town", "band"))
+            name = self._chance.choice((*self._of_numbers, *categories))
             return f'<SimplePredicate field="{name}" operator="{self._chance.choice(("isMissing", "isNotMissing"))}"/>'
         if kind < 0.55:
             name, held = self._chance.choice(
-                (("town", towns), ("band", ("A", "B", "C")), ("size", ("low", "mid", "other")))
+                (
+                    ("town", towns),
+                    ("band", ("A", "B", "C")),
+                    ("size", ("low", "mid", "other")),
+                    ("vip", ("true", "false")),
+                    ("code", ("1", "2", "3", "7")),
+                )
             )
             if self._chance.random() < 0.5:
                 some = self._chance.sample(held, self._chance.randrange(1, len(held)))
                 way = self._chance.choice(("isIn", "isNotIn"))
-                array = f'<Array type="string" n="{len(some)}">{" ".join(some)}</Array>'
+                array = f'<Array type="{"int" if name == "code" else "string"}" n="{len(some)}">{" ".join(some)}</Array>'
                 return (
                     f'<SimpleSetPredicate field="{name}" booleanOperator="{way}">{array}</SimpleSetPredicate>'
                 )
@@ -177,7 +190,7 @@ class Draft:
         """That of a model inside another."""
         return (
             "<MiningSchema>"
-            + "".join(f'<MiningField name="{name}"/>' for name in (*numbers, "town", "band"))
+            + "".join(f'<MiningField name="{name}"/>' for name in (*numbers, *categories))
             + "</MiningSchema>"
         )
 
@@ -236,7 +249,14 @@ class Draft:
         )
         terms += "".join(
             f'<CategoricalPredictor name="{name}" value="{value}" coefficient="{self.number(-1, 1)}"/>'
-            for name, value in (("town", "Ulm"), ("town", "Kiel"), ("band", "A"), ("size", "mid"))
+            for name, value in (
+                ("town", "Ulm"),
+                ("town", "Kiel"),
+                ("code", "2"),
+                ("vip", "true"),
+                ("band", "A"),
+                ("size", "mid"),
+            )
         )
         terms += f'<PredictorTerm coefficient="{self.number(-1, 1)}"><FieldRef field="share"/><FieldRef field="weight"/></PredictorTerm>'
         return f'<RegressionTable intercept="{self.number()}"{said}>{terms}</RegressionTable>'
@@ -310,6 +330,7 @@ def records(seed: int, count: int) -> list[dict[str, Any]]:
         record["count"] = chance.randrange(-3, 4)
         record["town"] = chance.choice((*towns, *towns, "Rom", "?"))
         record["band"] = chance.choice(("A", "B", "C", "D"))
+        record["vip"], record["code"] = chance.random() < 0.5, chance.choice((1, 2, 3, 7, 9))
         if chance.random() < 0.1:
             record["amount"] = -999.0
         for name in [*record]:
