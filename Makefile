@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
 JOBS ?= 2
 PARALLEL = -n $(JOBS) --dist loadfile
 
-.PHONY: help setup demo test test-fast test-beside test-ansible test-readers test-pages test-alerts soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
+.PHONY: help setup demo test test-fast test-beside test-ansible test-readers test-pages test-alerts test-cluster soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -57,6 +57,12 @@ test-alerts: setup ## every alert from its fault to a receiver, and the dashboar
 	@$(BIN)/python -m tests.unit.rules.alertmanager
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python "grafana-foundation-sdk==1769699998!10.1.0"
 	PENSTOCK_ALERTS=1 $(PYTEST) tests/unit/rules/test_rules_in_prometheus.py tests/unit/rules/test_dashboards_typed.py --junit-xml=reports/alerts.xml $(ARGS)
+
+test-cluster: setup ## the chart, the scaler and KEDA on a real API server, built with Go (20 minutes, once) into ~/.cache/penstock; writes docs/figures/cluster.md; before a release
+	@mkdir -p reports
+	@programs=$$(PYTHONPATH=. $(BIN)/python -m tests.cluster.built)
+	PATH="$$programs:$$PATH" PENSTOCK_CLUSTER=1 $(if $(ARGS),,PENSTOCK_CLUSTER_REPORT=docs/figures/cluster.md) $(PYTEST) --junit-xml=reports/cluster.xml \
+		$(or $(ARGS),tests/cluster tests/unit/deploy/test_chart_values.py)
 
 test-fast: setup ## the tests that need no broker and no minutes
 	@mkdir -p reports
