@@ -39,7 +39,7 @@ test-beside: wheel ## installs and imports beside Flink, Beam, Spark, KServe, Tr
 	@$(BIN)/python -P -c "import sys; sys.path.insert(0, '.'); from pathlib import Path; from tests.bundles import write_stump; write_stump(Path('$$bundle/stump'))"
 	@$(BIN)/python -P tests/beside/run.py "$$(ls -t dist/*.whl | head -1)" "$$bundle/stump" --report docs/figures/beside.md $(ARGS)
 
-test-readers: setup ## services in Go and TypeScript, DuckDB, Spark and Flink SQL read what a worker writes, value by value; before a release
+test-readers: setup ## services in Go and TypeScript, DuckDB, Spark, Flink SQL and OpenSearch read what a worker writes, value by value; before a release
 	@PYTHONPATH=. $(BIN)/python -m tests.readers.run --report docs/figures/readers.md $(ARGS)
 
 test-pages: setup ## the pages in a browser (needs Debian's chromium, chromium-driver and fonts-noto-cjk): rules, keyboard, both languages, axe-core; with PICTURES=1 the pictures of docs/pages.md

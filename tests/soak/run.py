@@ -17,6 +17,7 @@ import confluent_kafka
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.chaos.run import Report, run_chaos
 from tests.error_matrix.cells import codes, spots
+from tests.soak.results import failed_shown_max, result_of
 from tests.unit.rules.alertmanager import missing
 
 whole_hours: Final = 40.0
@@ -39,7 +40,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A part that is a command of its own; its last line of output is its result."""
+    """A part that is a command of its own."""
 
     part: str
     asked: Callable[[float], str]
@@ -68,13 +69,7 @@ class Command:
                 process.kill()
                 process.wait()
                 code = None
-        lines = [
-            line
-            for line in log.read_text(errors="replace").splitlines()
-            if line.strip() and "|FAIL|" not in line
-        ]
-        last = lines[-1].strip("= ") if lines else "said nothing"
-        result = f"did not end in its time: {last}" if code is None else last
+        result = result_of(log.read_text(errors="replace").splitlines(), code, log)
         return Outcome(
             part=self.part, asked=asked, result=result, took_s=time.monotonic() - began_s, good=code == 0
         )
@@ -240,7 +235,9 @@ def chaos(share: float, seed: int) -> Outcome:
                 )  # fmt: skip
                 wrong += [f"seed {seed + turn}: {each}" for each in found[-1].audit.faults]
             except AssertionError as error:
-                wrong.append(f"seed {seed + turn}: {str(error)[:300]}")
+                wrong.append(
+                    f"seed {seed + turn} did not come to its end ({folder / 'chaos.log'}): {_sentence(error)}"
+                )
     audits = [each.audit for each in found]
     total = f"{sum(a.inputs for a in audits):,} records, {sum(sum(r.faults.values()) for r in found)} faults"
     bad = ", ".join(
@@ -250,10 +247,20 @@ def chaos(share: float, seed: int) -> Outcome:
     return Outcome(
         part="chaos",
         asked=f"{round(_count(chaos_faults, share, 20) * records_each):,} records, {_count(chaos_faults, share, 20)} faults",
-        result=f"{total}: {bad}" + (f"; {'; '.join(wrong)[:500]}" if wrong else ""),
+        result=f"{total}: {bad}" + (f"; {_some(wrong)}" if wrong else ""),
         took_s=time.monotonic() - began_s,
         good=not wrong,
     )
+
+
+def _sentence(error: AssertionError) -> str:
+    """What was asserted, without the logs that it may quote."""
+    return (str(error).splitlines() or ["an assertion"])[0]
+
+
+def _some(wrong: Sequence[str]) -> str:
+    more = f"; and {len(wrong) - failed_shown_max} more" if len(wrong) > failed_shown_max else ""
+    return "; ".join(wrong[:failed_shown_max]) + more
 
 
 def _started(**arguments: object) -> EmbeddedKafka:
