@@ -186,8 +186,8 @@ commands: Final = (
     ),
     Command(
         part="hints on generated loads",
-        asked=lambda _: "11 causes, 20 loads each; 200 well ones",
-        arguments=lambda _: _pytest("tests/unit/hints"),
+        asked=lambda _: "11 causes, 20 loads each; 200 well ones; four faults in a whole engine",
+        arguments=lambda _: _pytest("tests/unit/hints", "tests/pages/test_hints_of_faults.py"),
         environment=lambda _: {"PENSTOCK_HINTS": "1"},
     ),
     Command(
