@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
 JOBS ?= 2
 PARALLEL = -n $(JOBS) --dist loadfile
 
-.PHONY: help setup demo test test-fast test-beside test-readers test-pages test-alerts test-cluster soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
+.PHONY: help setup demo test test-fast test-beside test-ansible test-readers test-pages test-alerts test-cluster soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,11 @@ test-beside: wheel ## installs and imports beside Flink, Beam, Spark, KServe, Tr
 	@bundle=$$(mktemp -d)
 	@$(BIN)/python -P -c "import sys; sys.path.insert(0, '.'); from pathlib import Path; from tests.bundles import write_stump; write_stump(Path('$$bundle/stump'))"
 	@$(BIN)/python -P tests/beside/run.py "$$(ls -t dist/*.whl | head -1)" "$$bundle/stump" --report docs/figures/beside.md $(ARGS)
+
+test-ansible: wheel ## the Ansible role: linted, and run twice on a root folder with this wheel, where the second run may change nothing; before a release
+	@mkdir -p reports
+	@[[ -x build/ansible/bin/ansible-lint ]] || { uv venv --quiet --clear build/ansible && uv pip install --quiet --python build/ansible/bin/python "ansible-core==2.19.14" "ansible-lint==26.10.1"; }
+	PENSTOCK_ANSIBLE=build/ansible/bin PENSTOCK_WHEEL=$$(ls -t dist/*.whl | head -1) $(PYTEST) tests/unit/deploy/test_ansible.py --junit-xml=reports/ansible.xml --timeout 900 $(ARGS)
 
 test-readers: setup ## services in Go and TypeScript, DuckDB, Spark, Flink SQL and OpenSearch read what a worker writes, value by value; before a release
 	@PYTHONPATH=. $(BIN)/python -m tests.readers.run --report docs/figures/readers.md $(ARGS)
