@@ -58,7 +58,7 @@ test-alerts: setup ## every alert from its fault to a receiver, and the dashboar
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python "grafana-foundation-sdk==1769699998!10.1.0"
 	PENSTOCK_ALERTS=1 $(PYTEST) tests/unit/rules/test_rules_in_prometheus.py tests/unit/rules/test_dashboards_typed.py --junit-xml=reports/alerts.xml $(ARGS)
 
-test-cluster: setup ## the chart on a real API server and KEDA's own client against the scaler, built with Go (20 minutes, once) into ~/.cache/penstock; writes docs/figures/cluster.md; before a release
+test-cluster: setup ## the chart, the scaler and KEDA on a real API server, built with Go (20 minutes, once) into ~/.cache/penstock; writes docs/figures/cluster.md; before a release
 	@mkdir -p reports
 	@programs=$$(PYTHONPATH=. $(BIN)/python -m tests.cluster.built)
 	PATH="$$programs:$$PATH" PENSTOCK_CLUSTER=1 $(if $(ARGS),,PENSTOCK_CLUSTER_REPORT=docs/figures/cluster.md) $(PYTEST) --junit-xml=reports/cluster.xml \

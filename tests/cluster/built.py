@@ -30,6 +30,8 @@ _commands: Final = {
     "helm": "helm.sh/helm/v3/cmd/helm",
     "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
     "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "keda-operator": "github.com/kedacore/keda/v2/cmd/operator",
+    "keda-adapter": "github.com/kedacore/keda/v2/cmd/adapter",
     "keda-client": "./kedaclient",
 }
 _build_timeout_s: Final = 7200.0

@@ -50,7 +50,7 @@ def plane(
 ) -> Iterator[ControlPlane]:
     """A control plane with KEDA's kinds and the monitoring's."""
     with ControlPlane(built, tmp_path_factory.mktemp("plane")) as running:
-        for file in sorted((built.keda_source / "config" / "crd" / "bases").glob("keda.sh_*.yaml")):
+        for file in sorted((built.keda_source / "config" / "crd" / "bases").glob("*.yaml")):
             running.api.make("CustomResourceDefinition", yaml.safe_load(file.read_text()))
         for kind, plural in (("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrules")):
             running.api.make("CustomResourceDefinition", _any(kind, plural))

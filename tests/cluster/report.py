@@ -12,6 +12,9 @@ _titles: Final = {
     "push": "KEDA's own client, from the first record to its push",
     "ended": "KEDA's own client, when the scaler ends",
     "secured": "KEDA's own client with TLS on both sides",
+    "loop": "Operator, adapter and autoscaler",
+    "outage": "The broker away and back",
+    "workers": "Real workers under the operator",
 }
 
 
@@ -38,7 +41,7 @@ class Report:
         return "\n".join([
             "# In a cluster", "",
             f"Written by `make test-cluster`: {parts}, built from their published Go modules, on this machine without containers. "
-            "The API server, the controllers, Helm and KEDA's client are the real ones. A stand-in binds the pods and runs what they would run "
+            "The API server, the controllers, Helm, and KEDA's operator, adapter and client are the real ones. A stand-in binds the pods and runs what they would run "
             "(`tests/cluster/node.py`): there is no kubelet, no scheduler and no pod network, so that network policies are stored and not enforced.",
             "", "| | seen |", "|---|---|", *rows, "",
         ])  # fmt: skip
