@@ -281,7 +281,8 @@ class _Conversion:
                 narrow = () if is_wide or not _is_inside(self._model, *_compare_doubles) else (_narrow_note,)
                 if not is_wide and not narrow and not self._wishes.tables:
                     narrow = (_untried_note,)
-                return self._beside(graph, answers, places, (*notes, *more, *narrow))
+                ties = (_ties_note,) if _is_inside(self._model, "KNeighbors", "RadiusNeighbors") else ()
+                return self._beside(graph, answers, places, (*notes, *more, *narrow, *ties))
             except ConfigError as error:
                 refusal = refusal or error
             except ModelError as error:
@@ -350,6 +351,10 @@ _untried_note = (
 )
 
 
+_ties_note = (
+    "where several rows of training are equally near to a record, the original takes those that its search meets first and the bundle "
+    "those that came first in training: such records may be answered otherwise; scale the columns, so that distances seldom tie"
+)
 _compare_doubles = ("LGBM", "HistGradientBoosting")
 """How the boosters begin that compare in double precision."""
 
