@@ -66,7 +66,7 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 from sklearn.semi_supervised import SelfTrainingClassifier
-from sklearn.svm import SVC, LinearSVC, OneClassSVM
+from sklearn.svm import SVC, SVR, LinearSVC, NuSVR, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 numbers, texts = ["amount", "age"], ["sex", "job"]
@@ -297,6 +297,9 @@ families: dict[str, tuple[Build, Target]] = {
     "SGD": (lambda kind: _encoded(kind, SGDClassifier(random_state=0)), late),
     "perceptron": (lambda kind: _encoded(kind, Perceptron(random_state=0)), late),
     "SVC": (lambda kind: _encoded(kind, SVC()), late),
+    "SVC of three classes, sigmoid": (lambda kind: _encoded(kind, SVC(kernel="sigmoid")), grade),
+    "SVR, polynomial": (lambda kind: _encoded(kind, SVR(kernel="poly")), cost),
+    "NuSVR, sigmoid": (lambda kind: _encoded(kind, NuSVR(kernel="sigmoid")), cost),
     "naive Bayes": (lambda kind: _encoded(kind, GaussianNB(), encoder=OneHotEncoder(handle_unknown="ignore", sparse_output=False)), late),
     "discriminant analysis": (lambda kind: _numeric(kind, StandardScaler(), LinearDiscriminantAnalysis()), late),
     "neighbours": (lambda kind: _encoded(kind, KNeighborsClassifier(3)), late),
@@ -330,7 +333,7 @@ families: dict[str, tuple[Build, Target]] = {
 
 not_as_trees = (
     "vote with a line", "stacking", "calibrated", "projection", "log1p, ridge", "logistic", "ridge", "Poisson",
-    "SVC", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "isolation", "of lines", "clusters", "mixture", "dummy",
+    "SVC", "SVR", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "isolation", "of lines", "clusters", "mixture", "dummy",
     "vote over",
 )  # fmt: skip
 
