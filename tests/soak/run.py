@@ -24,6 +24,10 @@ from tests.unit.rules.alertmanager import missing
 whole_hours: Final = 40.0
 """What all of it takes on two cores, about; a part gets its share of the hours that are given."""
 chaos_records, chaos_faults = 10_000_000, 1_000
+model_mutants: Final = 20_000
+"""Of each format; other seeds each time, so that runs that are cut short add up."""
+_mutant_hours: Final = 1.0
+"""What each format gets of the whole."""
 _chaos_faults_a_run = 50
 _folder: Final = Path("reports/soak")
 _row: Final = re.compile(r"^(\| ([^|]+?) \|(?:[^|\n]*\|){4,5})$", re.MULTILINE)
@@ -130,18 +134,28 @@ commands: Final = (
     ),
     Command(
         part="model matrix",
-        asked=lambda share: f"{'every case' if share >= 1 else f'{_count(426, share, 16)} cases of 426'}, "
-        f"{_count(10_000, share, 100):,} random pipelines, {_count(20_000, share, 20):,} mutants of each format of model file",
+        asked=lambda share: f"{'every case' if share >= 1 else f'{_count(510, share, 16)} cases of 510'}, "
+        f"{_count(10_000, share, 100):,} random pipelines, {_count(2_000, share, 20):,} PMML files of each family",
         arguments=lambda _: _pytest(
             "tests/unit/models/test_sklearn_matrix.py", "tests/unit/models/test_random_pipelines.py",
-            "tests/unit/models/test_mutant_files.py",
-            "tests/unit/models/test_narrowing.py",
+            "tests/unit/models/test_narrowing.py", "tests/unit/models/test_pmml.py",
         ),
         environment=lambda share: {
-            "PENSTOCK_COMMAND_MUTANTS": str(_count(20_000, share, 20)),
+            "PENSTOCK_PMML": str(_count(2_000, share, 20)),
             "PENSTOCK_PIPELINES": str(_count(10_000, share, 100)),
-            "PENSTOCK_MATRIX": "all" if share >= 1 else str(_count(426, share, 16)),
+            "PENSTOCK_MATRIX": "all" if share >= 1 else str(_count(510, share, 16)),
             "PENSTOCK_SOAK_RECORDS": str(_count(1_000_000, share, 4000)),
+            "OMP_NUM_THREADS": "1",
+        },
+    ),
+    Command(
+        part="mutants of model files",
+        asked=lambda share: f"up to {model_mutants:,} of each of 8 formats, within {_mutant_hours * share * 60:.0f} min each",
+        arguments=lambda _: _pytest("tests/unit/models/test_mutant_files.py"),
+        environment=lambda share: {
+            "PENSTOCK_COMMAND_MUTANTS": str(model_mutants),
+            "PENSTOCK_COMMAND_MUTANTS_S": str(_mutant_hours * share * 3600),
+            "PENSTOCK_COMMAND_MUTANTS_FIRST": str(int(time.time())),
             "OMP_NUM_THREADS": "1",
         },
     ),
@@ -167,9 +181,15 @@ commands: Final = (
         lacks=missing(),
     ),
     Command(
+        part="replay with real workers",
+        asked=lambda _: "a step to ten times the load, zero and back, a rolling upgrade",
+        arguments=lambda _: _pytest("tests/integration/test_replay.py"),
+        environment=lambda _: {"PENSTOCK_REPLAY": "1"},
+    ),
+    Command(
         part="hints on generated loads",
-        asked=lambda _: "11 causes, 20 loads each; 200 well ones",
-        arguments=lambda _: _pytest("tests/unit/hints"),
+        asked=lambda _: "11 causes, 20 loads each; 200 well ones; four faults in a whole engine",
+        arguments=lambda _: _pytest("tests/unit/hints", "tests/pages/test_hints_of_faults.py"),
         environment=lambda _: {"PENSTOCK_HINTS": "1"},
     ),
     Command(
