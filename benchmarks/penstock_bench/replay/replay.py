@@ -29,7 +29,7 @@ objective_s: Final = 30.0
 calm_share: Final = 0.4
 """Of what one worker can do; the step is to ten times of that."""
 step_times: Final = 10
-_trial_records: Final = 120
+_trial_records: Final = 300
 _start_patience_s: Final = 180.0
 _drain_patience_s: Final = 300.0
 _restarts_max: Final = 3
