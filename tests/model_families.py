@@ -268,9 +268,22 @@ refused = (
     Refused(library="CatBoost", name="texts, embeddings", why="which no bundle can keep", cure="train on numbers and categories"),
     Refused(library="CatBoost", name="RMSEWithUncertainty and other losses of several numbers", why="an output that no bundle can keep", cure="train RMSE, or a quantile"),
     Refused(library="CatBoost", name="combinations of very many categories", why="combines so many categories", cure="max_ctr_complexity=1"),
-    Refused(library="PMML", name=".pmml", why="PMML, which is not read", cure="package the model that it was made from"),
+    Refused(library="PMML", name="neural networks, support vector machines, naive Bayes, rule sets, clusters, time series", why="is a kind of model that is not read", cure="package the model that it was made from"),
+    Refused(library="PMML", name="a value without a prediction (nullPrediction for values, returnNullPrediction)", why="gives no prediction to some values", cure='noTrueChildStrategy="returnLastPrediction"'),
+    Refused(library="PMML", name="trees on a range of valid numbers that is refused (returnInvalid)", why="refuses no range of numbers", cure='invalidValueTreatment="asIs" or "asMissing"'),
+    Refused(library="PMML", name="segments with predicates, median, max, selectFirst; xor; weightedConfidence, aggregateNodes; probit, cauchit; several fields in one MapValues; trees on a field computed of several", why="which is not read", cure="package the model that it was made from"),
     Refused(library="PyTorch, Keras", name=".pt, .pth, .keras, .h5", why="export", cure="torch.onnx.export or tf2onnx, then the .onnx"),
     Refused(library="Python", name=".pkl, .joblib", why="only Python may open", cure="package the live object"),
+)  # fmt: skip
+
+pmml_families = (
+    ("TreeModel", "value, or probability of each class", exact_trees),
+    ("MiningModel: sum, weightedSum, average, weightedAverage of trees", "value, or probability of each class", exact_trees),
+    ("MiningModel: majorityVote, weightedMajorityVote of trees", "share of the votes (probability)", exact_trees),
+    ("MiningModel: modelChain of boosting and a link (logit, softmax, exp)", "value, or probability of each class", exact_trees),
+    ("Scorecard", "value (the score)", exact_trees),
+    ("RegressionModel, also in chains", "value, or probability of each class", by_enumeration),
+    ("GeneralRegressionModel (regression, generalLinear, logLinear, generalizedLinear, multinomialLogistic)", "value, or probability of each class", by_enumeration),
 )  # fmt: skip
 
 onnx_forms = (
@@ -303,7 +316,7 @@ records that it has not seen (prices of two decimals, ids near twenty million an
 answer differs from the original's answer to the same record by no more than 1e-6 of the range. `make docs` writes this page.
 
 A live object is packaged from Python (`penstock.engine.models.packaging.package`), a file by `penstock package`: XGBoost `.json` and `.ubj`, LightGBM `.txt`,
-CatBoost `.cbm` and `.json`, scikit-learn `.skops`, ONNX `.onnx`. The original gets every row as it is, in double precision; the bundle gets what the stream would make of the record.
+CatBoost `.cbm` and `.json`, scikit-learn `.skops`, ONNX `.onnx`, PMML `.pmml`. The original gets every row as it is, in double precision; the bundle gets what the stream would make of the record.
 What no method of the original can be asked about is reported as not compared, and the exit code is 1 unless `--unproved` is given.
 
 Numbers: XGBoost, CatBoost and scikit-learn's forests compare float32, and so does the bundle. LightGBM and histogram gradient boosting compare doubles: the bundle
@@ -315,6 +328,14 @@ cannot say it: `--missing -999`, or `"sentinel": -999` for one feature in `--fea
 CatBoost's categories: the file holds hashes only, so that their tables are given in `--features` (all that the training data had: where one lacks, the refusal counts
 them). What CatBoost asks about several features at once (its combinations) becomes tests of one feature each, to the same bits, categories included that training
 never saw; a category that is missing is refused, as by CatBoost. Explanations are then relative to background rows, in the features (`tests/unit/models/test_catboost.py`).
+
+PMML (4.1 to 4.4) is read by our own reader, without entities and within bounds: tree models, scorecards, mining models of trees (sum, average, weightedAverage, majorityVote, votes by
+weight, and the chains that converters of boosters write) come out as one tree ensemble with exact tree SHAP, whatever the file does with missing values (none, lastPrediction, defaultChild,
+nullPrediction, surrogate); regression and general regression models (identity, log, logit, softmax, simplemax, cloglog, loglog) as a graph of doubles. Treatments of missing, invalid and outlying
+values, NormContinuous, NormDiscrete, Discretize, MapValues and Apply move into the tests of the trees to the last double. A file has no original in Python: its outputs are compared with `--expected FILE`
+only, and else reported as not compared. Where a missing value alone leaves a record without a prediction, it is set aside as a dead letter, by the feature's name. What a field holds that nothing asks
+about is of no account. The reader is held against an interpreter written from the standard on files drawn from seeds (`tests/unit/models/test_pmml.py`), the interpreter against JPMML
+(`tests/unit/models/test_pmml_oracle.py`), and files that JPMML's converters wrote of XGBoost, LightGBM and scikit-learn against what those libraries answer.
 
 Size: an ensemble of 1,048,576 nodes and more is kept as a table of packed arrays (`trees.table`) in place of an ONNX graph, read by our tree kernel alone, on the
 CPU, with leaf values in double precision: about 110 bytes a node to package and 90 to serve and explain, where the graph takes 900 and 600. `penstock bench size`
@@ -362,6 +383,10 @@ def page() -> str:
         "|---|---|",
         *rows_of_page(),
     ]
+    lines += [
+        "", "## PMML", "", "| model | output | explained by |", "|---|---|---|",
+        *(f"| {name} | {meaning} | {explained} |" for name, meaning, explained in pmml_families),
+    ]  # fmt: skip
     lines += ["", "An `.onnx` file, from any exporter, is its own original: its outputs are compared only with `--expected FILE`, the original's answers to the rows",
               f"of `--rows`. Taken are {'; '.join(onnx_forms)}. A graph that is one ensemble of trees is explained by {exact_trees}, others by {by_enumeration}.",
               "", "## Not packaged", "", "| library | what | why: the refusal says | what to do |", "|---|---|---|---|"]  # fmt: skip

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from penstock.engine.models.packaging.package import package
+from tests.pmml_files import drawn
 
 
 def sound_files(rows: Any, answers: Any, folder: Path) -> dict[str, bytes]:
@@ -37,6 +38,7 @@ def sound_files(rows: Any, answers: Any, folder: Path) -> dict[str, bytes]:
         found["cat.json" if kind == "json" else ".cbm"] = (folder / f"cat.{kind}").read_bytes()
     pipeline = make_pipeline(StandardScaler(), RandomForestClassifier(2, max_depth=3, random_state=0))
     found[".skops"] = skops.io.dumps(pipeline.fit(rows, answers))
+    found[".pmml"] = drawn("boosting, exp", 0).encode()
     return found
 
 

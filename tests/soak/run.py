@@ -3,7 +3,6 @@
 import argparse
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -18,10 +17,16 @@ import confluent_kafka
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.chaos.run import Report, run_chaos
 from tests.error_matrix.cells import codes, spots
+from tests.soak.results import failed_shown_max, result_of
+from tests.unit.rules.alertmanager import missing
 
 whole_hours: Final = 40.0
 """What all of it takes on two cores, about; a part gets its share of the hours that are given."""
 chaos_records, chaos_faults = 10_000_000, 1_000
+model_mutants: Final = 20_000
+"""Of each format; other seeds each time, so that runs that are cut short add up."""
+_mutant_hours: Final = 1.0
+"""What each format gets of the whole."""
 _chaos_faults_a_run = 50
 _folder: Final = Path("reports/soak")
 
@@ -39,20 +44,21 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A part that is a command of its own; its last line of output is its result."""
+    """A part that is a command of its own."""
 
     part: str
     asked: Callable[[float], str]
     arguments: Callable[[float], Sequence[str]]
     environment: Callable[[float], Mapping[str, str]] = field(default=lambda _: {})
     there: Callable[[], bool] = lambda: True
+    lacks: str = "not in this version"
 
     def run(self, share: float, hours: float) -> Outcome:
         """Run it, for at most the hours."""
         asked = self.asked(share)
         if not self.there():
             return Outcome(
-                part=self.part, asked=asked, result="not in this version: not run", took_s=0.0, good=True
+                part=self.part, asked=asked, result=f"{self.lacks}: not run", took_s=0.0, good=True
             )
         began_s = time.monotonic()
         log = _folder / f"{self.part.replace(' ', '-')}.log"
@@ -67,13 +73,7 @@ class Command:
                 process.kill()
                 process.wait()
                 code = None
-        lines = [
-            line
-            for line in log.read_text(errors="replace").splitlines()
-            if line.strip() and "|FAIL|" not in line
-        ]
-        last = lines[-1].strip("= ") if lines else "said nothing"
-        result = f"did not end in its time: {last}" if code is None else last
+        result = result_of(log.read_text(errors="replace").splitlines(), code, log)
         return Outcome(
             part=self.part, asked=asked, result=result, took_s=time.monotonic() - began_s, good=code == 0
         )
@@ -132,18 +132,28 @@ commands: Final = (
     ),
     Command(
         part="model matrix",
-        asked=lambda share: f"{'every case' if share >= 1 else f'{_count(426, share, 16)} cases of 426'}, "
-        f"{_count(10_000, share, 100):,} random pipelines, {_count(20_000, share, 20):,} mutants of each format of model file",
+        asked=lambda share: f"{'every case' if share >= 1 else f'{_count(510, share, 16)} cases of 510'}, "
+        f"{_count(10_000, share, 100):,} random pipelines, {_count(2_000, share, 20):,} PMML files of each family",
         arguments=lambda _: _pytest(
             "tests/unit/models/test_sklearn_matrix.py", "tests/unit/models/test_random_pipelines.py",
-            "tests/unit/models/test_mutant_files.py",
-            "tests/unit/models/test_narrowing.py",
+            "tests/unit/models/test_narrowing.py", "tests/unit/models/test_pmml.py",
         ),
         environment=lambda share: {
-            "PENSTOCK_COMMAND_MUTANTS": str(_count(20_000, share, 20)),
+            "PENSTOCK_PMML": str(_count(2_000, share, 20)),
             "PENSTOCK_PIPELINES": str(_count(10_000, share, 100)),
-            "PENSTOCK_MATRIX": "all" if share >= 1 else str(_count(426, share, 16)),
+            "PENSTOCK_MATRIX": "all" if share >= 1 else str(_count(510, share, 16)),
             "PENSTOCK_SOAK_RECORDS": str(_count(1_000_000, share, 4000)),
+            "OMP_NUM_THREADS": "1",
+        },
+    ),
+    Command(
+        part="mutants of model files",
+        asked=lambda share: f"up to {model_mutants:,} of each of 8 formats, within {_mutant_hours * share * 60:.0f} min each",
+        arguments=lambda _: _pytest("tests/unit/models/test_mutant_files.py"),
+        environment=lambda share: {
+            "PENSTOCK_COMMAND_MUTANTS": str(model_mutants),
+            "PENSTOCK_COMMAND_MUTANTS_S": str(_mutant_hours * share * 3600),
+            "PENSTOCK_COMMAND_MUTANTS_FIRST": str(int(time.time())),
             "OMP_NUM_THREADS": "1",
         },
     ),
@@ -162,10 +172,11 @@ commands: Final = (
     ),
     Command(
         part="alerts in Prometheus",
-        asked=lambda _: "each from a fault",
+        asked=lambda _: "each from a fault to a receiver, by Prometheus and Alertmanager",
         arguments=lambda _: _pytest("tests/unit/rules/test_rules_in_prometheus.py"),
         environment=lambda _: {"PENSTOCK_ALERTS": "1"},
-        there=lambda: shutil.which("prometheus") is not None,
+        there=lambda: not missing(),
+        lacks=missing(),
     ),
     Command(
         part="replay with real workers",
@@ -175,8 +186,8 @@ commands: Final = (
     ),
     Command(
         part="hints on generated loads",
-        asked=lambda _: "11 causes, 20 loads each; 200 well ones",
-        arguments=lambda _: _pytest("tests/unit/hints"),
+        asked=lambda _: "11 causes, 20 loads each; 200 well ones; four faults in a whole engine",
+        arguments=lambda _: _pytest("tests/unit/hints", "tests/pages/test_hints_of_faults.py"),
         environment=lambda _: {"PENSTOCK_HINTS": "1"},
     ),
     Command(
@@ -244,7 +255,9 @@ def chaos(share: float, seed: int) -> Outcome:
                 )  # fmt: skip
                 wrong += [f"seed {seed + turn}: {each}" for each in found[-1].audit.faults]
             except AssertionError as error:
-                wrong.append(f"seed {seed + turn}: {str(error)[:300]}")
+                wrong.append(
+                    f"seed {seed + turn} did not come to its end ({folder / 'chaos.log'}): {_sentence(error)}"
+                )
     audits = [each.audit for each in found]
     total = f"{sum(a.inputs for a in audits):,} records, {sum(sum(r.faults.values()) for r in found)} faults"
     bad = ", ".join(
@@ -254,10 +267,20 @@ def chaos(share: float, seed: int) -> Outcome:
     return Outcome(
         part="chaos",
         asked=f"{round(_count(chaos_faults, share, 20) * records_each):,} records, {_count(chaos_faults, share, 20)} faults",
-        result=f"{total}: {bad}" + (f"; {'; '.join(wrong)[:500]}" if wrong else ""),
+        result=f"{total}: {bad}" + (f"; {_some(wrong)}" if wrong else ""),
         took_s=time.monotonic() - began_s,
         good=not wrong,
     )
+
+
+def _sentence(error: AssertionError) -> str:
+    """What was asserted, without the logs that it may quote."""
+    return (str(error).splitlines() or ["an assertion"])[0]
+
+
+def _some(wrong: Sequence[str]) -> str:
+    more = f"; and {len(wrong) - failed_shown_max} more" if len(wrong) > failed_shown_max else ""
+    return "; ".join(wrong[:failed_shown_max]) + more
 
 
 def _started(**arguments: object) -> EmbeddedKafka:

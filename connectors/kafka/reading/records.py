@@ -7,6 +7,7 @@ segmentation fault.
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final, cast
 
@@ -25,6 +26,31 @@ _address_in_tuple: Any = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ct
 _partition = cast(Callable[[Message], int], Message.partition)
 _offset = cast(Callable[[Message], int], Message.offset)
 _time_of: Callable[[tuple[int, int]], int] = itemgetter(1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredMessage:
+    """A message as it lies in a topic."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int = -1  # -1: none
+
+
+def stored(message: Any) -> StoredMessage:
+    """What a message without an error says, by itself."""
+    return StoredMessage(
+        partition=message.partition(),
+        offset=message.offset(),
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(read_headers(message)),
+        timestamp_ms=message.timestamp()[1],
+    )
+
 
 _ClientHeaders = Sequence[tuple[str, str | bytes | None]]
 

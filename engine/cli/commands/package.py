@@ -29,8 +29,8 @@ tried_rows = 16
 """Golden rows that the method of explaining is tried on, for its error."""
 
 summary = (
-    "Make a model bundle from ONNX (.onnx), XGBoost (.json, .ubj), LightGBM (.txt) or scikit-learn (.skops), and prove "
-    "that it predicts what the original predicts. A difference beyond the tolerance is an error, and nothing is written."
+    "Make a model bundle from ONNX (.onnx), XGBoost (.json, .ubj), LightGBM (.txt), CatBoost (.cbm), scikit-learn (.skops) or "
+    "PMML (.pmml), and prove that it predicts what the original predicts. A difference beyond the tolerance is an error, and nothing is written."
 )
 example = "penstock package fraud.txt --out models/fraud --background train.parquet --classes honest,fraud"
 

@@ -44,7 +44,7 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
 
 def _convert_file(path: Path, wishes: PackageOptions) -> Converted:
     kinds = {".onnx": _onnx_file, ".txt": lightgbm_file, ".json": _json_file, ".ubj": xgboost_file}
-    kinds |= {".skops": _skops_file, ".cbm": _cbm_file}
+    kinds |= {".skops": _skops_file, ".cbm": _cbm_file, ".pmml": _pmml_file}
     if path.suffix in refused_kinds:
         raise ConfigError(f"{path.name} is {refused_kinds[path.suffix]}")
     if path.suffix not in kinds:
@@ -102,6 +102,12 @@ def _skops_file(data: bytes, wishes: PackageOptions) -> Converted:
     from penstock.engine.models.packaging.sklearn.skops_files import load_skops
 
     return _sklearn(load_skops(data, trusted=wishes.trusted), wishes)
+
+
+def _pmml_file(data: bytes, wishes: PackageOptions) -> Converted:
+    from penstock.engine.models.packaging.pmml.convert import pmml_file
+
+    return pmml_file(data, wishes)
 
 
 def _sklearn(model: Any, wishes: PackageOptions) -> Converted:

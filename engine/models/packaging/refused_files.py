@@ -8,7 +8,6 @@ refused_kinds = {
     ".pkl": f"a pickle, {_python_lines}",
     ".pickle": f"a pickle, {_python_lines}",
     ".joblib": f"a pickle of joblib, {_python_lines}",
-    ".pmml": "PMML, which is not read; package the model that it was made from",
     ".pt": "a PyTorch file; export it with torch.onnx.export (dynamic batch) and package the .onnx",
     ".pth": "a PyTorch file; export it with torch.onnx.export (dynamic batch) and package the .onnx",
     ".keras": "a Keras file; export it with tf2onnx and package the .onnx",

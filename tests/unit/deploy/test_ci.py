@@ -9,13 +9,19 @@ import yaml
 root = Path(__file__).parents[3]
 gitlab: dict[str, Any] = yaml.safe_load((root / ".gitlab-ci.yml").read_text())
 github: dict[str, Any] = yaml.safe_load((root / ".github/workflows/ci.yaml").read_text())
+installs = "apt-get update -q && apt-get install -y -q --no-install-recommends "
 jenkins = (root / "Jenkinsfile").read_text()
 targets = set(re.findall(r"^([a-z-]+):.*## ", (root / "Makefile").read_text(), re.MULTILINE))
 
 
 def commands() -> list[str]:
     jobs = [job for job in gitlab.values() if isinstance(job, dict)]
-    steps = [step for job in github["jobs"].values() for step in job["steps"] if "run" in step]
+    steps = [
+        step
+        for job in github["jobs"].values()
+        for step in job["steps"]
+        if "run" in step and not step["run"].startswith(installs)  # GitLab has before_script for that
+    ]
     return [line for job in jobs for line in job["script"]] + [step["run"] for step in steps]
 
 
@@ -68,3 +74,16 @@ def test_every_job_ends() -> None:
     for name, job in github["jobs"].items():
         assert "timeout-minutes" in job, name
     assert jenkins.count("timeout(time: ") == jenkins.count("agent { docker")
+
+
+def test_the_browser_s_job_installs_what_the_pages_are_tried_in() -> None:
+    """A browser that is missing is a failure there: where one happens to be, .ci/run tries the pages as well."""
+    (on_gitlab,) = gitlab["browser"]["before_script"]
+    (on_github,) = [
+        step["run"] for step in github["jobs"]["browser"]["steps"] if step.get("run", "").startswith(installs)
+    ]
+    assert on_gitlab == on_github
+    assert set(on_gitlab.removeprefix(installs).split()) >= {"chromium", "chromium-driver", "fonts-noto-cjk"}
+    assert gitlab["browser"]["script"] == ["make test-pages"]
+    script = (root / ".ci/run").read_text()
+    assert script.index("command -v chromium") < script.index("make test-pages")

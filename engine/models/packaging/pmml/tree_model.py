@@ -1,0 +1,315 @@
+"""A TreeModel, or whatever asks predicates in order, as a binary tree of ours: exact for every value, missing ones included."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.models.packaging.pmml.elements import Element
+from penstock.engine.models.packaging.pmml.fields import RawColumn
+from penstock.engine.models.packaging.pmml.predicates import (
+    Codes,
+    Domain,
+    Numbers,
+    Predicate,
+    PredicateReader,
+    State,
+    Test,
+    Truth,
+    asked,
+    domain_of,
+)
+from penstock.engine.trees.readers.assemble import Tree
+from penstock.schemas.errors import ConfigError
+
+nodes_max: Final = 1 << 20
+"""Of one tree as ours: predicates joined by `or` may ask for the same subtree many times."""
+_missing_strategies: Final = ("none", "nullPrediction", "lastPrediction", "defaultChild")
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A node as the file has it."""
+
+    element: Element
+    predicate: Predicate
+    values: NDArray[np.float64] | None
+    """(K,) what it answers; None where it answers nothing."""
+    children: list["Node"]
+    default: "Node | None" = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Rules:
+    """A tree and what it does where a predicate is unknown, or no child is true."""
+
+    root: Node
+    missing: str
+    returns_last: bool
+
+
+def read_rules(
+    model: Element, reader: PredicateReader, values_of: Callable[[Element], NDArray[np.float64] | None]
+) -> Rules:
+    """The nodes of a TreeModel; `values_of` says what one answers. Raises ConfigError."""
+    strategy = model.get("missingValueStrategy", "none")
+    if strategy not in _missing_strategies:
+        raise model.refused(f"has missingValueStrategy={strategy[:40]!r}, which is not kept exactly")
+    otherwise = model.get("noTrueChildStrategy", "returnNullPrediction")
+    if otherwise not in ("returnNullPrediction", "returnLastPrediction"):
+        raise model.refused(f"has noTrueChildStrategy={otherwise[:40]!r}, which is not known")
+    root: Node | None = None
+    waiting: list[tuple[Element, Node | None]] = [(model.need("Node"), None)]
+    while waiting:
+        element, parent = waiting.pop()
+        for name in ("Regression", "DecisionTree"):
+            if found := element.one(name):
+                raise found.refused("is a model inside a node, which is not read")
+        node = Node(element, reader.of(element), values_of(element), [])
+        if parent is None:
+            root = node
+        else:
+            parent.children.append(node)
+        waiting += [(child, node) for child in reversed(element.all("Node"))]
+    assert root is not None
+    if strategy == "defaultChild":
+        _take_defaults(root)
+    return Rules(root=root, missing=strategy, returns_last=otherwise == "returnLastPrediction")
+
+
+def _take_defaults(root: Node) -> None:
+    for node in _all(root):
+        if node.children and "defaultChild" in node.element.attributes:
+            wanted = node.element.get("defaultChild")
+            found = [child for child in node.children if child.element.get("id") == wanted]
+            if len(found) != 1:
+                raise node.element.refused(
+                    f"has defaultChild={wanted[:40]!r}, which is not one of its children"
+                )
+            node.default = found[0]
+
+
+def _all(root: Node) -> Iterator[Node]:
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += node.children
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """No child: the node itself answers, or nobody."""
+
+    node: Node | None
+    """None: no prediction."""
+
+
+class TreeCompiler:
+    """Compiles the rules of a file, with one idea of what its columns may hold.
+
+    Where only a missing value leads to no prediction, its column is marked: records without it are set aside.
+    """
+
+    def __init__(self, columns: Sequence[RawColumn]) -> None:
+        self._columns = columns
+
+    def compile(self, rules: Rules) -> Tree:
+        """The rules as a binary tree; thresholds are doubles. Raises ConfigError where a record would get no prediction."""
+        while True:
+            try:
+                return self._compiled(rules)
+            except _MissingError as found:
+                self._columns[found.column].rejects_missing = True
+
+    def _compiled(self, rules: Rules) -> Tree:
+        made = _Made()
+        start: dict[int, Domain] = {number: domain_of(column) for number, column in enumerate(self._columns)}
+        first = asked(rules.root.predicate, start)
+        root = rules.root
+        if first is not Truth.TRUE:  # rare: a root that is not always true is a child of nobody
+            root = Node(root.element, root.predicate, None, [rules.root])
+        waiting: list[tuple[Node, State, int, int]] = [(root, start, -1, 0)]
+        while waiting:
+            node, state, parent, side = waiting.pop()
+            found = self._selected(rules, node, state)
+            while isinstance(found, Node):
+                node = found
+                found = self._selected(rules, node, state)
+            if isinstance(found, _End):
+                place = made.leaf(self._answer(found, node, state))
+            else:
+                test, yes, no = self._split(rules, node, state, found)
+                place = made.inner(found.column, test)
+                waiting += [(node, no, place, 1), (node, yes, place, 0)]
+            made.link(parent, side, place, rules.root.element)
+        return made.tree()
+
+    def _selected(self, rules: Rules, node: Node, state: State) -> "Node | _End | Test":
+        """The child that is taken in this state, that none is, or the test that decides."""
+        if not node.children:
+            return _End(node)
+        for child in node.children:
+            found = asked(child.predicate, state)
+            if isinstance(found, Test):
+                return found
+            if found is Truth.TRUE:
+                return child
+            if found is Truth.INVALID:
+                raise child.element.refused(
+                    "is asked about values that are not valid, which are to be refused: a bundle refuses no range of numbers; "
+                    'invalidValueTreatment="asIs" or "asMissing" takes them'
+                )
+            if found is Truth.UNKNOWN and rules.missing != "none":
+                if rules.missing == "defaultChild":
+                    if node.default is None:
+                        raise node.element.refused("has no defaultChild, and a predicate that may be unknown")
+                    return node.default
+                return _End(node if rules.missing == "lastPrediction" else None)
+        return _End(node if rules.returns_last else None)
+
+    def _answer(self, end: _End, node: Node, state: State) -> NDArray[np.float64]:
+        if end.node is not None and end.node.values is not None:
+            return end.node.values
+        for number in reversed([*state]):
+            domain = state[number]
+            if domain.missing and not domain.there:
+                raise _MissingError(number)
+        raise node.element.refused(
+            "gives no prediction to some values (a predicate is unknown, or no child's is true), which no bundle can keep: "
+            'missingValueStrategy="lastPrediction" and noTrueChildStrategy="returnLastPrediction" give its own'
+        )
+
+    def _split(self, rules: Rules, node: Node, state: State, test: Test) -> tuple["_Split", State, State]:
+        """A test of ours on the column, and what is known on its sides."""
+        domain = state[test.column]
+        rest = {number: held for number, held in state.items() if number != test.column}  # newest last
+
+        def narrowed(held: Domain) -> State:
+            return {**rest, test.column: held}
+
+        if isinstance(domain, Codes):
+            parts = [codes & domain.held for codes in test.held]
+            found = [codes for codes in parts if codes]
+            if len(found) < 2:
+                return (
+                    _Split(members=domain.held),
+                    narrowed(Codes(domain.held, False)),
+                    narrowed(Codes(0, True)),
+                )
+            yes, no = Codes(parts[Truth.TRUE] or found[0], False), Codes(0, False)
+            no = Codes(domain.held & ~yes.held, False)
+            made = _Split(members=yes.held)
+            both: tuple[Domain, Domain] = (yes, no)
+        else:
+            assert isinstance(domain, Numbers)
+            inside = [cut for cut in test.cuts if domain.low < cut < domain.high] if domain.there else []
+            if not inside:
+                there = replace(domain, missing=False)
+                return _Split(threshold=np.inf), narrowed(there), narrowed(Numbers(there=False))
+            cut = inside[0]
+            made = _Split(threshold=cut)
+            both = (Numbers(domain.low, cut, True, False), Numbers(cut, domain.high, True, False))
+        if not domain.missing:
+            return made, narrowed(both[0]), narrowed(both[1])
+        with_yes = self._goes_with(rules, node, narrowed, both)
+        sides = [replace(held, missing=(place == 0) == with_yes) for place, held in enumerate(both)]
+        return replace(made, missing_yes=with_yes), narrowed(sides[0]), narrowed(sides[1])
+
+    def _goes_with(
+        self,
+        rules: Rules,
+        node: Node,
+        narrowed: Callable[[Domain], State],
+        both: tuple[Domain, Domain],
+    ) -> bool:
+        """Whether a missing value is better kept with the yes side: where it is known to take the same child."""
+        gone: Domain = Codes(0, True) if isinstance(both[0], Codes) else Numbers(there=False)
+        of_missing = self._selected(rules, node, narrowed(gone))
+        return _same(of_missing, self._selected(rules, node, narrowed(both[0])))
+
+
+def _same(one: "Node | _End | Test", other: "Node | _End | Test") -> bool:
+    if isinstance(one, _End) and isinstance(other, _End):
+        return one.node is other.node
+    return one is other and isinstance(one, Node)
+
+
+class _MissingError(ConfigError):
+    """A record without this column gets no prediction."""
+
+    def __init__(self, column: int) -> None:
+        super().__init__("a record without a value gets no prediction")
+        self.column = column
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """A test of ours: at most the threshold, or one of the members."""
+
+    threshold: float = 0.0
+    members: int | None = None
+    missing_yes: bool = False
+
+
+class _Made:
+    """A tree of ours as it grows."""
+
+    def __init__(self) -> None:
+        self._feature: list[int] = []
+        self._splits: list[_Split] = []
+        self._children: list[list[int]] = []
+        self._values: dict[int, NDArray[np.float64]] = {}
+
+    def leaf(self, values: NDArray[np.float64]) -> int:
+        """A leaf; returns its number."""
+        self._values[len(self._feature)] = values
+        return self._add(-1, _Split())
+
+    def inner(self, column: int, split: _Split) -> int:
+        """An inner node; returns its number."""
+        return self._add(column, split)
+
+    def _add(self, column: int, split: _Split) -> int:
+        self._feature.append(column)
+        self._splits.append(split)
+        self._children.append([-1, -1])
+        return len(self._feature) - 1
+
+    def link(self, parent: int, side: int, node: int, root: Element) -> None:
+        """Hangs a node under another."""
+        if len(self._feature) > nodes_max:
+            raise root.refused(
+                f"is a tree of predicates that make more than {nodes_max:,} nodes of a binary tree"
+            )
+        if parent >= 0:
+            self._children[parent][side] = node
+
+    def tree(self) -> Tree:
+        """What was made."""
+        width = len(next(iter(self._values.values())))
+        values = np.zeros((len(self._feature), width))
+        for node, held in self._values.items():
+            values[node] = held
+        children = np.array(self._children, dtype=np.int64)
+        return Tree(
+            feature=np.array(self._feature, dtype=np.int64),
+            threshold=np.array([split.threshold for split in self._splits], dtype=np.float64),
+            yes=children[:, 0],
+            no=children[:, 1],
+            missing_yes=np.array([split.missing_yes for split in self._splits], dtype=np.bool_),
+            cover=None,
+            values=values,
+            sets={
+                node: _bits(split.members)
+                for node, split in enumerate(self._splits)
+                if split.members is not None
+            },
+        )
+
+
+def _bits(held: int) -> NDArray[np.float32]:
+    """The numbers of the bits that are set, ascending."""
+    return np.array([place for place in range(held.bit_length()) if held >> place & 1], dtype=np.float32)
