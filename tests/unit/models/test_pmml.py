@@ -121,7 +121,7 @@ def _with_background(text: str, folder: Path) -> Bundle:
     path = _sound(folder, text)
     signature = package(path, folder / "first").bundle.signature
     matrix, _, _ = JsonRows(signature).read([json.dumps(each).encode() for each in records(7, 200)])
-    matrix, _, _ = FeaturePolicies(signature).apply(matrix, np.arange(200))
+    matrix, _, _ = FeaturePolicies(signature).apply(matrix, np.arange(60))
     rows = np.round(matrix.astype(np.float64), 3)
     return package(path, folder / "bundle", background=rows).bundle
 
@@ -182,6 +182,32 @@ def test_a_field_computed_from_itself_is_refused(tmp_path: Path) -> None:
     loop = '<LocalTransformations><DerivedField name="z" optype="continuous" dataType="double"><FieldRef field="z"/></DerivedField></LocalTransformations>'
     text = _tree(_less.format("1").replace('"x"', '"z"')).replace("</MiningSchema>", f"</MiningSchema>{loop}")
     with pytest.raises(ConfigError, match="computed from itself"):
+        package(_sound(tmp_path, text), tmp_path / "bundle")
+
+
+@pytest.mark.timeout(60)
+def test_fields_that_double_with_each_other_do_not_hang_it(tmp_path: Path) -> None:
+    def field(number: int) -> str:
+        of = f'<FieldRef field="{"x" if not number else f"z{number - 1}"}"/>'
+        return f'<DerivedField name="z{number}" optype="continuous" dataType="double"><Apply function="+">{of}{of}</Apply></DerivedField>'
+
+    many = f"<LocalTransformations>{''.join(map(field, range(60)))}</LocalTransformations>"
+    text = _tree(_less.format("1").replace('"x"', '"z59"')).replace(
+        "</MiningSchema>", f"</MiningSchema>{many}"
+    )
+    with pytest.raises(ConfigError, match=r"computed of more than"):
+        package(_sound(tmp_path, text), tmp_path / "bundle")
+
+
+@pytest.mark.timeout(60)
+def test_a_chain_of_fields_without_end_is_refused(tmp_path: Path) -> None:
+    fields = "".join(
+        f'<DerivedField name="z{number}" optype="continuous" dataType="double"><FieldRef field="{f"z{number + 1}" if number < 5000 else "x"}"/></DerivedField>'
+        for number in range(5001)
+    )
+    local = f"</MiningSchema><LocalTransformations>{fields}</LocalTransformations>"
+    text = _tree(_less.format("1").replace('"x"', '"z0"')).replace("</MiningSchema>", local)
+    with pytest.raises(ConfigError, match="too deep"):
         package(_sound(tmp_path, text), tmp_path / "bundle")
 
 

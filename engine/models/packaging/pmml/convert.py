@@ -34,6 +34,13 @@ _views: Final = frozenset(
 
 def pmml_file(data: bytes, wishes: PackageOptions) -> Converted:
     """A PMML file: trees come out as one tree ensemble, regressions as a graph of doubles. Raises ConfigError."""
+    try:
+        return _read(data, wishes)
+    except RecursionError as error:
+        raise ConfigError("it is made of models or fields that lie too deep inside each other") from error
+
+
+def _read(data: bytes, wishes: PackageOptions) -> Converted:
     root = read_elements(data)
     models = root.all(*model_names)
     if len(models) != 1:
