@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --junit-xml=reports/junit.xml
 JOBS ?= 2
 PARALLEL = -n $(JOBS) --dist loadfile
 
-.PHONY: help setup demo test test-fast test-beside test-readers test-pages soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
+.PHONY: help setup demo test test-fast test-beside test-ansible test-readers test-pages test-alerts test-cluster soak sanitize coverage check format bench docs site lock wheel image image-twice image-base sbom licences advisories clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,13 +39,30 @@ test-beside: wheel ## installs and imports beside Flink, Beam, Spark, KServe, Tr
 	@$(BIN)/python -P -c "import sys; sys.path.insert(0, '.'); from pathlib import Path; from tests.bundles import write_stump; write_stump(Path('$$bundle/stump'))"
 	@$(BIN)/python -P tests/beside/run.py "$$(ls -t dist/*.whl | head -1)" "$$bundle/stump" --report docs/figures/beside.md $(ARGS)
 
-test-readers: setup ## services in Go and TypeScript, DuckDB, Spark and Flink SQL read what a worker writes, value by value; before a release
+test-ansible: wheel ## the Ansible role: linted, and run twice on a root folder with this wheel, where the second run may change nothing; before a release
+	@mkdir -p reports
+	@[[ -x build/ansible/bin/ansible-lint ]] || { uv venv --quiet --clear build/ansible && uv pip install --quiet --python build/ansible/bin/python "ansible-core==2.19.14" "ansible-lint==26.10.1"; }
+	PENSTOCK_ANSIBLE=build/ansible/bin PENSTOCK_WHEEL=$$(ls -t dist/*.whl | head -1) $(PYTEST) tests/unit/deploy/test_ansible.py --junit-xml=reports/ansible.xml --timeout 900 $(ARGS)
+
+test-readers: setup ## services in Go and TypeScript, DuckDB, Spark, Flink SQL and OpenSearch read what a worker writes, value by value; before a release
 	@PYTHONPATH=. $(BIN)/python -m tests.readers.run --report docs/figures/readers.md $(ARGS)
 
-test-pages: setup ## the pages in a browser (needs Debian's chromium and fonts-noto-cjk): rules, keyboard, both languages, axe-core; with PICTURES=1 the pictures of docs/pages.md
+test-pages: setup ## the pages in a browser (needs Debian's chromium, chromium-driver and fonts-noto-cjk): rules, keyboard, both languages, axe-core; with PICTURES=1 the pictures of docs/pages.md
 	@mkdir -p reports
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python "playwright==1.65.2" "axe-playwright-python==0.1.8"
-	PENSTOCK_BROWSER=1 $(if $(PICTURES),PENSTOCK_PICTURES=1) $(PYTEST) tests/pages/test_browser.py --junit-xml=reports/pages.xml --timeout 120 $(ARGS)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python "playwright==1.65.2" "axe-playwright-python==0.1.8" "selenium>=4.20,<5"
+	PENSTOCK_BROWSER=1 $(if $(PICTURES),PENSTOCK_PICTURES=1) $(PYTEST) tests/pages/test_browser.py tests/pages/test_browser_model.py tests/pages/test_selenium.py --junit-xml=reports/pages.xml --timeout 120 $(ARGS)
+
+test-alerts: setup ## every alert from its fault to a receiver, and the dashboards by their types and data: a real Prometheus and a real Alertmanager (Debian's packages; the latter also built by Go), Grafana's SDK; minutes
+	@mkdir -p reports
+	@$(BIN)/python -m tests.unit.rules.alertmanager
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python "grafana-foundation-sdk==1769699998!10.1.0"
+	PENSTOCK_ALERTS=1 $(PYTEST) tests/unit/rules/test_rules_in_prometheus.py tests/unit/rules/test_dashboards_typed.py --junit-xml=reports/alerts.xml $(ARGS)
+
+test-cluster: setup ## the chart, the scaler and KEDA on a real API server, built with Go (20 minutes, once) into ~/.cache/penstock; writes docs/figures/cluster.md; before a release
+	@mkdir -p reports
+	@programs=$$(PYTHONPATH=. $(BIN)/python -m tests.cluster.built)
+	PATH="$$programs:$$PATH" PENSTOCK_CLUSTER=1 $(if $(ARGS),,PENSTOCK_CLUSTER_REPORT=docs/figures/cluster.md) $(PYTEST) --junit-xml=reports/cluster.xml \
+		$(or $(ARGS),tests/cluster tests/unit/deploy/test_chart_values.py)
 
 test-fast: setup ## the tests that need no broker and no minutes
 	@mkdir -p reports

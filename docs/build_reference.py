@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import penstock
+from penstock.engine.cli.laboratory import with_options
 from penstock.engine.cli.main import commands
 from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.json_schema import json_schema
@@ -255,6 +256,7 @@ def commands_reference() -> str:
 
 
 def _arguments(parser: argparse.ArgumentParser, depth: int = 3) -> Iterator[str]:
+    with_options(parser)
     nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     plain = [
         action

@@ -129,7 +129,8 @@ class Decoder(Protocol):
     def decode(self, records: Records) -> Decoded:
         """Every record becomes a row or a rejection.
 
-        May raise UnavailableError when a needed schema cannot be fetched now: the batch is then decoded again later.
+        May raise UnavailableError when a needed schema cannot be fetched now, before anything was read or counted: the batch is
+        then decoded again later.
         """
 
     def require(self, records: Records) -> None:

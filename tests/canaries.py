@@ -269,7 +269,11 @@ def logs(root: Path) -> list[Path]:
 
 def descendants(pid: int) -> Iterator[int]:
     """Process ids below one; a run of pytest that a test starts has its own search, and canaries planted on purpose."""
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+    try:
+        threads = list(Path(f"/proc/{pid}/task").glob("*/children"))
+    except OSError:  # it has ended meanwhile
+        return
+    for path in threads:
         try:
             children = path.read_text().split()
         except OSError:

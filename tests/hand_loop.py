@@ -181,15 +181,15 @@ class HandCompute:
         self.work -= 1
         batch = self.queue.popleft()
         if self.error is not None:
-            return Finished(batch=batch, outcome=None, error=self.error, busy_s=0.0)
+            raise self.error
         found = Records.join([poll.records for poll in batch.polls])
         if waits := {p: held for p, held in self.waiting.items() if p in found.partitions}:
-            return Finished(batch=batch, outcome=None, error=None, busy_s=0.0, waiting=waits)
+            return Finished(batch=batch, outcome=None, busy_s=0.0, waiting=waits)
         outcome = Outcome(
             outgoing=(Outgoing(topic="p", keys=found.keys, values=found.values, partitions=found.partitions),),
             predicted=len(found), explained=0, skipped=0, rejections=(), bad=np.zeros(len(found), np.bool_), stage_s={},
         )  # fmt: skip
-        return Finished(batch=batch, outcome=outcome, error=None, busy_s=0.001)
+        return Finished(batch=batch, outcome=outcome, busy_s=0.001)
 
     def forget(self) -> None:
         self.queue.clear()

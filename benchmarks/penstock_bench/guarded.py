@@ -1,12 +1,10 @@
 """`penstock bench pipeline --guarded`: the stream with everything that guards it on and the same stream without, at the same time."""
 
 import shutil
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from rich.table import Table
@@ -19,13 +17,13 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.schemas.errors import ConfigError
 from penstock_bench.peers.contestants import Entry, chosen, penstock
 from penstock_bench.peers.environment import open_environment
+from penstock_bench.peers.statistics import ratios_told, verdict
 from penstock_bench.peers.throughput import Run, measure_at_once, measure_throughput
 
 turns_max: Final = 100
 warm_up_records: Final = 40_000
 bar: Final = 0.01
 """What guarding may cost of the records a second."""
-resamples: Final = 10_000
 verdicts: Final = {
     "within": "within",
     "beyond": "not within",
@@ -66,32 +64,13 @@ def compared(runs: Mapping[str, list[Run]], *, seed: int) -> dict[str, Any]:
         ],
     }
     whole = all(run.lost == 0 and run.duplicated == 0 for each in runs.values() for run in each)
-    summary = {name: _summary(each, seed) for name, each in ratios.items()}
+    summary = {name: ratios_told(each, seed=seed) for name, each in ratios.items()}
     return {
         "turns": [{name: runs[name][turn].as_json() for name in runs} for turn in range(len(pairs))],
         "guarded_for_plain": summary,
         "whole": whole,
-        "verdict": _verdict(summary["records_per_s"]) if whole else "beyond",
+        "verdict": verdict(summary["records_per_s"], bar=bar) if whole else "beyond",
     }
-
-
-def _summary(ratios: Sequence[float], seed: int) -> dict[str, float]:
-    """The interval is of the bootstrap: percentiles of the means of turns drawn again (Efron, 1979)."""
-    logs, random = np.log(ratios), np.random.default_rng(seed)
-    means = logs[random.integers(len(logs), size=(resamples, len(logs)))].mean(axis=1)
-    low, high = np.exp(np.percentile(means, [2.5, 97.5]))
-    numbers = {
-        "median": statistics.median(ratios), "min": min(ratios), "max": max(ratios), "mean": float(np.exp(logs.mean())),
-        "low": float(low), "high": float(high),
-    }  # fmt: skip
-    return {name: round(number, 4) for name, number in numbers.items()}
-
-
-def _verdict(rate: Mapping[str, float]) -> Literal["within", "beyond", "undecided"]:
-    """Of the bar: the whole interval lies on one side of it, or nothing is known."""
-    if rate["low"] >= 1 - bar:
-        return "within"
-    return "beyond" if rate["high"] < 1 - bar else "undecided"
 
 
 def guarded(entry: Entry) -> list[str]:

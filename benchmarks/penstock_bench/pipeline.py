@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=5.0, help="at each offered rate (default: %(default)s)"
     )
     parser.add_argument(
+        "--watched",
+        type=int,
+        metavar="TURNS",
+        help="instead of all that: Penstock with three pages open and a scrape each second and Penstock that nobody looks at, at the same time, so many times; then their p99 in turns, what a scrape takes and holds, and the supervisor's memory",
+    )
+    parser.add_argument(
         "--guarded",
         type=int,
         metavar="TURNS",
@@ -49,6 +55,18 @@ def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None =
         return measure(
             turns=arguments.guarded,
             records=arguments.records,
+            seed=arguments.seed,
+            terminal=terminal,
+            clock=clock or SystemClock(),
+        )
+    if arguments.watched is not None:
+        from penstock_bench import watched  # late, as the other
+
+        return watched.measure(
+            turns=arguments.watched,
+            records=arguments.records,
+            rate=parse_rates(arguments.rates)[0],
+            seconds=arguments.seconds,
             seed=arguments.seed,
             terminal=terminal,
             clock=clock or SystemClock(),

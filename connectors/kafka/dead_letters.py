@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from confluent_kafka import (
@@ -17,7 +16,7 @@ from confluent_kafka import (
 
 from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
 from penstock.connectors.kafka.errors import cause_of, translate
-from penstock.connectors.kafka.reading.records import read_headers
+from penstock.connectors.kafka.reading.records import StoredMessage, stored
 from penstock.schemas.errors import UnavailableError
 
 call_s: Final = 15.0
@@ -31,18 +30,6 @@ batch_bytes_max: Final = 16_384
 """Of several messages put back together, so that it is never the batch that is longer than the topic allows."""
 
 too_long: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredMessage:
-    """A message as it lies in a topic."""
-
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-    timestamp_ms: int = -1  # -1: none
 
 
 class Returned(Protocol):
@@ -95,18 +82,6 @@ class KafkaLog:
             start = max(earliest, end - offsets_max)
             if start < end:
                 yield from self._range(partition, start, end)
-
-    def one(self, partition: int, offset: int) -> StoredMessage | None:
-        """The message at this place; None when it is gone."""
-        earliest, end = self._bounds().get(partition, (0, 0))
-        if not earliest <= offset < end:
-            return None
-        found = next(self._range(partition, offset, offset + 1), None)
-        return found if found is not None and found.offset == offset else None
-
-    def partitions(self) -> Collection[int]:
-        """The partitions of the topic."""
-        return self._bounds().keys()
 
     def ends(self) -> Mapping[int, int]:
         """Up to where each partition is read."""
@@ -161,7 +136,7 @@ class KafkaLog:
                         raise KafkaException(fault)
                     if message.offset() >= end:
                         return
-                    yield _stored(message)
+                    yield stored(message)
                     if message.offset() == end - 1:
                         return
         except KafkaException as error:
@@ -283,14 +258,3 @@ class ReplayWriter:
         """What stays open after this, the broker ends in a minute, or the next one that claims our name."""
         with suppress(KafkaException):
             self._producer.abort_transaction(call_s)
-
-
-def _stored(message: Any) -> StoredMessage:
-    return StoredMessage(
-        partition=message.partition(),
-        offset=message.offset(),
-        key=message.key(),
-        value=message.value(),
-        headers=tuple(read_headers(message)),
-        timestamp_ms=message.timestamp()[1],
-    )

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from penstock.engine.cli.laboratory import with_options
+
 shells = ("bash", "zsh", "fish")
 
 
@@ -19,6 +21,7 @@ class Level:
 
 def levels(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterator[Level]:
     """Every level of a parser, outermost first."""
+    with_options(parser)
     nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     titles = {choice.dest: choice.help or "" for action in nested for choice in action._choices_actions}
     options = [

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -105,7 +104,7 @@ class RowDecoder:
         values: list[Any] = records.values
         header = self._common_header(values)
         if header is not None:
-            matrix, rows = self._read(header, values, None, rejections)
+            matrix, rows = self._read(self._reader(header), values, None, rejections)
         else:
             matrix, rows = self._read_groups(values, rejections)
         matrix, rows, rejected = self._policies.apply(matrix, rows)
@@ -122,8 +121,7 @@ class RowDecoder:
         size = self._header_bytes
         values = (value for value in records.values if value is not None)
         for header in {value[:size] for value in values if len(value) <= self._record_bytes_max}:
-            with suppress(RecordError):  # reading it will say so
-                self._rows(header)
+            self._reader(header)
 
     def prepare(self, header: bytes) -> None:
         """Compile the reader of records that begin so before the first one comes. Raises RecordError as reading them would."""
@@ -150,9 +148,14 @@ class RowDecoder:
                 rejections.append(_rejection(index, _fault(Reason.RECORD_TOO_LONG, detail)))
             else:
                 groups.setdefault(value[: self._header_bytes], []).append(index)
+        # First all of them: where one is away, nothing of the batch was read, or counted, for nothing.
+        readers = {header: self._reader(header) for header in groups}
         parts = [
             self._read(
-                header, [values[index] for index in places], np.array(places, dtype=np.int64), rejections
+                readers[header],
+                [values[index] for index in places],
+                np.array(places, dtype=np.int64),
+                rejections,
             )
             for header, places in groups.items()
         ]
@@ -167,17 +170,15 @@ class RowDecoder:
 
     def _read(
         self,
-        header: bytes,
+        reader: Rows | RecordError,
         values: Sequence[Any],
         places: NDArray[np.int64] | None,
         rejections: list[Rejection],
     ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
-        """Rows of the values, which all begin with `header`; value i stands at places[i] of the batch (None: at i)."""
-        try:
-            reader = self._rows(header)
-        except RecordError as error:
+        """Rows of the values, which all begin alike; value i stands at places[i] of the batch (None: at i)."""
+        if isinstance(reader, RecordError):
             indices = range(len(values)) if places is None else places.tolist()
-            rejections += [_rejection(index, error) for index in indices]
+            rejections += [_rejection(index, reader) for index in indices]
             return self._empty, np.empty(0, dtype=np.int64)
         if isinstance(reader, ReferenceRows):
             self.reference_records += len(values)
@@ -188,6 +189,13 @@ class RowDecoder:
             _rejection(place if places is None else int(places[place]), fault) for place, fault in faults
         ]
         return matrix, rows if places is None else places[rows]
+
+    def _reader(self, header: bytes) -> Rows | RecordError:
+        """What reads records that begin so, or why nothing does. Raises UnavailableError."""
+        try:
+            return self._rows(header)
+        except RecordError as error:
+            return error
 
     def _rows(self, header: bytes) -> Rows:
         compiled = self._compiled.get(header)

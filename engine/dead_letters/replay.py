@@ -39,13 +39,17 @@ class Stored(Protocol):
 
 
 class Log(Protocol):
-    """A topic to look into, without a group."""
-
-    def partitions(self) -> Collection[int]:
-        """The partitions that it has. Raises UnavailableError."""
+    """A topic to read through, without a group."""
 
     def read(self) -> Iterator[Stored]:
         """Every committed message there is now, partition by partition, offsets ascending. Raises UnavailableError."""
+
+
+class Origin(Protocol):
+    """The topic that letters are about, to be looked into."""
+
+    def partitions(self) -> Collection[int]:
+        """The partitions that it has. Raises UnavailableError."""
 
     def one(self, partition: int, offset: int) -> Stored | None:
         """The message at this place; None when it is gone. Raises UnavailableError."""
@@ -273,7 +277,14 @@ class _Putting:
 
 
 def replay(
-    log: Log, source: Log, returns: Returns, wanted: LetterFilter, *, topic: str, again: bool, dry_run: bool
+    log: Log,
+    source: Origin,
+    returns: Returns,
+    wanted: LetterFilter,
+    *,
+    topic: str,
+    again: bool,
+    dry_run: bool,
 ) -> Replay:
     """Put the letters meant back on the input topic: original key, bytes, headers and partition, one header more.
 
@@ -338,7 +349,7 @@ def replay(
     return report
 
 
-def _message(letter: DeadLetter, key: bytes | None, source: Log) -> Message | None:
+def _message(letter: DeadLetter, key: bytes | None, source: Origin) -> Message | None:
     """The record as it was; None when it is nowhere any more."""
     if (
         letter.reason == Reason.UNREADABLE

@@ -7,12 +7,13 @@ from typing import Any, Final
 import orjson
 
 from penstock.engine.clock import Clock
+from penstock.engine.pages.documents.dependence import dependence_document
 from penstock.engine.pages.documents.model import model_document
 from penstock.engine.telemetry.ask_workers import Reply
 
 fresh_s: Final = 2.0
 
-Ask = Callable[[Callable[[str], str]], Mapping[str, Reply]]
+Ask = Callable[[Callable[[str], str | None]], Mapping[str, Reply]]
 
 
 class ModelWatch:
@@ -27,6 +28,7 @@ class ModelWatch:
         self._looked_s: float | None = None
         self._described: dict[str, Mapping[str, Any]] = {}
         self._reasons: list[Mapping[str, Any]] = []
+        self._backgrounds: dict[str, Mapping[str, Any]] = {}
 
     def look(self) -> None:
         """Ask the workers, where it is long enough ago; waits for their answers."""
@@ -36,31 +38,58 @@ class ModelWatch:
                 return
             self._looked_s = now_s
             known = {digest for digest, each in self._described.items() if each["complete"]}
+            held = {
+                digest for digest, each in self._backgrounds.items() if each.get("state") in ("known", "none")
+            }
         digests = self._digests()
         reasons = [_read(reply) for reply in self._ask(lambda _: "/pages/reasons").values()]
         described = {}
         if wanted := {digest: slot for slot, digest in digests.items() if digest not in known}:
-            replies = self._ask(lambda _: "/pages/model")
-            described = {
-                digest: found for digest, slot in wanted.items() if (found := _read(replies.get(slot)))
-            }
+            described = self._asked_once("/pages/model", wanted)
+        backgrounds = {}
+        if wanted := {digest: slot for slot, digest in digests.items() if digest not in held}:
+            backgrounds = self._asked_once("/pages/background", wanted)
         with self._lock:
             self._reasons = [each for each in reasons if each]
-            self._described = {
-                digest: each
-                for digest, each in {**self._described, **described}.items()
-                if digest in digests.values()
-            }
+            self._described, self._backgrounds = (
+                {digest: each for digest, each in told.items() if digest in digests.values()}
+                for told in (self._described | described, self._backgrounds | backgrounds)
+            )
+
+    def _asked_once(self, path: str, slots: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+        """What one worker of each model answers: `slots` by digest."""
+        replies = self._ask(lambda slot: path if slot in slots.values() else None)
+        return {digest: found for digest, slot in slots.items() if (found := _read(replies.get(slot)))}
 
     def document(self) -> dict[str, Any]:
         """The schema's `model`, of the model that most workers serve."""
         digests = list(self._digests().values())
         with self._lock:
             described, reasons = dict(self._described), list(self._reasons)
+            backgrounds = dict(self._backgrounds)
         most = max(described, key=lambda each: (digests.count(each), each), default=None)
         return model_document(
-            self._clock.wall_ms(), None if most is None else described[most], reasons, digests
+            self._clock.wall_ms(),
+            None if most is None else described[most],
+            reasons,
+            digests,
+            {} if most is None else backgrounds.get(most, {}),
         )
+
+    def dependence(self, column: int) -> dict[str, Any] | None:
+        """The schema's `dependence`, of the records of all workers that serve what most do; None where it has no such column."""
+        digests = self._digests()
+        served = list(digests.values())
+        most = max(served, key=lambda each: (served.count(each), each), default=None)
+        path = f"/pages/dependence?number={column}"
+        replies = self._ask(lambda slot: path if digests.get(slot) == most else None).values()
+        told = [found for reply in replies if (found := _read(reply))]
+        return dependence_document(self._clock.wall_ms(), column, told) if told else None
+
+    def graph(self) -> bytes | None:
+        """The schema's `graph` as JSON; None where no worker has one."""
+        replies = self._ask(lambda _: "/pages/graph").values()
+        return next((reply.body for reply in replies if reply.status == 200), None)
 
     def tree(self, number: int) -> bytes | None:
         """The schema's `tree` as JSON; None where no worker has it."""

@@ -81,7 +81,7 @@ class Loop(Protocol):
 
 
 class ScalerContent:
-    """One page, and no records or trees."""
+    """One page, and no records or parts of a model."""
 
     def __init__(self, loop: Loop, clock: Clock) -> None:
         self._loop = loop
@@ -103,7 +103,7 @@ class ScalerContent:
             "error": sentence("error.no_path", known="/api/v1/scaling, /api/v1/events, /api/v1/schema")
         }, False
 
-    def tree(self, number: int) -> bytes | None:
+    def part(self, kind: str, number: int) -> bytes | Mapping[str, Any] | None:
         return None
 
 

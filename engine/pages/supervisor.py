@@ -62,8 +62,10 @@ class SupervisorContent:
             return found, True
         return absent_record(ring, self._facts, topic, partition, offset), False
 
-    def tree(self, number: int) -> bytes | None:
-        return self._model.tree(number)
+    def part(self, kind: str, number: int) -> bytes | Mapping[str, Any] | None:
+        if kind == "trees":
+            return self._model.tree(number)
+        return self._model.dependence(number) if kind == "dependence" else self._model.graph()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +101,7 @@ def supervisor_pages(
 ) -> Iterator[SupervisorPages]:
     """The pages, as long as it lasts."""
 
-    def ask(path_of: Callable[[str], str]) -> Any:
+    def ask(path_of: Callable[[str], str | None]) -> Any:
         return ask_workers(ports(), path_of)
 
     def digests() -> dict[str, str]:

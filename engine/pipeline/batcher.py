@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import log
 
@@ -41,11 +41,11 @@ class Batch:
     polls: tuple[Poll, ...]
     generation: int
     reason: CloseReason
+    rows: int = field(init=False)
+    """How many records: asked for several times a turn, so counted once."""
 
-    @property
-    def rows(self) -> int:
-        """How many records."""
-        return sum(len(poll.records) for poll in self.polls)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", sum(len(poll.records) for poll in self.polls))
 
     @property
     def spans(self) -> tuple[Span, ...]:

@@ -29,11 +29,10 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """A batch and what became of it: an outcome, the error that must stop the worker, or partitions of it that must wait."""
+    """A batch and what became of it: an outcome, or partitions of it that must wait."""
 
     batch: Batch
     outcome: Outcome | None
-    error: PenstockError | None
     busy_s: float
     waiting: Mapping[int, Held] = field(default_factory=dict)
     """Partitions that cannot be computed now, each with why: then nothing of the batch was computed."""
@@ -64,7 +63,8 @@ class Compute(Protocol):
         """Hand over; only when has_room() is true. Never waits."""
 
     def collect(self, timeout_s: float) -> Finished | None:
-        """The next finished batch in the order handed over, waiting at most this long for it."""
+        """The next finished batch in the order handed over, waiting at most this long for it. Raises what must stop the worker,
+        also where it came of work that is not wanted any more."""
 
     def forget(self) -> None:
         """What is handed over is not wanted any more: give up what has not begun."""
@@ -73,9 +73,10 @@ class Compute(Protocol):
 class ComputeThread:
     """One thread that runs `score` on each batch in turn.
 
-    Promises: order is kept, every batch that was submitted and not forgotten is collected once, an unexpected exception
-    comes out as `error_of(exception)` and ends the thread. A partition of whose records something remote is needed that
-    cannot be had now is named, and what was read of it is tried again, at growing intervals, between other batches.
+    Promises: order is kept, every batch that was submitted and not forgotten is collected once, an unexpected exception,
+    whatever the thread was at, ends it and is raised by `collect` as `error_of(exception)`. A partition of whose records
+    something remote is needed that cannot be had now is named, and for what was read of it that is asked again, at growing
+    intervals, between other batches.
     """
 
     def __init__(
@@ -85,19 +86,19 @@ class ComputeThread:
         batches_max: int,
         monotonic_s: Callable[[], float],
         error_of: Callable[[BaseException], PenstockError],
+        require: Callable[[Records], object],
         on_retry: Callable[[], None] = lambda: None,
-        require: Callable[[Records], object] | None = None,
     ) -> None:
-        """`on_retry` is told, on this thread, each time records must wait for something remote. `require` raises
-        UnavailableError where `score` would, and computes nothing; where there is none, `score` itself is asked."""
+        """`require` raises UnavailableError where `score` would, and neither computes nor counts anything. `on_retry` is told, on
+        this thread, each time records must wait for something remote."""
         self._score = score
-        self._require = require or score
+        self._require = require
         self._monotonic_s = monotonic_s
         self._error_of = error_of
         self._on_retry = on_retry
         self._batches_max = batches_max
         self._todo: queue.SimpleQueue[tuple[int, Batch] | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[int, Finished]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[int, Finished] | PenstockError] = queue.SimpleQueue()
         self._batches = 0
         self._rows = 0
         self._wanted = 0  # handed-over batches of an older number are not wanted any more
@@ -131,11 +132,12 @@ class ComputeThread:
     def collect(self, timeout_s: float) -> Finished | None:
         while True:
             try:
-                wanted, finished = (
-                    self._done.get(timeout=timeout_s) if timeout_s > 0 else self._done.get_nowait()
-                )
+                done = self._done.get(timeout=timeout_s) if timeout_s > 0 else self._done.get_nowait()
             except queue.Empty:
                 return None
+            if isinstance(done, PenstockError):
+                raise done
+            wanted, finished = done
             if wanted == self._wanted:
                 self._batches -= 1
                 self._rows -= finished.batch.rows
@@ -152,6 +154,12 @@ class ComputeThread:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001  the worker's one broad catch: it ends the worker, counted
+            self._done.put(self._error_of(error))
+
+    def _work(self) -> None:
         while True:
             try:
                 work = self._todo.get(timeout=self._trial_wait_s())
@@ -163,60 +171,54 @@ class ComputeThread:
             wanted, batch = work
             if wanted != self._wanted:
                 continue
-            finished = self._compute(batch, wanted)
-            self._done.put((wanted, finished))
-            if finished.error is not None:
-                return
+            self._done.put((wanted, self._compute(batch, wanted)))
             if self._trials:
                 self._try_again()
 
     def _compute(self, batch: Batch, wanted: int) -> Finished:
         records = Records.join([poll.records for poll in batch.polls])
-        ask = self._require
+        away: UnavailableError | None = None
         while True:
             began_s = self._monotonic_s()
             try:
                 outcome = self._score(records)
-            except UnavailableError:
-                waiting = self._parted(records, wanted, ask)
+            except UnavailableError as error:
+                # What can be had again already delays nothing, once: a second time it is waited for, whatever is answered.
+                waiting = self._parted(records, wanted, missed=away)
                 if waiting or wanted != self._wanted:
-                    return Finished(batch=batch, outcome=None, error=None, busy_s=0.0, waiting=waiting)
-                ask = self._score  # it can be had again already; should that not be so, the records know best
+                    return Finished(batch=batch, outcome=None, busy_s=0.0, waiting=waiting)
+                away = error
                 continue
-            except BaseException as error:  # noqa: BLE001  the worker's one broad catch: it ends the worker, counted
-                return Finished(batch=batch, outcome=None, error=self._error_of(error), busy_s=0.0)
-            return Finished(batch=batch, outcome=outcome, error=None, busy_s=self._monotonic_s() - began_s)
+            return Finished(batch=batch, outcome=outcome, busy_s=self._monotonic_s() - began_s)
 
-    def _parted(self, records: Records, wanted: int, ask: Callable[[Records], object]) -> Mapping[int, Held]:
-        """Which partitions cannot be computed now; what was read of them is kept, to be tried again."""
+    def _parted(
+        self, records: Records, wanted: int, *, missed: UnavailableError | None
+    ) -> Mapping[int, Held]:
+        """Which partitions cannot be computed now; what was read of them is kept, to be asked about again. With `missed`, all of
+        them: by what is asked they could be, and could not."""
         self._on_retry()
         waiting: dict[int, Held] = {}
         for partition in np.unique(records.partitions).tolist():
             if wanted != self._wanted:
                 return waiting
             part = records.take(np.flatnonzero(records.partitions == partition))
-            if (held := self._needs(part, ask)) is not None:
+            held = self._needs(part) or (None if missed is None else _held(missed))
+            if held is not None:
                 waiting[partition] = held
                 due_s = self._monotonic_s() + retry_first_s
                 with self._lock:
                     if wanted != self._wanted:  # forgotten meanwhile, and perhaps let go as well
                         return waiting
                     self._trials[partition] = _Trial(
-                        records=part, held=held, due_s=due_s, wait_s=retry_first_s, ask=ask
+                        records=part, held=held, due_s=due_s, wait_s=retry_first_s
                     )
         return waiting
 
-    def _needs(self, records: Records, ask: Callable[[Records], object]) -> Held | None:
+    def _needs(self, records: Records) -> Held | None:
         try:
-            ask(records)
+            self._require(records)
         except UnavailableError as error:
-            return Held(
-                kind=WaitKind.REGISTRY,  # nobody else is asked by this thread
-                reason=str(error),
-                someone_must_act=isinstance(error, AccessRefusedError),
-            )
-        except Exception:  # noqa: BLE001  whatever it is, it comes again when these records are read again
-            return None
+            return _held(error)
         return None
 
     def _trial_wait_s(self) -> float | None:
@@ -230,7 +232,7 @@ class ComputeThread:
             due = {partition: trial for partition, trial in self._trials.items() if trial.due_s <= now_s}
         for partition, trial in due.items():
             self._on_retry()
-            held = self._needs(trial.records, trial.ask)
+            held = self._needs(trial.records)
             with self._lock:
                 if self._trials.get(partition) is not trial:
                     continue  # let go meanwhile
@@ -248,4 +250,11 @@ class _Trial:
     held: Held
     due_s: float
     wait_s: float
-    ask: Callable[[Records], object]
+
+
+def _held(error: UnavailableError) -> Held:
+    return Held(
+        kind=WaitKind.REGISTRY,  # nobody else is asked by this thread
+        reason=str(error),
+        someone_must_act=isinstance(error, AccessRefusedError),
+    )

@@ -223,8 +223,6 @@ class Pipeline:
             self._feed()
 
     def _accept(self, finished: Finished) -> None:
-        if finished.error is not None:
-            raise finished.error
         if finished.batch.generation != self._generation or self._hold_due:
             return  # batches after a partition that must wait are rewound with it
         if finished.waiting:

@@ -17,6 +17,8 @@ cells_max = 256
 """Numbers of all predicted records of a sample together: of a wide model one record is taken."""
 counted_rows_max = 256
 """Rows of a batch that the strengths and the scores are counted over."""
+paired_cells_max = 1 << 14
+"""Numbers of a batch that are kept beside their attributions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -34,6 +36,15 @@ class OneExplained:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Pairs:
+    """What the model was given of R rows, and what each number of it did to the output."""
+
+    values: NDArray[np.generic]  # (R, F)
+    attributions: NDArray[np.float64]  # (R, F): of the predicted class where there are several
+    outputs: NDArray[np.int64]  # (R,) which output each is of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Sample:
     """S records of one batch, copied out of it, and what was counted over more of its rows."""
 
@@ -47,6 +58,7 @@ class Sample:
     strengths: NDArray[np.float64] | None  # (F,) sums of |attribution| over `strength_rows` rows
     strength_rows: int
     scores: NDArray[np.float64]  # last number of the first output, of up to `counted_rows_max` rows
+    pairs: Pairs | None = None  # of up to `counted_rows_max` explained rows
 
 
 class Sampler:
@@ -89,6 +101,7 @@ class Sampler:
             strengths=strengths,
             strength_rows=strength_rows,
             scores=_scores(predictions),
+            pairs=_pairs(matrix, predictions, explained),
         )
 
 
@@ -150,6 +163,21 @@ def _strengths(explained: Explained | None) -> tuple[NDArray[np.float64] | None,
     values = explained.parts[-1][1].values[-counted_rows_max:]
     sums = np.abs(values).sum(axis=0)
     return (sums, len(values)) if np.isfinite(sums).all() else (None, 0)
+
+
+def _pairs(
+    matrix: NDArray[np.generic], predictions: Predictions | None, explained: Explained | None
+) -> Pairs | None:
+    if explained is None or not explained.parts or not matrix.shape[1]:
+        return None
+    part, found = explained.parts[-1]
+    rows = int(np.clip(paired_cells_max // matrix.shape[1], 1, counted_rows_max))
+    places = part[-rows:]
+    each = len(found.base) // len(part) if len(part) else 1
+    chosen = np.arange(len(part))[-rows:] * each
+    if each > 1 and predictions is not None and predictions.labels is not None:
+        chosen += np.minimum(predictions.labels[places], each - 1)
+    return Pairs(values=matrix[places], attributions=found.values[chosen], outputs=found.output_index[chosen])
 
 
 def _scores(predictions: Predictions | None) -> NDArray[np.float64]:

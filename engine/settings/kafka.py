@@ -89,6 +89,12 @@ def _allowed(client: dict[str, str | int | float | bool]) -> dict[str, str | int
         raise ValueError(
             f"session.timeout.ms is more than max.poll.interval.ms, which is {longest_ms:.0f}; set both, or neither"
         )
+    session_ms = float(client.get("session.timeout.ms", longest_ms))
+    if float(client.get("heartbeat.interval.ms", 0)) >= session_ms:
+        raise ValueError(
+            f"heartbeat.interval.ms has to be less than session.timeout.ms, {session_ms:.0f}, at most a third of it: else a member "
+            "that is well is taken for dead between two heartbeats"
+        )
     return client
 
 

@@ -21,13 +21,14 @@ class Reply:
     timed_out: bool = False
 
 
-def ask_workers(ports: Mapping[str, int], path_of: Callable[[str], str]) -> dict[str, Reply]:
-    """Each worker's reply to a path of its own, within `ask_timeout_s`."""
-    if not ports:
+def ask_workers(ports: Mapping[str, int], path_of: Callable[[str], str | None]) -> dict[str, Reply]:
+    """Each worker's reply to a path of its own, within `ask_timeout_s`; a worker with the path None is not asked."""
+    paths = {worker: path for worker in ports if (path := path_of(worker)) is not None}
+    if not paths:
         return {}
-    with ThreadPoolExecutor(max_workers=min(len(ports), workers_asked_at_once_max)) as pool:
-        replies = pool.map(lambda worker: _ask(ports[worker], path_of(worker)), ports)
-        return dict(zip(ports, replies, strict=True))
+    with ThreadPoolExecutor(max_workers=min(len(paths), workers_asked_at_once_max)) as pool:
+        replies = pool.map(lambda worker: _ask(ports[worker], paths[worker]), paths)
+        return dict(zip(paths, replies, strict=True))
 
 
 def _ask(port: int, path: str) -> Reply:

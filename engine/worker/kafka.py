@@ -201,6 +201,7 @@ def open_kafka_worker(
             model=worker.model,
             name=name,
             schemas=startup.schemas,
+            clock=clock,
         )
         with permission_named(settings):
             yield worker

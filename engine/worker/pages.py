@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import load_schema
 from penstock.engine.codec.decode import writer_finder
 from penstock.engine.codec.framing import confluent_header_bytes, header_bytes
@@ -11,6 +12,7 @@ from penstock.engine.codec.passed_fields import json_objects
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import ServedModel
 from penstock.engine.pages.worker.answers import WorkerAnswers
+from penstock.engine.pages.worker.background import BackgroundStrengths
 from penstock.engine.pages.worker.masking import Masks, sensitive_names
 from penstock.engine.pages.worker.model_document import ModelDocument
 from penstock.engine.pages.worker.record_document import ReadPart, RecordDocuments
@@ -34,10 +36,12 @@ def show_worker(
     model: ServedModel,
     name: str,
     schemas: Any,
+    clock: Clock,
 ) -> None:
     """The model is loaded: from now on its records are shown. `schemas`: as make_worker has them."""
     documents, masks = record_documents(settings, bundle=bundle, name=name, schemas=schemas)
     answers.model = ModelDocument(bundle, model, masks=masks)
+    answers.background = BackgroundStrengths(bundle, settings.explain, clock=clock)
     view.tells_with(documents)
 
 

@@ -3,10 +3,12 @@
 import argparse
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -22,6 +24,20 @@ drain_s_max = 5.0
 patience_s = 120.0
 _per_s = 200
 _away_every = 10  # of so many drains one is with the broker away
+_stuck_max = 3  # so many times it is waited for in vain, then the run ends
+_shown_max = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """One stop or kill: how long it took, and what was wrong, in words; "" for nothing."""
+
+    took_s: float
+    wrong: str = ""
+
+
+class Stuck(Exception):  # noqa: N818  what happened, not an error of the test
+    """Something did not happen in `patience_s`."""
 
 
 class _Ground:
@@ -41,11 +57,13 @@ class _Ground:
         except PenstockError:
             return {}
 
-    def until(self, met: Callable[[], bool]) -> float:
-        """Seconds it took."""
+    def until(self, met: Callable[[], bool], what: str) -> float:
+        """Seconds it took. Raises Stuck."""
         began_s = time.monotonic()
         while not met():
-            assert time.monotonic() - began_s < patience_s, self.stream.said()
+            if time.monotonic() - began_s > patience_s:
+                print(self.stream.said(), flush=True)
+                raise Stuck(f"not within {patience_s:g} s: {what}")
             time.sleep(0.02)
         return time.monotonic() - began_s
 
@@ -59,52 +77,99 @@ class _Ground:
         self.stream.feed([event(number) for number in range(round(_per_s * seconds))], per_s=_per_s)
 
 
-def kills(folder: Path, broker: EmbeddedKafka, count: int) -> list[float]:
+def kills(folder: Path, broker: EmbeddedKafka, count: int) -> list[Ended]:
     """Of two supervisors one is killed with its worker, in turn: seconds until every partition was committed to again."""
     ground = _Ground(folder, broker)
-    took_s = []
+    ends: list[Ended] = []
     try:
         identities = ["a", "b"]
         running = {identity: ground.stream.start(identity) for identity in identities}
         for turn in range(count):
             ground.feed(45.0)
-            ground.until(lambda: all(len(_owned(ground, identity)) > 0 for identity in identities))
-            before = ground.committed()
-            ground.until(ground.moves(before))
-            dies = identities[turn % 2]
-            before = ground.committed()
-            for pid in (running[dies].pid, *children(running[dies])):
-                kill(pid)
-            running[dies].wait()
-            took_s.append(ground.until(ground.moves(before)))
+            try:
+                ground.until(
+                    lambda: all(len(_owned(ground, identity)) > 0 for identity in identities),
+                    "both workers own partitions",
+                )
+                ground.until(
+                    ground.moves(ground.committed()), "every partition is committed to by two workers"
+                )
+                dies = identities[turn % 2]
+                before = ground.committed()
+                for pid in (running[dies].pid, *children(running[dies])):
+                    kill(pid)
+                running[dies].wait()
+                took_s = ground.until(ground.moves(before), "every partition is committed to after the kill")
+            except Stuck as stuck:
+                ends.append(Ended(took_s=patience_s, wrong=f"kill {turn + 1}: {stuck}"))
+                return ends  # in what state they are is not known
+            late = f"kill {turn + 1}: after {took_s:.1f} s" if took_s > session_s + slack_s else ""
+            ends.append(Ended(took_s=took_s, wrong=late))
             running[dies] = ground.stream.start(dies)
     finally:
         ground.stream.close()
-    return took_s
+    return ends
 
 
-def drains(folder: Path, broker: EmbeddedKafka, count: int) -> list[tuple[int, float]]:
-    """SIGTERM to a supervisor at work, every tenth time with the broker away: exit code and seconds of each."""
+def drains(folder: Path, broker: EmbeddedKafka, count: int) -> list[Ended]:
+    """SIGTERM to a supervisor at work, every tenth time with the broker away: seconds until each had ended."""
     ground = _Ground(folder, broker)
-    found = []
+    ends: list[Ended] = []
+    stuck = 0
     try:
         for turn in range(count):
+            name, away = f"drain {turn + 1}", turn % _away_every == _away_every - 1
             ground.feed(1.0)  # for this one to work on
-            before = ground.committed()
+            before = sum(ground.committed().values())
             worker = ground.stream.start("a")
-            ground.until(lambda before=before: sum(ground.committed().values()) > sum(before.values()))  # type: ignore[misc]
-            away = turn % _away_every == _away_every - 1
+            idle = ""
+            try:
+                ground.until(
+                    lambda before=before: sum(ground.committed().values()) > before,  # type: ignore[misc]
+                    "the worker commits after its start",
+                )
+            except Stuck as error:
+                idle = f"{name}: {error}"
+                stuck += 1
             if away:
                 broker.kill_node(1)
+                name += " (the broker away)"
             worker.send_signal(signal.SIGTERM)
             began_s = time.monotonic()
-            code = worker.wait(60)
-            found.append((code, time.monotonic() - began_s))
+            ended = _end(worker, name, began_s)
             if away:
                 broker.start_node(1)
+            ends.append(
+                Ended(took_s=ended.took_s, wrong="; ".join(each for each in (idle, ended.wrong) if each))
+            )
+            if stuck == _stuck_max:
+                return ends
     finally:
         ground.stream.close()
-    return found
+    return ends
+
+
+def _end(worker: "subprocess.Popen[bytes]", name: str, began_s: float) -> Ended:
+    try:
+        code = worker.wait(60)
+    except subprocess.TimeoutExpired:
+        for pid in (worker.pid, *children(worker)):
+            kill(pid)
+        worker.wait()
+        return Ended(took_s=60.0, wrong=f"{name}: had not ended after 60 s")
+    took_s = time.monotonic() - began_s
+    if code != 0:
+        return Ended(took_s=took_s, wrong=f"{name}: ended with exit code {code}")
+    return Ended(took_s=took_s, wrong=f"{name}: took {took_s:.1f} s" if took_s > drain_s_max else "")
+
+
+def said_of(ends: Sequence[Ended], bar: str) -> str:
+    """The result in one line, with what was wrong in words."""
+    wrong = [each.wrong for each in ends if each.wrong]
+    more = f"; and {len(wrong) - _shown_max} more" if len(wrong) > _shown_max else ""
+    told = f"; not so: {'; '.join(wrong[:_shown_max])}{more}" if wrong else ""
+    longest_s = max(each.took_s for each in ends)
+    return f"{len(ends) - len(wrong)} of {len(ends)} {bar}, the longest {longest_s:.1f} s{told}"
 
 
 def _owned(ground: _Ground, identity: str) -> str:
@@ -122,19 +187,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with EmbeddedKafka() as broker, tempfile.TemporaryDirectory() as folder:
         if arguments.what == "kills":
-            took_s = kills(Path(folder), broker, arguments.count)
-            late = [each for each in took_s if each > session_s + slack_s]
-            print(
-                f"{len(took_s) - len(late)} of {len(took_s)} within {session_s + slack_s:g} s, the longest {max(took_s):.1f} s"
-            )
-            return int(bool(late))
-        ends = drains(Path(folder), broker, arguments.count)
-        bad = [each for each in ends if each[0] != 0 or each[1] > drain_s_max]
-        print(
-            f"{len(ends) - len(bad)} of {len(ends)} clean within {drain_s_max:g} s, the longest {max(s for _, s in ends):.1f} s"
-            + (f"; not so: {bad[:5]}" if bad else "")
-        )
-        return int(bool(bad))
+            ends = kills(Path(folder), broker, arguments.count)
+            print(said_of(ends, f"within {session_s + slack_s:g} s"))
+        else:
+            ends = drains(Path(folder), broker, arguments.count)
+            print(said_of(ends, f"clean within {drain_s_max:g} s"))
+    return int(any(each.wrong for each in ends))
 
 
 if __name__ == "__main__":

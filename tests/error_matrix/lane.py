@@ -201,7 +201,13 @@ class Lane:
         """A worker from its start until everything is committed, and its clean end."""
         began_s = clock.monotonic_s()
         sink: ExactlyOnceSink | KafkaAtLeastOnceSink = self._sink()
-        compute = ComputeThread(self._score, batches_max=4, monotonic_s=clock.monotonic_s, error_of=error_of)
+        compute = ComputeThread(
+            self._score,
+            batches_max=4,
+            monotonic_s=clock.monotonic_s,
+            error_of=error_of,
+            require=lambda _: None,
+        )
         hooks = _Hooks(verdict)
         pipeline: Pipeline | None = None
         try:

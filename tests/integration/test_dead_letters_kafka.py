@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.dead_letters import KafkaLog, ReplayWriter
+from penstock.connectors.kafka.reading.one_record import OneRecord
 from penstock.engine.cli.main import main
 from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.framing import single_object_prefix
@@ -114,7 +116,7 @@ class World:
 
     def replay(self, wanted: LetterFilter, *, again: bool = False, dry_run: bool = False) -> Replay:
         log = KafkaLog(self.config, topic=self.letters, group=f"{self.group}-replay")
-        source = KafkaLog(self.config, topic=self.input, group=f"{self.group}-replay")
+        source = OneRecord(self.config, topic=self.input, group=f"{self.group}-replay", call_s=15.0)
         returns = ReplayWriter(
             self.config, group=f"{self.group}-replay", letters_topic=self.letters, topic=self.input
         )
@@ -213,11 +215,59 @@ def test_a_replay_under_way_is_fenced_by_a_second(world: World) -> None:
     assert [row[1] for row in world.replayed(1)] == [1]
 
 
+def test_one_record_is_what_lies_at_its_place_now(world: World, new_topic: Callable[..., str]) -> None:
+    """Also what came after the first look; never a neighbour of a place that holds none."""
+    topic = new_topic(partitions=2)
+    sender = Producer({"bootstrap.servers": world.config.bootstrap_servers, "transactional.id": topic})
+    sender.init_transactions(30)
+
+    def send(value: bytes, *, commit: bool) -> None:
+        sender.begin_transaction()
+        sender.produce(topic, value=value, key=b"k", partition=1, headers=[("h", b"1")])
+        assert sender.flush(30) == 0
+        sender.commit_transaction(30) if commit else sender.abort_transaction(30)
+
+    one = OneRecord(world.config, topic=topic, group="test", call_s=15.0)
+
+    def at(offset: int, partition: int = 1) -> bytes | None:
+        """Both forms of it say the same."""
+        stored, records = one.one(partition, offset), one.read(partition, offset)
+        assert (stored is None) == (records is None)
+        if stored is None or records is None:
+            return None
+        assert (stored.partition, stored.offset, stored.key) == (partition, offset, b"k")
+        assert stored.headers == (("h", b"1"),)
+        assert (records.partitions.tolist(), records.offsets.tolist()) == ([partition], [offset])
+        assert records.values == [stored.value]
+        return stored.value
+
+    assert sorted(one.partitions()) == [0, 1]
+    assert at(0) is None
+    send(b"first", commit=True)
+    send(b"aborted", commit=False)
+    send(b"last", commit=True)  # each with a marker behind it
+    deadline_s = time.monotonic() + 20  # the last marker may come later than the answer
+    while at(4) is None:
+        assert time.monotonic() < deadline_s
+    assert [at(offset) for offset in range(8)] == [b"first", None, None, None, b"last", None, None, None]
+    assert at(0, partition=0) is None
+    assert at(0, partition=7) is None
+    admin = AdminClient({"bootstrap.servers": world.config.bootstrap_servers})
+    for deleted in admin.delete_records([TopicPartition(topic, 1, 3)]).values():
+        deleted.result(30)
+    assert [at(offset) for offset in (0, 4)] == [None, b"last"]
+    one.close()
+
+
 def test_a_topic_that_is_not_there_is_said_so(kafka: str) -> None:
-    log = KafkaLog(ClientConfig(bootstrap_servers=kafka), topic="never-made", group="test")
-    with pytest.raises(ConfigError, match="never-made"):
-        list(log.read())
+    config = ClientConfig(bootstrap_servers=kafka)
+    log = KafkaLog(config, topic="never-made", group="test")
+    one = OneRecord(config, topic="never-made", group="test", call_s=15.0)
+    for look in (lambda: list(log.read()), one.partitions, lambda: one.one(0, 0)):
+        with pytest.raises(ConfigError, match="never-made"):
+            look()
     log.close()
+    one.close()
 
 
 def test_the_log_needs_no_commit_and_no_membership(world: World) -> None:

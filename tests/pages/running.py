@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 import penstock
 from penstock.connectors.memory.broker import MemoryBroker
-from penstock.engine.clock import SystemClock
+from penstock.engine.clock import Clock, SystemClock
 from penstock.engine.pages.supervisor import Acts, SupervisorPages, supervisor_pages
 from penstock.engine.pages.watch import Facts, Watch
 from penstock.engine.pages.worker.answers import WorkerAnswers
@@ -169,9 +169,15 @@ class Running:
 
 @contextmanager
 def running_engine(
-    folder: Path, *, hosts: tuple[str, ...] = (), masked: tuple[str, ...] = (), guarded: bool = False
+    folder: Path,
+    *,
+    hosts: tuple[str, ...] = (),
+    masked: tuple[str, ...] = (),
+    guarded: bool = False,
+    clock: Clock | None = None,
+    max_age_s: float = 30.0,
 ) -> Iterator[Running]:
-    clock = SystemClock()
+    clock = clock or SystemClock()
     broker = MemoryBroker(clock)
     for topic in ("payments", "scores", "reasons", "set-aside"):
         broker.create_topic(topic, partitions=3)
@@ -228,9 +234,10 @@ def running_engine(
         model=worker.model,
         name="fraud-scorer-host-0",
         schemas=None,
+        clock=clock,
     )
     facts = Facts(
-        group="fraud-scorer", topic="payments", objective_ms=50.0, max_age_s=30.0, workers=1, predictions="scores",
+        group="fraud-scorer", topic="payments", objective_ms=50.0, max_age_s=max_age_s, workers=1, predictions="scores",
         explanations="reasons", dead_letters="set-aside",
     )  # fmt: skip
     stop = threading.Event()

@@ -7,7 +7,6 @@ is a failure there.
 import io
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,19 +22,14 @@ from penstock.engine.telemetry.http_server import HttpServer, json_answer
 from penstock.schemas.reasons import Reason
 from tests.pages.guarded import guarded_engine, operator
 from tests.pages.running import Running, running_engine
+from tests.pages.visits import Visit, only_in_a_browser, started_browser, violations
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        "PENSTOCK_BROWSER" not in os.environ, reason="make test-pages runs these, in a browser"
-    ),
-]
+pytestmark = only_in_a_browser
 pictures = Path(__file__).parents[2] / "docs" / "figures" / "pages"
 texts_small_px = 12
 facts = Facts(
     group="g", topic="t", objective_ms=50, max_age_s=30, workers=1, predictions="p", explanations=None, dead_letters="d",
 )  # fmt: skip
-axe_rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @pytest.fixture(scope="module")
@@ -46,51 +40,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium")
-    assert chromium, "these tests need a browser: apt-get install chromium fonts-noto-cjk"
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
+    with started_browser() as started:
         yield started
-        started.close()
-
-
-class Visit:
-    """A page under the policy, with everything that must not happen on it noted."""
-
-    def __init__(self, browser: Any, engine: "Running | StandingEngine", **options: Any) -> None:
-        wanted: dict[str, Any] = {
-            "viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "timezone_id": "UTC", "reduced_motion": "reduce",
-        }  # fmt: skip
-        self.engine = engine
-        self.context = browser.new_context(**{**wanted, **options})
-        self.page = self.context.new_page()
-        self.faults: list[str] = []
-        self.page.on("console", lambda message: self._console(message))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("request", lambda request: self._request(request.url))
-
-    def _console(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.faults.append(message.text)
-
-    def _request(self, url: str) -> None:
-        if not url.startswith(self.engine.url + "/"):
-            self.faults.append(f"foreign request: {url}")
-
-    def open(self, path: str) -> Any:
-        self.engine.send(40, poison=1, start=len(path) * 1000)
-        self.page.goto(self.engine.url + path)
-        self.page.wait_for_selector("body[data-done]", timeout=15_000)
-        self.page.wait_for_timeout(400)
-        return self.page
-
-    def close(self) -> None:
-        self.context.close()
-        assert self.faults == []
 
 
 @pytest.fixture
@@ -137,8 +88,6 @@ def test_every_page_can_be_used_by_everyone(
     name: str, locale: str, scheme: str, width: int, browser: Any, engine: Running
 ) -> None:
     """axe-core finds nothing; nothing is smaller than 12 px, nothing sticks out, nothing is untranslated."""
-    import axe_playwright_python
-
     options = {"viewport": {"width": width, "height": 900}, "locale": locale, "color_scheme": scheme}
     visiting = Visit(browser, engine, **options, bypass_csp=True)
     page = visiting.open(path_of(visiting, name))
@@ -147,11 +96,7 @@ def test_every_page_can_be_used_by_everyone(
         name == all_paths[-1]
     )  # a record that is not held is a 404, and the browser says so
     visiting.faults = [each for each in visiting.faults if each not in faults]
-    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate(f"axe.run(document, {{runOnly: {axe_rules}}})")
-    assert [
-        (each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found["violations"]
-    ] == []
+    assert violations(page) == []
     small = page.evaluate(
         """limit => [...document.querySelectorAll("body *")].filter(node => [...node.childNodes].some(each => each.nodeType === 3
             && each.data.trim()) && parseFloat(getComputedStyle(node).fontSize) < limit).map(node => node.outerHTML.slice(0, 100))""",
@@ -186,8 +131,8 @@ def test_a_visit_that_touches_everything_breaks_no_rule(visit: Visit) -> None:
             page.wait_for_timeout(150)
         page.wait_for_timeout(300)
     page = visit.open("/model")
-    page.wait_for_selector(".filters button")
-    page.click(".filters button")
+    page.wait_for_selector(".open-tree button")
+    page.click(".open-tree button")
     page.wait_for_selector(".tree .leaf")
     assert "≤" in page.inner_text(".tree")
 
@@ -345,8 +290,6 @@ def test_hostile_text_is_text(visit: Visit) -> None:
 def test_a_value_is_tried_by_keyboard_and_what_it_changes_is_said(
     locale: str, width: int, words: tuple[str, ...], browser: Any, engine: Running
 ) -> None:
-    import axe_playwright_python
-
     options = {"viewport": {"width": width, "height": 1000}, "locale": locale}
     visiting = Visit(browser, engine, **options, bypass_csp=True)
     page = visiting.open(path_of(visiting, "record"))
@@ -368,8 +311,7 @@ def test_a_value_is_tried_by_keyboard_and_what_it_changes_is_said(
     for _, before, after, difference in rows:
         assert difference[:3] in ("▲ +", "▼ −") or difference == "0"
         assert number(after) - number(before) == pytest.approx(number(difference), rel=0.05, abs=6e-3)
-    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
-    assert page.evaluate(f"axe.run(document, {{runOnly: {axe_rules}}})")["violations"] == []
+    assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     if "PENSTOCK_PICTURES" in os.environ and width > 640:
         page.locator(".trial").screenshot(path=pictures / "trial.png")
@@ -386,8 +328,6 @@ def test_a_value_is_tried_by_keyboard_and_what_it_changes_is_said(
 def test_dead_letters_are_put_back_by_keyboard_after_a_look(
     locale: str, width: int, words: tuple[str, ...], browser: Any, tmp_path: Path
 ) -> None:
-    import axe_playwright_python
-
     with guarded_engine(tmp_path) as guarded:
         for offset, reason in enumerate((Reason.CORRUPT, Reason.CORRUPT, Reason.NO_KEY)):
             guarded.letters.add(offset, reason)
@@ -406,10 +346,7 @@ def test_dead_letters_are_put_back_by_keyboard_after_a_look(
         page.keyboard.press("Enter")
         told = [told_by(page, word) for word in words[:1]]
         assert guarded.letters.returns.put_back == []
-        page.evaluate(
-            (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-        )
-        assert page.evaluate(f"axe.run(document, {{runOnly: {axe_rules}}})")["violations"] == []
+        assert violations(page) == []
         if "PENSTOCK_PICTURES" in os.environ and width > 640:
             page.locator(".replay").screenshot(path=pictures / "replay.png")
         page.keyboard.press("Tab")
@@ -490,8 +427,6 @@ class StandingEngine:
 def test_the_forecast_and_its_cause_are_on_the_flow_page(
     locale: str, width: int, words: tuple[str, ...], browser: Any
 ) -> None:
-    import axe_playwright_python
-
     with ExitStack() as held:
         standing = StandingEngine(held)
         options = {"viewport": {"width": width, "height": 900}, "locale": locale}
@@ -501,10 +436,7 @@ def test_the_forecast_and_its_cause_are_on_the_flow_page(
         page.wait_for_timeout(400)
         text = page.inner_text("main").replace("\u2068", "").replace("\u2069", "")
         assert [each for each in (*words, "penstock lag penstock.yaml") if each not in text] == []
-        page.evaluate(
-            (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-        )
-        assert page.evaluate(f"axe.run(document, {{runOnly: {axe_rules}}})")["violations"] == []
+        assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         visiting.close()
 

@@ -1,8 +1,8 @@
 """Other people's readers read what Penstock writes, on a real Kafka: `make test-readers`, before a release.
 
 One stream of records is predicted and explained twice, into Avro topics and into JSON topics. A Go and a TypeScript service read
-the Avro topics; DuckDB, Spark and Flink SQL read the JSON ones as files of lines. What each read is compared, value by value,
-with what fastavro reads. The report names the versions. Exit code 1 when a reader fails or reads anything else.
+the Avro topics; DuckDB, Spark and Flink SQL read the JSON ones as files of lines, and an OpenSearch node indexes them. What each read
+is compared, value by value, with what fastavro reads. The report names the versions. Exit code 1 when a reader fails or reads anything else.
 """
 
 import argparse
@@ -36,6 +36,7 @@ here = Path(__file__).parent
 records = 2000
 kinds = {"prediction": "predictions", "explanation": "explanations"}
 header_bytes = 10
+copy = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 event_schema: dict[str, Any] = {
     "type": "record", "name": "Event", "namespace": "penstock.readers", "fields": [
         {"name": "amount", "type": ["null", "double"]}, {"name": "land", "type": "string"},
@@ -151,6 +152,15 @@ class Reader:
             return ["node", str(folder / "ts/built/read.js")], "kafkajs 2.2, avsc 5.7, Node " + call(
                 ["node", "--version"]
             ).strip()
+        if self.name == "OpenSearch":
+            of_maven = here / "opensearch" / "pom.xml"
+            call(
+                ["mvn", "-B", "-q", "-f", str(of_maven), copy, f"-DoutputDirectory={folder / 'lib'}"],
+                timeout_s=900,
+            )
+            core = next((folder / "lib").glob("opensearch-[0-9]*.jar"))
+            script = here / "opensearch" / "by_opensearch.py"
+            return [sys.executable, str(script), str(folder)], core.stem.replace("-", " ")
         package = {"DuckDB": "duckdb", "Spark": "pyspark", "Flink SQL": "apache-flink>=2"}[self.name]
         python = folder / "venv/bin/python"
         call(["uv", "venv", "--quiet", "--python", sys.executable, str(folder / "venv")])
@@ -175,6 +185,7 @@ readers = (
     Reader("DuckDB", avro=False),
     Reader("Spark", avro=False),
     Reader("Flink SQL", avro=False),
+    Reader("OpenSearch", avro=False),
 )
 
 
@@ -214,8 +225,8 @@ def report(findings: Sequence[Finding]) -> str:
         "",
         f"`make test-readers`, {datetime.now(UTC):%d %B %Y}: {records} predictions and {records} explanations of a classifier with a missing number and a text,",
         "written by a worker to a real Kafka. Go and TypeScript read Avro from the topics; DuckDB, Spark and Flink SQL read `output.format: json`",
-        "as lines, as tables inferred or declared. Every value is compared with what fastavro reads. Avro for Java, on which the Avro formats of",
-        "Flink, Spark and Connect stand, is part of `make test`.",
+        "as lines, as tables inferred or declared, and an OpenSearch node takes them as documents, mapped by itself. Every value is compared with what",
+        "fastavro reads. Avro for Java, on which the Avro formats of Flink, Spark and Connect stand, is part of `make test`.",
         "",
         "| reader | with | messages | outcome |",
         "|---|---|---|---|",

@@ -94,7 +94,7 @@ class TimedCompute:
             until_s = self._clock.now_s + takes_s + self._world.random.choice([0.0, 0.01, 0.5])
             self._waits |= {partition: (until_s, held) for partition, held in waits.items()}
         starts_s = max(self._clock.now_s, self._queue[-1][0] if self._queue else 0.0)
-        finished = Finished(batch=batch, outcome=outcome, error=None, busy_s=takes_s, waiting=waits)
+        finished = Finished(batch=batch, outcome=outcome, busy_s=takes_s, waiting=waits)
         self._queue.append((starts_s + takes_s, finished))
 
     def collect(self, timeout_s: float) -> Finished | None:

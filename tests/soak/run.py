@@ -3,7 +3,6 @@
 import argparse
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ import confluent_kafka
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.chaos.run import Report, run_chaos
 from tests.error_matrix.cells import codes, spots
+from tests.soak.results import failed_shown_max, result_of
+from tests.unit.rules.alertmanager import missing
 
 whole_hours: Final = 40.0
 """What all of it takes on two cores, about; a part gets its share of the hours that are given."""
@@ -43,20 +44,21 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A part that is a command of its own; its last line of output is its result."""
+    """A part that is a command of its own."""
 
     part: str
     asked: Callable[[float], str]
     arguments: Callable[[float], Sequence[str]]
     environment: Callable[[float], Mapping[str, str]] = field(default=lambda _: {})
     there: Callable[[], bool] = lambda: True
+    lacks: str = "not in this version"
 
     def run(self, share: float, hours: float) -> Outcome:
         """Run it, for at most the hours."""
         asked = self.asked(share)
         if not self.there():
             return Outcome(
-                part=self.part, asked=asked, result="not in this version: not run", took_s=0.0, good=True
+                part=self.part, asked=asked, result=f"{self.lacks}: not run", took_s=0.0, good=True
             )
         began_s = time.monotonic()
         log = _folder / f"{self.part.replace(' ', '-')}.log"
@@ -71,13 +73,7 @@ class Command:
                 process.kill()
                 process.wait()
                 code = None
-        lines = [
-            line
-            for line in log.read_text(errors="replace").splitlines()
-            if line.strip() and "|FAIL|" not in line
-        ]
-        last = lines[-1].strip("= ") if lines else "said nothing"
-        result = f"did not end in its time: {last}" if code is None else last
+        result = result_of(log.read_text(errors="replace").splitlines(), code, log)
         return Outcome(
             part=self.part, asked=asked, result=result, took_s=time.monotonic() - began_s, good=code == 0
         )
@@ -176,15 +172,22 @@ commands: Final = (
     ),
     Command(
         part="alerts in Prometheus",
-        asked=lambda _: "each from a fault",
+        asked=lambda _: "each from a fault to a receiver, by Prometheus and Alertmanager",
         arguments=lambda _: _pytest("tests/unit/rules/test_rules_in_prometheus.py"),
         environment=lambda _: {"PENSTOCK_ALERTS": "1"},
-        there=lambda: shutil.which("prometheus") is not None,
+        there=lambda: not missing(),
+        lacks=missing(),
+    ),
+    Command(
+        part="replay with real workers",
+        asked=lambda _: "a step to ten times the load, zero and back, a rolling upgrade",
+        arguments=lambda _: _pytest("tests/integration/test_replay.py"),
+        environment=lambda _: {"PENSTOCK_REPLAY": "1"},
     ),
     Command(
         part="hints on generated loads",
-        asked=lambda _: "11 causes, 20 loads each; 200 well ones",
-        arguments=lambda _: _pytest("tests/unit/hints"),
+        asked=lambda _: "11 causes, 20 loads each; 200 well ones; four faults in a whole engine",
+        arguments=lambda _: _pytest("tests/unit/hints", "tests/pages/test_hints_of_faults.py"),
         environment=lambda _: {"PENSTOCK_HINTS": "1"},
     ),
     Command(
@@ -252,7 +255,9 @@ def chaos(share: float, seed: int) -> Outcome:
                 )  # fmt: skip
                 wrong += [f"seed {seed + turn}: {each}" for each in found[-1].audit.faults]
             except AssertionError as error:
-                wrong.append(f"seed {seed + turn}: {str(error)[:300]}")
+                wrong.append(
+                    f"seed {seed + turn} did not come to its end ({folder / 'chaos.log'}): {_sentence(error)}"
+                )
     audits = [each.audit for each in found]
     total = f"{sum(a.inputs for a in audits):,} records, {sum(sum(r.faults.values()) for r in found)} faults"
     bad = ", ".join(
@@ -262,10 +267,20 @@ def chaos(share: float, seed: int) -> Outcome:
     return Outcome(
         part="chaos",
         asked=f"{round(_count(chaos_faults, share, 20) * records_each):,} records, {_count(chaos_faults, share, 20)} faults",
-        result=f"{total}: {bad}" + (f"; {'; '.join(wrong)[:500]}" if wrong else ""),
+        result=f"{total}: {bad}" + (f"; {_some(wrong)}" if wrong else ""),
         took_s=time.monotonic() - began_s,
         good=not wrong,
     )
+
+
+def _sentence(error: AssertionError) -> str:
+    """What was asserted, without the logs that it may quote."""
+    return (str(error).splitlines() or ["an assertion"])[0]
+
+
+def _some(wrong: Sequence[str]) -> str:
+    more = f"; and {len(wrong) - failed_shown_max} more" if len(wrong) > failed_shown_max else ""
+    return "; ".join(wrong[:failed_shown_max]) + more
 
 
 def _started(**arguments: object) -> EmbeddedKafka:

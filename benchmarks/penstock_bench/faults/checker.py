@@ -164,8 +164,17 @@ class Checker:
 
     def _mistaken(self, sent: Sent, message: dict[str, Any], place: Place) -> bool:
         """Whether this is the outcome of a record of a topic that was made anew so recently that the old name was believed."""
-        newer = [i for i, made_s in self._made_anew if i != place[0] and sent.at_s - made_s < mistaken_max_s]
-        return any(self._fault(sent, message, (i, place[1], place[2])) is None for i in newer)
+        return any(
+            self._fault(sent, message, (i, place[1], place[2])) is None for i in self._newer(sent, place)
+        )
+
+    def _mistaken_for_spoilt(self, sent: Sent, place: Place) -> bool:
+        """The same of an offset that was set aside: it cannot be read in the newer topic."""
+        return any((i, place[1], place[2]) in self._spoilt for i in self._newer(sent, place))
+
+    def _newer(self, sent: Sent, place: Place) -> list[str]:
+        """Ids of topics made anew so recently that this message may be about them."""
+        return [i for i, made_s in self._made_anew if i != place[0] and sent.at_s - made_s < mistaken_max_s]
 
     def _fault(self, sent: Sent, message: dict[str, Any], place: Place) -> tuple[Fault, str] | None:
         """What is wrong with a message as the outcome of the record there."""
@@ -188,7 +197,9 @@ class Checker:
             one = (place[0], place[1], offset)
             if one in self._spoilt:
                 self._note(sent, one)
-            elif offset in self._by_partition[one[:2]]:  # else no record stands there
+            elif offset in self._by_partition[one[:2]] and not self._mistaken_for_spoilt(
+                sent, one
+            ):  # else no record stands there
                 self._find(Fault.WRONG, f"{one} was set aside as unreadable, and it is not")
 
     def _note(self, sent: Sent, place: Place) -> None:

@@ -53,7 +53,7 @@ class BenchEnvironment:
         self.config = ClientConfig(bootstrap_servers=broker.bootstrap_servers)
         self.ends = StableEnds(self.config)
         self.workload = workload
-        self._folder = folder
+        self.folder = folder
         self._broker = broker
         self._admin = KafkaAdmin(self.config, timeout_s=30.0)
         self._filled: set[str] = set()
@@ -89,7 +89,7 @@ class BenchEnvironment:
         """The contestant, in a new group with topics of its own; stopped, and its topics gone, in the end."""
         self._runs += 1
         name = f"{contestant.slug}-{self._runs}"
-        folder = self._folder / name
+        folder = self.folder / name
         folder.mkdir()
         entry = Entry(
             servers=self.config.bootstrap_servers,
@@ -116,7 +116,7 @@ class BenchEnvironment:
     @contextmanager
     def beside(self, name: str, command: list[str]) -> Iterator[None]:
         """Another process for a while, stopped in the end."""
-        self._processes.start(name, command, output=self._folder / f"{name}.log")
+        self._processes.start(name, command, output=self.folder / f"{name}.log")
         try:
             yield
         finally:

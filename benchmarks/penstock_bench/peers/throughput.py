@@ -31,6 +31,8 @@ class Run:
     engine_us_per_record: float
     broker_us_per_record: float
     peak_mb: float
+    first_process_mb: float | None = None
+    """The most that the process itself had, without those that it started: of ours, the supervisor."""
     growth_mb_per_million: float | None = None
     first_output_s: float | None = None
     lost: int | None = None
@@ -63,7 +65,7 @@ def measure_throughput(
         if contestant.asks_in_json:
             _ask(environment, topic, wanted, seed)
         samples = [began, *_watch(environment, running, wanted=first + wanted, label=contestant.slug, patience_s=patience_s)]  # fmt: skip
-        memory_mb = peak_mb(family(running.pid))
+        memory_mb, first_mb = peak_mb(family(running.pid)), peak_mb([running.pid])
         counts = [_count(environment, output, wanted) for output in _outputs(contestant, running)]
     # What is asked all at once may be answered all at once: then the whole time counts.
     # What is through before there were samples of its middle is counted whole.
@@ -75,6 +77,7 @@ def measure_throughput(
         records=wanted,
         **_rates(window, counts[0], visible=samples[-1].visible - first),
         peak_mb=memory_mb,
+        first_process_mb=first_mb,
         growth_mb_per_million=growth_mb_per_million(samples, total=wanted)
         if wanted >= growth_records_min
         else None,
@@ -140,6 +143,7 @@ def _run_of(
         records=records,
         **_rates(window, count, visible=visible),
         peak_mb=peak_mb(family(running.pid)),
+        first_process_mb=peak_mb([running.pid]),
         lost=count.lost,
         duplicated=count.duplicated,
     )

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from penstock_bench.scaling.autoscaler import Array
 from penstock_bench.scaling.loads import Load, load, names
-from penstock_bench.scaling.plant import Array, Outcome, Policy, simulate
+from penstock_bench.scaling.plant import Outcome, Policy, simulate
 from penstock_bench.scaling.policies import Penstock, rivals
 
 measures: Final = ("violation_min", "replica_min", "changes")

@@ -27,6 +27,12 @@ class Load:
     blind: tuple[int, int] = (0, 0)  # from when to when the scaler, or the trigger, gives no value
     stuck: tuple[int, int, int] = (0, 0, 0)  # partition, from, to: nothing is finished
     pods_max: int = 64  # more find no node
+    capacity_records_per_s: float = capacity_records_per_s
+
+    @property
+    def partitions(self) -> int:
+        """How many there are."""
+        return int(self.arrivals.shape[1])
 
 
 def shares(rng: np.random.Generator, exponent: float) -> Array:

@@ -1,16 +1,15 @@
 """The plant: partitions, workers that start and take partitions over, commits, and an autoscaler; many settings at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_bench.scaling.loads import Load, capacity_records_per_s, partitions
+from penstock_bench.scaling.autoscaler import Array, Autoscaler, Behaviour, sync_s
+from penstock_bench.scaling.loads import Load
 
-Array = NDArray[np.float64]
 objective_s: Final = 30.0
-sync_s: Final = 15
 look_s: Final = 5
 _bins: Final = np.concatenate([np.arange(0.0, 120.0, 1.0), np.arange(120.0, 7210.0, 10.0), [np.inf]])
 
@@ -36,26 +35,13 @@ class Policy(Protocol):
 
     name: str
     settings: list[str]
-    behaviour: "Behaviour"
+    behaviour: Behaviour
 
     def look(self, view: View) -> None:
         """Called every few seconds."""
 
     def value(self, view: View) -> Array:
         """(k,) replicas wanted, not rounded: the metric over its target. NaN where there is none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Behaviour:
-    """Of the autoscaler; `down_window_s`: one for each setting, or one for all."""
-
-    down_window_s: Array = field(default_factory=lambda: np.array([300.0]))
-    up_share: float = 1.0
-    up_pods: int = 4
-    up_period_s: float = 15.0
-    down_share: float = 1.0
-    down_period_s: float = 15.0
-    tolerance: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +64,7 @@ def simulate(
     """One run in steps of a second."""
     settings = len(policy.settings)
     seconds = len(load.arrivals)
+    partitions, capacity_records_per_s = load.partitions, load.capacity_records_per_s
     rng = np.random.default_rng([load.seed, 7])
     startup = rng.uniform(*load.startup_s, size=4096)
     arrived = np.vstack([np.zeros(partitions), np.cumsum(load.arrivals, axis=0)])
@@ -86,10 +73,10 @@ def simulate(
         if start is None
         else start
     )
-    world = _World(settings, first)
+    world = _World(settings, first, partitions)
     finished = np.zeros((settings, partitions))
     committed = np.zeros_like(finished)
-    scaler = _Autoscaler(policy.behaviour, settings)
+    scaler = Autoscaler(policy.behaviour, settings, replicas_max=partitions)
     wanted = np.full(settings, first)
     late = np.zeros(settings)
     histogram = np.zeros((settings, len(_bins)))
@@ -106,7 +93,7 @@ def simulate(
         waiting = np.where(world.free_at > second, 0.0, waiting)
         if load.stuck[1] <= second < load.stuck[2]:
             waiting[:, load.stuck[0]] = 0.0
-        finished += waiting * world.served_share(waiting)
+        finished += waiting * world.served_share(waiting, capacity_records_per_s)
         replica_s += wanted
         if second % commit_s == 0:
             committed = np.floor(finished / batch) * batch
@@ -143,7 +130,7 @@ def simulate(
 def _ages(arrived: Array, finished: Array, second: int) -> Array:
     """(k, p): how long the oldest unfinished record has waited; the second in which it came, from the cumulated arrivals."""
     ages = np.zeros_like(finished)
-    for p in range(partitions):
+    for p in range(finished.shape[1]):
         came = np.searchsorted(arrived[: second + 2, p], finished[:, p] + 1e-6, side="right") - 1
         ages[:, p] = np.maximum(second - came, 0.0)
     return ages
@@ -152,7 +139,8 @@ def _ages(arrived: Array, finished: Array, second: int) -> Array:
 class _World:
     """Pods by ordinal, and who has which partition; for each setting."""
 
-    def __init__(self, settings: int, first: int) -> None:
+    def __init__(self, settings: int, first: int, partitions: int) -> None:
+        self._partitions = partitions
         self.ready_at = np.full((settings, partitions), np.inf)
         self.ready_at[:, :first] = -1.0
         self.owners = np.tile(np.arange(partitions) % first, (settings, 1)).astype(np.int64)
@@ -166,7 +154,7 @@ class _World:
         self, wanted: NDArray[np.int64], second: int, startup: Array, salt: int, pods_max: int
     ) -> NDArray[np.bool_]:
         """Start and end pods; where the members are others than before."""
-        ordinals = np.arange(partitions)
+        ordinals = np.arange(self._partitions)
         asked = ordinals < np.minimum(wanted, pods_max)[:, None]
         new = asked & np.isinf(self.ready_at)
         if new.any():
@@ -191,10 +179,10 @@ class _World:
         place = {ordinal: index for index, ordinal in enumerate(members)}
         held: dict[int, list[int]] = {ordinal: [] for ordinal in members}
         orphans: list[int] = []
-        for partition in rng.permutation(partitions).tolist():
+        for partition in rng.permutation(self._partitions).tolist():
             owner = int(self.owners[k, partition])
             (held[owner] if owner in place else orphans).append(partition)
-        base, more = divmod(partitions, len(members))
+        base, more = divmod(self._partitions, len(members))
         for number, ordinal in enumerate(sorted(members, key=lambda m: -len(held[m]))):
             share = base + (number < more)
             orphans += held[ordinal][share:]
@@ -212,54 +200,9 @@ class _World:
         self.owners[k] = owners
         self.changes[k] += 1
 
-    def served_share(self, waiting: Array) -> Array:
+    def served_share(self, waiting: Array, capacity_records_per_s: float) -> Array:
         """Of what waits in each partition, what its owner gets done in a second."""
         places = self.owners + self._rows
         asked = np.bincount(places.ravel(), weights=waiting.ravel(), minlength=self.owners.size)
         share = np.minimum(1.0, capacity_records_per_s / np.maximum(asked, 1e-9))
         return np.asarray(share[places])
-
-
-class _Autoscaler:
-    """As Kubernetes reckons: tolerance, policies per period, the highest recommendation of the window on the way down."""
-
-    def __init__(self, behaviour: Behaviour, settings: int) -> None:
-        self._behaviour = behaviour
-        self._window = np.broadcast_to(behaviour.down_window_s, (settings,))
-        self._recommended: list[tuple[int, NDArray[np.int64]]] = []
-        self._history: list[tuple[int, NDArray[np.int64]]] = []
-
-    def sync(self, value: Array, replicas: NDArray[np.int64], second: int) -> NDArray[np.int64]:
-        """Replicas for the next period; where there is no value they stay."""
-        b = self._behaviour
-        known = np.isfinite(value)
-        value = np.where(known, value, replicas)
-        ratio = value / np.maximum(replicas, 1)
-        inside = (ratio >= 1.0 - b.tolerance) & (ratio <= 1.0 + b.tolerance)
-        wanted = np.where(inside, replicas, np.ceil(value - 1e-9)).astype(np.int64)
-        wanted = np.clip(wanted, 1, partitions)
-        self._recommended.append((second, np.where(known, wanted, 0)))
-        self._recommended = [
-            (at, r) for at, r in self._recommended if at > second - max(self._window.max(), sync_s)
-        ]
-        if not self._history:
-            self._history.append((-1_000_000, replicas))
-        highest = replicas * 0
-        for at, recommended in self._recommended:
-            highest = np.maximum(highest, np.where(at > second - self._window, recommended, 0))
-        wanted = np.where(wanted < replicas, np.minimum(np.maximum(wanted, highest), replicas), wanted)
-        # What a period began with: changes made within it count against what it allows.
-        before_up, before_down = (
-            [r for at, r in self._history if at <= second - period_s][-1]
-            for period_s in (b.up_period_s, b.down_period_s)
-        )
-        ceiling = np.maximum(np.ceil(before_up * (1 + b.up_share)), before_up + b.up_pods).astype(np.int64)
-        floor = np.floor(before_down * (1 - b.down_share)).astype(np.int64)
-        decided = np.where(
-            known, np.clip(wanted, np.minimum(floor, replicas), np.maximum(ceiling, replicas)), replicas
-        )
-        self._history.append((second, decided))
-        oldest_s = second - max(b.up_period_s, b.down_period_s)
-        while len(self._history) > 1 and self._history[1][0] <= oldest_s:
-            self._history.pop(0)
-        return decided

@@ -10,8 +10,9 @@ from penstock.engine.scaling.forecast import Arrivals
 from penstock.engine.scaling.planner import Bounds, required
 from penstock.engine.scaling.snapshot import Snapshot
 from penstock.engine.scaling.steadier import Steadier
+from penstock_bench.scaling.autoscaler import Array, Behaviour, sync_s
 from penstock_bench.scaling.loads import capacity_records_per_s, partitions
-from penstock_bench.scaling.plant import Array, Behaviour, View, objective_s, sync_s
+from penstock_bench.scaling.plant import View, objective_s
 
 
 class Penstock:
@@ -22,10 +23,17 @@ class Penstock:
         down_window_s=np.array([60.0]), up_share=4.0, up_pods=8, down_share=0.5, down_period_s=60.0
     )
 
-    def __init__(self, *, capacity_error: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        capacity_error: float = 1.0,
+        capacity_records_per_s: float = capacity_records_per_s,
+        partitions: int = partitions,
+        replicas_max: int = partitions,
+    ) -> None:
         """`capacity_error`: capacity as measured over capacity as it is."""
         self.settings = ["max_age_s 30"]
-        self._bounds = Bounds(max_age_s=objective_s, min_replicas=1, max_replicas=partitions)
+        self._bounds = Bounds(max_age_s=objective_s, min_replicas=1, max_replicas=replicas_max)
         self._arrivals = Arrivals()
         self._steadier = Steadier(self._bounds)
         self._capacity = capacity_records_per_s * capacity_error
@@ -49,7 +57,7 @@ class Penstock:
         left_out = {
             int(p): "no record was finished" for p in np.flatnonzero(view.second - self._stalls >= 120)
         }
-        helped = np.ones(partitions, dtype=bool)
+        helped = np.ones(len(position), dtype=bool)
         helped[list(left_out)] = False
         self._finished.append((view.second, float(position.sum())))
         while len(self._finished) > 2 and self._finished[1][0] <= view.second - rate_window_s:

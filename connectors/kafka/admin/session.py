@@ -27,10 +27,15 @@ absent: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN
 unheard: Final = frozenset({
     KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT,
 })  # fmt: skip
-transient: Final = frozenset({
+elsewhere: Final = frozenset({
+    KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.KAFKA_STORAGE_ERROR,
+})  # fmt: skip
+"""A partition is led by another broker, or in another epoch, than the client knows."""
+transient: Final = elsewhere | frozenset({
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR,
-    KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.NOT_CONTROLLER,
-    KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.NOT_CONTROLLER,
 })  # fmt: skip
 """A fresh cluster says these for a second, and any cluster while a broker takes over another one's work."""
 
@@ -82,10 +87,15 @@ class AdminSession:
                 return answers
             if time.monotonic() >= deadline_s:
                 raise translate(faults[0], doing)
-            if any(fault.code() == KafkaError.FENCED_LEADER_EPOCH for fault in faults):
-                with suppress(KafkaException):  # or the client asks by the epoch it knows until that is old
-                    self.client.list_topics(timeout=refresh_s)
+            if any(fault.code() in elsewhere for fault in faults):
+                self.look_up_leaders()
             time.sleep(retry_s)
+
+    def look_up_leaders(self) -> None:
+        """Ask for metadata, after an error that says that a partition is led `elsewhere`: not every call of the client does so by
+        itself, and until it does it asks the leader that it knows, by the epoch that it knows."""
+        with suppress(KafkaException):
+            self.client.list_topics(timeout=refresh_s)
 
     def _result(self, future: "Future[Any]", doing: str) -> Any:
         """The future's result; ConfigError as soon as it is known that there will be none."""

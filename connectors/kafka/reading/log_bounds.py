@@ -4,11 +4,11 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
-from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, not re-exported
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.admin.session import AdminSession
+from penstock.connectors.kafka.admin.session import AdminSession, elsewhere
 from penstock.connectors.kafka.call_thread import Aside
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import PenstockError
@@ -77,12 +77,19 @@ class LogBounds:
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=self._timeout_s,
         )
-        found = {}
+        found, moved = {}, False
         for place, future in futures.items():
             try:
-                answer = self._session.answer(future, f"look up the offsets of topic {self._topic}")
+                answer = self._session.answer(
+                    future, f"look up the offsets of topic {self._topic}", expected=elsewhere
+                )
             except PenstockError as error:
                 logger.debug("%s", error, extra=LogCode.KAFKA_QUESTION_FAILED.extra)
                 continue
-            found[place.partition] = int(answer.offset)
+            if isinstance(answer, KafkaError):
+                moved = True  # asked again soon
+            else:
+                found[place.partition] = int(answer.offset)
+        if moved:
+            self._session.look_up_leaders()
         return found

@@ -7,6 +7,8 @@ segmentation fault.
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, cast
 
 import numpy as np
@@ -21,17 +23,47 @@ _address_in_tuple: Any = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ct
     ("PyTuple_GetItem", ctypes.pythonapi)
 )
 
+_partition = cast(Callable[[Message], int], Message.partition)
+_offset = cast(Callable[[Message], int], Message.offset)
+_time_of: Callable[[tuple[int, int]], int] = itemgetter(1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredMessage:
+    """A message as it lies in a topic."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int = -1  # -1: none
+
+
+def stored(message: Any) -> StoredMessage:
+    """What a message without an error says, by itself."""
+    return StoredMessage(
+        partition=message.partition(),
+        offset=message.offset(),
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(read_headers(message)),
+        timestamp_ms=message.timestamp()[1],
+    )
+
+
 _ClientHeaders = Sequence[tuple[str, str | bytes | None]]
 
 
 def to_records(topic: str, messages: Sequence[Message], topic_id: str | None = None) -> Records:
-    """What messages without an error say. Unbound methods, mapped: a third less time than comprehensions calling them."""
-    headers = HeaderReader(messages)
+    """What messages without an error say. Unbound methods, mapped: a third less time than comprehensions calling them; arrays
+    from iterators: a fifth less than from lists, whose elements numpy looks at twice."""
+    headers, count = HeaderReader(messages), len(messages)
     return Records(
         topic=topic,
-        partitions=np.array(list(map(Message.partition, messages)), np.int32),
-        offsets=np.array(list(map(Message.offset, messages)), np.int64),
-        timestamps_ms=np.array([stamp[1] for stamp in map(Message.timestamp, messages)], np.int64),
+        partitions=np.fromiter(map(_partition, messages), np.int32, count),
+        offsets=np.fromiter(map(_offset, messages), np.int64, count),
+        timestamps_ms=np.fromiter(map(_time_of, map(Message.timestamp, messages)), np.int64, count),
         keys=list(map(Message.key, messages)),
         values=list(map(Message.value, messages)),
         headers=headers,

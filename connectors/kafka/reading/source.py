@@ -39,6 +39,9 @@ from penstock.schemas.records import Records
 logger = logging.getLogger("penstock.kafka")
 
 facts_timeout_s = 0.05  # how long the polling thread waits for the topic's id
+hurry_s = 2.0
+"""After an assignment; so long its places are looked up with `hurried_poll_s` between two turns, then with `placing_poll_s`."""
+hurried_poll_s, placing_poll_s = 0.01, 0.1
 bounds_old_s = 2.0
 bounds_patience_s = 30.0  # so long it is asked which offsets a log has that lacks our next one
 
@@ -140,6 +143,8 @@ class KafkaSource:
             self._compare_topic()
         if self._ours.unplaced:
             self._place()
+            hurried = self._clock.monotonic_s() < self._facts_since_s + hurry_s
+            timeout_s = min(timeout_s, hurried_poll_s if hurried else placing_poll_s)
         if self._beginnings:
             for partition, begins in self._beginnings.turn().items():
                 if self._heads.anywhere(partition):

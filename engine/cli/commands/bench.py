@@ -18,10 +18,11 @@ kinds = {
     "predict": "trees by Penstock's kernel, beside ONNX Runtime and XGBoost",
     "size": "a deep forest of millions of nodes: memory and time to package it, and of a worker",
     "pipeline": "records through a real Kafka, beside a hand-written Python loop",
+    "replay": "a scaler and workers under a changing load: a step, zero and back, a rolling upgrade, every record counted",
 }
 
 
-modules = {kind: f"penstock_bench.{kind}" for kind in kinds}
+modules = {kind: f"penstock_bench.{kind}" for kind in kinds} | {"replay": "penstock_bench.replay.replay"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

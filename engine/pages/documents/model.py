@@ -6,6 +6,10 @@ from typing import Any, Final
 from penstock.engine.pages.sentences import sentence
 
 features_told_max: Final = 50
+steady_share: Final = 0.05
+"""A change of less is none, as on the page."""
+records_compared_min: Final = 30
+"""Fewer records are not held against the background in words."""
 
 
 def model_document(
@@ -13,20 +17,25 @@ def model_document(
     described: Mapping[str, Any] | None,
     reasons: Sequence[Mapping[str, Any]],
     digests: Sequence[str],
+    background: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The schema's `model`. `described`: what a worker says of its model; `reasons`: what each worker counted."""
+    """The schema's `model`. `described`: what a worker says of its model; `reasons`: what each worker counted;
+    `background`: the same of the rows that the bundle was packaged with, as far as a worker has said."""
     if described is None:
         return {
             "page": "model", "at_ms": at_ms, "known": False, "summary": [sentence("model.unknown")], "model": None,
-            "features": [], "features_total": 0, "outputs": [], "classes": [], "trees": None, "warmup": [],
-            "importance": {"space": None, "records": 0, "records_before": 0, "features": [], "others": 0}, "scores": None,
+            "features": [], "features_total": 0, "outputs": [], "classes": [], "trees": None, "graph": None, "warmup": [],
+            "importance": {"space": None, "records": 0, "records_before": 0, "background": "none", "background_rows": 0, "features": [], "others": 0},
+            "scores": None,
         }  # fmt: skip
-    importance = _importance(described["columns"], reasons)
+    importance = _importance(described["columns"], reasons, background)
     summary = [sentence("model.serves", name=described["model"]["name"], version=described["model"]["version"],
                         features=described["features_total"], runtime=described["model"]["runtime"],
                         device=described["model"]["device"])]  # fmt: skip
     if described["trees"]:
         summary.append(sentence("model.trees", **described["trees"]))
+    if described["graph"]:
+        summary.append(sentence("model.graph", **described["graph"]))
     if len(set(digests)) > 1:
         summary.append(sentence("model.several", digests=", ".join(sorted({each[:12] for each in digests}))))
     if importance["features"]:
@@ -39,6 +48,7 @@ def model_document(
                 records=importance["records"],
             )
         )
+        summary += _against_background(importance)
     else:
         summary.append(sentence("model.no_reasons"))
     rest = {name: value for name, value in described.items() if name not in ("columns", "complete")}
@@ -53,19 +63,47 @@ def model_document(
     }
 
 
-def _importance(columns: Sequence[str], reasons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _against_background(importance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Which feature is further from its strength over the background than any other, or that none is far."""
+    if importance["records"] < records_compared_min:
+        return []
+    known = [each for each in importance["features"] if each["background"] is not None]
+    if not known:
+        return []
+    most = max(known, key=lambda each: abs(each["strength"] - each["background"]))
+    if abs(most["strength"] - most["background"]) <= steady_share * max(most["strength"], most["background"]):
+        return [sentence("model.as_over_background")]
+    more = most["strength"] >= most["background"]
+    return [
+        sentence(
+            "model.stronger_than_background" if more else "model.weaker_than_background",
+            feature=most["feature"],
+            strength=most["strength"],
+            background=most["background"],
+        )
+    ]
+
+
+def _importance(
+    columns: Sequence[str], reasons: Sequence[Mapping[str, Any]], background: Mapping[str, Any]
+) -> dict[str, Any]:
     now, before = _added(reasons, "lately"), _added(reasons, "before")
     rows, rows_before = (sum(each[when]["rows"] for each in reasons) for when in ("lately", "before"))
+    packaged, packaged_rows = background.get("sums", []), background.get("rows", 0)
     order = sorted(range(len(now)), key=lambda at: -now[at])
     return {
         "space": next((each["space"] for each in reasons if each["space"]), None),
         "records": rows,
         "records_before": rows_before,
+        "background": background.get("state", "working"),
+        "background_rows": packaged_rows,
         "features": [
             {
+                "column": at,
                 "feature": columns[at],
                 "strength": now[at] / rows,
                 "before": before[at] / rows_before if rows_before and at < len(before) else None,
+                "background": packaged[at] / packaged_rows if at < len(packaged) else None,
             }
             for at in order[:features_told_max]
         ]

@@ -17,7 +17,8 @@ from penstock.engine.telemetry.http_server import Answer, json_answer
 
 api: Final = "/api/v1/"
 _record_path: Final = re.compile(r"/records/([a-zA-Z0-9._-]{1,249})/(\d{1,9})/(\d{1,18})")
-_tree_path: Final = re.compile(r"/api/v1/model/trees/(\d{1,6})")
+_part_path: Final = re.compile(r"/api/v1/model/(?:(trees|dependence)/(\d{1,6})|graph)")
+_missing_part: Final = {"trees": "error.no_tree", "dependence": "error.no_column", "graph": "error.no_graph"}
 
 
 class Content(Protocol):
@@ -33,8 +34,8 @@ class Content(Protocol):
     def record(self, topic: str, partition: int, offset: int) -> tuple[bytes | Mapping[str, Any], bool]:
         """One record, and whether it is held."""
 
-    def tree(self, number: int) -> bytes | None:
-        """One tree of the model."""
+    def part(self, kind: str, number: int) -> bytes | Mapping[str, Any] | None:
+        """Of the model: one of its `trees`, the `dependence` on one of its columns, its `graph`."""
 
 
 class Site:
@@ -105,23 +106,30 @@ class Site:
             if isinstance(found, bytes):
                 return Answer(body=found, status=status, headers=headers)
             return _json(found, status)
-        if (match := _tree_path.fullmatch(path)) is not None:
-            tree = self._content.tree(int(match[1]))
-            if tree is None:
-                return _json({"error": sentence("error.no_tree", number=int(match[1]))}, HTTPStatus.NOT_FOUND)
-            return Answer(body=tree, headers=headers)
+        if (match := _part_path.fullmatch(path)) is not None:
+            return self._part(match[1] or "graph", int(match[2] or 0))
         known = ", ".join(
             api + each
             for each in (
                 *self._content.documents,
                 "records/TOPIC/PARTITION/OFFSET",
                 "model/trees/N",
+                "model/dependence/COLUMN",
+                "model/graph",
                 "events",
                 "schema",
                 *(("acts", *sorted(acts)) if self._acting is not None else ()),
             )
         )
         return _json({"error": sentence("error.no_path", known=known)}, HTTPStatus.NOT_FOUND)
+
+    def _part(self, kind: str, number: int) -> Answer:
+        found = self._content.part(kind, number)
+        if found is None:
+            return _json({"error": sentence(_missing_part[kind], number=number)}, HTTPStatus.NOT_FOUND)
+        if isinstance(found, bytes):
+            return Answer(body=found, headers=headers)
+        return _json(found, HTTPStatus.OK)
 
     def _page(self, name: str, request: Request) -> Answer:
         odd = sorted(set(request.query) - ({"outcome", "limit"} if name == "records" else set()))

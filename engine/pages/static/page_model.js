@@ -1,4 +1,6 @@
+import { dependence } from "./dependence.js";
 import { h } from "./dom.js";
+import { graph } from "./graph.js";
 import { bar, facts, foreign, section, sentences, table } from "./parts.js";
 import { duration, exact, named, number, t, tell } from "./words.js";
 
@@ -26,8 +28,10 @@ export function show(page, state) {
       [t("word.features"), number(page.features_total)], [t("word.classes"), page.classes.length ? foreign(page.classes.join(", ")) : t("word.none")], [t("word.digest"), h("code", {}, model.digest)],
     ])),
     section(t("model.importance"), strengths(importance)),
+    section(t("model.dependence"), dependence(importance.features, state)),
     section(t("model.scores"), distribution(scores)),
     page.trees ? section(t("model.tree"), chooser(page, state), opened ? tree(opened) : h("p", { class: "quiet" }, t("model.tree_note"))) : null,
+    page.graph ? section(t("model.graph_title"), graph(state)) : null,
     h("div", { class: "pair", key: "pair" },
       section(t("model.warmup"), table(t("model.warmup"), [{ name: t("model.rows"), head: true, figure: true }, { name: t("word.duration"), figure: true }, { name: t("model.each"), figure: true }], page.warmup.map((each) => ({ key: String(each.rows), cells: [number(each.rows), duration(each.ms / 1000), duration(each.ms / 1000 / each.rows)] })))),
       section(t("record.outputs"), table(t("record.outputs"), [{ name: t("word.output"), head: true }, { name: t("model.width"), figure: true }, { name: t("model.meaning") }], page.outputs.map((each) => ({ key: each.output, cells: [foreign(each.output), number(each.width), named("space", each.meaning)] }))))),
@@ -41,20 +45,21 @@ function missing(policy) {
 
 function strengths(importance) {
   if (!importance.features.length) return h("p", { class: "empty" }, t("model.no_reasons"));
-  const most = Math.max(...importance.features.map((each) => Math.max(each.strength, each.before || 0))) || 1;
+  const most = Math.max(...importance.features.map((each) => Math.max(each.strength, each.before || 0, each.background || 0))) || 1;
   return [
     h("p", { class: "quiet" }, t("model.importance_note", { records: importance.records, before: importance.records_before, space: importance.space ? named("space", importance.space) : "—" })),
-    table(t("model.importance"), [{ name: t("word.feature"), head: true }, { name: t("model.lately") }, { name: t("model.lately_figure"), figure: true }, { name: t("model.before"), figure: true }, { name: t("model.changed"), figure: true }], importance.features.map((each) => ({
+    h("p", { class: "quiet" }, t(`model.background_${importance.background}`, { rows: importance.background_rows })),
+    table(t("model.importance"), [{ name: t("word.feature"), head: true }, { name: t("model.lately") }, { name: t("model.lately_figure"), figure: true }, { name: t("model.before"), figure: true }, { name: t("model.changed"), figure: true }, { name: t("model.background"), figure: true }, { name: t("model.changed_background"), figure: true }], importance.features.map((each) => ({
       key: each.feature,
-      cells: [foreign(each.feature), bar(each.strength / most, "strength"), number(each.strength), number(each.before), changed(each)],
+      cells: [foreign(each.feature), bar(each.strength / most, "strength"), number(each.strength), number(each.before), changed(each.strength, each.before), number(each.background), changed(each.strength, each.background)],
     }))),
     importance.others ? h("p", { class: "quiet" }, t("model.others", { others: importance.others })) : null,
   ];
 }
 
-function changed(each) {
-  if (each.before === null || each.before === 0) return "—";
-  const share = each.strength / each.before - 1;
+function changed(strength, before) {
+  if (before === null || before === 0) return "—";
+  const share = strength / before - 1;
   if (Math.abs(share) < 0.05) return t("trend.steady");
   return `${share > 0 ? "▲ +" : "▼ −"}${number(Math.round(Math.abs(share) * 100))} %`;
 }
@@ -78,7 +83,7 @@ function round(value) {
 }
 
 function chooser(page, state) {
-  return h("form", { class: "filters", onsubmit: (event) => { event.preventDefault(); open(wanted, state); } },
+  return h("form", { class: "filters open-tree", onsubmit: (event) => { event.preventDefault(); open(wanted, state); } },
     h("label", {}, t("model.tree_number", { last: page.trees.trees - 1 }), " ", h("input", { type: "number", min: "0", max: page.trees.trees - 1, step: "1", value: wanted, oninput: (event) => { wanted = Math.max(0, Math.min(page.trees.trees - 1, Math.floor(Number(event.target.value) || 0))); } })),
     h("button", { type: "submit" }, t("model.open_tree")));
 }

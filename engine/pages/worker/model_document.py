@@ -1,4 +1,4 @@
-"""What a model is, as /api/v1/model tells it: its features and outputs, the shape of its trees, and one of them opened."""
+"""What a model is, as /api/v1/model tells it: its features and outputs, the shape of its trees or its graph, and one tree opened."""
 
 import threading
 from collections.abc import Mapping
@@ -10,10 +10,14 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import ServedModel
 from penstock.engine.pages.shown import cut
 from penstock.engine.pages.worker.masking import Masks
+from penstock.engine.pages.worker.model_graph import graph_of
 from penstock.engine.trees.forest import Forest
 from penstock.engine.trees.onnx.read import NotATreeError
 
 features_max: Final = 2000
+categories_max: Final = 24
+"""Of a column that are told by name."""
+category_characters: Final = 60
 nodes_max: Final = 255
 depth_max: Final = 7
 """Of an opened tree."""
@@ -22,19 +26,20 @@ forest_bytes_max: Final = 64 << 20
 
 
 class ModelDocument:
-    """Made when it is asked for; the trees are read once, and only for who looks at them. Thread-safe."""
+    """Made when it is asked for; the trees or the graph are read once, and only for who looks at them. Thread-safe."""
 
     def __init__(self, bundle: Bundle, model: ServedModel, *, masks: Masks) -> None:
         self._bundle = bundle
         self._model = model
         self._masks = masks
         self._forest: Forest | None = None
+        self._graph: Mapping[str, Any] | None = None
         self._complete = False
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def document(self) -> dict[str, Any]:
-        """All of the schema's `model` that does not change, once it is `complete`: until then the trees may be missing."""
+        """All of the schema's `model` that does not change, once it is `complete`: until then the trees and the graph may be missing."""
         complete = self._complete
         bundle, model = self._bundle, self._model
         features = bundle.signature.features
@@ -66,8 +71,37 @@ class ModelDocument:
             ],
             "classes": [cut(each) for each in bundle.classes[:1000]],
             "trees": self._trees(),
+            "graph": None
+            if self._graph is None
+            else {name: self._graph[name] for name in ("nodes_total", "layers", "parameters")},
             "complete": complete,
             "warmup": [{"rows": each.rows, "ms": each.ms} for each in model.warmup],
+        }
+
+    def graph(self) -> dict[str, Any] | None:
+        """The graph of a model that is no ensemble of trees; None where there is none, or not yet."""
+        self._opened()
+        return None if self._graph is None else {"page": "graph", **self._graph}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of a classifier, in the order of its outputs; else none."""
+        return tuple(self._bundle.classes)
+
+    def column(self, number: int) -> dict[str, Any] | None:
+        """What a column of the matrix is; None where there is none of this number."""
+        signature = self._bundle.signature
+        if not 0 <= number < len(signature.columns):
+            return None
+        feature = signature.column_features[number]
+        masked = self._masks.hides_feature(feature)
+        return {
+            "feature": cut(signature.columns[number]),
+            "kind": feature.kind,
+            "categories": []
+            if masked
+            else [cut(each, category_characters) for each in feature.categories[:categories_max]],
+            "masked": masked,
         }
 
     def tree(self, number: int) -> dict[str, Any] | None:
@@ -140,6 +174,8 @@ class ModelDocument:
     def _read(self) -> None:
         try:
             self._forest = self._read_forest()
+            if self._forest is None and not self._bundle.trees and self._bundle.table is None:
+                self._graph = graph_of(self._bundle.model)
         finally:
             self._complete = True
 

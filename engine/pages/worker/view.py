@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
+from penstock.engine.pages.worker.points import Points
 from penstock.engine.pages.worker.record_document import RecordDocuments, Told
 from penstock.engine.pipeline.compute import Finished
 from penstock.engine.pipeline.hooks import Waiting
@@ -24,6 +25,8 @@ partitions_told_max: Final = 500
 minutes_kept: Final = 70
 lately_minutes: Final = 10
 score_steps: Final = 24
+complementary_spaces: Final = frozenset({"log_odds", "probability", "decision"})
+"""In which of two classes one gains what the other loses."""
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class WorkerView:
         self._lags: Mapping[int, tuple[float, float]] = {}
         self._minutes: deque[_Minute] = deque(maxlen=minutes_kept)
         self._scores: deque[NDArray[np.float64]] = deque(maxlen=256)
+        self._points = Points()
         self._space: str | None = None
 
     def tells_with(self, documents: RecordDocuments) -> None:
@@ -91,6 +95,8 @@ class WorkerView:
                 self._scores.append(sample.scores)
             if sample.strengths is not None:
                 self._count(sample.strengths, sample.strength_rows)
+            if sample.pairs is not None:
+                self._points.add(sample.pairs)
             for each in sample.explained.values():
                 self._space = each.space
 
@@ -142,6 +148,12 @@ class WorkerView:
             told = [_told(lately), _told(before)]
             space = self._space
         return {"lately": told[0], "before": told[1], "space": space, "scores": _steps(scores)}
+
+    def points(self, column: int, *, classes: int) -> dict[str, Any]:
+        """Of the newest explained records: a column's values, and what each did to the output, of a model of so many classes."""
+        with self._lock:
+            two_classes = classes == 2 and self._space in complementary_spaces
+            return {**self._points.of_column(column, two_classes=two_classes), "space": self._space}
 
     def _counters(self) -> dict[str, float]:
         """Every counter that the pages make rates of, flat by name; a histogram by the sum, count and buckets of it."""

@@ -1,11 +1,12 @@
 """Dead letters put back on the input topic, looked at first: for the command and for the admin port alike."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from penstock.connectors.kafka.admin.permissions import require_permissions
-from penstock.connectors.kafka.dead_letters import KafkaLog, ReplayWriter, StoredMessage
+from penstock.connectors.kafka.dead_letters import KafkaLog, ReplayWriter, call_s
+from penstock.connectors.kafka.reading.one_record import OneRecord
 from penstock.engine.dead_letters.replay import LetterFilter, Replay, Stored, replay
 from penstock.engine.settings.model import Settings
 from penstock.engine.worker.kafka import client_config
@@ -26,21 +27,13 @@ class WatchedLog:
         """Through `watch`."""
         return self.watch(self.log)
 
-    def partitions(self) -> Collection[int]:
-        """The log's."""
-        return self.log.partitions()
-
-    def one(self, partition: int, offset: int) -> StoredMessage | None:
-        """The log's."""
-        return self.log.one(partition, offset)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Replaying:
     """The dead letters that were there at one moment, and the input topic that they go back to. One thread."""
 
     letters: KafkaLog
-    source: KafkaLog
+    source: OneRecord
     returns: ReplayWriter
     topic: str
     watch: Watch
@@ -80,7 +73,7 @@ def replaying(
         held.callback(returns.close)
         log = KafkaLog(config, topic=letters, group=group, ends=ends)
         held.callback(log.close)
-        source = KafkaLog(config, topic=topic, group=group)
+        source = OneRecord(config, topic=topic, group=group, call_s=call_s)
         held.callback(source.close)
         yield Replaying(letters=log, source=source, returns=returns, topic=topic, watch=watch)
 

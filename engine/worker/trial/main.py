@@ -39,6 +39,8 @@ taken_max: Final = 0.5
 start_s_max: Final = 300
 answer_s_max: Final = 20
 """Then this process ends itself, in the middle of whatever hangs; who asked has ended it long before, if it still lives."""
+record_call_s: Final = 2.5
+"""Time-out of each of the three calls to the brokers for the record: together less than who asked waits."""
 
 
 trial_steps: Final = frozenset({"bundle", "model", "input", "explanations"})
@@ -109,7 +111,10 @@ def opened(settings: Settings, *, run_folder: Path | None) -> Iterator[Trying]:
         limit_memory(free)
         walk(startup, [each for each in worker_steps if each.name in trial_steps], "model")
         record = OneRecord(
-            client_config(settings.kafka), topic=settings.input.topic, group=settings.kafka.group
+            client_config(settings.kafka),
+            topic=settings.input.topic,
+            group=settings.kafka.group,
+            call_s=record_call_s,
         )
         held.callback(record.close)
         yield trying_of(startup, read=record.read)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,12 +26,6 @@ class Bounded:
             [each for each in self._log.messages if each.offset < self._ends.get(each.partition, 0)]
         )
         return self._watch(inside)
-
-    def partitions(self) -> Collection[int]:
-        return self._log.partitions()
-
-    def one(self, partition: int, offset: int) -> Stored | None:
-        return self._log.one(partition, offset)
 
 
 class World:

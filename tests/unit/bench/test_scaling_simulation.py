@@ -11,7 +11,7 @@ from penstock.engine.cli.laboratory import find_laboratory
 from penstock.engine.cli.main import main
 
 assert find_laboratory()
-from penstock_bench.scaling import loads, plant, policies  # noqa: E402  behind the path
+from penstock_bench.scaling import autoscaler, loads, plant, policies  # noqa: E402  behind the path
 from penstock_bench.scaling.scaling import zipf  # noqa: E402
 
 
@@ -19,12 +19,12 @@ class Fixed:
     """Always so many."""
 
     name, settings = "fixed", ["12", "6"]
-    behaviour = plant.Behaviour()
+    behaviour = autoscaler.Behaviour()
 
     def look(self, view: plant.View) -> None:
         pass
 
-    def value(self, view: plant.View) -> plant.Array:
+    def value(self, view: plant.View) -> autoscaler.Array:
         return np.array([12.0, 6.0])
 
 
@@ -45,7 +45,7 @@ def test_too_few_fall_behind_as_arithmetic_says_and_enough_do_not() -> None:
 def test_the_autoscaler_keeps_within_its_tolerance_steps_up_by_its_policies_and_waits_on_the_way_down() -> (
     None
 ):
-    scaler = plant._Autoscaler(plant.Behaviour(down_window_s=np.array([300.0])), 1)
+    scaler = autoscaler.Autoscaler(autoscaler.Behaviour(down_window_s=np.array([300.0])), 1, replicas_max=64)
 
     def sync(value: float, replicas: int, second: int) -> int:
         return int(scaler.sync(np.array([value]), np.array([replicas]), second)[0])

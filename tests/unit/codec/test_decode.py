@@ -370,6 +370,27 @@ def test_a_registry_that_is_down_is_not_the_records_fault() -> None:
         reader.decode(records([registered(0), confluent_prefix(2) + body(old, old_trip(0))]))
 
 
+@pytest.mark.parametrize("away_first", [True, False])
+def test_of_a_batch_that_waits_for_a_schema_nothing_is_counted_until_it_is_read(away_first: bool) -> None:
+    schemas = Schemas({1: recursive, 2: recursive})
+    reader = make_decoder(settings(), signature, recursive, schemas, record_bytes_max)
+    here = slowed(registered(0, city="Nowhere"))
+    assert here is not None
+    reader.decode(records([here]))
+    away = confluent_prefix(2) + here[5:]
+    batch = records([away, here] if away_first else [here, away])
+    schemas.down = True
+    for ask in (reader.decode, reader.require):
+        with pytest.raises(UnavailableError):
+            ask(batch)
+    schemas.down = False
+    reader.require(batch)
+    assert (reader.reference_records, reader.counts.rows) == (1, 1)
+    reader.decode(batch)
+    assert (reader.reference_records, reader.counts.rows) == (3, 3)
+    assert reader.counts.unseen.sum() == 3
+
+
 def test_a_schema_is_compiled_once_and_an_unknown_one_asked_again() -> None:
     schemas = Schemas({1: new, 3: other})
     reader = decoder(schemas)

@@ -45,8 +45,10 @@ def error_of(error: BaseException) -> PenstockError:
     return error if isinstance(error, PenstockError) else InvariantError(repr(error))
 
 
-def start(score: object, batches_max: int = 3) -> ComputeThread:
-    return ComputeThread(score, batches_max=batches_max, monotonic_s=time.monotonic, error_of=error_of)  # type: ignore[arg-type]
+def start(
+    score: Callable[[Records], Outcome], require: Callable[[Records], object] = lambda _: None
+) -> ComputeThread:
+    return ComputeThread(score, batches_max=3, monotonic_s=time.monotonic, error_of=error_of, require=require)
 
 
 def test_batches_come_back_in_order_and_the_hand_over_is_bounded() -> None:
@@ -91,12 +93,15 @@ def test_a_partition_that_must_wait_is_named_and_tried_again_between_other_batch
     away = threading.Event()
     away.set()
 
-    def score(records: Records) -> Outcome:
+    def require(records: Records) -> None:
         if away.is_set() and 1 in records.partitions:
             raise AccessRefusedError("the registry refuses")
+
+    def score(records: Records) -> Outcome:
+        require(records)
         return outcome(records)
 
-    compute = start(score)
+    compute = start(score, require)
     compute.submit(of_partitions(0, 1, 2))
     finished = compute.collect(10.0)
     assert finished is not None
@@ -118,11 +123,14 @@ def test_a_partition_that_must_wait_is_named_and_tried_again_between_other_batch
 def test_a_partition_that_is_given_away_is_not_tried_again() -> None:
     asked: list[int] = []
 
-    def score(records: Records) -> Outcome:
+    def require(records: Records) -> None:
         asked.append(len(records))
         raise UnavailableError("away")
 
-    compute = start(score)
+    def score(records: Records) -> Outcome:
+        raise UnavailableError("away")
+
+    compute = start(score, require)
     compute.submit(of_partitions(0, 0))
     assert compute.collect(10.0) is not None
     compute.let_go([0])
@@ -151,17 +159,61 @@ def test_what_can_be_had_again_at_the_second_look_delays_nothing() -> None:
     compute.close(5.0)
 
 
-def test_anything_unexpected_comes_out_as_an_error() -> None:
+def fails(error: Exception) -> Callable[[Records], Outcome]:
+    def raise_it(records: Records) -> Outcome:
+        raise error
+
+    return raise_it
+
+
+def raised(compute: ComputeThread) -> None:
+    end_s = time.monotonic() + 10.0
+    while time.monotonic() < end_s:
+        finished = compute.collect(0.1)
+        assert finished is None or finished.waiting
+
+
+def test_anything_unexpected_is_raised_to_who_collects() -> None:
+    compute = start(fails(ZeroDivisionError()))
+    compute.submit(batch(0))
+    with pytest.raises(InvariantError, match="ZeroDivisionError"):
+        raised(compute)
+    compute.close(5.0)
+
+
+def test_anything_unexpected_in_work_that_nobody_wants_any_more_is_raised_all_the_same() -> None:
+    """The thread has ended: else the next batch would be waited for until somebody looks."""
+    under_way, gate = threading.Event(), threading.Event()
+
     def score(records: Records) -> Outcome:
+        under_way.set()
+        gate.wait(10)
         raise ZeroDivisionError
 
     compute = start(score)
     compute.submit(batch(0))
-    finished = compute.collect(10.0)
-    assert finished is not None
-    assert finished.outcome is None
+    under_way.wait(10)
+    compute.forget()
+    gate.set()
     with pytest.raises(InvariantError, match="ZeroDivisionError"):
-        raise finished.error or AssertionError
+        raised(compute)
+    compute.close(5.0)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_anything_unexpected_while_it_is_asked_what_is_away_is_raised(at: int) -> None:
+    """At the first question, while the batch is in hand, and at any later one, between batches."""
+    asked = 0
+
+    def require(records: Records) -> None:
+        nonlocal asked
+        asked += 1
+        raise ZeroDivisionError if asked == at else UnavailableError("away")
+
+    compute = start(fails(UnavailableError("away")), require)
+    compute.submit(batch(0))
+    with pytest.raises(InvariantError, match="ZeroDivisionError"):
+        raised(compute)
     compute.close(5.0)
 
 
@@ -208,9 +260,7 @@ def test_whether_a_partition_must_wait_is_asked_without_computing_its_records() 
         require(records)
         return outcome(records)
 
-    compute = ComputeThread(
-        score, batches_max=3, monotonic_s=time.monotonic, error_of=error_of, require=require
-    )
+    compute = start(score, require)
     compute.submit(of_partitions(0, 1, 2))
     finished = compute.collect(10.0)
     assert finished is not None
@@ -221,21 +271,21 @@ def test_whether_a_partition_must_wait_is_asked_without_computing_its_records() 
     compute.close(5.0)
 
 
-def test_where_the_question_is_answered_wrong_the_records_themselves_are_asked() -> None:
-    """Else the thread would try the same batch over and over without a pause."""
-    tries = 0
+def test_where_the_question_is_answered_wrong_the_records_wait_and_are_not_computed_to_learn_when() -> None:
+    """Neither is the same batch tried over and over without a pause, nor are its values counted at each try."""
+    scored = 0
 
     def score(records: Records) -> Outcome:
-        nonlocal tries
-        tries += 1
+        nonlocal scored
+        scored += 1
         raise UnavailableError("something that the question does not know")
 
-    compute = ComputeThread(
-        score, batches_max=3, monotonic_s=time.monotonic, error_of=error_of, require=lambda _: None
-    )
-    compute.submit(of_partitions(0))
+    compute = start(score)
+    compute.submit(of_partitions(0, 1))
     finished = compute.collect(10.0)
     assert finished is not None
-    assert set(finished.waiting) == {0}
-    assert tries <= 4
+    held = Held(kind=WaitKind.REGISTRY, reason="something that the question does not know")
+    assert finished.waiting == {0: held, 1: held}
+    until(lambda: not compute.waiting)  # then the records are given again
+    assert scored == 2
     compute.close(5.0)

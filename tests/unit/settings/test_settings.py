@@ -53,6 +53,10 @@ def test_defaults_work_and_paths_are_relative_to_the_file() -> None:
             {"kafka.client": {"session.timeout.ms": 400_000}},
             "session.timeout.ms is more than max.poll.interval.ms, which is 300000",
         ),
+        (
+            {"kafka.client": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 6000}},
+            "heartbeat.interval.ms has to be less than session.timeout.ms, 6000",
+        ),
         ({"explain.policy": "sample:2"}, "explain.policy: sample wants a share"),
         ({"model.device": "gpu"}, "model.device"),
         ({"kafka.security": {"protocol": "SASL_SSL"}}, "needs a mechanism"),

@@ -76,7 +76,7 @@ def finished(
     )  # fmt: skip
     poll = Poll(records=records, spans=(span,), polled_at_s=polled_at_s)
     batch = Batch(polls=(poll,), generation=0, reason=CloseReason.IDLE)
-    return Finished(batch=batch, outcome=outcome, error=None, busy_s=0.01), asked
+    return Finished(batch=batch, outcome=outcome, busy_s=0.01), asked
 
 
 class TodayClock(HandClock):

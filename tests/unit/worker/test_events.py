@@ -128,7 +128,7 @@ class House:
         )  # fmt: skip
         poll = Poll(records=records, spans=(span,), polled_at_s=0.0)
         batch = Batch(polls=(poll,), generation=0, reason=CloseReason.IDLE)
-        done = Finished(batch=batch, outcome=outcome, error=None, busy_s=0.001)
+        done = Finished(batch=batch, outcome=outcome, busy_s=0.001)
         self.hooks.delivered([done], took_s=0.01)
         self.ledger.revoke([0])
         self.ledger.assign([0])

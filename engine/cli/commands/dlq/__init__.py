@@ -30,7 +30,8 @@ from penstock.engine.worker.permissions import replay_group
 from penstock.schemas.errors import ConfigError, PenstockError
 
 if TYPE_CHECKING:
-    from penstock.connectors.kafka.dead_letters import KafkaLog, StoredMessage
+    from penstock.connectors.kafka.dead_letters import KafkaLog
+    from penstock.connectors.kafka.reading.records import StoredMessage
     from penstock.engine.worker.letters.replaying import WatchedLog
 
 summary = "dead letters: list what was set aside and why, show one of them in full, replay them after a fix"

@@ -1,0 +1,110 @@
+"""Who looks on during a bench: browsers that follow three pages, and a Prometheus that scrapes each second; a process of its own."""
+
+import http.client
+import json
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import numpy as np
+
+pages: Final = ("flow", "records", "model")
+scrape_every_s: Final = 1.0
+_timeout_s: Final = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What the audience got. Of the scrapes that were answered in full; NaN where none was."""
+
+    events: int
+    scrapes: int
+    scrape_p50_ms: float
+    scrape_p99_ms: float
+    series: int
+    """Lines of the last scrape that are no comment."""
+
+
+class Audience:
+    """Follows and scrapes until `end`; tries again where nobody listens yet."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._ended = threading.Event()
+        self._events = dict.fromkeys(pages, 0)
+        self._taken_ms: list[float] = []
+        self._series = 0
+
+    def watch(self) -> Seen:
+        """Until `end`."""
+        followers = [threading.Thread(target=self._follow, args=(page,), daemon=True) for page in pages]
+        for each in followers:
+            each.start()
+        due_s = time.monotonic()
+        while not self._ended.is_set():
+            with suppress(OSError, http.client.HTTPException):
+                self._scrape()
+            due_s = max(due_s + scrape_every_s, time.monotonic())
+            self._ended.wait(due_s - time.monotonic())
+        p50, p99 = np.percentile(self._taken_ms, [50, 99]) if self._taken_ms else (np.nan, np.nan)
+        return Seen(
+            events=sum(self._events.values()),
+            scrapes=len(self._taken_ms),
+            scrape_p50_ms=float(p50),
+            scrape_p99_ms=float(p99),
+            series=self._series,
+        )
+
+    def end(self) -> None:
+        """Now; from a signal, too."""
+        self._ended.set()
+
+    def _scrape(self) -> None:
+        began_s = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_timeout_s)
+        try:
+            connection.request("GET", "/metrics")
+            response = connection.getresponse()
+            body = response.read()
+        finally:
+            connection.close()
+        if response.status == 200:
+            self._taken_ms.append((time.monotonic() - began_s) * 1e3)
+            self._series = sum(bool(line) and not line.startswith(b"#") for line in body.splitlines())
+
+    def _follow(self, page: str) -> None:
+        while not self._ended.wait(0.1):
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_timeout_s)
+            try:
+                connection.request("GET", f"/api/v1/events?page={page}")
+                response = connection.getresponse()
+                while response.status == 200 and not self._ended.is_set() and (line := response.readline()):
+                    self._events[page] += line.startswith(b"event:")
+            except (OSError, http.client.HTTPException):
+                continue  # not there yet, or cut off: a browser comes back
+            finally:
+                connection.close()
+
+
+def main() -> None:
+    """The arguments are a port and a file for what was seen; ends with SIGTERM."""
+    audience = Audience(int(sys.argv[1]))
+
+    def ended(_number: int, _frame: FrameType | None) -> None:
+        audience.end()
+
+    signal.signal(signal.SIGTERM, ended)
+    report = Path(sys.argv[2])
+    fresh = report.with_suffix(".part")
+    fresh.write_text(json.dumps(asdict(audience.watch())), encoding="utf-8")
+    fresh.replace(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The rows of the long run's report say what failed, in words."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.stops import Ended, said_of
+from tests.soak.results import result_of
+
+log = Path("reports/soak/part.log")
+of_a_worker = "2026-11-28T21:11:04.156+00:00 worker 0 INFO assigned partitions 0, 1, 2, 3, 4, 5 of stops-17; 6 owned now"
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "result"),
+    [
+        (["...", "1 passed in 13.74s"], 0, "1 passed in 13.74s"),
+        (["==== 2 passed, 1 skipped in 61.02s (0:01:01) ===="], 0, "2 passed, 1 skipped in 61.02s (0:01:01)"),
+        (
+            ["FAILED tests/a.py::b - AssertionError: --- w.log", of_a_worker, "ERROR tests/c.py::d", "1 failed, 1 error in 2.00s"],
+            1,
+            "1 failed, 1 error in 2.00s: tests/a.py::b, tests/c.py::d",
+        ),
+        (["9 of 10 clean within 5 s, the longest 1.3 s; not so: drain 7 ended with exit code 1"], 1,
+         "9 of 10 clean within 5 s, the longest 1.3 s; not so: drain 7 ended with exit code 1"),
+        (["100 of 300 cells", "300 cells in 61 s: {'committed': 300}"], 0, "300 cells in 61 s: {'committed': 300}"),
+        (["100 runs with 5000 records in 3 s: 0 with findings"], 0, "100 runs with 5000 records in 3 s: 0 with findings"),
+        ([of_a_worker], 1, "ended with exit code 1 before it had a result; its output is reports/soak/part.log"),
+        (["Traceback (most recent call last):", of_a_worker], -9, "ended with exit code -9 before it had a result; its output is reports/soak/part.log"),
+        ([], 1, "ended with exit code 1 before it had a result; its output is reports/soak/part.log"),
+        ([of_a_worker], None, "did not end in its time; its output is reports/soak/part.log"),
+        (["100 of 300 cells", of_a_worker], None, "did not end in its time; its output is reports/soak/part.log"),
+    ],
+)  # fmt: skip
+def test_a_result_is_what_the_part_says_of_itself_and_never_a_line_of_a_log(
+    lines: list[str], code: int | None, result: str
+) -> None:
+    assert result_of(lines, code, log) == result
+
+
+def test_of_many_failures_some_are_named_and_the_others_counted() -> None:
+    lines = [*(f"FAILED tests/a.py::b[{number}] - E" for number in range(7)), "7 failed in 1.00s"]
+    named = ", ".join(f"tests/a.py::b[{number}]" for number in range(5))
+    assert result_of(lines, 1, log) == f"7 failed in 1.00s: {named} and 2 more"
+
+
+def test_what_stops_and_kills_say_of_themselves_is_a_result() -> None:
+    for ends in (
+        [Ended(took_s=1.0), Ended(took_s=3.0)],
+        [
+            Ended(took_s=1.0),
+            *(Ended(took_s=7.0, wrong=f"drain {n}: ended with exit code 1") for n in range(9)),
+        ],
+        [
+            Ended(
+                took_s=120.0, wrong="kill 1: not within 120 s: every partition is committed to after the kill"
+            )
+        ],
+    ):
+        for bar in ("within 13 s", "clean within 5 s"):
+            said = said_of(ends, bar)
+            assert result_of([of_a_worker, said], 1, log) == said
+            assert all(each.wrong in said for each in ends[:5])

@@ -1,0 +1,98 @@
+"""What being watched costs: the arithmetic of the turns, and an audience that follows, scrapes and comes back."""
+
+import http.server
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from penstock_bench import watched
+from penstock_bench.audience import Audience, Seen
+from penstock_bench.peers.latency import Latency
+from penstock_bench.peers.throughput import Run
+
+
+def run(records_per_s: float, *, lost: int = 0, supervisor_mb: float = 80.0, records: int = 1_000_000) -> Run:
+    return Run(
+        records=records, records_per_s=records_per_s, engine_us_per_record=1.0, broker_us_per_record=1.0, peak_mb=1.0,
+        first_process_mb=supervisor_mb, lost=lost, duplicated=0,
+    )  # fmt: skip
+
+
+def at(p99_ms: float) -> Latency:
+    return Latency(
+        rate=1000, records=100, unanswered=0, p50_ms=1.0, p99_ms=p99_ms, p999_ms=1.0, late_p99_ms=0.1
+    )
+
+
+def seen(scrape_ms: float = 5.0, series: int = 400) -> Seen:
+    return Seen(events=10, scrapes=4, scrape_p50_ms=1.0, scrape_p99_ms=scrape_ms, series=series)
+
+
+def verdicts(ours: list[Run], p99: list[float], audience: Seen) -> Any:
+    found = watched.compared(
+        {"plain": [run(1000)] * len(ours), "watched": ours},
+        {"plain": [at(5.0)] * len(p99), "watched": [at(each) for each in p99]},
+        [audience],
+        seed=1,
+    )
+    json.dumps(found)
+    return found["verdicts"]
+
+
+def test_each_figure_is_held_against_its_own_bar() -> None:
+    good = verdicts([run(990), run(995)], [5.1, 5.2], seen())
+    assert set(good.values()) == {"within"}
+    for name, bad in {
+        "records_per_s": verdicts([run(900)] * 3, [5.0], seen()),
+        "p99_above_ms": verdicts([run(1000)], [6.5], seen()),
+        "scrape_p99_ms": verdicts([run(1000)], [5.0], seen(scrape_ms=60.0)),
+        "series": verdicts([run(1000)], [5.0], seen(series=1501)),
+        "supervisor_mb": verdicts([run(1000, supervisor_mb=121.0, records=1000)], [5.0], seen()),
+    }.items():
+        assert {key for key, word in bad.items() if word == "beyond"} == {name}
+
+
+def test_a_lost_record_is_never_within_and_few_records_say_nothing_of_the_memory() -> None:
+    assert verdicts([run(1000, lost=1)], [5.0], seen())["records_per_s"] == "beyond"
+    assert verdicts([run(1000, records=999_999)], [5.0], seen())["supervisor_mb"] == "undecided"
+    assert verdicts([run(900), run(1100)], [5.0], seen())["records_per_s"] == "undecided"
+
+
+def test_an_audience_counts_what_it_got_and_comes_back_when_it_is_cut_off() -> None:
+    class Engine(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            if self.path == "/metrics":
+                self.wfile.write(b'# HELP a b\n# TYPE a counter\na 1\nb{x="#"} 2\n')
+            else:  # one event, and the end of the stream
+                self.wfile.write(b"id: 1\nevent: snapshot\ndata: {}\n\n")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    audience = Audience(server.server_port)
+    found: list[Seen] = []
+    watching = threading.Thread(target=lambda: found.append(audience.watch()))
+    watching.start()
+    until_s = time.monotonic() + 10
+    while sum(audience._events.values()) < 7 and time.monotonic() < until_s:
+        time.sleep(0.02)
+    audience.end()
+    watching.join(10)
+    server.shutdown()
+    server.server_close()
+    assert found[0].events >= 7  # of three pages: each of them was opened more than once
+    assert found[0].series == 2
+    assert found[0].scrapes >= 1
+    assert found[0].scrape_p50_ms > 0
+
+
+@pytest.mark.parametrize("turns", [0, 101])
+def test_turns_out_of_range_are_refused_in_a_sentence(turns: int) -> None:
+    with pytest.raises(Exception, match="--watched is from 1 to 100 turns"):
+        watched.measure(turns=turns, records=1, rate=1, seconds=1.0, seed=1, terminal=None, clock=None)  # type: ignore[arg-type]
