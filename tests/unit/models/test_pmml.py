@@ -121,7 +121,7 @@ def _with_background(text: str, folder: Path) -> Bundle:
     path = _sound(folder, text)
     signature = package(path, folder / "first").bundle.signature
     matrix, _, _ = JsonRows(signature).read([json.dumps(each).encode() for each in records(7, 200)])
-    matrix, _, _ = FeaturePolicies(signature).apply(matrix, np.arange(60))
+    matrix, _, _ = FeaturePolicies(signature).apply(matrix, np.arange(200))
     rows = np.round(matrix.astype(np.float64), 3)
     return package(path, folder / "bundle", background=rows).bundle
 
