@@ -211,6 +211,23 @@ def test_a_chain_of_fields_without_end_is_refused(tmp_path: Path) -> None:
         package(_sound(tmp_path, text), tmp_path / "bundle")
 
 
+def test_a_field_whose_values_answer_alike_is_a_feature_all_the_same(tmp_path: Path) -> None:
+    children = (
+        '<Node score="1"><CompoundPredicate booleanOperator="and"><SimplePredicate field="x" operator="isNotMissing"/>'
+        '<SimplePredicate field="z" operator="lessThan" value="1"/></CompoundPredicate></Node>'
+        '<Node score="2"><SimplePredicate field="x" operator="isNotMissing"/></Node>'
+    )
+    more = '<DataField name="z" optype="continuous" dataType="double"/></DataDictionary>'
+    text = (
+        _tree(children)
+        .replace("</DataDictionary>", more)
+        .replace("</MiningSchema>", '<MiningField name="z"/></MiningSchema>')
+    )
+    bundle = package(_sound(tmp_path, text), tmp_path / "bundle").bundle
+    asked = [{"x": 1.0, "z": 0.0}, {"x": 1.0, "z": 2.0}, {"x": None, "z": 0.0}, {"x": 1.0, "z": None}]
+    assert answers(bundle, asked) == {0: 1.0, 1: 2.0, 3: 2.0}
+
+
 def test_only_expected_answers_prove_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = _tree(_less.format("0.3"), 'noTrueChildStrategy="returnLastPrediction"')
     rows, right, wrong = tmp_path / "rows.csv", tmp_path / "right.csv", tmp_path / "wrong.csv"

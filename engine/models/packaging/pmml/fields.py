@@ -60,6 +60,8 @@ class RawColumn:
     """Of a category that the table does not hold: nan, reject; with `is_open` it is the last of the table."""
     instead: Value = None
     """Of a category that the table does not hold, what it becomes (asValue)."""
+    is_asked: bool = False
+    """Some predicate asks about it, though all of its values may take the same way."""
     rejects_missing: bool = False
     """A record without it gets no prediction."""
 
@@ -237,6 +239,8 @@ class Scope:
         texts = [text for text, what in named.items() if what != "invalid" or is_open]
         if is_open:
             texts += [text for text in self.dictionary.compared.get(column.name, ()) if text not in named]
+        if is_open and kind == "boolean":
+            texts += ["true", "false"]  # there is no other value, whatever the file compares
         table: dict[str, Value] = {}
         for text in texts:
             try:
