@@ -69,7 +69,7 @@ def test_every_turn_and_every_figure_is_shown_beside_its_bar() -> None:
 
 
 def test_each_figure_is_held_against_its_own_bar() -> None:
-    good = verdicts([run(990), run(995)], [5.1, 5.2], seen())
+    good = verdicts([run(990), run(995), run(1001)], [5.1, 5.2], seen())
     assert set(good.values()) == {"within"}
     for name, bad in {
         "records_per_s": verdicts([run(900)] * 3, [5.0], seen()),
@@ -84,7 +84,8 @@ def test_each_figure_is_held_against_its_own_bar() -> None:
 def test_a_lost_record_is_never_within_and_few_records_say_nothing_of_the_memory() -> None:
     assert verdicts([run(1000, lost=1)], [5.0], seen())["records_per_s"] == "beyond"
     assert verdicts([run(1000, records=999_999)], [5.0], seen())["supervisor_mb"] == "undecided"
-    assert verdicts([run(900), run(1100)], [5.0], seen())["records_per_s"] == "undecided"
+    assert verdicts([run(900), run(1100), run(1000)], [5.0], seen())["records_per_s"] == "undecided"
+    assert verdicts([run(2000)] * 2, [5.0], seen())["records_per_s"] == "undecided"
 
 
 def test_an_audience_counts_what_it_got_and_comes_back_when_it_is_cut_off() -> None:
