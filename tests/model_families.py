@@ -341,6 +341,15 @@ Size: an ensemble of 1,048,576 nodes and more is kept as a table of packed array
 CPU, with leaf values in double precision: about 110 bytes a node to package and 90 to serve and explain, where the graph takes 900 and 600. `penstock bench size`
 measures both in processes of their own. A pipeline around such a forest, and an `.onnx` file, still go the longer way.
 
+Texts: `TfidfVectorizer`, `CountVectorizer` and `CountVectorizer` with `TfidfTransformer`, of words, characters or characters within words, alone, in a branch of a `ColumnTransformer`, or
+several over one text (`FeatureUnion`, members of a vote). The text is one feature of the record (`"kind": "text"`), and its words are columns called `note[refund]`: while a
+record is read they are counted and weighted as by scikit-learn, to the bit, on any Unicode text (`tests/unit/features/test_texts.py`), and packaging proves it anew for each
+vectorizer, with texts made up of its vocabulary and strange ones. A model that takes nothing but texts calls its feature `text`, unless `feature_names` or a features file names it. So trees behind words are explained exactly, word by word; linear models and naive Bayes over words alone by expected
+gradients, beside categories by sampling. A null text is set aside by the feature's name, as scikit-learn refuses it, unless `SimpleImputer` and
+`FunctionTransformer(numpy.ravel)` stand before the vectorizer. `SelectKBest` and its like right behind it leave only the chosen words in the matrix; 16,384 columns are the most. To XGBoost the
+zeros of a sparse matrix are missing values, and the bundle's trees take them so. Counting costs about 12 µs of a core for a text of 25 words (1,000 words known), 16 µs and 40 KB a row of a batch where 10,000
+words are known; models without texts pay nothing. An explanation names every word that is a column: `explain.top` keeps the strongest.
+
 TensorBoard: `penstock package --tensorboard DIR` writes what packaging found as an event file into a new or an empty folder, beside the bundle: the ONNX graph (its
 nodes, edges and shapes; of the numbers how many there are), the mean absolute attribution of each feature over up to 1,000 background rows with a histogram of
 the attributions for the 100 most important ones, and the largest difference of each output from the original's. What was not compared has no number. It needs

@@ -32,6 +32,7 @@ from sklearn.ensemble import (
     VotingClassifier,
     VotingRegressor,
 )
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, f_classif
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import (
@@ -46,7 +47,7 @@ from sklearn.linear_model import (
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.multioutput import MultiOutputRegressor, RegressorChain
-from sklearn.naive_bayes import GaussianNB
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
@@ -65,10 +66,15 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 from sklearn.semi_supervised import SelfTrainingClassifier
-from sklearn.svm import SVC, LinearSVC, OneClassSVM
+from sklearn.svm import SVC, SVR, LinearSVC, NuSVR, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 numbers, texts = ["amount", "age"], ["sex", "job"]
+words = (
+    "refund", "broken", "Great", "love", "HATE", "slow", "fast", "delivery", "price", "cheap", "ÄRGER", "straße",
+    "don't", "100", "über", "café", "café", "İstanbul", "日本", "x2", "½",
+)  # fmt: skip
+between = (" ", " ", ", ", ".", "-", "\n", "_", "\u00a0")
 nothing = float("nan")
 
 
@@ -115,7 +121,22 @@ def table(kind: Kind, rows: int, seed: int, *, training: bool) -> pd.DataFrame:
     if kind.nulls:
         for name in ("age", "job"):
             frame.loc[random.random(rows) < 0.15, name] = nothing
+    frame["note"] = _notes(kind, rows, random, training=training)
     return frame
+
+
+def _notes(kind: Kind, rows: int, random: np.random.Generator, *, training: bool) -> pd.Series:
+    """Texts; of records also such as training did not have, and none at all."""
+    known = words[:-4] if training or not kind.unseen else words
+    found: list[Any] = []
+    for _ in range(rows):
+        chosen = random.choice(known, random.integers(0, 9)).tolist()
+        cased = [(word, word.upper(), word.title())[random.integers(0, 3)] for word in chosen]
+        found.append("".join(word + between[random.integers(len(between))] for word in cased))
+    if kind.nulls and not training:
+        for place in np.flatnonzero(random.random(rows) < 0.1).tolist():
+            found[place] = nothing
+    return pd.Series(found, dtype=object)
 
 
 def late(frame: pd.DataFrame) -> np.ndarray:
@@ -174,6 +195,22 @@ def _marks(kind: Kind, last: Any) -> Pipeline:
     del kind
     both = FeatureUnion([("filled", SimpleImputer()), ("marks", MissingIndicator(features="all"))])
     return Pipeline([("columns", ColumnTransformer([("numbers", both, numbers)])), ("model", last)])
+
+
+def _noted(kind: Kind, vectorizer: Any, last: Any, *, fills: bool = False, dense: bool = False) -> Pipeline:
+    """Words of a text beside numbers and categories."""
+    if fills:
+        filled = SimpleImputer(strategy="constant", fill_value="no text")
+        vectorizer = make_pipeline(filled, FunctionTransformer(np.ravel), vectorizer)
+    parts: list[Any] = [
+        ("words", vectorizer, ["note"] if fills else "note"),
+        ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
+        ("texts", OneHotEncoder(handle_unknown="ignore"), texts),
+    ]
+    if kind.flags:
+        parts += [("codes", "passthrough", ["code", "vip"])]
+    columns = ColumnTransformer(parts, sparse_threshold=0.0 if dense else 0.9)
+    return Pipeline([("columns", columns), ("model", last)])
 
 
 def _numeric(kind: Kind, *steps: Any) -> Pipeline:
@@ -260,12 +297,32 @@ families: dict[str, tuple[Build, Target]] = {
     "SGD": (lambda kind: _encoded(kind, SGDClassifier(random_state=0)), late),
     "perceptron": (lambda kind: _encoded(kind, Perceptron(random_state=0)), late),
     "SVC": (lambda kind: _encoded(kind, SVC()), late),
+    "SVC of three classes, sigmoid": (lambda kind: _encoded(kind, SVC(kernel="sigmoid")), grade),
+    "SVR, polynomial": (lambda kind: _encoded(kind, SVR(kernel="poly")), cost),
+    "NuSVR, sigmoid": (lambda kind: _encoded(kind, NuSVR(kernel="sigmoid")), cost),
     "naive Bayes": (lambda kind: _encoded(kind, GaussianNB(), encoder=OneHotEncoder(handle_unknown="ignore", sparse_output=False)), late),
     "discriminant analysis": (lambda kind: _numeric(kind, StandardScaler(), LinearDiscriminantAnalysis()), late),
     "neighbours": (lambda kind: _encoded(kind, KNeighborsClassifier(3)), late),
     "neighbours, regression": (lambda kind: _numeric(kind, StandardScaler(), KNeighborsRegressor(3)), cost),
     "neural net": (lambda kind: _encoded(kind, MLPClassifier((6,), max_iter=60, random_state=0)), late),
     "union of scalers, forest": (lambda kind: _numeric(kind, FeatureUnion([("a", StandardScaler()), ("b", MinMaxScaler())]), RandomForestRegressor(4, max_depth=4, random_state=0)), cost),
+    "words, logistic": (lambda kind: _noted(kind, TfidfVectorizer(), LogisticRegression(), fills=True), late),
+    "pairs of words, logistic": (lambda kind: _noted(kind, TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, stop_words=["slow", "love"], min_df=2), LogisticRegression()), grade),
+    "characters, linear SVC": (lambda kind: _noted(kind, TfidfVectorizer(analyzer="char", ngram_range=(1, 2), norm="l1", strip_accents="ascii"), LinearSVC()), late),
+    "words and characters, SGD": (lambda kind: _noted(kind, FeatureUnion([("a", CountVectorizer(strip_accents="unicode")), ("b", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 3), max_features=60))]), SGDClassifier(loss="log_loss", random_state=0)), late),
+    "topics of words, ridge": (lambda kind: _noted(kind, make_pipeline(TfidfVectorizer(lowercase=False), TruncatedSVD(3, random_state=0)), Ridge(), fills=True), cost),
+    "counted words, naive Bayes": (lambda kind: Pipeline([("words", ColumnTransformer([("note", CountVectorizer(), "note")])), ("model", MultinomialNB())]), late),
+    "weighted words, complement naive Bayes": (lambda kind: Pipeline([("words", ColumnTransformer([("note", make_pipeline(CountVectorizer(), TfidfTransformer()), "note")])), ("model", ComplementNB())]), grade),
+    "words there or not, Bernoulli naive Bayes": (lambda kind: Pipeline([("words", ColumnTransformer([("note", CountVectorizer(binary=True), "note")])), ("model", BernoulliNB())]), late),
+    "words, forest": (lambda kind: _noted(kind, TfidfVectorizer(), RandomForestClassifier(5, max_depth=6, random_state=0)), late),
+    "counted words, forest regression": (lambda kind: _noted(kind, CountVectorizer(token_pattern=r"[a-z]+"), RandomForestRegressor(5, max_depth=6, random_state=0), fills=True), cost),
+    "chosen words, gradient boosting": (lambda kind: _noted(kind, make_pipeline(TfidfVectorizer(), SelectKBest(f_classif, k=8)), GradientBoostingClassifier(n_estimators=6, random_state=0)), late),
+    "words, histogram boosting": (lambda kind: _noted(kind, TfidfVectorizer(sublinear_tf=True), HistGradientBoostingClassifier(max_iter=6, min_samples_leaf=5), dense=True), late),
+    "words, XGBoost, zeros missing": (lambda kind: _noted(kind, TfidfVectorizer(), xgboost.XGBClassifier(n_estimators=6, max_depth=4)), late),
+    "words, XGBoost, dense": (lambda kind: _noted(kind, TfidfVectorizer(), xgboost.XGBRegressor(n_estimators=6, max_depth=4), dense=True), cost),
+    "words, LightGBM": (lambda kind: _noted(kind, TfidfVectorizer(), lightgbm.LGBMClassifier(n_estimators=6, min_child_samples=5, verbose=-1)), late),
+    "vote over other words": (lambda kind: VotingClassifier([("a", _noted(kind, TfidfVectorizer(), LogisticRegression())), ("b", _noted(kind, CountVectorizer(ngram_range=(2, 2)), RandomForestClassifier(4, max_depth=4, random_state=0)))], voting="soft"), late),
+    "one-hot, XGBoost, zeros missing": (lambda kind: Pipeline([("columns", ColumnTransformer([("texts", OneHotEncoder(handle_unknown="ignore"), texts), ("numbers", "passthrough", numbers)], sparse_threshold=1.0)), ("model", xgboost.XGBClassifier(n_estimators=6, max_depth=4))]), late),
     "isolation forest": (lambda kind: _encoded(kind, IsolationForest(n_estimators=8, random_state=0)), late),
     "one-class SVM": (lambda kind: _encoded(kind, OneClassSVM()), late),
     "clusters": (lambda kind: _numeric(kind, StandardScaler(), KMeans(3, n_init=1, random_state=0)), late),
@@ -276,7 +333,8 @@ families: dict[str, tuple[Build, Target]] = {
 
 not_as_trees = (
     "vote with a line", "stacking", "calibrated", "projection", "log1p, ridge", "logistic", "ridge", "Poisson",
-    "SVC", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "isolation", "of lines", "clusters", "mixture", "dummy",
+    "SVC", "SVR", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "isolation", "of lines", "clusters", "mixture", "dummy",
+    "vote over",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.decomposition import NMF
 from sklearn.ensemble import VotingClassifier
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401  # makes the next line work
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.kernel_approximation import Nystroem
 from sklearn.kernel_ridge import KernelRidge
@@ -21,7 +21,13 @@ from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.multioutput import ClassifierChain
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, QuantileTransformer, SplineTransformer
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    QuantileTransformer,
+    SplineTransformer,
+)
 from sklearn.tree import DecisionTreeClassifier
 
 from tests.sklearn_cases import cost, late
@@ -50,6 +56,10 @@ def _rounded(rows: Any) -> Any:
     return rows
 
 
+def _words(vectorizer: Any) -> Any:
+    return make_pipeline(ColumnTransformer([("words", vectorizer, "job")]), LogisticRegression())
+
+
 def _filled(*steps: Any) -> Any:
     return make_pipeline(SimpleImputer(), *steps)
 
@@ -58,7 +68,13 @@ refused_models = (
     RefusedModel(name="IterativeImputer", build=lambda: make_pipeline(IterativeImputer(max_iter=3), Ridge()), target=cost, says="IterativeImputer", cure="SimpleImputer with add_indicator"),
     RefusedModel(name="KNNImputer", build=lambda: make_pipeline(KNNImputer(), Ridge()), target=cost, says="KNNImputer looks for neighbours", cure="SimpleImputer with add_indicator"),
     RefusedModel(name="SplineTransformer", build=lambda: _filled(SplineTransformer(), Ridge()), target=cost, says="SplineTransformer", cure="KBinsDiscretizer or PolynomialFeatures"),
-    RefusedModel(name="TfidfVectorizer, CountVectorizer, HashingVectorizer", build=lambda: make_pipeline(ColumnTransformer([("words", TfidfVectorizer(token_pattern=r"\w+"), "job")]), LogisticRegression()), target=late, says="TfidfVectorizer makes features of the words of a text", cure="count the words before the stream", columns=("job",)),
+    RefusedModel(name="HashingVectorizer", build=lambda: _words(HashingVectorizer(n_features=16)), target=late, says="keeps no vocabulary", cure="TfidfVectorizer(max_features=...)", columns=("job",)),
+    RefusedModel(name="vectorizers with a tokenizer, preprocessor or analyzer of Python's own", build=lambda: _words(TfidfVectorizer(tokenizer=str.split)), target=late, says="a tokenizer of its own", cure="change the texts before the stream", columns=("job",)),
+    RefusedModel(name="vectorizers whose token_pattern has groups or choices", build=lambda: _words(CountVectorizer(token_pattern=r"(\w+)|!")), target=late, says="not one run of characters", cure=r"`\b\w\w+\b`, `[a-z]+`", columns=("job",)),
+    RefusedModel(name="TfidfVectorizer(dtype=numpy.float32)", build=lambda: _words(TfidfVectorizer(dtype=np.float32, token_pattern=r"\w+")), target=late, says="in float32", cure="float64", columns=("job",)),
+    RefusedModel(name="a step of Python before the words of a text", build=lambda: _words(make_pipeline(FunctionTransformer(_rounded), TfidfVectorizer(token_pattern=r"\w+"))), target=late, says="changes texts in a way", cure="change the texts before the stream", columns=("job",)),
+    RefusedModel(name="a text that another step reads too", build=lambda: make_pipeline(ColumnTransformer([("words", CountVectorizer(token_pattern=r"\w+"), "job"), ("kind", OneHotEncoder(), ["job"])]), LogisticRegression()), target=late, says="by another step too", cure="a copy of the column", columns=("job",)),
+    RefusedModel(name="more than 16,384 words", build=lambda: _words(CountVectorizer(vocabulary=[f"word{place}" for place in range(16_385)])), target=late, says="16384 are the most", cure="max_features, min_df, or SelectKBest", columns=("job",)),
     RefusedModel(name="NMF", build=lambda: _filled(MinMaxScaler(), NMF(1), Ridge()), target=cost, says="NMF", cure="PCA"),
     RefusedModel(name="Nystroem, RBFSampler", build=lambda: _filled(Nystroem(n_components=5), Ridge()), target=cost, says="Nystroem", cure="SVR, SVC"),
     RefusedModel(name="KernelRidge", build=lambda: _filled(KernelRidge(kernel="rbf")), target=cost, says="KernelRidge", cure="SVR"),

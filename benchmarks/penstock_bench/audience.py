@@ -28,7 +28,7 @@ class Seen:
     scrape_p50_ms: float
     scrape_p99_ms: float
     series: int
-    """Lines of the last scrape that are no comment."""
+    """Lines that are no comment, of the largest scrape: in the beginning and in the end no worker has any."""
 
 
 class Audience:
@@ -76,7 +76,8 @@ class Audience:
             connection.close()
         if response.status == 200:
             self._taken_ms.append((time.monotonic() - began_s) * 1e3)
-            self._series = sum(bool(line) and not line.startswith(b"#") for line in body.splitlines())
+            series = sum(bool(line) and not line.startswith(b"#") for line in body.splitlines())
+            self._series = max(self._series, series)
 
     def _follow(self, page: str) -> None:
         while not self._ended.wait(0.1):

@@ -25,6 +25,8 @@ from penstock_bench.peers.throughput import Run, measure_at_once, measure_throug
 
 turns_max: Final = 100
 warm_up_records: Final = 40_000
+turns_decide_min: Final = 3
+"""The interval of fewer turns says nothing of what another turn would give."""
 throughput_bar: Final = 0.02
 """What being watched may cost of the records a second."""
 p99_bar_ms: Final = 1.0
@@ -122,6 +124,8 @@ def compared(
     if behind < supervisor_bar_records and verdicts["supervisor_mb"] == "within":
         verdicts["supervisor_mb"] = "undecided"
     verdicts["records_per_s"] = verdict(rate, bar=throughput_bar) if whole else "beyond"
+    if whole and len(pairs) < turns_decide_min:
+        verdicts["records_per_s"] = "undecided"
     return {
         "turns": [{name: runs[name][turn].as_json() for name in runs} for turn in range(len(pairs))],
         "latencies": {name: [each.as_json() for each in found] for name, found in p99.items()},

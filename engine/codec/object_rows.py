@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.features.signature import Feature, Signature
-from penstock.engine.features.values import CategoryCodes, floats, numbers, objects, of_type, vectors
+from penstock.engine.features.texts import TextColumns
+from penstock.engine.features.values import (
+    CategoryCodes,
+    fill_texts,
+    floats,
+    numbers,
+    objects,
+    of_type,
+    vectors,
+)
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 
@@ -55,6 +64,11 @@ class ObjectRows:
             feature.name: CategoryCodes(feature)
             for feature in signature.features
             if feature.kind == "category"
+        }
+        self._texts = {
+            feature.name: TextColumns(feature.parts)
+            for feature in signature.features
+            if feature.kind == "text"
         }
 
     def fill(
@@ -110,6 +124,8 @@ class ObjectRows:
             if feature.kind == "vector":
                 vector: Any = vectors(feature, values, places, faults)
                 matrix[places, column : column + feature.width] = vector
+            elif feature.kind == "text":
+                fill_texts(feature, self._texts[feature.name], values, places, matrix, column, faults)
             elif feature.kind == "category":
                 codes = self._codes[feature.name]
                 values = of_type(values, codes.allowed, feature.field, codes.wanted, places, faults)

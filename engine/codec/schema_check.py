@@ -20,6 +20,7 @@ _wanted: Final = {
     "number": "a number",
     "category": "a string or an enum",
     "vector": "an array of numbers",
+    "text": "a string",
 }
 
 
@@ -89,7 +90,9 @@ def _fault(feature: Feature, schema: Any) -> str | None:
     if isinstance(found, str):
         return found
     wanted = _wanted[feature.kind]
-    if feature.kind != "category":
+    if feature.kind == "text":
+        fits = {branch.type for branch in _branches(found)} == {"string"}
+    elif feature.kind != "category":
         fits = {_kind(branch) for branch in _branches(found)} == {feature.kind}
     else:
         allowed = {"category"}

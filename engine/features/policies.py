@@ -32,7 +32,10 @@ class FeaturePolicies:
         self._counts = counts
         owners = signature.column_features
         self._narrowing = Narrowing(signature)
-        self._columns = signature.columns
+        self._columns = [
+            feature.name if feature.kind == "text" else column
+            for feature, column in zip(owners, signature.columns, strict=True)
+        ]
         self._strict = _columns(feature.missing != "nan" for feature in owners)
         self._bounded = _columns(feature.infinite == "reject" for feature in owners)
         self._categories = _columns(feature.kind == "category" for feature in owners)

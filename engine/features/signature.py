@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from penstock.engine.features.texts import TextPart, column_names, part_from_json, words_max
 from penstock.schemas.errors import ConfigError
 
-Kind = Literal["number", "category", "vector"]
+Kind = Literal["number", "category", "vector", "text"]
 InputType = Literal["float32", "float64", "int64", "int32", "string", "bool"]
 
 width_max = 1 << 20
@@ -31,7 +32,8 @@ class Feature:
     """
     kind: Kind
     width: int = 1
-    """Columns it takes in the matrix: the length of a vector, whose columns are called name[0], name[1], ..."""
+    """Columns it takes in the matrix: the length of a vector, whose columns are called name[0], name[1], ...; of a text, whose
+    columns are called name[word], those that its parts say."""
     categories: tuple[str, ...] = ()
     """The table of a category: the code is the position."""
     missing: Literal["nan", "reject"] | float = "nan"
@@ -41,17 +43,23 @@ class Feature:
     """A category that is not in the table: missing, the record set aside, or this code."""
     sentinel: float | None = None
     """A number that stands for a missing value (XGBoost's `missing=-999`), compared in float32; none of a category."""
+    parts: tuple[TextPart, ...] = ()
+    """Of a text: what is counted in it, one part's columns after the other's."""
+    instead: str | None = None
+    """Of a text: what a missing one is read as; None: `missing` decides."""
 
     def __post_init__(self) -> None:
+        if self.parts:
+            object.__setattr__(self, "width", sum(len(part.column_words) for part in self.parts))
         if not self.field:
             object.__setattr__(self, "field", _field_of(self.name))
         if not self.name or any(not part for part in self.path):
             raise ConfigError(f"feature {self.name or '(without a name)'} reads no field: {self.field!r}")
         if self.kind not in get_args(Kind):
             raise ConfigError(
-                f"feature {self.name} is of kind {self.kind}; known are number, category, vector"
+                f"feature {self.name} is of kind {self.kind}; known are number, category, vector, text"
             )
-        if not 1 <= self.width <= width_max or (self.kind != "vector" and self.width != 1):
+        if not 1 <= self.width <= width_max or (self.kind not in ("vector", "text") and self.width != 1):
             raise ConfigError(f"feature {self.name} of kind {self.kind} cannot be {self.width} columns wide")
         if self.infinite not in ("pass", "reject"):
             raise ConfigError(f"feature {self.name}: infinite is pass or reject, not {self.infinite}")
@@ -60,6 +68,25 @@ class Feature:
                 f"feature {self.name}: sentinel is a finite number, and none of a category, not {self.sentinel}"
             )
         self._check_category()
+        self._check_text()
+
+    def _check_text(self) -> None:
+        is_text = self.kind == "text"
+        if is_text != bool(self.parts) or (self.instead is not None and not is_text):
+            raise ConfigError(
+                f"feature {self.name} is a text without a vocabulary"
+                if is_text
+                else f"feature {self.name} has a vocabulary but is of kind {self.kind}"
+            )
+        if is_text and self.width > words_max:
+            raise ConfigError(
+                f"feature {self.name} makes {self.width} columns of a text, and {words_max} are the most that a bundle takes: "
+                "train with max_features, a larger min_df, or SelectKBest behind the vectorizer"
+            )
+        if is_text and (not isinstance(self.missing, str) or self.sentinel is not None):
+            raise ConfigError(
+                f"feature {self.name} is a text: missing is reject or nan, and a text stands for it"
+            )
 
     def _check_category(self) -> None:
         is_category = self.kind == "category"
@@ -92,6 +119,8 @@ class Feature:
         """The names of its matrix columns."""
         if self.kind == "vector":
             return tuple(f"{self.name}[{index}]" for index in range(self.width))
+        if self.kind == "text":
+            return column_names(self.name, self.parts)
         return (self.name,)
 
     @property
@@ -270,12 +299,28 @@ def _feature_json(feature: Feature) -> dict[str, Any]:
     if feature.kind == "category":
         tree["categories"] = list(feature.categories)
         tree["unseen"] = feature.unseen
+    if feature.kind == "text":
+        tree["parts"] = [part.to_json() for part in feature.parts]
+        if feature.instead is not None:
+            tree["instead"] = feature.instead
     return tree
 
 
 def feature_from_json(tree: Any) -> Feature:
     """One feature as a manifest or a features file describes it. Raises ConfigError."""
-    allowed = {"name", "field", "kind", "width", "categories", "missing", "infinite", "unseen", "sentinel"}
+    allowed = {
+        "name",
+        "field",
+        "kind",
+        "width",
+        "categories",
+        "missing",
+        "infinite",
+        "unseen",
+        "sentinel",
+        "parts",
+        "instead",
+    }
     if not isinstance(tree, Mapping) or not {"name", "kind"} <= set(tree) <= allowed:
         raise ConfigError(
             f"a feature is an object of name, kind and perhaps {', '.join(sorted(allowed - {'name', 'kind'}))}"
@@ -291,10 +336,13 @@ def feature_from_json(tree: Any) -> Feature:
         and type(missing) in (str, int, float)
         and type(unseen) in (str, int)
         and type(tree.get("sentinel")) in (int, float, type(None))
+        and isinstance(tree.get("parts", []), list)
+        and type(tree.get("instead")) in (str, type(None))
     )
     if not typed:
         raise ConfigError(f"feature {tree['name']} has a member of the wrong type")
-    return Feature(**{**tree, "categories": tuple(categories)})
+    parts = tuple(part_from_json(part) for part in tree.get("parts", []))
+    return Feature(**{**tree, "categories": tuple(categories), "parts": parts})
 
 
 def _input_from_json(tree: Any) -> ModelInput:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.features.policies import unseen_code
 from penstock.engine.features.signature import Feature
+from penstock.engine.features.texts import TextColumns, characters_max
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 
@@ -172,6 +173,37 @@ def vectors(
         bad = next((each for each in value if isinstance(each, Unreadable)), value)
         faults.setdefault(int(places[row]), _fault(bad, f"field {feature.field}", wanted))
     return out
+
+
+def fill_texts(
+    feature: Feature,
+    columns: TextColumns,
+    values: Sequence[Any],
+    places: NDArray[np.int64],
+    matrix: NDArray[Any],
+    column: int,
+    faults: dict[int, RecordError],
+) -> None:
+    """Write the columns of texts, from `column` on, into the rows at `places`; a missing text leaves NaN there, one that is no
+    text or too long is a fault of its record."""
+    values = of_type(values, texts, feature.field, "a text", places, faults)
+    kept, rows = [], []
+    for place, value in zip(places.tolist(), values, strict=True):
+        if value is None:
+            if feature.instead is None or place in faults:
+                continue
+            value = feature.instead
+        if len(value) > characters_max:
+            faults.setdefault(place, _too_long(feature, len(value)))
+            continue
+        kept.append(value)
+        rows.append(place)
+    columns.fill(kept, np.array(rows, dtype=np.int64), matrix, column)
+
+
+def _too_long(feature: Feature, characters: int) -> RecordError:
+    detail = f"field {feature.field} is a text of {characters} characters, and {characters_max} are the most that are read"
+    return RecordError(stage=Stage.VALIDATE, reason=Reason.LIMIT_EXCEEDED, detail=detail)
 
 
 def wrong_type(what: str, wanted: str) -> RecordError:

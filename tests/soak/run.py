@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ _mutant_hours: Final = 1.0
 """What each format gets of the whole."""
 _chaos_faults_a_run = 50
 _folder: Final = Path("reports/soak")
+_row: Final = re.compile(r"^(\| ([^|]+?) \|(?:[^|\n]*\|){4,5})$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +221,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _folder.mkdir(parents=True, exist_ok=True)
     share = min(arguments.hours / whole_hours, 1.0)
     wanted = tuple(arguments.only.split(","))
+    before = arguments.report.read_text() if arguments.report.exists() else ""
+    asked = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    commit = asked.stdout.strip() or "unknown"
     parts: dict[str, Callable[[], Outcome]] = {"chaos": partial(chaos, share, arguments.seed)}
     parts |= {command.part: partial(command.run, share, arguments.hours) for command in commands}
     outcomes = []
@@ -227,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             outcomes.append(Outcome(part=name, asked="nothing", result="not run", took_s=0.0, good=True))
             continue
         outcomes.append(run())
-        arguments.report.write_text(report(outcomes, arguments.seed, share))
+        arguments.report.write_text(report(outcomes, seed=arguments.seed, commit=commit, before=before))
         print(f"{outcomes[-1].part}: {outcomes[-1].result} ({outcomes[-1].took_s:.0f} s)", flush=True)
     return int(not all(outcome.good for outcome in outcomes))
 
@@ -295,26 +302,27 @@ def _word(outcome: Outcome) -> str:
     return "yes" if outcome.good else "**no**"
 
 
-def report(outcomes: Sequence[Outcome], seed: int, share: float) -> str:
-    """The page."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    rows = [
-        f"| {each.part} | {each.asked} | {each.result.replace('|', '/')} | {each.took_s / 60:.0f} min | {_word(each)} |"
+def report(outcomes: Sequence[Outcome], *, seed: int, commit: str, before: str) -> str:
+    """The page. `before`: the page as it was; a part that was not run keeps its row."""
+    known = {match[2]: match[1] for match in _row.finditer(before)}
+    rows = {
+        each.part: f"| {each.part} | {each.asked} | {each.result.replace('|', '/')} | {each.took_s / 60:.0f} min | {_word(each)} "
+        f"| {f'{commit}, seed {seed}' if each.asked != 'nothing' else '-'} |"
         for each in outcomes
-    ]
-    whole = "the whole" if share >= 1 else f"{share:.2%} of the whole"
+    }
+    rows |= {
+        each.part: known[each.part] for each in outcomes if each.result == "not run" and each.part in known
+    }
     return "\n".join(
         [
             "# The last long run",
             "",
-            f"Written by `make soak`, which was given the time for {whole}; seed {seed}, commit {commit.stdout.strip() or 'unknown'}, "
+            "Written by `make soak`; of each part the last time that it was run, with the commit. "
             f"Python {platform.python_version()}, librdkafka {confluent_kafka.libversion()[0]}, Kafka 4.1.1, {os.cpu_count()} cores.",
             "",
-            "| part | asked for | result | took | good |",
-            "|---|---|---|---|---|",
-            *rows,
+            "| part | asked for | result | took | good | at |",
+            "|---|---|---|---|---|---|",
+            *rows.values(),
             "",
             f"The whole is {chaos_records:,} records under {chaos_faults:,} faults, every cell of the error matrix, 1,000,000 seeds, 1,000,000",
             "mutants, every case of the model matrix, 100 kills and 1,000 drains.",

@@ -6,6 +6,7 @@ import pytest
 
 from tests.chaos.stops import Ended, said_of
 from tests.soak.results import result_of
+from tests.soak.run import Outcome, report
 
 log = Path("reports/soak/part.log")
 of_a_worker = "2026-11-28T21:11:04.156+00:00 worker 0 INFO assigned partitions 0, 1, 2, 3, 4, 5 of stops-17; 6 owned now"
@@ -61,3 +62,23 @@ def test_what_stops_and_kills_say_of_themselves_is_a_result() -> None:
             said = said_of(ends, bar)
             assert result_of([of_a_worker, said], 1, log) == said
             assert all(each.wrong in said for each in ends[:5])
+
+
+def test_a_part_that_was_not_run_keeps_its_row() -> None:
+    def ran(part: str, result: str) -> Outcome:
+        return Outcome(
+            part=part, asked="nothing" if result == "not run" else "10", result=result, took_s=60.0, good=True
+        )
+
+    first = report([ran("kills", "2 of 2"), ran("drains", "9 of | 10")], seed=1, commit="aaa", before="")
+    second = report(
+        [ran("new", "not run"), ran("kills", "not run"), ran("drains", "10 of 10")],
+        seed=2,
+        commit="bbb",
+        before=first,
+    )
+    assert "| kills | 10 | 2 of 2 | 1 min | yes | aaa, seed 1 |" in second
+    assert "| drains | 10 | 10 of 10 | 1 min | yes | bbb, seed 2 |" in second
+    assert "| new | nothing | not run | 1 min | - | - |" in second
+    assert "9 of" not in second
+    assert second.count("\n|") == 5

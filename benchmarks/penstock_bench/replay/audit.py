@@ -15,7 +15,7 @@ from penstock.engine.clock import Clock
 from penstock_bench.replay.load import record
 
 _poll_s: Final = 0.1
-_tolerance: Final = 1e-3  # of a value, relative: ten float32 layers round
+_tolerance: Final = 1e-3  # of a value, relative: float32 rounds
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """The load: records at moments drawn from a seed, sent then whether or not the last ones were answered."""
 
 import json
+import math
 import threading
 from typing import Final
 
@@ -45,13 +46,16 @@ class Load:
         return len(self.due_s)
 
     def _run(self) -> None:
-        next_s = self._clock.wall_ms() / 1e3
+        next_s = math.inf
         while not self._closed.is_set():
-            now_s, rate = self._clock.wall_ms() / 1e3, self.rate_per_s
-            for _ in range(self.at_once):
+            rate = self.rate_per_s  # before the clock: a record is never due before somebody wanted it
+            now_s = self._clock.wall_ms() / 1e3
+            count, self.at_once = self.at_once, 0
+            for _ in range(count):
                 self._send(now_s)
-            self.at_once = 0
             if rate <= 0:
+                next_s = math.inf
+            elif next_s == math.inf:
                 next_s = now_s
             while rate > 0 and next_s <= now_s:
                 self._send(next_s)

@@ -16,7 +16,7 @@ def table(found: dict[str, Any]) -> str:
     script, startup, audit, curves = found["script"], found["startup_s"], found["audit"], found["curves"]
     lines = [
         "# A replay with real workers", "",
-        "Made by `penstock bench replay --figures docs/figures`. The scaler, the workers and Kafka are the real ones; KEDA, the autoscaler and",
+        f"Made by `penstock bench replay{' --short' if found['short'] else ''} --figures docs/figures`. The scaler, the workers and Kafka are the real ones; KEDA, the autoscaler and",
         "the kubelet are stand-ins: they ask over gRPC, reckon as Kubernetes does, and start and stop processes whose names return. Each",
         f"worker is held to a part of a core and then does {found['capacity_records_per_s']:.1f} records a second; the calm load is 0.4 of one worker, the step ten times that.",
         f"Autoscaler every {script['sync_s']:g} s, cool-down {script['cooldown_s']:g} s, objective 30 s, seed {found['seed']}.", "",

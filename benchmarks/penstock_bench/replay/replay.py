@@ -29,7 +29,7 @@ objective_s: Final = 30.0
 calm_share: Final = 0.4
 """Of what one worker can do; the step is to ten times of that."""
 step_times: Final = 10
-_trial_records: Final = 120
+_trial_records: Final = 300
 _start_patience_s: Final = 180.0
 _drain_patience_s: Final = 300.0
 _restarts_max: Final = 3
@@ -53,7 +53,7 @@ whole: Final = Script(
     calm_s=90.0, step_s=180.0, upgrade_s=420.0, wake_s=30.0, sync_s=15.0, polling_s=15.0, cooldown_s=30.0
 )
 short: Final = Script(
-    calm_s=15.0, step_s=60.0, upgrade_s=240.0, wake_s=10.0, sync_s=5.0, polling_s=2.0, cooldown_s=5.0
+    calm_s=15.0, step_s=60.0, upgrade_s=420.0, wake_s=10.0, sync_s=5.0, polling_s=2.0, cooldown_s=5.0
 )
 
 
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None =
         objective_s=objective_s, spec=spec, sync_s=script.sync_s, seed=arguments.seed, clock=clock
     ) as (world, books):
         found = play(world, books, script, say=terminal.say)
-    found = {"seed": arguments.seed, "script": vars(script), **found}
+    found = {"seed": arguments.seed, "short": arguments.short, "script": vars(script), **found}
     if arguments.figures is not None:
         (arguments.figures / "replay.md").write_text(table(found), encoding="utf-8")
         (arguments.figures / "replay.svg").write_text(picture(found), encoding="utf-8")

@@ -31,10 +31,10 @@ from penstock_bench.scaling.policies import Penstock
 
 partitions: Final = 12
 replicas_max: Final = 8
-cores: Final = 0.15
+cores: Final = 0.08
 """A worker's limit: so little that several of them, a broker and the scaler fit on two cores."""
 batch_rows_max: Final = 8
-"""A record takes some 14 ms of a core: more in a batch would only be warmed up for."""
+"""A record takes some milliseconds of a core: more in a batch would only be warmed up for."""
 drain_budget_s: Final = 20.0
 grace_s: Final = drain_budget_s + 15.0
 revisions: Final = (1, 2)

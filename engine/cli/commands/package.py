@@ -213,7 +213,9 @@ def _facts(report: PackageReport) -> dict[str, str]:
         "bundle": str(report.path),
         "model": f"{bundle.name} {bundle.version}, from {bundle.manifest.provenance['source']}",
         "digest": bundle.digest,
-        "features": f"{len(features)}" + (f", {categories} of them categories" if categories else ""),
+        "features": f"{len(features)}"
+        + (f", {categories} of them categories" if categories else "")
+        + "".join(f", {each.name} a text of {each.width} words" for each in features if each.kind == "text"),
         "classes": ", ".join(bundle.classes) or "none",
         "outputs": ", ".join(
             f"{output.name} ({output.meaning.replace('_', ' ')})" for output in bundle.outputs

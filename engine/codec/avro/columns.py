@@ -7,7 +7,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.codec.avro.program import UnsupportedSchemaError, make_program
+from penstock.engine.codec.avro.program import UnsupportedSchemaError, make_program, native_width
+from penstock.engine.codec.avro.texts import TextSpans
 from penstock.engine.codec.framing import Schema
 from penstock.engine.codec.object_rows import no_features
 from penstock.engine.codec.schema_check import Codes, read_as_numbers
@@ -59,7 +60,9 @@ class NativeRows:
         self._tables = _tables(signature, numbered)
         self._skip = skip
         self._dtype = signature.record_dtype
-        self._as_double = signature.record_dtype == np.float64 or bool(self._tables)
+        is_text = any(feature.kind == "text" for feature in signature.features)
+        self._texts = TextSpans(signature) if is_text else None
+        self._as_double = signature.record_dtype == np.float64 or bool(self._tables) or is_text
         self._refuses_empty = refuses_empty
 
     def read(
@@ -78,20 +81,24 @@ class NativeRows:
         )
         for column, numbers, codes in self._tables:
             _look_up(matrix[:, column], numbers, codes)
+        wrong: dict[int, RecordError] = {}
+        if self._texts is not None:
+            matrix = self._texts.spread(matrix, values, wrong)
         if matrix.dtype != self._dtype:
             with np.errstate(
                 over="ignore"
             ):  # a double past float32 becomes an infinity, which has its own policy
                 matrix = matrix.astype(self._dtype)
-        if not found:
+        if not found and not wrong:
             return matrix, np.arange(len(values), dtype=np.int64), []
         good = np.ones(len(values), dtype=np.bool_)
-        faults = []
+        good[[*wrong]] = False
+        faults = [*wrong.items()]
         for place, status, at, node in found:
             good[place] = False
             if status != _skipped:
                 faults.append((place, self._fault(status, at, node, len(values[place]))))
-        return matrix[good], np.flatnonzero(good), faults
+        return matrix[good], np.flatnonzero(good), sorted(faults, key=lambda fault: fault[0])
 
     def _fault(self, status: int, at: int, node: int, length: int) -> RecordError:
         if status == _empty:
@@ -129,7 +136,9 @@ def _tables(
     Raises UnsupportedSchemaError where a double could take one number for another.
     """
     tables = []
-    for column, feature in enumerate(signature.column_features):
+    column = -1
+    for feature in signature.features:
+        column += 1
         if feature.name in names:
             numbers = names[feature.name]
             if any(isinstance(number, int) and abs(number) >= 1 << 53 for number in numbers):
@@ -137,6 +146,7 @@ def _tables(
             keys = np.array([*numbers], dtype=np.float64)
             order = np.argsort(keys)
             tables.append((column, keys[order], np.array([*numbers.values()], dtype=np.float64)[order]))
+        column += native_width(feature) - 1
     return tables
 
 

@@ -21,7 +21,7 @@ from penstock.engine.codec.avro.resolution import (
 from penstock.engine.codec.avro.types import AvroType, UnsupportedSchemaError, parse
 from penstock.engine.codec.framing import Schema
 from penstock.engine.features.policies import unseen_code
-from penstock.engine.features.signature import Signature
+from penstock.engine.features.signature import Feature, Signature
 from penstock.engine.native._avro import Program
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
@@ -111,7 +111,7 @@ def make_program(
     column = 0
     for feature in signature.features:
         features[".".join(feature.path)] = (feature, column)
-        column += feature.width
+        column += native_width(feature)
     if len(features) != len(signature.features):
         raise UnsupportedSchemaError("two features are read from one field")
     written, wanted = parse(writer), parse(reader)
@@ -126,7 +126,12 @@ def make_program(
             "; ".join(dict.fromkeys(root.reason for root in roots)) or "there is no type in it"
         )
     root = _Node(Kind.UNION, "", children=roots) if written.kind == "union" else roots[0]
-    return compiler.program(root, signature.width)
+    return compiler.program(root, column)
+
+
+def native_width(feature: Feature) -> int:
+    """Columns that the native reader fills of a feature: of a text one, which says where the text stands."""
+    return 1 if feature.kind == "text" else feature.width
 
 
 def incompatible(reason: str) -> RecordError:
@@ -273,6 +278,8 @@ class _Compiler:
         if feature.kind == "category" and kind in (Kind.STRING, Kind.BYTES):
             node.table = len(self._tables)
             self._tables.append([name.encode() for name in feature.categories])
+        elif feature.kind == "text" and kind is Kind.STRING:
+            pass  # without a table: where it stands
         elif feature.kind == "number" and kind in _numbers:
             units = units_reason(written, wanted)
             if units is not None:

@@ -136,7 +136,7 @@ class ColumnRows:
                     numbers = np.stack(parts, axis=1)
                 else:
                     numbers = self._readers[feature.name].read(columns[place.names[0]], faults)
-                if feature.width == 1:
+                if numbers.ndim == 1:
                     matrix[:, place.start] = numbers
                 else:
                     matrix[:, place.start : place.start + feature.width] = numbers
@@ -211,7 +211,7 @@ def _asked(
         for place in np.flatnonzero(bad[codes]).tolist():
             faults.setdefault(place, wrong[int(codes[place])])
     numbers = found[codes]
-    return numbers if feature.kind == "vector" else numbers[:, 0]
+    return numbers if feature.kind in ("vector", "text") else numbers[:, 0]
 
 
 def _record(feature: Feature, value: Any) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from penstock.schemas.records import Rejection
 
 block_rows: Final = 1 << 14
 """Decoded at a time, so that rows of any number take little memory beside themselves and their results."""
+block_numbers: Final = 1 << 24
+"""No more than about so many numbers of theirs at a time: wide rows, such as those of texts, come in smaller blocks."""
 
 Faults = Sequence[tuple[int, RecordError]]
 Read = tuple[NDArray[np.generic], NDArray[np.int64], Faults]
@@ -30,6 +32,7 @@ class RowReader:
         self._objects = ObjectRows(signature)
         self._columns = ColumnRows(signature)
         self._policies = FeaturePolicies(signature)
+        self._block_rows = max(64, min(block_rows, block_numbers // signature.width))
 
     def blocks(self, rows: Any) -> Iterator[tuple[int, Decoded]]:
         """How many rows a block has, and what became of them; at least one block, in order.
@@ -71,7 +74,7 @@ class RowReader:
 
     def _sequence(self, rows: Sequence[Any]) -> Iterator[tuple[int, Read]]:
         if all(isinstance(row, dict) for row in rows):
-            for part in _slices(len(rows)):
+            for part in _slices(len(rows), self._block_rows):
                 yield part.stop - part.start, self._dictionaries(rows[part])
             return
         if any(isinstance(row, Mapping) for row in rows):
@@ -93,7 +96,7 @@ class RowReader:
     def _array(self, array: NDArray[Any]) -> Iterator[tuple[int, Read]]:
         if array.dtype.names:
             plan = find_columns(self._signature, array.dtype.names, origin="the array")
-            for part in _slices(len(array)):
+            for part in _slices(len(array), self._block_rows):
                 some = array[part]
                 columns = {name: _array_column(some[name]) for each in plan for name in each.names}
                 yield len(some), self._columns.read(plan, columns, len(some))
@@ -106,16 +109,16 @@ class RowReader:
             )
         if array.dtype.kind not in "fiub":
             plan = find_columns(self._signature, self._signature.columns, origin="the array")
-            if any(feature.kind == "vector" for feature in self._signature.features):
+            if any(feature.kind in ("vector", "text") for feature in self._signature.features):
                 raise ConfigError(
-                    "an array of objects cannot hold the vectors of this model: give a table or dictionaries"
+                    "an array of objects cannot hold the vectors or texts of this model: give a table or dictionaries"
                 )
-            for part in _slices(len(array)):
+            for part in _slices(len(array), self._block_rows):
                 some = array[part]
                 columns = {each.names[0]: _array_column(some[:, each.start]) for each in plan}
                 yield len(some), self._columns.read(plan, columns, len(some))
             return
-        for part in _slices(len(array)):
+        for part in _slices(len(array), self._block_rows):
             yield part.stop - part.start, self._matrix(array[part])
 
     def _matrix(self, part: NDArray[Any]) -> Read:
@@ -136,7 +139,7 @@ class RowReader:
         names = [str(name) for name in frame.columns]
         plan = find_columns(self._signature, names, origin="the data frame")
         chosen = {name: names.index(name) for each in plan for name in each.names}
-        for part in _slices(len(frame)):
+        for part in _slices(len(frame), self._block_rows):
             columns = {name: _pandas_column(frame.iloc[part, place]) for name, place in chosen.items()}
             yield part.stop - part.start, self._columns.read(plan, columns, part.stop - part.start)
 
@@ -149,15 +152,15 @@ class RowReader:
             nested=lambda path: leads_somewhere(schema, path),
         )
         table = table.select(top_columns(plan, schema.names))
-        batches = table.combine_chunks().to_batches(max_chunksize=block_rows)
+        batches = table.combine_chunks().to_batches(max_chunksize=self._block_rows)
         if not batches:
             yield 0, self._dictionaries([])
         for batch in batches:
             yield batch.num_rows, self._columns.read(plan, arrow_columns(batch, plan), batch.num_rows)
 
 
-def _slices(count: int) -> list[slice]:
-    return [slice(start, min(start + block_rows, count)) for start in range(0, max(count, 1), block_rows)]
+def _slices(count: int, rows: int) -> list[slice]:
+    return [slice(start, min(start + rows, count)) for start in range(0, max(count, 1), rows)]
 
 
 def _array_column(values: NDArray[Any]) -> Column:

@@ -28,7 +28,7 @@ def text_columns(batch: Any, plan: Sequence[FeatureColumns]) -> dict[str, Column
     """The plan's columns of a pyarrow.RecordBatch whose columns are all strings; null is an empty cell."""
     return {
         name: _categories(column_of(batch.column(name)), place.feature)
-        if place.feature.kind == "category"
+        if place.feature.kind in ("category", "text")
         else _numbers(batch.column(name))
         for place in plan
         for name in place.names

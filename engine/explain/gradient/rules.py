@@ -165,6 +165,27 @@ def _concat(tape: Tape, node: onnx.NodeProto, gradient: str) -> Gradients:
     return found
 
 
+def _gather(tape: Tape, node: onnx.NodeProto, gradient: str) -> Gradients:
+    """Columns in another order, some left out, some several times: each one's gradients, where it went, added up."""
+    shape = tape.shape(node.input[0])
+    if len(shape) != 2 or attribute(node, "axis", 0) % 2 != 1 or tape.is_active(node.input[1]):
+        raise NotDifferentiableError("operator Gather has a gradient here where it picks columns of records")
+    width, indices = int(shape[1] or 0), fixed_array(tape, node, 1).astype(np.int64).reshape(-1)
+    count, indices = len(indices), np.where(indices < 0, indices + width, indices)
+    first = tape.emit("Slice", gradient, tape.integers([0]), tape.integers([1]), tape.integers([1]))
+    nothing = tape.emit("Mul", first, tape.scalar(0.0, node.output[0]))
+    padded = tape.emit("Concat", gradient, nothing, axis=1)
+    order = np.argsort(indices, kind="stable")
+    starts = np.searchsorted(indices[order], np.arange(width))
+    times = np.bincount(indices, minlength=width)
+    found = ""
+    for time in range(max(int(times.max(initial=0)), 1)):
+        places = np.where(times > time, order[np.minimum(starts + time, count - 1)], count)
+        part = tape.emit("Gather", padded, tape.integers(places.tolist()), axis=1)
+        found = tape.emit("Add", found, part) if found else part
+    return {0: found}
+
+
 def _reshape(tape: Tape, node: onnx.NodeProto, gradient: str) -> Gradients:
     before, after = tape.shape(node.input[0]), tape.shape(node.output[0])
     if math.prod(map(int, before[1:])) != math.prod(map(int, after[1:])):  # type: ignore[arg-type]
@@ -193,6 +214,18 @@ def _reduce(tape: Tape, node: onnx.NodeProto, gradient: str) -> Gradients:
         count = math.prod(int(shape[place] or 0) for place in places)
         shared = tape.emit("Mul", shared, tape.scalar(1 / count, node.input[0]))
     return {0: tape.emit("Expand", shared, tape.emit("Shape", node.input[0]))}
+
+
+def _reduce_log_sum_exp(tape: Tape, node: onnx.NodeProto, gradient: str) -> Gradients:
+    """As _reduce, with the share of each in the sum."""
+    u = node.input[0]
+    if tape.rescale or len(tape.shape(u)) != 2:
+        raise NotDifferentiableError(
+            "operator ReduceLogSumExp has a gradient here over the scores of records"
+        )
+    shared = _reduce(tape, node, gradient)[0]
+    total = tape.emit("Reshape", node.output[0], tape.integers([-1, 1]))
+    return {0: tape.emit("Mul", shared, tape.emit("Exp", tape.emit("Sub", u, total)))}
 
 
 def _last_axis(tape: Tape, node: onnx.NodeProto) -> str:
@@ -286,6 +319,8 @@ _rules: dict[tuple[str, str], Rule] = {
     ("", "MatMul"): _matmul,
     ("", "BatchNormalization"): _batch_normalization,
     ("", "Concat"): _concat,
+    ("", "Gather"): _gather,
+    ("", "ReduceLogSumExp"): _reduce_log_sum_exp,
     ("", "Reshape"): _reshape,
     ("", "Flatten"): _reshape,
     ("", "Squeeze"): _reshape,

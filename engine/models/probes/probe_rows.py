@@ -22,6 +22,8 @@ from penstock.schemas.errors import ConfigError
 file_bytes_max = 1 << 30
 made_up_rows = 512
 sentinel_share = 0.1
+words_a_row = 20
+"""In a row made up, of the words of its texts."""
 decimals_max = 10
 
 
@@ -155,7 +157,8 @@ def _texts(signature: Signature) -> dict[str, type]:
     texts = [
         feature
         for feature in signature.features
-        if len(number_names(feature)) + len(boolean_names(feature)) < len(feature.categories)
+        if feature.kind == "text"
+        or len(number_names(feature)) + len(boolean_names(feature)) < len(feature.categories)
     ]
     return {name: str for feature in texts for name in (feature.name, ".".join(feature.path))}
 
@@ -206,6 +209,8 @@ def rows_made_up(
     """
     random = np.random.default_rng(seed)
     width = signature.width
+    texts = sum(feature.width for feature in signature.features if feature.kind == "text")
+    absent = 1.0 - min(0.5, words_a_row / max(texts, 1))
     if len(given):
         rows = given[random.integers(0, len(given), made_up_rows)].copy()
     else:
@@ -218,6 +223,9 @@ def rows_made_up(
             values = _around_thresholds(forest, column, made_up_rows, random)
             touched &= ~np.isnan(values)
         rows[touched, column] = values[touched]
+        if feature.kind == "text":
+            rows[random.random(made_up_rows) < absent, column] = 0.0
+            rows[:, column] = np.abs(rows[:, column])
         if feature.may_be_nan:
             rows[random.random(made_up_rows) < 0.15, column] = np.nan
     return rows_that_pass(_whole_where_needed(rows, signature), signature)
@@ -236,7 +244,7 @@ def records_made_up(
         rows = widened(rows.astype(np.float32), signature)
     shaped = rows.copy()
     for column, feature in enumerate(signature.column_features):
-        if feature.kind == "category" or not len(rows):
+        if feature.kind in ("category", "text") or not len(rows):
             continue
         seen = given[np.isfinite(given[:, column]), column] if len(given) else np.empty(0)
         if len(seen):

@@ -13,6 +13,8 @@ namespace {
 
 constexpr double nan_value = std::numeric_limits<double>::quiet_NaN();
 constexpr int32_t depth_max = 64;
+constexpr int64_t text_length_max = int64_t{1} << 26;  // as in texts.py: both in the 53 bits of a double
+constexpr int64_t text_at_max = int64_t{1} << 27;
 
 uint64_t hash_of(std::string_view text) {
   constexpr uint64_t factor = 0x9E3779B97F4A7C15u;
@@ -36,8 +38,14 @@ uint64_t hash_of(std::string_view text) {
 template <typename T>
 class Reader {
  public:
-  Reader(const Program& program, const uint8_t* begin, const uint8_t* end, T* row)
-      : program_(program), p_(begin), end_(end), row_(row), items_left_(program.items_max + (end - begin)) {}
+  // `begin`: of the payload, whose first `skip` bytes are passed over.
+  Reader(const Program& program, const uint8_t* begin, int64_t skip, const uint8_t* end, T* row)
+      : program_(program),
+        begin_(begin),
+        p_(begin + skip),
+        end_(end),
+        row_(row),
+        items_left_(program.items_max + (end - begin - skip)) {}
 
   const uint8_t* place() const { return p_; }
   Status status() const { return status_; }
@@ -210,7 +218,12 @@ class Reader {
   bool text(const Node& node, int32_t column) {
     int64_t n;
     if (!length(n)) return false;
-    if (column >= 0) {
+    if (column >= 0 && node.table < 0) {
+      if (node.kind == Kind::string && !is_utf8(p_, n)) return fail(Status::corrupt);
+      const int64_t at = p_ - begin_;
+      if (at >= text_at_max || n >= text_length_max) return fail(Status::limit);
+      store(column, static_cast<double>(at * text_length_max + n));
+    } else if (column >= 0) {
       const int32_t code = program_.tables[node.table].find({reinterpret_cast<const char*>(p_), static_cast<size_t>(n)});
       if (code < 0 && !is_utf8(p_, n)) return fail(Status::corrupt);
       store(column, code < 0 ? program_.unseen : code);
@@ -287,6 +300,7 @@ class Reader {
   }
 
   const Program& program_;
+  const uint8_t* begin_;
   const uint8_t* p_;
   const uint8_t* end_;
   T* row_;
@@ -338,7 +352,7 @@ void check_node(const Program& program, const Node& node) {
   if (node.kind == Kind::decimal || node.kind == Kind::fixed_decimal)
     require(within(node.table, 1, program.decimals.size()), "no precision");
   if ((node.kind == Kind::string || node.kind == Kind::bytes) && node.column >= 0)
-    require(within(node.table, 1, program.tables.size()), "no table");
+    require((node.kind == Kind::string && node.table == -1) || within(node.table, 1, program.tables.size()), "no table");
   if (node.kind == Kind::array || node.kind == Kind::map) require(node.child_count == 1, "items of no kind");
 }
 
@@ -407,7 +421,7 @@ Verdict read_payload(const Program& program, Payload payload, int64_t skip, bool
   std::fill_n(row, program.columns, static_cast<T>(nan_value));
   if (payload.length < skip) return {Status::truncated, payload.length, 0};
   const uint8_t* end = payload.data + payload.length;
-  Reader<T> reader(program, payload.data + skip, end, row);
+  Reader<T> reader(program, payload.data, skip, end, row);
   Status status = reader.read_root() ? Status::ok : reader.status();
   if (status == Status::ok && reader.place() != end) status = Status::trailing;
   if (status == Status::ok && refuse_empty && !reader.reached()) status = Status::empty;

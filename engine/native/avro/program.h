@@ -42,6 +42,7 @@ struct Node {
                             // of a null: which column it says is null
   int32_t size = 1;         // float, double: how many in a row; fixed: bytes; array into columns: how many items there must be
   int32_t table = -1;       // string, bytes: the category table; enum: the codes; decimal: precision and scale
+                            // -1 of a string: its column says where it stands, first byte of the payload * 2^26 + bytes
   int32_t first_child = 0;  // place in Program::nodes; the children stand side by side
   int32_t child_count = 0;
   int32_t first_default = 0;  // record: columns that the writer does not know

@@ -32,6 +32,9 @@ def test_what_is_missing_and_what_came_twice_is_counted(kafka: str, new_topic: C
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(
+    900
+)  # four programs, each given its two minutes of patience on a machine that does much else
 @pytest.mark.usefixtures("kafka")  # skips where no Kafka can be had
 def test_penstock_the_loop_and_the_limits_are_measured_side_by_side(tmp_path: Path) -> None:
     picture = tmp_path / "peers.svg"

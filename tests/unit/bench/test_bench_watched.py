@@ -1,7 +1,9 @@
 """What being watched costs: the arithmetic of the turns, and an audience that follows, scrapes and comes back."""
 
 import http.server
+import io
 import json
+import math
 import threading
 import time
 from typing import Any
@@ -11,6 +13,9 @@ from penstock_bench import watched
 from penstock_bench.audience import Audience, Seen
 from penstock_bench.peers.latency import Latency
 from penstock_bench.peers.throughput import Run
+from rich.console import Console
+
+from penstock.engine.console.terminal import Terminal
 
 
 def run(records_per_s: float, *, lost: int = 0, supervisor_mb: float = 80.0, records: int = 1_000_000) -> Run:
@@ -30,19 +35,41 @@ def seen(scrape_ms: float = 5.0, series: int = 400) -> Seen:
     return Seen(events=10, scrapes=4, scrape_p50_ms=1.0, scrape_p99_ms=scrape_ms, series=series)
 
 
-def verdicts(ours: list[Run], p99: list[float], audience: Seen) -> Any:
-    found = watched.compared(
+def compare(ours: list[Run], p99: list[float], audience: Seen) -> dict[str, Any]:
+    return watched.compared(
         {"plain": [run(1000)] * len(ours), "watched": ours},
         {"plain": [at(5.0)] * len(p99), "watched": [at(each) for each in p99]},
         [audience],
         seed=1,
     )
+
+
+def verdicts(ours: list[Run], p99: list[float], audience: Seen) -> Any:
+    found = compare(ours, p99, audience)
     json.dumps(found)
     return found["verdicts"]
 
 
+def test_every_turn_and_every_figure_is_shown_beside_its_bar() -> None:
+    written = io.StringIO()
+    terminal = Terminal(console=Console(file=written, width=200))
+    watched.show(compare([run(990), run(995)], [5.1, math.inf], seen()), terminal)
+    said = written.getvalue()
+    for each in (
+        "990",
+        "0.99",
+        "never",
+        "1,500",
+        "120 MB behind 1,000,000",
+        "50 ms",
+        "80 MB",
+        "every record once",
+    ):
+        assert each in said, said
+
+
 def test_each_figure_is_held_against_its_own_bar() -> None:
-    good = verdicts([run(990), run(995)], [5.1, 5.2], seen())
+    good = verdicts([run(990), run(995), run(1001)], [5.1, 5.2], seen())
     assert set(good.values()) == {"within"}
     for name, bad in {
         "records_per_s": verdicts([run(900)] * 3, [5.0], seen()),
@@ -57,7 +84,8 @@ def test_each_figure_is_held_against_its_own_bar() -> None:
 def test_a_lost_record_is_never_within_and_few_records_say_nothing_of_the_memory() -> None:
     assert verdicts([run(1000, lost=1)], [5.0], seen())["records_per_s"] == "beyond"
     assert verdicts([run(1000, records=999_999)], [5.0], seen())["supervisor_mb"] == "undecided"
-    assert verdicts([run(900), run(1100)], [5.0], seen())["records_per_s"] == "undecided"
+    assert verdicts([run(900), run(1100), run(1000)], [5.0], seen())["records_per_s"] == "undecided"
+    assert verdicts([run(2000)] * 2, [5.0], seen())["records_per_s"] == "undecided"
 
 
 def test_an_audience_counts_what_it_got_and_comes_back_when_it_is_cut_off() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import confluent_kafka
 import grpc
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ assert find_laboratory()
 from penstock_bench.replay.audit import ages_s, audit, oldest_s  # noqa: E402  behind the path
 from penstock_bench.replay.keda import Keda, Spec  # noqa: E402
 from penstock_bench.replay.limits import CpuLimits, family, used_s  # noqa: E402
-from penstock_bench.replay.load import record  # noqa: E402
+from penstock_bench.replay.load import Load, record  # noqa: E402
 from penstock_bench.replay.picture import picture, table  # noqa: E402
 from penstock_bench.replay.pods import PodPlan, Pods  # noqa: E402
 from penstock_bench.replay.replay import told, whole  # noqa: E402
@@ -95,6 +96,7 @@ def a_run(
     found = told(world, audited, marks, capacity=20.0)
     return {
         "seed": 1,
+        "short": False,
         "script": vars(whole),
         "capacity_reported": {"records_per_s": 19.0, "measured": True},
         **found,
@@ -115,6 +117,44 @@ def test_each_bar_is_met_by_a_good_run_and_missed_by_what_it_is_there_for() -> N
         assert missed[0].startswith(word)
     assert "| step | 600 | 2.0 s | 2.0 s | 2.0 s | 5 |" in table(good)
     assert picture(good).count("<polyline") == 4
+
+
+class Producer:
+    """Takes everything and sends nothing."""
+
+    def __init__(self, _: dict[str, Any]) -> None:
+        self.sent = 0
+
+    def produce(self, *_: Any, **__: Any) -> None:
+        self.sent += 1
+
+    def poll(self, _: float) -> None:
+        pass
+
+    def flush(self, _: float) -> int:
+        return 0
+
+
+def test_no_record_is_due_before_it_was_asked_for_nor_after_it_was_wanted_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(confluent_kafka, "Producer", Producer)
+    load = Load("nowhere", "in", partitions=3, seed=1, clock=clock)
+    marks_s = []
+    for _ in range(5):
+        time.sleep(0.05)
+        marks_s.append(clock.wall_ms() / 1e3)
+        before = len(load.due_s)
+        load.rate_per_s = 200.0
+        until(lambda before=before: len(load.due_s) > before)  # type: ignore[misc]
+        assert load.due_s[before] >= marks_s[-1]
+        load.rate_per_s = 0.0
+    time.sleep(0.05)
+    before = len(load.due_s)
+    load.at_once = 7
+    until(lambda: len(load.due_s) >= before + 7)
+    assert load.close() == before + 7 == len(load.partition)
+    assert load.refused == []
 
 
 class Scaler:

@@ -21,6 +21,7 @@ _once_wrong = {
     1216: "neighbours, in another order of columns, without rows to compare on",
     1262: "a logarithm of negative numbers before trees that take missing values",
     2236: "an imputer whose most frequent value is None",
+    3299: "neighbours that are equally near, which nothing was said of",
     1293: "large ids before a projection, without rows to compare on",
 }
 """Seeds of what was answered wrong, or ended in a traceback, before; and what it was."""

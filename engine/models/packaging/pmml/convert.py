@@ -34,6 +34,13 @@ _views: Final = frozenset(
 
 def pmml_file(data: bytes, wishes: PackageOptions) -> Converted:
     """A PMML file: trees come out as one tree ensemble, regressions as a graph of doubles. Raises ConfigError."""
+    try:
+        return _read(data, wishes)
+    except RecursionError as error:
+        raise ConfigError("it is made of models or fields that lie too deep inside each other") from error
+
+
+def _read(data: bytes, wishes: PackageOptions) -> Converted:
     root = read_elements(data)
     models = root.all(*model_names)
     if len(models) != 1:
@@ -133,9 +140,11 @@ def _of_trees(answer: Answer, columns: Sequence[RawColumn], wishes: PackageOptio
                 replace(tree, values=tree.values[:, 0] * factor, output=place) for tree, factor in each.trees
             ]
         base = [each.constant for each in sums]
-    used = sorted({int(feature) for tree in trees for feature in tree.feature[tree.yes >= 0]})
-    if not used:
+    asked = {int(feature) for tree in trees for feature in tree.feature[tree.yes >= 0]}
+    if not asked:
         raise ConfigError("the trees of the file ask about nothing")
+    # what all values answer alike is a feature as well: missing or unknown, it may leave the record without a prediction
+    used = [number for number, column in enumerate(columns) if column.is_asked]
     place_of = np.full(len(columns), -1, dtype=np.int64)
     place_of[used] = np.arange(len(used))
     trees = [replace(tree, feature=place_of[tree.feature]) for tree in trees]

@@ -21,7 +21,7 @@ from penstock.engine.models.packaging.pmml.expressions import (
     invalid,
     typed,
 )
-from penstock.engine.models.packaging.pmml.fields import Field, Scope, interval
+from penstock.engine.models.packaging.pmml.fields import Field, Scope, interval, ranges_max
 from penstock.schemas.errors import ConfigError
 
 _types: Final = ("string", "integer", "float", "double", "boolean")
@@ -124,6 +124,8 @@ def _number_field(element: Element, scope: Scope) -> Field:
 def _interpolated(element: Element, scope: Scope, wanted: DataType) -> Field:
     inner = _number_field(element, scope)
     points = tuple((each.number("orig"), each.number("norm")) for each in element.all("LinearNorm"))
+    if len(points) > ranges_max:
+        raise element.refused(f"has more than {ranges_max:,} points")
     if len(points) < 2 or any(high[0] <= low[0] for low, high in pairwise(points)):
         raise element.refused("has fewer than two points, or points that are not in order")
     outliers = element.get("outliers", "asIs")
@@ -150,6 +152,8 @@ def _binned(element: Element, scope: Scope, wanted: DataType) -> Field:
         (*interval(each.need("Interval")), _typed(each.must("binValue"), kind, each))
         for each in element.all("DiscretizeBin")
     )
+    if len(bins) > ranges_max:
+        raise element.refused(f"has more than {ranges_max:,} bins")
     made = Binned(
         inner.expression, bins, _option(element, "defaultValue", kind), _option(element, "mapMissingTo", kind)
     )

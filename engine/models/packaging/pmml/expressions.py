@@ -309,6 +309,18 @@ functions: Final[Mapping[str, Callable[..., Value]]] = {
 """Built-in functions of arguments that are there, besides `if`, isMissing and isNotMissing."""
 
 
+def size_of(expression: Expression, known: dict[int, tuple[Expression, int]]) -> int:
+    """How many expressions are asked when this one is: one that others share counts for each of them. `known`: what was
+    counted before."""
+    if id(expression) not in known:
+        inside = (
+            expression.arguments if isinstance(expression, Applied) else (getattr(expression, "inner", None),)
+        )
+        total = 1 + sum(size_of(each, known) for each in inside if each is not None)
+        known[id(expression)] = (expression, total)
+    return known[id(expression)][1]
+
+
 def single(value: float) -> float:
     """Rounded to the nearest float32."""
     with np.errstate(over="ignore"):

@@ -13,6 +13,7 @@ from penstock.engine.models.packaging.pmml.expressions import (
     Rounded,
     Value,
     invalid,
+    size_of,
     typed,
 )
 from penstock.schemas.errors import ConfigError
@@ -20,6 +21,11 @@ from penstock.schemas.errors import ConfigError
 _types: Final = {"string": "string", "integer": "integer", "float": "float", "double": "double", "boolean": "boolean"}  # fmt: skip
 _not_inputs: Final = ("target", "predicted", "supplementary", "group", "order", "frequencyWeight", "analysisWeight")  # fmt: skip
 categories_max: Final = 1 << 16
+_aliases_max: Final = 64
+ranges_max: Final = 1 << 11
+"""Intervals of a field, bins, points: each is looked at for each number."""
+expressions_max: Final = 1 << 10
+"""What a field may be computed of: a few that are made of each other double with each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -54,6 +60,8 @@ class RawColumn:
     """Of a category that the table does not hold: nan, reject; with `is_open` it is the last of the table."""
     instead: Value = None
     """Of a category that the table does not hold, what it becomes (asValue)."""
+    is_asked: bool = False
+    """Some predicate asks about it, though all of its values may take the same way."""
     rejects_missing: bool = False
     """A record without it gets no prediction."""
 
@@ -141,9 +149,9 @@ def _compared(root: Element) -> dict[str, tuple[str, ...]]:
         elif each.name == "MiningField" and "missingValueReplacement" in each.attributes:
             found.setdefault(each.get("name"), {})[each.get("missingValueReplacement")] = None
     for name, origin in passes_on.items():
-        for _ in range(len(passes_on)):
-            found.setdefault(origin, {}).update(found.get(name, {}))
-            if origin not in passes_on or origin == passes_on[origin]:
+        for _ in range(_aliases_max if name in found else 0):
+            found.setdefault(origin, {}).update(found[name])
+            if origin not in passes_on:
                 break
             origin = passes_on[origin]
     return {name: tuple(values) for name, values in found.items()}
@@ -160,6 +168,7 @@ class Scope:
     derived: dict[str, Element] = field(default_factory=dict)
     """Fields that are computed, read when they are first named."""
     reading: set[str] = field(default_factory=set)
+    sizes: dict[int, tuple[Expression, int]] = field(default_factory=dict)
 
     def inner(self) -> "Scope":
         """That of a model inside this one, which sees all of it."""
@@ -171,7 +180,10 @@ class Scope:
             if name in self.reading:
                 raise element.refused(f"asks for field {name[:80]}, which is computed from itself")
             self.reading.add(name)
-            self.fields[name] = self.read_derived(self.derived[name], self)
+            found = self.read_derived(self.derived[name], self)
+            if size_of(found.expression, self.sizes) > expressions_max:
+                raise self.derived[name].refused(f"is computed of more than {expressions_max:,} others")
+            self.fields[name] = found
         if name not in self.fields:
             raise element.refused(f"asks for field {name[:80]}, which is no input of its model")
         return self.fields[name]
@@ -227,6 +239,8 @@ class Scope:
         texts = [text for text, what in named.items() if what != "invalid" or is_open]
         if is_open:
             texts += [text for text in self.dictionary.compared.get(column.name, ()) if text not in named]
+        if is_open and kind == "boolean":
+            texts += ["true", "false"]  # there is no other value, whatever the file compares
         table: dict[str, Value] = {}
         for text in texts:
             try:
@@ -304,6 +318,8 @@ def _treated(found: Field, mining: Element, element: Element | None) -> Field:
                 *(interval(each) for each in element.all("Interval")),
                 *((value, value, True, True) for value in points),
             )
+        if len(ranges) > ranges_max:
+            raise element.refused(f"has more than {ranges_max:,} intervals or values")
         if treatment == "asMissing":
             instead = None
         elif treatment == "asValue":

@@ -181,6 +181,7 @@ class PredicateReader:
             )
         (number,) = columns
         column, at = self._scope.columns[number], field.expression.at
+        column.is_asked = True
         missing = truth(at(None))
         if column.is_category:
             held = [0, 0, 0, 0]

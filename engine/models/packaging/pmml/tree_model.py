@@ -1,5 +1,6 @@
 """A TreeModel, or whatever asks predicates in order, as a binary tree of ours: exact for every value, missing ones included."""
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -115,6 +116,8 @@ class TreeCompiler:
 
     def __init__(self, columns: Sequence[RawColumn]) -> None:
         self._columns = columns
+        self._whole: dict[int, Domain] = {}
+        """What the columns may hold before anything is asked; a state has those that are known more of."""
 
     def compile(self, rules: Rules) -> Tree:
         """The rules as a binary tree; thresholds are doubles. Raises ConfigError where a record would get no prediction."""
@@ -126,12 +129,12 @@ class TreeCompiler:
 
     def _compiled(self, rules: Rules) -> Tree:
         made = _Made()
-        start: dict[int, Domain] = {number: domain_of(column) for number, column in enumerate(self._columns)}
-        first = asked(rules.root.predicate, start)
+        self._whole = {number: domain_of(column) for number, column in enumerate(self._columns)}
+        first = asked(rules.root.predicate, self._whole)
         root = rules.root
         if first is not Truth.TRUE:  # rare: a root that is not always true is a child of nobody
             root = Node(root.element, root.predicate, None, [rules.root])
-        waiting: list[tuple[Node, State, int, int]] = [(root, start, -1, 0)]
+        waiting: list[tuple[Node, State, int, int]] = [(root, {}, -1, 0)]
         while waiting:
             node, state, parent, side = waiting.pop()
             found = self._selected(rules, node, state)
@@ -151,8 +154,9 @@ class TreeCompiler:
         """The child that is taken in this state, that none is, or the test that decides."""
         if not node.children:
             return _End(node)
+        known = ChainMap(dict(state), self._whole)
         for child in node.children:
-            found = asked(child.predicate, state)
+            found = asked(child.predicate, known)
             if isinstance(found, Test):
                 return found
             if found is Truth.TRUE:
@@ -184,7 +188,7 @@ class TreeCompiler:
 
     def _split(self, rules: Rules, node: Node, state: State, test: Test) -> tuple["_Split", State, State]:
         """A test of ours on the column, and what is known on its sides."""
-        domain = state[test.column]
+        domain = state.get(test.column, self._whole[test.column])
         rest = {number: held for number, held in state.items() if number != test.column}  # newest last
 
         def narrowed(held: Domain) -> State:

@@ -26,6 +26,11 @@ def is_booster(model: Any) -> bool:
     )
 
 
+def is_xgboost(model: Any) -> bool:
+    """Whether it is a scikit-learn estimator of XGBoost."""
+    return is_booster(model) and hasattr(model, "get_booster")
+
+
 def read_live_xgboost(model: Any) -> LiveXgboost:
     """A fitted XGBModel. Raises ConfigError for what cannot be kept exactly."""
     data = bytes(model.get_booster().save_raw("json"))

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
-from sklearn.feature_extraction.text import _VectorizerMixin
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -30,6 +29,7 @@ from sklearn.preprocessing import (
 from sklearn.utils import _safe_indexing
 
 from penstock.engine.models.packaging.sklearn.column_types import ColumnType
+from penstock.engine.models.packaging.sklearn.step_stand_ins import GivenWords
 from penstock.schemas.errors import ConfigError
 
 _monotone = (
@@ -83,6 +83,8 @@ class Input:
     """Of a number: values that the steps surely take."""
     is_category: bool = False
     is_flag: bool = False
+    is_word: bool = False
+    """Whether it is a number that is counted in a text: never missing."""
     marker: Any = math.nan
     """What stands for a missing value of a category: the kind that the steps were fitted with."""
     is_settled: bool = False
@@ -160,9 +162,6 @@ class Input:
 
 def inputs_of(model: Any) -> list[Input]:
     """The features that a fitted estimator expects, in order. Raises ConfigError where it cannot say."""
-    first = model.steps[0][1] if isinstance(model, Pipeline) and model.steps else model
-    if isinstance(first, _VectorizerMixin):
-        raise _words_refusal(first)
     names = getattr(model, "feature_names_in_", None)
     if names is not None:
         return [Input(name=str(name)) for name in names]
@@ -205,8 +204,8 @@ def columns_after(step: Any, given: list[Column], inputs: list[Input], apply: Ap
             if inner != "drop"
             for column in columns_after(inner, given, inputs, apply)
         ]
-    if isinstance(step, _VectorizerMixin):
-        raise _words_refusal(step)
+    if isinstance(step, GivenWords):
+        return given if step.columns is None else [given[int(place)] for place in step.columns]
     known = _known(step, given, inputs, apply)
     if known is not None:
         return known
@@ -215,13 +214,6 @@ def columns_after(step: Any, given: list[Column], inputs: list[Input], apply: Ap
         raise ConfigError(f"the step {type(step).__name__} does not say how many columns it makes")
     of_all = frozenset().union(*(column.features for column in given))
     return [Column(features=of_all, known=False)] * width
-
-
-def _words_refusal(step: Any) -> ConfigError:
-    return ConfigError(
-        f"{type(step).__name__} makes features of the words of a text, and a bundle's features are numbers and categories: count "
-        "the words before the stream, and train on their columns"
-    )
 
 
 def branches(step: ColumnTransformer) -> list[tuple[str, Any, list[int]]]:

@@ -6,16 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import sklearn
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
-from penstock.engine.features.overrides import described_features, table_features
+from penstock.engine.features.overrides import described_features
 from penstock.engine.features.signature import Feature
 from penstock.engine.models.packaging.boosters.forest_model import of_forest
 from penstock.engine.models.packaging.converted import Converted, PackageOptions, class_names
 from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
+from penstock.engine.models.packaging.sklearn.boosters import is_booster, is_xgboost
 from penstock.engine.models.packaging.sklearn.column_types import float32, types_known
 from penstock.engine.models.packaging.sklearn.columns import first_columns, inputs_of
 from penstock.engine.models.packaging.sklearn.fold import fold, refused_because
@@ -28,7 +28,7 @@ from penstock.engine.models.packaging.sklearn.graph import (
 from penstock.engine.models.packaging.sklearn.inputs import (
     Leaf,
     Rows,
-    in_order,
+    gives_sparse,
     leaves,
     note_read,
     settle,
@@ -37,17 +37,29 @@ from penstock.engine.models.packaging.sklearn.inputs import (
 from penstock.engine.models.packaging.sklearn.skops_files import load_skops
 from penstock.engine.models.packaging.sklearn.stand_ins import narrowed_last
 from penstock.engine.models.packaging.sklearn.surrogate import function_places, reads_columns, surrogate
+from penstock.engine.models.packaging.sklearn.texts.opened import (
+    TextColumn,
+    described,
+    opened,
+    reads_texts,
+    text_name,
+)
+from penstock.engine.models.packaging.sklearn.tree_alone import (
+    category_name,
+    foreign_errors,
+    is_answered,
+    source,
+    trees_alone,
+    without_missing,
+)
 from penstock.engine.models.runtime.session import raw_runner
-from penstock.engine.trees.readers.sklearn import is_trees, read_sklearn_trees
+from penstock.engine.trees.readers.sklearn import is_trees
 from penstock.schemas.errors import ConfigError, ModelError
 
 __all__ = ["convert_sklearn_model", "load_skops"]
 
 _below_functions = -2.0
 """Below it no logarithm and no root known by name is a number."""
-_foreign_errors = (
-    ValueError, TypeError, RuntimeError, AttributeError, LookupError, AssertionError, NameError, ArithmeticError
-)  # fmt: skip
 
 
 def convert_sklearn_model(model: Any, wishes: PackageOptions) -> Converted:
@@ -61,7 +73,7 @@ def convert_sklearn_model(model: Any, wishes: PackageOptions) -> Converted:
             "a classifier of several targets has no place in a bundle: package one for each target"
         )
     if is_trees(model):
-        return _trees(model, wishes)
+        return trees_alone(model, wishes)
     return _Conversion(model, wishes).converted()
 
 
@@ -69,8 +81,11 @@ class _Conversion:
     """A model that is more than one estimator of trees."""
 
     def __init__(self, model: Any, wishes: PackageOptions) -> None:
-        self._model, self._wishes = model, wishes
-        self._inputs = inputs_of(model)
+        self._original, self._wishes = model, wishes
+        self._opened = opened(model, _name_of_texts(wishes)) if reads_texts(model) else None
+        self._model = model if self._opened is None else self._opened.model
+        model = self._model
+        self._inputs = inputs_of(model) if self._opened is None else self._opened.inputs
         self._rows = Rows(
             inputs=self._inputs,
             named=getattr(model, "feature_names_in_", None) is not None,
@@ -85,7 +100,7 @@ class _Conversion:
                 settle_types(self._inputs, self._leaves, wishes.tables)
                 settle(self._inputs, self._leaves)
                 self._note_missing()
-        except _foreign_errors as error:
+        except foreign_errors as error:
             raise ConfigError(
                 f"the {type(model).__name__} is not fitted, or malformed: {_reason(error)}"
             ) from error
@@ -95,14 +110,14 @@ class _Conversion:
     def _note_missing(self) -> None:
         """Of numbers: whether the model answers where they are missing, and where a function of them is not a number."""
         for place, given in enumerate(self._inputs):
-            if given.is_read and not given.is_category:
+            if given.is_read and not given.is_category and not given.is_word:
                 given.takes_missing = self._takes(place, given.missing_value())
                 given.takes_below = self._takes(place, np.array([_below_functions]))
 
     def _takes(self, place: int, value: NDArray[Any]) -> bool:
         values: list[NDArray[Any] | None] = [None] * len(self._inputs)
         values[place] = value
-        return _answers(lambda count: self._model.predict(self._rows.frame(values, count)), 1)
+        return is_answered(lambda count: self._model.predict(self._rows.frame(values, count)), 1)
 
     def converted(self) -> Converted:
         """As one tree ensemble where that is possible, else as a graph of operators."""
@@ -115,8 +130,6 @@ class _Conversion:
             return self._as_graph(notes)
 
     def _has_trees(self) -> bool:
-        from penstock.engine.models.packaging.sklearn.boosters import is_booster
-
         return any(is_trees(leaf.estimator) or is_booster(leaf.estimator) for leaf in self._leaves)
 
     def _labels(self) -> tuple[str, ...]:
@@ -131,19 +144,30 @@ class _Conversion:
 
     def _features(self, places: Sequence[int]) -> tuple[Feature, ...]:
         """The features that the matrix holds, as the original tells of them and a person adds."""
-        names = self._wishes.feature_names or [given.name for given in self._inputs]
-        if len(names) == len(self._inputs):
-            names = [names[place] for place in places]
-        if len(names) != len(places):
-            raise ConfigError(f"{len(names)} features are named, the model reads {len(places)}")
-        described = []
-        for name, given in zip(names, (self._inputs[place] for place in places), strict=True):
+        items: list[tuple[str, list[int], TextColumn | None]] = (
+            [(given.name, [place], None) for place, given in enumerate(self._inputs)]
+            if self._opened is None
+            else self._opened.items
+        )
+        read = set(places)
+        kept = [item for item in items if not read.isdisjoint(item[1])]
+        names = self._wishes.feature_names or [name for name, _, _ in items]
+        if len(names) == len(items):
+            names = [name for name, item in zip(names, items, strict=True) if item in kept]
+        if len(names) != len(kept):
+            raise ConfigError(f"{len(names)} features are named, the model reads {len(kept)}")
+        found = []
+        for name, (_, of_item, text) in zip(names, kept, strict=True):
+            if text is not None:
+                found.append(described(name, text))
+                continue
+            given = self._inputs[of_item[0]]
             item: dict[str, Any] = {"name": name, "kind": "category" if given.is_category else "number"}
             if given.is_category:
-                item |= {"categories": [_text(value) for value in given.values]}
+                item |= {"categories": [category_name(value) for value in given.values]}
                 item |= {"missing": given.missing, "unseen": given.unseen}
-            described.append(item)
-        return described_features(described, self._wishes.overrides)
+            found.append(item)
+        return described_features(found, self._wishes.overrides)
 
     def _as_trees(self) -> Converted:
         labels = self._labels()
@@ -161,14 +185,21 @@ class _Conversion:
         return of_forest(
             forest,
             exponential=folded.exponential,
-            source=_source(),
+            source=source(),
             features=features,
             predict=lambda rows: answer(self._rows.of_matrix(rows, places)),
-            predict_table=lambda table: answer(self._rows.of_table(table)),
+            predict_table=lambda table: self._asked_about(table, "predict_proba" if labels else "predict"),
             notes=notes,
             cuts=cuts,
             compared_with="predict_proba" if labels else "predict",
         )
+
+    def _asked_about(self, table: Any, method: str) -> Any:
+        """What the original itself answers to a table as somebody gave it."""
+        ask = getattr(self._original, method)
+        if self._opened is None:
+            return ask(self._rows.of_table(table))
+        return self._opened.asked(ask, table, named=self._rows.named)
 
     def _usual(self, places: Sequence[int]) -> NDArray[np.float64]:
         """A matrix row that the steps take."""
@@ -181,7 +212,7 @@ class _Conversion:
         usual = np.array(
             [0.0 if self._inputs[place].is_category else float(self._inputs[place].usual) for place in places]
         )
-        notes, features = _without_missing(
+        notes, features = without_missing(
             lambda rows: answer(self._rows.of_matrix(rows, places)), features, usual
         )
         begins = [f"{given.name}, whose {given.begins}" for given in self._inputs if given.begins]
@@ -209,17 +240,19 @@ class _Conversion:
 
     def _untold(self) -> list[str]:
         """Numbers that a function is given in a type which nobody told."""
-        names = [given.name for given in self._inputs]
-        if types_known(self._wishes.tables, names, named=self._rows.named):
+        columns = [given.name for given in self._inputs if not given.is_word]
+        if types_known(self._wishes.tables, columns, named=self._rows.named):
             return []
-        places = function_places(self._model, len(names))
-        return [names[place] for place in sorted(places) if not self._inputs[place].is_category]
+        places = function_places(self._model, len(self._inputs))
+        chosen = [self._inputs[place] for place in sorted(places)]
+        return [given.name for given in chosen if not given.is_category and not given.is_word]
 
     def _as_graph(self, notes: tuple[str, ...]) -> Converted:
         answers = GraphAnswers.of(self._model)
+        self._refuse_gaps()
         copied, places = surrogate(self._model, self._inputs, self._rows)
         features, more = self._settled(self._features(places), places, answers.ask)
-        names = tuple(feature.name for feature in features)
+        names = tuple(column for feature in features for column in feature.columns)
         classes = self._labels() or (answers.groups if self._wishes.classes is None else self._wishes.classes)
         refusal: ConfigError | None = None
         # Scalers and encoders compute in float64, and trees behind them tell the difference; but not every operator can.
@@ -245,10 +278,11 @@ class _Conversion:
                     self._usual(places),
                 )
                 is_wide = wide and form is copied
-                narrow = () if is_wide or not _compares_doubles(self._model) else (_narrow_note,)
+                narrow = () if is_wide or not _is_inside(self._model, *_compare_doubles) else (_narrow_note,)
                 if not is_wide and not narrow and not self._wishes.tables:
                     narrow = (_untried_note,)
-                return self._beside(graph, answers, places, (*notes, *more, *narrow))
+                ties = (_ties_note,) if _is_inside(self._model, "KNeighbors", "RadiusNeighbors") else ()
+                return self._beside(graph, answers, places, (*notes, *more, *narrow, *ties))
             except ConfigError as error:
                 refusal = refusal or error
             except ModelError as error:
@@ -257,23 +291,35 @@ class _Conversion:
                 )
         raise refusal or ConfigError(f"the {type(self._model).__name__} cannot be packaged")
 
+    def _refuse_gaps(self) -> None:
+        """Raises ConfigError where zeros are missing values to a booster inside a graph."""
+        for leaf in self._leaves:
+            if is_xgboost(leaf.estimator) and gives_sparse(leaf.rows):
+                raise ConfigError(
+                    "XGBoost is given a sparse matrix, in which it takes every zero for a missing value, beside other models or behind "
+                    "steps that mix columns: give it ColumnTransformer(..., sparse_threshold=0), or let it be the last step"
+                )
+
     def _beside(
         self, graph: OnnxGraph, answers: GraphAnswers, places: Sequence[int], notes: tuple[str, ...]
     ) -> Converted:
         def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
             try:
                 return answers.of_outputs(graph.outputs, self._rows.of_matrix(rows, places))
-            except _foreign_errors as error:
+            except foreign_errors as error:
                 raise ConfigError(f"the original model cannot predict the rows: {_reason(error)}") from error
 
         def labels(rows: NDArray[np.float64]) -> NDArray[np.int64]:
             return answers.labels(self._rows.of_matrix(rows, places))
 
+        original = GraphAnswers.of(self._original)
+
         def score_table(table: Any) -> dict[str, NDArray[np.float64]]:
-            return answers.of_outputs(graph.outputs, self._rows.of_table(table))
+            found = np.asarray(self._asked_about(table, original.method), dtype=np.float64)
+            return original.by_output(graph.outputs, found)
 
         return Converted(
-            source=_source(),
+            source=source(),
             model=graph.model,
             forest=graph.forest,
             signature=graph.signature,
@@ -285,6 +331,12 @@ class _Conversion:
             compared_with=answers.method,
             notes=(*(note for note in graph.notes if not notes), *notes),
         )
+
+
+def _name_of_texts(wishes: PackageOptions) -> str:
+    """Of a model that takes texts alone."""
+    names = wishes.feature_names or [item["name"] for item in wishes.overrides if "name" in item]
+    return names[0] if len(names) == 1 else text_name
 
 
 _narrow_note = (
@@ -299,95 +351,19 @@ _untried_note = (
 )
 
 
-def _compares_doubles(model: Any) -> bool:
-    """Whether a member is one of the boosters that compare in double precision."""
+_ties_note = (
+    "where several rows of training are equally near to a record, the original takes those that its search meets first and the bundle "
+    "those that came first in training: such records may be answered otherwise; scale the columns, so that distances seldom tie"
+)
+_compare_doubles = ("LGBM", "HistGradientBoosting")
+"""How the boosters begin that compare in double precision."""
+
+
+def _is_inside(model: Any, *names: str) -> bool:
+    """Whether the model, or a member, is of a type whose name begins so."""
     members = [model, *model.get_params(deep=True).values()]
-    return any(type(each).__name__.startswith(("LGBM", "HistGradientBoosting")) for each in members)
-
-
-def _source() -> str:
-    return f"scikit-learn {sklearn.__version__}"
+    return any(type(each).__name__.startswith(names) for each in members)
 
 
 def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _trees(model: Any, wishes: PackageOptions) -> Converted:
-    read = read_sklearn_trees(model, wishes.classes)
-    categories = read.categories or {}
-    width = read.forest.features
-    own_names = getattr(model, "feature_names_in_", None)
-    names = wishes.feature_names or (
-        tuple(own_names.tolist()) if own_names is not None else tuple(f"f{index}" for index in range(width))
-    )
-    tables = {column: tuple(_text(value) for value in values) for column, values in categories.items()}
-    features = table_features(names, tables=tables, categorical=tuple(categories), overrides=wishes.overrides)
-    values = {column: np.array([*table, None], dtype=object) for column, table in categories.items()}
-
-    def given(rows: NDArray[np.float64]) -> Any:
-        columns = [
-            values[index][np.nan_to_num(rows[:, index], nan=len(values[index]) - 1).astype(np.int64)]
-            if index in values
-            else rows[:, index]
-            for index in range(width)
-        ]
-        if own_names is not None:
-            return _frame(own_names.tolist(), columns)
-        return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
-
-    answer = model.predict_proba if read.forest.labels else model.predict
-    notes, features = _without_missing(lambda rows: answer(given(rows)), features, np.zeros(width))
-    return of_forest(
-        read.forest,
-        exponential=read.exponential,
-        source=_source(),
-        features=features,
-        cuts=read.cuts,
-        predict=lambda rows: answer(given(rows)),
-        notes=notes,
-        predict_table=lambda table: answer(in_order(table, own_names)),
-    )
-
-
-def _without_missing(
-    answer: Callable[[NDArray[np.float64]], Any], features: tuple[Feature, ...], usual: NDArray[np.float64]
-) -> tuple[tuple[str, ...], tuple[Feature, ...]]:
-    """Features whose records are set aside when a value is missing, where the model refuses to answer then.
-
-    `usual`: a row that it answers.
-    """
-    changed, place = [], 0
-    for feature in features:
-        row = usual[None].copy()
-        row[:, place : place + feature.width] = np.nan
-        place += feature.width
-        if feature.may_be_nan and not _answers(answer, row):
-            missing = "reject" if feature.missing == "nan" else feature.missing
-            feature = replace(
-                feature, missing=missing, unseen="reject" if feature.unseen == "nan" else feature.unseen
-            )
-        changed.append(feature)
-    refused = [feature.name for feature, old in zip(changed, features, strict=True) if feature != old]
-    if not refused:
-        return (), features
-    which = "any feature" if len(refused) == len(features) else ", ".join(refused)
-    return (f"records with a missing value of {which} are set aside: the model takes none",), tuple(changed)
-
-
-def _answers(answer: Callable[[Any], Any], rows: Any) -> bool:
-    try:
-        answer(rows)
-    except _foreign_errors:
-        return False
-    return True
-
-
-def _frame(names: list[str], columns: Sequence[NDArray[Any]]) -> Any:
-    import pandas
-
-    return pandas.DataFrame(dict(zip(names, columns, strict=True)))
-
-
-def _text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

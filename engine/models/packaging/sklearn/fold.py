@@ -22,8 +22,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
+from penstock.engine.models.packaging.sklearn.boosters import is_xgboost
 from penstock.engine.models.packaging.sklearn.columns import Column, Input, columns_after, function_name
-from penstock.engine.models.packaging.sklearn.inputs import Rows, then
+from penstock.engine.models.packaging.sklearn.inputs import Rows, gives_sparse, then
 from penstock.engine.models.packaging.sklearn.moved_tests import Mover, NotFoldedError
 from penstock.engine.models.packaging.sklearn.moved_trees import Columns, moved_trees
 from penstock.engine.trees.forest import Forest, PostTransform
@@ -110,6 +111,12 @@ def _fold(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) ->
     if isinstance(model, TransformedTargetRegressor):
         return _target(model, columns, inputs, rows)
     forest, how, exponential = _read(model)
+    if is_xgboost(model) and gives_sparse(rows):  # what is not written in a sparse matrix is missing
+        if how.marker is not None:
+            raise NotFoldedError(
+                "its booster has a number for missing values, and takes zeros for missing too"
+            )
+        how = replace(how, marks_zeros=True)
     mover = Mover(columns, inputs, rows.values_applied)
     return _Sum(
         trees=moved_trees(forest, how, mover),

@@ -101,7 +101,13 @@ class GraphAnswers:
 
     def of_outputs(self, outputs: Sequence[ModelOutput], rows: Any) -> dict[str, NDArray[np.float64]]:
         """Its answers by the output of the graph that repeats them."""
-        answers = self.ask(rows)
+        return self.by_output(outputs, self.ask(rows))
+
+    def by_output(
+        self, outputs: Sequence[ModelOutput], answers: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Answers of its method by the output of the graph that repeats them."""
+        answers = answers.reshape(len(answers), -1)
         (output,) = outputs
         if answers.shape[1] == 1 and output.width == 2:  # the graph says it of both classes
             answers = np.concatenate((-answers, answers), axis=1)
@@ -286,7 +292,10 @@ def _sample(features: Sequence[Feature], usual: NDArray[np.float64]) -> NDArray[
     random = np.random.default_rng(0)
     rows = usual + random.normal(size=(_sample_rows, len(usual)))
     rows[: _sample_rows // 4] = usual  # where numbers stand for classes, others are refused
-    for column, feature in enumerate(features):
+    owners = [feature for feature in features for _ in range(feature.width)]
+    for column, feature in enumerate(owners):
+        if feature.kind == "text":
+            rows[:, column] = np.maximum(rows[:, column], 0.0)
         if feature.kind == "category":
             rows[:, column] = random.integers(0, len(feature.categories), _sample_rows)
     return rows

@@ -66,6 +66,8 @@ class Asked:
     """Whether it compares numbers rounded to float32."""
     marker: float | None
     """A number that it takes for missing."""
+    marks_zeros: bool
+    """Whether it takes 0 for missing, before anything is rounded: what a sparse matrix does not write."""
 
     def answers(self, entry: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.bool_]:
         """What entry i answers about values[i]."""
@@ -87,6 +89,8 @@ class Asked:
                 yes[at] = np.isin(codes, self.members[number])
         if self.marker is not None:
             missing |= seen == float(np.float32(self.marker))
+        if self.marks_zeros:
+            missing |= values == 0.0
         return np.where(missing, self.missing_yes[entry], yes)
 
 
@@ -148,6 +152,8 @@ class Mover:
 
     def _missing(self, asked: Asked, entries: NDArray[np.int64], place: int) -> NDArray[np.bool_]:
         """What the entries, all of one feature, answer where it is missing."""
+        if self._inputs[place].is_word:
+            return np.zeros(len(entries), dtype=np.bool_)
         values = self._nothing()
         values[place] = self._inputs[place].missing_value()
         try:
@@ -225,11 +231,14 @@ class Mover:
         self, asked: Asked, entries: NDArray[np.int64], owners: NDArray[np.int64]
     ) -> dict[int, tuple[float, ...]]:
         """By column, where the feature's numbers begin and cease to become the marker: missing values amid the others."""
-        if asked.marker is None:
+        if asked.marker is None and not asked.marks_zeros:
             return {}
         columns, first = np.unique(asked.column[entries], return_index=True)
-        level = np.float32(asked.marker)
-        sides = np.array([np.nextafter(level, np.float32(-np.inf)), level], dtype=np.float64)
+        if asked.marks_zeros:
+            sides = np.array([np.nextafter(0.0, -np.inf), 0.0])
+        else:
+            level = np.float32(asked.marker)
+            sides = np.array([np.nextafter(level, np.float32(-np.inf)), level], dtype=np.float64)
         both = replace(
             asked,
             column=np.repeat(columns, 2),
@@ -237,7 +246,9 @@ class Mover:
             missing_yes=np.zeros(2 * len(columns), dtype=np.bool_),
             members={},
             tables={},
+            narrow=asked.narrow and not asked.marks_zeros,
             marker=None,
+            marks_zeros=False,
         )
         of_both = np.repeat(owners[entries][first], 2)
         _, borders = _Search(self, both, np.arange(len(of_both)), of_both, {}).switches()

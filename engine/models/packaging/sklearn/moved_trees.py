@@ -28,6 +28,8 @@ class Columns:
     """Signature.cuts of the forest, where it compares doubles."""
     marker: float | None = None
     """A number that they take for missing."""
+    marks_zeros: bool = False
+    """Whether they take 0 for missing, before anything is rounded."""
     tables: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
     """Of their categorical columns, the values that they number, ascending."""
     places: NDArray[np.int64] | None = None
@@ -88,6 +90,7 @@ def _asked(forest: Forest, columns: Columns, nodes: NDArray[np.int64]) -> tuple[
         },
         narrow=columns.narrow,
         marker=columns.marker,
+        marks_zeros=columns.marks_zeros,
     )
     return asked, entry.reshape(-1)
 

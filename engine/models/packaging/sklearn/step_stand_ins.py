@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_selection import SelectorMixin
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -66,6 +67,27 @@ class Chosen(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         self.columns = columns
         self.narrow = narrow
         self.is_given_doubles = True
+
+
+class GivenWords(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Stands where a vectorizer stood: the columns of its words, as a sparse matrix."""
+
+    def __init__(self, columns: NDArray[np.int64] | None = None) -> None:
+        """`columns` by place; None: all that it is given."""
+        self.columns = columns
+
+    def fit(self, X: Any, y: Any = None) -> "GivenWords":
+        """Nothing is learned."""
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Always."""
+        return True
+
+    def transform(self, X: Any) -> Any:
+        """The same numbers, sparse."""
+        rows = np.asarray(X, dtype=np.float64)
+        return sparse.csr_matrix(rows if self.columns is None else rows[:, self.columns])
 
 
 class Scaled(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -175,6 +197,8 @@ class Products(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit
 
 def step_stand_in(step: Any) -> Any | None:
     """What stands for a fitted step of numbers; None where it may stand for itself."""
+    if isinstance(step, GivenWords):
+        return NamedFunction("identity") if step.columns is None else Chosen(step.columns)
     if isinstance(step, SelectorMixin):
         return Chosen(np.asarray(step.get_support(indices=True), dtype=np.int64))
     if isinstance(step, QuantileTransformer):

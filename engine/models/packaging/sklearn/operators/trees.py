@@ -11,7 +11,7 @@ from sklearn.base import is_classifier
 
 from penstock.engine.models.packaging.sklearn.boosters import forest_of_booster, is_booster
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
-from penstock.engine.models.packaging.sklearn.ranks import ranked_thresholds, ranks_of_columns
+from penstock.engine.models.packaging.sklearn.operators.ranks import ranked_thresholds, ranks_of_columns
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.onnx.write import write_forest
 from penstock.engine.trees.readers.sklearn import read_isolation, read_sklearn_trees

@@ -1,0 +1,1 @@
+"""Texts inside scikit-learn models: vectorizers as features that count words."""
