@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from penstock.engine.clock import Clock
-from penstock.engine.scaling.flow import Flow
+from penstock.engine.scaling.flow import Flow, Pace
 from penstock.engine.scaling.forecast import Arrivals
 from penstock.engine.scaling.lag import Movement, OffsetReading, PartitionLag, Start, measure
 from penstock.engine.scaling.planner import too_fast_share
@@ -23,6 +24,9 @@ autoscaler_period_s = 15.0
 """Defaults for what nobody has measured yet, and how often the autoscaler looks."""
 
 stall_s = 120.0
+busy_share = 0.5
+"""Of a worker's capacity: who finishes that much of other partitions has not come to this one yet. Batches of a slow model that were fetched
+before may take minutes."""
 quiet_pauses = 3.0
 
 
@@ -70,6 +74,7 @@ class Collector:
         self._seen = SeenLog()
         self._seen_capacity: Capacity | None = None
         self._stalls: dict[int, tuple[int, float]] = {}  # position, and since when
+        self._pace = Pace()
         self._owners: dict[int, str | None] = {}
         self._owners_since_s = -math.inf
 
@@ -95,7 +100,8 @@ class Collector:
         self._arrivals.add({lag.partition: lag.end for lag in lags}, now_s=now_s, records_per_offset=density)
         capacity = self._capacity(density, now_ms=now_ms)
         fresh = self._book.fresh(now_ms=now_ms)
-        stands_still = self._left_out(lags, now_s=now_s)
+        self._pace.add(lags, now_s=now_s)
+        stands_still = self._left_out(lags, self._busy(lags, capacity, density), now_s=now_s)
         left_out = {
             index: stands_still[lag.partition]
             for index, lag in enumerate(lags)
@@ -175,11 +181,26 @@ class Collector:
             return told
         return self._seen_capacity
 
-    def _left_out(self, lags: Sequence[PartitionLag], *, now_s: float) -> dict[int, str]:
-        """Partitions that no worker gets on with, while others move or because they cannot be read at all."""
+    def _busy(
+        self, lags: Sequence[PartitionLag], capacity: Capacity | None, density: float
+    ) -> set[str | None]:
+        """Workers that do about what they can."""
+        if capacity is None:
+            return set()
+        finished = self._pace.by_owner(lags)
+        return {
+            owner for owner, rate in finished.items() if rate * density >= busy_share * capacity.records_per_s
+        }
+
+    def _left_out(
+        self, lags: Sequence[PartitionLag], busy: Collection[str | None], *, now_s: float
+    ) -> dict[int, str]:
+        """Partitions that no worker gets on with, while others move or because they cannot be read at all. One whose worker has
+        its hands full with others may wait its turn, which is work for more workers: so many times as long as partitions wait."""
         found: dict[int, str] = {}
         stalled: dict[int, str] = {}
         moves = False
+        turns = Counter(lag.owner for lag in lags if lag.lag_records and lag.owner in busy)
         for lag in lags:
             position, since_s = self._stalls.get(lag.partition, (-1, now_s))
             now_at = lag.end - lag.lag_records
@@ -187,7 +208,7 @@ class Collector:
                 self._stalls[lag.partition] = (now_at, now_s)
                 moves = moves or (position != now_at and position >= 0)
                 continue
-            if now_s - since_s >= stall_s:
+            if now_s - since_s >= stall_s * max(turns[lag.owner], 1):
                 stalled[lag.partition] = f"no record was finished for {now_s - since_s:.0f} s"
             if lag.movement in (Movement.UNREADABLE, Movement.OUT_OF_RANGE):
                 found[lag.partition] = lag.note

@@ -1,6 +1,7 @@
 """Rates over a window from offsets that only ever grow, and what the workers finish while more waits than they can do."""
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,10 +33,16 @@ class Flow:
         self._samples: deque[_Sample] = deque()
         self._ends: dict[int, int] = {}
         self._committed: dict[int, int] = {}
+        self._moved: dict[int, tuple[int, float]] = {}  # position, and since when
 
     def add(self, lags: Sequence[PartitionLag], *, now_s: float) -> None:
         """One reading of every partition."""
         last = self._samples[-1] if self._samples else None
+        before, self._moved = self._moved, {}
+        for lag in lags:
+            position, since_s = before.get(lag.partition, (lag.end - lag.lag_records, -math.inf))
+            now_at = lag.end - lag.lag_records
+            self._moved[lag.partition] = (now_at, now_s if now_at != position else since_s)
         arrived = _growth(self._ends, {lag.partition: lag.end for lag in lags})
         finished = _growth(
             self._committed, {lag.partition: lag.committed for lag in lags if lag.committed is not None}
@@ -45,7 +52,10 @@ class Flow:
                 at_s=now_s,
                 arrived=(last.arrived if last else 0) + arrived,
                 finished=(last.finished if last else 0) + finished,
-                backlog=sum(lag.lag_records for lag in lags),
+                # What a partition that stands still holds says nothing of what its worker could do.
+                backlog=sum(
+                    lag.lag_records for lag in lags if now_s - self._moved[lag.partition][1] <= self._window_s
+                ),
                 owners=len({lag.owner for lag in lags if lag.owner is not None}),
             )
         )
@@ -83,6 +93,36 @@ class Flow:
             (late.finished - early.finished) / max(late.at_s - early.at_s, 1e-3)
             for early, late in itertools.pairwise(marks)
         )
+
+
+class Pace:
+    """What is finished of each partition, in offsets a second, over about a window. Not thread-safe."""
+
+    def __init__(self, *, window_s: float = rate_window_s) -> None:
+        self._window_s = window_s
+        self._at_s = -math.inf
+        self._known: dict[int, tuple[int, float]] = {}  # position and pace
+
+    def add(self, lags: Sequence[PartitionLag], *, now_s: float) -> None:
+        """One reading of every partition; what goes back counts for nothing."""
+        passed_s, self._at_s = now_s - self._at_s, now_s
+        if passed_s <= 0:
+            return
+        share = -math.expm1(-passed_s / self._window_s)
+        before, self._known = self._known, {}
+        for lag in lags:
+            position = lag.end - lag.lag_records
+            was, pace = before.get(lag.partition, (position, 0.0))
+            newest = max(position - was, 0) / passed_s
+            self._known[lag.partition] = (position, pace + share * (newest - pace))
+
+    def by_owner(self, lags: Sequence[PartitionLag]) -> dict[str | None, float]:
+        """The sum over the partitions that each worker has now."""
+        found: dict[str | None, float] = {}
+        for lag in lags:
+            if lag.owner is not None:
+                found[lag.owner] = found.get(lag.owner, 0.0) + self._known.get(lag.partition, (0, 0.0))[1]
+        return found
 
 
 def _growth(known: dict[int, int], now: dict[int, int]) -> int:

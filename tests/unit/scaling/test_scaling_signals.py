@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engine.scaling.collector import Collector
+from penstock.engine.scaling.collector import Collector, stall_s
 from penstock.engine.scaling.flow import Flow
 from penstock.engine.scaling.forecast import Arrivals
 from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure
@@ -459,7 +459,30 @@ def test_a_partition_that_stands_still_does_not_make_the_group_old_for_ever() ->
         clock.sleep(2)
     assert set(observation.snapshot.left_out) == {0}
     assert observation.snapshot.oldest_age_s <= 5
+    assert observation.capacity is not None
+    assert observation.capacity.records_per_s == 100, (
+        "what waits in it does not make the worker look saturated"
+    )
     assert observation.waited_s[0] > 100
+
+
+@pytest.mark.parametrize(("partitions", "turn_s"), [(2, 150), (5, 40), (12, 20)])
+def test_a_partition_whose_worker_is_busy_with_others_waits_its_turn_and_is_work(
+    partitions: int, turn_s: int
+) -> None:
+    """A slow model's worker works off what it fetched of one partition before it comes to the next."""
+    clock, readings = HandClock(), list[Reading]()
+    collector = group_of(clock, readings, [encode_status(status_with(capacity_records_per_s=100.0))])
+    assert turn_s * (partitions - 1) > stall_s
+    done = [0] * partitions
+    for second in range(0, 2 * partitions * turn_s, 2):
+        done[second // turn_s % partitions] += 180
+        readings[:] = [
+            Reading(partition=number, end=1_000_000, committed=finished, oldest_unfinished_timestamp_ms=0)
+            for number, finished in enumerate(done)
+        ]
+        assert collector.observe().snapshot.left_out == {}, second
+        clock.sleep(2)
 
 
 def test_offsets_without_records_are_no_arrivals_and_no_backlog() -> None:
