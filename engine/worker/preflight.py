@@ -219,7 +219,7 @@ class Preflight:
         findings.good.append(("runtime", f"{model.runtime}: {model.reason}"))
         if "rehearsal" in self._startup.proved and scorer is not None:
             fits = self._startup.the(self._startup.batch_rows_max)
-            rows = varied_rows(bundle, model)
+            rows = varied_rows(bundle, model, self._clock)
             measured = min(fits, self._startup.rehearsed[-1].rows)
             findings.first_batch = _first_batch(
                 scorer, np.resize(rows, (measured, rows.shape[1])), self._clock

@@ -239,7 +239,8 @@ def _runtime(optimized: Optimized) -> Runtime:
 def _compared(bundle: Bundle, runner: Model, native: NativeModel | None) -> tuple[Comparison, ...]:
     if native is None or not bundle.manifest.runtime.native.equal:
         return ()
-    return compare(runner, native, varied_rows(bundle, runner), _batch_rows, SystemClock())
+    clock = SystemClock()
+    return compare(runner, native, varied_rows(bundle, runner, clock), _batch_rows, clock)
 
 
 def _head_on(

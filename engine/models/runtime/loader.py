@@ -40,6 +40,9 @@ warmup_runs = 4
 warmup_run_s_max = 2.0
 """A bucket that takes longer than this is the last: no batch will be larger."""
 mixed_rows = 1024
+tried_rows = 64
+tried_s_max = 0.5
+"""So long rows are tried, so many at a time: a model that takes 14 ms a row would start a quarter of a minute later for them."""
 slower_max = 1.2
 """Our kernel may seem this much slower at a size before it counts as slower: one run of a few microseconds is noisy."""
 
@@ -124,7 +127,7 @@ def open_model(
         logger.info("%s", onnx.device.note, extra=LogCode.DEVICE_CHOSEN.extra)
     slack = _slack(kept, onnx.device)
     check_golden(onnx, bundle.golden, onnx.device.name, slack=slack)
-    rows = varied_rows(bundle, onnx)
+    rows = varied_rows(bundle, onnx, clock)
     native, why = _native(bundle, onnx, device=device, runtime=runtime, threads=threads)
     serving: LimitedModel = onnx
     way: ChosenMode | None = None
@@ -164,7 +167,7 @@ def _open_table(
         )
     native = NativeModel(bundle, threads=threads)
     check_golden(native, bundle.golden, "our tree kernel")
-    warmup = warm_up(native, varied_rows(bundle, native), rows_max, clock)
+    warmup = warm_up(native, varied_rows(bundle, native, clock), rows_max, clock)
     return ServedModel(
         model=native,
         device=Device(),
@@ -185,17 +188,23 @@ def _slack(kept: Runtime, device: Device) -> float:
     return kept.difference_max if wanders else 0.0
 
 
-def varied_rows(bundle: Bundle, model: Model) -> NDArray[np.generic]:
-    """Rows (R, F) to measure on; where the model cannot run a mix of the rows it was packaged with, those rows."""
+def varied_rows(bundle: Bundle, model: Model, clock: Clock) -> NDArray[np.generic]:
+    """Rows (R, F) to measure on, as many as the model gets through in `tried_s_max`; where it cannot run a mix of the rows it was
+    packaged with, those rows."""
     rows = bundle.golden.rows
     if bundle.background is not None:
         rows = np.concatenate((rows, bundle.background[:mixed_rows]))
     mixed = rows_mixed(rows, mixed_rows)
-    try:
-        model.predict(mixed)
-    except ModelError:
-        return rows
-    return mixed
+    began_s, tried = clock.monotonic_s(), 0
+    while tried < len(mixed):
+        try:
+            model.predict(mixed[tried : tried + tried_rows])
+        except ModelError:
+            return rows
+        tried += tried_rows
+        if clock.monotonic_s() - began_s >= tried_s_max:
+            break
+    return mixed[:tried]
 
 
 def _native(

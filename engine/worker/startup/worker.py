@@ -81,7 +81,7 @@ def _cache(startup: Startup) -> str | None:
     settings, model = startup.settings, startup.the(startup.model)
     if not settings.model.cache_rows:
         return None
-    check_alone(model, varied_rows(startup.the(startup.bundle), model))
+    check_alone(model, varied_rows(startup.the(startup.bundle), model, startup.clock))
     startup.cached = cached_model(settings, model, startup.the(startup.metrics))
     return f"{settings.model.cache_rows:,} results are kept; a row has the same one alone as in a batch"
 
@@ -119,7 +119,7 @@ def _rehearsal(startup: Startup) -> str:
         clock=clock,
         sampler=startup.sampler,
     )
-    rows = varied_rows(bundle, model)
+    rows = varied_rows(bundle, model, clock)
     startup.rehearsed = rehearse(scorer, rows, batch_rows_max=model.batch_rows_max, clock=clock)
     cost = cost_curve(startup.rehearsed)
     slo_s = settings.objective.latency_slo_ms / 1000

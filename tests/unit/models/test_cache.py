@@ -15,6 +15,7 @@ from penstock.engine.models.runtime.loader import open_model, varied_rows
 from penstock.engine.ports import Predictions
 from penstock.schemas.errors import ConfigError, ModelError
 from tests.bundles import write_linear
+from tests.clocks import HandClock
 
 
 class _Hash:
@@ -134,7 +135,22 @@ def test_a_model_whose_scores_depend_on_the_batch_is_refused(bundle: Bundle) -> 
     with pytest.raises(ConfigError, match=r"cache_rows: in a batch of 1 rows a row gets other scores"):
         check_alone(Relative(), rows)
     model = open_model(bundle, device="cpu", batch_rows_max=8, clock=SystemClock())
-    check_alone(model, varied_rows(bundle, model))
+    check_alone(model, varied_rows(bundle, model, SystemClock()))
+
+
+@pytest.mark.parametrize(("row_s", "tried"), [(0.0, 1024), (0.001, 512), (0.014, 64), (10.0, 64)])
+def test_a_slow_model_is_measured_on_as_many_rows_as_it_gets_through(
+    bundle: Bundle, row_s: float, tried: int
+) -> None:
+    clock = HandClock()
+
+    class Slow:
+        def predict(self, matrix: NDArray[np.generic]) -> Predictions:
+            clock.sleep(row_s * len(matrix))
+            return Predictions(outputs={"s": matrix.astype(np.float64)}, labels=None, classes=())
+
+    assert len(varied_rows(bundle, Slow(), clock)) == tried
+    assert clock.now_s <= max(0.5, row_s * 64) + row_s * 64
 
 
 def test_a_real_model_behind_it_answers_the_same(bundle: Bundle) -> None:
