@@ -55,12 +55,28 @@ def outcomes(stream: Stream, output: str) -> list[Seen]:
     return [seen for rows in decoded.values() for seen in rows]
 
 
-@pytest.mark.parametrize(("count", "stem"), [(400, b"a"), (80, bytes(1000) + b"a")], ids=["errors", "abort"])
 def test_a_broken_batch_is_one_letter_and_all_else_is_predicted_once(
-    open_stream: OpenStream, broker: EmbeddedKafka, count: int, stem: bytes
+    open_stream: OpenStream, broker: EmbeddedKafka
 ) -> None:
-    """Astray behind the wrong checksum, the client takes the second kind's zeros for a message of an old format, and an assertion
-    ends its process: the next worker goes carefully."""
+    predicted_around_a_broken_batch(open_stream, broker, count=400, stem=b"a")
+
+
+def test_a_client_that_dies_of_a_broken_batch_is_followed_by_one_that_goes_carefully(
+    open_stream: OpenStream, broker: EmbeddedKafka
+) -> None:
+    """Astray behind the wrong checksum, the client takes these keys' zeros for a message of an old format, and an assertion
+    ends its process: nearly always. Sent back soon enough it does not get there; the outcomes are the same."""
+    for _ in range(4):
+        said = predicted_around_a_broken_batch(open_stream, broker, count=80, stem=bytes(1000) + b"a")
+        if "the next one reads carefully" in said:
+            return
+    pytest.fail("the client did not die in four attempts")
+
+
+def predicted_around_a_broken_batch(
+    open_stream: OpenStream, broker: EmbeddedKafka, *, count: int, stem: bytes
+) -> str:
+    """What the worker said of a stream one batch of which was broken on the broker's disk, its outcomes looked at."""
     stream = open_stream(input={"unreadable": "set_aside"})
     fed(stream, range(count), stem)
     key = stem + b"%d" % (count // 2)  # its batch is broken, and what the batch holds is lost with it
@@ -74,8 +90,6 @@ def test_a_broken_batch_is_one_letter_and_all_else_is_predicted_once(
     stream.expected = 2 * count
     stream.wait(1.0, 150.0)
     stream.await_readers(30.0)
-    if stem != b"a":
-        assert "the next one reads carefully" in stream.said()
     predictions, letters = outcomes(stream, "predictions"), outcomes(stream, "dead_letters")
     (letter,) = letters
     assert (letter.place[0], letter.body["reason"], letter.body["payload"]) == (broken, "unreadable", None)
@@ -85,6 +99,8 @@ def test_a_broken_batch_is_one_letter_and_all_else_is_predicted_once(
     places = [seen.place for seen in predictions]
     assert len(places) == len(set(places)) == 2 * count - len(ranges)
     assert not set(places) & ranges
+    said: str = stream.said()
+    return said
 
 
 def test_a_topic_made_anew_under_a_running_worker_loses_nothing(open_stream: OpenStream) -> None:
