@@ -26,19 +26,28 @@ counted_to: Final = 0.9
 patience_s: Final = 900.0
 control_timeout_s: Final = 60.0
 settle_s: Final = 0.2
+core_per_s: Final = 3_000_000_000
+"""Instructions, of a core of today: one a cycle."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counted:
-    """One stream's processes, its supervisor's and its worker's, over the records that came out meanwhile."""
+    """Instructions in user space of one stream's processes, over the records that came out meanwhile."""
 
     records: int
-    instructions: int
+    seconds: float
+    worker: int
+    supervisor: int
 
     @property
     def per_record(self) -> float:
-        """Instructions in user space a record."""
-        return self.instructions / self.records
+        """Of the worker, a record."""
+        return self.worker / self.records
+
+    @property
+    def per_second(self) -> float:
+        """Of the supervisor, which handles no record: a second."""
+        return self.supervisor / self.seconds
 
 
 def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: Clock) -> dict[str, Any]:
@@ -69,18 +78,24 @@ def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: C
 
 
 def summary(found: Sequence[Mapping[str, Counted]], terminal: Terminal) -> dict[str, Any]:
-    """The ratio of each turn, their geometric mean, and its standard error where there are several turns."""
+    """The worker's ratio of each turn, their geometric mean, and its standard error where there are several turns; and what the
+    supervisor does more each second, as a share of a core that does `core_per_s`."""
     logs = [math.log(turn["guarded"].per_record / turn["plain"].per_record) for turn in found]
     error = statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else None
     mean = math.exp(statistics.mean(logs))
     terminal.say(
-        f"guarded for plain, instructions a record: {mean:.4f} on average"
+        f"guarded for plain, instructions a record in the worker: {mean:.4f} on average"
         + (f", standard error {error:.4f}" if error is not None else "")
         + f" (turns from {math.exp(min(logs)):.4f} to {math.exp(max(logs)):.4f}); the bar is {1 + bar:g}"
+    )
+    more = statistics.mean(turn["guarded"].per_second - turn["plain"].per_second for turn in found)
+    terminal.say(
+        f"in the supervisor: {more / 1e6:+.2f} million a second, {more / core_per_s:+.3%} of a core that does {core_per_s:,.0f}"
     )
     return {
         "turns": [{name: round(each.per_record, 1) for name, each in turn.items()} for turn in found],
         "instructions_per_record": {"mean": round(mean, 5), "error": None if error is None else round(error, 5)},
+        "supervisor_more_per_s": round(more),
     }  # fmt: skip
 
 
@@ -97,7 +112,7 @@ def _turn(
 ) -> dict[str, Counted]:
     topic, clock = environment.input_topic(records, seed=seed), environment.clock
     deadline_s = clock.monotonic_s() + patience_s
-    began: dict[str, int] = {}
+    began: dict[str, tuple[int, float]] = {}
     found: dict[str, Counted] = {}
     with ExitStack() as held:
         running = {
@@ -111,11 +126,12 @@ def _turn(
                 visible = environment.ends.visible(each.entry.output)
                 if name not in began and visible >= counted_from * records:
                     _told(each, "-i", "on")
-                    began[name] = environment.ends.visible(each.entry.output)
+                    began[name] = (environment.ends.visible(each.entry.output), clock.monotonic_s())
                 elif name in began and name not in found and visible >= counted_to * records:
                     ended = environment.ends.visible(each.entry.output)
                     _told(each, "-d")
-                    found[name] = Counted(records=ended - began[name], instructions=_sum(each.entry.folder))
+                    at, since_s = began[name]
+                    found[name] = _counted(each, records=ended - at, seconds=clock.monotonic_s() - since_s)
             clock.sleep(settle_s)
         for each in running.values():
             for pid in family(each.pid):
@@ -131,12 +147,18 @@ def _told(running: Running, *words: str) -> None:
         )  # fmt: skip
 
 
-def _sum(folder: Path) -> int:
-    """Of every process's newest count. Raises NotReadyError when there is none."""
-    total = 0
-    for file in folder.glob("counted.*.1"):
+def _counted(running: Running, *, records: int, seconds: float) -> Counted:
+    """From what its processes wrote. Raises NotReadyError when that is nothing, or no record came out."""
+    worker = supervisor = 0
+    for file in running.entry.folder.glob("counted.*.1"):
         found = re.search(r"^(?:summary|totals): (\d+)", file.read_text(errors="replace"), re.MULTILINE)
-        total += int(found[1]) if found else 0
-    if not total:
+        count = int(found[1]) if found else 0
+        if file.name == f"counted.{running.pid}.1":
+            supervisor += count
+        else:
+            worker += count
+    if not worker or not supervisor:
         raise NotReadyError("callgrind counted nothing: does callgrind_control reach its processes?")
-    return total
+    if records <= 0:
+        raise NotReadyError("nothing came out while it counted: give them more records")
+    return Counted(records=records, seconds=seconds, worker=worker, supervisor=supervisor)
