@@ -5,7 +5,6 @@ from typing import Any
 
 from penstock.engine.clock import Clock, SystemClock
 from penstock.engine.console.terminal import Terminal
-from penstock.schemas.errors import ConfigError
 from penstock_bench.peers.contestants import chosen
 from penstock_bench.peers.plan import Plan, carry_out, parse_rates
 
@@ -46,21 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TURNS",
         help="instead of all that: Penstock with admin port, audit, signed and pinned model and Penstock without, at the same time, so many times",
     )
-    parser.add_argument(
-        "--instructions",
-        action="store_true",
-        help="with --guarded: instructions a record, counted under valgrind in place of time, which other programs of the machine cannot blur; about a thousand records a second, so --records 60000 is enough",
-    )
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None = None) -> dict[str, Any]:
     """Measure, show tables, and return all of it."""
-    if arguments.instructions and arguments.guarded is None:
-        raise ConfigError("--instructions counts for --guarded TURNS")
     if arguments.guarded is not None:
-        from penstock_bench import guarded, instructions  # late: they need the extra `sign`
+        from penstock_bench.guarded import measure  # late: it needs the extra `sign`
 
-        measure = instructions.measure if arguments.instructions else guarded.measure
         return measure(
             turns=arguments.guarded,
             records=arguments.records,
