@@ -1,4 +1,4 @@
-"""`penstock bench pipeline --guarded`: the stream with everything that guards it on and the same stream without, at the same time."""
+"""`penstock bench pipeline --guarded`: the stream with everything that guards it on and the same stream without, taking turns of half a second."""
 
 import shutil
 from collections.abc import Mapping
@@ -17,8 +17,9 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.schemas.errors import ConfigError
 from penstock_bench.peers.contestants import Entry, chosen, penstock
 from penstock_bench.peers.environment import open_environment
+from penstock_bench.peers.slices import measure_in_slices
 from penstock_bench.peers.statistics import ratios_told, verdict
-from penstock_bench.peers.throughput import Run, measure_at_once, measure_throughput
+from penstock_bench.peers.throughput import Run, measure_throughput
 
 turns_max: Final = 100
 warm_up_records: Final = 40_000
@@ -32,7 +33,7 @@ verdicts: Final = {
 
 
 def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: Clock) -> dict[str, Any]:
-    """Both at once, in turns whose order of starting changes each time; shows the table, and returns all of it. Raises ConfigError, NotReadyError."""
+    """Both in slices of half a second each, so many times, the order changing each time; shows the table, and returns all of it. Raises ConfigError, NotReadyError."""
     if not 1 <= turns <= turns_max:
         raise ConfigError(f"--guarded is from 1 to {turns_max} turns")
     plain = chosen("penstock")[0]
@@ -46,7 +47,7 @@ def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: C
         measure_throughput(environment, plain, records=min(warm_up_records, records), seed=seed)
         for turn in range(turns):
             order = {name: both[name] for name in sorted(both, reverse=turn % 2 == 1)}
-            for name, run in measure_at_once(environment, order, records=records, seed=seed).items():
+            for name, run in measure_in_slices(environment, order, records=records, seed=seed).items():
                 runs[name].append(run)
     found = compared(runs, seed=seed)
     show(found, terminal)
@@ -113,7 +114,7 @@ def guarded(entry: Entry) -> list[str]:
 def show(found: Mapping[str, Any], terminal: Terminal) -> None:
     """The turns, and what guarding costs."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for index, name in enumerate(("turn", "", "records/s", "CPU us", "broker us", "lost/twice")):
+    for index, name in enumerate(("turn", "", "records/s", "CPU us", "lost/twice")):
         table.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
     for number, turn in enumerate(found["turns"], 1):
         for name, run in turn.items():
@@ -122,7 +123,6 @@ def show(found: Mapping[str, Any], terminal: Terminal) -> None:
                 name,
                 f"{run['records_per_s']:,.0f}",
                 f"{run['engine_us_per_record']:.3f}",
-                f"{run['broker_us_per_record']:.3f}",
                 f"{run.get('lost', '?')}/{run.get('duplicated', '?')}",
             )
     terminal.say(table)

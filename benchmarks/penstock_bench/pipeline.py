@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guarded",
         type=int,
         metavar="TURNS",
-        help="instead of all that: Penstock with admin port, audit, signed and pinned model and Penstock without, at the same time, so many times",
+        help="instead of all that: Penstock with admin port, audit, signed and pinned model and Penstock without, taking turns of half a second, with so many pairs of starts",
     )
 
 

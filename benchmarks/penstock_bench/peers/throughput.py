@@ -29,8 +29,8 @@ class Run:
     records: int
     records_per_s: float
     engine_us_per_record: float
-    broker_us_per_record: float
     peak_mb: float
+    broker_us_per_record: float | None = None
     first_process_mb: float | None = None
     """The most that the process itself had, without those that it started: of ours, the supervisor."""
     growth_mb_per_million: float | None = None

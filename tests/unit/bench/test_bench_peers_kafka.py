@@ -3,11 +3,15 @@
 import argparse
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from penstock_bench import peers
+from penstock_bench.peers.contestants import chosen
+from penstock_bench.peers.environment import open_environment
+from penstock_bench.peers.slices import measure_in_slices
 from penstock_bench.peers.topics import StableEnds, count_outputs
 from rich.console import Console
 
@@ -63,3 +67,21 @@ def test_penstock_the_loop_and_the_limits_are_measured_side_by_side(tmp_path: Pa
     assert {"1", "256", "1024"} == set(found["onnxruntime_alone"])
     assert "onnxruntime, by 1024" in shown.getvalue()
     assert picture.read_text().startswith("<svg")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("kafka")
+def test_streams_that_take_turns_are_each_measured_whole_and_go_on() -> None:
+    with open_environment(
+        Terminal(console=Console(file=io.StringIO(), width=200)), SystemClock()
+    ) as environment:
+        loop = chosen("python-loop")[0]
+        both = {"one": loop, "other": replace(loop, slug="python-loop-too")}
+        found = measure_in_slices(environment, both, records=150_000, seed=1)
+    assert set(found) == {"one", "other"}
+    for run in found.values():
+        assert (run.lost, run.duplicated) == (0, 0)
+        assert run.records_per_s > 1000
+        assert run.engine_us_per_record > 0
+        assert "broker_us_per_record" not in run.as_json()
