@@ -17,9 +17,9 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.schemas.errors import ConfigError
 from penstock_bench.peers.contestants import Entry, chosen, penstock
 from penstock_bench.peers.environment import open_environment
-from penstock_bench.peers.slices import measure_in_slices
 from penstock_bench.peers.statistics import ratios_told, verdict
 from penstock_bench.peers.throughput import Run, measure_throughput
+from penstock_bench.slices import measure_in_slices
 
 turns_max: Final = 100
 warm_up_records: Final = 40_000

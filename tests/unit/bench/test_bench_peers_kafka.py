@@ -11,8 +11,8 @@ import pytest
 from penstock_bench import peers
 from penstock_bench.peers.contestants import chosen
 from penstock_bench.peers.environment import open_environment
-from penstock_bench.peers.slices import measure_in_slices
 from penstock_bench.peers.topics import StableEnds, count_outputs
+from penstock_bench.slices import measure_in_slices
 from rich.console import Console
 
 from penstock.connectors.kafka.client import ClientConfig
