@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from penstock.engine.clock import Clock
-from penstock.engine.scaling.flow import Flow, Pace
+from penstock.engine.scaling.flow import Flow
 from penstock.engine.scaling.forecast import Arrivals
 from penstock.engine.scaling.lag import Movement, OffsetReading, PartitionLag, Start, measure
 from penstock.engine.scaling.planner import too_fast_share
@@ -74,7 +74,6 @@ class Collector:
         self._seen = SeenLog()
         self._seen_capacity: Capacity | None = None
         self._stalls: dict[int, tuple[int, float]] = {}  # position, and since when
-        self._pace = Pace()
         self._owners: dict[int, str | None] = {}
         self._owners_since_s = -math.inf
 
@@ -100,7 +99,6 @@ class Collector:
         self._arrivals.add({lag.partition: lag.end for lag in lags}, now_s=now_s, records_per_offset=density)
         capacity = self._capacity(density, now_ms=now_ms)
         fresh = self._book.fresh(now_ms=now_ms)
-        self._pace.add(lags, now_s=now_s)
         stands_still = self._left_out(lags, self._busy(lags, capacity, density), now_s=now_s)
         left_out = {
             index: stands_still[lag.partition]
@@ -187,7 +185,7 @@ class Collector:
         """Workers that do about what they can."""
         if capacity is None:
             return set()
-        finished = self._pace.by_owner(lags)
+        finished = self._flow.finished_by_owner(lags)
         return {
             owner for owner, rate in finished.items() if rate * density >= busy_share * capacity.records_per_s
         }
@@ -203,7 +201,7 @@ class Collector:
         turns = Counter(lag.owner for lag in lags if lag.lag_records and lag.owner in busy)
         for lag in lags:
             position, since_s = self._stalls.get(lag.partition, (-1, now_s))
-            now_at = lag.end - lag.lag_records
+            now_at = lag.position
             if position != now_at or not lag.lag_records or lag.owner is None:
                 self._stalls[lag.partition] = (now_at, now_s)
                 moves = moves or (position != now_at and position >= 0)

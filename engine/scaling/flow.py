@@ -33,16 +33,12 @@ class Flow:
         self._samples: deque[_Sample] = deque()
         self._ends: dict[int, int] = {}
         self._committed: dict[int, int] = {}
-        self._moved: dict[int, tuple[int, float]] = {}  # position, and since when
+        self._progress = Progress(window_s=window_s)
 
     def add(self, lags: Sequence[PartitionLag], *, now_s: float) -> None:
         """One reading of every partition."""
         last = self._samples[-1] if self._samples else None
-        before, self._moved = self._moved, {}
-        for lag in lags:
-            position, since_s = before.get(lag.partition, (lag.end - lag.lag_records, -math.inf))
-            now_at = lag.end - lag.lag_records
-            self._moved[lag.partition] = (now_at, now_s if now_at != position else since_s)
+        self._progress.add(lags, now_s=now_s)
         arrived = _growth(self._ends, {lag.partition: lag.end for lag in lags})
         finished = _growth(
             self._committed, {lag.partition: lag.committed for lag in lags if lag.committed is not None}
@@ -53,9 +49,7 @@ class Flow:
                 arrived=(last.arrived if last else 0) + arrived,
                 finished=(last.finished if last else 0) + finished,
                 # What a partition that stands still holds says nothing of what its worker could do.
-                backlog=sum(
-                    lag.lag_records for lag in lags if now_s - self._moved[lag.partition][1] <= self._window_s
-                ),
+                backlog=sum(lag.lag_records for lag in lags if self._progress.moves(lag.partition)),
                 owners=len({lag.owner for lag in lags if lag.owner is not None}),
             )
         )
@@ -69,6 +63,14 @@ class Flow:
         first, last = self._samples[0], self._samples[-1]
         covered_s = max(last.at_s - first.at_s, 1e-3)
         return (last.arrived - first.arrived) / covered_s, (last.finished - first.finished) / covered_s
+
+    def finished_by_owner(self, lags: Sequence[PartitionLag]) -> dict[str | None, float]:
+        """Offsets that each worker finishes a second, of the partitions that it has now."""
+        found: dict[str | None, float] = {}
+        for lag in lags:
+            if lag.owner is not None:
+                found[lag.owner] = found.get(lag.owner, 0.0) + self._progress.pace(lag.partition)
+        return found
 
     def saturated_capacity(self) -> float | None:
         """Finished records per second and owner, when all through a whole window more waited than they could do.
@@ -95,13 +97,13 @@ class Flow:
         )
 
 
-class Pace:
-    """What is finished of each partition, in offsets a second, over about a window. Not thread-safe."""
+class Progress:
+    """How each partition gets on. Not thread-safe."""
 
-    def __init__(self, *, window_s: float = rate_window_s) -> None:
+    def __init__(self, *, window_s: float) -> None:
         self._window_s = window_s
         self._at_s = -math.inf
-        self._known: dict[int, tuple[int, float]] = {}  # position and pace
+        self._known: dict[int, _Place] = {}
 
     def add(self, lags: Sequence[PartitionLag], *, now_s: float) -> None:
         """One reading of every partition; what goes back counts for nothing."""
@@ -111,18 +113,30 @@ class Pace:
         share = -math.expm1(-passed_s / self._window_s)
         before, self._known = self._known, {}
         for lag in lags:
-            position = lag.end - lag.lag_records
-            was, pace = before.get(lag.partition, (position, 0.0))
-            newest = max(position - was, 0) / passed_s
-            self._known[lag.partition] = (position, pace + share * (newest - pace))
+            was = before.get(lag.partition, _Place(position=lag.position))
+            newest = max(lag.position - was.position, 0) / passed_s
+            self._known[lag.partition] = _Place(
+                position=lag.position,
+                moved_s=now_s if lag.position != was.position else was.moved_s,
+                pace=was.pace + share * (newest - was.pace),
+            )
 
-    def by_owner(self, lags: Sequence[PartitionLag]) -> dict[str | None, float]:
-        """The sum over the partitions that each worker has now."""
-        found: dict[str | None, float] = {}
-        for lag in lags:
-            if lag.owner is not None:
-                found[lag.owner] = found.get(lag.owner, 0.0) + self._known.get(lag.partition, (0, 0.0))[1]
-        return found
+    def moves(self, partition: int) -> bool:
+        """Whether its position changed within the window."""
+        place = self._known.get(partition)
+        return place is not None and self._at_s - place.moved_s <= self._window_s
+
+    def pace(self, partition: int) -> float:
+        """Offsets finished a second, over about a window."""
+        place = self._known.get(partition)
+        return 0.0 if place is None else place.pace
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    position: int
+    moved_s: float = -math.inf  # since when it stands there
+    pace: float = 0.0
 
 
 def _growth(known: dict[int, int], now: dict[int, int]) -> int:

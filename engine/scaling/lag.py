@@ -68,6 +68,11 @@ class PartitionLag:
     open_offsets: int = 0
     note: str = ""  # a sentence where a person should know more
 
+    @property
+    def position(self) -> int:
+        """The offset that comes next."""
+        return self.end - self.lag_records
+
 
 def measure(readings: Sequence[OffsetReading], *, now_ms: int, start: Start) -> list[PartitionLag]:
     """Lag of every partition from one reading, ascending; `start` is where a group without commits begins.

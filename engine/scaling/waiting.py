@@ -30,7 +30,7 @@ class SeenLog:
                 continue
             ends.append(lag.end)
             times.append(now_s)
-            done = bisect_right(ends, lag.end - lag.lag_records) - 1
+            done = bisect_right(ends, lag.position) - 1
             if done > 0:
                 del ends[:done], times[:done]
             if len(ends) > points_max:
@@ -42,7 +42,7 @@ class SeenLog:
         if not lag.lag_records:
             return 0.0
         ends, times = self._ends[lag.partition], self._times[lag.partition]
-        place = bisect_right(ends, lag.end - lag.lag_records) - 1
+        place = bisect_right(ends, lag.position) - 1
         if place >= 0:
             return max(now_s - times[place], 0.0)
         stamp_ms = reading.oldest_unfinished_timestamp_ms
