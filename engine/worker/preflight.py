@@ -19,7 +19,7 @@ from penstock.engine.codec.contracts import OutputPrefixes
 from penstock.engine.codec.framing import Schema
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.bundle.memory import as_text, worker_bytes
-from penstock.engine.models.runtime.loader import ServedModel, varied_rows
+from penstock.engine.models.runtime.loader import ServedModel
 from penstock.engine.pipeline.scorer import Scorer
 from penstock.engine.ports import Sink
 from penstock.engine.settings.model import Settings
@@ -219,7 +219,7 @@ class Preflight:
         findings.good.append(("runtime", f"{model.runtime}: {model.reason}"))
         if "rehearsal" in self._startup.proved and scorer is not None:
             fits = self._startup.the(self._startup.batch_rows_max)
-            rows = varied_rows(bundle, model, self._clock)
+            rows = model.rows
             measured = min(fits, self._startup.rehearsed[-1].rows)
             findings.first_batch = _first_batch(
                 scorer, np.resize(rows, (measured, rows.shape[1])), self._clock

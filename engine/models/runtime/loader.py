@@ -85,6 +85,8 @@ class ServedModel:
     """How else ONNX Runtime could run it on its GPU, the plain way first; empty on the CPU."""
     batch_rows_max: int
     warmup: tuple[BucketTiming, ...]
+    rows: NDArray[np.generic]
+    """(R, F): what it was warmed up on, see `varied_rows`."""
 
     def predict(self, matrix: NDArray[np.generic]) -> Predictions:
         """See penstock.engine.ports.Model; raises InvariantError when the device itself has failed."""
@@ -152,6 +154,7 @@ def open_model(
         ways=way.ways if way else (),
         batch_rows_max=warmup[-1].rows,
         warmup=warmup,
+        rows=rows,
     )
 
 
@@ -167,7 +170,8 @@ def _open_table(
         )
     native = NativeModel(bundle, threads=threads)
     check_golden(native, bundle.golden, "our tree kernel")
-    warmup = warm_up(native, varied_rows(bundle, native, clock), rows_max, clock)
+    rows = varied_rows(bundle, native, clock)
+    warmup = warm_up(native, rows, rows_max, clock)
     return ServedModel(
         model=native,
         device=Device(),
@@ -177,6 +181,7 @@ def _open_table(
         ways=(),
         batch_rows_max=warmup[-1].rows,
         warmup=warmup,
+        rows=rows,
     )
 
 

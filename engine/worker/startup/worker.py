@@ -7,7 +7,7 @@ import numpy as np
 from penstock.engine.codec.contracts import load_schema
 from penstock.engine.codec.decode import make_decoder
 from penstock.engine.models.runtime.cache import check_alone
-from penstock.engine.models.runtime.loader import open_model, varied_rows
+from penstock.engine.models.runtime.loader import open_model
 from penstock.engine.pipeline.batcher import rows_within_objective, share_of_objective_s
 from penstock.engine.worker.calibration import cost_curve, rehearse
 from penstock.engine.worker.result_encoders import passed_fields
@@ -81,7 +81,7 @@ def _cache(startup: Startup) -> str | None:
     settings, model = startup.settings, startup.the(startup.model)
     if not settings.model.cache_rows:
         return None
-    check_alone(model, varied_rows(startup.the(startup.bundle), model, startup.clock))
+    check_alone(model, model.rows)
     startup.cached = cached_model(settings, model, startup.the(startup.metrics))
     return f"{settings.model.cache_rows:,} results are kept; a row has the same one alone as in a batch"
 
@@ -119,8 +119,7 @@ def _rehearsal(startup: Startup) -> str:
         clock=clock,
         sampler=startup.sampler,
     )
-    rows = varied_rows(bundle, model, clock)
-    startup.rehearsed = rehearse(scorer, rows, batch_rows_max=model.batch_rows_max, clock=clock)
+    startup.rehearsed = rehearse(scorer, model.rows, batch_rows_max=model.batch_rows_max, clock=clock)
     cost = cost_curve(startup.rehearsed)
     slo_s = settings.objective.latency_slo_ms / 1000
     startup.batch_rows_max = fits = rows_within_objective(cost, slo_s, rows_max=model.batch_rows_max)
