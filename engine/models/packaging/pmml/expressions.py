@@ -72,8 +72,8 @@ class Constant(Expression):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rounded(Expression):
-    """A number in single precision."""
+class Wrapping(Expression):
+    """What is made of one other value."""
 
     inner: Expression
 
@@ -81,16 +81,20 @@ class Rounded(Expression):
     def columns(self) -> frozenset[int]:
         return self.inner.columns
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rounded(Wrapping):
+    """A number in single precision."""
+
     def at(self, raw: Value) -> Value:
         value = self.inner.at(raw)
         return single(value) if isinstance(value, float) else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cleaned(Expression):
+class Cleaned(Wrapping):
     """A field after its treatments: values that mean a missing one, values that are not valid, outliers, replacements."""
 
-    inner: Expression
     markers: frozenset[Value]
     """Values that mean a missing one."""
     invalid_values: frozenset[Value]
@@ -104,10 +108,6 @@ class Cleaned(Expression):
     """What lies beyond low and high becomes that; else it is missing."""
     replacement: Value
     """In place of what is missing."""
-
-    @property
-    def columns(self) -> frozenset[int]:
-        return self.inner.columns
 
     @property
     def marks(self) -> list[float]:
@@ -138,17 +138,12 @@ class Cleaned(Expression):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mapped(Expression):
+class Mapped(Wrapping):
     """A table of values: MapValues and NormDiscrete."""
 
-    inner: Expression
     table: Mapping[Value, Value]
     default: Value
     missing: Value
-
-    @property
-    def columns(self) -> frozenset[int]:
-        return self.inner.columns
 
     @property
     def marks(self) -> list[float]:
@@ -163,18 +158,13 @@ class Mapped(Expression):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Binned(Expression):
+class Binned(Wrapping):
     """Discretize: the first interval that a number lies in."""
 
-    inner: Expression
     bins: tuple[tuple[float, float, bool, bool, Value], ...]
     """From, to, whether each end belongs, and what the number becomes."""
     default: Value
     missing: Value
-
-    @property
-    def columns(self) -> frozenset[int]:
-        return self.inner.columns
 
     @property
     def marks(self) -> list[float]:
@@ -192,19 +182,14 @@ class Binned(Expression):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Interpolated(Expression):
+class Interpolated(Wrapping):
     """NormContinuous: straight lines between points."""
 
-    inner: Expression
     points: tuple[tuple[float, float], ...]
     """What the number is, ascending, and what it becomes."""
     outliers: str
     """asIs: the outer lines go on; asMissingValues; asExtremeValues."""
     missing: Value
-
-    @property
-    def columns(self) -> frozenset[int]:
-        return self.inner.columns
 
     @property
     def marks(self) -> list[float]:
