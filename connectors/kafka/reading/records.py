@@ -23,7 +23,7 @@ _address_in_tuple: Any = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ct
     ("PyTuple_GetItem", ctypes.pythonapi)
 )
 
-_partition = cast(Callable[[Message], int], Message.partition)
+partition_of = cast(Callable[[Message], int], Message.partition)
 _offset = cast(Callable[[Message], int], Message.offset)
 _time_of: Callable[[tuple[int, int]], int] = itemgetter(1)
 
@@ -61,7 +61,7 @@ def to_records(topic: str, messages: Sequence[Message], topic_id: str | None = N
     headers, count = HeaderReader(messages), len(messages)
     return Records(
         topic=topic,
-        partitions=np.fromiter(map(_partition, messages), np.int32, count),
+        partitions=np.fromiter(map(partition_of, messages), np.int32, count),
         offsets=np.fromiter(map(_offset, messages), np.int64, count),
         timestamps_ms=np.fromiter(map(_time_of, map(Message.timestamp, messages)), np.int64, count),
         keys=list(map(Message.key, messages)),

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, cast
 
 import numpy as np
@@ -26,7 +26,7 @@ from penstock.connectors.kafka.reading.doubts import (
 )
 from penstock.connectors.kafka.reading.log_bounds import LogBounds
 from penstock.connectors.kafka.reading.read_positions import ReadHeads
-from penstock.connectors.kafka.reading.records import to_records
+from penstock.connectors.kafka.reading.records import partition_of, to_records
 from penstock.connectors.kafka.reading.returns import Returns
 from penstock.connectors.kafka.reading.stalls import StallDetector
 from penstock.connectors.kafka.reading.starts import Recreated, Start, Starts, recreated_sentence
@@ -44,8 +44,6 @@ hurry_s = 2.0
 hurried_poll_s, placing_poll_s = 0.01, 0.1
 bounds_old_s = 2.0
 bounds_patience_s = 30.0  # so long it is asked which offsets a log has that lacks our next one
-
-_partition = cast(Callable[[Message], int], Message.partition)
 
 
 class KafkaSource:
@@ -270,13 +268,13 @@ class KafkaSource:
         broken: dict[int, Message] = {}  # the first error of a partition, and nothing of it after that
         if any(map(Message.error, messages)):
             messages, broken = self._returns.without_errors(messages, self._ours.owned)
-        present = set(map(_partition, messages))
+        present = set(map(partition_of, messages))
         stale = self._seek_due.keys() | (present - self._ours.owned) | self._ours.held
         if stale & present:
             for message in messages:
-                if _partition(message) in self._ours.held - self._seek_due.keys():
-                    self._dropped.setdefault(_partition(message), cast(int, message.offset()))
-            messages = [message for message in messages if _partition(message) not in stale]
+                if partition_of(message) in self._ours.held - self._seek_due.keys():
+                    self._dropped.setdefault(partition_of(message), cast(int, message.offset()))
+            messages = [message for message in messages if partition_of(message) not in stale]
         records: Records | None = None
         if self._first and messages:
             messages, untold = self._first.believed(messages, self._clock.monotonic_s())
