@@ -146,6 +146,35 @@ def test_nothing_is_done_whose_record_is_not_stored(
     ]
 
 
+def test_a_topic_that_refused_records_for_a_while_is_written_to_again_by_itself(
+    opened: Callable[..., Port], tokens: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.engine.admin.audit_trail.acknowledged_within_s", 0.1)
+    monkeypatch.setattr("penstock.engine.admin.audit_trail.renew_first_s", 0.05)
+    monkeypatch.setattr("penstock.engine.admin.audit_trail.renew_last_s", 0.05)
+    port = opened(tokens=tokens)
+    port.topic.takes = False
+    assert port.ask("POST", "drain", boss, {})[0] == 503
+    refused = len(port.topic.stored)
+    port.topic.fault = "permission for a topic is missing"
+    until(lambda: port.topic.renewals > 2)
+    assert port.ask("POST", "drain", boss, {})[0] == 503
+    assert port.workers.stops == 0
+    port.topic.takes = True
+    until(lambda: not port.topic.fault)
+    assert port.ask("POST", "drain", boss, {})[0] == 200
+    assert port.workers.stops == 1
+    assert port.counted.count("lost") >= 2
+    stored = [*port.topic.stored[:1], *port.topic.stored[refused:]]  # what was refused is nowhere
+    found = verify([Stored(partition=0, offset=n, value=value) for n, value in enumerate(stored)], key=None)
+    assert found.whole
+    begun = [each for each in port.topic.records("started") if each["code"] == "not_stored"]
+    assert [each["count"] for each in begun] == [
+        port.counted.count("lost")
+    ]  # none is told of twice, or not at all
+    assert len({each["chain"] for each in port.topic.records()}) >= 2
+
+
 def test_what_strangers_can_make_us_write_is_bounded_and_counted(
     opened: Callable[..., Port], tokens: list[dict[str, Any]]
 ) -> None:
