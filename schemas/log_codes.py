@@ -28,6 +28,7 @@ class LogCode(StrEnum):
         "port_not_told",
         "a worker cannot tell its supervisor its port: its metrics are missing there",
     )
+    ANSWER_FAILED = "answer_failed", "a request could not be answered by a fault of ours: its client got 500"
     MODEL_COPIED = "model_copied", "the digest of the bundle that all workers of a supervisor serve"
     MODEL_NOT_COPIED = (
         "model_not_copied",

@@ -19,6 +19,7 @@ import orjson
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.settings.tls_files import TlsFiles
+from penstock.engine.telemetry.http_server import log_fault
 from penstock.schemas.errors import ConfigError
 from penstock.schemas.log_codes import LogCode
 
@@ -157,7 +158,7 @@ class AdminServer:
                 self._places.release()
 
         try:
-            self._pool.submit(serve)
+            self._pool.submit(serve).add_done_callback(log_fault)
         except RuntimeError:  # it is being closed
             connection.close()
             self._places.release()

@@ -326,3 +326,17 @@ def test_a_certificate_is_exchanged_while_the_port_is_open(
     ours.issue("broker", common_name="localhost", addresses=("DNS:localhost", "IP:127.0.0.1"))
     assert serial() != before
     assert port.ask("GET", "state", boss)[0] == 200
+
+
+def test_a_fault_of_ours_is_an_answer_a_line_and_a_record(
+    opened: Callable[..., Port], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = opened()
+
+    def broken() -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(port.workers, "request_stop", broken)
+    assert port.ask("POST", "drain", body={}) == (500, {"error": "internal"})
+    until(lambda: any(getattr(each, "event_code", "") == "answer_failed" for each in caplog.records))
+    assert [each["action"] for each in port.topic.records("failed")] == ["drain"]
