@@ -3,6 +3,7 @@
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -340,3 +341,33 @@ def test_a_fault_of_ours_is_an_answer_a_line_and_a_record(
     assert port.ask("POST", "drain", body={}) == (500, {"error": "internal"})
     until(lambda: any(getattr(each, "event_code", "") == "answer_failed" for each in caplog.records))
     assert [each["action"] for each in port.topic.records("failed")] == ["drain"]
+
+
+def test_what_is_refused_to_a_known_caller_is_a_record_too(
+    opened: Callable[..., Port], tokens: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = opened(tokens=tokens)
+    assert port.ask("POST", "shutdown", boss, {})[0] == 404
+    assert port.ask("GET", "drain", boss)[0] == 405
+    assert port.ask("POST", "pause", operator, {"partitions": "canary"})[0] == 400
+    began, may_end = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        began.set()
+        may_end.wait(30)
+
+    monkeypatch.setattr(port.workers, "request_stop", slow)
+    first = threading.Thread(target=port.ask, args=("POST", "drain", boss, {}))
+    first.start()
+    assert began.wait(10)
+    assert port.ask("POST", "restart", operator, {})[0] == 409
+    may_end.set()
+    first.join()
+    refused = [
+        (each["code"], each["who"], each["action"], each["target"]) for each in port.topic.records("refused")
+    ]
+    assert refused == [
+        ("not_found", "ada", "other", {}), ("method_not_allowed", "ada", "drain", {}),
+        ("bad_request", "otto", "pause", {}), ("busy", "otto", "restart", {"worker": "all"}),
+    ]  # fmt: skip
+    assert port.workers.replaced == []
