@@ -51,7 +51,9 @@ def bundle_files(folder: Path) -> list[Path]:
         try:
             found = entry.lstat()
         except OSError as error:
-            raise ConfigError(f"model bundle {folder}: cannot look at {entry.name}: {error.strerror}") from error
+            raise ConfigError(
+                f"model bundle {folder}: cannot look at {entry.name}: {error.strerror}"
+            ) from error
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             raise ConfigError(
                 f"model bundle {folder}: {entry.name} is a link or not a file; copy the file itself"
