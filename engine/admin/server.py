@@ -231,6 +231,9 @@ class AdminServer:
                 protocol.receive_data(connection.recv(16 << 10))
             elif isinstance(event, h11.Request):
                 head = event
+                if {b"content-length", b"transfer-encoding"} <= {name for name, _ in head.headers}:
+                    # A proxy may have ended the request by the one, and we would by the other.
+                    raise h11.RemoteProtocolError("two lengths", error_status_hint=400)
             elif isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > body_bytes_max:

@@ -255,12 +255,15 @@ def test_what_is_no_http_is_refused_and_slow_clients_take_no_place_for_long(
         b"GET\r\n\r\n",
         b"\0" * 100 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"POST /api/v1/drain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", port.port), 10) as connection:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
             answer = connection.recv(65_536)
             assert not answer or b" 400 " in answer or b" 401 " in answer
+    assert port.workers.stops == 0
     idle = [socket.create_connection(("127.0.0.1", port.port), 10) for _ in range(60)]
     began_s = time.monotonic()
     assert port.ask("GET", "state")[0] == 200
