@@ -1,14 +1,13 @@
 """The audit topic: written in order, each record once; read from its beginning."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.client import ClientConfig, open_client, producer_config
-from penstock.connectors.kafka.errors import cause_of, is_fatal, said
+from penstock.connectors.kafka.client import ClientConfig, hear, open_client, producer_config
+from penstock.connectors.kafka.errors import said
 from penstock.connectors.kafka.simple import KafkaReader
 
 queue_messages_max: Final = 2000
@@ -59,10 +58,8 @@ class KafkaAuditWriter:
 
     def turn(self, timeout_s: float) -> None:
         """Hear of what was stored."""
-        try:
-            self._producer.poll(timeout_s)
-        except KafkaException as error:
-            self._fault = self._fault or said(cause_of(error))
+        if (end := hear(self._producer, timeout_s)) is not None:
+            self._fault = self._fault or said(end)
         if self._fault:
             self._drop()  # what is behind a record that was lost would leave a gap in its chain
 
@@ -77,10 +74,6 @@ class KafkaAuditWriter:
         return left
 
     def _opened(self) -> Producer:
-        def told(error: KafkaError) -> None:
-            if is_fatal(error):
-                self._fault = self._fault or said(error)
-
         return open_client(
             Producer,
             {
@@ -89,14 +82,12 @@ class KafkaAuditWriter:
                 "message.timeout.ms": 0,  # never
                 "linger.ms": 0,
                 "partitioner": "murmur2_random",
-                "error_cb": told,
             },
         )
 
     def _drop(self) -> None:
-        with suppress(KafkaException):
-            self._producer.purge()
-            self._producer.poll(0)
+        self._producer.purge()
+        hear(self._producer, 0)
 
 
 def read_audit(config: ClientConfig, topic: str, clock: Clock) -> Iterator[tuple[int, int, bytes | None]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
     AclBinding,
     AclBindingFilter,
@@ -26,6 +26,7 @@ from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.audit import KafkaAuditWriter
 from penstock.connectors.kafka.client import ClientConfig, base_config
+from penstock.connectors.kafka.reports import ReportWriter
 from penstock.engine.admin.audit_record import AuditFacts
 from penstock.engine.admin.audit_trail import AuditTrail
 from penstock.engine.cli.main import main
@@ -334,6 +335,38 @@ def test_doctor_sees_all_with_three_lists_and_names_each_entry_that_is_missing(
         out = capsys.readouterr().out
         entry = f"{gone['operation']} on {gone['resource_type'].lower()} {gone['resource_name']}"
         assert f"lacks the permission {entry}" in out, out
+
+
+def written(guarded: Guarded, topic: str) -> int:
+    reader = Consumer({"bootstrap.servers": guarded.kafka.bootstrap_servers, "group.id": "count"})
+    try:
+        return sum(
+            reader.get_watermark_offsets(TopicPartition(topic, part), timeout=10)[1] for part in (0, 1)
+        )
+    finally:
+        reader.close()
+
+
+def test_a_client_of_reports_that_is_at_its_end_ends_no_worker_and_is_replaced(
+    guarded: Guarded, entries: dict[str, list[dict[str, Any]]]
+) -> None:
+    settings = load_settings(guarded.file("worker"), {})
+    before = written(guarded, "status")
+    with guarded.allowed([]):  # not even an idempotent producer may be one: librdkafka calls that fatal
+        writer = ReportWriter(client_config(settings.kafka), "status")
+        end_s = time.monotonic() + 30
+        while writer._ended is None:
+            assert time.monotonic() < end_s
+            writer.send(worker="w", payload=b"x")
+            time.sleep(0.1)
+        for _ in range(20):
+            writer.send(worker="w", payload=b"x")
+    with guarded.allowed(entries["worker"]):
+        while written(guarded, "status") == before:
+            assert time.monotonic() < end_s
+            writer.send(worker="w", payload=b"x")
+            time.sleep(0.1)
+        writer.close()
 
 
 def test_the_audit_goes_on_when_its_permission_is_back(
