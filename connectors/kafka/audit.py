@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.client import ClientConfig, hear, open_client, producer_config
-from penstock.connectors.kafka.errors import said
+from penstock.connectors.kafka.errors import cause_of, said
 from penstock.connectors.kafka.simple import KafkaReader
 
 queue_messages_max: Final = 2000
@@ -40,7 +40,7 @@ class KafkaAuditWriter:
         self._producer, self._fault = fresh, ""
 
     def send(self, key: bytes, value: bytes, delivered: Callable[[], None]) -> bool:
-        """Queue one; False when the queue is full, or after a record was lost, since one behind it would leave a gap."""
+        """Queue one; False when that cannot be, and from then on, since one behind it would leave a gap in its chain."""
 
         def told(error: KafkaError | None, _: Message) -> None:
             if error is None:
@@ -52,9 +52,11 @@ class KafkaAuditWriter:
             return False
         try:
             self._producer.produce(self._topic, value=value, key=key, on_delivery=told)
-        except (BufferError, KafkaException):
-            return False
-        return True
+        except BufferError:
+            self._fault = "the client's queue is full"
+        except KafkaException as error:
+            self._fault = said(cause_of(error))
+        return not self._fault
 
     def turn(self, timeout_s: float) -> None:
         """Hear of what was stored."""

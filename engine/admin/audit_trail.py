@@ -30,7 +30,7 @@ class AuditWriter(Protocol):
     """A topic that takes records in order, each once."""
 
     def send(self, key: bytes, value: bytes, delivered: Callable[[], None]) -> bool:
-        """Queue one; False when it cannot be. Never waits. `delivered` is called from `turn` once it is stored."""
+        """Queue one; False when it cannot be, which is a `fault`. Never waits. `delivered` is called from `turn` once it is stored."""
 
     def turn(self, timeout_s: float) -> None:
         """Hear of what was stored; called from one thread, over and over."""
