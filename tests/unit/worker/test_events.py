@@ -21,7 +21,7 @@ from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState
-from penstock.engine.worker.kafka import carefully_read
+from penstock.engine.worker.careful_reading import carefully_read
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.reading import Reading
 from penstock.schemas.reasons import Reason, Stage
