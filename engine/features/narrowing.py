@@ -56,9 +56,19 @@ class Narrowing:
     def narrow(self, matrix: NDArray[np.generic]) -> NDArray[np.generic]:
         """The rows (R, F) in the model's dtype."""
         if self._native is not None:
-            return self._native.narrow(np.ascontiguousarray(matrix, dtype=np.float64))
+            return self._native.narrow(np.ascontiguousarray(matrix, dtype=np.float64))[0]
         with np.errstate(over="ignore"):
             return matrix.astype(self._dtype, copy=False)
+
+    def narrow_and_scan(
+        self, matrix: NDArray[np.generic]
+    ) -> tuple[NDArray[np.generic], NDArray[np.int64], float]:
+        """`narrow` of a matrix as it was read, how often each column (F,) of it is NaN, and the largest magnitude of its other
+        numbers, which may be infinite for one that float32 has no finite number for. One pass over the batch."""
+        if self._native is not None:
+            narrowed, (missing, largest) = self._native.narrow(np.ascontiguousarray(matrix, dtype=np.float64))
+            return narrowed, missing, largest
+        return self.narrow(matrix), *_trees.scan(matrix)
 
 
 def as_fed(rows: NDArray[np.generic], signature: Signature) -> NDArray[np.generic]:
