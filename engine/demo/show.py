@@ -132,11 +132,13 @@ class _Show:
             )
         )
         self._readers: list[tuple[str, Reader]] = [(topic, stage.reader(topic)) for topic in topics[1:]]
+        # No more of a message than is needed: this program shares the machine with the worker whose latency it shows.
         self._schemas = {
-            topics[1]: fastavro.parse_schema(contract("prediction")),
-            topics[2]: fastavro.parse_schema(contract("explanation")),
-            topics[3]: fastavro.parse_schema(contract("dead_letter")),
+            topics[1]: _up_to("prediction", "outputs"),
+            topics[2]: _up_to("explanation", "source"),
+            topics[3]: _up_to("dead_letter", "source"),
         }
+        self._explanation = fastavro.parse_schema(contract("explanation"))
         self._newest: deque[Shown] = deque(maxlen=shown_max)
         self._waiting: dict[tuple[int, int], tuple[str, float]] = {}
         self._progress: deque[tuple[float, int]] = deque(maxlen=40)
@@ -221,9 +223,7 @@ class _Show:
         now_ms = self._clock.wall_ms()
         schema = self._schemas[topic]
         for key, value in zip(records.keys, records.values, strict=True):
-            message: Any = fastavro.schemaless_reader(
-                io.BytesIO((value or b"")[single_object_header_bytes:]), schema, None
-            )
+            message = _read(value, schema)
             source = message["source"]
             place = (source["partition"], source["offset"])
             name = (key or b"").decode()
@@ -243,15 +243,16 @@ class _Show:
             elif topic == topics[2]:
                 self._audit.explanation(*place)
                 if place in self._waiting:
-                    self._show(*self._waiting.pop(place), message)
+                    self._show(*self._waiting.pop(place), value)
             else:
                 self._audit.dead_letter(*place)
 
-    def _show(self, key: str, score: float, explanation: Any) -> None:
+    def _show(self, key: str, score: float, message: bytes | None) -> None:
         now_s = self._clock.monotonic_s()
         if self._newest and now_s - self._shown_s < 0.7:  # slow enough to be read
             return
         self._shown_s = now_s
+        explanation = _read(message, self._explanation)
         flight, origin, destination = self._about[key]
         due = key.split("-")[1][-4:]
         reasons = tuple(
@@ -327,3 +328,14 @@ class _Show:
             }
         )
         return 0 if account.balanced and account.records else 1
+
+
+def _up_to(name: str, last: str) -> Any:
+    """The fields of a contract from the first to this one: a message read by them is read no further."""
+    schema = contract(name)
+    names = [each["name"] for each in schema["fields"]]
+    return fastavro.parse_schema({**schema, "fields": schema["fields"][: names.index(last) + 1]})
+
+
+def _read(message: bytes | None, schema: Any) -> Any:
+    return fastavro.schemaless_reader(io.BytesIO((message or b"")[single_object_header_bytes:]), schema, None)
