@@ -47,7 +47,8 @@ class Narrowing:
         """
         for column, sentinel in self._sentinels:
             values = matrix[:, column]
-            values[values.astype(np.float32) == sentinel] = np.nan
+            with np.errstate(over="ignore"):
+                values[values.astype(np.float32) == sentinel] = np.nan
         if self._native is not None and largest >= rounds_to_infinity:
             far = np.abs(matrix) >= rounds_to_infinity
             with np.errstate(over="ignore"):
