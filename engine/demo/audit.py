@@ -119,12 +119,14 @@ class Audit:
         """What was read so far warmed the path up: the percentiles begin anew."""
         del self._read_s[:], self._latencies_s[:]
 
-    def latency_ms(self, percentile: float, *, since_s: float = -math.inf) -> float:
-        """Input record's timestamp to being read from the output topic, of what was read since then; 0 where nothing was."""
-        first = bisect_left(self._read_s, since_s)
-        if first == len(self._latencies_s):
+    def latency_ms(
+        self, percentile: float, *, since_s: float = -math.inf, until_s: float = math.inf
+    ) -> float:
+        """Input record's timestamp to being read from the output topic, of what was read between; 0 where nothing was."""
+        first, last = bisect_left(self._read_s, since_s), bisect_left(self._read_s, until_s)
+        if first >= last:
             return 0.0
-        return float(np.percentile(np.frombuffer(self._latencies_s)[first:], percentile)) * 1000
+        return float(np.percentile(np.frombuffer(self._latencies_s)[first:last], percentile)) * 1000
 
     def account(self, ends: Mapping[int, int]) -> Account:
         """The books, given the end offset of each input partition."""
