@@ -15,7 +15,7 @@ from penstock.engine.settings.model import Settings, load_settings
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from penstock.connectors.kafka.reading.offset_reset import OffsetReset
+    from penstock.connectors.kafka.offset_reset import OffsetReset
 
 summary = "the group's committed offsets: show them, or set them while no worker runs"
 example = """penstock offsets show penstock.yaml
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from penstock.connectors.kafka.admin.group_offsets import (
         KafkaOffsets,  # late: --help needs no Kafka client
     )
-    from penstock.connectors.kafka.reading.offset_reset import OffsetReset
+    from penstock.connectors.kafka.offset_reset import OffsetReset
     from penstock.engine.worker.kafka import client_config
 
     settings = load_settings(arguments.settings)
