@@ -156,8 +156,11 @@ class Observer:
 
     def rebalanced(self, *, assigned: Sequence[int], lost: bool = False) -> None:
         """The assignment changed."""
-        self._metrics.rebalances.inc()
         gone, new = self._assigned - set(assigned), set(assigned) - self._assigned
+        if (
+            gone or not self._newly
+        ):  # partitions of one assignment come one after the other where each has to wait
+            self._metrics.rebalances.inc()
         self._newly = (self._newly | new) - gone
         self._newly_tell_s = self._clock.monotonic_s() + assigned_together_s
         if gone and lost and self._made_anew():
