@@ -66,7 +66,9 @@ class AbortBackoff:
         self._resume_at_s = now_s + min(wait_s, self._limits.abort_backoff_max_s)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(
+    kw_only=True, slots=True
+)  # not frozen, like Pace: several are made in each turn, and it would take three times as long
 class UnderWay:
     """What a worker has in hand at one moment."""
 
@@ -81,7 +83,7 @@ class UnderWay:
     """Records that the ledger waits for."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Pace:
     """What the turn does."""
 
