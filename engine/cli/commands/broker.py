@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         secure=arguments.secure,
         announce=terminal.say,
     )
+    terminal.say("starting Apache Kafka ...")
     with kafka:
         # Only now: until here both signals end the program at once, and the nodes with it.
         for wish in (signal.SIGINT, signal.SIGTERM):

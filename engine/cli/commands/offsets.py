@@ -15,7 +15,7 @@ from penstock.engine.settings.model import Settings, load_settings
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from penstock.connectors.kafka.reading.offset_reset import OffsetReset
+    from penstock.connectors.kafka.offset_reset import OffsetReset
 
 summary = "the group's committed offsets: show them, or set them while no worker runs"
 example = """penstock offsets show penstock.yaml
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         KafkaOffsets,  # late: --help needs no Kafka client
     )
     from penstock.connectors.kafka.admin.permissions import require_permissions
-    from penstock.connectors.kafka.reading.offset_reset import OffsetReset
+    from penstock.connectors.kafka.offset_reset import OffsetReset
     from penstock.engine.worker.kafka import client_config
     from penstock.engine.worker.permissions import permissions
 

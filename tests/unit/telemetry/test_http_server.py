@@ -16,9 +16,10 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.telemetry import ask_workers as engine_asking
 from penstock.engine.telemetry import http_server as engine_http
 from penstock.engine.telemetry.http_server import Answer, HttpServer
-from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics, render
+from penstock.engine.telemetry.metrics import Metrics, render
 from penstock.engine.telemetry.port_routes import SupervisorView, merge_expositions, serve_worker
 from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.supervisor_metrics import SupervisorMetrics
 from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState
 from penstock.schemas.errors import ConfigError
 

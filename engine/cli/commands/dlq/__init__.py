@@ -17,12 +17,8 @@ from penstock.engine.cli.commands.dlq.words import (
 )
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.dead_letters.replay import (
-    LetterFilter,
-    Replay,
-    find_letter,
-    summarise,
-)
+from penstock.engine.dead_letters.letters import LetterFilter, find_letter, summarise
+from penstock.engine.dead_letters.replay import Replay
 from penstock.engine.dead_letters.selection import letter_filter, parse_since, reasons, stages
 from penstock.engine.settings.model import Settings, load_settings
 from penstock.engine.worker.letters.payload import decoded_payload
