@@ -92,12 +92,9 @@ class TimedCompute:
     def __init__(self, scorer: Scorer, cluster: Cluster) -> None:
         self._scorer, self._fates, self._timeline = scorer, cluster.fates, cluster.timeline
         self._queue: deque[tuple[float, Finished]] = deque()  # ends at, in order
+        self.queued_rows = 0
         self._unwanted: Finished | None = None
         self._waits: dict[int, tuple[float, Held]] = {}  # until when
-
-    @property
-    def queued_rows(self) -> int:
-        return sum(finished.batch.rows for _, finished in self._queue)
 
     @property
     def waiting(self) -> Mapping[int, Held]:
@@ -131,6 +128,7 @@ class TimedCompute:
         starts_s = max(now_s, self._queue[-1][0] if self._queue else 0.0)
         finished = Finished(batch=batch, outcome=outcome, busy_s=takes_s, waiting=waits)
         self._queue.append((starts_s + takes_s, finished))
+        self.queued_rows += batch.rows
 
     def collect(self, timeout_s: float) -> Finished | None:
         if self._unwanted is not None:
@@ -143,12 +141,17 @@ class TimedCompute:
         ends_s = self._queue[0][0]
         if ends_s > self._timeline.now_s and timeout_s > 0:
             self._timeline.sleep(min(timeout_s, ends_s - self._timeline.now_s))
-        return self._queue.popleft()[1] if ends_s <= self._timeline.now_s else None
+        if ends_s > self._timeline.now_s:
+            return None
+        finished = self._queue.popleft()[1]
+        self.queued_rows -= finished.batch.rows
+        return finished
 
     def forget(self) -> None:
         """What was in work comes out all the same, as the worst that the port allows."""
         self._unwanted = self._queue[0][1] if self._queue else None
         self._queue.clear()
+        self.queued_rows = 0
 
 
 class TimedSink:
