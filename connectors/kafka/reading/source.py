@@ -149,7 +149,8 @@ class KafkaSource:
                     self._heads.put(partition, begins)
         self._commits.turn(self._consumer, offset_note(self._topic_id))
         if self._careful:
-            self._careful.turn(self._ours.owned - self._ours.held)
+            read, others = self._ours.owned - self._ours.held, self._ours.unplaced | self._ours.held
+            self._careful.turn(read, waiting=bool(others))
         if (passed := self._returns.turn(self._topic_id, records_max)) is not None:
             return passed
         if self._seek_due:
