@@ -138,7 +138,7 @@ class Cluster(MemoryBroker):
 
     def look(self, topic: str, partition: int, position: int, records_max: int) -> Read:
         """What a fetch finds there. Raises OutOfRangeError."""
-        self._end_overdue()
+        self.check_overdue()
         return self._logs(topic)[partition].read(position, records_max)
 
     def check_overdue(self) -> None:
