@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.stops import Ended, said_of
 from tests.soak import run
 from tests.soak.results import result_of
-from tests.soak.run import Command, Outcome, report
+from tests.soak.run import Command, Outcome, chosen, report
 
 log = Path("reports/soak/part.log")
 of_a_worker = "2026-11-28T21:11:04.156+00:00 worker 0 INFO assigned partitions 0, 1, 2, 3, 4, 5 of stops-17; 6 owned now"
@@ -128,3 +128,13 @@ def test_a_part_that_can_ends_itself_before_its_time_is_over(
         hours_option="--hours",
     )
     assert part.run(1.0, 3600.0).result == "7 cells in 0.9 h: all"
+
+
+def test_a_part_is_chosen_by_its_whole_name_or_a_beginning() -> None:
+    parts = ["mutants", "mutants of model files", "drains"]
+    assert [p for p in parts if chosen(p, ["mutants"], parts)] == ["mutants"]
+    assert [p for p in parts if chosen(p, ["mutants of", "dr"], parts)] == [
+        "mutants of model files",
+        "drains",
+    ]
+    assert [p for p in parts if chosen(p, [""], parts)] == parts
