@@ -147,6 +147,10 @@ class KafkaSource:
             for partition, begins in self._beginnings.turn().items():
                 if self._heads.anywhere(partition):
                     self._heads.put(partition, begins)
+        if self._first:
+            for partition in self._first.beyond_the_end(self._clock.monotonic_s(), self.ends):
+                if partition not in self._returns:
+                    self._returns.read_from(partition, self._heads.next(partition))
         self._commits.turn(self._consumer, offset_note(self._topic_id))
         if self._careful:
             read, others = self._ours.owned - self._ours.held, self._ours.unplaced | self._ours.held
