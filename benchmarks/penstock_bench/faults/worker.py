@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from penstock.connectors.kafka import producers, sinks
+from penstock.connectors.kafka import producers, rejoin, sinks
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import source as reading
 from penstock.connectors.kafka.reading.source import KafkaSource
@@ -69,6 +69,9 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
         (reading, "BatchLooks", lambda _, topic, **__: SimulatedLooks(cluster, topic)),
         (reading, "StallDetector", lambda **_: NoStalls()),
         (reading, "threading", _InLine),
+        (rejoin, "Aside", lambda _: SimulatedAside(cluster)),
+        (rejoin, "group_is_served", lambda *_: cluster.is_served()),
+        (rejoin, "leave_group", lambda *_, member_id, **__: cluster.group(group).leave(member_id)),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     try:
@@ -248,7 +251,7 @@ class Worker:
         )
 
         def open_source(listener: AssignmentListener) -> KafkaSource:
-            return KafkaSource(
+            self._source = KafkaSource(
                 config,
                 group=group,
                 topic=input_topic,
@@ -262,6 +265,7 @@ class Worker:
                 unreadable="set_aside",
                 recreated="read",
             )
+            return self._source
 
         self.pipeline = Pipeline(
             source=open_source,
@@ -280,6 +284,11 @@ class Worker:
         )
 
         self._consumer, self._watch = cluster.members[-1], cluster.watches[-1]
+
+    def turn(self) -> None:
+        """A turn of the loop, and what its hooks ask besides."""
+        self.pipeline.turn()
+        self._source.standing()
 
     @property
     def member(self) -> str:

@@ -79,6 +79,17 @@ def describe_group(config: ClientConfig, group: str) -> GroupView:
         return _consumer_group(connection, group) or _classic_group(connection, group)
 
 
+def group_is_served(config: ClientConfig, group: str) -> bool:
+    """Whether the group's coordinator answers for it: one that has just begun has to read its log first. Over after a few seconds."""
+    try:
+        describe_group(config, group)
+    except UnavailableError:
+        return False
+    except ConfigError:
+        return True  # it answers, whatever we may
+    return True
+
+
 def find_coordinator(config: ClientConfig, group: str) -> tuple[str, int]:
     """Host and port of the broker that coordinates a group. Raises UnavailableError, ConfigError."""
     fault: UnavailableError | None = None
