@@ -268,7 +268,7 @@ def chaos(share: float, seed: int, limit_s: float) -> Outcome:
     while left > 0 and time.monotonic() - began_s < limit_s:
         faults, turn = min(left, _chaos_faults_a_run), len(found) + len(wrong)
         left -= faults
-        folder = _folder / f"chaos-{seed + turn}"
+        folder = _folder.absolute() / f"chaos-{seed + turn}"  # settings take paths as from their own folder
         folder.mkdir(exist_ok=True)
         with (folder / "chaos.log").open("w") as log:
             try:

@@ -138,3 +138,22 @@ def test_a_part_is_chosen_by_its_whole_name_or_a_beginning() -> None:
         "drains",
     ]
     assert [p for p in parts if chosen(p, [""], parts)] == parts
+
+
+def test_the_chaos_of_a_long_run_has_its_folder_whatever_reads_paths_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model named from the folder of the long run was looked for in the folder of the settings: no worker ever started."""
+    folders: list[Path] = []
+
+    def looks(folder: Path, **_: object) -> None:
+        folders.append(folder)
+        raise AssertionError("enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "run_chaos", looks)
+    Path("reports/soak").mkdir(parents=True)
+    outcome = run.chaos(0.0, 7, 60.0)
+    assert folders == [tmp_path / "reports" / "soak" / "chaos-7"]
+    assert "seed 7 did not come to its end" in outcome.result
+    assert not outcome.good
