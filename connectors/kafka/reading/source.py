@@ -131,7 +131,7 @@ class KafkaSource:
         )
         # In the other protocol a member keeps its id, and asks again with its next heartbeat.
         self._rejoin = None if protocol == "consumer" else Rejoin(
-            config, group=group, clock=clock, subscribe=self._subscribe, unsubscribe=self._consumer.unsubscribe
+            config, group=group, clock=clock, subscribe=self._subscribe, unsubscribe=self._unsubscribe
         )  # fmt: skip
         self._subscribe()
 
@@ -408,9 +408,17 @@ class KafkaSource:
             self._failure = failure
 
     def _subscribe(self) -> None:
-        self._consumer.subscribe(
-            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        told = {"on_assign": self._on_assign, "on_revoke": self._on_revoke, "on_lost": self._on_lost}
+        try:
+            self._consumer.subscribe([self._topic], **told)
+        except KafkaException as error:
+            raise consumer_error(cause_of(error), f"topic {self._topic}") from error
+
+    def _unsubscribe(self) -> None:
+        try:
+            self._consumer.unsubscribe()
+        except KafkaException as error:
+            raise consumer_error(cause_of(error), f"topic {self._topic}") from error
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         partitions = {place.partition for place in places}

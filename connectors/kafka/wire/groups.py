@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.errors import translate
-from penstock.connectors.kafka.wire.connection import Connection, connected, text
+from penstock.connectors.kafka.wire.connection import Connection, connected, host_and_port, text
 from penstock.connectors.kafka.wire.reader import Reader
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
@@ -94,9 +94,9 @@ def find_coordinator(config: ClientConfig, group: str) -> tuple[str, int]:
     """Host and port of the broker that coordinates a group. Raises UnavailableError, ConfigError."""
     fault: UnavailableError | None = None
     for server in config.bootstrap_servers.split(","):
-        host, _, port = server.strip().rpartition(":")
         try:
-            with connected(config, host, int(port), f"find the coordinator of group {group}") as connection:
+            host, port = host_and_port(server)
+            with connected(config, host, port, f"find the coordinator of group {group}") as connection:
                 reader = Reader(connection.ask(_find_coordinator, 1, text(group) + b"\0"))
                 reader.skip(4)
                 code = reader.number(">h")
