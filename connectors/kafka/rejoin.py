@@ -61,9 +61,12 @@ class Rejoin:
         """Whether there is anything to do."""
         return self._lost or self._old_id != ""
 
-    def joined(self, member_id: str) -> None:
-        """The group counts us among its members, under this id."""
-        self._member_id = member_id
+    def stands(self, member: bool, member_id: str) -> None:
+        """Whether the group counts us among its members, and under which id; a member without partitions hears of its loss so."""
+        if member:
+            self._member_id = member_id
+        elif not member_id and self._member_id:
+            self.lost()
 
     def lost(self) -> None:
         """The group goes on without us, or does not answer."""

@@ -225,8 +225,8 @@ class KafkaSource:
         """Whether the group counts us among its members, and under which id; "" while we have none."""
         metadata = self._consumer.consumer_group_metadata()
         is_member, its_id = generation(metadata) >= 1, member_id(metadata)
-        if is_member and self._rejoin is not None:
-            self._rejoin.joined(its_id)
+        if self._rejoin is not None:
+            self._rejoin.stands(is_member, its_id)
         return is_member, its_id
 
     def commit(self, positions: Mapping[int, int]) -> None:

@@ -50,7 +50,7 @@ class Ground:
             ClientConfig(bootstrap_servers="nowhere:1"), group="g", clock=self.clock,
             subscribe=lambda: self.done.append("subscribed"), unsubscribe=lambda: self.done.append("unsubscribed"),
         )  # fmt: skip
-        self.rejoin.joined("old")
+        self.rejoin.stands(True, "old")
         self.rejoin.lost()
 
     def turns(self, seconds: float, member_id: str = "", *, answered_s: float = 0.0) -> None:
@@ -76,6 +76,23 @@ def test_the_subscription_is_given_up_until_the_coordinator_answers_and_the_old_
     ground.turns(3 * ask_every_s, "new")
     assert ground.done == ["unsubscribed", "subscribed", "old out"]
     assert not ground.rejoin
+
+
+def test_a_member_without_partitions_is_not_told_of_its_loss_and_hears_of_it(ground: Ground) -> None:
+    ground.served = True
+    ground.turns(3 * ask_every_s, "new")
+    ground.done.clear()
+    ground.rejoin.stands(True, "new")
+    ground.rejoin.stands(False, "new")  # it joins again, as members do at every change
+    assert not ground.rejoin
+    ground.rejoin.stands(False, "")
+    ground.served = False
+    ground.turns(1.0)
+    assert ground.done == ["unsubscribed"]
+    ground.served = True
+    ground.turns(1.0)
+    ground.turns(1.0, "newer")
+    assert ground.done == ["unsubscribed", "subscribed", "new out"]
 
 
 def test_where_the_coordinator_is_there_the_subscription_stays(ground: Ground) -> None:
