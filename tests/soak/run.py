@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -300,8 +301,10 @@ def chaos(share: float, seed: int, limit_s: float) -> Outcome:
 
 
 def _sentence(error: AssertionError) -> str:
-    """What was asserted, without the logs that it may quote."""
-    return (str(error).splitlines() or ["an assertion"])[0]
+    """What was asserted, without the logs that it may quote, and where."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    said = (str(error).splitlines() or [where.line or "an assertion"])[0]
+    return f"{said} ({Path(where.filename).name}:{where.lineno})"
 
 
 def _some(wrong: Sequence[str]) -> str:
