@@ -17,6 +17,8 @@ ask_every_s: Final = 0.1
 ask_every_token_s: Final = 1.0  # where each question takes a token of its own
 reachable_patience_s: Final = 3.0
 """The cluster has answered for so long, and the coordinator answers no question asked by hand: the client tries by itself."""
+away_poll_s: Final = 0.05
+joining_poll_s: Final = 0.01  # between two steps of a join lie milliseconds
 ghost_patience_s: Final = 5.0  # so long the old id stays in the group for the new one to come
 
 
@@ -60,6 +62,11 @@ class Rejoin:
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
         return self._lost or self._old_id != ""
+
+    @property
+    def poll_max_s(self) -> float:
+        """So long a poll may wait meanwhile."""
+        return away_poll_s if self._lost else joining_poll_s
 
     def stands(self, member: bool, member_id: str) -> None:
         """Whether the group counts us among its members, and under which id; a member without partitions hears of its loss so."""

@@ -145,7 +145,7 @@ class KafkaSource:
         if self._rejoin:
             facts, (_, its_id) = self._watch.newest, self.standing()
             self._rejoin.turn(its_id, answered_s=0.0 if facts is None else facts.asked_at_s)
-            timeout_s = min(timeout_s, hurried_poll_s)
+            timeout_s = min(timeout_s, self._rejoin.poll_max_s)
         if self._ours.unplaced:
             self._place()
             hurried = self._clock.monotonic_s() < self._facts_since_s + hurry_s
