@@ -283,7 +283,7 @@ def chaos(share: float, seed: int, limit_s: float) -> Outcome:
                 wrong += [f"seed {seed + turn}: {each}" for each in found[-1].audit.faults]
             except AssertionError as error:
                 wrong.append(
-                    f"seed {seed + turn} did not come to its end ({folder / 'chaos.log'}): {_sentence(error)}"
+                    f"seed {seed + turn} did not come to its end ({_folder / folder.name / 'chaos.log'}): {_sentence(error)}"
                 )
     audits = [each.audit for each in found]
     total = f"{sum(a.inputs for a in audits):,} records, {sum(sum(r.faults.values()) for r in found)} faults"

@@ -155,6 +155,6 @@ def test_the_chaos_of_a_long_run_has_its_folder_whatever_reads_paths_from_there(
     Path("reports/soak").mkdir(parents=True)
     outcome = run.chaos(0.0, 7, 60.0)
     assert folders == [tmp_path / "reports" / "soak" / "chaos-7"]
-    assert "seed 7 did not come to its end" in outcome.result
+    assert "seed 7 did not come to its end (reports/soak/chaos-7/chaos.log)" in outcome.result
     assert "(test_results.py:" in outcome.result
     assert not outcome.good
