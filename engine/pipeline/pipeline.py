@@ -113,11 +113,11 @@ class Pipeline:
             self._commit()
 
     def _pace(self) -> Pace:
-        waiting = self._waiting()
-        rows = waiting.batcher + waiting.compute + waiting.delivery
+        finished_rows = self._finished_rows()
+        rows = self._batcher.rows + self._compute.queued_rows + finished_rows + self._submitted_rows()
         under_way = UnderWay(
             rows=rows,
-            finished_rows=self._finished_rows(),
+            finished_rows=finished_rows,
             deliveries=len(self._deliveries),
             expected_s=self._batcher.expected_s(rows) if rows < self._limits.beside_records_min else math.inf,
             unfinished=self._ledger.unfinished(),
@@ -125,15 +125,19 @@ class Pipeline:
         return pace(under_way, self._commits, self._limits)
 
     def _waiting(self) -> Waiting:
-        submitted = sum(finished.batch.rows for _, group in self._deliveries for finished in group)
         return Waiting(
             batcher=self._batcher.rows,
             compute=self._compute.queued_rows,
-            delivery=submitted + self._finished_rows(),
+            delivery=self._submitted_rows() + self._finished_rows(),
         )
 
+    def _submitted_rows(self) -> int:
+        if not self._deliveries:
+            return 0
+        return sum(finished.batch.rows for _, group in self._deliveries for finished in group)
+
     def _finished_rows(self) -> int:
-        return sum(finished.batch.rows for finished in self._finished)
+        return sum(finished.batch.rows for finished in self._finished) if self._finished else 0
 
     @property
     def quiet(self) -> bool:
@@ -235,7 +239,8 @@ class Pipeline:
 
     def _deliver(self, *, wait: bool) -> None:
         try:
-            self._advance(self._pace().broker_wait_s if wait else 0.0)
+            if self._deliveries:
+                self._advance(self._pace().broker_wait_s if wait else 0.0)
             if not self._finished and not self._deliveries:
                 self._sink.has_room()  # with nothing to send, too, it mends what an abort has left behind
             while self._finished and self._sink.has_room() and self._pace().sends:
@@ -253,8 +258,6 @@ class Pipeline:
             self._after_abort()
 
     def _advance(self, timeout_s: float) -> None:
-        if not self._deliveries:
-            return
         self._settle(self._sink.advance(timeout_s))
 
     def _settle(self, deliveries: int) -> None:
