@@ -159,6 +159,7 @@ functions: dict[str, Callable[..., Any]] = {
     "fail": _fail,
     "float64": float,
     "fromYaml": yaml.safe_load,
+    "get": lambda mapping, name: mapping.get(name, ""),
     "gt": lambda one, other: one > other,
     "has": lambda item, items: item in items,
     "hasKey": lambda mapping, name: name in mapping,
