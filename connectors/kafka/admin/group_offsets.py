@@ -101,6 +101,7 @@ class KafkaOffsets:
             },
         )
         self._ids: dict[str, str] = {}
+        self._known: dict[str, list[int]] = {}
         self._glimpses: dict[tuple[str, int], _Glimpse] = {}
 
     def read(self, topic: str) -> list[PartitionOffsets]:
@@ -109,7 +110,7 @@ class KafkaOffsets:
         Raises ConfigError: there is no such topic, or a permission is missing (Read on the topic, for the time stamps of
         what waits; Describe on the group). Raises UnavailableError when the brokers do not answer in time.
         """
-        partitions = self._partitions(topic)
+        partitions = self._known[topic] = self._partitions(topic)
         commits = self._committed(topic, partitions)
         committed = {partition: place.offset for partition, place in commits.items()}
         owners = self._owners(topic)
@@ -140,6 +141,12 @@ class KafkaOffsets:
             )
             for partition in partitions
         ]
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Where a read_committed reader would find the end of each partition that `read` found last; none before. One request to
+        each of their brokers. Raises as `read` does."""
+        partitions = self._known.get(topic)
+        return self._bounds(topic, partitions, _latest) if partitions else {}
 
     def close(self) -> None:
         """Release the clients. Idempotent."""
