@@ -12,9 +12,9 @@ import jsonschema
 import pytest
 import yaml
 
+from penstock.engine.manifest.templates import Chart, ChartError
 from penstock.engine.settings.model import Settings
 from tests.chart_values import bad_by_chart, bad_by_schema, good
-from tests.helm_template import Chart, ChartError
 
 root = Path(__file__).parents[3]
 folder = root / "deploy" / "helm" / "penstock"

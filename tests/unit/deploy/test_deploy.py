@@ -13,12 +13,12 @@ import jsonschema
 import pytest
 import yaml
 
+from penstock.engine.manifest.templates import Chart
 from penstock.engine.scaling.keda_service import metric_name
 from penstock.engine.settings.model import Settings, load_settings
 from penstock.engine.telemetry.http_server import Answer, HttpServer
 from penstock.engine.telemetry.metric_declarations import Declared
 from penstock.engine.telemetry.metrics_reference import all_declared
-from tests.helm_template import Chart
 
 root = Path(__file__).parents[3]
 chart = root / "deploy" / "helm" / "penstock"
