@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 import sys
 import tempfile
 import threading
@@ -83,6 +84,13 @@ class _Ground:
     stream: Stream
     reader: Reader
     running: dict[str, Any]
+    began: dict[str, int]  # where in its log each began
+
+    def start(self, identity: str) -> None:
+        """A worker of this name."""
+        there = self.stream.folder / f"{self.stream.name}-{identity}.log"
+        self.began[identity] = len(_log(self.stream, identity)) if there.exists() else 0
+        self.running[identity] = self.stream.start(identity)
 
 
 class Stuck(Exception):  # noqa: N818  what happened, not an error of the test
@@ -108,13 +116,15 @@ def _of_protocol(
     stream = Stream(
         folder, servers, f"gaps-{protocol}-{time.time_ns()}", folder / "model", explained=False, session_ms=session_ms,
         kafka={"protocol": protocol, "client": {"transaction.timeout.ms": session_ms}, "drain_budget_s": 3.0},
-        output={"predictions": "", "explanations": None, "dead_letters": "", "format": "json"},
+        output={"format": "json"},
     )  # fmt: skip
-    ground = _Ground(stream=stream, reader=Reader(servers, stream.outputs["predictions"]), running={})
+    ground = _Ground(
+        stream=stream, reader=Reader(servers, stream.outputs["predictions"]), running={}, began={}
+    )
     ends: list[Ended] = []
     try:
         for identity in ("a", "b"):
-            ground.running[identity] = stream.start(identity)
+            ground.start(identity)
         for who in whose:
             name = f"{protocol}, {who} pod, kill {len(ends) + 1}"
             try:
@@ -140,7 +150,10 @@ def _kill_once(ground: _Ground, who: str, chance: random.Random) -> float:
             lambda before=before: all(reader.newest[each] > before[each] for each in before),  # type: ignore[misc]
             "every partition is read",
         )
-        _until(lambda: _owns(stream, "a") and _owns(stream, "b"), "both workers own partitions")
+        _until(
+            lambda: all(_owns(stream, each, began) for each, began in ground.began.items()),
+            "both workers own partitions",
+        )
         time.sleep(chance.uniform(0.0, 1.0))
         dies = chance.choice(("a", "b"))
         _until(lambda: bool(stream._hidden()), "a transaction is open")
@@ -151,7 +164,7 @@ def _kill_once(ground: _Ground, who: str, chance: random.Random) -> float:
         time.sleep(0.3)
         left_open = bool(stream._hidden())
         if who == "same":
-            ground.running[dies] = stream.start(dies)
+            ground.start(dies)
         ends = {partition: reader.newest[partition] + 1 for partition in range(partitions)}
         _until(
             lambda ends=ends: all(reader.newest[each] > ends[each] + _per_s / partitions for each in ends),  # type: ignore[misc]
@@ -159,21 +172,20 @@ def _kill_once(ground: _Ground, who: str, chance: random.Random) -> float:
         )
         took_s = reader.longest_s(killed_s)
         if who == "other":
-            ground.running[dies] = stream.start(dies)
+            ground.start(dies)
         stream.wait_fed()
         if left_open:
             return took_s
     raise Stuck(f"no kill of {_attempts_max} fell into a transaction")
 
 
-def _owns(stream: Stream, identity: str) -> bool:
-    """Whether a worker last said that it has partitions."""
-    log = (stream.folder / f"{stream.name}-{identity}.log").read_text(errors="replace")
-    told = [
-        line.rsplit(" owned now", 1)[0].rsplit(" ", 1)[-1]
-        for line in log.splitlines()
-        if " owned now" in line
-    ]
+def _log(stream: Stream, identity: str) -> str:
+    return (stream.folder / f"{stream.name}-{identity}.log").read_text(errors="replace")
+
+
+def _owns(stream: Stream, identity: str, began: int) -> bool:
+    """Whether a worker last said that it has partitions; its log begins at this place."""
+    told = re.findall(r"(\d+) owned now", _log(stream, identity)[began:])
     return bool(told) and told[-1] != "0"
 
 
