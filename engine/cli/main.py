@@ -28,6 +28,7 @@ commands = {
     "rules": "alerts, recording rules and dashboards that follow from the settings",
     "offsets": "the group's committed offsets: show, reset",
     "dlq": "dead letters: list, show, replay",
+    "manifest": "Kubernetes objects, for those without Helm",
     "acl": "the least permissions of each role, for kafka-acls and Terraform",
     "audit": "the record of what acted over HTTP: verify",
     "score": "files: Parquet, CSV or JSON lines in, predictions and explanations out",

@@ -174,6 +174,16 @@ commands: Final = (
         arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "kills", str(_count(100, share, 2))],
     ),
     Command(
+        part="readers behind a kill",
+        asked=lambda share: f"{_count(100, share, 4)} kills amid a transaction, in both protocols, taken up by the same and by another pod",
+        arguments=lambda share: [sys.executable, "-m", "tests.chaos.gaps", str(_count(100, share, 4))],
+    ),
+    Command(
+        part="scaler through outages",
+        asked=lambda share: f"{_count(20, share, 2)} outages of 10 to 600 s",
+        arguments=lambda share: [sys.executable, "-m", "tests.chaos.scaler_outages", str(_count(20, share, 2))],
+    ),
+    Command(
         part="guarded stream",
         asked=lambda share: "an identity provider away for a minute in three ways; a bundle exchanged under 4 workers and 15 kills",
         arguments=lambda share: _pytest(

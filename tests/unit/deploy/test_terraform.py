@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from penstock.engine.cli.main import main
+from penstock.engine.manifest.templates import Chart
 from penstock.engine.settings.model import load_settings
-from tests.helm_template import Chart
 from tests.terraform_provider import provider
 
 root = Path(__file__).parents[3]
