@@ -249,3 +249,18 @@ def test_without_any_worker_the_supervisor_is_live_and_not_ready() -> None:
     with HttpServer(view.routes(), host="127.0.0.1", port=0) as front:
         assert ask(front.port, "/live")[0] == 200
         assert ask(front.port, "/ready")[0] == 503
+
+
+def test_a_fault_of_ours_is_an_answer_and_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Answer:
+        raise ZeroDivisionError("a fault of ours")
+
+    with HttpServer({"/status": broken, "/live": broken}, host="127.0.0.1", port=0) as server:
+        for count, path in enumerate(("/status", "/live"), start=1):
+            assert ask(server.port, path)[0] == 500
+            end_s = time.monotonic() + 10
+            while len(caplog.records) < count:
+                assert time.monotonic() < end_s
+                time.sleep(0.01)
+    assert {record.__dict__["event_code"] for record in caplog.records} == {"answer_failed"}
+    assert all(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records)
