@@ -20,6 +20,8 @@ baseline_s: Final = 120.0
 compared_after_s: Final = baseline_s + recent_s
 rejected_min: Final = 10
 """Fewer records in a minute are not many, whatever share of a quiet topic they are."""
+ahead_min: Final = 3
+"""Records in a minute that are stamped far ahead: fewer may be a slip."""
 
 
 class Cause(StrEnum):
@@ -141,13 +143,9 @@ def _held(samples: Sequence[Sample]) -> Iterator[Hint]:
 def _wrong_records(samples: Sequence[Sample]) -> Iterator[Hint]:
     """What is wrong with the records, whether or not any waits."""
     last = _last(samples, recent_s)
-    ahead = [
-        min((each.age_s for each in sample.partitions if not math.isnan(each.age_s)), default=0.0)
-        for sample in last
-    ]
-    if len(last) >= 6 and middle(ahead) < -5:
-        yield Hint(cause=Cause.CLOCK_AHEAD, score=0.96, values={"ahead_s": round(-middle(ahead))})
     now = rates(last[0], last[-1])
+    if ahead_s := _ahead_s(last, now):
+        yield Hint(cause=Cause.CLOCK_AHEAD, score=0.96, values={"ahead_s": round(ahead_s)})
     rejected = middle([each.rejected_ratio for each in now.workers.values()])
     before = rates(samples[0], last[0]) if last[0].at_s > samples[0].at_s else None
     usual = middle([each.rejected_ratio for each in before.workers.values()]) if before is not None else 0.0
@@ -158,6 +156,19 @@ def _wrong_records(samples: Sequence[Sample]) -> Iterator[Hint]:
     )
     if many >= rejected_min and rejected > 0.05 and not rejected < 3 * usual:
         yield Hint(cause=Cause.POISON, score=0.95, values={"share": round(100 * rejected), "usual": 0.0 if math.isnan(usual) else round(100 * usual, 1)})  # fmt: skip
+
+
+def _ahead_s(last: Sequence[Sample], now: Rates) -> float:
+    """How far ahead of our clock records are stamped; 0 where none are. An engine that keeps up shows it in what it finished, one that
+    stands in the oldest that it did not."""
+    wrong = [each for each in now.workers.values() if each.ahead_per_s > 0]
+    if sum(each.ahead_per_s for each in wrong) * now.seconds >= ahead_min - 0.5:
+        return middle([each.ahead_s for each in wrong])
+    unfinished = [
+        min((each.age_s for each in sample.partitions if not math.isnan(each.age_s)), default=0.0)
+        for sample in last
+    ]
+    return -middle(unfinished) if len(last) >= 6 and middle(unfinished) < -5 else 0.0
 
 
 def _storm(samples: Sequence[Sample]) -> Iterator[Hint]:

@@ -19,6 +19,8 @@ class WorkerRates:
     explain_s: float
     other_s: float
     deliver_s: float  # per delivery
+    ahead_per_s: float = 0.0  # records stamped far ahead of our clock
+    ahead_s: float = math.nan  # each of those
 
     @property
     def cost_s(self) -> float:
@@ -81,6 +83,8 @@ def _worker(old: WorkerSample, new: WorkerSample, passed_s: float) -> WorkerRate
         explain_s=each(explain_s, settled),
         other_s=each(max(busy_s - infer_s - explain_s, 0.0), settled),
         deliver_s=each(new.deliver_s - old.deliver_s, deliveries),
+        ahead_per_s=(new.ahead - old.ahead) / passed_s,
+        ahead_s=each(new.ahead_s - old.ahead_s, new.ahead - old.ahead),
     )
 
 

@@ -37,6 +37,8 @@ rewind_causes = ("abort", "revoke", "lost", "hold")
 queues = ("batcher", "compute", "delivery")
 held_states = ("waits", "stopped")
 age_counted_max_s = 30 * 86_400.0
+ahead_counted_min_s = 5.0
+"""Clocks that are kept in step differ by less."""
 cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
 work_kinds = ("predict", "explain")
@@ -243,6 +245,14 @@ class Metrics(MetricSet):
         "penstock_end_to_end_left_out_total",
         "Records older than 30 days when acknowledged: their age says more of the clock that stamped them, and is left out of penstock_end_to_end_seconds.",
     )
+    ahead_records = counter(
+        "penstock_ahead_records_total",
+        "Records stamped more than 5 s ahead of this machine's clock when acknowledged: a clock is wrong, and their age counts as 0.",
+    )
+    ahead_seconds = counter(
+        "penstock_ahead_seconds_total",
+        "By how much those of penstock_ahead_records_total were ahead, added up.",
+    )
     events = counter(
         "penstock_events_total",
         "State changes that were logged, by kind; docs/operations.md has one row for each.",
@@ -351,10 +361,16 @@ class Metrics(MetricSet):
         """Count the end-to-end age of delivered records; those without a timestamp (-1) have none. `place`: partition and offset of one
         of them, asked for the oldest where it is past the objective.
 
-        A producer's clock may run ahead of ours: such an age counts as 0. One of more than 30 days is counted separately.
+        A producer's clock may run ahead of ours: such an age counts as 0, and far ahead it is counted separately, as is an age of
+        more than 30 days.
         """
         stamped = timestamps_ms[timestamps_ms >= 0]
-        ages_s = np.maximum(now_ms - stamped, 0) / 1000.0
+        ages_s = (now_ms - stamped) / 1000.0
+        if ages_s.min(initial=0.0) < -ahead_counted_min_s:
+            far_ahead = ages_s < -ahead_counted_min_s
+            self.ahead_records.inc(int(far_ahead.sum()))
+            self.ahead_seconds.inc(-float(ages_s[far_ahead].sum()))
+        ages_s = np.maximum(ages_s, 0.0)
         believed = ages_s <= age_counted_max_s
         if not believed.all():
             self.ages_left_out.inc(len(ages_s) - int(believed.sum()))

@@ -162,7 +162,8 @@ class WorkerView:
         for name, metric in (
             ("records", metrics.records), ("batches", metrics.batches), ("rejected", metrics.rejected),
             ("stage", metrics.stage_seconds), ("age", metrics.end_to_end_seconds), ("busy_s", metrics.busy_seconds),
-            ("rows", metrics.batch_rows), ("rebalances", metrics.rebalances),
+            ("rows", metrics.batch_rows), ("rebalances", metrics.rebalances), ("ahead", metrics.ahead_records),
+            ("ahead_s", metrics.ahead_seconds),
         ):  # fmt: skip
             for family in metric.collect():
                 for each in family.samples:
