@@ -40,6 +40,7 @@ class Audience:
         self._events = dict.fromkeys(pages, 0)
         self._taken_ms: list[float] = []
         self._series = 0
+        self._stood = 0
 
     def watch(self) -> Seen:
         """Until `end`."""
@@ -65,8 +66,12 @@ class Audience:
         """Now; from a signal, too."""
         self._ended.set()
 
+    def stood(self) -> None:
+        """We stood still, and what we look at as well: what was asked for then says nothing of how long it takes. From a signal, too."""
+        self._stood += 1
+
     def _scrape(self) -> None:
-        began_s = time.monotonic()
+        began_s, stood = time.monotonic(), self._stood
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_timeout_s)
         try:
             connection.request("GET", "/metrics")
@@ -74,7 +79,7 @@ class Audience:
             body = response.read()
         finally:
             connection.close()
-        if response.status == 200:
+        if response.status == 200 and stood == self._stood:
             self._taken_ms.append((time.monotonic() - began_s) * 1e3)
             series = sum(bool(line) and not line.startswith(b"#") for line in body.splitlines())
             self._series = max(self._series, series)
@@ -100,7 +105,11 @@ def main() -> None:
     def ended(_number: int, _frame: FrameType | None) -> None:
         audience.end()
 
+    def stood(_number: int, _frame: FrameType | None) -> None:
+        audience.stood()
+
     signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGCONT, stood)
     report = Path(sys.argv[2])
     fresh = report.with_suffix(".part")
     fresh.write_text(json.dumps(asdict(audience.watch())), encoding="utf-8")
