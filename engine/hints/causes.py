@@ -122,7 +122,7 @@ def _compared(samples: Sequence[Sample]) -> tuple[Rates | None, Rates | None]:
     last = _last(samples, recent_s)
     if first[-1].at_s >= last[0].at_s:
         return None, None
-    return rates(first[0], first[-1]), rates(last[0], last[-1])
+    return rates(first), rates(last)
 
 
 def _held(samples: Sequence[Sample]) -> Iterator[Hint]:
@@ -143,11 +143,12 @@ def _held(samples: Sequence[Sample]) -> Iterator[Hint]:
 def _wrong_records(samples: Sequence[Sample]) -> Iterator[Hint]:
     """What is wrong with the records, whether or not any waits."""
     last = _last(samples, recent_s)
-    now = rates(last[0], last[-1])
+    now = rates(last)
     if ahead_s := _ahead_s(last, now):
         yield Hint(cause=Cause.CLOCK_AHEAD, score=0.96, values={"ahead_s": round(ahead_s)})
     rejected = middle([each.rejected_ratio for each in now.workers.values()])
-    before = rates(samples[0], last[0]) if last[0].at_s > samples[0].at_s else None
+    earlier = [sample for sample in samples if sample.at_s <= last[0].at_s]
+    before = rates(earlier) if len(earlier) > 1 else None
     usual = middle([each.rejected_ratio for each in before.workers.values()]) if before is not None else 0.0
     many = sum(
         now.seconds * each.settled_per_s * each.rejected_ratio
@@ -172,7 +173,7 @@ def _ahead_s(last: Sequence[Sample], now: Rates) -> float:
 
 
 def _storm(samples: Sequence[Sample]) -> Iterator[Hint]:
-    storm = rates(_last(samples, 300.0)[0], samples[-1])
+    storm = rates(_last(samples, 300.0))
     if storm.rebalances >= 4:
         yield Hint(cause=Cause.REBALANCE_STORM, score=0.94, values={"rebalances": round(storm.rebalances), "minutes": round(storm.seconds / 60)})  # fmt: skip
 
