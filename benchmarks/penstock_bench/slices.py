@@ -29,13 +29,15 @@ def measure_in_slices(
     records: int,
     seed: int,
     beside: Mapping[str, int] = MappingProxyType({}),
+    each_s: float = slice_s,
 ) -> dict[str, Run]:
     """Each for itself over the same full topic, all processes of the others stopped meanwhile. Rates are of the seconds in which a
     contestant ran, from when all have a tenth of the records to when the first is nearly through; CPU in nanoseconds, of
     the scheduler. Of the broker's CPU nothing is said: it works for the last one while the next one runs.
 
     `beside`: by contestant the process that has to do with it alone (who looks at it, where it sends to), which runs and stands
-    still with it. What it takes of the machine the contestant has less; its CPU is not counted as the contestant's.
+    still with it. What it takes of the machine the contestant has less; its CPU is not counted as the contestant's. `each_s`: how long a slice is; what happens now and then
+    comes due while all stand still, and comes too often in short ones.
 
     Raises NotReadyError when one ends or is too slow.
     """
@@ -65,7 +67,7 @@ def measure_in_slices(
                 _require(environment, running.values(), deadline_s)
                 since_s = clock.monotonic_s()
                 _signal(each, beside.get(name), signal.SIGCONT)
-                clock.sleep(slice_s)
+                clock.sleep(each_s)
                 _signal(each, beside.get(name), signal.SIGSTOP)
                 ran_s[name] += clock.monotonic_s() - since_s
         clock.sleep(slice_s)

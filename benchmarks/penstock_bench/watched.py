@@ -35,6 +35,8 @@ contestants: Final = ("plain", "watched", "traced")
 throughput_bars: Final = {"watched": 0.02, "traced": 0.03}
 """What each may cost of the records a second."""
 traced_one_in: Final = 100
+slice_s: Final = 2.0
+"""The supervisor looks four times a second: after each pause once at once, which is one time in nine."""
 p99_bar_ms: Final = 1.0
 scrape_bar_ms: Final = 50.0
 supervisor_bar_mb: Final = 120.0
@@ -45,7 +47,7 @@ supervisor_bar_records: Final = 1_000_000
 def measure(
     *, turns: int, records: int, rate: int, seconds: float, seed: int, terminal: Terminal, clock: Clock
 ) -> dict[str, Any]:
-    """All three in slices of half a second each for their records a second, then two one after the other for their p99; shows it and
+    """All three in slices of two seconds each for their records a second, then two one after the other for their p99; shows it and
     returns all of it.
 
     Raises ConfigError, NotReadyError.
@@ -67,7 +69,7 @@ def measure(
                 first = turn % len(contestants)
                 order = {name: three[name] for name in (*contestants[first:], *contestants[:first])}
                 for name, run in measure_in_slices(
-                    environment, order, records=records, seed=seed, beside={"watched": audience, "traced": collector}
+                    environment, order, records=records, seed=seed, beside={"watched": audience, "traced": collector}, each_s=slice_s,
                 ).items():  # fmt: skip
                     runs[name].append(run)
         for turn in range(turns):
