@@ -38,6 +38,8 @@ rewind_causes = ("abort", "revoke", "lost", "hold")
 queues = ("batcher", "compute", "delivery")
 held_states = ("waits", "stopped")
 age_counted_max_s = 30 * 86_400.0
+ahead_counted_min_s = 5.0
+"""Clocks that are kept in step differ by less."""
 cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
 work_kinds = ("predict", "explain")
@@ -231,6 +233,14 @@ class Metrics(MetricSet):
         "penstock_end_to_end_left_out_total",
         "Records older than 30 days when acknowledged: their age says more of the clock that stamped them, and is left out of penstock_end_to_end_seconds.",
     )
+    ahead_records = counter(
+        "penstock_ahead_records_total",
+        "Records stamped more than 5 s ahead of this machine's clock when acknowledged: a clock is wrong, and their age counts as 0.",
+    )
+    ahead_seconds = counter(
+        "penstock_ahead_seconds_total",
+        "By how much those of penstock_ahead_records_total were ahead, added up.",
+    )
     events = counter(
         "penstock_events_total",
         "State changes that were logged, by kind; docs/operations.md has one row for each.",
@@ -355,12 +365,19 @@ class Metrics(MetricSet):
         """Count the end-to-end age of delivered records; those without a timestamp (-1) have none. `place`: partition and offset of one
         of them, asked for the oldest where it is past the objective.
 
-        A producer's clock may run ahead of ours: such an age counts as 0. One of more than 30 days is counted separately.
+        A producer's clock may run ahead of ours: such an age counts as 0, and far ahead it is counted separately, as is an age of
+        more than 30 days.
         """
         stamped = timestamps_ms
         if stamped.min(initial=0) < 0:
             stamped = stamped[stamped >= 0]
-        ages_s = np.maximum(now_ms - stamped, 0) / 1000.0
+        ages_s = (now_ms - stamped) / 1000.0
+        if ages_s.min(initial=0.0) < 0:
+            far_ahead = ages_s < -ahead_counted_min_s
+            if far_ahead.any():
+                self.ahead_records.inc(int(far_ahead.sum()))
+                self.ahead_seconds.inc(-float(ages_s[far_ahead].sum()))
+            ages_s = np.maximum(ages_s, 0.0)
         oldest_s = float(ages_s.max(initial=0.0))
         if oldest_s > age_counted_max_s:
             believed = ages_s[ages_s <= age_counted_max_s]

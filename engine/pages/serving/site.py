@@ -10,6 +10,7 @@ from penstock.engine.pages.sentences import sentence, static_folder
 from penstock.engine.pages.serving.acting import Acting, acts
 from penstock.engine.pages.serving.callers import Callers
 from penstock.engine.pages.serving.live import Live
+from penstock.engine.pages.serving.packing import packed, takes_gzip
 from penstock.engine.pages.serving.static_files import StaticFiles, headers
 from penstock.engine.pages.serving.streams import Streams
 from penstock.engine.telemetry.http_request import Request
@@ -87,7 +88,8 @@ class Site:
             return self._files.answer("shell.html", request)
         if path.startswith("/static/"):
             return self._files.answer(path.removeprefix("/static/"), request)
-        return self._api(path, request)
+        answer = self._api(path, request)
+        return None if answer is None else packed(answer, request)
 
     def _api(self, path: str, request: Request) -> Answer | None:
         name = path.removeprefix(api)
@@ -98,7 +100,9 @@ class Site:
             if page not in self._pages:
                 return bad_parameter("page", page, ", ".join(self._pages))
             self._content.before(page)
-            return self._streams.open(page, request.headers.get("last-event-id", ""), dict(headers))
+            return self._streams.open(
+                page, request.headers.get("last-event-id", ""), dict(headers), packed=takes_gzip(request)
+            )
         if name in self._content.documents:
             return self._page(name, request)
         if (match := _record_path.fullmatch(path.removeprefix(api[:-1]))) is not None:
