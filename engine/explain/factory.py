@@ -59,7 +59,8 @@ def _chosen(
 
         try:
             shap = TreeShap.from_bundle(bundle, method=method)
-            return TreeExplainer(_on_device(shap, bundle, device, clock), output=settings.output)
+            values = _on_device(shap, bundle, device, clock)
+            return TreeExplainer(values, output=settings.output, meanings=_meanings(bundle))
         except NotATreeError as error:
             if method != "auto":
                 raise ConfigError(f"explain.method {method}: {error}") from error

@@ -125,7 +125,11 @@ def prove_parity(
         raise ParityError(
             f"the packaged model gives another class than the original on {labels} of {len(rows)} rows"
         )
-    compared = {} if converted.is_its_own_original else dict.fromkeys(original, converted.compared_with)
+    compared = {
+        name: converted.compared_by.get(name, converted.compared_with)
+        for name in original
+        if not converted.is_its_own_original
+    }
     if converted.score_labels is not None and not converted.is_its_own_original:
         compared["labels"] = "predict"
     if expected is not None:

@@ -31,6 +31,7 @@ from tests.sklearn_cases import (
     kinds,
     records_of,
     refused_cases,
+    sums,
     table,
 )
 from tests.sklearn_refused import RefusedModel, refused_models
@@ -91,7 +92,10 @@ def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kin
     records = table(kind, 200, 2, training=False)
     given = records_of(records)
     places, found = served(report.bundle, given)
-    (output,) = [name for name in found.outputs if not name.startswith("log_")]
+    output = report.bundle.outputs[0].name
+    assert [each.name for each in report.bundle.outputs[1:] if not each.name.startswith("log_")] == [
+        sums[family] for _ in range(family in sums)
+    ]
     method = report.parity.compared[output]
     wanted = original_answers(model, method, records.iloc[places])
     scores = found.outputs[output]

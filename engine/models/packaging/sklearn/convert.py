@@ -37,6 +37,7 @@ from penstock.engine.models.packaging.sklearn.inputs import (
 from penstock.engine.models.packaging.sklearn.skops_files import load_skops
 from penstock.engine.models.packaging.sklearn.stand_ins import narrowed_last
 from penstock.engine.models.packaging.sklearn.surrogate import function_places, reads_columns, surrogate
+from penstock.engine.models.packaging.sklearn.tails.published import of_sums
 from penstock.engine.models.packaging.sklearn.texts.opened import (
     TextColumn,
     described,
@@ -180,18 +181,34 @@ class _Conversion:
             feature = np.where(forest.feature < 0, -1, number[forest.feature]).astype(np.int32)
             forest = replace(forest, features=len(places), feature=feature)
         cuts = tuple(folded.cuts[place] for place in places) if folded.cuts else ()
-        answer = self._model.predict_proba if labels else self._model.predict
+        method = "predict_proba" if labels else "predict" if folded.tail is None else "decision_function"
+        answer = getattr(self._model, method)
         features, notes = self._settled(self._features(places), places, answer)
+        if folded.tail is not None:
+            tail = folded.tail
+            return of_sums(
+                forest,
+                tail,
+                source=source(),
+                features=features,
+                labels=labels,
+                cuts=cuts,
+                notes=notes,
+                predict=lambda rows: answer(self._rows.of_matrix(rows, places)),
+                predict_table=lambda table: self._asked_about(table, method),
+                ask=lambda rows: tail.ask(self._rows.of_matrix(rows, places)),
+                compared_with=method,
+            )
         return of_forest(
             forest,
             exponential=folded.exponential,
             source=source(),
             features=features,
             predict=lambda rows: answer(self._rows.of_matrix(rows, places)),
-            predict_table=lambda table: self._asked_about(table, "predict_proba" if labels else "predict"),
+            predict_table=lambda table: self._asked_about(table, method),
             notes=notes,
             cuts=cuts,
-            compared_with="predict_proba" if labels else "predict",
+            compared_with=method,
         )
 
     def _asked_about(self, table: Any, method: str) -> Any:

@@ -8,6 +8,7 @@ from skl2onnx import get_model_alias
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 from sklearn.base import is_classifier
 
+from penstock.engine.models.packaging.sklearn.operators.calibrators import add_calibrator, mean_of_shares
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
 from penstock.engine.models.packaging.sklearn.operators.scores import add_label
 from penstock.engine.models.packaging.sklearn.operators.steps import apply_function
@@ -44,59 +45,16 @@ def add_calibrated(scope: Any, operator: Any, container: Any) -> None:
         for number, calibrator in enumerate(calibrators):
             place = 1 if count == 2 and shares_only else number
             column = graph.node("Gather", [scores, graph.tensor(np.array([place]))], axis=1)
-            columns.append(_add_calibrator(graph, calibrator, column, kind))
-        if count == 2:
-            parts.append(columns[0])
-            continue
-        joined = graph.node("Concat", columns, axis=1)
-        total = graph.node("ReduceSum", [joined, graph.tensor(np.array([1]))], keepdims=1)
-        none = graph.node("Equal", [total, graph.tensor(np.zeros(1, dtype=kind))])
-        even = graph.tensor(np.full((1, count), 1.0 / count, dtype=kind))
-        whole = graph.node("Where", [none, graph.tensor(np.ones(1, dtype=kind)), total])
-        parts.append(graph.node("Where", [none, even, graph.node("Div", [joined, whole])]))
-    total = graph.node("Sum", parts)
-    mean = graph.node("Div", [total, graph.tensor(np.array([len(parts)], dtype=kind))])
+            columns.append(add_calibrator(graph, calibrator, column, kind))
+        parts.append(columns)
     shares = operator.outputs[1].full_name
-    if count == 2:
-        graph.node(
-            "Concat",
-            [graph.node("Sub", [graph.tensor(np.ones(1, dtype=kind)), mean]), mean],
-            axis=1,
-            output=shares,
-        )
-    else:
-        graph.node("Identity", [mean], output=shares)
+    mean_of_shares(graph, parts, count, kind, output=shares)
     add_label(
         graph,
         graph.node("ArgMax", [shares], axis=1, keepdims=0),
         model.classes_,
         operator.outputs[0].full_name,
     )
-
-
-def _add_calibrator(graph: GraphNodes, calibrator: Any, column: str, kind: type[Any]) -> str:
-    """A sigmoid, or a line from point to point."""
-
-    def numbers(values: Any) -> str:
-        return graph.tensor(np.asarray(values, dtype=kind).reshape(-1))
-
-    if hasattr(calibrator, "a_"):
-        raised = graph.node(
-            "Add", [graph.node("Mul", [column, numbers(-calibrator.a_)]), numbers(-calibrator.b_)]
-        )
-        return graph.node("Sigmoid", [raised])
-    x = np.asarray(calibrator.X_thresholds_, dtype=np.float64)
-    y = np.asarray(calibrator.y_thresholds_, dtype=np.float64)
-    if len(x) == 1:
-        return graph.node("Add", [graph.node("Mul", [column, numbers(0.0)]), numbers(y[0])])
-    within = graph.node("Max", [graph.node("Min", [column, numbers(x[-1])]), numbers(x[0])])
-    passed = graph.node("Cast", [graph.node("GreaterOrEqual", [within, graph.tensor(x[None].astype(kind))])], to=TensorProto.INT64)  # fmt: skip
-    met = graph.node("ReduceSum", [passed, graph.tensor(np.array([1]))], keepdims=1)
-    place = graph.node("Sub", [graph.node("Min", [met, graph.tensor(np.array([len(x) - 1]))]), graph.tensor(np.array([1]))])  # fmt: skip
-    start = graph.node("Gather", [numbers(x[:-1]), place], axis=0)
-    level = graph.node("Gather", [numbers(y[:-1]), place], axis=0)
-    slope = graph.node("Gather", [numbers(np.diff(y) / np.diff(x)), place], axis=0)
-    return graph.node("Add", [level, graph.node("Mul", [graph.node("Sub", [within, start]), slope])])
 
 
 def add_retargeted(scope: Any, operator: Any, container: Any) -> None:
