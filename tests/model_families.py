@@ -23,6 +23,8 @@ from tests.sklearn_refused import refused_models
 
 exact_trees = "exact tree SHAP"
 by_enumeration = "enumeration up to 10 features, else sampled or by gradients"
+additive = "exact, a part for each feature"
+by_parts = f"{additive}, where the scores add up over them before a last sigmoid, softmax or exponential; else {by_enumeration}"
 
 Train = Callable[[NDArray[np.float64], NDArray[np.float64]], Any]
 """From rows (R, 3), NaN among them where the family takes it, and answers (R,) that are numbers above 0, to a live model."""
@@ -144,7 +146,7 @@ xgboost_families += (
         name="lines (gblinear)",
         train=_lines,
         method=_booster,
-        explained=by_enumeration,
+        explained=additive,
     ),
 )
 catboost_families = tuple(
@@ -282,8 +284,8 @@ pmml_families = (
     ("MiningModel: majorityVote, weightedMajorityVote of trees", "share of the votes (probability)", exact_trees),
     ("MiningModel: modelChain of boosting and a link (logit, softmax, exp)", "value, or probability of each class", exact_trees),
     ("Scorecard", "value (the score)", exact_trees),
-    ("RegressionModel, also in chains", "value, or probability of each class", by_enumeration),
-    ("GeneralRegressionModel (regression, generalLinear, logLinear, generalizedLinear, multinomialLogistic)", "value, or probability of each class", by_enumeration),
+    ("RegressionModel, also in chains", "value, or probability of each class", by_parts),
+    ("GeneralRegressionModel (regression, generalLinear, logLinear, generalizedLinear, multinomialLogistic)", "value, or probability of each class", by_parts),
 )  # fmt: skip
 
 onnx_forms = (
@@ -397,7 +399,7 @@ def page() -> str:
         *(f"| {name} | {meaning} | {explained} |" for name, meaning, explained in pmml_families),
     ]  # fmt: skip
     lines += ["", "An `.onnx` file, from any exporter, is its own original: its outputs are compared only with `--expected FILE`, the original's answers to the rows",
-              f"of `--rows`. Taken are {'; '.join(onnx_forms)}. A graph that is one ensemble of trees is explained by {exact_trees}, others by {by_enumeration}.",
+              f"of `--rows`. Taken are {'; '.join(onnx_forms)}. A graph that is one ensemble of trees is explained by {exact_trees}; others: {by_parts}.",
               "", "## Not packaged", "", "| library | what | why: the refusal says | what to do |", "|---|---|---|---|"]  # fmt: skip
     lines += [f"| {each.library} | {each.name} | {each.why} | {each.cure} |" for each in refused]
     lines += [f"| scikit-learn | {each.name} | {each.says} | {each.cure} |" for each in refused_models]

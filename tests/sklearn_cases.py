@@ -352,6 +352,20 @@ def is_explained_as_trees(family: str) -> bool:
     return not named
 
 
+additive = frozenset(
+    {
+        "bins of one width, ridge", "bins of clusters one-hot, ridge", "above a threshold, ridge", "missing or not, ridge",
+        "missing marks, ridge", "independent components, ridge", "factor analysis, ridge", "random search of lines",
+        "self-training, logistic", "weighted vote of lines", "target by log1p, ridge", "chain of lines", "logistic",
+        "logistic of three classes", "logistic, classes true and false", "ridge", "ridge of target-encoded texts",
+        "power transformer, ridge", "Poisson regression", "ridge classifier", "linear SVC", "linear SVC of three classes", "SGD",
+        "perceptron", "naive Bayes", "discriminant analysis", "words, logistic", "pairs of words, logistic",
+        "characters, linear SVC", "words and characters, SGD", "topics of words, ridge", "counted words, naive Bayes",
+        "weighted words, complement naive Bayes", "words there or not, Bernoulli naive Bayes", "dummy classifier",
+        "dummy regressor",
+    }
+)  # fmt: skip
+"""Families whose score is a sum of a part for each feature."""
 sums = {
     "isolation forest": "path_length",
     "calibrated forest, isotonic": "uncalibrated",
@@ -387,6 +401,8 @@ def rows_of_page() -> list[str]:
         how = (
             "exact tree SHAP, in the features" + (f", of `{sums[family]}`" if family in sums else "")
             if is_explained_as_trees(family)
+            else "exact, a part for each feature"
+            if family in additive
             else "enumeration, gradients or sampled"
         )
         lines.append(f"| {family} | {how} |")

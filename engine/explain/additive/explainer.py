@@ -81,7 +81,7 @@ class AdditiveExplainer:
         self._scores, self._slack = self._found(bundle, background, device)
         margin = self._scores.margin
         meanings = {output.name: output.meaning for output in bundle.outputs}
-        spaces = {"identity": str(meanings[self._name]), "exp": "log"}
+        spaces = {"identity": str(meanings[self._name]), "exp": "log", "expm1": "log"}
         self._space = spaces.get(margin.link, "log_odds")
         self._at_start = self._scores.of(self._start[None])[0]  # (K,)
         self._is_mirrored = self._width == 2 and len(self._at_start) == 1

@@ -11,7 +11,7 @@ from onnx import helper
 
 from penstock.engine.models.bundle.graph_checks import parse_model
 
-Link = Literal["identity", "exp", "sigmoid", "softmax", "shares"]
+Link = Literal["identity", "exp", "expm1", "sigmoid", "softmax", "shares"]
 """What makes the output of the margin: `shares` are sigmoids over their sum."""
 _passed_over = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Normalizer", "ZipMap"})
 _transforms: Mapping[bytes, Link] = {b"SOFTMAX": "softmax", b"LOGISTIC": "shares", b"NONE": "identity"}
@@ -31,6 +31,8 @@ class Margin:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if self.link == "exp":
                 return np.exp(margins)
+            if self.link == "expm1":
+                return np.expm1(margins)
             if self.link == "softmax":
                 raised = np.exp(margins - margins.max(axis=1, keepdims=True))
                 return np.asarray(raised / raised.sum(axis=1, keepdims=True))
@@ -87,6 +89,10 @@ def _walk(output: str, makers: Mapping[str, onnx.NodeProto]) -> tuple[Link, str,
             if total is not None and total.op_type == "ReduceLogSumExp" and total.input[0] == less.input[0]:
                 return "softmax", less.input[0], None
         return "exp", node.input[0], None
+    if node.op_type == "Sub" and len(node.input) == 2:  # of 1, as the numbers tell
+        raised = _maker(node.input[0], makers)
+        if raised is not None and raised.op_type == "Exp":
+            return "expm1", raised.input[0], None
     if node.op_type == "LinearClassifier" and len(node.output) == 2:
         transform = next((item.s for item in node.attribute if item.name == "post_transform"), b"NONE")
         link = _transforms.get(transform, "identity")
