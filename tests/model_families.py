@@ -18,8 +18,9 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import open_model
 from penstock.engine.ports import Predictions
 from tests.sklearn_cases import families as pipeline_families
-from tests.sklearn_cases import kinds, rows_of_page
+from tests.sklearn_cases import rows_of_page
 from tests.sklearn_refused import refused_models
+from tests.sklearn_tables import kinds
 
 exact_trees = "exact tree SHAP"
 by_enumeration = "enumeration up to 10 features, else sampled or by gradients"

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.explain.factory import make_explainer
 from penstock.engine.explain.additive.explainer import AdditiveExplainer
+from penstock.engine.explain.factory import make_explainer
 from penstock.engine.explain.gradient.explainer import GradientExplainer
 from penstock.engine.explain.sampled.explainer import SampledExplainer
 from penstock.engine.gpu.device import Device

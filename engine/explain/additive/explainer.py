@@ -69,7 +69,9 @@ class AdditiveExplainer:
         """Raises NotAdditiveError where the scores do not add up, ConfigError without background rows, ModelError where the
         model does not run."""
         if bundle.background is None:
-            raise ConfigError("explaining this model needs background rows: package it again with --background")
+            raise ConfigError(
+                "explaining this model needs background rows: package it again with --background"
+            )
         if bundle.table is not None:
             raise NotAdditiveError("the model is a table of trees")
         widths = {output.name: output.width for output in bundle.outputs}
@@ -103,7 +105,10 @@ class AdditiveExplainer:
         phi = self._parts(matrix, column) * sign[:, None]
         base = self._base[column] * sign
         error = base + phi.sum(axis=1) - score
-        if not np.isfinite(phi).all() or not (np.abs(error) <= self._slack + rounding_max * np.abs(score)).all():
+        if (
+            not np.isfinite(phi).all()
+            or not (np.abs(error) <= self._slack + rounding_max * np.abs(score)).all()
+        ):
             raise ModelError("the model's score is not the sum of what its features say for themselves")
         return Attributions(
             values=phi,

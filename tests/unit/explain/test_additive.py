@@ -28,7 +28,8 @@ from penstock.schemas.errors import ConfigError, ModelError
 from tests.bundles import constant, graph_bytes, tensor
 from tests.records_read import read_records
 from tests.shapley_enumerated import enumerated
-from tests.sklearn_cases import Kind, families, records_of, table
+from tests.sklearn_cases import families
+from tests.sklearn_tables import Kind, records_of, table
 
 
 def _log_ratio(model: Any, frame: pd.DataFrame, number: int) -> NDArray[np.float64]:
@@ -106,10 +107,14 @@ def _explained(bundle: Bundle, matrix: NDArray[np.generic]) -> tuple[AdditiveExp
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("classes", [2, 3])
-def test_an_onnx_classifier_of_another_exporter_is_explained_in_its_log_odds(classes: int, tmp_path: Path) -> None:
+def test_an_onnx_classifier_of_another_exporter_is_explained_in_its_log_odds(
+    classes: int, tmp_path: Path
+) -> None:
     random = np.random.default_rng(0)
     rows = random.normal(size=(120, 6)).astype(np.float32)
-    model = LogisticRegression(C=10.0).fit(rows, np.digitize(rows[:, 0] + rows[:, 1], [-0.5, 0.5][: classes - 1]))
+    model = LogisticRegression(C=10.0).fit(
+        rows, np.digitize(rows[:, 0] + rows[:, 1], [-0.5, 0.5][: classes - 1])
+    )
     path = tmp_path / "model.onnx"
     path.write_bytes(to_onnx(model, rows[:1]).SerializeToString())
     bundle = package(path, tmp_path / "bundle", background=rows[:50]).bundle

@@ -28,7 +28,8 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.packaging.package import package
 from penstock.schemas.errors import ConfigError
 from tests.shapley_enumerated import enumerated
-from tests.sklearn_cases import Kind, families, records_of, table
+from tests.sklearn_cases import families
+from tests.sklearn_tables import Kind, records_of, table
 
 from .test_sklearn_matrix import served
 

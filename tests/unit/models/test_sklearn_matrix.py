@@ -23,19 +23,9 @@ from penstock.engine.ports import Predictions
 from penstock.engine.settings.model import ExplainSettings
 from penstock.schemas.errors import ConfigError, PenstockError
 from tests.records_read import read_records
-from tests.sklearn_cases import (
-    Kind,
-    additive,
-    cases,
-    families,
-    is_explained_as_trees,
-    kinds,
-    records_of,
-    refused_cases,
-    sums,
-    table,
-)
+from tests.sklearn_cases import additive, cases, families, is_explained_as_trees, refused_cases, sums
 from tests.sklearn_refused import RefusedModel, refused_models
+from tests.sklearn_tables import Kind, kinds, records_of, table
 
 _asked = os.environ.get("PENSTOCK_MATRIX", "16")
 _every = [*cases()]

@@ -23,8 +23,9 @@ from penstock.engine.models.packaging.package import package
 from penstock.engine.models.runtime.session_spec import Opening
 from penstock.engine.settings.model import ExplainSettings
 from tests.shapley_enumerated import enumerated
-from tests.sklearn_cases import Kind, families, table
+from tests.sklearn_cases import families
 from tests.sklearn_cases import sums as published
+from tests.sklearn_tables import Kind, table
 
 from .test_moved_trees import matrix_of
 

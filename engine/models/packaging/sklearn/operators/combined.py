@@ -14,7 +14,7 @@ from penstock.engine.models.packaging.sklearn.operators.scores import add_label
 from penstock.engine.models.packaging.sklearn.operators.steps import apply_function
 
 
-def _add_inside(
+def add_inside(
     scope: Any, operator: Any, model: Any, kind: type[Any], graph: GraphNodes, given: Any = None
 ) -> str:
     """The numbers that an estimator inside this one answers, in `kind`; `given`: variables in place of this one's inputs."""
@@ -39,7 +39,7 @@ def add_calibrated(scope: Any, operator: Any, container: Any) -> None:
     count = len(model.classes_)
     parts = []
     for member, calibrators in zip(model.scores, model.calibrators, strict=True):
-        scores = _add_inside(scope, operator, member, kind, graph)
+        scores = add_inside(scope, operator, member, kind, graph)
         shares_only = is_classifier(member)
         columns = []
         for number, calibrator in enumerate(calibrators):
@@ -59,7 +59,7 @@ def add_calibrated(scope: Any, operator: Any, container: Any) -> None:
 
 def add_retargeted(scope: Any, operator: Any, container: Any) -> None:
     graph, model, kind = GraphNodes(scope, container), operator.raw_operator, kind_of(operator)
-    answers = _add_inside(scope, operator, model.regressor, kind, graph)
+    answers = add_inside(scope, operator, model.regressor, kind, graph)
     flat = graph.node("Reshape", [answers, graph.tensor(np.array([-1, 1]))])
     scaled = graph.node("Mul", [flat, graph.tensor(np.array([model.slope], dtype=kind))])
     moved = graph.node("Add", [scaled, graph.tensor(np.array([model.offset], dtype=kind))])
@@ -70,7 +70,7 @@ def add_stacked(scope: Any, operator: Any, container: Any) -> None:
     graph, model, kind = GraphNodes(scope, container), operator.raw_operator, kind_of(operator)
     parts = []
     for each, loses_first in model.below:
-        scores = _add_inside(scope, operator, each, kind, graph)
+        scores = add_inside(scope, operator, each, kind, graph)
         second = graph.tensor(np.array([1]))
         parts.append(graph.node("Gather", [scores, second], axis=1) if loses_first else scores)
     if model.passes_on:
@@ -78,7 +78,7 @@ def add_stacked(scope: Any, operator: Any, container: Any) -> None:
     joined = scope.declare_local_variable("stacked", type(operator.inputs[0].type)([None, None]))
     graph.node("Concat", parts, axis=1, output=joined.full_name)
     shares = operator.outputs[1].full_name
-    graph.node("Identity", [_add_inside(scope, operator, model.final, kind, graph, [joined])], output=shares)
+    graph.node("Identity", [add_inside(scope, operator, model.final, kind, graph, [joined])], output=shares)
     add_label(
         graph,
         graph.node("ArgMax", [shares], axis=1, keepdims=0),
@@ -96,7 +96,7 @@ def add_chained(scope: Any, operator: Any, container: Any) -> None:
             joined = scope.declare_local_variable("chained", type(operator.inputs[0].type)([None, None]))
             graph.node("Concat", parts, axis=1, output=joined.full_name)
             given = [joined]
-        answer = _add_inside(scope, operator, each, kind, graph, given)
+        answer = add_inside(scope, operator, each, kind, graph, given)
         parts.append(graph.node("Reshape", [answer, graph.tensor(np.array([-1, 1]))]))
     answers = graph.node("Concat", parts[1:], axis=1)
     places = graph.tensor(np.argsort(model.order).astype(np.int64))
@@ -109,7 +109,7 @@ def add_median(scope: Any, operator: Any, container: Any) -> None:
     answers = [
         graph.node(
             "Reshape",
-            [_add_inside(scope, operator, each, kind, graph), graph.tensor(np.array([-1, 1]))],
+            [add_inside(scope, operator, each, kind, graph), graph.tensor(np.array([-1, 1]))],
         )
         for each in model.regressors
     ]
@@ -137,7 +137,7 @@ def add_votes(scope: Any, operator: Any, container: Any) -> None:
     places = graph.tensor(np.arange(count)[None])
     parts = []
     for tree, weight in zip(model.trees, model.weights.tolist(), strict=True):
-        shares = _add_inside(scope, operator, tree, kind, graph)
+        shares = add_inside(scope, operator, tree, kind, graph)
         chosen = graph.node("Equal", [graph.node("ArgMax", [shares], axis=1, keepdims=1), places])
         for_it, against = (np.array([[vote * weight]], dtype=kind) for vote in (1.0, -1.0 / (count - 1)))
         parts.append(graph.node("Where", [chosen, graph.tensor(for_it), graph.tensor(against)]))

@@ -205,4 +205,3 @@ def _last(estimator: Any) -> Any:
 def _times(found: TreeSum, factor: float) -> TreeSum:
     trees = [replace(tree, values=tree.values * factor) for tree in found.trees]
     return replace(found, trees=trees, base=found.base * factor)
-

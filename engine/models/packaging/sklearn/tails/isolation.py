@@ -20,9 +20,7 @@ _note = (
 )
 
 
-def isolation_sums(
-    model: IsolationForest, apply: Callable[[Any], Any]
-) -> tuple[Forest, Tail]:
+def isolation_sums(model: IsolationForest, apply: Callable[[Any], Any]) -> tuple[Forest, Tail]:
     """Trees whose sum is the mean length of the paths, and what the forest makes of it.
 
     `apply`: from the original's rows to those that the forest is given. Raises NotFoldedError, ConfigError.
