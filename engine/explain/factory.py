@@ -67,7 +67,7 @@ def _chosen(
     if method == "lime":
         return _lime(bundle, model, settings)
     if method in ("auto", "additive"):
-        additive = _additive(bundle, settings, device)
+        additive = _additive(bundle, settings)
         if additive is not None:
             return additive
     few = 2**bundle.signature.width <= settings.samples
@@ -93,15 +93,14 @@ def _on_device(
     )
 
 
-def _additive(bundle: "Bundle", settings: "ExplainSettings", device: "Device | None") -> "Explainer | None":
+def _additive(bundle: "Bundle", settings: "ExplainSettings") -> "Explainer | None":
     """By the parts that the features say for themselves; None where `auto` finds that the scores do not add up."""
     from penstock.engine.explain.additive.explainer import AdditiveExplainer
-    from penstock.engine.gpu.device import Device
 
     if bundle.background is None and settings.method == "auto":
         return None
     try:
-        return AdditiveExplainer(bundle, settings, device=device or Device())
+        return AdditiveExplainer(bundle, settings)
     except (ConfigError, ModelError) as error:
         if settings.method != "auto":
             raise ConfigError(f"explain.method additive: {error}") from error

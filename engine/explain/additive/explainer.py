@@ -22,6 +22,8 @@ from penstock.engine.settings.model import ExplainSettings
 from penstock.schemas.errors import ConfigError, ModelError
 
 background_rows_max = 4096
+model_bytes_max = 1 << 26
+"""What is longer is a network, not worth a second session to see that it does not add up."""
 background_evaluations_max = 1 << 16
 """Numbers put into the fixed row when the model is loaded: different ones of the background rows."""
 batch_rows_max = 4096
@@ -60,12 +62,12 @@ class _Scores:
 
 class AdditiveExplainer:
     """The Explainer port for models of one part a feature; relative to the background rows, in the space before a last sigmoid,
-    softmax or exponential (`log_odds`, `log`), else in the output's own.
+    softmax or exponential (`log_odds`, `log`), else in the output's own. It runs on the CPU: what it evaluates is small.
 
     Not to be shared by threads.
     """
 
-    def __init__(self, bundle: Bundle, settings: ExplainSettings, *, device: Device) -> None:
+    def __init__(self, bundle: Bundle, settings: ExplainSettings) -> None:
         """Raises NotAdditiveError where the scores do not add up, ConfigError without background rows, ModelError where the
         model does not run."""
         if bundle.background is None:
@@ -74,13 +76,15 @@ class AdditiveExplainer:
             )
         if bundle.table is not None:
             raise NotAdditiveError("the model is a table of trees")
+        if len(bundle.model) > model_bytes_max:
+            raise NotAdditiveError(f"its file is longer than {model_bytes_max:,} bytes")
         widths = {output.name: output.width for output in bundle.outputs}
         self._name = settings.output if settings.output in widths else bundle.outputs[0].name
         self._output, self._width = settings.output, widths[self._name]
         self._features = bundle.signature.width
         background = representatives(bundle.background, min(background_rows_max, len(bundle.background)))
         self._start = representatives(background, 1)[0]
-        self._scores, self._slack = self._found(bundle, background, device)
+        self._scores, self._slack = self._found(bundle, background)
         margin = self._scores.margin
         meanings = {output.name: output.meaning for output in bundle.outputs}
         spaces = {"identity": str(meanings[self._name]), "exp": "log", "expm1": "log"}
@@ -122,14 +126,12 @@ class AdditiveExplainer:
             background=self._digest,
         )
 
-    def _found(
-        self, bundle: Bundle, background: NDArray[np.generic], device: Device
-    ) -> tuple[_Scores, float]:
+    def _found(self, bundle: Bundle, background: NDArray[np.generic]) -> tuple[_Scores, float]:
         """Where the scores add up, and how much less than exactly a record's may. Raises NotAdditiveError."""
         golden = bundle.golden
         wanted = golden.outputs[self._name]
         for margin in margins_of(bundle.model, self._name):
-            scores = self._opened(bundle, margin, device)
+            scores = self._opened(bundle, margin)
             said = None if scores is None else margin.answers(scores.margins(golden.rows), self._width)
             if scores is None or said is None or said.shape != wanted.shape:
                 continue
@@ -140,7 +142,7 @@ class AdditiveExplainer:
                 return scores, allowed
         raise NotAdditiveError("its scores do not add up over its features")
 
-    def _opened(self, bundle: Bundle, margin: Margin, device: Device) -> _Scores | None:
+    def _opened(self, bundle: Bundle, margin: Margin) -> _Scores | None:
         """A session on the margin, whose width the file need not say: that of the output, or 1 for two classes."""
         for width in dict.fromkeys((self._width, 1)):
             session = OnnxModel(
@@ -148,7 +150,7 @@ class AdditiveExplainer:
                 signature=bundle.signature,
                 outputs=[ModelOutput(name=margin.tensor, width=width)],
                 labels=None,
-                device=device,
+                device=Device(),
                 threads=1,
                 batch_rows_max=batch_rows_max,
             )

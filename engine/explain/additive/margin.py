@@ -11,8 +11,8 @@ from onnx import helper
 
 from penstock.engine.models.bundle.graph_checks import parse_model
 
-Link = Literal["identity", "exp", "expm1", "sigmoid", "softmax", "shares"]
-"""What makes the output of the margin: `shares` are sigmoids over their sum."""
+Link = Literal["identity", "exp", "expm1", "sigmoid", "sigmoid_of_first", "softmax", "shares"]
+"""What makes the output of the margin: `shares` are sigmoids over their sum; `sigmoid_of_first`: of two classes the first's."""
 _passed_over = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Normalizer", "ZipMap"})
 _transforms: Mapping[bytes, Link] = {b"SOFTMAX": "softmax", b"LOGISTIC": "shares", b"NONE": "identity"}
 _steps_max = 64
@@ -36,6 +36,8 @@ class Margin:
             if self.link == "softmax":
                 raised = np.exp(margins - margins.max(axis=1, keepdims=True))
                 return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+            if self.link == "sigmoid_of_first":
+                return np.concatenate((1.0 / (1.0 + np.exp(-margins)), 1.0 / (1.0 + np.exp(margins))), axis=1)
             if self.link in ("sigmoid", "shares"):
                 shares = 1.0 / (1.0 + np.exp(-margins))
                 if shares.shape[1] == 1 and width == 2:
@@ -48,6 +50,8 @@ class Margin:
         through a softmax, what each has above their mean, which the probabilities determine; else the margins."""
         if self.link == "softmax" and margins.shape[1] == 2:
             return margins[:, 1:] - margins[:, :1]
+        if self.link == "sigmoid_of_first":
+            return -margins
         if self.link == "softmax":
             return np.asarray(margins - margins.mean(axis=1, keepdims=True))
         return margins
@@ -78,9 +82,11 @@ def _walk(output: str, makers: Mapping[str, onnx.NodeProto]) -> tuple[Link, str,
     if node.op_type == "Sigmoid":
         return "sigmoid", node.input[0], None
     if node.op_type == "Concat" and len(node.input) == 2:  # [1 - p, p]
-        second = _maker(node.input[1], makers)
+        first, second = (_maker(name, makers) for name in node.input)
         if second is not None and second.op_type == "Sigmoid":
             return "sigmoid", second.input[0], None
+        if first is not None and first.op_type == "Sigmoid":
+            return "sigmoid_of_first", first.input[0], None
     if node.op_type in ("Where", "Div"):  # sigmoids over their sum, and something else where that is 0
         inner = _maker(node.input[2], makers) if node.op_type == "Where" else node
         share = _maker(inner.input[0], makers) if inner is not None and inner.op_type == "Div" else None

@@ -77,7 +77,7 @@ def test_parts_equal_enumeration_over_the_original_relative_to_all_background_ro
     model = build(kind).fit(training, target(training))
     background = training[:17]
     bundle = package(model, tmp_path / "bundle", background=background, rows=training).bundle
-    rows = table(kind, 3, 4, training=False)
+    rows = table(kind, 2, 4, training=False)
     _, matrix = read_records(bundle, records_of(rows))
     explainer, found = _explained(bundle, matrix)
     assert explainer.background_rows == len(background)
@@ -187,3 +187,53 @@ def test_rows_are_explained_alike_alone_and_together_and_missing_values_are_equa
     for place in range(0, len(matrix), 7):
         alone = explainer.explain(matrix[[place]], opened.predict(matrix[[place]]))
         np.testing.assert_allclose(alone.values[0], together.values[place], atol=1e-12)
+
+
+_scorecard_like = """<?xml version="1.0"?>
+<PMML version="4.4" xmlns="http://www.dmg.org/PMML-4_4"><Header/>
+<DataDictionary>
+  <DataField name="amount" optype="continuous" dataType="double"/>
+  <DataField name="age" optype="continuous" dataType="double"/>
+  <DataField name="job" optype="categorical" dataType="string"><Value value="a"/><Value value="b"/><Value value="c"/></DataField>
+  <DataField name="late" optype="categorical" dataType="string"><Value value="yes"/><Value value="no"/></DataField>
+</DataDictionary>
+<RegressionModel functionName="classification" normalizationMethod="logit">
+  <MiningSchema>
+    <MiningField name="amount"/><MiningField name="age"/><MiningField name="job"/>
+    <MiningField name="late" usageType="target"/>
+  </MiningSchema>
+  <RegressionTable targetCategory="yes" intercept="-1">
+    <NumericPredictor name="amount" coefficient="0.02"/><NumericPredictor name="age" exponent="2" coefficient="-0.0003"/>
+    <CategoricalPredictor name="job" value="b" coefficient="0.7"/><CategoricalPredictor name="job" value="c" coefficient="-1.1"/>
+  </RegressionTable>
+  <RegressionTable targetCategory="no" intercept="0"/>
+</RegressionModel></PMML>
+"""
+
+
+def test_a_pmml_regression_is_explained_by_its_coefficients(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    path = tmp_path / "model.pmml"
+    path.write_text(_scorecard_like)
+    frame = pd.DataFrame(
+        {
+            "amount": np.round(random.normal(50, 20, 40), 2),
+            "age": random.integers(18, 90, 40).astype(float),
+            "job": random.choice(["a", "b", "c"], 40),
+        }
+    )
+    bundle = package(path, tmp_path / "bundle", background=frame[:30], rows=frame).bundle
+    records = frame[30:].to_dict("records")
+    _, matrix = read_records(bundle, records)
+    _, found = _explained(bundle, matrix)
+    assert found.space == "log_odds"
+    job = {"a": 0.0, "b": 0.7, "c": -1.1}
+    parts = np.stack(
+        (0.02 * frame["amount"], -0.0003 * frame["age"] ** 2, frame["job"].map(job).astype(float)), axis=1
+    )
+    wanted = parts[30:] - parts[:30].mean(axis=0)
+    is_yes = np.array([bundle.classes[number] == "yes" for number in found.output_index])
+    place = [bundle.signature.columns.index(name) for name in ("amount", "age", "job")]
+    np.testing.assert_allclose(
+        found.values[:, place], wanted * np.where(is_yes, 1.0, -1.0)[:, None], atol=1e-6
+    )

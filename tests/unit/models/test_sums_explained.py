@@ -92,13 +92,13 @@ def test_the_sum_that_is_published_is_explained_as_enumeration_over_the_original
     build, target = families[family]
     training = table(kind, 120, 3, training=True)
     model = build(kind).fit(training, target(training))
-    background = training[:6]
+    background = training[:4]
     report = package(model, tmp_path / "bundle", background=background, rows=training)
     bundle = report.bundle
     assert bundle.outputs[1].name == published[family]
     assert report.parity.differences[published[family]] <= 1e-6
     assert any(f"explanations are of {published[family]}" in note for note in report.notes)
-    rows = table(kind, 2, 4, training=False)
+    rows = table(kind, 1, 4, training=False)
     explained = _explained(bundle, rows)
     for place in range(len(rows)):
         number = int(explained.output_index[place])
