@@ -18,6 +18,7 @@ from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
 from penstock.engine.models.packaging.sklearn.boosters import is_booster, is_xgboost
 from penstock.engine.models.packaging.sklearn.column_types import float32, types_known
 from penstock.engine.models.packaging.sklearn.columns import first_columns, inputs_of
+from penstock.engine.models.packaging.sklearn.estimated.ties import undecided
 from penstock.engine.models.packaging.sklearn.fold import fold, refused_because
 from penstock.engine.models.packaging.sklearn.graph import (
     GraphAnswers,
@@ -298,7 +299,11 @@ class _Conversion:
                 narrow = () if is_wide or not _is_inside(self._model, *_compare_doubles) else (_narrow_note,)
                 if not is_wide and not narrow and not self._wishes.tables:
                     narrow = (_untried_note,)
-                ties = (_ties_note,) if _is_inside(self._model, "KNeighbors", "RadiusNeighbors") else ()
+                ties = (
+                    (_ties_note,)
+                    if _is_inside(self._model, "KNeighbors", "RadiusNeighbors", "KNNImputer")
+                    else ()
+                )
                 return self._beside(graph, answers, places, (*notes, *more, *narrow, *ties))
             except ConfigError as error:
                 refusal = refusal or error
@@ -330,6 +335,7 @@ class _Conversion:
             return answers.labels(self._rows.of_matrix(rows, places))
 
         original = GraphAnswers.of(self._original)
+        ties = undecided(self._model, self._rows)
 
         def score_table(table: Any) -> dict[str, NDArray[np.float64]]:
             found = np.asarray(self._asked_about(table, original.method), dtype=np.float64)
@@ -345,6 +351,7 @@ class _Conversion:
             score=score,
             score_table=score_table,
             score_labels=labels if graph.labels else None,
+            undecided=None if ties is None else lambda rows: ties(self._rows.of_matrix(rows, places)),
             compared_with=answers.method,
             notes=(*(note for note in graph.notes if not notes), *notes),
         )
