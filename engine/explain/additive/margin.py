@@ -65,12 +65,8 @@ def margins_of(data: bytes, output: str) -> Sequence[Margin]:
     model = parse_model(data)
     makers = {name: node for node in model.graph.node for name in node.output if name}
     link, tensor, node = _walk(output, makers)
-    found = (
-        [("identity", output, None)]
-        if link == "identity"
-        else [(link, tensor, node), ("identity", output, None)]
-    )
-    return [_written(model, name, each, changed) for each, name, changed in found]
+    itself = _written(model, output, "identity", None)
+    return [itself] if link == "identity" else [_written(model, tensor, link, node), itself]
 
 
 def _walk(output: str, makers: Mapping[str, onnx.NodeProto]) -> tuple[Link, str, onnx.NodeProto | None]:

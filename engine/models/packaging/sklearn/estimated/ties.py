@@ -25,8 +25,8 @@ def undecided(model: Any, rows: Rows) -> Callable[[Any], NDArray[np.bool_]] | No
         return None
 
     def of(given: Any) -> NDArray[np.bool_]:
-        return np.any(
-            [_ties(step, np.asarray(at.apply(given), dtype=np.float64)) for step, at in found], axis=0
+        return np.asarray(
+            np.any([_ties(step, np.asarray(at.apply(given), dtype=np.float64)) for step, at in found], axis=0)
         )
 
     return of

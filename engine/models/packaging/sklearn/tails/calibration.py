@@ -120,7 +120,11 @@ def _with_tail(
             places = np.arange(number * width, (number + 1) * width)
             scores = graph.node("Gather", [raw, graph.tensor(places)], axis=1)
             if each.link:
-                scores = graph.node(each.link.capitalize(), [scores], **({"axis": 1} if width > 1 else {}))
+                scores = (
+                    graph.node("Sigmoid", [scores])
+                    if each.link == "sigmoid"
+                    else graph.node("Softmax", [scores], axis=1)
+                )
             columns = []
             for place, calibrator in enumerate(each.calibrators):
                 column = scores if width == 1 else graph.node("Gather", [scores, graph.tensor(np.array([place]))], axis=1)  # fmt: skip
