@@ -13,7 +13,8 @@ import pytest
 import shap
 from numpy.typing import NDArray
 from scipy.special import logit
-from sklearn.ensemble import IsolationForest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
 
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.explain.tree.tree_shap import TreeShap
@@ -154,3 +155,18 @@ def test_one_fold_calibrated_by_a_sigmoid_is_trees_in_its_own_log_odds(tmp_path:
         lambda frame: logit(model.predict_proba(frame)[:, 1]), rows, training[:6], bundle.signature.columns
     )
     np.testing.assert_allclose(values[:, :, -1], wanted, atol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_steep_isotonic_calibration_loses_no_digits(tmp_path: Path) -> None:
+    """Between neighbouring scores it may rise by a hundred thousand times what they are apart: float32 sums would be seen."""
+    random = np.random.default_rng(0)
+    rows = np.round(random.normal(size=(1500, 5)), 3)
+    late = (rows[:, 0] + rows[:, 1] * rows[:, 2] + random.normal(size=len(rows)) > 0).astype(int)
+    forest = RandomForestClassifier(40, min_samples_leaf=3, random_state=0)
+    model = CalibratedClassifierCV(forest, method="isotonic", cv=3).fit(rows, late)
+    calibrators = [fold.calibrators[0] for fold in model.calibrated_classifiers_]
+    slopes = [np.diff(each.y_thresholds_) / np.diff(each.X_thresholds_) for each in calibrators]
+    assert max(each.max() for each in slopes) > 1000
+    report = package(model, tmp_path / "bundle", background=rows[:20], rows=rows)
+    assert report.parity.difference_max < 1e-6

@@ -22,6 +22,8 @@ from penstock.engine.trees.onnx.write import write_forest
 from penstock.schemas.errors import ConfigError, InvariantError
 
 _raw = "trees/sums"
+_whole_bits = 22
+"""Bits of the largest sum in units: two fewer than float32 has, for what rounding each leaf to units may add."""
 _foreign_errors = (ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError)
 
 
@@ -80,13 +82,16 @@ def _both(sums: NDArray[np.float64], tail: Tail) -> NDArray[np.float64]:
 
 def _graph(forest: Forest, tail: Tail) -> tuple[bytes, Forest]:
     """The graph, and the trees that its sums are read as."""
-    proto = write_forest(replace(forest, output_name=_raw), input_name=input_name)
+    both = np.tile(np.eye(forest.outputs), (2, 1))
+    weights = np.tile(tail.weights, (2, 1))
+    proto = write_forest(replace(_in_two(forest), output_name=_raw), input_name=input_name)
     raw_forest = read_forest(proto)
     nodes = PlainNodes(proto.graph, "tail")
-    raw = nodes.node("Cast", [_raw], to=TensorProto.DOUBLE)
+    parts = nodes.node("Cast", [_raw], to=TensorProto.DOUBLE)
+    raw = nodes.node("MatMul", [parts, nodes.tensor(both)])
     answer = nodes.node("Cast", [tail.add(nodes, raw)], to=TensorProto.FLOAT)
     nodes.node("Identity", [answer], output=tail.name)
-    sums = nodes.node("MatMul", [raw, nodes.tensor(tail.weights)])
+    sums = nodes.node("MatMul", [parts, nodes.tensor(weights)])
     if tail.whole is not None:
         first = (
             nodes.node("Sub", [nodes.tensor(np.ones(1)), sums]) if tail.whole else nodes.node("Neg", [sums])
@@ -98,7 +103,7 @@ def _graph(forest: Forest, tail: Tail) -> tuple[bytes, Forest]:
     for name, count in ((tail.name, tail.width), (tail.sums, width)):
         proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, count]))
     # The covers in the file belong to the raw sums; those published are of other leaf values.
-    published = mapped(raw_forest, tail.weights)
+    published = mapped(raw_forest, weights)
     (entry,) = [item for item in proto.metadata_props if item.key == property_key]
     entry.value = to_property(ordered(published))
     data = proto.SerializeToString(deterministic=True)
@@ -106,3 +111,23 @@ def _graph(forest: Forest, tail: Tail) -> tuple[bytes, Forest]:
     if back.output_name != tail.sums or (back.cover is None) != (forest.cover is None):
         raise InvariantError("trees were written whose sums read back as something else")
     return data, back
+
+
+def _in_two(forest: Forest) -> Forest:
+    """The forest with each sum as two, (2K): whole multiples of a unit, which float32 adds up exactly, and what is left.
+
+    An isotonic calibration may be so steep that the last digits of float32 are seen in the probability.
+    """
+    at_leaf = forest.leaf >= 0
+    most = np.zeros((forest.trees, forest.outputs))
+    values = np.abs(forest.leaf_values[forest.leaf[at_leaf]])
+    np.maximum.at(most, forest.tree_of_node()[at_leaf], values)
+    total = most.sum(axis=0) + np.abs(forest.base_values)
+    unit = np.exp2(np.ceil(np.log2(np.where(total > 0, total, 1.0))) - _whole_bits)
+    whole, whole_base = (np.rint(each / unit) * unit for each in (forest.leaf_values, forest.base_values))
+    return replace(
+        forest,
+        outputs=2 * forest.outputs,
+        leaf_values=np.concatenate((whole, forest.leaf_values - whole), axis=1),
+        base_values=np.concatenate((whole_base, forest.base_values - whole_base)),
+    )
