@@ -1,8 +1,11 @@
-"""`penstock bench pipeline --guarded`: the stream with everything that guards it on and the same stream without, taking turns of half a second."""
+"""`penstock bench pipeline --guarded`: the stream with everything that guards it on beside two starts of the same stream without, taking
+turns of half a second. The second start of the plain one is the control: it says how far apart two starts of one stream are."""
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import permutations
 from typing import Any, Final
 
 from cryptography.hazmat.primitives import serialization
@@ -33,20 +36,22 @@ verdicts: Final = {
 
 
 def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: Clock) -> dict[str, Any]:
-    """Both in slices of half a second each, so many times, the order changing each time; shows the table, and returns all of it. Raises ConfigError, NotReadyError."""
+    """The three in slices of half a second each, so many times, the order changing each time; shows the table, and returns all of it. Raises ConfigError, NotReadyError."""
     if not 1 <= turns <= turns_max:
         raise ConfigError(f"--guarded is from 1 to {turns_max} turns")
     plain = chosen("penstock")[0]
-    both = {
+    three = {
         "plain": plain,
+        "plain again": replace(plain, slug="penstock-again"),
         "guarded": replace(plain, slug="penstock-guarded", start=lambda entry, _: guarded(entry)),
     }
-    runs: dict[str, list[Run]] = {name: [] for name in both}
+    runs: dict[str, list[Run]] = {name: [] for name in three}
+    orders = list(permutations(three))
     with open_environment(terminal, clock) as environment:
         terminal.say("a first run that counts for nobody, so that the broker is warm ...")
         measure_throughput(environment, plain, records=min(warm_up_records, records), seed=seed)
         for turn in range(turns):
-            order = {name: both[name] for name in sorted(both, reverse=turn % 2 == 1)}
+            order = {name: three[name] for name in orders[turn % len(orders)]}
             for name, run in measure_in_slices(environment, order, records=records, seed=seed).items():
                 runs[name].append(run)
     found = compared(runs, seed=seed)
@@ -55,22 +60,22 @@ def measure(*, turns: int, records: int, seed: int, terminal: Terminal, clock: C
 
 
 def compared(runs: Mapping[str, list[Run]], *, seed: int) -> dict[str, Any]:
-    """Of each turn what the guarded one did for each that the plain one did; the middle turn, the lowest and the highest, the
-    geometric mean, and between what it lies with a probability of 95 %."""
-    pairs = list(zip(runs["plain"], runs["guarded"], strict=True))
-    ratios = {
-        "records_per_s": [ours.records_per_s / theirs.records_per_s for theirs, ours in pairs],
-        "engine_us_per_record": [
-            ours.engine_us_per_record / theirs.engine_us_per_record for theirs, ours in pairs
-        ],
-    }
+    """Of each turn what the guarded one did for each that the two plain ones did (their geometric mean), and what the second plain one
+    did for each of the first; the middle turn, the lowest and the highest, the geometric mean, and between what it lies with
+    a probability of 95 %."""
+    turns = list(zip(runs["plain"], runs["plain again"], runs["guarded"], strict=True))
+    ours, control = {}, {}
+    for name in ("records_per_s", "engine_us_per_record"):
+        each = [tuple(getattr(run, name) for run in turn) for turn in turns]
+        ours[name] = ratios_told([on / math.sqrt(one * other) for one, other, on in each], seed=seed)
+        control[name] = ratios_told([other / one for one, other, _ in each], seed=seed)
     whole = all(run.lost == 0 and run.duplicated == 0 for each in runs.values() for run in each)
-    summary = {name: ratios_told(each, seed=seed) for name, each in ratios.items()}
     return {
-        "turns": [{name: runs[name][turn].as_json() for name in runs} for turn in range(len(pairs))],
-        "guarded_for_plain": summary,
+        "turns": [{name: runs[name][turn].as_json() for name in runs} for turn in range(len(turns))],
+        "guarded_for_plain": ours,
+        "plain_again_for_plain": control,
         "whole": whole,
-        "verdict": verdict(summary["records_per_s"], bar=bar) if whole else "beyond",
+        "verdict": verdict(ours["records_per_s"], bar=bar) if whole else "beyond",
     }
 
 
@@ -126,12 +131,16 @@ def show(found: Mapping[str, Any], terminal: Terminal) -> None:
                 f"{run.get('lost', '?')}/{run.get('duplicated', '?')}",
             )
     terminal.say(table)
-    for name, words in (("records_per_s", "records a second"), ("engine_us_per_record", "CPU a record")):
-        each = found["guarded_for_plain"][name]
-        terminal.say(
-            f"guarded for plain, {words}: {each['mean']:.3f} on average, {each['low']:.3f} to {each['high']:.3f} with 95 % "
-            f"(turns from {each['min']:.3f} to {each['max']:.3f}, {each['median']:.3f} in the middle)"
-        )
+    for key, title in (
+        ("guarded_for_plain", "guarded for plain"),
+        ("plain_again_for_plain", "plain again for plain"),
+    ):
+        for name, words in (("records_per_s", "records a second"), ("engine_us_per_record", "CPU a record")):
+            each = found[key][name]
+            terminal.say(
+                f"{title}, {words}: {each['mean']:.3f} on average, {each['low']:.3f} to {each['high']:.3f} with 95 % "
+                f"(turns from {each['min']:.3f} to {each['max']:.3f}, {each['median']:.3f} in the middle)"
+            )
     terminal.say(
         f"{verdicts[found['verdict']]} {bar:.0%} in records a second; "
         + ("every record once" if found["whole"] else "records are missing or came twice")

@@ -26,7 +26,7 @@ def run(records_per_s: float, cpu_us: float, *, lost: int = 0) -> Run:
 
 
 def compare(plain: list[Run], ours: list[Run]) -> Any:
-    return guarded.compared({"plain": plain, "guarded": ours}, seed=1)
+    return guarded.compared({"plain": plain, "plain again": plain, "guarded": ours}, seed=1)
 
 
 def test_the_interval_decides_and_a_lost_record_is_never_within() -> None:
@@ -45,15 +45,20 @@ def test_the_interval_decides_and_a_lost_record_is_never_within() -> None:
 
 
 def test_the_interval_holds_the_ratio_that_noise_hides() -> None:
-    random, inside = np.random.default_rng(5), 0
+    random, inside, same = np.random.default_rng(5), 0, 0
     for seed in range(100):
-        plain = [run(1000 * float(np.exp(noise)), 2.0) for noise in random.normal(0, 0.05, 40)]
+        plain, again = (
+            [run(1000 * float(np.exp(noise)), 2.0) for noise in random.normal(0, 0.05, 40)] for _ in range(2)
+        )
         ours = [run(980 * float(np.exp(noise)), 2.0) for noise in random.normal(0, 0.05, 40)]
-        rate = guarded.compared({"plain": plain, "guarded": ours}, seed=seed)["guarded_for_plain"][
-            "records_per_s"
-        ]
+        found = guarded.compared({"plain": plain, "plain again": again, "guarded": ours}, seed=seed)
+        rate, control = (
+            found[each]["records_per_s"] for each in ("guarded_for_plain", "plain_again_for_plain")
+        )
         inside += rate["low"] <= 0.98 <= rate["high"]
+        same += control["low"] <= 1.0 <= control["high"]
     assert 85 <= inside < 100
+    assert 85 <= same < 100
 
 
 def test_everything_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +84,13 @@ def test_everything_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert tree["model"]["runtime"] == "native"
     with pytest.raises(Exception, match="signed"):
         open_bundle(settings)
+
+
+def test_a_second_start_of_the_plain_stream_is_the_control() -> None:
+    found = guarded.compared(
+        {"plain": [run(1000, 2.0)] * 3, "plain again": [run(810, 2.42)] * 3, "guarded": [run(900, 2.2)] * 3},
+        seed=1,
+    )
+    assert found["guarded_for_plain"]["records_per_s"]["mean"] == 1.0
+    assert found["guarded_for_plain"]["engine_us_per_record"]["mean"] == 1.0
+    assert found["plain_again_for_plain"]["records_per_s"]["mean"] == 0.81
