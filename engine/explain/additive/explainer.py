@@ -55,7 +55,7 @@ class _Scores:
     def margins(self, rows: NDArray[np.generic]) -> NDArray[np.float64]:
         parts = [
             self.session.predict(rows[start : start + self.rows_at_once]).outputs[self.margin.tensor]
-            for start in range(0, len(rows), self.rows_at_once)
+            for start in range(0, max(1, len(rows)), self.rows_at_once)
         ]
         return np.concatenate(parts)
 

@@ -184,6 +184,8 @@ def test_rows_are_explained_alike_alone_and_together_and_missing_values_are_equa
     assert np.isnan(matrix.astype(np.float64)).any()
     explainer, together = _explained(bundle, matrix)
     opened = Opening(device=Device(), threads=1, batch_rows_max=64).open(bundle)
+    nobody = explainer.explain(matrix[:0], opened.predict(matrix[:0]))
+    assert nobody.values.shape == (0, matrix.shape[1])
     for place in range(0, len(matrix), 7):
         alone = explainer.explain(matrix[[place]], opened.predict(matrix[[place]]))
         np.testing.assert_allclose(alone.values[0], together.values[place], atol=1e-12)
