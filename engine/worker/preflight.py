@@ -277,8 +277,8 @@ def _memory(bundle: Bundle) -> str:
 def _outputs(settings: Settings, facts: "KafkaFacts") -> str:
     found, output = facts.limits, settings.output
     said = [
-        f"messages of at most {found.limits.predictions_bytes_max} bytes on {output.predictions}"
-        f" and {found.limits.dead_letters_bytes_max} on {output.dead_letters}"
+        f"messages of at most {found.limits.predictions_bytes_max:,} bytes on {output.predictions}"
+        f" and {found.limits.dead_letters_bytes_max:,} on {output.dead_letters}"
     ]
     if found.limits.keyed:
         said.append(

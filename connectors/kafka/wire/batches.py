@@ -15,6 +15,7 @@ from penstock.connectors.kafka.errors import translate
 from penstock.connectors.kafka.wire.connection import Connection, connected, text
 from penstock.connectors.kafka.wire.reader import Reader
 from penstock.schemas.errors import UnavailableError
+from penstock.schemas.whole_number import whole_number
 
 batch_bytes_max: Final = 128 << 20  # more than brokers store in one
 header_bytes: Final = 61
@@ -219,9 +220,10 @@ def _host_and_port(server: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
         host, port = address, str(_default_port)
-    if not port.isdecimal():
+    number = whole_number(port)
+    if number is None:
         raise UnavailableError(f"no port in the address {server.strip()}")
-    return host.strip("[]"), int(port)
+    return host.strip("[]"), number
 
 
 def _require(code: int, topic: str, partition: int) -> None:

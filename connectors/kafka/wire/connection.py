@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import httpx
-
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import UnavailableError
 
@@ -111,6 +109,8 @@ def _log_in(connection: Connection, config: ClientConfig) -> None:
 
 def _token(config: ClientConfig) -> str:
     """A new one by the client-credentials grant, as librdkafka fetches its own."""
+    import httpx  # slow to load, and most have no token server
+
     asked = {"grant_type": "client_credentials"} | (
         {"scope": config.oauth_scope} if config.oauth_scope else {}
     )
