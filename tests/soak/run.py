@@ -331,6 +331,9 @@ def report(outcomes: Sequence[Outcome], *, seed: int, commit: str, before: str) 
     rows |= {
         each.part: known[each.part] for each in outcomes if each.result == "not run" and each.part in known
     }
+    rows |= {
+        part: row for part, row in known.items() if part not in rows and part != "part"
+    }  # not reached yet
     return "\n".join(
         [
             "# The last long run",

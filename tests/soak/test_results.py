@@ -83,4 +83,7 @@ def test_a_part_that_was_not_run_keeps_its_row() -> None:
     assert "| drains | 10 | 10 of 10 | 1 min | yes | bbb, seed 2 |" in second
     assert "| new | nothing | not run | 1 min | - | - |" in second
     assert "9 of" not in second
+    assert "| kills | 10 | 2 of 2 | 1 min | yes | aaa, seed 1 |" in report(
+        [ran("new", "1 passed")], seed=3, commit="ccc", before=second
+    ), "the page is written while parts are still to come"
     assert second.count("\n|") == 5
