@@ -115,7 +115,7 @@ site: $(VENV)/.native ## the documentation as a site, every link checked
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lock: $(VENV)/.native ## requirements.txt anew from pyproject.toml, with hashes and without addresses; pins that still fit stay
-	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra sign --extra admin --extra traces --extra package --extra catboost --extra score --extra demo --extra faust --extra tensorboard --group dev --universal \
+	@uv pip compile pyproject.toml --quiet --extra gpu --extra scaler --extra sign --extra manifest --extra admin --extra traces --extra package --extra catboost --extra score --extra demo --extra faust --extra tensorboard --group dev --universal \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --override requirements.overrides.txt -o requirements.txt
 	@for kind in cpu gpu; do
 		uv pip compile pyproject.toml $$([[ $$kind = cpu ]] || echo deploy/requirements-gpu.in) --quiet --extra gpu --extra scaler --extra sign --extra admin --extra traces \

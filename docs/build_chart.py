@@ -126,6 +126,15 @@ def _properties() -> Node:
         "inputPartitions": _whole(0, 1_000_000),
         "secretName": _text(_name_or_none),
         "modelVolume": {"anyOf": [{"type": "object", "maxProperties": 0}, {"$ref": "#/definitions/VolumeSource"}]},
+        "modelInit": _closed({
+            "image": _text(r"^\S*$", 500),
+            "command": {"type": "array", "items": {"type": "string"}},
+            "args": {"type": "array", "items": {"type": "string"}},
+            "env": _list("Variable"),
+            "envFrom": _list("Variables"),
+            "resources": {"$ref": "#/definitions/Resources"},
+        }),
+        "mesh": {"enum": ["none", "istio", "ambient", "linkerd"]},
         "extraVolumes": _list("Volume"),
         "extraVolumeMounts": _list("VolumeMount"),
         "extraEnv": _list("Variable"),
@@ -134,7 +143,9 @@ def _properties() -> Node:
         "worker": _closed({
             "replicas": _whole(0, 10_000),
             "terminationGracePeriodSeconds": _whole(0, 86_400),
-            "gpu": _closed({"count": _whole(0, 16), "resource": _text(r"^[a-z0-9.-]+/[-._a-zA-Z0-9]+$")}),
+            "gpu": _closed({
+                "count": _whole(0, 16), "resource": _text(r"^[a-z0-9.-]+/[-._a-zA-Z0-9]+$"), "claimTemplate": _text(_name_or_none),
+            }),
             **_placed(),
         }),
         "scaler": _closed({

@@ -53,9 +53,23 @@ networkPolicy: {egressPorts: [9095], dnsPorts: [53, 5353]}
 """,
     "GPU": "worker: {gpu: {count: 1}, runtimeClassName: nvidia, tolerations: [{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}]}",
     "part of a GPU": 'worker: {gpu: {count: 2, resource: nvidia.com/mig-1g.10gb}, resources: {limits: {memory: 4Gi}, requests: {cpu: 2}}}',
+    "GPU by a claim": "worker: {gpu: {claimTemplate: one-gpu}, runtimeClassName: nvidia}",
     "image by digest": f"image: {{name: 'a.example/penstock:1', digest: '{digest}', pullSecrets: [{{name: pull}}]}}",
     "model from a claim": "modelVolume: {persistentVolumeClaim: {claimName: models}}",
     "model from an image": "modelVolume: {image: {reference: 'a.example/model:7', pullPolicy: IfNotPresent}}",
+    "model by a container": """
+modelInit:
+  image: a.example/aws-cli:2
+  command: [aws, s3, cp, --recursive]
+  args: ["s3://models/fraud/7", /models/current]
+  env: [{name: AWS_SECRET_ACCESS_KEY, valueFrom: {secretKeyRef: {name: store, key: secret}}}, {name: HOME, value: /tmp}]
+  envFrom: [{secretRef: {name: store, optional: true}}]
+  resources: {limits: {memory: 256Mi}}
+networkPolicy: {egressPorts: [443]}
+""",
+    "Istio with sidecars": "mesh: istio\nsettings: {kafka: {bootstrap_servers: 'k1:9093,k2:9093,k3:9094'}}",
+    "Istio without sidecars": "mesh: ambient",
+    "Linkerd": "mesh: linkerd\nworker: {podLabels: {team: a}, podAnnotations: {a/b: c}}",
     "account of the cloud": "serviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/a'}}",
     "account that exists": "serviceAccount: {create: false, name: streaming}",
     "placed": """
@@ -127,6 +141,11 @@ _bad_by_schema = {
     "model volume unknown": ("modelVolume: {s3: {bucket: b}}", ["modelVolume"]),
     "amount of memory": ("worker: {resources: {limits: {memory: 2GB}}}", ["worker", "resources", "limits", "memory"]),
     "half a GPU": ("worker: {gpu: {count: 0.5}}", ["worker", "gpu", "count"]),
+    "claim's name": ("worker: {gpu: {claimTemplate: One_GPU}}", ["worker", "gpu", "claimTemplate"]),
+    "mesh unknown": ("mesh: consul", ["mesh"]),
+    "mesh as a truth": ("mesh: true", ["mesh"]),
+    "command as a text": ("modelInit: {image: a, command: cp -r}", ["modelInit", "command"]),
+    "init typo": ("modelInit: {imge: a}", ["modelInit", "imge"]),
     "toleration effect": ("worker: {tolerations: [{effect: Never}]}", ["worker", "tolerations", "effect"]),
     "spread without a key": ("worker: {topologySpreadConstraints: [{maxSkew: 1}]}", ["worker", "topologySpreadConstraints"]),
     "affinity typo": ("worker: {affinity: {nodeAfinity: {}}}", ["worker", "affinity", "nodeAfinity"]),
@@ -169,6 +188,11 @@ _bad_by_chart = {
     "mount without its volume": ("extraVolumeMounts: [{name: a, mountPath: /a}]", ["extraVolumeMounts", "extraVolumes"]),
     "volume of the chart": ("extraVolumes: [{name: tmp, emptyDir: {}}]", ["extraVolumes", "tmp"]),
     "model beside its volume": ("modelVolume: {emptyDir: {}}\nsettings: {model: {path: /data/m}}", ["/data/m", "/models"]),
+    "model from two places": ("modelVolume: {emptyDir: {}}\nmodelInit: {image: a}", ["modelVolume", "modelInit.image"]),
+    "model beside what is fetched": ("modelInit: {image: a}\nsettings: {model: {path: /data/m}}", ["/data/m", "modelInit", "/models"]),
+    "a container without its image": ("modelInit: {command: [cp]}", ["modelInit.image"]),
+    "plain secret of the store": ("modelInit: {image: a, env: [{name: STORE_TOKEN, value: hunter2}]}", ["modelInit.env", "STORE_TOKEN"]),
+    "GPU twice": ("worker: {gpu: {count: 1, claimTemplate: one-gpu}}", ["worker.gpu.count", "worker.gpu.claimTemplate"]),
     "TLS on one side": ("scaler: {tls: {secretName: a}}", ["keda.tls.secretName"]),
     "TLS by settings on one side": (_tls + "settings: {scaling: {certificate_file: /etc/kafka-tls/a, key_file: /etc/kafka-tls/b}}", ["keda.tls.secretName"]),
     "TLS on KEDA's side": ("keda: {tls: {secretName: a}}", ["scaler.tls.secretName"]),

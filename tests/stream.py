@@ -119,9 +119,17 @@ class Stream:
     """Topics, a group and its workers on one broker. Everything it starts ends with `close`."""
 
     def __init__(
-        self, folder: Path, servers: str, name: str, model: Path, *, explained: bool = True, **changes: Any
+        self,
+        folder: Path,
+        servers: str,
+        name: str,
+        model: Path,
+        *,
+        explained: bool = True,
+        session_ms: int = session_timeout_ms,
+        **changes: Any,
     ) -> None:
-        """`changes`: settings by section, over the plain ones."""
+        """`changes`: settings by section, over the plain ones; `session_ms`: how long a killed worker's partitions stand still."""
         self.servers, self.name, self.folder = servers, name, folder
         self._clock = SystemClock()
         self.config = ClientConfig(bootstrap_servers=servers)
@@ -143,22 +151,21 @@ class Stream:
         }
         for section, values in changes.items():
             tree[section] = {**tree.get(section, {}), **values} if isinstance(values, dict) else values
-        self._shorten_sessions(tree["kafka"])
+        self._shorten_sessions(tree["kafka"], session_ms)
         self.settings = folder / f"{name}.yaml"
         self.settings.write_text(yaml.safe_dump(tree))
         self._started: list[subprocess.Popen[bytes]] = []
         self._feeder: threading.Thread | None = None
         self.expected = 0
 
-    def _shorten_sessions(self, kafka: dict[str, Any]) -> None:
-        """The partitions of a killed worker stand still for so long."""
+    def _shorten_sessions(self, kafka: dict[str, Any], session_ms: int) -> None:
         if kafka.get("protocol") != "consumer":
             # The transaction's time-out is longer than what the tests wait for readers, so that none of them ends by it.
-            short = {"session.timeout.ms": session_timeout_ms, "transaction.timeout.ms": 30_000}
+            short = {"session.timeout.ms": session_ms, "transaction.timeout.ms": 30_000}
             kafka["client"] = {**short, **kafka.get("client", {})}
             return
         name = "consumer.session.timeout.ms"  # here the broker decides
-        entry = ConfigEntry(name, str(session_timeout_ms), incremental_operation=AlterConfigOpType.SET)
+        entry = ConfigEntry(name, str(session_ms), incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.GROUP, kafka["group"], incremental_configs=[entry])
         client = AdminClient({"bootstrap.servers": self.servers})
         for altered in client.incremental_alter_configs([resource]).values():

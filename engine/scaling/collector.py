@@ -2,14 +2,13 @@
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from penstock.engine.clock import Clock
-from penstock.engine.scaling.flow import Flow
+from penstock.engine.scaling.flow import Flow, Stalls
 from penstock.engine.scaling.forecast import Arrivals
 from penstock.engine.scaling.lag import Movement, OffsetReading, PartitionLag, Start, measure
 from penstock.engine.scaling.planner import too_fast_share
@@ -23,10 +22,6 @@ rebalance_unknown_s = 3.0
 autoscaler_period_s = 15.0
 """Defaults for what nobody has measured yet, and how often the autoscaler looks."""
 
-stall_s = 120.0
-busy_share = 0.5
-"""Of a worker's capacity: who finishes that much of other partitions has not come to this one yet. Batches of a slow model that were fetched
-before may take minutes."""
 quiet_pauses = 3.0
 
 
@@ -60,9 +55,13 @@ class Collector:
         workers_per_replica: int,
         clock: Clock,
         topic: str = "",
+        read_ends: Callable[[], Mapping[int, int]] = dict,
     ) -> None:
-        """`read_offsets` may raise UnavailableError; `read_reports` gives what came since it was last called."""
+        """`read_offsets` may raise UnavailableError; `read_reports` gives what came since it was last called. `read_ends`: where
+        each partition ends, for less than a whole reading costs; may raise as `read_offsets`."""
         self._read_offsets = read_offsets
+        self._read_ends = read_ends
+        self._ends: dict[int, int] = {}  # as they were read last
         self._read_reports = read_reports
         self._book = book
         self._start = start
@@ -73,7 +72,7 @@ class Collector:
         self._arrivals = Arrivals()
         self._seen = SeenLog()
         self._seen_capacity: Capacity | None = None
-        self._stalls: dict[int, tuple[int, float]] = {}  # position, and since when
+        self._stalls = Stalls()
         self._owners: dict[int, str | None] = {}
         self._owners_since_s = -math.inf
 
@@ -89,6 +88,7 @@ class Collector:
             _finished_further(lag, self._book.positions(self._topic, now_ms=now_ms).get(lag.partition))
             for lag in measure(readings, now_ms=now_ms, start=self._start)
         ]
+        self._ends = {lag.partition: lag.end for lag in lags}
         self._seen.add(lags, now_s=now_s)
         waited_s = tuple(
             self._seen.waited_s(lag, reading, now_s=now_s, now_ms=now_ms)
@@ -96,10 +96,13 @@ class Collector:
         )
         density = self._book.records_per_offset(now_ms=now_ms)
         self._flow.add(lags, now_s=now_s)
-        self._arrivals.add({lag.partition: lag.end for lag in lags}, now_s=now_s, records_per_offset=density)
+        self._arrivals.add(self._ends, now_s=now_s, records_per_offset=density)
         capacity = self._capacity(density, now_ms=now_ms)
         fresh = self._book.fresh(now_ms=now_ms)
-        stands_still = self._left_out(lags, self._busy(lags, capacity, density), now_s=now_s)
+        busy = self._flow.busy(
+            lags, capacity_offsets_per_s=capacity.records_per_s / density if capacity else None
+        )
+        stands_still = self._stalls.look(lags, busy, now_s=now_s)
         left_out = {
             index: stands_still[lag.partition]
             for index, lag in enumerate(lags)
@@ -118,6 +121,10 @@ class Collector:
             workers_reporting=len(fresh),
             finished_records_per_s=snapshot.finished_records_per_s,
         )
+
+    def grown(self) -> bool:
+        """Whether any partition has more than when it was last observed. Raises UnavailableError."""
+        return any(end > self._ends.get(partition, end) for partition, end in self._read_ends().items())
 
     def _snapshot(
         self, lags: Sequence[PartitionLag], capacity: Capacity | None, *, density: float, left_out: dict[int, str],
@@ -178,41 +185,6 @@ class Collector:
         if told is not None and (told.measured or self._seen_capacity is None):
             return told
         return self._seen_capacity
-
-    def _busy(
-        self, lags: Sequence[PartitionLag], capacity: Capacity | None, density: float
-    ) -> set[str | None]:
-        """Workers that do about what they can."""
-        if capacity is None:
-            return set()
-        finished = self._flow.finished_by_owner(lags)
-        return {
-            owner for owner, rate in finished.items() if rate * density >= busy_share * capacity.records_per_s
-        }
-
-    def _left_out(
-        self, lags: Sequence[PartitionLag], busy: Collection[str | None], *, now_s: float
-    ) -> dict[int, str]:
-        """Partitions that no worker gets on with, while others move or because they cannot be read at all. One whose worker has
-        its hands full with others may wait its turn, which is work for more workers: so many times as long as partitions wait."""
-        found: dict[int, str] = {}
-        stalled: dict[int, str] = {}
-        moves = False
-        turns = Counter(lag.owner for lag in lags if lag.lag_records and lag.owner in busy)
-        for lag in lags:
-            position, since_s = self._stalls.get(lag.partition, (-1, now_s))
-            now_at = lag.position
-            if position != now_at or not lag.lag_records or lag.owner is None:
-                self._stalls[lag.partition] = (now_at, now_s)
-                moves = moves or (position != now_at and position >= 0)
-                continue
-            if now_s - since_s >= stall_s * max(turns[lag.owner], 1):
-                stalled[lag.partition] = f"no record was finished for {now_s - since_s:.0f} s"
-            if lag.movement in (Movement.UNREADABLE, Movement.OUT_OF_RANGE):
-                found[lag.partition] = lag.note
-        if moves or len(stalled) < sum(lag.lag_records > 0 for lag in lags):
-            found = stalled | found
-        return found
 
 
 def _finished_further(lag: PartitionLag, reported: int | None) -> PartitionLag:

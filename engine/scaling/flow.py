@@ -1,16 +1,20 @@
-"""Rates over a window from offsets that only ever grow, and what the workers finish while more waits than they can do."""
+"""Rates over a window from offsets that only ever grow, what workers finish while more waits than they can do, and which partitions stand still."""
 
 import itertools
 import math
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from penstock.engine.scaling.lag import PartitionLag
+from penstock.engine.scaling.lag import Movement, PartitionLag
 
 rate_window_s = 30.0
 steady_share = 0.5
 saturated_backlog_s = 5.0  # this much work waiting, all through the window: the workers do all they can
+stall_s = 120.0
+busy_share = 0.5
+"""Of a worker's capacity: who finishes that much of other partitions has not come to this one yet. Batches of a slow model that were fetched
+before may take minutes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,13 +68,15 @@ class Flow:
         covered_s = max(last.at_s - first.at_s, 1e-3)
         return (last.arrived - first.arrived) / covered_s, (last.finished - first.finished) / covered_s
 
-    def finished_by_owner(self, lags: Sequence[PartitionLag]) -> dict[str | None, float]:
-        """Offsets that each worker finishes a second, of the partitions that it has now."""
-        found: dict[str | None, float] = {}
+    def busy(self, lags: Sequence[PartitionLag], *, capacity_offsets_per_s: float | None) -> set[str | None]:
+        """Workers that do about what they can, of the partitions that they have now; nobody while that is not known."""
+        if capacity_offsets_per_s is None:
+            return set()
+        finished: dict[str | None, float] = {}
         for lag in lags:
             if lag.owner is not None:
-                found[lag.owner] = found.get(lag.owner, 0.0) + self._progress.pace(lag.partition)
-        return found
+                finished[lag.owner] = finished.get(lag.owner, 0.0) + self._progress.pace(lag.partition)
+        return {owner for owner, pace in finished.items() if pace >= busy_share * capacity_offsets_per_s}
 
     def saturated_capacity(self) -> float | None:
         """Finished records per second and owner, when all through a whole window more waited than they could do.
@@ -95,6 +101,37 @@ class Flow:
             (late.finished - early.finished) / max(late.at_s - early.at_s, 1e-3)
             for early, late in itertools.pairwise(marks)
         )
+
+
+class Stalls:
+    """Partitions that no worker gets on with. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, float]] = {}  # position, and since when
+
+    def look(
+        self, lags: Sequence[PartitionLag], busy: Collection[str | None], *, now_s: float
+    ) -> dict[int, str]:
+        """Those that stand still while others move, or cannot be read at all, and why. One whose worker has its hands full with
+        others may wait its turn, which is work for more workers: so many times as long as partitions wait."""
+        found: dict[int, str] = {}
+        stalled: dict[int, str] = {}
+        moves = False
+        turns = Counter(lag.owner for lag in lags if lag.lag_records and lag.owner in busy)
+        for lag in lags:
+            position, since_s = self._known.get(lag.partition, (-1, now_s))
+            now_at = lag.position
+            if position != now_at or not lag.lag_records or lag.owner is None:
+                self._known[lag.partition] = (now_at, now_s)
+                moves = moves or (position != now_at and position >= 0)
+                continue
+            if now_s - since_s >= stall_s * max(turns[lag.owner], 1):
+                stalled[lag.partition] = f"no record was finished for {now_s - since_s:.0f} s"
+            if lag.movement in (Movement.UNREADABLE, Movement.OUT_OF_RANGE):
+                found[lag.partition] = lag.note
+        if moves or len(stalled) < sum(lag.lag_records > 0 for lag in lags):
+            found = stalled | found
+        return found
 
 
 class Progress:

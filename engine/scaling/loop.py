@@ -26,7 +26,8 @@ from penstock.schemas.log_codes import LogCode
 logger = logging.getLogger("penstock.scaler")
 
 sample_every_s = 2.0
-idle_sample_every_s = 0.5  # with nothing to do, the first record is to be seen soon
+idle_look_every_s = 0.1
+"""With nothing to do the log's ends alone are looked at so often: the first record is to start a worker within a second."""
 stale_after_s = 15.0
 blind_max_s = 60.0
 """Without a reading for so long, while the cluster answers others: only a new process helps."""
@@ -68,11 +69,10 @@ class ScalerLoop:
         self._fault = ""
 
     def run(self, stop: threading.Event) -> None:
-        """Turn every `sample_every_s`, more often while there is nothing to do, until `stop` is set."""
+        """Turn every `sample_every_s`, and as soon as something comes while there is nothing to do, until `stop` is set."""
         while not stop.is_set():
             self.turn()
-            idle = self._last is not None and not self._last[1].active
-            stop.wait(idle_sample_every_s if idle else sample_every_s)
+            self._rest(stop)
 
     def turn(self) -> None:
         """One reading and one decision."""
@@ -169,6 +169,18 @@ class ScalerLoop:
         except UnavailableError:
             return verdict_answer(self._ready())
         return json_answer({"required_replicas": plan.published, "active": plan.active})
+
+    def _rest(self, stop: threading.Event) -> None:
+        idle = self._last is not None and not self._last[1].active and not self._fault
+        due_s = self._clock.monotonic_s() + sample_every_s
+        while not stop.wait(idle_look_every_s if idle else sample_every_s):
+            if not idle or self._clock.monotonic_s() >= due_s:
+                return
+            try:
+                if self._collector.grown():
+                    return
+            except UnavailableError:
+                return  # the turn says why, and what follows from it
 
     def _hold(self, error: UnavailableError | InvariantError) -> None:
         """No number comes of this turn: the one before stays until it is stale. Each new reason is told."""

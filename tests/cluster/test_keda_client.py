@@ -1,10 +1,12 @@
 """KEDA's own client of external-push scalers against `penstock scaler` on a real Kafka."""
 
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -117,28 +119,42 @@ def test_a_trigger_of_another_group_is_refused(built: Programs, scaler: Scaler) 
         await_(lambda: "another group" in client.metrics()["error"] or None, 60, "a refusal")
 
 
-waits_s: list[float] = []
-attempts = 3
+rounds, at_once = 4, 5
 
 
-@pytest.mark.parametrize("attempt", range(attempts))
 def test_the_first_record_is_pushed_within_a_second(
-    attempt: int, built: Programs, scaler: Scaler, report: Report
+    built: Programs, kafka: str, new_topic: NewTopic, tmp_path: Path, report: Report
 ) -> None:
-    with KedaClient(built, scaler.trigger) as client:
-        await_(lambda: answered(client), 60, "a number")
-        client.run()
-        assert client.next("active")["active"] is False
-        written_ms = scaler.produce(1)
-        told = client.next("active")
-        assert told["active"] is True
-    waits_s.append((told["at_ms"] - written_ms) / 1000)
-    assert waits_s[-1] < wake_s + slow_machine_s
-    if len(waits_s) == attempts:
-        report.note(
-            "push",
-            f"{min(waits_s):.2f} to {max(waits_s):.2f} s after the broker's acknowledgement, in {attempts} attempts",
-        )
+    """Each scaler has a topic of its own, since one that had work a moment ago has it for two minutes more."""
+    waits_s: list[float] = []
+    chance = random.Random(16)
+    for turn in range(rounds):
+        with ExitStack() as held:
+            scalers, clients = [], []
+            for number in range(at_once):
+                folder = tmp_path / f"{turn}-{number}"
+                folder.mkdir()
+                scalers.append(Scaler(folder, kafka, new_topic("in", partitions=4)))
+                held.callback(scalers[-1].stop)
+                scalers[-1].produce(1)
+                scalers[-1].finish(1)
+                clients.append(held.enter_context(KedaClient(built, scalers[-1].trigger)))
+            for client in clients:
+                await_(lambda client=client: answered(client), 60, "a number")  # type: ignore[misc]
+                client.run()
+                assert client.next("active")["active"] is False
+            for scaler, client in zip(scalers, clients, strict=True):
+                time.sleep(chance.uniform(0.0, 0.5))
+                written_ms = scaler.produce(1)
+                told = client.next("active")
+                assert told["active"] is True
+                waits_s.append((told["at_ms"] - written_ms) / 1000)
+    assert max(waits_s) < wake_s + slow_machine_s
+    report.note(
+        "push",
+        f"{min(waits_s):.2f} to {max(waits_s):.2f} s after the broker's acknowledgement, {sorted(waits_s)[len(waits_s) // 2]:.2f} in the middle; "
+        f"{sum(each <= wake_s for each in waits_s)} of {len(waits_s)} within {wake_s:g} s",
+    )
 
 
 def test_a_scaler_that_ends_ends_its_streams_well(built: Programs, scaler: Scaler, report: Report) -> None:

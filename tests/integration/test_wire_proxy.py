@@ -148,6 +148,32 @@ def test_a_hold_ends_by_itself(kafka: str, new_topic: Callable[..., str], proxy:
 
 
 @kafka_test
+def test_a_broker_that_is_far_away_takes_longer_and_as_much(
+    kafka: str, new_topic: Callable[..., str]
+) -> None:
+    """Every answer comes a round trip later, and requests that follow each other do not wait for it."""
+    away_s, many = 0.25, 20
+    with Proxy(kafka, delay_s=away_s) as proxy:
+        sender = Sender(
+            proxy,
+            new_topic("wire"),
+            **{"max.in.flight.requests.per.connection": many, "batch.num.messages": 1},
+        )
+        sender.send()  # connects, and asks who leads
+        began_s = time.monotonic()
+        sender.send()
+        took_s = time.monotonic() - began_s
+        assert 2 * away_s <= took_s < 10 * away_s
+        began_s, before = time.monotonic(), proxy.seen["Produce"]
+        for _ in range(many - 1):
+            sender.send(wait_s=0.0)
+        sender.send()
+        assert time.monotonic() - began_s < many * away_s, "each waited for the one before"
+        assert proxy.seen["Produce"] - before >= many / 2
+        assert sender.reports == [None] * (many + 2)
+
+
+@kafka_test
 def test_connections_go_silent_or_break_and_new_ones_work(
     kafka: str, new_topic: Callable[..., str], proxy: Proxy
 ) -> None:

@@ -252,7 +252,8 @@ def test_a_tree_can_be_opened_and_one_that_is_not_there_is_told(engine: Running)
     ("path", "name"),
     [
         ("records?outcome=lost", "outcome"), ("records?limit=0", "limit"), ("records?limit=x", "limit"),
-        ("records?limit=99999999999", "limit"), ("flow?verbose=1", "verbose"), ("events?page=secrets", "page"),
+        ("records?limit=99999999999", "limit"), ("records?limit=0000000019999", "limit"),
+        ("records?limit=000000001" + "9" * 5000, "limit"), ("records?limit=%D9%A1", "limit"), ("flow?verbose=1", "verbose"), ("events?page=secrets", "page"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_named(path: str, name: str, engine: Running) -> None:

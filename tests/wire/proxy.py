@@ -1,5 +1,5 @@
-"""A TCP proxy that knows Kafka's requests: holds, delays, drops, repeats, refuses or cuts single ones, on their way there or
-back, and lets whole connections go silent or break."""
+"""A TCP proxy that knows Kafka's requests: holds, drops, repeats, refuses or cuts single ones, on their way there or
+back, and lets whole connections go silent or break; and brokers that are far away."""
 
 import asyncio
 import struct
@@ -104,6 +104,35 @@ class _CutError(Exception):
     """The connection is to break."""
 
 
+frames_under_way_max = 1024
+
+
+class _Line:
+    """One direction of a connection: frames arrive in the order in which they were sent, each `delay_s` later."""
+
+    def __init__(self, writer: asyncio.StreamWriter, delay_s: float) -> None:
+        self._writer, self._delay_s = writer, delay_s
+        self._under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(frames_under_way_max)
+
+    async def send(self, frame: bytes) -> None:
+        """Waits where the other end takes no more."""
+        if self._delay_s:
+            await self._under_way.put((asyncio.get_running_loop().time() + self._delay_s, frame))
+        else:
+            await self._write(frame)
+
+    async def run(self) -> None:
+        """Delivers; for as long as the connection lasts."""
+        while True:
+            due_s, frame = await self._under_way.get()
+            await asyncio.sleep(max(due_s - asyncio.get_running_loop().time(), 0.0))
+            await self._write(frame)
+
+    async def _write(self, frame: bytes) -> None:
+        self._writer.write(struct.pack(">i", len(frame)) + frame)
+        await self._writer.drain()
+
+
 class Proxy:
     """Stands between clients and the brokers of one cluster; its own thread serves all connections.
 
@@ -112,8 +141,9 @@ class Proxy:
     if the client has gone meanwhile.
     """
 
-    def __init__(self, servers: str) -> None:
-        """`servers`: the brokers' plain-text addresses."""
+    def __init__(self, servers: str, *, delay_s: float = 0.0) -> None:
+        """`servers`: the brokers' plain-text addresses; `delay_s`: how far away they are, there and back each."""
+        self.delay_s = delay_s
         self.seen: Counter[str] = Counter()
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
@@ -274,8 +304,9 @@ class _Connection:
         there: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
         self._proxy, self._broker = proxy, broker
-        self._from_client, self._to_client = here
-        self._from_broker, self._to_broker = there
+        self._from_client, self._client = here
+        self._from_broker, self._broker_end = there
+        self._to_client, self._to_broker = _Line(here[1], proxy.delay_s), _Line(there[1], proxy.delay_s)
         self._asked: dict[int, tuple[Exchange, Rule | None]] = {}  # answers that are awaited
         self.client_id = ""
         self.silent = False
@@ -283,6 +314,7 @@ class _Connection:
     async def run(self) -> None:
         self._proxy.joined(self)
         answers = asyncio.ensure_future(self._pump(self._answers))
+        lines = [asyncio.ensure_future(self._pump(each.run)) for each in (self._to_client, self._to_broker)]
         try:
             await self._pump(self._requests)
             # The client has gone; what it has asked last is with the broker, which is given the time to do it.
@@ -291,19 +323,20 @@ class _Connection:
                     break
                 await asyncio.sleep(0.01)
         finally:
-            answers.cancel()
+            for task in (answers, *lines):
+                task.cancel()
             self.break_off()
             self._proxy.left(self)
 
     def break_off(self) -> None:
-        self._to_client.transport.abort()
-        self._to_broker.transport.abort()
+        self._client.transport.abort()
+        self._broker_end.transport.abort()
 
     async def _pump(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await work()
         except (_CutError, OSError, asyncio.IncompleteReadError):
-            if work == self._answers:  # the broker went, or the connection is to break
+            if work != self._requests:  # the broker went, or the connection is to break
                 self.break_off()
 
     async def _requests(self) -> None:
@@ -325,12 +358,11 @@ class _Connection:
                     self.break_off()
                     raise _CutError
                 case Refuse(code=code):
-                    self._send(self._to_client, head.write_answer(refuse(head, frame, code)))
+                    await self._to_client.send(head.write_answer(refuse(head, frame, code)))
                     continue
                 case Repeat():
-                    self._send(self._to_broker, frame)
-            self._send(self._to_broker, frame)
-            await self._to_broker.drain()
+                    await self._to_broker.send(frame)
+            await self._to_broker.send(frame)
 
     async def _answers(self) -> None:
         while True:
@@ -355,16 +387,11 @@ class _Connection:
                 tree = exchange.head.answer(frame)
                 if await self._proxy.readdress(tree):
                     frame = exchange.head.write_answer(tree)
-            self._send(self._to_client, frame)
-            await self._to_client.drain()
+            await self._to_client.send(frame)
 
     async def _unless_silent(self) -> None:
         while self.silent:
             await asyncio.sleep(0.1)
-
-    @staticmethod
-    def _send(writer: asyncio.StreamWriter, frame: bytes) -> None:
-        writer.write(struct.pack(">i", len(frame)) + frame)
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:

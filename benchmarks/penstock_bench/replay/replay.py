@@ -50,7 +50,7 @@ class Script:
 
 
 whole: Final = Script(
-    calm_s=90.0, step_s=180.0, upgrade_s=420.0, wake_s=30.0, sync_s=15.0, polling_s=15.0, cooldown_s=30.0
+    calm_s=60.0, step_s=180.0, upgrade_s=420.0, wake_s=30.0, sync_s=15.0, polling_s=15.0, cooldown_s=30.0
 )
 short: Final = Script(
     calm_s=15.0, step_s=60.0, upgrade_s=420.0, wake_s=10.0, sync_s=5.0, polling_s=2.0, cooldown_s=5.0
@@ -112,9 +112,9 @@ def play(world: World, books: Books, script: Script, *, say: Callable[[str], Non
     until(lambda: world.pods.ready == 1, _start_patience_s, "the first worker")
     capacity = _trial(world, until)
     say(f"{capacity:.1f} records a second, each worker held to {cores:g} of a core")
-    world.scaling = True
     begin("calm")
     world.load.rate_per_s = calm_share * capacity
+    world.begin_scaling()
     world.go_on(script.calm_s)
     reported, measured = books.reported_capacity()
     begin("step")

@@ -3,7 +3,7 @@
 import shutil
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +57,11 @@ class World:
     """Made by `open_world`. Scales by what the scaler says while `scaling` is true; else as many as `replicas` says."""
 
     def __init__(
-        self, *, pods: Pods, keda: Keda, load: Load, watch: Watch, sync_s: float, behaviour: Behaviour, clock: Clock
+        self, *, pods: Pods, keda: Keda, load: Load, watch: Watch, sync_s: float, behaviour: Behaviour, clock: Clock,
+        start_scaler: Callable[[], None],
     ) -> None:  # fmt: skip
         self.scaling = False
+        self._start_scaler = start_scaler
         self.replicas = 0
         self.pods, self.keda, self.load, self.watch = pods, keda, load, watch
         self.samples: list[Sample] = []
@@ -73,6 +75,11 @@ class World:
     def wall_s(self) -> float:
         """Seconds since 1970."""
         return self._clock.wall_ms() / 1e3
+
+    def begin_scaling(self) -> None:
+        """Start the scaler, which has seen nothing of what was before: it would hold what that asked for."""
+        self._start_scaler()
+        self.scaling = True
 
     def turn(self) -> None:
         """A fifth of a second of the control plane's work."""
@@ -122,7 +129,6 @@ def open_world(
             yaml.safe_dump(_settings(servers, folder, objective_s=objective_s, http=ports[0], grpc=ports[1]))
         )
         processes = held.enter_context(closing(KeptProcesses(root=folder / "kept", temporary=True, files={})))
-        processes.start("scaler", _penstock({}, "scaler", settings), output=folder / "scaler.log")
         limits = held.enter_context(closing(CpuLimits()))
         keda = held.enter_context(closing(Keda(f"127.0.0.1:{ports[1]}", spec, clock=clock)))
         plan = PodPlan(
@@ -145,7 +151,8 @@ def open_world(
         held.callback(load.close)
         watch = held.enter_context(closing(Watch(servers, "out", partitions=partitions, clock=clock)))
         world = World(
-            pods=pods, keda=keda, load=load, watch=watch, sync_s=sync_s, behaviour=Penstock.behaviour, clock=clock
+            pods=pods, keda=keda, load=load, watch=watch, sync_s=sync_s, behaviour=Penstock.behaviour, clock=clock,
+            start_scaler=lambda: processes.start("scaler", _penstock({}, "scaler", settings), output=folder / "scaler.log"),
         )  # fmt: skip
         aside = held.enter_context(closing(Watch(servers, "aside", partitions=1, clock=clock)))
         yield world, Books(world, aside, folder, http=ports[0])

@@ -1,12 +1,12 @@
 """The laws that are compared: Penstock's own, and its rivals with every setting a user might try."""
 
 import itertools
-from collections import deque
 
 import numpy as np
 
-from penstock.engine.scaling.flow import rate_window_s
+from penstock.engine.scaling.flow import Flow, Stalls
 from penstock.engine.scaling.forecast import Arrivals
+from penstock.engine.scaling.lag import Movement, PartitionLag
 from penstock.engine.scaling.planner import Bounds, required
 from penstock.engine.scaling.snapshot import Snapshot
 from penstock.engine.scaling.steadier import Steadier
@@ -40,9 +40,7 @@ class Penstock:
         self._told = 1
         self._owners: list[int] = []
         self._changed_s = -1e9
-        self._stalls = np.zeros(partitions)
-        self._position = np.zeros(partitions)
-        self._finished: deque[tuple[int, float]] = deque()
+        self._flow, self._stalls = Flow(), Stalls()
 
     def look(self, view: View) -> None:
         """As Policy asks."""
@@ -50,28 +48,28 @@ class Penstock:
         owners = view.owners[0].tolist()
         if owners != self._owners:
             self._owners, self._changed_s = owners, float(view.second)
-        position = view.position[0]
-        backlog = view.end - position
-        self._stalls = np.where((position > self._position) | (backlog <= 0), view.second, self._stalls)
-        self._position = position.copy()
-        left_out = {
-            int(p): "no record was finished" for p in np.flatnonzero(view.second - self._stalls >= 120)
-        }
-        helped = np.ones(len(position), dtype=bool)
+        backlog = np.maximum(view.end - view.position[0], 0.0)
+        lags = [
+            PartitionLag(
+                partition=partition, committed=int(end) - int(waiting), end=int(end), lag_records=int(waiting),
+                lag_seconds=None, owner=str(owner), movement=Movement.BEHIND,
+            )
+            for partition, (end, waiting, owner) in enumerate(zip(view.end, backlog, owners, strict=True))
+        ]  # fmt: skip
+        self._flow.add(lags, now_s=float(view.second))
+        busy = self._flow.busy(lags, capacity_offsets_per_s=self._capacity)
+        left_out = self._stalls.look(lags, busy, now_s=float(view.second))
+        helped = np.ones(len(lags), dtype=bool)
         helped[list(left_out)] = False
-        self._finished.append((view.second, float(position.sum())))
-        while len(self._finished) > 2 and self._finished[1][0] <= view.second - rate_window_s:
-            self._finished.popleft()
-        (first_s, first), (last_s, last) = self._finished[0], self._finished[-1]
         horizon_s = view.startup_s + view.rebalance_s + sync_s
         snapshot = Snapshot(
-            arrivals=self._arrivals.ahead(horizon_s), arrivals_now=self._arrivals.now(), backlog=np.maximum(backlog, 0.0),
+            arrivals=self._arrivals.ahead(horizon_s), arrivals_now=self._arrivals.now(), backlog=backlog,
             owners=np.array(np.unique(owners, return_inverse=True)[1]), oldest_age_s=float(view.waited_s[0].max(where=helped, initial=0.0)),
             capacity_records_per_s=self._capacity, startup_s=view.startup_s, rebalance_s=view.rebalance_s,
             horizon_s=horizon_s, replicas_now=int(view.replicas[0]), starting=int(view.replicas[0] - view.ready[0]),
             watched_s=self._arrivals.watched_s(now_s=float(view.second)), left_out=left_out,
             quiet=view.second - self._changed_s >= 3 * view.rebalance_s,
-            finished_records_per_s=max(last - first, 0.0) / max(last_s - first_s, 1),
+            finished_records_per_s=self._flow.rates()[1],
         )  # fmt: skip
         plan = self._steadier.decide(required(snapshot, self._bounds), snapshot, now_s=float(view.second))
         self._told = plan.published

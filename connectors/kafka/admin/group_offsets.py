@@ -1,5 +1,6 @@
 """How far a group is in a topic, read from the broker without being a member."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from penstock.connectors.kafka.errors import refusals, said, translate
 from penstock.connectors.kafka.reading.commits import noted_topic_id
 
 peek_timeout_s: Final = 5.0
+look_again_s: Final = 240.0
+"""A reader that has looked at nothing for so long may have lost its connections, which brokers end after ten minutes."""
 
 _earliest: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _latest: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -101,6 +104,8 @@ class KafkaOffsets:
             },
         )
         self._ids: dict[str, str] = {}
+        self._known: dict[str, list[int]] = {}
+        self._looked_s = -math.inf
         self._glimpses: dict[tuple[str, int], _Glimpse] = {}
 
     def read(self, topic: str) -> list[PartitionOffsets]:
@@ -109,7 +114,7 @@ class KafkaOffsets:
         Raises ConfigError: there is no such topic, or a permission is missing (Read on the topic, for the time stamps of
         what waits; Describe on the group). Raises UnavailableError when the brokers do not answer in time.
         """
-        partitions = self._partitions(topic)
+        partitions = self._known[topic] = self._partitions(topic)
         commits = self._committed(topic, partitions)
         committed = {partition: place.offset for partition, place in commits.items()}
         owners = self._owners(topic)
@@ -140,6 +145,21 @@ class KafkaOffsets:
             )
             for partition in partitions
         ]
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Where a read_committed reader would find the end of each partition that `read` found last; none before. One request to
+        each of their brokers. Raises as `read` does.
+
+        Now and then it looks behind these ends too: the first look of a reader takes half a second, in which it finds the brokers,
+        and the next record is not to wait for that.
+        """
+        partitions = self._known.get(topic)
+        if not partitions:
+            return {}
+        ends = self._bounds(topic, partitions, _latest)
+        if time.monotonic() - self._looked_s > look_again_s:
+            self._look(topic, {partition: (end, end) for partition, end in ends.items()})
+        return ends
 
     def close(self) -> None:
         """Release the clients. Idempotent."""
@@ -217,6 +237,7 @@ class KafkaOffsets:
 
     def _look(self, topic: str, unknown: Mapping[int, tuple[int, int]]) -> dict[int, str]:
         """Look at the first record of each; those that gave none, with the reason."""
+        self._looked_s = time.monotonic()
         waiting = set(unknown)
         faults: dict[int, str] = {}
         deadline_s = time.monotonic() + peek_timeout_s

@@ -86,6 +86,7 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
         )
         collector = Collector(
             read_offsets=lambda: offsets.use(lambda client: client.read(topic)),
+            read_ends=lambda: offsets.use(lambda client: client.ends(topic)),
             topic=topic,
             read_reports=read_reports,
             book=ReportBook(group=group),

@@ -14,10 +14,11 @@ from penstock.engine.pages.serving.static_files import StaticFiles, headers
 from penstock.engine.pages.serving.streams import Streams
 from penstock.engine.telemetry.http_request import Request
 from penstock.engine.telemetry.http_server import Answer, json_answer
+from penstock.schemas.whole_number import whole_number
 
 api: Final = "/api/v1/"
-_record_path: Final = re.compile(r"/records/([a-zA-Z0-9._-]{1,249})/(\d{1,9})/(\d{1,18})")
-_part_path: Final = re.compile(r"/api/v1/model/(?:(trees|dependence)/(\d{1,6})|graph)")
+_record_path: Final = re.compile(r"/records/([a-zA-Z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,18})")
+_part_path: Final = re.compile(r"/api/v1/model/(?:(trees|dependence)/([0-9]{1,6})|graph)")
 _missing_part: Final = {"trees": "error.no_tree", "dependence": "error.no_column", "graph": "error.no_graph"}
 
 
@@ -141,13 +142,14 @@ class Site:
         document = dict(self._content.documents[name]())
         if name != "records":
             return _json(document, HTTPStatus.OK)
-        outcome, limit = request.query.get("outcome"), request.query.get("limit", "100")
+        outcome, asked = request.query.get("outcome"), request.query.get("limit", "100")
         if outcome not in (None, "predicted", "rejected"):
             return bad_parameter("outcome", outcome, "predicted, rejected")
-        if not limit.isdecimal() or not 1 <= int(limit[:9]) <= 100:
-            return bad_parameter("limit", limit, "1 to 100")
+        limit = whole_number(asked)
+        if limit is None or not 1 <= limit <= 100:
+            return bad_parameter("limit", asked, "1 to 100")
         records = [each for each in document["records"] if outcome in (None, each["outcome"])]
-        return _json({**document, "records": records[: int(limit)]}, HTTPStatus.OK)
+        return _json({**document, "records": records[:limit]}, HTTPStatus.OK)
 
 
 def bad_parameter(name: str, value: str, allowed: str) -> Answer:

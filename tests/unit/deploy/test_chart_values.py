@@ -12,9 +12,9 @@ import jsonschema
 import pytest
 import yaml
 
+from penstock.engine.manifest.templates import Chart, ChartError
 from penstock.engine.settings.model import Settings
 from tests.chart_values import bad_by_chart, bad_by_schema, good
-from tests.helm_template import Chart, ChartError
 
 root = Path(__file__).parents[3]
 folder = root / "deploy" / "helm" / "penstock"
@@ -129,6 +129,73 @@ def test_good_values_are_taken_and_make_whole_objects(name: str, tmp_path: Path)
         assert all_texts(each["metadata"].get("annotations", {})), key
 
 
+def test_a_mesh_leaves_the_brokers_alone_and_is_let_through() -> None:
+    ports = {"k1:9093,k2:9093,k3": "9093,9092"}
+    for mesh, labels, skips, let_out in (
+        ("istio", {"sidecar.istio.io/inject": "true"}, "traffic.sidecar.istio.io/exclude{}Ports", {15012}),
+        ("linkerd", {}, "config.linkerd.io/skip-{}-ports", {8080, 8086, 8090}),
+        ("ambient", {"istio.io/dataplane-mode": "ambient"}, "", {15008}),
+        ("none", {}, "", set()),
+    ):
+        for servers, brokers in ports.items():
+            objects = made({"mesh": mesh, "settings": {"kafka": {"bootstrap_servers": servers}}})
+            for key in (("StatefulSet", "prod-worker"), ("Deployment", "prod-scaler")):
+                meta = objects[key]["spec"]["template"]["metadata"]
+                assert labels.items() <= meta["labels"].items()
+                told = {
+                    name
+                    for name in (*meta["labels"], *meta["annotations"])
+                    if "istio" in name or "linkerd" in name
+                }
+                assert bool(told) == (mesh != "none")
+                for way, wanted in (
+                    (("Outbound", "outbound"), brokers),
+                    (("Inbound", "inbound"), "9464,9090"),
+                ):
+                    if skips:
+                        assert meta["annotations"][skips.format(way[mesh == "linkerd"])] == wanted
+            policy = objects[("NetworkPolicy", "prod-penstock")]["spec"]
+            out = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+            assert out == {53, 9092, 9093} | let_out
+            tunnels = [
+                rule for rule in policy["ingress"] if rule["ports"] == [{"port": 15008, "protocol": "TCP"}]
+            ]
+            assert len(tunnels) == (mesh == "ambient")
+
+
+def gitops(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((root / "deploy" / "gitops" / name).read_text()))
+
+
+def test_argo_cd_and_flux_give_the_chart_values_that_it_takes_and_leave_the_number_to_keda() -> None:
+    (application,) = gitops("argocd.yaml")
+    repository, release = gitops("flux.yaml")
+    source, chart_of = application["spec"]["source"], release["spec"]["chart"]["spec"]
+    assert root / source["path"] == root / chart_of["chart"] == folder
+    assert chart_of["sourceRef"] == {"kind": repository["kind"], "name": repository["metadata"]["name"]}
+    assert source["helm"]["valuesObject"] == release["spec"]["values"]
+    values = release["spec"]["values"]
+    assert complaints(values) == []
+    worker = made(values, release=source["helm"]["releaseName"], namespace="fraud")[
+        ("StatefulSet", "fraud-worker")
+    ]
+    assert "replicas" not in worker["spec"]
+    (ignored,) = application["spec"]["ignoreDifferences"]
+    assert ignored == {
+        "group": "apps",
+        "kind": "StatefulSet",
+        "name": "fraud-worker",
+        "jsonPointers": ["/spec/replicas"],
+    }
+    assert "RespectIgnoreDifferences=true" in application["spec"]["syncPolicy"]["syncOptions"]
+    (no_drift,) = release["spec"]["driftDetection"]["ignore"]
+    assert no_drift == {
+        "paths": ["/spec/replicas"],
+        "target": {"kind": "StatefulSet", "name": "fraud-worker"},
+    }
+    assert release["spec"]["releaseName"] == source["helm"]["releaseName"] == "fraud"
+
+
 def with_secrets(raw: dict[str, Any]) -> dict[str, Any]:
     """The settings as the pods see them, with what the Secret adds as variables."""
     security = raw["kafka"].get("security", {})
@@ -154,7 +221,7 @@ def restricted(pod: dict[str, Any]) -> list[str]:
         faults.append("host")
     taken = {"name", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret"}  # fmt: skip
     faults += [f"volume {volume}" for volume in pod["volumes"] if set(volume) - taken]
-    for container in pod["containers"]:
+    for container in [*pod["containers"], *pod.get("initContainers", ())]:
         context = container["securityContext"]
         if context.get("allowPrivilegeEscalation") is not False or context.get("privileged"):
             faults.append("privileges")

@@ -2,17 +2,23 @@
 
 import json
 import re
+import subprocess
+import sys
+from copy import deepcopy
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
+from penstock.engine.manifest.templates import Chart
 from penstock.engine.scaling.keda_service import metric_name
 from penstock.engine.settings.model import Settings, load_settings
+from penstock.engine.telemetry.http_server import Answer, HttpServer
 from penstock.engine.telemetry.metric_declarations import Declared
 from penstock.engine.telemetry.metrics_reference import all_declared
-from tests.helm_template import Chart
 
 root = Path(__file__).parents[3]
 chart = root / "deploy" / "helm" / "penstock"
@@ -265,7 +271,12 @@ compose = yaml.safe_load((root / "docker-compose.yml").read_text())
 
 def test_compose_mounts_files_that_exist_and_settings_that_are_accepted() -> None:
     mounts = [mount for service in compose["services"].values() for mount in service.get("volumes", ())]
-    for mount in mounts:
+    model = {each["source"]: each for each in mounts if isinstance(each, dict)}
+    assert list(model) == ["${PENSTOCK_MODEL:-./model}"]
+    (mounted,) = model.values()
+    # A folder that is not there is an error, and not made for root.
+    assert (mounted["read_only"], mounted["bind"]) == (True, {"create_host_path": False})
+    for mount in (each for each in mounts if isinstance(each, str)):
         source = mount.split(":")[0]
         if source.startswith("./"):
             assert (root / source).exists(), mount
@@ -287,13 +298,58 @@ def test_compose_mounts_files_that_exist_and_settings_that_are_accepted() -> Non
     )
 
 
+def test_compose_s_own_schema_takes_it() -> None:
+    schema = json.loads((Path(__file__).parent / "compose_spec.json").read_text())
+    check = jsonschema.Draft7Validator(schema)
+    assert [f"{fault.json_path}: {fault.message}" for fault in check.iter_errors(compose)] == []
+    misspelt = deepcopy(compose)
+    misspelt["services"]["engine"]["healthchek"] = misspelt["services"]["engine"].pop("healthcheck")
+    assert not check.is_valid(misspelt)
+
+
+def test_the_gpu_profile_is_the_same_engine_on_a_device() -> None:
+    plain, gpu = (dict(compose["services"][name]) for name in ("engine", "engine-gpu"))
+    assert gpu.pop("profiles") == ["gpu"], "nobody without a GPU is asked for one"
+    (device,) = gpu.pop("deploy")["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert gpu.pop("networks") == {"default": {"aliases": ["engine"]}}
+    targets = set(re.findall(r"^FROM base AS (\S+)$", (root / "deploy/Dockerfile").read_text(), re.MULTILINE))
+    for service, kind in ((plain, "cpu"), (gpu, "gpu")):
+        assert service.pop("image") == f"penstock:{kind}"
+        assert service.pop("build") == {"context": ".", "dockerfile": "deploy/Dockerfile", "target": kind}
+        assert kind in targets
+    assert gpu == plain
+    assert load_settings(root / "deploy/compose/penstock.yaml", environ={}).model.device == "auto"
+
+
+@pytest.mark.parametrize("service", ["engine", "engine-gpu", "scaler"])
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_health_check_says_what_ready_says(service: str, status: int) -> None:
+    """The command of the file, on a port of our own."""
+    settings = load_settings(root / "deploy/compose/penstock.yaml", environ={})
+    kind, program, *words = compose["services"][service]["healthcheck"]["test"]
+    assert (kind, program) == ("CMD", "python"), "no shell, and no curl, is in the image"
+    asked = []
+
+    def ready() -> Answer:
+        asked.append(1)
+        return Answer(status=HTTPStatus(status), body=b"")
+
+    with HttpServer({"/ready": ready}, host="127.0.0.1", port=0) as server:
+        told = [word.replace(f":{settings.http.port}/", f":{server.port}/") for word in words]
+        assert told != words
+        done = subprocess.run([sys.executable, *told], capture_output=True, timeout=60, check=False)
+    assert asked == [1]
+    assert (done.returncode == 0) == (status == 200)
+
+
 def test_nothing_is_published_beyond_this_machine() -> None:
     for name, service in compose["services"].items():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
 
 
 def test_images_are_pinned_and_name_no_registry() -> None:
-    images = {service["image"] for service in compose["services"].values()} - {"penstock:cpu"}
+    images = {service["image"] for service in compose["services"].values()} - {"penstock:cpu", "penstock:gpu"}
     dockerfile = (root / "deploy/Dockerfile").read_text()
     (base,) = re.findall(r"^ARG BASE=(\S+)", dockerfile, re.MULTILINE)
     assert re.fullmatch(r"[^@]+@sha256:[0-9a-f]{64}", base)

@@ -18,6 +18,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.engine.manifest.templates import Chart
 from penstock.engine.scaling.keda_service import Published
 from penstock.engine.scaling.lag import Start, measure
 from penstock.engine.scaling.packing import assign
@@ -26,7 +27,6 @@ from penstock.engine.scaling.snapshot import Snapshot
 from penstock.engine.scaling.steadier import Effect, Plan, Steadier, frozen_s, settled_s
 from penstock.schemas.errors import UnavailableError
 from tests.clocks import HandClock
-from tests.helm_template import Chart
 
 chart = Chart(Path(__file__).parents[3] / "deploy" / "helm" / "penstock")
 bounds = Bounds(max_age_s=30.0, min_replicas=0, max_replicas=64)

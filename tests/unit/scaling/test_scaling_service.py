@@ -34,7 +34,7 @@ from penstock.engine.scaling.keda_service import (
     metric_name,
     streams_max,
 )
-from penstock.engine.scaling.loop import ScalerLoop, stale_after_s
+from penstock.engine.scaling.loop import ScalerLoop, idle_look_every_s, sample_every_s, stale_after_s
 from penstock.engine.scaling.planner import Bounds, Need
 from penstock.engine.scaling.reports import ReportBook
 from penstock.engine.scaling.steadier import Plan
@@ -389,11 +389,18 @@ class Broker:
         self.readings: list[Any] = []
         self.down = False
         self.why = "no broker"
+        self.read_at_s: list[float] = []
 
     def read(self) -> list[Any]:
+        self.read_at_s.append(time.monotonic())
         if self.down:
             raise UnavailableError(self.why)
         return self.readings
+
+    def ends(self) -> dict[int, int]:
+        if self.down:
+            raise UnavailableError(self.why)
+        return {reading.partition: reading.end for reading in self.readings}
 
 
 @pytest.fixture
@@ -405,6 +412,7 @@ def broker() -> Broker:
 def loop(broker: Broker, published: Published, clock: HandClock) -> ScalerLoop:
     collector = Collector(
         read_offsets=broker.read,
+        read_ends=broker.ends,
         read_reports=list,
         book=ReportBook(group="g"),
         start="earliest",
@@ -481,6 +489,52 @@ def test_the_loop_runs_until_stopped(loop: ScalerLoop, broker: Broker, published
     stop.set()
     runner.join(5)
     assert not runner.is_alive()
+
+
+class _Done(Reading):
+    """All of it is finished."""
+
+    committed, oldest_unfinished_timestamp_ms = 10, None
+
+
+class _OneMore(Reading):
+    """One more came behind it."""
+
+    committed, end, high = 10, 11, 11
+
+
+@pytest.mark.parametrize("comes", ["a record", "nothing", "an outage"])
+def test_while_nothing_is_to_do_the_first_record_brings_the_next_turn_at_once(
+    loop: ScalerLoop, broker: Broker, published: Published, clock: HandClock, comes: str
+) -> None:
+    """The clock stands, so that no turn is due by itself."""
+    broker.readings = [_Done]
+    loop.turn()
+    assert published.current().active is False
+    stop, told = threading.Event(), published.activity(_set())
+    assert next(told) is False
+    runner = threading.Thread(target=loop.run, args=(stop,))
+    runner.start()
+    try:
+        while len(broker.read_at_s) < 2:  # the runner's own first turn
+            time.sleep(0.01)
+        if comes == "nothing":
+            time.sleep(5 * idle_look_every_s)
+            assert len(broker.read_at_s) == 2
+            clock.sleep(sample_every_s)  # a turn is due
+        elif comes == "a record":
+            broker.readings = [_OneMore]
+            assert next(told) is True
+        else:
+            broker.down = True
+        end_s = time.monotonic() + 50 * idle_look_every_s
+        while len(broker.read_at_s) < 3:
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        runner.join(5)
+    assert (loop.status()["fault"] == broker.why) == (comes == "an outage")
 
 
 def _set() -> threading.Event:

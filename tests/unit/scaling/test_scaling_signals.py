@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engine.scaling.collector import Collector, stall_s
-from penstock.engine.scaling.flow import Flow
+from penstock.engine.scaling.collector import Collector
+from penstock.engine.scaling.flow import Flow, stall_s
 from penstock.engine.scaling.forecast import Arrivals
 from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure
 from penstock.engine.scaling.report_message import Report, decode_status, encode_status

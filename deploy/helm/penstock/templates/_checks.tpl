@@ -79,9 +79,9 @@
 {{- $faults = append $faults (printf "settings.%s would stand in a ConfigMap for all to read: put PENSTOCK_%s into the Secret named by secretName" $path (regexReplaceAll `\.` $path "__" | upper)) -}}
 {{- end -}}
 {{- end -}}
-{{- range .Values.extraEnv -}}
+{{- range concat .Values.extraEnv .Values.modelInit.env -}}
 {{- if and (regexMatch `(?i)(password|secret|token)\z` .name) (index . "value") -}}
-{{- $faults = append $faults (printf "extraEnv gives %s as plain text: valueFrom.secretKeyRef, or the Secret named by secretName" .name) -}}
+{{- $faults = append $faults (printf "extraEnv or modelInit.env gives %s as plain text: valueFrom.secretKeyRef, or the Secret named by secretName" .name) -}}
 {{- end -}}
 {{- if eq .name "PENSTOCK_IDENTITY" -}}
 {{- $faults = append $faults "extraEnv may not set PENSTOCK_IDENTITY: it is the pod's name, and two workers with one would fence each other" -}}
@@ -119,8 +119,18 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- if and .Values.modelVolume (not (regexMatch `^/models(/|\z)` .Values.settings.model.path)) -}}
-{{- $faults = append $faults (printf "settings.model.path is %s, and modelVolume is mounted at /models" .Values.settings.model.path) -}}
+{{- $fetched := ternary "modelInit" "modelVolume" (not .Values.modelVolume) -}}
+{{- if and (or .Values.modelVolume .Values.modelInit.image) (not (regexMatch `^/models(/|\z)` .Values.settings.model.path)) -}}
+{{- $faults = append $faults (printf "settings.model.path is %s, and %s is mounted at /models" .Values.settings.model.path $fetched) -}}
+{{- end -}}
+{{- if and .Values.modelVolume .Values.modelInit.image -}}
+{{- $faults = append $faults "modelVolume and modelInit.image both bring the model to /models: one of them" -}}
+{{- end -}}
+{{- if and (not .Values.modelInit.image) (or .Values.modelInit.command .Values.modelInit.args .Values.modelInit.env .Values.modelInit.envFrom) -}}
+{{- $faults = append $faults "modelInit.image is not set, and without it the rest of modelInit does nothing" -}}
+{{- end -}}
+{{- if and .Values.worker.gpu.count .Values.worker.gpu.claimTemplate -}}
+{{- $faults = append $faults "worker.gpu.count asks the device plugin and worker.gpu.claimTemplate a resource claim, each for a GPU of its own: one of them" -}}
 {{- end -}}
 {{ toYaml (dict "faults" $faults) }}
 {{- end }}

@@ -44,15 +44,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end }}
 {{- end }}
 
-{{- /* Ports that the settings lead to, one a line, each once. */ -}}
-{{- define "penstock.egressPorts" -}}
+{{- /* Ports of the brokers, one a line, each once. */ -}}
+{{- define "penstock.brokerPorts" -}}
 {{- $ports := list -}}
 {{- range splitList "," .Values.settings.kafka.bootstrap_servers -}}
 {{- if trim . -}}{{- $ports = append $ports (include "penstock.port" (list . "9092")) -}}{{- end -}}
 {{- end -}}
+{{ join "\n" (uniq $ports) }}
+{{- end }}
+
+{{- /* Ports that the settings lead to, and the mesh, one a line, each once. */ -}}
+{{- define "penstock.egressPorts" -}}
+{{- $ports := splitList "\n" (include "penstock.brokerPorts" .) -}}
 {{- with dig "registry" "url" "" .Values.settings -}}{{- $ports = append $ports (include "penstock.port" (list . "443")) -}}{{- end -}}
 {{- with dig "kafka" "security" "oauth_token_url" "" .Values.settings -}}{{- $ports = append $ports (include "penstock.port" (list . "443")) -}}{{- end -}}
 {{- with dig "tracing" "endpoint" "" .Values.settings -}}{{- $ports = append $ports (include "penstock.port" (list . "443")) -}}{{- end -}}
+{{- range get (dict "istio" (list "15012") "ambient" (list "15008") "linkerd" (list "8080" "8086" "8090")) .Values.mesh | default (list) -}}{{- $ports = append $ports . -}}{{- end -}}
 {{- range .Values.networkPolicy.egressPorts -}}{{- $ports = append $ports (. | int64 | toString) -}}{{- end -}}
 {{ join "\n" (uniq $ports) }}
 {{- end }}

@@ -4,6 +4,11 @@ labels:
   app.kubernetes.io/name: penstock
   app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
   app.kubernetes.io/component: {{ .component }}
+  {{- if eq .root.Values.mesh "istio" }}
+  sidecar.istio.io/inject: "true"
+  {{- else if eq .root.Values.mesh "ambient" }}
+  istio.io/dataplane-mode: ambient
+  {{- end }}
   {{- with .own.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -12,6 +17,19 @@ annotations:
   prometheus.io/scrape: "true"
   prometheus.io/port: {{ .root.Values.settings.http.port | int64 | quote }}
   penstock/group: {{ .root.Values.settings.kafka.group | quote }}
+  {{- $brokers := include "penstock.brokerPorts" .root | splitList "\n" | join "," }}
+  {{- $asked := printf "%d,%d" (int64 .root.Values.settings.http.port) (int64 .root.Values.settings.scaling.port) }}
+  {{- if eq .root.Values.mesh "istio" }}
+  # The engine asks its brokers at once, and goes on doing so until it has drained.
+  proxy.istio.io/config: '{"holdApplicationUntilProxyStarts": true}'
+  traffic.sidecar.istio.io/excludeOutboundPorts: {{ $brokers | quote }}
+  traffic.sidecar.istio.io/excludeInboundPorts: {{ $asked | quote }}
+  {{- else if eq .root.Values.mesh "linkerd" }}
+  linkerd.io/inject: enabled
+  config.beta.linkerd.io/proxy-enable-native-sidecar: "true"
+  config.linkerd.io/skip-outbound-ports: {{ $brokers | quote }}
+  config.linkerd.io/skip-inbound-ports: {{ $asked | quote }}
+  {{- end }}
   {{- with .own.podAnnotations }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -54,6 +72,34 @@ topologySpreadConstraints:
     whenUnsatisfiable: ScheduleAnyway
     labelSelector: {matchLabels: {{ include "penstock.selector" . }}}
   {{- end }}
+{{- if and $worker .own.gpu.claimTemplate }}
+resourceClaims: [{name: gpu, resourceClaimTemplateName: {{ .own.gpu.claimTemplate | quote }}}]
+{{- end }}
+{{- if and $worker $values.modelInit.image }}
+initContainers:
+  - name: model
+    image: {{ $values.modelInit.image | quote }}
+    imagePullPolicy: {{ $values.image.pullPolicy }}
+    {{- with $values.modelInit.command }}
+    command: {{ toJson . }}
+    {{- end }}
+    {{- with $values.modelInit.args }}
+    args: {{ toJson . }}
+    {{- end }}
+    {{- with $values.modelInit.env }}
+    env: {{ toJson . }}
+    {{- end }}
+    {{- with $values.modelInit.envFrom }}
+    envFrom: {{ toJson . }}
+    {{- end }}
+    {{- with $values.modelInit.resources }}
+    resources: {{ toJson . }}
+    {{- end }}
+    securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+    volumeMounts:
+      - {name: model, mountPath: /models}
+      - {name: tmp, mountPath: /tmp}
+{{- end }}
 containers:
   - name: {{ .component }}
     image: {{ if $values.image.digest }}{{ printf "%s@%s" $values.image.name $values.image.digest | quote }}{{ else }}{{ $values.image.name | quote }}{{ end }}
@@ -74,6 +120,12 @@ containers:
         {{- toYaml . | nindent 8 }}
         {{- end }}
         {{ .own.gpu.resource | quote }}: {{ .own.gpu.count | int64 | quote }}
+    {{- else if and $worker .own.gpu.claimTemplate }}
+    resources:
+      {{- with .own.resources }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+      claims: [{name: gpu}]
     {{- else }}
     resources: {{ toJson .own.resources }}
     {{- end }}
@@ -119,7 +171,7 @@ containers:
     volumeMounts:
       - {name: settings, mountPath: /etc/penstock, readOnly: true}
       - {name: tmp, mountPath: /tmp}
-      {{- if and $worker $values.modelVolume }}
+      {{- if and $worker (or $values.modelVolume $values.modelInit.image) }}
       - {name: model, mountPath: /models, readOnly: true}
       {{- end }}
       {{- if $tls }}
@@ -135,6 +187,8 @@ volumes:
   {{- if and $worker $values.modelVolume }}
   - name: model
     {{- toYaml $values.modelVolume | nindent 4 }}
+  {{- else if and $worker $values.modelInit.image }}
+  - {name: model, emptyDir: {}}
   {{- end }}
   {{- if $tls }}
   - {name: scaler-tls, secret: {secretName: {{ $values.scaler.tls.secretName | quote }}}}

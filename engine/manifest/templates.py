@@ -1,7 +1,6 @@
-"""Helm's templates as far as the chart uses them, so that it is tested where Helm is not at hand.
+"""Helm's templates as far as the chart uses them: Go's text/template with variables, blocks and named templates, and the functions of a table.
 
-Go's text/template with variables, blocks and named templates, and the functions of the table below. Another function
-is an error: the chart then uses something that nothing checks. Where Helm is found, the tests compare both.
+Anything else is an InvariantError, since nothing would check it. Where Helm is found, the tests compare what both make of the chart.
 """
 
 import hashlib
@@ -14,9 +13,16 @@ from typing import Any
 
 import yaml
 
+from penstock.schemas.errors import InvariantError
+
 
 class ChartError(Exception):
-    """`fail` was called, with its sentences."""
+    """`fail` was called, with its sentences, one a line."""
+
+
+def _require(met: bool, what: str) -> None:
+    if not met:
+        raise InvariantError(what)
 
 
 class _Text(str):
@@ -90,7 +96,7 @@ class _Scope:
             if name in scope.names:
                 return scope.names
             scope = scope.outer
-        raise AssertionError(f"the chart uses {name}, which was not set")
+        raise InvariantError(f"the chart uses {name}, which was not set")
 
 
 def _shown(value: Any) -> str:
@@ -159,6 +165,7 @@ functions: dict[str, Callable[..., Any]] = {
     "fail": _fail,
     "float64": float,
     "fromYaml": yaml.safe_load,
+    "get": lambda mapping, name: mapping.get(name, ""),
     "gt": lambda one, other: one > other,
     "has": lambda item, items: item in items,
     "hasKey": lambda mapping, name: name in mapping,
@@ -212,13 +219,19 @@ class Chart:
         return _merged(yaml.safe_load((self.folder / "values.yaml").read_text(encoding="utf-8")), changes)
 
     def render(
-        self, changes: dict[str, Any], *, release: str = "prod", namespace: str = "ns", revision: int = 1
+        self,
+        changes: dict[str, Any],
+        *,
+        release: str = "prod",
+        namespace: str = "ns",
+        revision: int = 1,
+        service: str = "Helm",
     ) -> dict[str, str]:
-        """File name to its text. Raises ChartError."""
+        """File name to its text. `service`: what the objects say that they are managed by. Raises ChartError."""
         meta = yaml.safe_load((self.folder / "Chart.yaml").read_text(encoding="utf-8"))
         root = {
             "Values": self.values(changes),
-            "Release": {"Name": release, "Namespace": namespace, "Service": "Helm", "Revision": revision, "IsUpgrade": revision > 1},
+            "Release": {"Name": release, "Namespace": namespace, "Service": service, "Revision": revision, "IsUpgrade": revision > 1},
             "Chart": {"Name": meta["name"], "Version": meta["version"], "AppVersion": meta["appVersion"]},
             "Files": {"Get": lambda name: (self.folder / name).read_text(encoding="utf-8")},
         }  # fmt: skip
@@ -287,7 +300,7 @@ class _Run:
     def _expression(self, text: str, dot: Any, scope: _Scope) -> Any:
         tokens = _token.findall(text)
         value = self._pipeline(tokens, dot, scope)
-        assert not tokens, f"{text}: {tokens} is left over"
+        _require(not tokens, f"{text}: {tokens} is left over")
         return value
 
     def _pipeline(self, tokens: list[str], dot: Any, scope: _Scope) -> Any:
@@ -310,7 +323,7 @@ class _Run:
         arguments = (*self._operands(tokens, dot, scope), *last)
         if name == "include":
             return self.nodes(self.chart.defined[arguments[0]], arguments[1], self._top(arguments[1]))
-        assert name in functions, f"the chart uses {name}, which nothing checks"
+        _require(name in functions, f"the chart uses {name}, which nothing checks")
         return functions[name](*arguments)
 
     def _until(self, wanted: bool, tokens: list[str], dot: Any, scope: _Scope, last: tuple[Any, ...]) -> Any:
@@ -346,7 +359,7 @@ class _Run:
         if token == "(":
             value = self._pipeline(tokens, dot, scope)
             closing = tokens.pop(0)
-            assert closing[0] == ")", closing
+            _require(closing[0] == ")", f"{closing} in the place of a bracket")
             return self._fields(value, closing[1:])
         if token[0] == '"':
             return json.loads(token)
@@ -360,7 +373,7 @@ class _Run:
         if name == "$":
             value = scope.find("$")["$"] if self._has_top(scope) else self.root
         elif name:
-            assert name.startswith("$"), f"the chart uses {token}, which nothing checks"
+            _require(name.startswith("$"), f"the chart uses {token}, which nothing checks")
             value = scope.find(name)[name]
         else:
             value = dot
@@ -369,12 +382,12 @@ class _Run:
     def _has_top(self, scope: _Scope) -> bool:
         try:
             scope.find("$")
-        except AssertionError:
+        except InvariantError:
             return False
         return True
 
     def _fields(self, value: Any, path: str) -> Any:
         for part in filter(None, path.split(".")):
-            assert isinstance(value, dict), f"{path} of {type(value).__name__}"
+            _require(isinstance(value, dict), f"{path} of {type(value).__name__}")
             value = value.get(part)
         return value
