@@ -273,8 +273,9 @@ refused = (
     Refused(library="CatBoost", name="combinations of very many categories", why="combines so many categories", cure="max_ctr_complexity=1"),
     Refused(library="PMML", name="neural networks, support vector machines, naive Bayes, rule sets, clusters, time series", why="is a kind of model that is not read", cure="package the model that it was made from"),
     Refused(library="PMML", name="a value without a prediction (nullPrediction for values, returnNullPrediction)", why="gives no prediction to some values", cure='noTrueChildStrategy="returnLastPrediction"'),
-    Refused(library="PMML", name="trees on a range of valid numbers that is refused (returnInvalid)", why="refuses no range of numbers", cure='invalidValueTreatment="asIs" or "asMissing"'),
-    Refused(library="PMML", name="segments with predicates, median, max, selectFirst; xor; weightedConfidence, aggregateNodes; probit, cauchit; several fields in one MapValues; trees on a field computed of several", why="which is not read", cure="package the model that it was made from"),
+    Refused(library="PMML", name="selectAll (several answers at once); max (which the standard has for classes), median of classes; averages, votes, medians and chains of models of which some take part for some records only; models chosen among trees and formulas, or by formulas with different links", why="which is not read", cure="a file for each model, or package the model that it was made from"),
+    Refused(library="PMML", name="weightedConfidence, aggregateNodes; several fields in one MapValues; trees on a field computed of several; links inside a chain but exp and logit; power, oddspower, logc and negbin links; ordinal targets", why="which is not read", cure="package the model that it was made from"),
+    Refused(library="PMML", name="trees that ask about a function where it is not defined (the logarithm of what may be negative)", why="a field that has no value for some records", cure="a valid Interval for its field (invalidValueTreatment returnInvalid or asMissing)"),
     Refused(library="PyTorch, Keras", name=".pt, .pth, .keras, .h5", why="export", cure="torch.onnx.export or tf2onnx, then the .onnx"),
     Refused(library="Python", name=".pkl, .joblib", why="only Python may open", cure="package the live object"),
 )  # fmt: skip
@@ -284,6 +285,8 @@ pmml_families = (
     ("MiningModel: sum, weightedSum, average, weightedAverage of trees", "value, or probability of each class", exact_trees),
     ("MiningModel: majorityVote, weightedMajorityVote of trees", "share of the votes (probability)", exact_trees),
     ("MiningModel: modelChain of boosting and a link (logit, softmax, exp)", "value, or probability of each class", exact_trees),
+    ("MiningModel: selectFirst, and sums of which some take part for some records, of trees, scorecards and chains of boosting", "value, or probability of each class", exact_trees),
+    ("MiningModel: median of trees or regressions; selectFirst and sums of regressions", "value, or probability of each class", by_enumeration),
     ("Scorecard", "value (the score)", exact_trees),
     ("RegressionModel, also in chains", "value, or probability of each class", by_parts),
     ("GeneralRegressionModel (regression, generalLinear, logLinear, generalizedLinear, multinomialLogistic)", "value, or probability of each class", by_parts),
@@ -333,10 +336,12 @@ them). What CatBoost asks about several features at once (its combinations) beco
 never saw; a category that is missing is refused, as by CatBoost. Explanations are then relative to background rows, in the features (`tests/unit/models/test_catboost.py`).
 
 PMML (4.1 to 4.4) is read by our own reader, without entities and within bounds: tree models, scorecards, mining models of trees (sum, average, weightedAverage, majorityVote, votes by
-weight, and the chains that converters of boosters write) come out as one tree ensemble with exact tree SHAP, whatever the file does with missing values (none, lastPrediction, defaultChild,
-nullPrediction, surrogate); regression and general regression models (identity, log, logit, softmax, simplemax, cloglog, loglog) as a graph of doubles. Treatments of missing, invalid and outlying
-values, NormContinuous, NormDiscrete, Discretize, MapValues and Apply move into the tests of the trees to the last double. A file has no original in Python: its outputs are compared with `--expected FILE`
-only, and else reported as not compared. Where a missing value alone leaves a record without a prediction, it is set aside as a dead letter, by the feature's name. What a field holds that nothing asks
+weight, selectFirst, sums of which some take part for some records, and the chains that converters of boosters write) come out as one tree ensemble with exact tree SHAP, whatever the file does with missing values
+(none, lastPrediction, defaultChild, nullPrediction, surrogate); regression and general regression models (identity, log, logit, softmax, simplemax, cloglog, loglog, probit; of RegressionModel cauchit too), alone, added or chosen by predicates, as a graph of doubles; the
+middle one of several models (median) as a graph. Treatments of missing, invalid and outlying values, NormContinuous, NormDiscrete, Discretize, MapValues and Apply move into the tests of the trees to the last double.
+A number outside the valid intervals of its field (invalidValueTreatment returnInvalid) is set aside as a dead letter, `out_of_range`, by the feature's name; of any other model `"within": [[0, 120]]` in `--features` does the same
+(ends included, `null` for no end). A file has no original in Python: its outputs are compared with the answers that it holds itself (ModelVerification, at the precision that it says, never finer than `--tolerance`), with `--expected FILE`, and
+else reported as not compared. Where a missing value alone leaves a record without a prediction, it is set aside, by the feature's name. What a field holds that nothing asks
 about is of no account. The reader is held against an interpreter written from the standard on files drawn from seeds (`tests/unit/models/test_pmml.py`), the interpreter against JPMML
 (`tests/unit/models/test_pmml_oracle.py`), and files that JPMML's converters wrote of XGBoost, LightGBM and scikit-learn against what those libraries answer.
 

@@ -50,11 +50,15 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Expected:
-    """What a person says the original answers: rows (R, F) in float64, and answers (R, K) by the name of the output."""
+    """What the original is said to answer: rows (R, F) in float64, and answers (R, K) by the name of the output."""
 
     rows: NDArray[np.float64]
     outputs: Mapping[str, NDArray[np.float64]]
     origin: str
+    labels: NDArray[np.int64] | None = None
+    """Class numbers (R,)."""
+    precision: float = 0.0
+    """Differences up to this are allowed whatever the tolerance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -77,7 +81,7 @@ def prove_parity(
     given: NDArray[np.float64],
     made_up: NDArray[np.float64],
     tolerance: float,
-    expected: Expected | None = None,
+    expected: Sequence[Expected] = (),
     tables: Sequence[AsGiven] = (),
 ) -> Parity:
     """Compare original and packaged model on rows (R, F) as records hold them: doubles, policies applied.
@@ -133,9 +137,15 @@ def prove_parity(
     }
     if converted.score_labels is not None and not converted.is_its_own_original:
         compared["labels"] = "predict"
-    if expected is not None:
-        worst.join(_as_expected(converted, model, expected, tolerance))
-        compared |= dict.fromkeys(expected.outputs, f"the answers in {expected.origin}")
+    for each in expected:
+        worst.join(_as_expected(converted, model, each, tolerance))
+        names = (*each.outputs, *(() if each.labels is None else ("labels",)))
+        compared |= {
+            name: f"{compared[name]} and {each.origin}"
+            if name in compared
+            else f"the answers in {each.origin}"
+            for name in names
+        }
     asked = 0
     for table in tables if converted.score_table is not None else ():
         found_worst, note = _on_table(converted, model, table, tolerance)
@@ -261,10 +271,17 @@ def _as_expected(converted: Converted, model: Model, expected: Expected, toleran
     worst = _Worst()
     for name, answers in expected.outputs.items():
         worst.take(name, relative_difference(answers, found.outputs[name]).max(axis=1))
-    if worst.difference > tolerance:
+    allowed = max(tolerance, expected.precision)
+    if worst.difference > allowed:
         raise ParityError(
             f"output {worst.output} of the packaged model differs from {expected.origin} by {worst.difference:.3g} on "
-            f"row {worst.row} of {len(expected.rows)} (allowed: {tolerance:g})"
+            f"row {worst.row} of {len(expected.rows)} (allowed: {allowed:g})"
+        )
+    if expected.labels is not None and found.labels is not None and (expected.labels != found.labels).any():
+        row = int(np.argmax(expected.labels != found.labels))
+        raise ParityError(
+            f"the packaged model gives class {found.classes[found.labels[row]]} where {expected.origin} says "
+            f"{found.classes[expected.labels[row]]}, on row {row} of {len(expected.rows)}"
         )
     return worst
 
