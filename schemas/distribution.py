@@ -1,7 +1,6 @@
 """The distribution that this code was installed from, for sentences that say how to install what is missing."""
 
 from functools import cache
-from importlib.metadata import packages_distributions
 
 _extras = {
     "package": ("lightgbm", "pandas", "pyarrow", "skl2onnx", "sklearn", "skops", "xgboost"),
@@ -20,6 +19,8 @@ _extras = {
 @cache
 def distribution_name() -> str:
     """The name to install Penstock by, from the metadata of what is installed."""
+    from importlib.metadata import packages_distributions  # slow to load, on the way of every command
+
     return packages_distributions().get("penstock", ["penstock-streaming"])[0]
 
 

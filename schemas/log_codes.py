@@ -28,6 +28,11 @@ class LogCode(StrEnum):
         "port_not_told",
         "a worker cannot tell its supervisor its port: its metrics are missing there",
     )
+    UNEXPECTED_FAULT = (
+        "unexpected_fault",
+        "a process or a thread ends by a fault that nobody expected: please report it",
+    )
+    ANSWER_FAILED = "answer_failed", "a request could not be answered by a fault of ours: its client got 500"
     MODEL_COPIED = "model_copied", "the digest of the bundle that all workers of a supervisor serve"
     MODEL_NOT_COPIED = (
         "model_not_copied",

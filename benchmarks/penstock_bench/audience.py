@@ -17,6 +17,7 @@ import numpy as np
 pages: Final = ("flow", "records", "model")
 scrape_every_s: Final = 1.0
 _timeout_s: Final = 10.0
+_step_s: Final = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,18 +41,22 @@ class Audience:
         self._events = dict.fromkeys(pages, 0)
         self._taken_ms: list[float] = []
         self._series = 0
+        self._stood = 0
 
     def watch(self) -> Seen:
         """Until `end`."""
         followers = [threading.Thread(target=self._follow, args=(page,), daemon=True) for page in pages]
         for each in followers:
             each.start()
-        due_s = time.monotonic()
-        while not self._ended.is_set():
-            with suppress(OSError, http.client.HTTPException):
-                self._scrape()
-            due_s = max(due_s + scrape_every_s, time.monotonic())
-            self._ended.wait(due_s - time.monotonic())
+        waited_s, looked_s = scrape_every_s, time.monotonic()
+        while not self._ended.wait(_step_s):
+            now_s = time.monotonic()
+            waited_s += min(now_s - looked_s, 2 * _step_s)  # for as long as we stood still nothing comes due
+            if waited_s >= scrape_every_s:
+                waited_s -= scrape_every_s
+                with suppress(OSError, http.client.HTTPException):
+                    self._scrape()
+            looked_s = now_s
         p50, p99 = np.percentile(self._taken_ms, [50, 99]) if self._taken_ms else (np.nan, np.nan)
         return Seen(
             events=sum(self._events.values()),
@@ -65,8 +70,12 @@ class Audience:
         """Now; from a signal, too."""
         self._ended.set()
 
+    def stood(self) -> None:
+        """We stood still, and what we look at as well: what was asked for then says nothing of how long it takes. From a signal, too."""
+        self._stood += 1
+
     def _scrape(self) -> None:
-        began_s = time.monotonic()
+        began_s, stood = time.monotonic(), self._stood
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_timeout_s)
         try:
             connection.request("GET", "/metrics")
@@ -74,7 +83,7 @@ class Audience:
             body = response.read()
         finally:
             connection.close()
-        if response.status == 200:
+        if response.status == 200 and stood == self._stood:
             self._taken_ms.append((time.monotonic() - began_s) * 1e3)
             series = sum(bool(line) and not line.startswith(b"#") for line in body.splitlines())
             self._series = max(self._series, series)
@@ -100,7 +109,11 @@ def main() -> None:
     def ended(_number: int, _frame: FrameType | None) -> None:
         audience.end()
 
+    def stood(_number: int, _frame: FrameType | None) -> None:
+        audience.stood()
+
     signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGCONT, stood)
     report = Path(sys.argv[2])
     fresh = report.with_suffix(".part")
     fresh.write_text(json.dumps(asdict(audience.watch())), encoding="utf-8")

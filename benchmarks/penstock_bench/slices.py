@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from penstock.schemas.errors import NotReadyError
@@ -22,11 +23,21 @@ patience_s: Final = 600.0
 
 
 def measure_in_slices(
-    environment: BenchEnvironment, contestants: Mapping[str, Contestant], *, records: int, seed: int
+    environment: BenchEnvironment,
+    contestants: Mapping[str, Contestant],
+    *,
+    records: int,
+    seed: int,
+    beside: Mapping[str, int] = MappingProxyType({}),
+    each_s: float = slice_s,
 ) -> dict[str, Run]:
     """Each for itself over the same full topic, all processes of the others stopped meanwhile. Rates are of the seconds in which a
     contestant ran, from when all have a tenth of the records to when the first is nearly through; CPU in nanoseconds, of
     the scheduler. Of the broker's CPU nothing is said: it works for the last one while the next one runs.
+
+    `beside`: by contestant the process that has to do with it alone (who looks at it, where it sends to), which runs and stands
+    still with it. What it takes of the machine the contestant has less; its CPU is not counted as the contestant's. `each_s`: how long a slice is; what happens now and then
+    comes due while all stand still, and comes too often in short ones.
 
     Raises NotReadyError when one ends or is too slow.
     """
@@ -36,13 +47,16 @@ def measure_in_slices(
         running = {
             name: held.enter_context(environment.running(each, topic)) for name, each in contestants.items()
         }
-        for each in running.values():  # their stop asks them to end, which a stopped process does not hear
-            held.callback(_signal, each, signal.SIGCONT)
+        for (
+            name,
+            each,
+        ) in running.items():  # their stop asks them to end, which a stopped process does not hear
+            held.callback(_signal, each, beside.get(name), signal.SIGCONT)
         while min(_visible(environment, each) for each in running.values()) < warm_share * records:
             _require(environment, running.values(), deadline_s)
             clock.sleep(0.01)
-        for each in running.values():
-            _signal(each, signal.SIGSTOP)
+        for name, each in running.items():
+            _signal(each, beside.get(name), signal.SIGSTOP)
         clock.sleep(slice_s)  # what they have sent is committed or not by now
         began = {name: (_visible(environment, each), _cpu_ns(each)) for name, each in running.items()}
         if max(visible for visible, _ in began.values()) > 0.5 * records:
@@ -52,15 +66,15 @@ def measure_in_slices(
             for name, each in running.items():
                 _require(environment, running.values(), deadline_s)
                 since_s = clock.monotonic_s()
-                _signal(each, signal.SIGCONT)
-                clock.sleep(slice_s)
-                _signal(each, signal.SIGSTOP)
+                _signal(each, beside.get(name), signal.SIGCONT)
+                clock.sleep(each_s)
+                _signal(each, beside.get(name), signal.SIGSTOP)
                 ran_s[name] += clock.monotonic_s() - since_s
         clock.sleep(slice_s)
         ended = {name: (_visible(environment, each), _cpu_ns(each)) for name, each in running.items()}
         found = {}
         for name, each in running.items():
-            _signal(each, signal.SIGCONT)
+            _signal(each, beside.get(name), signal.SIGCONT)
             count = count_outputs(
                 environment.config, each.entry.output, expected=records, patience_s=count_patience_s, clock=clock
             )  # fmt: skip
@@ -71,6 +85,7 @@ def measure_in_slices(
                 records_per_s=done / ran_s[name],
                 engine_us_per_record=(ended[name][1] - began[name][1]) / done / 1000,
                 peak_mb=peak_mb(family(each.pid)),
+                first_process_mb=peak_mb([each.pid]),
                 lost=count.lost,
                 duplicated=count.duplicated,
             )
@@ -88,8 +103,9 @@ def _require(environment: BenchEnvironment, running: Iterable[Running], deadline
         raise NotReadyError(f"they were not through in {patience_s:g} s")
 
 
-def _signal(running: Running, number: signal.Signals) -> None:
-    for pid in family(running.pid):
+def _signal(running: Running, beside: int | None, number: signal.Signals) -> None:
+    """What is beside it is told after it, and so finds it going on."""
+    for pid in (*family(running.pid), *([] if beside is None else family(beside))):
         os.kill(pid, number)
 
 

@@ -1,4 +1,4 @@
-"""`penstock bench pipeline --watched`: what it costs that somebody looks, and what the looking itself takes."""
+"""`penstock bench pipeline --watched`: what it costs that somebody looks, and that batches are traced, each for itself; and what the looking takes."""
 
 import json
 import statistics
@@ -13,22 +13,30 @@ from rich.table import Table
 from penstock.connectors.embedded.cluster import free_ports
 from penstock.engine.clock import Clock
 from penstock.engine.console.terminal import Terminal
+from penstock.engine.settings.tracing import TracingSettings
 from penstock.engine.telemetry.metrics_reference import series_max
+from penstock.engine.worker.startup.tracing import require_tracing
 from penstock.schemas.errors import ConfigError, NotReadyError
 from penstock_bench import module_command
 from penstock_bench.audience import Seen
+from penstock_bench.collector import Collected
 from penstock_bench.peers.contestants import Contestant, Entry, chosen, penstock
 from penstock_bench.peers.environment import BenchEnvironment, open_environment
 from penstock_bench.peers.latency import Latency, latencies
 from penstock_bench.peers.statistics import ratios_told, verdict
-from penstock_bench.peers.throughput import Run, measure_at_once, measure_throughput
+from penstock_bench.peers.throughput import Run, measure_throughput
+from penstock_bench.slices import measure_in_slices
 
 turns_max: Final = 100
 warm_up_records: Final = 40_000
 turns_decide_min: Final = 3
 """The interval of fewer turns says nothing of what another turn would give."""
-throughput_bar: Final = 0.02
-"""What being watched may cost of the records a second."""
+contestants: Final = ("plain", "watched", "traced")
+throughput_bars: Final = {"watched": 0.02, "traced": 0.03}
+"""What each may cost of the records a second."""
+traced_one_in: Final = 100
+slice_s: Final = 2.0
+"""The supervisor looks four times a second: after each pause once at once, which is one time in nine."""
 p99_bar_ms: Final = 1.0
 scrape_bar_ms: Final = 50.0
 supervisor_bar_mb: Final = 120.0
@@ -39,29 +47,35 @@ supervisor_bar_records: Final = 1_000_000
 def measure(
     *, turns: int, records: int, rate: int, seconds: float, seed: int, terminal: Terminal, clock: Clock
 ) -> dict[str, Any]:
-    """Both at once for their records a second, then one after the other for their p99; shows it and returns all of it.
+    """All three in slices of two seconds each for their records a second, then two one after the other for their p99; shows it and
+    returns all of it.
 
     Raises ConfigError, NotReadyError.
     """
     if not 1 <= turns <= turns_max:
         raise ConfigError(f"--watched is from 1 to {turns_max} turns")
-    runs: dict[str, list[Run]] = {"plain": [], "watched": []}
+    require_tracing(TracingSettings(endpoint="http://127.0.0.1:4318/v1/traces"))
+    runs: dict[str, list[Run]] = {name: [] for name in contestants}
     p99: dict[str, list[Latency]] = {"plain": [], "watched": []}
     seen: list[Seen] = []
+    collected: list[Collected] = []
     plain = chosen("penstock")[0]
     with open_environment(terminal, clock) as environment:
         terminal.say("a first run that counts for nobody, so that the broker is warm ...")
         measure_throughput(environment, plain, records=min(warm_up_records, records), seed=seed)
         for turn in range(turns):
-            with looking_on(environment, seen) as port:
-                both = {"plain": plain, "watched": _at_port(plain, port)}
-                order = {name: both[name] for name in sorted(both, reverse=turn % 2 == 1)}
-                for name, run in measure_at_once(environment, order, records=records, seed=seed).items():
+            with looking_on(environment, seen) as (port, audience), collecting(environment, collected) as (endpoint, collector):  # fmt: skip
+                three = {"plain": plain, "watched": _at_port(plain, port), "traced": _traced(plain, endpoint)}
+                first = turn % len(contestants)
+                order = {name: three[name] for name in (*contestants[first:], *contestants[:first])}
+                for name, run in measure_in_slices(
+                    environment, order, records=records, seed=seed, beside={"watched": audience, "traced": collector}, each_s=slice_s,
+                ).items():  # fmt: skip
                     runs[name].append(run)
         for turn in range(turns):
             for name in sorted(p99, reverse=turn % 2 == 1):
                 p99[name].append(_latency(environment, plain, name, seen, rate, seconds, seed + turn))
-    found = compared(runs, p99, seen, seed=seed)
+    found = compared(runs, p99, seen, collected, seed=seed)
     show(found, terminal)
     return found
 
@@ -71,22 +85,40 @@ def _latency(
 ) -> Latency:  # fmt: skip
     if name == "plain":
         return latencies(environment, plain, rates=[rate], seconds=seconds, seed=seed)[0]
-    with looking_on(environment, seen) as port:
+    with looking_on(environment, seen) as (port, _):
         return latencies(environment, _at_port(plain, port), rates=[rate], seconds=seconds, seed=seed)[0]
 
 
 @contextmanager
-def looking_on(environment: BenchEnvironment, seen: list[Seen]) -> Iterator[int]:
-    """A port, and an audience at it; in the end `seen` has what the audience got."""
+def looking_on(environment: BenchEnvironment, seen: list[Seen]) -> Iterator[tuple[int, int]]:
+    """A port, and the process of an audience at it; in the end `seen` has what the audience got."""
+    with _beside(environment, "audience", len(seen)) as (port, pid, report):
+        yield port, pid
+    seen.append(Seen(**_told(report, "the audience")))
+
+
+@contextmanager
+def collecting(environment: BenchEnvironment, collected: list[Collected]) -> Iterator[tuple[str, int]]:
+    """Where traces can be sent, and the process that takes them; in the end `collected` has what came."""
+    with _beside(environment, "collector", len(collected)) as (port, pid, report):
+        yield f"http://127.0.0.1:{port}/v1/traces", pid
+    collected.append(Collected(**_told(report, "the collector")))
+
+
+@contextmanager
+def _beside(environment: BenchEnvironment, kind: str, number: int) -> Iterator[tuple[int, int, Path]]:
     port = free_ports(1)[0]
-    report = Path(environment.folder, f"seen-{len(seen)}.json")
-    with environment.beside(
-        f"audience-{len(seen)}", module_command("penstock_bench.audience", str(port), str(report))
-    ):
-        yield port
+    report = Path(environment.folder, f"{kind}-{number}.json")
+    command = module_command(f"penstock_bench.{kind}", str(port), str(report))
+    with environment.beside(f"{kind}-{number}", command) as pid:
+        yield port, pid, report
+
+
+def _told(report: Path, who: str) -> dict[str, Any]:
     if not report.exists():
-        raise NotReadyError("the audience ended before it said what it saw")
-    seen.append(Seen(**json.loads(report.read_text(encoding="utf-8"))))
+        raise NotReadyError(f"{who} ended before it said what it got")
+    found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return found
 
 
 def _at_port(contestant: Contestant, port: int) -> Contestant:
@@ -96,12 +128,32 @@ def _at_port(contestant: Contestant, port: int) -> Contestant:
     return replace(contestant, slug="penstock-watched", start=start)
 
 
+def _traced(contestant: Contestant, endpoint: str) -> Contestant:
+    """One batch in a hundred; in a full stream, and after it stood still, all batches would be slow ones."""
+
+    def start(entry: Entry, _: object) -> list[str]:
+        tracing = {"endpoint": endpoint, "one_in": traced_one_in, "slow_ms": 600_000}
+        return penstock(entry, tracing=tracing)
+
+    return replace(contestant, slug="penstock-traced", start=start)
+
+
 def compared(
-    runs: Mapping[str, Sequence[Run]], p99: Mapping[str, Sequence[Latency]], seen: Sequence[Seen], *, seed: int
-) -> dict[str, Any]:  # fmt: skip
-    """Of each turn what the watched one did for each that the plain one did, and what the watched one's p99 was above the other's."""
-    pairs = list(zip(runs["plain"], runs["watched"], strict=True))
-    rate = ratios_told([ours.records_per_s / theirs.records_per_s for theirs, ours in pairs], seed=seed)
+    runs: Mapping[str, Sequence[Run]],
+    p99: Mapping[str, Sequence[Latency]],
+    seen: Sequence[Seen],
+    collected: Sequence[Collected],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Of each turn what the watched and the traced one did for each that the plain one did, and what the watched one's p99 was above the
+    plain one's."""
+    rates = {
+        name: ratios_told(
+            [ours.records_per_s / theirs.records_per_s for theirs, ours in zip(runs["plain"], runs[name], strict=True)], seed=seed,
+        )
+        for name in throughput_bars
+    }  # fmt: skip
     above_ms = [
         ours.p99_ms - theirs.p99_ms for theirs, ours in zip(p99["plain"], p99["watched"], strict=True)
     ]
@@ -123,15 +175,20 @@ def compared(
     verdicts = {name: "within" if figures[name] <= bar else "beyond" for name, bar in bars.items()}
     if behind < supervisor_bar_records and verdicts["supervisor_mb"] == "within":
         verdicts["supervisor_mb"] = "undecided"
-    verdicts["records_per_s"] = verdict(rate, bar=throughput_bar) if whole else "beyond"
-    if whole and len(pairs) < turns_decide_min:
-        verdicts["records_per_s"] = "undecided"
+    batches = sum(each.batches for each in collected)
+    for name, bar in throughput_bars.items():
+        verdicts[name] = verdict(rates[name], bar=bar) if whole else "beyond"
+        if whole and (len(runs[name]) < turns_decide_min or (name == "traced" and not batches)):
+            verdicts[name] = "undecided"
     return {
-        "turns": [{name: runs[name][turn].as_json() for name in runs} for turn in range(len(pairs))],
+        "turns": [{name: runs[name][turn].as_json() for name in runs} for turn in range(len(runs["plain"]))],
         "latencies": {name: [each.as_json() for each in found] for name, found in p99.items()},
         "events": sum(each.events for each in seen),
         "scrapes": sum(each.scrapes for each in seen),
-        "watched_for_plain": rate,
+        "traced_batches": batches,
+        "spans": sum(each.spans for each in collected),
+        "watched_for_plain": rates["watched"],
+        "traced_for_plain": rates["traced"],
         "records": behind,
         "whole": whole,
         **figures,
@@ -148,18 +205,27 @@ def show(found: Mapping[str, Any], terminal: Terminal) -> None:
         turns.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
     for number, turn in enumerate(found["turns"]):
         for name, run in turn.items():
-            p99 = found["latencies"][name][number]["p99_ms"]
+            p99 = found["latencies"][name][number]["p99_ms"] if name in found["latencies"] else ""
             turns.add_row(
                 str(number + 1), name, f"{run['records_per_s']:,.0f}", f"{run['engine_us_per_record']:.3f}",
-                f"{run['first_process_mb']:.0f}", "never" if p99 is None else f"{p99:.2f}",
+                f"{run['first_process_mb']:.0f}", "never" if p99 is None else p99 and f"{p99:.2f}",
                 f"{run.get('lost', '?')}/{run.get('duplicated', '?')}",
             )  # fmt: skip
     terminal.say(turns)
-    rate, said = found["watched_for_plain"], found["verdicts"]
+    said = found["verdicts"]
+    whats = {
+        "watched": f"three pages open and a scrape each second, {found['events']} events and {found['scrapes']} scrapes",
+        "traced": f"one batch in {traced_one_in} traced, {found['traced_batches']} batches of {found['spans']} spans",
+    }
+    for name, what in whats.items():
+        rate, least = found[f"{name}_for_plain"], 1 - throughput_bars[name]
+        terminal.say(
+            f"{name} for plain ({what}), records a second: {rate['mean']:.3f}, {rate['low']:.3f} to {rate['high']:.3f} with 95 %; "
+            f"bar {least:.2f}: {said[name]}"
+        )
     for name, words in (
-        ("records_per_s", f"watched for plain, records a second: {rate['mean']:.3f}, {rate['low']:.3f} to {rate['high']:.3f} with 95 %; bar {1 - throughput_bar:.2f}"),
         ("p99_above_ms", f"p99 above the plain one's, in the middle turn: {found['p99_above_ms']:.2f} ms; bar {p99_bar_ms:g} ms"),
-        ("scrape_p99_ms", f"a scrape, p99: {found['scrape_p99_ms']:.1f} ms, of {found['scrapes']} beside {found['events']} events of pages; bar {scrape_bar_ms:g} ms"),
+        ("scrape_p99_ms", f"a scrape, p99: {found['scrape_p99_ms']:.1f} ms; bar {scrape_bar_ms:g} ms"),
         ("series", f"series of a scrape: {found['series']}; bar {series_max:,}"),
         ("supervisor_mb", f"the supervisor at most: {found['supervisor_mb']:.0f} MB, behind {found['records']:,} records; bar {supervisor_bar_mb:g} MB behind {supervisor_bar_records:,}"),
     ):  # fmt: skip

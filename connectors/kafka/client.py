@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from penstock.connectors.kafka.admin.access import AccessFault, require_files, sasl_fault, tls_fault
-from penstock.connectors.kafka.errors import access_faults, lacks_token, refuses_client, said
+from penstock.connectors.kafka.errors import access_faults, cause_of, lacks_token, refuses_client, said
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 from penstock.schemas.log_codes import LogCode
 
@@ -242,6 +242,16 @@ def open_client(kind: Callable[[dict[str, Any]], Client], properties: dict[str, 
         fault = error.args[0] if error.args else error
         text = said(fault) if isinstance(fault, KafkaError) else str(fault)
         raise ConfigError(f"the Kafka client refuses its settings: {text}") from error
+
+
+def hear(producer: Producer, timeout_s: float) -> KafkaError | None:
+    """Lets a producer hand over what it has to say; the error by which it is at its end, which its client raises in whatever call
+    comes next, callback for errors or not."""
+    try:
+        producer.poll(timeout_s)
+    except KafkaException as error:
+        return cause_of(error)
+    return None
 
 
 def _security(config: ClientConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 from penstock.connectors.kafka.client import ClientConfig, base_config, open_client
 from penstock.connectors.kafka.errors import cause_of, said
 from penstock.connectors.kafka.partition_counts import PartitionCounts
+from penstock.connectors.kafka.rejoin import ghost_patience_s
 from penstock.connectors.kafka.wire.groups import describe_group, leave_group
 from penstock.schemas.errors import ConfigError, UnavailableError
 from penstock.schemas.log_codes import LogCode
@@ -77,7 +78,9 @@ class KafkaContact:
         self._members = ""
         self._group_wanted = False
         self._member_id = ""  # the last one under which the group counted us among its members
+        self._newest_id = ""  # the client's, whether or not the group counts it
         self._ghost = ""  # the one before, which the group may still wait for
+        self._ghost_due_s = 0.0
         self._group_due_s = 0.0
         self._ghost_tries = 0
         self._ended = threading.Event()
@@ -105,10 +108,12 @@ class KafkaContact:
 
     def standing(self, member: bool, member_id: str) -> None:
         """Whether the group counts us among its members, and under which id. An id that the client has given up is taken
-        out of the group as soon as the cluster answers."""
+        out of the group when the cluster answers and the new id has come: a group without members makes the next one wait."""
         with self._lock:
+            self._newest_id = member_id
             if self._member_id and member_id != self._member_id:
                 self._ghost, self._member_id = self._member_id, ""
+                self._ghost_due_s = self._monotonic_s() + ghost_patience_s
             if member:
                 self._member_id = member_id
                 if member_id == self._ghost:  # it has not been given up after all
@@ -122,8 +127,11 @@ class KafkaContact:
         while not self._ended.is_set():
             self._ask()
             with self._lock:
+                if self._fault:
+                    self._ghost_due_s = self._monotonic_s() + ghost_patience_s
                 ghost = self._ghost if not self._fault else ""
-            if ghost:
+                due = self._newest_id != "" or self._monotonic_s() >= self._ghost_due_s
+            if ghost and due:
                 self._remove(ghost)
             with self._lock:
                 describe = self._group_wanted and not self._fault and self._monotonic_s() >= self._group_due_s

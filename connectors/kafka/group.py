@@ -5,14 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from penstock.connectors.kafka.client import ClientConfig, consumer_config
-from penstock.schemas.errors import ConfigError, InvariantError
+from penstock.connectors.kafka.sessions import heartbeat_ms, heartbeats_min, session_ms
+from penstock.schemas.errors import InvariantError
 
-session_timeout_ms = 10_000
-"""So long the partitions of a worker that was killed stand still; heartbeats come from a thread of the client."""
-heartbeat_ms = 1000
-"""How soon a rebalance is heard of."""
-heartbeats_min = 3
-"""In a session: with one, a member that is well is taken for dead whenever its heartbeat takes a little longer than the last."""
 partition_fetch_bytes = 256 << 10
 """Before unpacking: of batches that unpack to a thousand times as much, few come at once."""
 queued_record_bytes = 1024  # a queued record costs the client this much, its own book-keeping included
@@ -49,19 +44,12 @@ def group_settings(
         "max.partition.fetch.bytes": partition_fetch_bytes,
     }
     if protocol == "classic":
-        settings["session.timeout.ms"] = min(session_timeout_ms, int(max_poll_interval_s * 1000))
         settings["partition.assignment.strategy"] = "cooperative-sticky"
     settings |= consumer_config(config)
     if protocol == "classic":
-        session_ms = float(settings["session.timeout.ms"])
-        settings.setdefault(
-            "heartbeat.interval.ms", max(min(heartbeat_ms, int(session_ms / heartbeats_min)), 1)
-        )
-        if float(settings["heartbeat.interval.ms"]) >= session_ms:
-            raise ConfigError(
-                f"kafka.client: heartbeat.interval.ms, {settings['heartbeat.interval.ms']}, has to be less than session.timeout.ms, "
-                f"which is {session_ms:.0f} unless set"
-            )
+        session = session_ms(settings, poll_interval_max_ms=max_poll_interval_s * 1000)
+        settings.setdefault("session.timeout.ms", int(session))
+        settings.setdefault("heartbeat.interval.ms", max(min(heartbeat_ms, int(session / heartbeats_min)), 1))
     longest = max(
         int(settings[name]) for name in ("fetch.max.bytes", "message.max.bytes") if name in settings
     )

@@ -1,12 +1,14 @@
 """The compacted topic of worker reports: written without waiting, read from its beginning by readers that want the newest."""
 
 import logging
+from contextlib import suppress
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
-from penstock.connectors.kafka.errors import translate
+from penstock.connectors.kafka.client import ClientConfig, consumer_config, hear, open_client, producer_config
+from penstock.connectors.kafka.errors import said, translate
+from penstock.schemas.errors import ConfigError
 from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.kafka")
@@ -14,27 +16,28 @@ logger = logging.getLogger("penstock.kafka")
 call_s: Final = 5.0
 queue_messages_max: Final = 1000
 read_messages_max: Final = 10_000
+reports_passed_over: Final = 3
+"""After its client has ended, before another is tried: some seconds."""
 
 
 class ReportWriter:
-    """Sends reports and forgets them: a report that is lost is made good by the next one. One thread."""
+    """Sends reports and forgets them: a report that is lost is made good by the next one. One thread.
+
+    A client that is at its end (librdkafka's fatal errors) is no end of the worker's: another takes its place.
+    """
 
     def __init__(self, config: ClientConfig, topic: str) -> None:
         """Raises ConfigError when the client refuses its settings."""
+        self._config = config
         self._topic = topic
-        self._producer = open_client(
-            Producer,
-            {
-                **producer_config(config),
-                "queue.buffering.max.messages": queue_messages_max,
-                "message.timeout.ms": 30_000,
-                "on_delivery": self._delivered,
-                "delivery.report.only.error": True,
-            },
-        )
+        self._producer = self._opened()
+        self._ended: KafkaError | None = None
+        self._passed_over = 0
 
     def send(self, *, worker: str, payload: bytes | None) -> None:
         """Queue one report under its worker's name; None deletes what stands there. Never waits and never raises: a report that cannot be queued is dropped."""
+        if self._ended is not None and not self._renewed(self._ended):
+            return
         try:
             self._producer.produce(self._topic, value=payload, key=worker.encode())
         except BufferError:
@@ -43,13 +46,48 @@ class ReportWriter:
             )
         except KafkaException as error:
             logger.info("a report to %s was refused: %s", self._topic, error, extra=LogCode.REPORT_LOST.extra)
-        self._producer.poll(0)
+        self._ended = hear(self._producer, 0)
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Send what is queued, for as long as allowed, and let go of the client."""
-        self._producer.flush(timeout_s)
+        with suppress(KafkaException):
+            self._producer.flush(timeout_s)
         self._producer.purge()
-        self._producer.poll(0)
+        hear(self._producer, 0)
+
+    def _opened(self) -> Producer:
+        return open_client(
+            Producer,
+            {
+                **producer_config(self._config),
+                "queue.buffering.max.messages": queue_messages_max,
+                "message.timeout.ms": 30_000,
+                "on_delivery": self._delivered,
+                "delivery.report.only.error": True,
+            },
+        )
+
+    def _renewed(self, end: KafkaError) -> bool:
+        """Whether there is a new client. Not at each report: what ended the old one may end the new one too."""
+        self._passed_over += 1
+        if self._passed_over < reports_passed_over:
+            return False
+        try:
+            fresh = self._opened()
+        except ConfigError as error:
+            logger.warning("no reports to %s: %s", self._topic, error, extra=LogCode.REPORT_LOST.extra)
+            self._passed_over = 0
+            return False
+        logger.warning(
+            "the client that reports to %s was at its end (%s): another takes its place",
+            self._topic,
+            said(end),
+            extra=LogCode.KAFKA_CLIENT_RENEWED.extra,
+        )
+        self._producer.purge()
+        hear(self._producer, 0)
+        self._producer, self._ended, self._passed_over = fresh, None, 0
+        return True
 
     def _delivered(self, error: KafkaError | None, _: object) -> None:
         if error is not None:

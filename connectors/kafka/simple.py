@@ -14,8 +14,8 @@ from confluent_kafka import (
 )
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
-from penstock.connectors.kafka.errors import cause_of, consumer_error
+from penstock.connectors.kafka.client import ClientConfig, consumer_config, hear, open_client, producer_config
+from penstock.connectors.kafka.errors import cause_of, consumer_error, translate
 from penstock.connectors.kafka.reading.records import to_records
 from penstock.schemas.errors import UnavailableError
 from penstock.schemas.records import Headers, Records
@@ -64,14 +64,15 @@ class KafkaWriter:
                     self._producer.produce(self._topic, value, key, target, **extra)
                     break
                 except BufferError:
-                    self._producer.poll(0.1)
-                    self._check()
-        self._producer.poll(0)
-        self._check()
+                    self._hear(0.1)
+        self._hear(0)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until every record is acknowledged. Raises UnavailableError, ConfigError."""
-        left = self._producer.flush(timeout_s)
+        try:
+            left = self._producer.flush(timeout_s)
+        except KafkaException as error:
+            raise translate(error, f"write to topic {self._topic}") from error
         self._check()
         if left:
             raise UnavailableError(
@@ -81,15 +82,14 @@ class KafkaWriter:
     def close(self) -> None:
         """Drop what is not acknowledged."""
         self._producer.purge()
-        self._producer.poll(0)
+        hear(self._producer, 0)
 
     def _write_batch(self, values: Sequence[bytes | None], keys: Sequence[bytes | None], target: int) -> None:
         for start in range(0, len(values), 4096):
             while (
                 len(self._producer) > 90_000
             ):  # below queue.buffering.max.messages: produce_batch does not wait
-                self._producer.flush(0.05)
-                self._check()
+                self._hear(0.05)
             messages: list[Any] = [
                 {"value": value, "key": key}
                 for value, key in zip(values[start : start + 4096], keys[start : start + 4096], strict=True)
@@ -97,11 +97,14 @@ class KafkaWriter:
             if self._producer.produce_batch(self._topic, messages, target) != len(messages):
                 error = next(message["_error"] for message in messages if "_error" in message)
                 raise consumer_error(error, f"topic {self._topic}")
-        self._producer.poll(0)
-        self._check()
+        self._hear(0)
 
     def _report(self, error: KafkaError | None, _: Message) -> None:
         self._failed = error or self._failed
+
+    def _hear(self, timeout_s: float) -> None:
+        self._failed = hear(self._producer, timeout_s) or self._failed
+        self._check()
 
     def _check(self) -> None:
         if self._failed is not None:

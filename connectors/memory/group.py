@@ -26,6 +26,9 @@ class Orders:
     grant: tuple[int, ...] = ()
 
 
+_no_orders = Orders()
+
+
 @dataclass(slots=True, eq=False)
 class _Member:
     topic: str
@@ -88,10 +91,13 @@ class Group:
         if revoke:
             return Orders(revoke=tuple(sorted(revoke)))
         ours.generation = self._generation
+        wanted = ours.target - ours.held
+        if not wanted:
+            return _no_orders
         others = {
             p for m in self._members.values() if m is not ours and m.topic == ours.topic for p in m.held
         }
-        grant = {p for p in ours.target - ours.held - others if not self.unstable(ours.topic, p)}
+        grant = {p for p in wanted - others if not self.unstable(ours.topic, p)}
         ours.held |= grant
         return Orders(grant=tuple(sorted(grant)))
 

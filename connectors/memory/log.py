@@ -12,6 +12,7 @@ from penstock.schemas.records import Headers, Records, no_headers
 
 merge_records_max = 256  # records appended one by one share chunks up to this size
 marker_bytes = 80
+_no_offsets = np.empty(0, np.int64)
 
 
 class State(Enum):
@@ -130,6 +131,10 @@ class PartitionLog:
         """Up to `records_max` records from `position` on. Raises OutOfRangeError."""
         if not self.earliest <= position <= self.end:
             raise OutOfRangeError(f"offset {position} is not in {self.earliest} to {self.end}")
+        if position == self.end:
+            return Read(
+                offsets=_no_offsets, timestamps_ms=[], keys=[], values=[], headers=[], position=position
+            )
         offsets: list[NDArray[np.int64]] = []
         keys: list[bytes | None] = []
         values: list[bytes | None] = []
@@ -157,7 +162,7 @@ class PartitionLog:
                 break
             position = chunk.first + chunk.size
         return Read(
-            offsets=np.concatenate(offsets) if offsets else np.empty(0, np.int64),
+            offsets=np.concatenate(offsets) if offsets else _no_offsets,
             timestamps_ms=timestamps_ms,
             keys=keys,
             values=values,

@@ -66,7 +66,8 @@ class Broker:
         self.cluster_id = cluster_id
         self._retention_bytes = retention_bytes
         self._wait = wait
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._topics: dict[str, list[PartitionLog]] = {}
         self._topic_ids: dict[str, str] = {}
         self._topics_made = 0
@@ -80,7 +81,7 @@ class Broker:
 
     def create_topic(self, name: str, partitions: int) -> None:
         """Create a topic, or add partitions to it. Raises ConfigError when it has more already."""
-        with self._changed:
+        with self._lock:
             if name not in self._topics:
                 self._topics_made += 1
                 self._topic_ids[name] = f"memory-topic-{self._topics_made:09}"
@@ -91,14 +92,14 @@ class Broker:
 
     def recreate_topic(self, name: str, partitions: int) -> None:
         """Delete a topic and make it anew at once: another id, no records. What groups committed stays, as it may on Kafka."""
-        with self._changed:
+        with self._lock:
             del self._topics[name]
             self.create_topic(name, partitions)
             self._changed.notify_all()
 
     def topic_id(self, topic: str) -> str:
         """Of the topic that is there now. Raises ConfigError for a topic that does not exist."""
-        with self._changed:
+        with self._lock:
             self._logs(topic)
             return self._topic_ids[topic]
 
@@ -108,40 +109,40 @@ class Broker:
 
     def inject(self, point: Point, fault: Fault, *, times: int = 1) -> None:
         """The next calls at this point fail this way, in whichever client."""
-        with self._changed:
+        with self._lock:
             self._faults.setdefault(point, deque()).extend([fault] * times)
 
     def expire(self, group: str, member: str | None = None) -> None:
         """Expel a member (all when None), as if it had not been heard of for too long."""
-        with self._changed:
+        with self._lock:
             for name in [member] if member else self.group(group).members:
                 self.group(group).leave(name)
             self._changed.notify_all()
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """Forget the records of a partition before this offset, as retention does in its own time."""
-        with self._changed:
+        with self._lock:
             self._logs(topic)[partition].forget(before)
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """A group's committed offsets."""
-        with self._changed:
+        with self._lock:
             return {p: offset for (t, p), offset in self.group(group).committed.items() if t == topic}
 
     def locked(self) -> AbstractContextManager[bool]:
         """Several calls as one."""
-        return self._changed
+        return self._lock
 
     def group(self, name: str) -> Group:
         """A group, made when first asked for."""
-        with self._changed:
+        with self._lock:
             if name not in self._groups:
                 self._groups[name] = Group(name, self.clock, self.partitions)
             return self._groups[name]
 
     def take_fault(self, point: Point) -> Fault | None:
         """The next injected fault, if there is one."""
-        with self._changed:
+        with self._lock:
             faults = self._faults.get(point)
             return faults.popleft() if faults else None
 
@@ -157,7 +158,7 @@ class Broker:
         transaction: Transaction | None = None,
     ) -> int:
         """Add records to a partition; the first one's offset."""
-        with self._changed:
+        with self._lock:
             first = self._logs(topic)[partition].append(
                 keys=keys,
                 values=values,
@@ -178,7 +179,7 @@ class Broker:
         else:
             targets = np.asarray([self.choose(key, partitions) for key in outgoing.keys], np.int32)
         keys, values, headers = outgoing.keys, outgoing.values, outgoing.headers
-        with self._changed:
+        with self._lock:
             for partition in np.unique(targets).tolist():
                 rows = np.flatnonzero(targets == partition).tolist()
                 self.append(
@@ -199,7 +200,7 @@ class Broker:
 
     def fetch(self, topic: str, positions: Mapping[int, int], records_max: int) -> dict[int, Read]:
         """Committed records of several partitions, up to `records_max` in all. Raises ConfigError when out of range."""
-        with self._changed:
+        with self._lock:
             self._end_overdue()
             reads: dict[int, Read] = {}
             room = records_max
@@ -219,19 +220,19 @@ class Broker:
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Earliest offset and last stable offset."""
-        with self._changed:
+        with self._lock:
             self._end_overdue()
             log = self._logs(topic)[partition]
             return log.earliest, log.stable_end
 
     def high(self, topic: str, partition: int) -> int:
         """Where the log ends, open transactions included."""
-        with self._changed:
+        with self._lock:
             return self._logs(topic)[partition].end
 
     def oldest_timestamp_ms(self, topic: str, partition: int, offset: int) -> int | None:
         """When the first readable record at or after this offset was written."""
-        with self._changed:
+        with self._lock:
             log = self._logs(topic)[partition]
             read = log.read(min(max(offset, log.earliest), log.end), 1)
             return read.timestamps_ms[0] if read.timestamps_ms else None
@@ -242,14 +243,14 @@ class Broker:
 
     def initialise(self, transactional_id: str) -> int:
         """A new epoch for this id; what the predecessor left open is aborted."""
-        with self._changed:
+        with self._lock:
             self._epochs[transactional_id] = self._epochs.get(transactional_id, -1) + 1
             self._end(transactional_id, State.ABORTED)
             return self._epochs[transactional_id]
 
     def begin(self, transactional_id: str, epoch: int, timeout_s: float) -> Transaction:
         """Open a transaction. Raises FencedProducerError."""
-        with self._changed:
+        with self._lock:
             self.check_epoch(transactional_id, epoch)
             transaction = Transaction(began_s=self.clock.monotonic_s())
             self._open[transactional_id] = (transaction, timeout_s)
@@ -257,7 +258,7 @@ class Broker:
 
     def check_epoch(self, transactional_id: str, epoch: int) -> None:
         """Raises FencedProducerError for any but the newest producer of an id, and after a transaction's time-out."""
-        with self._changed:
+        with self._lock:
             self._end_overdue()
             if self._epochs.get(transactional_id) != epoch:
                 raise FencedProducerError(f"transactional id {transactional_id} has a newer epoch")
@@ -266,7 +267,7 @@ class Broker:
         self, transaction: Transaction, topic: str, positions: Mapping[int, int], member: Membership
     ) -> None:
         """Offsets to be committed with a transaction. Raises AbortableError for a stale membership."""
-        with self._changed:
+        with self._lock:
             group = self.group(member.group)
             if not group.accepts(member):
                 raise AbortableError(
@@ -279,13 +280,13 @@ class Broker:
 
     def end(self, transactional_id: str, epoch: int, state: State) -> None:
         """Commit or abort what is open. Raises FencedProducerError."""
-        with self._changed:
+        with self._lock:
             self.check_epoch(transactional_id, epoch)
             self._end(transactional_id, state)
 
     def commit(self, topic: str, positions: Mapping[int, int], member: Membership) -> bool:
         """Commit offsets without a transaction; False for a stale membership."""
-        with self._changed:
+        with self._lock:
             group = self.group(member.group)
             if group.accepts(member):
                 group.committed.update({(topic, p): offset for p, offset in positions.items()})
@@ -297,7 +298,7 @@ class Broker:
         self, group: str, topic: str, partitions: Sequence[int], timeout_s: float
     ) -> dict[int, int]:
         """Committed offsets that no open transaction can change. Raises UnfinishedError when one stays open."""
-        with self._changed:
+        with self._lock:
             if self.take_fault(Point.COMMITTED) is not None:
                 self.clock.sleep(timeout_s)
                 raise UnfinishedError("the group's offsets are not to be had now")
@@ -327,7 +328,7 @@ class Broker:
 
     def _end_overdue(self) -> None:
         now_s = self.clock.monotonic_s()
-        for transactional_id, (transaction, timeout_s) in list(self._open.items()):
+        for transactional_id, (transaction, timeout_s) in tuple(self._open.items()):
             if now_s - transaction.began_s >= timeout_s:
                 self._epochs[transactional_id] += 1  # the broker fences a producer whose transaction it ended
                 self._end(transactional_id, State.ABORTED)

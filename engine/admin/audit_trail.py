@@ -10,6 +10,7 @@ import orjson
 
 from penstock.engine.admin.audit_record import AuditFacts, Chain
 from penstock.engine.clock import Clock
+from penstock.schemas.errors import ConfigError
 from penstock.schemas.log_codes import LogCode
 
 logger = logging.getLogger("penstock.audit")
@@ -20,13 +21,16 @@ outstanding_max: Final = 1000
 refusals_burst: Final = 120
 refusals_per_s: Final = 1.0
 """Refusals beyond these are counted, and told of in one record: half a hundred megabytes a day is the most that strangers can write."""
+renew_first_s: Final = 5.0
+renew_last_s: Final = 300.0
+"""Between two attempts to begin anew after the topic has refused a record; twice as long after each, until one is stored."""
 
 
 class AuditWriter(Protocol):
     """A topic that takes records in order, each once."""
 
     def send(self, key: bytes, value: bytes, delivered: Callable[[], None]) -> bool:
-        """Queue one; False when it cannot be. Never waits. `delivered` is called from `turn` once it is stored."""
+        """Queue one; False when it cannot be, which is a `fault`. Never waits. `delivered` is called from `turn` once it is stored."""
 
     def turn(self, timeout_s: float) -> None:
         """Hear of what was stored; called from one thread, over and over."""
@@ -34,9 +38,19 @@ class AuditWriter(Protocol):
     def close(self, timeout_s: float) -> int:
         """Send what is queued, for as long as allowed; how many were not."""
 
+    @property
+    def fault(self) -> str:
+        """Why none is taken any more, until `renew`; empty while they are."""
+
+    def renew(self) -> None:
+        """Take records again; those that were not stored are lost. Raises ConfigError."""
+
 
 class AuditTrail:
-    """Thread-safe. `refused` never waits; `before_acting` waits until its record is stored, for so long at most."""
+    """Thread-safe. `refused` never waits; `before_acting` waits until its record is stored, for so long at most.
+
+    Where the topic has refused a record, its chain ends there, and another one is begun as soon as it takes records again.
+    """
 
     def __init__(
         self,
@@ -51,9 +65,12 @@ class AuditTrail:
         self._writer = writer
         self._clock = clock
         self._count = count
-        self._lock = threading.Lock()
-        self._chain = Chain(f"{instance}/{uuid.uuid4().hex[:12]}", key=key)
+        self._lock = threading.RLock()  # what the writer says while it is renewed comes on our own thread
+        self._begin_chain: Callable[[], Chain] = lambda: Chain(f"{instance}/{uuid.uuid4().hex[:12]}", key=key)
+        self._chain = self._begin_chain()
+        self._pause_s, self._renew_at_s = renew_first_s, 0.0
         self._outstanding = 0
+        self._lost = 0  # of those that nobody was told of in a record
         self._allowance = float(refusals_burst)
         self._allowance_s = clock.monotonic_s()
         self._unrecorded = 0
@@ -105,6 +122,7 @@ class AuditTrail:
         def stored() -> None:
             with self._lock:
                 self._outstanding -= 1
+                self._pause_s = renew_first_s
             delivered()
 
         with self._lock:
@@ -113,6 +131,7 @@ class AuditTrail:
                 value, digest = self._chain.next(facts, self._clock.wall_ms())
                 full = not self._writer.send(self._chain.name.encode(), value, stored)
                 self._outstanding += not full
+            self._lost += full
         if full:
             self._count("lost")
             logger.error(
@@ -146,6 +165,40 @@ class AuditTrail:
     def _turn(self) -> None:
         while not self._ended.is_set():
             self._writer.turn(0.1)
+            if self._writer.fault:
+                self._renew(self._writer.fault)
+
+    def _renew(self, fault: str) -> None:
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            if now_s < self._renew_at_s:
+                return
+            self._renew_at_s = now_s + self._pause_s
+            self._pause_s = min(2 * self._pause_s, renew_last_s)
+            try:
+                self._writer.renew()
+            except ConfigError as error:
+                logger.error("the audit cannot go on: %s", error, extra=LogCode.AUDIT_NOT_STORED.extra)
+                return
+            lost, self._outstanding = self._outstanding, 0
+            self._lost += lost
+            told, self._chain = self._lost, self._begin_chain()
+        for _ in range(lost):
+            self._count("lost")
+        logger.error(
+            "%d records of the audit were not stored (%s); the lines of this log have them, and another chain begins",
+            lost,
+            fault,
+            extra=LogCode.AUDIT_NOT_STORED.extra,
+        )
+        self._write(AuditFacts(event="started", code="not_stored", count=max(told, 1)), self._told_of(told))
+
+    def _told_of(self, lost: int) -> Callable[[], None]:
+        def stored() -> None:
+            with self._lock:
+                self._lost -= lost
+
+        return stored
 
 
 def _line(facts: AuditFacts) -> str:

@@ -73,23 +73,29 @@ class Verified:
 def verify(messages: Iterable[Stored], *, key: bytes | None, holds: Iterable[str] = ()) -> Verified:
     """Follows every chain, in the order of each partition. `holds`: hashes, from a log, that have to be there.
 
-    What retention took from the front of a partition is no alteration: a chain may begin late where nothing older is left.
+    What retention took from the front of a partition is no alteration: where its first offsets are gone, any chain in it may begin
+    late. Behind the front no offset is ever missing, since the topic is not compacted and its writers have no transactions.
     """
     found = Verified()
     asked = set(holds)
-    started: set[int] = set()  # partitions in which something older was seen already
+    fronts: dict[int, int] = {}  # the first offset that is left, by partition
+    following: dict[int, int] = {}  # the offset that has to come next
     for message in messages:
         found.records += 1
+        front = fronts.setdefault(message.partition, message.offset)
+        expected = following.get(message.partition, message.offset)
+        following[message.partition] = message.offset + 1
+        if message.offset > expected:
+            found.find(
+                message, f"offsets {expected} to {message.offset - 1} of the partition are missing before it"
+            )
         body, fault = _read(message.value, key)
         if body is None:
             found.find(message, fault)
         else:
             asked.discard(body["hash"])
-            for text in _follow(
-                found.chains, body, message, fault, first_of_partition=message.partition not in started
-            ):
+            for text in _follow(found.chains, body, message, fault, front_is_gone=front > 0):
                 found.find(message, text)
-        started.add(message.partition)
     found.missing = sorted(asked)
     return found
 
@@ -123,7 +129,7 @@ def _follow(
     where: Stored,
     fault: str,
     *,
-    first_of_partition: bool,
+    front_is_gone: bool,
 ) -> Iterator[str]:
     """What is wrong with a record, and with its place in its chain."""
     if fault:
@@ -131,7 +137,7 @@ def _follow(
     number = body["number"]
     state = chains.get(body["chain"])
     if state is None:
-        if number and not first_of_partition and not fault:
+        if number and not front_is_gone and not fault:
             yield f"the {number} records before it are missing from the beginning of chain {body['chain']}"
         elif not number and body["previous"] != first_previous:
             yield "is the first of its chain and follows another"

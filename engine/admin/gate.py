@@ -77,7 +77,8 @@ class Trail(Protocol):
 class Gate:
     """Answers requests. Thread-safe.
 
-    Promises: who is not let in learns nothing but that, with one code; nothing is done whose record is not stored first.
+    Promises: who is not let in learns nothing but that, with one code; nothing is done whose record is not stored first; whatever is
+    refused, and to whomever, is a record.
     """
 
     actions: Mapping[str, Action | LongAction]
@@ -119,6 +120,7 @@ class Gate:
         action = self.actions.get(asked) if request.path.startswith(prefix) else None
         if action is None:
             known = ", ".join(prefix + each for each in sorted(self.actions))
+            self.trail.refused(replace(facts, code="not_found"))
             return error_reply(HTTPStatus.NOT_FOUND, "not_found", f"there are {known}")
         if caller.role is None or caller.role < action.role:
             self.trail.refused(replace(facts, code="forbidden", reason=Denial.ROLE))
@@ -126,13 +128,15 @@ class Gate:
         looks = isinstance(action, Action) and not action.changes
         method = "GET" if looks else "POST"
         if request.method != method:
+            self.trail.refused(replace(facts, code="method_not_allowed"))
             reply = error_reply(
                 HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", f"{request.path} takes {method}"
             )
             return replace(reply, headers={"Allow": method})
         try:
             target = action.target({} if looks else _body(request))
-        except ConfigError as error:
+        except ConfigError as error:  # its text may tell what was asked for, and is for the caller alone
+            self.trail.refused(replace(facts, code="bad_request"))
             return error_reply(HTTPStatus.BAD_REQUEST, "bad_request", str(error))
         recorded = action.recorded(target) if isinstance(action, Action) else target
         return self._act(action, target, caller, replace(facts, target=recorded))
@@ -154,6 +158,7 @@ class Gate:
         if isinstance(action, Action) and not action.changes:
             return Reply(status=HTTPStatus.OK, body=action.act(target))
         if not self.lock.acquire(timeout=1.0):
+            self.trail.refused(replace(facts, code="busy"))
             return error_reply(HTTPStatus.CONFLICT, "busy", "another action is being done; try again")
         holding = True
         try:

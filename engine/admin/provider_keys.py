@@ -1,5 +1,6 @@
 """The identity provider's public keys: fetched with a time-out, kept while it is away, fetched anew when a key is not known."""
 
+import base64
 import logging
 import ssl
 import threading
@@ -28,6 +29,8 @@ ask_again_s: Final = 10.0
 answer_timeout_s: Final = 3.0
 answer_bytes_max: Final = 256 << 10
 keys_max: Final = 100
+rsa_bits_min: Final = 2048
+"""RFC 7518 asks for as many."""
 
 Fetch = Callable[[], bytes]
 """The provider's answer. Raises OSError or httpx.HTTPError."""
@@ -104,7 +107,8 @@ class ProviderKeys:
 
 
 def public_keys(body: bytes) -> dict[str | None, PublicKey]:
-    """The keys for signatures in a JWKS, by name; what is for something else, or secret, is passed over. Raises ValueError: none is left."""
+    """The keys for signatures in a JWKS, by name. What is for something else, or secret, or so short that it can be broken, is passed
+    over. Raises ValueError: none is left."""
     document = orjson.loads(body)
     listed: Any = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list) or len(listed) > keys_max:
@@ -115,6 +119,8 @@ def public_keys(body: bytes) -> dict[str | None, PublicKey]:
             not isinstance(each, dict)
             or each.get("kty") not in ("RSA", "EC", "OKP")
             or each.get("use", "sig") != "sig"
+            or "d" in each  # whoever reads it there can sign with it
+            or (each["kty"] == "RSA" and not _is_long(each.get("n")))
         ):
             continue
         try:
@@ -126,3 +132,14 @@ def public_keys(body: bytes) -> dict[str | None, PublicKey]:
     if not found:
         raise ValueError("no key that could have signed a token")
     return found
+
+
+def _is_long(modulus: Any) -> bool:
+    """Whether an RSA key's modulus, in base64url, is no shorter than it has to be; what is no base64 is for the import to refuse."""
+    try:
+        data = (
+            base64.urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4)) if isinstance(modulus, str) else b""
+        )
+    except ValueError:
+        return False
+    return int.from_bytes(data, "big").bit_length() >= rsa_bits_min

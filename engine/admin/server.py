@@ -19,6 +19,7 @@ import orjson
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.settings.tls_files import TlsFiles
+from penstock.engine.telemetry.http_server import log_fault
 from penstock.schemas.errors import ConfigError
 from penstock.schemas.log_codes import LogCode
 
@@ -157,7 +158,7 @@ class AdminServer:
                 self._places.release()
 
         try:
-            self._pool.submit(serve)
+            self._pool.submit(serve).add_done_callback(log_fault)
         except RuntimeError:  # it is being closed
             connection.close()
             self._places.release()
@@ -230,6 +231,9 @@ class AdminServer:
                 protocol.receive_data(connection.recv(16 << 10))
             elif isinstance(event, h11.Request):
                 head = event
+                if {b"content-length", b"transfer-encoding"} <= {name for name, _ in head.headers}:
+                    # A proxy may have ended the request by the one, and we would by the other.
+                    raise h11.RemoteProtocolError("two lengths", error_status_hint=400)
             elif isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > body_bytes_max:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from penstock.engine.batch.part import Job, no_progress, open_job_model, part_files, score_part
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.faults import show_faults
 from penstock.engine.pipeline.collector import calm_collector
 from penstock.schemas.errors import PenstockError
 
@@ -16,6 +17,7 @@ from penstock.schemas.errors import PenstockError
 def main(argv: Sequence[str] | None = None) -> int:
     """Arguments: the working folder. Ends when its standard input does."""
     (folder,) = map(Path, sys.argv[1:] if argv is None else argv)
+    show_faults()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     try:

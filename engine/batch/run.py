@@ -28,7 +28,7 @@ from penstock.engine.batch.part import (
     score_part,
 )
 from penstock.engine.batch.plan import make_parts
-from penstock.engine.batch.write import OutputFormat, join_lines, join_parquet, written_whole
+from penstock.engine.batch.write import OutputFormat, join_lines, join_parquet, make_ours, written_whole
 from penstock.engine.clock import Clock
 from penstock.engine.codec.tables.arrow import arrow
 from penstock.engine.models.bundle.bundle import Bundle
@@ -220,7 +220,7 @@ def _exists(address: str) -> bool:
 @contextmanager
 def _work_folder(folder: Path, job: Job) -> Iterator[None]:
     """Hold the working folder, with what an earlier run of the same job has left there. Raises ConfigError when it is held."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_ours(folder)
     with open(folder / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

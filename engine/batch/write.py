@@ -1,6 +1,7 @@
 """A part's results and dead letters: under a working name until they are whole."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from penstock.engine.codec.tables.arrow import arrow
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.python.arrow_table import predicted_columns, text_columns
 from penstock.engine.python.stages import Scored
+from penstock.schemas.errors import ConfigError
 from penstock.schemas.records import Rejection
 
 OutputFormat = Literal["parquet", "jsonl"]
@@ -182,3 +184,18 @@ def _dictionaries(schema: Any) -> list[str]:
         if pa.types.is_string(field.type) or pa.types.is_dictionary(field.type):
             own.add(field.name)
     return sorted(own)
+
+
+def make_ours(folder: Path) -> None:
+    """Make the folder, or take the one of an earlier run; nobody else may read or change what lies there. Raises ConfigError.
+
+    Its name can be foretold, and it may stand where everybody writes: what somebody else had made would be taken for parts of ours.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise ConfigError(f"{folder} is a link, or another user's: remove it, or set TMPDIR")
+        folder.chmod(0o700)
+    except OSError as error:
+        raise ConfigError(f"cannot work in {folder}: {error.strerror}") from error

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import penstock
+from penstock.engine.console.faults import show_faults
 from penstock.engine.console.terminal import Terminal, printable, write_safely
 from penstock.schemas.distribution import extra_of, how_to_install
 from penstock.schemas.errors import ConfigError, FencedError, NotReadyError, PenstockError
@@ -42,6 +43,7 @@ exit_done, exit_failed, exit_usage, exit_fenced, exit_not_ready = 0, 1, 2, 3, 4
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the process's exit code."""
     write_safely()
+    show_faults()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]

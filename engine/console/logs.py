@@ -112,6 +112,7 @@ def configure_logging(who: str, *, form: Form = "text", level: str = "info") -> 
     handler.addFilter(limit)
     atexit.register(limit.close)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.captureWarnings(True)
     set_log_level(level)
 
 

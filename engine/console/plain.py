@@ -7,7 +7,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from penstock.engine.console.terminal import printable
+from penstock.engine.console.terminal import draws_as_it_is, printable
 
 width_elsewhere = 10_000
 
@@ -31,7 +31,7 @@ class PlainConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """What is drawn, free of control characters."""
         for segment in super().render(renderable, options):
-            if segment.control or segment.text == "\n" or segment.text.isprintable():
+            if segment.control or segment.text == "\n" or draws_as_it_is(segment.text):
                 yield segment
             else:
                 yield Segment(printable(segment.text, lines=True), segment.style)

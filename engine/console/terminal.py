@@ -3,31 +3,60 @@
 import io
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 T = TypeVar("T")
 
-_outside_ascii = re.compile(r"[^\x20-\x7e\n]")
+_outside_ascii = re.compile(r"[^\x20-\x7e\n]+")
+_unseen = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
+)
+"""Printable by Python's word, and drawn as nothing or as a blank: by them two names look like one."""
+_marks = ("Mn", "Me")
+marks_max: Final = 4
+"""Marks on one character: scripts and accents put as many there, more of them only cover the lines around."""
 
 
 def printable(text: str, *, lines: bool = False) -> str:
     r"""The text with whatever is not printable written out, as in `\x1b` or `\u202e`; with `lines`, line ends stay.
 
     Names, keys and header names are untrusted (anyone who can write to the topic chooses them), and a terminal executes control
-    characters (C0 and C1), marks that turn the direction of the text, and invisible ones are therefore shown, not sent.
+    characters (C0 and C1), marks that turn the direction of the text, invisible ones, and marks heaped on one character are therefore
+    shown, not sent.
     """
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return text
     return "".join(
-        character if character.isprintable() or (lines and character == "\n") else _written(character)
-        for character in text
+        character if sound or (lines and character == "\n") else _written(character)
+        for character, sound in _judged(text, after="")
     )
+
+
+def draws_as_it_is(text: str) -> bool:
+    """Whether nothing in it acts on a terminal, or is invisible there; of marks nothing is said."""
+    return text.isprintable() and (text.isascii() or _unseen.search(text) is None)
+
+
+def _judged(text: str, *, after: str) -> Iterator[tuple[str, bool]]:
+    """Each character, and whether a terminal may get it. A mark stands on a letter or its like, and on nothing before the text."""
+    marks = 0 if after.isalnum() else marks_max
+    for character in text:
+        ascii_only = character.isascii()
+        if not ascii_only and unicodedata.category(character) in _marks:
+            marks += 1
+        else:
+            marks = 0 if not ascii_only or character.isalnum() else marks_max
+        sound = character.isprintable() if ascii_only else draws_as_it_is(character) and marks <= marks_max
+        if not sound:
+            marks = marks_max
+        yield character, sound
 
 
 def write_safely() -> None:
@@ -46,13 +75,18 @@ def json_text(value: Any, *, indented: bool = True) -> str:
     utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
 
     def written(found: re.Match[str]) -> str:
-        character = found.group()
-        if utf8 and character.isprintable():
-            return character
-        units = character.encode("utf-16-be")
-        return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+        before = text[found.start() - 1]  # a quote, or a character of the same text
+        return "".join(
+            character if utf8 and sound else _json_escape(character)
+            for character, sound in _judged(found.group(), after=before)
+        )
 
     return _outside_ascii.sub(written, text)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def _written(character: str) -> str:

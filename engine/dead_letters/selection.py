@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Final
 
-from penstock.engine.dead_letters.replay import LetterFilter
+from penstock.engine.dead_letters.letters import LetterFilter
 from penstock.schemas.errors import ConfigError
 from penstock.schemas.reasons import Reason, Stage
 

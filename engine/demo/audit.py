@@ -1,15 +1,19 @@
 """The demo's book-keeping: every input offset once, and how good the predictions were."""
 
 import math
-from collections import deque
+from array import array
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-latencies_max = 1_000_000
-"""How many of the newest latencies the percentiles are of at the most."""
+latencies_max: Final = 1_000_000
+"""How many of the newest latencies the percentiles are of at the least."""
+score_steps: Final = 100_000
+"""Scores, from 0 to 1, are told apart to so many steps."""
 
 
 class Tally:
@@ -63,16 +67,17 @@ class Quality:
 
 
 class Audit:
-    """Takes in what a reader of the output topics sees."""
+    """Takes in what a reader of the output topics sees. To ask it anything takes no longer after an hour than after a second, so
+    that whoever shows its answers reads on in time."""
 
     def __init__(self, truth: Mapping[str, float]) -> None:
         """`truth`: 1, 0 or NaN (not known) by record key."""
         self._truth = truth
         self._predictions, self._explanations, self._letters = Tally(), Tally(), Tally()
-        self._scores: list[float] = []
-        self._known: list[float] = []
-        self._read_s: deque[float] = deque(maxlen=latencies_max)
-        self._latencies_s: deque[float] = deque(maxlen=latencies_max)
+        self._scores = np.zeros(
+            (2, score_steps + 1), np.int64
+        )  # known to be on time, and late: how many by score
+        self._read_s, self._latencies_s = array("d"), array("d")
 
     def prediction(
         self, partition: int, offset: int, *, key: str, score: float, latency_s: float, read_s: float
@@ -81,8 +86,11 @@ class Audit:
         self._predictions.add(partition, offset)
         self._latencies_s.append(latency_s)
         self._read_s.append(read_s)
-        self._scores.append(score)
-        self._known.append(self._truth.get(key, float("nan")))
+        if len(self._read_s) >= 2 * latencies_max:
+            del self._read_s[:latencies_max], self._latencies_s[:latencies_max]
+        late = self._truth.get(key, math.nan)
+        if late == late:
+            self._scores[int(late > 0.5), min(max(int(score * score_steps), 0), score_steps)] += 1
 
     def explanation(self, partition: int, offset: int) -> None:
         """One explanation was read."""
@@ -109,14 +117,16 @@ class Audit:
 
     def forget_latencies(self) -> None:
         """What was read so far warmed the path up: the percentiles begin anew."""
-        self._latencies_s.clear()
-        self._read_s.clear()
+        del self._read_s[:], self._latencies_s[:]
 
-    def latency_ms(self, percentile: float, *, since_s: float = -math.inf) -> float:
-        """Input record's timestamp to being read from the output topic, of what was read since then; 0 where nothing was."""
-        latencies_s = np.fromiter(self._latencies_s, np.float64)
-        latencies_s = latencies_s[np.searchsorted(np.fromiter(self._read_s, np.float64), since_s) :]
-        return float(np.percentile(latencies_s, percentile)) * 1000 if len(latencies_s) else 0.0
+    def latency_ms(
+        self, percentile: float, *, since_s: float = -math.inf, until_s: float = math.inf
+    ) -> float:
+        """Input record's timestamp to being read from the output topic, of what was read between; 0 where nothing was."""
+        first, last = bisect_left(self._read_s, since_s), bisect_left(self._read_s, until_s)
+        if first >= last:
+            return 0.0
+        return float(np.percentile(np.frombuffer(self._latencies_s)[first:last], percentile)) * 1000
 
     def account(self, ends: Mapping[int, int]) -> Account:
         """The books, given the end offset of each input partition."""
@@ -146,25 +156,23 @@ class Audit:
 
     def quality(self, threshold: float = 0.5) -> Quality | None:
         """None while too little is known."""
-        known = np.array(self._known)
-        scores = np.array(self._scores)[~np.isnan(known)]
-        late = known[~np.isnan(known)] > 0.5
-        if not late.any() or late.all():
+        on_time, late = self._scores
+        known, all_late = int(self._scores.sum()), int(late.sum())
+        if not 0 < all_late < known:
             return None
-        flagged = scores >= threshold
+        step = math.ceil(threshold * score_steps)
+        flagged, rightly = int(self._scores[:, step:].sum()), int(late[step:].sum())
         return Quality(
-            known=len(late),
-            auc=area_under_roc(scores, late),
-            flagged=int(flagged.sum()),
-            precision=float(late[flagged].mean()) if flagged.any() else 0.0,
-            recall=float(flagged[late].mean()),
+            known=known,
+            auc=area_under_roc(late, on_time),
+            flagged=flagged,
+            precision=rightly / flagged if flagged else 0.0,
+            recall=rightly / all_late,
         )
 
 
-def area_under_roc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """The chance that a positive scores above a negative (Mann and Whitney's U, ties count half)."""
-    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    positives = int(positive.sum())
-    u = ranks[positive].sum() - positives * (positives + 1) / 2
-    return float(u / (positives * (len(scores) - positives)))
+def area_under_roc(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> float:
+    """The chance that a positive scores above a negative (Mann and Whitney's U, ties count half); both are counts by ascending
+    score."""
+    below = np.cumsum(negative) - negative
+    return float((positive * (below + negative / 2)).sum() / (positive.sum() * negative.sum()))

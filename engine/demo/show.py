@@ -32,6 +32,8 @@ stream_from_month = 4
 catch_up_patience_s = 60.0
 first_prediction_patience_s = 60.0
 warm_up_records = 200
+start_up_max_s = 5.0
+"""So much of the stream, but no more than a third, is told apart: a broker that has just started compiles itself while it works."""
 live_window_s = 10.0
 lines_every_s = 5.0
 shown_max = 3
@@ -132,16 +134,20 @@ class _Show:
             )
         )
         self._readers: list[tuple[str, Reader]] = [(topic, stage.reader(topic)) for topic in topics[1:]]
+        # No more of a message than is needed: this program shares the machine with the worker whose latency it shows.
         self._schemas = {
-            topics[1]: fastavro.parse_schema(contract("prediction")),
-            topics[2]: fastavro.parse_schema(contract("explanation")),
-            topics[3]: fastavro.parse_schema(contract("dead_letter")),
+            topics[1]: _up_to("prediction", "outputs"),
+            topics[2]: _up_to("explanation", "source"),
+            topics[3]: _up_to("dead_letter", "source"),
         }
+        self._explanation = fastavro.parse_schema(contract("explanation"))
         self._newest: deque[Shown] = deque(maxlen=shown_max)
         self._waiting: dict[tuple[int, int], tuple[str, float]] = {}
         self._progress: deque[tuple[float, int]] = deque(maxlen=40)
         self._last_key = ""
         self._first_s = 0.0
+        self._start_up_s = min(start_up_max_s, seconds / 3)
+        self._steady_s: float | None = None  # since then
         self._before: Committed | None = None
         self._began_s = self._shown_s = clock.monotonic_s()
 
@@ -182,9 +188,11 @@ class _Show:
                 everything = min(self._audit.outcomes, self._audit.explained + self._audit.rejected)
                 if everything >= self._producer.warm_up_total:
                     self._audit.forget_latencies()
-                    self._before = self._stage.committed()
                     self._began_s = now_s
                     self._producer.warm.set()
+            elif self._steady_s is None and now_s >= self._began_s + self._start_up_s:
+                self._before = self._stage.committed()
+                self._steady_s = now_s
             if news:
                 last_news_s = now_s
             if now_s - drawn_s >= 0.2:
@@ -221,9 +229,7 @@ class _Show:
         now_ms = self._clock.wall_ms()
         schema = self._schemas[topic]
         for key, value in zip(records.keys, records.values, strict=True):
-            message: Any = fastavro.schemaless_reader(
-                io.BytesIO((value or b"")[single_object_header_bytes:]), schema, None
-            )
+            message = _read(value, schema)
             source = message["source"]
             place = (source["partition"], source["offset"])
             name = (key or b"").decode()
@@ -243,15 +249,16 @@ class _Show:
             elif topic == topics[2]:
                 self._audit.explanation(*place)
                 if place in self._waiting:
-                    self._show(*self._waiting.pop(place), message)
+                    self._show(*self._waiting.pop(place), value)
             else:
                 self._audit.dead_letter(*place)
 
-    def _show(self, key: str, score: float, explanation: Any) -> None:
+    def _show(self, key: str, score: float, message: bytes | None) -> None:
         now_s = self._clock.monotonic_s()
         if self._newest and now_s - self._shown_s < 0.7:  # slow enough to be read
             return
         self._shown_s = now_s
+        explanation = _read(message, self._explanation)
         flight, origin, destination = self._about[key]
         due = key.split("-")[1][-4:]
         reasons = tuple(
@@ -296,7 +303,9 @@ class _Show:
         """The books: what the input topic holds against what came out."""
         ends = {reading.partition: reading.end for reading in self._stage.offsets.read(topics[0])}
         account, quality = self._audit.account(ends), self._audit.quality()
-        p50_ms, p99_ms = self._audit.latency_ms(50), self._audit.latency_ms(99)
+        steady_s = self._began_s if self._steady_s is None else self._steady_s
+        p50_ms, p99_ms = (self._audit.latency_ms(each, since_s=steady_s) for each in (50, 99))
+        start_up_ms = tuple(self._audit.latency_ms(each, until_s=steady_s) for each in (50, 99))
         after = self._stage.committed()
         committed_ms = None
         if self._before is not None and after is not None:
@@ -309,6 +318,8 @@ class _Show:
                 p50_ms=p50_ms,
                 p99_ms=p99_ms,
                 committed_ms=committed_ms,
+                start_up_ms=start_up_ms,
+                start_up_s=self._start_up_s,
                 first_s=self._first_s,
                 rate_per_s=rate,
                 boxed=self._terminal.live,
@@ -322,8 +333,21 @@ class _Show:
                 "latency_p99_ms": round(p99_ms, 2),
                 "committed_p50_ms": committed_ms and round(committed_ms[0], 2),
                 "committed_p99_ms": committed_ms and round(committed_ms[1], 2),
+                "start_up_p50_ms": round(start_up_ms[0], 2),
+                "start_up_p99_ms": round(start_up_ms[1], 2),
                 "first_result_s": round(self._first_s, 3),
                 "quality": asdict(quality) if quality else None,
             }
         )
         return 0 if account.balanced and account.records else 1
+
+
+def _up_to(name: str, last: str) -> Any:
+    """The fields of a contract from the first to this one: a message read by them is read no further."""
+    schema = contract(name)
+    names = [each["name"] for each in schema["fields"]]
+    return fastavro.parse_schema({**schema, "fields": schema["fields"][: names.index(last) + 1]})
+
+
+def _read(message: bytes | None, schema: Any) -> Any:
+    return fastavro.schemaless_reader(io.BytesIO((message or b"")[single_object_header_bytes:]), schema, None)

@@ -134,11 +134,21 @@ class _Look:
         counts = KafkaAdmin(client_config(self._settings.kafka)).partition_counts(topics_of(self._settings))
         return {topic: count for topic, count in counts.items() if count is not None}
 
+    def _require(self, role: str) -> None:
+        """Named at once, where the client would wait, and say only what has run out. Raises ConfigError."""
+        from penstock.connectors.kafka.admin.permissions import require_permissions
+        from penstock.engine.worker.kafka import client_config
+        from penstock.engine.worker.permissions import permissions
+
+        kafka = self._settings.kafka
+        require_permissions(client_config(kafka), permissions(self._settings)[role])
+
     def _lags(self) -> list[PartitionLag]:
         from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
         from penstock.engine.worker.kafka import client_config
 
         kafka = self._settings.kafka
+        self._require("lag")
         with closing(KafkaOffsets(client_config(kafka), kafka.group)) as offsets:
             readings = offsets.read(self._settings.input.topic)
         return measure(readings, now_ms=self._clock.wall_ms(), start=kafka.start)
@@ -168,6 +178,7 @@ class _Look:
             return list(log.newest(offsets_max))
 
     def _letters(self) -> dict[int, SeenLetters]:
+        self._require("letters")
         reader, found = DeadLetterReader(), dict[int, dict[int, DeadLetter]]()
         for stored in self._newest(self._settings.output.dead_letters, letter_offsets_max):
             try:
@@ -238,6 +249,7 @@ class _Look:
 
     def _reports(self) -> list[SeenWorker]:
         """The newest word of each worker of this group on the status topic."""
+        self._require("scaler")
         newest: dict[str, Report] = {}
         for stored in self._newest(self._settings.output.status or "", report_offsets_max):
             if stored.value is None:  # it has left

@@ -47,7 +47,8 @@ class Narrowing:
         """
         for column, sentinel in self._sentinels:
             values = matrix[:, column]
-            values[values.astype(np.float32) == sentinel] = np.nan
+            with np.errstate(over="ignore"):
+                values[values.astype(np.float32) == sentinel] = np.nan
         if self._native is not None and largest >= rounds_to_infinity:
             far = np.abs(matrix) >= rounds_to_infinity
             with np.errstate(over="ignore"):
@@ -56,9 +57,19 @@ class Narrowing:
     def narrow(self, matrix: NDArray[np.generic]) -> NDArray[np.generic]:
         """The rows (R, F) in the model's dtype."""
         if self._native is not None:
-            return self._native.narrow(np.ascontiguousarray(matrix, dtype=np.float64))
+            return self._native.narrow(np.ascontiguousarray(matrix, dtype=np.float64))[0]
         with np.errstate(over="ignore"):
             return matrix.astype(self._dtype, copy=False)
+
+    def narrow_and_scan(
+        self, matrix: NDArray[np.generic]
+    ) -> tuple[NDArray[np.generic], NDArray[np.int64], float]:
+        """`narrow` of a matrix as it was read, how often each column (F,) of it is NaN, and the largest magnitude of its other
+        numbers, which may be infinite for one that float32 has no finite number for. One pass over the batch."""
+        if self._native is not None:
+            narrowed, (missing, largest) = self._native.narrow(np.ascontiguousarray(matrix, dtype=np.float64))
+            return narrowed, missing, largest
+        return self.narrow(matrix), *_trees.scan(matrix)
 
 
 def as_fed(rows: NDArray[np.generic], signature: Signature) -> NDArray[np.generic]:

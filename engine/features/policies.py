@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from penstock.engine.features.narrowing import Narrowing, rounds_to_infinity
 from penstock.engine.features.signature import Signature
 from penstock.engine.features.value_counts import ValueCounts
-from penstock.engine.native import _trees
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Rejection
 
@@ -55,7 +54,9 @@ class FeaturePolicies:
         column is an unseen category; afterwards replacements stand there. `rows` (R,) are the records' places. A record
         with several faults is rejected for the one in its first column.
         """
-        missing_values, largest = _trees.scan(matrix)  # one pass over a batch that mostly needs no other
+        # One pass over a batch that mostly needs no other: as long as nothing in the matrix is changed, this is what goes on.
+        narrowed, missing_values, largest = self._narrowing.narrow_and_scan(matrix)
+        changed = self._narrowing.marks_missing or largest >= rounds_to_infinity
         if self._counts is not None:
             self._counts.count_missing(len(matrix), missing_values)
         faults: NDArray[np.uint8] | None = None  # (R, F) once there is one: 1 + place in _faults
@@ -73,6 +74,7 @@ class FeaturePolicies:
             missing = np.isnan(_part(matrix, self._strict))
             mark(missing & self._missing_rejects[self._strict], self._strict, 0)
             _replace(matrix, missing, self._strict, self._missing_fill)
+            changed = True
         if len(self._bounded) and largest >= rounds_to_infinity:
             mark(np.isinf(_part(matrix, self._bounded)), self._bounded, 1)
         if len(
@@ -84,12 +86,15 @@ class FeaturePolicies:
                     self._counts.count_unseen(self._categories, unseen)
                 mark(unseen & self._unseen_rejects[self._categories], self._categories, 2)
                 _replace(matrix, unseen, self._categories, self._unseen_fill)
+                changed = True
+        if changed:
+            narrowed = self._narrowing.narrow(matrix)
         if faults is None:
-            return self._narrowing.narrow(matrix), rows, []
-        return self._without(matrix, rows, faults)
+            return narrowed, rows, []
+        return self._without(narrowed, rows, faults)
 
     def _without(
-        self, matrix: NDArray[np.generic], rows: NDArray[np.int64], faults: NDArray[np.uint8]
+        self, narrowed: NDArray[np.generic], rows: NDArray[np.int64], faults: NDArray[np.uint8]
     ) -> tuple[NDArray[np.generic], NDArray[np.int64], list[Rejection]]:
         bad = faults.any(axis=1)
         rejections = []
@@ -100,7 +105,7 @@ class FeaturePolicies:
             rejections.append(
                 Rejection(index=int(rows[row]), stage=Stage.VALIDATE, reason=reason, detail=detail)
             )
-        return self._narrowing.narrow(matrix[~bad]), rows[~bad], rejections
+        return narrowed[~bad], rows[~bad], rejections
 
 
 def _columns(chosen: Iterable[bool]) -> NDArray[np.intp]:

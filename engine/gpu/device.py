@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.whole_number import whole_number
 
 driver_names = ("libcuda.so.1", "libcuda.so")
 _title_bytes_max = 100
@@ -30,9 +31,10 @@ def parse_device(asked: str) -> int | None:
     if asked in ("auto", "cpu"):
         return None
     kind, _, index = asked.partition(":")
-    if kind != "cuda" or not (index or "0").isdecimal():
-        raise ConfigError(f"device {asked} is not known; use auto, cpu, cuda or cuda:INDEX")
-    return int(index or 0)
+    number = whole_number(index or "0")
+    if kind != "cuda" or number is None:
+        raise ConfigError(f"device {asked[:50]} is not known; use auto, cpu, cuda or cuda:INDEX")
+    return number
 
 
 def cuda_devices() -> int:

@@ -62,10 +62,10 @@ def by_rate(samples: Sequence[Sample], span_s: float, max_age_s: float) -> float
     if len(recent) < 6:
         return None
     arrivals = [
-        (later.at_s, rates(earlier, later).arrival_per_s)
+        (later.at_s, rates((earlier, later)).arrival_per_s)
         for earlier, later in zip(recent, recent[2:], strict=False)
     ]
-    whole = rates(recent[0], recent[-1])
+    whole = rates(recent)
     settled = sum(each.settled_per_s for each in whole.workers.values())
     busy = sum(each.busy_ratio for each in whole.workers.values()) / max(len(whole.workers), 1)
     if busy < _busy_min or settled <= 0:

@@ -4,8 +4,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Final
 
 from penstock.engine.hints.sample import Sample, WorkerSample
+
+known_share_min: Final = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +22,8 @@ class WorkerRates:
     explain_s: float
     other_s: float
     deliver_s: float  # per delivery
+    ahead_per_s: float = 0.0  # records stamped far ahead of our clock
+    ahead_s: float = math.nan  # each of those
 
     @property
     def cost_s(self) -> float:
@@ -42,22 +47,38 @@ class Rates:
         return sum(self.arrivals.values())
 
 
-def rates(first: Sample, last: Sample) -> Rates:
-    """What happened between two samples; a worker that is not in both is left out, a partition likewise."""
-    passed_s = max(last.at_s - first.at_s, 1e-9)
-    before = {worker.name: worker for worker in first.workers}
-    ends = {each.partition: each.end for each in first.partitions if not math.isnan(each.end)}
-    pairs = [(before[worker.name], worker) for worker in last.workers if worker.name in before]
-    pairs = [(old, new) for old, new in pairs if new.settled >= old.settled]  # else it began anew
+def rates(samples: Sequence[Sample]) -> Rates:
+    """What happened over these samples, in order of time. Each worker and each partition counts from the first sample that knows it
+    to the last one: an engine that starts does not know all at once. What was not known for half of the time is left out."""
+    last = samples[-1]
+    seconds = max(last.at_s - samples[0].at_s, 1e-9)
+    since_s = last.at_s - seconds * known_share_min
+    workers: dict[str, tuple[float, WorkerSample]] = {}
+    ends: dict[int, tuple[float, float]] = {}
+    for sample in samples:
+        if sample.at_s > since_s:
+            break
+        for worker in sample.workers:
+            if (
+                worker.name not in workers or worker.settled < workers[worker.name][1].settled
+            ):  # it began anew
+                workers[worker.name] = (sample.at_s, worker)
+        if len(ends) < len(last.partitions):
+            for each in sample.partitions:
+                if each.partition not in ends and not math.isnan(each.end):
+                    ends[each.partition] = (sample.at_s, each.end)
+    pairs = [(*workers[new.name], new) for new in last.workers if new.name in workers]
+    pairs = [(at_s, old, new) for at_s, old, new in pairs if new.settled >= old.settled]
     return Rates(
-        seconds=passed_s,
-        workers={new.name: _worker(old, new, passed_s) for old, new in pairs},
+        seconds=seconds,
+        workers={new.name: _worker(old, new, last.at_s - at_s) for at_s, old, new in pairs},
         arrivals={
-            each.partition: max(each.end - ends[each.partition], 0.0) / passed_s
+            each.partition: max(each.end - ends[each.partition][1], 0.0)
+            / (last.at_s - ends[each.partition][0])
             for each in last.partitions
             if each.partition in ends and not math.isnan(each.end)
         },
-        rebalances=max((new.rebalances - old.rebalances for old, new in pairs), default=0.0),
+        rebalances=max((new.rebalances - old.rebalances for _, old, new in pairs), default=0.0),
     )
 
 
@@ -81,6 +102,8 @@ def _worker(old: WorkerSample, new: WorkerSample, passed_s: float) -> WorkerRate
         explain_s=each(explain_s, settled),
         other_s=each(max(busy_s - infer_s - explain_s, 0.0), settled),
         deliver_s=each(new.deliver_s - old.deliver_s, deliveries),
+        ahead_per_s=(new.ahead - old.ahead) / passed_s,
+        ahead_s=each(new.ahead_s - old.ahead_s, new.ahead - old.ahead),
     )
 
 

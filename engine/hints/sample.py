@@ -18,6 +18,8 @@ class WorkerSample:
     deliver_s: float
     deliveries: float
     rebalances: float
+    ahead: float = 0.0  # records stamped far ahead of our clock
+    ahead_s: float = 0.0  # by how much, together
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,10 @@ class Narrower:
     def __init__(
         self, offsets: NDArray[np.int32], cuts: NDArray[np.float64], levels: NDArray[np.float32]
     ) -> None: ...
-    def narrow(self, rows: NDArray[np.float64]) -> NDArray[np.float32]: ...
+    def narrow(
+        self, rows: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], tuple[NDArray[np.int64], float]]:
+        """The rows (R, F) narrowed, and what `scan` tells of them rounded to float32: a magnitude that float32 has no finite number for is infinite there."""
 
 class Arrays:
     def __init__(

@@ -38,6 +38,8 @@ def _worker(slot: str, counters: Mapping[str, float]) -> WorkerSample:
         deliver_s=of("stage.deliver.sum"),
         deliveries=of("stage.deliver.count"),
         rebalances=of("rebalances"),
+        ahead=of("ahead"),
+        ahead_s=of("ahead_s"),
     )
 
 

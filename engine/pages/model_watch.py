@@ -27,7 +27,8 @@ class ModelWatch:
         self._lock = threading.Lock()
         self._looked_s: float | None = None
         self._described: dict[str, Mapping[str, Any]] = {}
-        self._reasons: list[Mapping[str, Any]] = []
+        self._reasons: tuple[str | None, list[Mapping[str, Any]]] = (None, [])
+        """Of which model, and what each worker that serves it counted."""
         self._backgrounds: dict[str, Mapping[str, Any]] = {}
 
     def look(self) -> None:
@@ -42,7 +43,9 @@ class ModelWatch:
                 digest for digest, each in self._backgrounds.items() if each.get("state") in ("known", "none")
             }
         digests = self._digests()
-        reasons = [_read(reply) for reply in self._ask(lambda _: "/pages/reasons").values()]
+        most = _most(digests)
+        asked = self._ask(lambda slot: "/pages/reasons" if digests.get(slot) == most else None)
+        reasons = [_read(reply) for reply in asked.values()]
         described = {}
         if wanted := {digest: slot for slot, digest in digests.items() if digest not in known}:
             described = self._asked_once("/pages/model", wanted)
@@ -50,7 +53,7 @@ class ModelWatch:
         if wanted := {digest: slot for slot, digest in digests.items() if digest not in held}:
             backgrounds = self._asked_once("/pages/background", wanted)
         with self._lock:
-            self._reasons = [each for each in reasons if each]
+            self._reasons = (most, [each for each in reasons if each])
             self._described, self._backgrounds = (
                 {digest: each for digest, each in told.items() if digest in digests.values()}
                 for told in (self._described | described, self._backgrounds | backgrounds)
@@ -65,13 +68,13 @@ class ModelWatch:
         """The schema's `model`, of the model that most workers serve."""
         digests = list(self._digests().values())
         with self._lock:
-            described, reasons = dict(self._described), list(self._reasons)
+            described, (counted, reasons) = dict(self._described), self._reasons
             backgrounds = dict(self._backgrounds)
         most = max(described, key=lambda each: (digests.count(each), each), default=None)
         return model_document(
             self._clock.wall_ms(),
             None if most is None else described[most],
-            reasons,
+            reasons if counted == most else [],
             digests,
             {} if most is None else backgrounds.get(most, {}),
         )
@@ -79,8 +82,7 @@ class ModelWatch:
     def dependence(self, column: int) -> dict[str, Any] | None:
         """The schema's `dependence`, of the records of all workers that serve what most do; None where it has no such column."""
         digests = self._digests()
-        served = list(digests.values())
-        most = max(served, key=lambda each: (served.count(each), each), default=None)
+        most = _most(digests)
         path = f"/pages/dependence?number={column}"
         replies = self._ask(lambda slot: path if digests.get(slot) == most else None).values()
         told = [found for reply in replies if (found := _read(reply))]
@@ -95,6 +97,12 @@ class ModelWatch:
         """The schema's `tree` as JSON; None where no worker has it."""
         replies = self._ask(lambda _: f"/pages/tree?number={number}").values()
         return next((reply.body for reply in replies if reply.status == 200), None)
+
+
+def _most(digests: Mapping[str, str]) -> str | None:
+    """Of the models that are served, what most workers serve: columns of another one are other features."""
+    served = list(digests.values())
+    return max(served, key=lambda each: (served.count(each), each), default=None)
 
 
 def _read(reply: Reply | None) -> Mapping[str, Any]:

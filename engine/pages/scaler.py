@@ -1,11 +1,12 @@
 """The page `/scaling` as the scaler knows it: the number, every decision with its numbers, and what ran."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from penstock.engine.clock import Clock
+from penstock.engine.pages.scaler_turns import Turn, came_true, forecasts_due
 from penstock.engine.pages.sentences import sentence
 from penstock.engine.pages.serving.live import Live
 from penstock.engine.pages.serving.site import Site
@@ -13,10 +14,8 @@ from penstock.engine.pages.serving.streams import Streams
 from penstock.engine.telemetry.http_server import Reader
 
 
-def scaler_document(
-    status: Mapping[str, Any], points: Collection[tuple[int, int, int]], at_ms: int
-) -> dict[str, Any]:
-    """The schema's `scaling`, of a loop's status and points."""
+def scaler_document(status: Mapping[str, Any], turns: Sequence[Turn], at_ms: int) -> dict[str, Any]:
+    """The schema's `scaling`, of a loop's status and turns."""
     demand = status.get("demand") or {}
     plan = status.get("plan")
     capacity = demand.get("capacity")
@@ -28,6 +27,15 @@ def scaler_document(
         summary = [sentence("scaling.trusted", asked=status["required_replicas"], why=plan["why"])]
     if plan is not None and capacity is None:
         summary.append(sentence("scaling.unknown_capacity"))
+    if (truth := came_true(turns)) is not None:
+        summary.append(
+            sentence(
+                "scaling.came_true",
+                minutes=max(round(truth.minutes), 1),
+                exceeded=round(100 * truth.exceeded),
+                ratio=round(truth.ratio, 2),
+            )
+        )
     return {
         "page": "scaling",
         "at_ms": at_ms,
@@ -44,12 +52,18 @@ def scaler_document(
         | {"capacity_records_per_s": None if capacity is None else capacity["records_per_s"]},
         "decisions": [_decision(each) for each in status.get("decisions", ())],
         "series": {
-            "at_ms": [each[0] for each in points],
-            "running": [each[1] for each in points],
-            "wanted": [each[2] for each in points],
+            "at_ms": [each.at_ms for each in turns],
+            "running": [each.running for each in turns],
+            "wanted": [each.published for each in turns],
+            "arrival_records_per_s": [_short(each.arrival_records_per_s) for each in turns],
+            "forecast_records_per_s": [_short(each) for each in forecasts_due(turns)],
         },
         "workers": [],
     }
+
+
+def _short(rate: float | None) -> float | None:
+    return None if rate is None else float(f"{rate:.4g}")
 
 
 def _decision(each: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,8 +90,8 @@ class Loop(Protocol):
     def status(self) -> Mapping[str, Any]:
         """The newest decision, and what it was made from."""
 
-    def points(self) -> Collection[tuple[int, int, int]]:
-        """Milliseconds since 1970, replicas that ran, and the number that was published; oldest first."""
+    def turns(self) -> Sequence[Turn]:
+        """Oldest first."""
 
 
 class ScalerContent:
@@ -90,9 +104,7 @@ class ScalerContent:
     @property
     def documents(self) -> Mapping[str, Callable[[], Mapping[str, Any]]]:
         return {
-            "scaling": lambda: scaler_document(
-                self._loop.status(), self._loop.points(), self._clock.wall_ms()
-            )
+            "scaling": lambda: scaler_document(self._loop.status(), self._loop.turns(), self._clock.wall_ms())
         }
 
     def before(self, page: str) -> None:

@@ -116,7 +116,7 @@ def supervisor_pages(
             model.look()
         return bool(topics)
 
-    watch = Watch(facts, ask=ask, watched=lambda: watched(), clock=clock)
+    watch = Watch(facts, ask=ask, watched=lambda: watched(), clock=clock, turned=lambda: streams.wake())
     model = ModelWatch(ask, digests=digests, clock=clock)
     content = SupervisorContent(watch, model, facts)
     live = Live(lambda page: content.documents[page](), boot=f"{clock.wall_ms():x}{os.getpid():x}")

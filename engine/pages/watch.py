@@ -25,6 +25,8 @@ turn_watched_s: Final = 0.25
 turn_s: Final = 1.0
 latency_window_s: Final = 10.0
 times_kept: Final = 240
+digits_told: Final = 4
+"""Significant ones, of each point."""
 samples_watched, samples_unwatched = 32, 2
 """Taken from a worker at a time: with nobody looking there is no need of all."""
 
@@ -122,12 +124,15 @@ class Watch:
         ask: Callable[[Callable[[str], str]], Mapping[str, Reply]],
         watched: Callable[[], bool],
         clock: Clock,
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
-        """`ask`: every worker's reply to a path; `watched`: whether somebody looks, so that looking more often is worth it."""
+        """`ask`: every worker's reply to a path; `watched`: whether somebody looks, so that looking more often is worth it;
+        `turned`: is told that there is something new."""
         self._facts = facts
         self._ask = ask
         self._watched = watched
         self._clock = clock
+        self._turned = turned
         self._lock = threading.Lock()
         self._workers: dict[str, Known] = {}
         self._counts = Counts()
@@ -182,6 +187,7 @@ class Watch:
                 self._points.append(self._point(now_s, now_ms, told))
         if told and self._hints.due(now_s):  # some milliseconds, which nobody has to wait for
             self._hints.add(sample_of(now_s, told), max_age_s=self._facts.max_age_s)
+        self._turned()
 
     def picture(self) -> Picture:
         """Now."""
@@ -236,12 +242,17 @@ class Watch:
         finished = sum(second.of(f"records.{outcome}") for outcome in ("predicted", "rejected", "skipped"))
         return Point(
             at_ms=now_ms,
-            records_per_s=finished / second.span_s if second.span_s > 0 else None,
-            busy=busy,
-            blocked=blocked,
-            idle=idle,
+            records_per_s=_short(finished / second.span_s if second.span_s > 0 else None),
+            busy=_short(busy),
+            blocked=_short(blocked),
+            idle=_short(idle),
             queue_rows=sum(sum(each["queues"].values()) for each in told.values()) if told else None,
-            lag_s=max(late) if late and None not in late else None,
-            p99_ms=None if p99_s is None else p99_s * 1000,
+            lag_s=_short(max(late) if late and None not in late else None),
+            p99_ms=_short(None if p99_s is None else p99_s * 1000),
             running=len(told),
         )
+
+
+def _short(value: float | None) -> float | None:
+    """As much of it as a curve can show: the past of fifteen minutes is sent whole to everybody who opens a page."""
+    return None if value is None else float(f"{value:.{digits_told}g}")

@@ -51,10 +51,15 @@ class Ledger:
         self._partitions: dict[int, _Partition] = {}
         self._epochs: dict[int, int] = {}  # survives revocation: an epoch is never used twice
         self._read = self._settled = self._dropped = 0
+        self._open = (
+            0  # spans, over all partitions: asked for several times a turn, however many partitions there are
+        )
 
     def assign(self, partitions: Iterable[int]) -> None:
         """These partitions are ours from now on, with nothing open."""
         for partition in partitions:
+            if (before := self._partitions.get(partition)) is not None:
+                self._open -= len(before.opened)
             self._partitions[partition] = _Partition(epoch=self._next_epoch(partition))
 
     def revoke(self, partitions: Iterable[int]) -> None:
@@ -92,6 +97,7 @@ class Ledger:
             records=records,
         )
         self._read += records
+        self._open += 1
         ours.opened.append(span)
         return span
 
@@ -113,6 +119,7 @@ class Ledger:
                 ours.opened and ours.opened[0].first in ours.settled
             ):  # a hole would be skipped after a restart
                 done = ours.opened.popleft()
+                self._open -= 1
                 ours.settled.remove(done.first)
                 ours.position = done.next
 
@@ -135,7 +142,7 @@ class Ledger:
 
     def unfinished(self) -> int:
         """How many spans are open, over all partitions."""
-        return sum(len(partition.opened) for partition in self._partitions.values())
+        return self._open
 
     def oldest_unfinished_ms(self) -> dict[int, int]:
         """Per assigned partition, the timestamp of its oldest unfinished record; -1 when nothing is unfinished."""
@@ -145,6 +152,7 @@ class Ledger:
         }
 
     def _drop(self, partition: _Partition) -> None:
+        self._open -= len(partition.opened)
         self._dropped += sum(span.records for span in partition.opened if span.first not in partition.settled)
 
     def _next_epoch(self, partition: int) -> int:

@@ -1,6 +1,7 @@
 """What polled records, finished batches and groups of them are in partitions and offsets."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +11,50 @@ from penstock.engine.ports import Delivery
 from penstock.schemas.records import Outgoing, Records
 
 
+class Stretch(NamedTuple):
+    """The records of one partition among others: the offsets of the first and of the last, and where the last stands."""
+
+    partition: int
+    first: int
+    last: int
+    oldest_timestamp_ms: int
+    records: int
+    last_place: int
+
+
+def stretches(records: Records) -> list[Stretch]:
+    """Of each partition, by ascending number. A few passes over the columns, however many partitions there are."""
+    partitions, offsets, timestamps = records.partitions, records.offsets, records.timestamps_ms
+    count = len(partitions)
+    if count == 0:
+        return []
+    cuts = np.flatnonzero(partitions[1:] != partitions[:-1])
+    if not len(cuts):
+        first, last = int(offsets[0]), int(offsets[-1])
+        return [Stretch(int(partitions[0]), first, last, int(timestamps.min()), count, count - 1)]
+    order: NDArray[np.intp] | None = None
+    numbers = partitions[cuts]
+    if not ((numbers[1:] > numbers[:-1]).all() and partitions[-1] > numbers[-1]):
+        order = np.argsort(partitions, kind="stable")
+        partitions, offsets, timestamps = partitions[order], offsets[order], timestamps[order]
+        cuts = np.flatnonzero(partitions[1:] != partitions[:-1])
+    lasts = np.concatenate((cuts, (count - 1,)))
+    starts = np.concatenate(((0,), cuts + 1))
+    columns = (
+        partitions[starts], offsets[starts], offsets[lasts], np.minimum.reduceat(timestamps, starts), lasts - starts + 1,
+        lasts if order is None else order[lasts],
+    )  # fmt: skip
+    return [Stretch._make(each) for each in zip(*(column.tolist() for column in columns), strict=True)]
+
+
 def bounds(records: Records) -> list[tuple[int, tuple[int, int, int, int]]]:
     """Per partition: its first and last offset, its oldest timestamp, and how many records."""
-    partitions, offsets, timestamps = records.partitions, records.offsets, records.timestamps_ms
     found = []
-    for partition in np.unique(partitions).tolist():
-        own = partitions == partition
-        theirs = offsets[own]
-        last = int(theirs[-1])
-        if records.unreadable:  # a row that stands for a range ends where the range does
-            row = records.unreadable.get(int(np.flatnonzero(own)[-1]))
-            last = last if row is None else row.next - 1
-        found.append((partition, (int(theirs[0]), last, int(timestamps[own].min()), len(theirs))))
+    for each in stretches(records):
+        # A row that stands for a range ends where the range does.
+        row = records.unreadable.get(each.last_place) if records.unreadable else None
+        last = each.last if row is None else row.next - 1
+        found.append((each.partition, (each.first, last, each.oldest_timestamp_ms, each.records)))
     return found
 
 

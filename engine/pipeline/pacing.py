@@ -11,6 +11,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from penstock.schemas.errors import UnavailableError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineLimits:
@@ -39,7 +41,34 @@ class PipelineLimits:
     abort_backoff_max_s: float = 5.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+class AbortBackoff:
+    """How long polling rests after aborted deliveries: longer with each in a row, and at last for good."""
+
+    def __init__(self, limits: PipelineLimits) -> None:
+        self._limits = limits
+        self._aborts_in_a_row = 0
+        self._resume_at_s = 0.0
+
+    def over(self, now_s: float) -> bool:
+        """Whether new records may be polled."""
+        return now_s >= self._resume_at_s
+
+    def delivered(self) -> None:
+        """A delivery was acknowledged."""
+        self._aborts_in_a_row = 0
+
+    def aborted(self, now_s: float) -> None:
+        """Another one was aborted. Raises UnavailableError when they are too many."""
+        self._aborts_in_a_row += 1
+        if self._aborts_in_a_row > self._limits.aborts_in_a_row_max:
+            raise UnavailableError(f"{self._aborts_in_a_row} deliveries in a row were aborted by the broker")
+        wait_s = self._limits.abort_backoff_first_s * 2 ** (self._aborts_in_a_row - 1)
+        self._resume_at_s = now_s + min(wait_s, self._limits.abort_backoff_max_s)
+
+
+@dataclass(
+    kw_only=True, slots=True
+)  # not frozen, like Pace: several are made in each turn, and it would take three times as long
 class UnderWay:
     """What a worker has in hand at one moment."""
 
@@ -54,7 +83,7 @@ class UnderWay:
     """Records that the ledger waits for."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Pace:
     """What the turn does."""
 

@@ -13,11 +13,11 @@ from penstock.engine.pipeline.hooks import (
     PipelineHooks,
     Waiting,
     nothing_paused,
-    paused_by_operator,
 )
-from penstock.engine.pipeline.ledger import Ledger, Span
+from penstock.engine.pipeline.ledger import Ledger
 from penstock.engine.pipeline.offsets import bounds, delivery, places
-from penstock.engine.pipeline.pacing import CommitPolicy, Pace, PipelineLimits, UnderWay, pace
+from penstock.engine.pipeline.pacing import AbortBackoff, CommitPolicy, Pace, PipelineLimits, UnderWay, pace
+from penstock.engine.pipeline.standstill import Standstill
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.schemas.errors import AbortedError, TooManyRejectedError, UnavailableError
 from penstock.schemas.records import Records
@@ -63,13 +63,10 @@ class Pipeline:
         self._polling = False
         self._seek_due: dict[int, int] = {}
         self._stalled_since_s: float | None = None
-        self._aborts_in_a_row = 0
-        self._resume_at_s = 0.0
-        self._held: dict[int, Held] = {}  # partitions that stand still, and why
-        self._held_from: dict[int, int] = {}  # where each is read again
+        self._backoff = AbortBackoff(self._limits)
+        self._still = Standstill()
         self._hold_due: dict[int, Held] = {}  # as soon as nothing is on its way
         self._pausing = pausing
-        self._paused: set[int] = set()
         self._stops = 0
         self._unfinished = 0
         self._source = source(self)
@@ -103,24 +100,24 @@ class Pipeline:
         """One round; waits at most `idle_poll_s`, and only when there is nothing to do."""
         self._watcher.turn(ledger=self._ledger, waiting=self._waiting())
         pausing = self._pausing()
-        if pausing or self._paused:
+        if pausing or self._still.paused:
             self._pause(pausing)
         polled = self._poll()
         self._feed()
         now = self._pace()
         self._collect(wait=now.waits_for_compute and (now.quick or not polled), all_of_it=now.quick)
         self._deliver(wait=now.quick or not polled)
-        if self._hold_due or self._held:
+        if self._hold_due or self._still.holds:
             self._hold()
         if self._commits.is_due(self._clock.monotonic_s()):
             self._commit()
 
     def _pace(self) -> Pace:
-        waiting = self._waiting()
-        rows = waiting.batcher + waiting.compute + waiting.delivery
+        finished_rows = self._finished_rows()
+        rows = self._batcher.rows + self._compute.queued_rows + finished_rows + self._submitted_rows()
         under_way = UnderWay(
             rows=rows,
-            finished_rows=self._finished_rows(),
+            finished_rows=finished_rows,
             deliveries=len(self._deliveries),
             expected_s=self._batcher.expected_s(rows) if rows < self._limits.beside_records_min else math.inf,
             unfinished=self._ledger.unfinished(),
@@ -128,15 +125,19 @@ class Pipeline:
         return pace(under_way, self._commits, self._limits)
 
     def _waiting(self) -> Waiting:
-        submitted = sum(finished.batch.rows for _, group in self._deliveries for finished in group)
         return Waiting(
             batcher=self._batcher.rows,
             compute=self._compute.queued_rows,
-            delivery=submitted + self._finished_rows(),
+            delivery=self._submitted_rows() + self._finished_rows(),
         )
 
+    def _submitted_rows(self) -> int:
+        if not self._deliveries:
+            return 0
+        return sum(finished.batch.rows for _, group in self._deliveries for finished in group)
+
     def _finished_rows(self) -> int:
-        return sum(finished.batch.rows for finished in self._finished)
+        return sum(finished.batch.rows for finished in self._finished) if self._finished else 0
 
     @property
     def quiet(self) -> bool:
@@ -146,7 +147,7 @@ class Pipeline:
     def _poll(self) -> bool:
         """Poll available records; returns whether there were any."""
         now_s = self._clock.monotonic_s()
-        room = self._batcher.room if now_s >= self._resume_at_s else 0
+        room = self._batcher.room if self._backoff.over(now_s) else 0
         if room <= 0:
             self._hold_back(now_s)
             return False
@@ -158,7 +159,7 @@ class Pipeline:
     def _hold_back(self, now_s: float) -> None:
         if self._stalled_since_s is None:
             self._stalled_since_s = now_s
-        if now_s - self._stalled_since_s < self._limits.stall_before_pause_s and now_s >= self._resume_at_s:
+        if now_s - self._stalled_since_s < self._limits.stall_before_pause_s and self._backoff.over(now_s):
             return
         self._source.pause()
         # Keep polling: a consumer that stops polling loses its partitions. What arrives all the same is kept.
@@ -184,18 +185,13 @@ class Pipeline:
         self._source.seek(again)
 
     def _open(self, records: Records) -> None:
-        spans: list[Span] = []
-        for partition, (first, last, oldest_ms, count) in bounds(records):
-            spans.append(
-                self._ledger.open(
-                    partition=partition,
-                    first=first,
-                    next=last + 1,
-                    oldest_timestamp_ms=oldest_ms,
-                    records=count,
-                )
+        spans = tuple(
+            self._ledger.open(
+                partition=partition, first=first, next=last + 1, oldest_timestamp_ms=oldest_ms, records=count
             )
-        self._batcher.add(Poll(records=records, spans=tuple(spans), polled_at_s=self._clock.monotonic_s()))
+            for partition, (first, last, oldest_ms, count) in bounds(records)
+        )
+        self._batcher.add(Poll(records=records, spans=spans, polled_at_s=self._clock.monotonic_s()))
 
     def _feed(self) -> None:
         while not self._hold_due and self._compute.has_room():
@@ -232,7 +228,7 @@ class Pipeline:
         self._batcher.computed(finished.batch, took_s=finished.busy_s)
         self._finished.append(
             finished
-        )  # a batch that reaches the limit is still delivered, dead letters included
+        )  # one that reaches the limit is delivered all the same, letters included
         stops = self._breaker.observe(
             lambda: places(finished), finished.outcome.bad, finished.outcome.rejections
         )
@@ -243,7 +239,8 @@ class Pipeline:
 
     def _deliver(self, *, wait: bool) -> None:
         try:
-            self._advance(self._pace().broker_wait_s if wait else 0.0)
+            if self._deliveries:
+                self._advance(self._pace().broker_wait_s if wait else 0.0)
             if not self._finished and not self._deliveries:
                 self._sink.has_room()  # with nothing to send, too, it mends what an abort has left behind
             while self._finished and self._sink.has_room() and self._pace().sends:
@@ -261,8 +258,6 @@ class Pipeline:
             self._after_abort()
 
     def _advance(self, timeout_s: float) -> None:
-        if not self._deliveries:
-            return
         self._settle(self._sink.advance(timeout_s))
 
     def _settle(self, deliveries: int) -> None:
@@ -270,7 +265,7 @@ class Pipeline:
             submitted_at_s, group = self._deliveries.popleft()
             for finished in group:
                 self._ledger.settle(finished.batch.spans)
-            self._aborts_in_a_row = 0
+            self._backoff.delivered()
             self._commits.delivered(self._clock.monotonic_s(), self._limits)
             self._watcher.delivered(group, took_s=self._clock.monotonic_s() - submitted_at_s)
 
@@ -289,11 +284,7 @@ class Pipeline:
         return group
 
     def _after_abort(self) -> None:
-        self._aborts_in_a_row += 1
-        if self._aborts_in_a_row > self._limits.aborts_in_a_row_max:
-            raise UnavailableError(f"{self._aborts_in_a_row} deliveries in a row were aborted by the broker")
-        wait_s = self._limits.abort_backoff_first_s * 2 ** (self._aborts_in_a_row - 1)
-        self._resume_at_s = self._clock.monotonic_s() + min(wait_s, self._limits.abort_backoff_max_s)
+        self._backoff.aborted(self._clock.monotonic_s())
         self._forget()
         self._watcher.rewound(cause="abort")
         self._read_again(self._ledger.rewind())
@@ -322,50 +313,37 @@ class Pipeline:
         What is finished is delivered first; the rest in flight, of the others as well, is dropped and read again.
         """
         waiting = self._compute.waiting
-        over = [p for p, held in self._held.items() if not held.stopped and p not in waiting]
+        over = self._still.over(waiting.keys())
         due = bool(self._hold_due) and not self._finished and not self._deliveries
         if due:
             held_now = self._hold_due
             self._forget()
             again = self._ledger.rewind()
-            ours = set(self._ledger.assigned())
-            self._held |= {p: held for p, held in held_now.items() if p in ours}
-            self._held_from |= {p: offset for p, offset in again.items() if p in held_now}
-            self._require_a_partition(ours)
-        for partition in over:
-            self._held.pop(partition, None)
+            ours = self._ledger.assigned()
+            self._still.hold({p: held for p, held in held_now.items() if p in ours}, again)
+            if (why := self._still.stopped(ours)) is not None:  # nothing is left to read
+                self._watcher.holding(self._still.reasons)
+                self._commit()
+                raise TooManyRejectedError(why)
         if due or over:
-            self._source.hold(self._held.keys() | self._paused)
-            self._source.seek({p: self._held_from.pop(p) for p in over if p in self._held_from})
+            from_where = self._still.let_go(over)
+            self._source.hold(self._still.partitions)
+            self._source.seek(from_where)
         if due:
             self._read_again(again)
             self._watcher.rewound(cause="hold")
-        changed = {p: waiting[p] for p in self._held if p in waiting and waiting[p] != self._held[p]}
-        self._held |= changed
+        changed = self._still.learn(waiting)
         if due or over or changed:
-            self._watcher.holding(self._still())
+            self._watcher.holding(self._still.reasons)
 
     def _pause(self, pausing: Pausing) -> None:
         """Fetch nothing from partitions that an operator paused; what of them is in flight is finished as ever."""
         wanted = {p for p in self._ledger.assigned() if p in pausing}
-        if wanted == self._paused:
+        if wanted == self._still.paused:
             return
-        self._paused = wanted
-        self._source.hold(self._held.keys() | wanted)
-        self._watcher.holding(self._still())
-
-    def _still(self) -> dict[int, Held]:
-        """Every partition that stands still, and why."""
-        return dict.fromkeys(self._paused, paused_by_operator) | self._held
-
-    def _require_a_partition(self, ours: set[int]) -> None:
-        """Raises TooManyRejectedError when nothing is left to read: every partition was stopped."""
-        stopped = {p: held for p, held in self._held.items() if held.stopped}
-        if ours and ours <= stopped.keys():
-            self._watcher.holding(self._still())
-            self._commit()
-            partition = min(ours)
-            raise TooManyRejectedError(f"partition {partition}: {stopped[partition].reason}")
+        self._still.paused = wanted
+        self._source.hold(self._still.partitions)
+        self._watcher.holding(self._still.reasons)
 
     def _drain(self) -> None:
         """Finish what the compute side has, deliver it, within the budget; a second stop request cuts it short."""
@@ -413,9 +391,8 @@ class Pipeline:
         self._ledger.revoke(partitions)
         self._compute.let_go(partitions)
         for partition in partitions:
-            for noted in (self._seek_due, self._held, self._held_from):
-                noted.pop(partition, None)
-        self._paused.difference_update(partitions)
+            self._seek_due.pop(partition, None)
+        self._still.forget(partitions)
         self._read_again(self._ledger.rewind())
         if dropped:
             self._watcher.rewound(cause=cause)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from penstock.engine.clock import Clock
+from penstock.engine.pages.scaler_turns import Turn
 from penstock.engine.scaling.collector import Collector, NoPartitionsError, Observation
 from penstock.engine.scaling.keda_service import Published
 from penstock.engine.scaling.planner import Bounds, fullest_share, required
@@ -34,7 +35,7 @@ blind_max_s = 60.0
 _turn_age_max_s = 120.0
 _heard_age_max_s = 5.0
 _decisions_kept = 100
-_points_kept = 900
+_turns_kept = 900
 
 
 class ScalerLoop:
@@ -63,7 +64,7 @@ class ScalerLoop:
         self._lock = threading.Lock()
         self._last: tuple[Observation, Plan] | None = None
         self._decisions: deque[dict[str, Any]] = deque(maxlen=_decisions_kept)
-        self._points: deque[tuple[int, int, int]] = deque(maxlen=_points_kept)
+        self._turns: deque[Turn] = deque(maxlen=_turns_kept)
         self._named: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
         self._turned_s = self._read_s = self._away_s = clock.monotonic_s()
         self._fault = ""
@@ -100,7 +101,16 @@ class ScalerLoop:
         self._tell(observation, plan)
         with self._lock:
             self._last = (observation, plan)
-            self._points.append((self._clock.wall_ms(), observation.snapshot.replicas_now, plan.published))
+            self._turns.append(
+                Turn(
+                    at_ms=self._clock.wall_ms(),
+                    running=observation.snapshot.replicas_now,
+                    published=plan.published,
+                    arrival_records_per_s=float(observation.snapshot.arrivals_now.sum()),
+                    forecast_records_per_s=float(observation.snapshot.arrivals.sum()),
+                    horizon_s=observation.snapshot.horizon_s,
+                )
+            )
         show(
             self._metrics, observation, plan, topic=self._topic,
             fullest=fullest_share(observation.snapshot, plan.replicas, self._bounds),
@@ -116,10 +126,10 @@ class ScalerLoop:
             "/replicas": self._replicas,
         }
 
-    def points(self) -> tuple[tuple[int, int, int], ...]:
-        """Of the last half hour: milliseconds since 1970, replicas that ran, and the number that was published."""
+    def turns(self) -> tuple[Turn, ...]:
+        """Of the last half hour, oldest first."""
         with self._lock:
-            return tuple(self._points)
+            return tuple(self._turns)
 
     def status(self) -> dict[str, Any]:
         """The newest decision, whether it can be trusted, what it was made from, and those before it."""

@@ -3,6 +3,7 @@
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -16,9 +17,8 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 
 def _https(url: str) -> str:
     address(url)
-    if url.startswith("http://") and not is_loopback(
-        url.removeprefix("http://").split("/")[0].rsplit(":", 1)[0]
-    ):
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise ValueError("has to be https: whoever answers there decides who is let in")
     return url
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from penstock.connectors.kafka.sessions import heartbeat_fault
 from penstock.engine.settings.section import Section, address, shown
 
 client_properties_allowed = frozenset({
@@ -89,12 +90,8 @@ def _allowed(client: dict[str, str | int | float | bool]) -> dict[str, str | int
         raise ValueError(
             f"session.timeout.ms is more than max.poll.interval.ms, which is {longest_ms:.0f}; set both, or neither"
         )
-    session_ms = float(client.get("session.timeout.ms", longest_ms))
-    if float(client.get("heartbeat.interval.ms", 0)) >= session_ms:
-        raise ValueError(
-            f"heartbeat.interval.ms has to be less than session.timeout.ms, {session_ms:.0f}, at most a third of it: else a member "
-            "that is well is taken for dead between two heartbeats"
-        )
+    if (fault := heartbeat_fault(client, poll_interval_max_ms=longest_ms)) is not None:
+        raise ValueError(fault)
     return client
 
 

@@ -2,5 +2,6 @@
 
 from typing import Final
 
-roles: Final = ("worker", "scaler", "lag", "letters", "replay", "audit", "tail")
-"""worker: `run` and `check`; letters: `dlq list` and `dlq show`; replay: `dlq replay`; audit: `audit verify`; tail: `tail`, `top`."""
+roles: Final = ("worker", "scaler", "lag", "letters", "replay", "audit", "tail", "offsets")
+"""worker: `run` and `check`; lag: `lag` and `offsets show`; letters: `dlq list` and `dlq show`; replay: `dlq replay`; audit:
+`audit verify`; tail: `tail`, `top`; offsets: `offsets reset`."""

@@ -31,6 +31,9 @@ class Section(BaseModel):
 
 def address(url: str) -> str:
     """An http(s) address without a name and a password, which logs and errors of libraries would show."""
+    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+        # what parses addresses leaves some of these out, what calls them takes another part of the text for the host
+        raise ValueError("holds a character that no address may have; write it with its escape, as in %20")
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -19,11 +19,12 @@ Location = tuple[str, ...]
 def read_yaml(path: Path, root: type[BaseModel]) -> dict[str, Any]:
     """The mapping in a file. Raises ConfigError with line and column, which quotes nothing of the file."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(file_bytes_max + 1)  # a device gives bytes without end
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > file_bytes_max:
-        raise ConfigError(f"{path} has {len(data)} bytes; settings have at most {file_bytes_max}")
+        raise ConfigError(f"{path} has more than {file_bytes_max} bytes, which settings never have")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

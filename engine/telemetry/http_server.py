@@ -1,11 +1,12 @@
 """A small HTTP server: fixed paths, a bound on everything, and probes that wait for nobody."""
 
+import logging
 import selectors
 import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -16,6 +17,9 @@ import orjson
 from penstock.engine.clock import SystemClock
 from penstock.engine.telemetry.http_request import Request, body_length, read_request
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.log_codes import LogCode
+
+logger = logging.getLogger("penstock.http")
 
 request_bytes_max = 8192
 body_bytes_max = 16 << 10
@@ -193,7 +197,7 @@ class HttpServer:
                     self._queued.release()
 
         try:
-            self._pools[probe].submit(answer)
+            self._pools[probe].submit(answer).add_done_callback(log_fault)
         except RuntimeError:  # it is being closed
             connection.close()
 
@@ -259,6 +263,13 @@ def _send(connection: socket.socket, answer: Answer, *, with_body: bool = True) 
     with suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
     return False
+
+
+def log_fault(answered: "Future[None]") -> None:
+    """What nobody expected of an answer is a line: the pool that gave it would keep it to itself."""
+    fault = None if answered.cancelled() else answered.exception()
+    if fault is not None:
+        logger.error("a request could not be answered", exc_info=fault, extra=LogCode.ANSWER_FAILED.extra)
 
 
 def _plain(status: HTTPStatus, text: str = "") -> Answer:

@@ -1,5 +1,6 @@
 """How metrics are declared: a table in a class, from which they are made on a registry and docs/metrics.md is written."""
 
+import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,12 +47,19 @@ class ArrayHistogram:
 
     def observe_many(self, values: NDArray[np.float64], *, example: "Example | None" = None) -> None:
         """Count each value, shape (N,). `example`: one of them, and where it came from; its bucket shows the newest."""
-        known = values[~np.isnan(values)]
-        places = np.searchsorted(self._bounds, known, side="left")
-        counts = np.bincount(places, minlength=len(self._counts))
-        total = float(known.sum())
+        total = float(values.sum())
+        if math.isnan(total):
+            values = values[~np.isnan(values)]
+            total = float(values.sum())
+        if not len(values):
+            return
+        least, most = np.searchsorted(self._bounds, (values.min(), values.max()), side="left").tolist()
+        counts: NDArray[np.int64] | int = len(values)
+        if least != most:  # values of one batch are mostly near each other, and then none has to be looked up
+            places = np.searchsorted(self._bounds, values, side="left")
+            counts = np.bincount(places - least, minlength=most - least + 1)
         with self._lock:
-            self._counts += counts
+            self._counts[least : most + 1] += counts
             self._sum += total
             if example is not None:
                 place = int(np.searchsorted(self._bounds, example.value, side="left"))

@@ -1,4 +1,4 @@
-"""The metrics of workers and of their supervisor, declared once, on a registry that is passed in."""
+"""The metrics of workers, declared once, on a registry that is passed in."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -13,6 +13,7 @@ from prometheus_client import (
 from prometheus_client.openmetrics import exposition as openmetrics
 
 import penstock
+from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.pipeline.batcher import CloseReason
 from penstock.engine.telemetry.events import Event
 from penstock.engine.telemetry.metric_declarations import (
@@ -37,6 +38,8 @@ rewind_causes = ("abort", "revoke", "lost", "hold")
 queues = ("batcher", "compute", "delivery")
 held_states = ("waits", "stopped")
 age_counted_max_s = 30 * 86_400.0
+ahead_counted_min_s = 5.0
+"""Clocks that are kept in step differ by less."""
 cache_outcomes = ("hit", "miss")
 runtimes = ("onnxruntime", "native")
 work_kinds = ("predict", "explain")
@@ -86,19 +89,6 @@ class RejectionReason(Protocol):
 
     @property
     def reason(self) -> Reason: ...
-
-
-class ValueCounts(Protocol):
-    """What the metrics read of the values that were decoded, since the start."""
-
-    @property
-    def features(self) -> Sequence[str]: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def missing(self) -> NDArray[np.int64]: ...
-    @property
-    def unseen(self) -> NDArray[np.int64]: ...
 
 
 class Metrics(MetricSet):
@@ -243,6 +233,14 @@ class Metrics(MetricSet):
         "penstock_end_to_end_left_out_total",
         "Records older than 30 days when acknowledged: their age says more of the clock that stamped them, and is left out of penstock_end_to_end_seconds.",
     )
+    ahead_records = counter(
+        "penstock_ahead_records_total",
+        "Records stamped more than 5 s ahead of this machine's clock when acknowledged: a clock is wrong, and their age counts as 0.",
+    )
+    ahead_seconds = counter(
+        "penstock_ahead_seconds_total",
+        "By how much those of penstock_ahead_records_total were ahead, added up.",
+    )
     events = counter(
         "penstock_events_total",
         "State changes that were logged, by kind; docs/operations.md has one row for each.",
@@ -311,22 +309,38 @@ class Metrics(MetricSet):
         if objective_s is not None:
             self.latency_objective.set(objective_s)
         self.build_info.labels(version=penstock.__version__).set(1)
+        # Looked up once: of a small batch the look-ups would be the greater part.
+        self._outcomes = {outcome: self.records.labels(outcome=outcome) for outcome in record_outcomes}
+        self._stages = {stage: self.stage_seconds.labels(stage=stage) for stage in stages}
+        self._deliveries = {outcome: self.deliveries.labels(outcome=outcome) for outcome in delivery_outcomes}
+        self._closed = {reason: self.batches.labels(reason=reason) for reason in CloseReason}
         self._counted: tuple[int, NDArray[np.int64] | int, NDArray[np.int64] | int] = (0, 0, 0)
         ProcessCollector(registry=registry)
 
+    def count_closed(self, reason: CloseReason, *, rows: int, waited_s: float) -> None:
+        """Count one batch that was handed to the compute side."""
+        self._closed[reason].inc()
+        self.batch_rows.observe(rows)
+        self._stages["wait"].observe(waited_s)
+
+    def count_delivery(self, *, took_s: float) -> None:
+        """Count one delivery that was acknowledged."""
+        self._deliveries["delivered"].inc()
+        self._stages["deliver"].observe(took_s)
+
     def count_batch(self, outcome: BatchOutcome, *, busy_s: float) -> None:
         """Count one delivered batch."""
-        self.records.labels(outcome="predicted").inc(outcome.predicted)
-        self.records.labels(outcome="explained").inc(outcome.explained)
-        self.records.labels(outcome="skipped").inc(outcome.skipped)
+        self._outcomes["predicted"].inc(outcome.predicted)
+        self._outcomes["explained"].inc(outcome.explained)
+        self._outcomes["skipped"].inc(outcome.skipped)
         for reason, count in outcome.unexplained.items():
             self.unexplained.labels(reason=reason).inc(count)
         for stage, duration_s in outcome.stage_s.items():
-            self.stage_seconds.labels(stage=stage).observe(duration_s)
+            self._stages[stage].observe(duration_s)
         self.busy_seconds.inc(busy_s)
         if not outcome.rejections:
             return
-        self.records.labels(outcome="rejected").inc(len(outcome.rejections))
+        self._outcomes["rejected"].inc(len(outcome.rejections))
         for rejection in outcome.rejections:
             self.rejected.labels(reason=rejection.reason).inc()
 
@@ -351,24 +365,28 @@ class Metrics(MetricSet):
         """Count the end-to-end age of delivered records; those without a timestamp (-1) have none. `place`: partition and offset of one
         of them, asked for the oldest where it is past the objective.
 
-        A producer's clock may run ahead of ours: such an age counts as 0. One of more than 30 days is counted separately.
+        A producer's clock may run ahead of ours: such an age counts as 0, and far ahead it is counted separately, as is an age of
+        more than 30 days.
         """
-        stamped = timestamps_ms[timestamps_ms >= 0]
-        ages_s = np.maximum(now_ms - stamped, 0) / 1000.0
-        believed = ages_s <= age_counted_max_s
-        if not believed.all():
-            self.ages_left_out.inc(len(ages_s) - int(believed.sum()))
-            ages_s = ages_s[believed]
+        stamped = timestamps_ms
+        if stamped.min(initial=0) < 0:
+            stamped = stamped[stamped >= 0]
+        ages_s = (now_ms - stamped) / 1000.0
+        if ages_s.min(initial=0.0) < 0:
+            far_ahead = ages_s < -ahead_counted_min_s
+            if far_ahead.any():
+                self.ahead_records.inc(int(far_ahead.sum()))
+                self.ahead_seconds.inc(-float(ages_s[far_ahead].sum()))
+            ages_s = np.maximum(ages_s, 0.0)
+        oldest_s = float(ages_s.max(initial=0.0))
+        if oldest_s > age_counted_max_s:
+            believed = ages_s[ages_s <= age_counted_max_s]
+            self.ages_left_out.inc(len(ages_s) - len(believed))
+            ages_s, oldest_s = believed, float(believed.max(initial=0.0))
         example = None
-        if (
-            place is not None
-            and self._objective_s is not None
-            and ages_s.max(initial=0.0) > self._objective_s
-        ):
-            oldest_s = float(ages_s.max())
-            partition, offset = place(
-                int(np.flatnonzero(timestamps_ms == now_ms - round(oldest_s * 1000))[0])
-            )
+        if place is not None and self._objective_s is not None and oldest_s > self._objective_s:
+            index = int(np.flatnonzero(timestamps_ms == now_ms - round(oldest_s * 1000))[0])
+            partition, offset = place(index)
             labels = {"partition": str(partition), "offset": str(offset)}
             example = Example(value=oldest_s, labels=labels, at_s=now_ms / 1000)
         self.end_to_end_seconds.observe_many(ages_s, example=example)
@@ -378,37 +396,6 @@ class Metrics(MetricSet):
         for partition in partitions:
             for lag in (self.lag_records, self.lag_seconds):
                 lag.remove_by_labels({"topic": topic, "partition": str(partition)})
-
-
-audit_events = ("started", "refused", "allowed", "done", "failed", "unrecorded", "lost", "stopped")
-
-
-class SupervisorMetrics(MetricSet):
-    """The metrics of the process that keeps the workers running."""
-
-    workers_running = gauge("penstock_workers_running", "Worker processes that run now.")
-    scrape_seconds = counter(
-        "penstock_scrape_seconds_total",
-        "What gathering the workers' metrics for a scrape takes of the supervisor.",
-    )
-    dropped_connections = counter(
-        "penstock_http_dropped_connections_total",
-        "Connections of the HTTP port that were closed unanswered, because too many were open or waited.",
-    )
-    log_lines_held = counter(
-        "penstock_supervisor_log_lines_held_total",
-        "Likewise of the supervisor's own log; see penstock_log_lines_held_total.",
-    )
-    worker_restarts = counter("penstock_worker_restarts_total", "Worker processes that were replaced.")
-    fenced = gauge(
-        "penstock_fenced",
-        "1 after another process took over this one's identity, until this one ends, a scrape or two later.",
-    )
-    audit_events = counter(
-        "penstock_audit_events_total",
-        "What was asked for over HTTP, by what became of it; unrecorded: refusals that came too fast for a record each; lost: records that the audit topic did not take.",
-        {"event": audit_events},
-    )
 
 
 def render_openmetrics(registry: CollectorRegistry) -> bytes:

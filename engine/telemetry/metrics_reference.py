@@ -3,8 +3,9 @@
 from typing import Any
 
 from penstock.engine.telemetry.metric_declarations import Declared, bound_text
-from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics
+from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
+from penstock.engine.telemetry.supervisor_metrics import SupervisorMetrics
 
 series_max = 1_500
 """Of two workers of a supervisor with 64 partitions and 30 features."""

@@ -21,7 +21,7 @@ newest_max: Final = 5
 _wanted: Final = (
     "penstock_end_to_end_seconds_bucket", "penstock_stage_seconds_sum", "penstock_stage_seconds_count", "penstock_lag_records",
     "penstock_lag_seconds", "penstock_latency_objective_seconds", "penstock_age_objective_seconds", "penstock_busy_seconds_total",
-    "penstock_rebalances_total",
+    "penstock_rebalances_total", "penstock_ahead_records_total", "penstock_ahead_seconds_total",
 )  # fmt: skip
 
 
@@ -276,6 +276,8 @@ def _counters(slot: str, counts: Mapping[str, Any], samples: Mapping[str, Sequen
         deliver_s=total("penstock_stage_seconds_sum", stage="deliver"),
         deliveries=total("penstock_stage_seconds_count", stage="deliver"),
         rebalances=total("penstock_rebalances_total"),
+        ahead=total("penstock_ahead_records_total"),
+        ahead_s=total("penstock_ahead_seconds_total"),
     )
 
 

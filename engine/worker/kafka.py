@@ -28,7 +28,6 @@ from penstock.engine.scaling.reports import Reporter
 from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
 from penstock.engine.settings.model import Settings
 from penstock.engine.settings.topics import RegistrySettings
-from penstock.engine.telemetry.events import Event, EventLog
 from penstock.engine.telemetry.http_server import HttpServer
 from penstock.engine.telemetry.port_routes import worker_routes
 from penstock.engine.telemetry.status import StatusBoard
@@ -41,11 +40,11 @@ from penstock.engine.worker.assembly import (
     new_metrics,
     worker_name,
 )
+from penstock.engine.worker.careful_reading import carefully_read
 from penstock.engine.worker.model_copy import copied_model
 from penstock.engine.worker.pages import show_worker
 from penstock.engine.worker.permissions import permissions
-from penstock.engine.worker.poison_records import CarefulPlaces, InFlightLog
-from penstock.engine.worker.process import careful_pauses_s
+from penstock.engine.worker.poison_records import InFlightLog
 from penstock.engine.worker.situation import await_kafka
 from penstock.engine.worker.startup.kafka_facts import KafkaFacts, kafka_facts
 from penstock.engine.worker.startup.startup import Startup, walk
@@ -365,29 +364,6 @@ def kafka_link(
         reading=lambda: sources[0].reading() if sources else Reading(),
         over=lambda: bool(sources) and sources[0].careful_over,
     )
-
-
-def carefully_read(careful: int, *, slot: int, run_folder: Path, events: EventLog) -> Careful:
-    """How to read after deaths in the client, and that this is done; where each partition begins is noted for the supervisor."""
-    pause_s = careful_pauses_s[min(careful, len(careful_pauses_s)) - 1]
-    events.note(
-        Event.CAREFUL_READING,
-        f"the last worker died, perhaps of what its Kafka client could not read ({careful} in a row): this one reads carefully. "
-        f"What is stored is looked at by hand before the client reads it, and that fetches single batches, {pause_s:g} s apart",
-        level=logging.WARNING,
-    )
-    places = CarefulPlaces(run_folder / f"careful-{slot}")
-
-    def tell(partition: int, offset: int, what: str, notable: bool) -> None:
-        if not places.note(partition, offset, what):
-            return
-        text = f"partition {partition}, offset {offset}: {what}"
-        if notable:
-            events.note(Event.CAREFUL_READING, text, level=logging.WARNING)
-        else:
-            logger.info("%s", text, extra=LogCode.CAREFUL_READING_STEP.extra)
-
-    return Careful(pause_s=pause_s, tell=tell)
 
 
 def _reporter(

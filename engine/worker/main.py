@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.faults import show_faults
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.stacks import write_stacks_on_signal
 from penstock.engine.console.terminal import write_safely
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_logging_arguments(parser)
     arguments = parser.parse_args(argv)
     write_safely()
+    show_faults()
     configure_logging(f"worker {arguments.slot}", form=arguments.log_format, level=arguments.log_level)
     write_stacks_on_signal()
     try:

@@ -6,6 +6,7 @@ So a folder that changes while they run changes nothing. Loads next to nothing: 
 import hashlib
 import json
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,13 +39,22 @@ def bundle_digest(folder: Path) -> str:
 
 
 def bundle_files(folder: Path) -> list[Path]:
-    """The files that make up a bundle. Raises ConfigError for what cannot be copied: a link, or a folder in it."""
+    """The files that make up a bundle. Raises ConfigError for what cannot be copied: a link, or a folder in it.
+
+    A hard link is one too: its copy would be none, and be served where the bundle itself is refused.
+    """
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise ConfigError(f"model bundle {folder}: cannot be listed: {error.strerror}") from error
     for entry in entries:
-        if entry.is_symlink() or not entry.is_file():
+        try:
+            found = entry.lstat()
+        except OSError as error:
+            raise ConfigError(
+                f"model bundle {folder}: cannot look at {entry.name}: {error.strerror}"
+            ) from error
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             raise ConfigError(
                 f"model bundle {folder}: {entry.name} is a link or not a file; copy the file itself"
             )

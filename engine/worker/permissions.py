@@ -63,7 +63,11 @@ def permissions(settings: Settings) -> Mapping[str, Sequence[Permission]]:
     tail = [_topic("Read", output.predictions, "the predictions")]
     if output.explanations:
         tail.append(_topic("Read", output.explanations, "their reasons"))
-    return dict(zip(roles, (worker, scaler, lag, found, replay, audit, tail), strict=True))
+    offsets = [
+        _topic("Read", topic, "ends, and to commit where reading goes on"),
+        _group("Read", kafka.group, "to commit offsets while no worker runs"),
+    ]
+    return dict(zip(roles, (worker, scaler, lag, found, replay, audit, tail, offsets), strict=True))
 
 
 def _topic(operation: str, name: str, purpose: str) -> Permission:

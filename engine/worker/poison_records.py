@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from penstock.engine.pipeline.offsets import stretches
 from penstock.engine.pipeline.scorer import Outcome
 from penstock.schemas.errors import UnavailableError
 from penstock.schemas.records import Records
@@ -313,10 +313,7 @@ class Isolation:
 
 
 def _ranges(records: Records) -> list[Range]:
-    partitions: NDArray[np.int32] = records.partitions
-    ranges = []
-    for partition in np.unique(partitions).tolist():
-        theirs = records.offsets[partitions == partition]
-        first, next_ = int(theirs[0]), int(theirs[-1]) + 1
-        ranges.append(Range(partition=partition, first=first, next=next_, topic_id=records.topic_id))
-    return ranges
+    return [
+        Range(partition=each.partition, first=each.first, next=each.last + 1, topic_id=records.topic_id)
+        for each in stretches(records)
+    ]

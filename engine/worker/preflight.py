@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from penstock.connectors.kafka.sessions import session_ms
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import OutputPrefixes
 from penstock.engine.codec.framing import Schema
@@ -22,6 +23,7 @@ from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.runtime.loader import ServedModel
 from penstock.engine.pipeline.scorer import Scorer
 from penstock.engine.ports import Sink
+from penstock.engine.settings.kafka import max_poll_interval_ms
 from penstock.engine.settings.model import Settings
 from penstock.engine.worker.assembly import new_metrics, worker_name
 from penstock.engine.worker.calibration import Rehearsed
@@ -277,8 +279,8 @@ def _memory(bundle: Bundle) -> str:
 def _outputs(settings: Settings, facts: "KafkaFacts") -> str:
     found, output = facts.limits, settings.output
     said = [
-        f"messages of at most {found.limits.predictions_bytes_max} bytes on {output.predictions}"
-        f" and {found.limits.dead_letters_bytes_max} on {output.dead_letters}"
+        f"messages of at most {found.limits.predictions_bytes_max:,} bytes on {output.predictions}"
+        f" and {found.limits.dead_letters_bytes_max:,} on {output.dead_letters}"
     ]
     if found.limits.keyed:
         said.append(
@@ -291,14 +293,14 @@ def _outputs(settings: Settings, facts: "KafkaFacts") -> str:
 
 def takeover(settings: Settings) -> str:
     """How long the partitions of a worker that was killed may stand still, against the objective."""
-    from penstock.connectors.kafka.group import session_timeout_ms
     from penstock.connectors.kafka.sinks import transaction_timeout_default_s
 
     client = settings.kafka.client
     if settings.kafka.protocol == "consumer":
         session, session_s = "the broker's group.consumer.session.timeout.ms, 45 s by default", 45.0
     else:
-        session_s = float(client.get("session.timeout.ms", session_timeout_ms)) / 1000
+        longest_ms = float(client.get("max.poll.interval.ms", max_poll_interval_ms))
+        session_s = session_ms(client, poll_interval_max_ms=longest_ms) / 1000
         session = f"session.timeout.ms, {session_s:g} s"
     longest_s, why = session_s + join_s, session
     if settings.kafka.delivery == "exactly_once":

@@ -59,6 +59,7 @@ class Observer:
         whether to ask who is in the group; `member`: whether the group counts us among its members, None where that is
         not known. None of them waits."""
         self._metrics = metrics
+        self._observing = metrics.telemetry_seconds.labels(part="observe")
         self._board = board
         self._clock = clock
         self._topic = topic
@@ -113,18 +114,15 @@ class Observer:
 
     def batch_closed(self, batch: Batch) -> None:
         """A batch was handed to the compute side."""
-        self._metrics.batches.labels(reason=batch.reason).inc()
-        self._metrics.batch_rows.observe(batch.rows)
         waited_s = self._clock.monotonic_s() - batch.polls[0].polled_at_s
-        self._metrics.stage_seconds.labels(stage="wait").observe(waited_s)
+        self._metrics.count_closed(batch.reason, rows=batch.rows, waited_s=waited_s)
 
     def delivered(self, finished: Sequence[Finished], *, took_s: float) -> None:
         """These batches are acknowledged."""
         began_s, now_ms = self._clock.monotonic_s(), self._clock.wall_ms()
         if not self._any_delivered:
             self._tell_first(finished[0])
-        self._metrics.deliveries.labels(outcome="delivered").inc()
-        self._metrics.stage_seconds.labels(stage="deliver").observe(took_s)
+        self._metrics.count_delivery(took_s=took_s)
         for done in finished:
             assert done.outcome is not None
             self._metrics.count_batch(done.outcome, busy_s=done.busy_s)
@@ -158,8 +156,11 @@ class Observer:
 
     def rebalanced(self, *, assigned: Sequence[int], lost: bool = False) -> None:
         """The assignment changed."""
-        self._metrics.rebalances.inc()
         gone, new = self._assigned - set(assigned), set(assigned) - self._assigned
+        if (
+            gone or not self._newly
+        ):  # partitions of one assignment come one after the other where each has to wait
+            self._metrics.rebalances.inc()
         self._newly = (self._newly | new) - gone
         self._newly_tell_s = self._clock.monotonic_s() + assigned_together_s
         if gone and lost and self._made_anew():
@@ -216,7 +217,7 @@ class Observer:
             self._newly = set()
 
     def _took(self, since_s: float) -> None:
-        self._metrics.telemetry_seconds.labels(part="observe").inc(self._clock.monotonic_s() - since_s)
+        self._observing.inc(self._clock.monotonic_s() - since_s)
 
     def _balance(self, account: Account) -> None:
         self._board.balance(

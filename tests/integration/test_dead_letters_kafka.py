@@ -17,8 +17,9 @@ from penstock.connectors.kafka.reading.one_record import OneRecord
 from penstock.engine.cli.main import main
 from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.framing import single_object_prefix
+from penstock.engine.dead_letters.letters import LetterFilter, find_letter, summarise
 from penstock.engine.dead_letters.message import DeadLetterEncoder, ModelIdentity
-from penstock.engine.dead_letters.replay import LetterFilter, Message, Replay, find_letter, replay, summarise
+from penstock.engine.dead_letters.replay import Message, Replay, replay
 from penstock.schemas.errors import ConfigError, FencedError
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Records, Rejection

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
     AclBinding,
     AclBindingFilter,
@@ -24,12 +24,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.audit import KafkaAuditWriter
 from penstock.connectors.kafka.client import ClientConfig, base_config
+from penstock.connectors.kafka.reports import ReportWriter
+from penstock.engine.admin.audit_record import AuditFacts
+from penstock.engine.admin.audit_trail import AuditTrail
 from penstock.engine.cli.main import main
 from penstock.engine.clock import SystemClock
 from penstock.engine.settings.model import load_settings
 from penstock.engine.worker.assembly import new_metrics
-from penstock.engine.worker.kafka import kafka_link
+from penstock.engine.worker.kafka import client_config, kafka_link
 from penstock.engine.worker.startup.startup import Startup
 from penstock.schemas.errors import ConfigError
 from tests.bundles import write_linear
@@ -44,7 +48,10 @@ roles = {
     "replay": "operator",
     "audit": "operator",
     "tail": "operator",
+    "offsets": "operator",
 }
+of_doctor = ("worker", "scaler", "letters")
+"""Whose lists `doctor` needs, all together."""
 named_within_s = 3.0
 
 
@@ -161,8 +168,11 @@ commands: dict[str, Callable[[Guarded], int]] = {
     "replay": lambda guarded: main(["dlq", "replay", str(guarded.file("replay")), "--yes", "--again"]),
     "audit": lambda guarded: main(["audit", "verify", str(guarded.file("audit"))]),
     "tail": lambda guarded: main(["tail", str(guarded.file("tail")), "--seconds", "1"]),
+    "offsets": lambda guarded: main(
+        ["offsets", "reset", str(guarded.file("offsets")), "--to-earliest", "--apply"]
+    ),
 }
-least = {"worker": 8, "scaler": 3, "lag": 2, "letters": 2, "replay": 5, "audit": 1, "tail": 2}
+least = {"worker": 8, "scaler": 3, "lag": 2, "letters": 2, "replay": 5, "audit": 1, "tail": 2, "offsets": 2}
 
 
 def scaler_permissions(guarded: Guarded) -> int:
@@ -201,7 +211,7 @@ def test_the_whole_stream_runs_with_exactly_the_list(
         finally:
             worker.terminate()
             assert worker.wait(30) == 0
-    for role in ("lag", "letters", "scaler", "replay", "audit"):
+    for role in ("lag", "letters", "scaler", "replay", "audit", "tail", "offsets"):
         with guarded.allowed(entries[role]):
             assert commands[role](guarded) == 0, role
     assert "1 put back on in" in capsys.readouterr().out
@@ -275,3 +285,107 @@ def test_each_entry_that_is_missing_is_named_in_time(
         ):  # the sink finds that one out, before the first delivery
             with pytest.raises(ConfigError, match=f"{gone['operation']} on {kind} {gone['resource_name']}"):
                 link(guarded)
+
+
+@pytest.mark.parametrize("missing", range(least["lag"]))
+def test_offsets_are_shown_with_the_list_of_lag(
+    guarded: Guarded,
+    entries: dict[str, list[dict[str, Any]]],
+    missing: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = ["offsets", "show", str(guarded.file("lag"))]
+    with guarded.allowed(entries["lag"]):
+        assert main(shown) == 0
+    gone = entries["lag"][missing]
+    with guarded.allowed([each for each in entries["lag"] if each is not gone]):
+        assert main(shown) == 2
+    assert (
+        f"{gone['operation']} on {gone['resource_type'].lower()} {gone['resource_name']}"
+        in capsys.readouterr().err
+    )
+
+
+def of_the_worker(entries: dict[str, list[dict[str, Any]]], *roles: str) -> list[dict[str, Any]]:
+    """The lists of these roles for the worker's user, each entry once."""
+    found = {
+        (each["resource_type"], each["resource_name"], each["operation"]): each | {"principal": "User:worker"}
+        for role in roles
+        for each in entries[role]
+    }
+    return list(found.values())
+
+
+def test_doctor_sees_all_with_three_lists_and_names_each_entry_that_is_missing(
+    guarded: Guarded, entries: dict[str, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["doctor", str(guarded.file("worker")), "--over", "0", "--json"]
+    whole = of_the_worker(entries, *of_doctor)
+    with guarded.allowed(whole):
+        main(asked)
+    told = json.loads(capsys.readouterr().out)
+    assert [each["what"] for each in told["not_seen"]] == ["workers"]
+    assert not any("permission" in each["what"] for each in told["wrong"])
+    beside = [each for each in whole if each["resource_name"] in ("dead", "app-replay", "status")]
+    for gone in [
+        each for each in beside if each["operation"] != "Write"
+    ]:  # the others `check` names, in the same words
+        with guarded.allowed([each for each in whole if each is not gone]):
+            main(asked)
+        out = capsys.readouterr().out
+        entry = f"{gone['operation']} on {gone['resource_type'].lower()} {gone['resource_name']}"
+        assert f"lacks the permission {entry}" in out, out
+
+
+def written(guarded: Guarded, topic: str) -> int:
+    reader = Consumer({"bootstrap.servers": guarded.kafka.bootstrap_servers, "group.id": "count"})
+    try:
+        return sum(
+            reader.get_watermark_offsets(TopicPartition(topic, part), timeout=10)[1] for part in (0, 1)
+        )
+    finally:
+        reader.close()
+
+
+def test_a_client_of_reports_that_is_at_its_end_ends_no_worker_and_is_replaced(
+    guarded: Guarded, entries: dict[str, list[dict[str, Any]]]
+) -> None:
+    settings = load_settings(guarded.file("worker"), {})
+    before = written(guarded, "status")
+    with guarded.allowed([]):  # not even an idempotent producer may be one: librdkafka calls that fatal
+        writer = ReportWriter(client_config(settings.kafka), "status")
+        end_s = time.monotonic() + 30
+        while writer._ended is None:
+            assert time.monotonic() < end_s
+            writer.send(worker="w", payload=b"x")
+            time.sleep(0.1)
+        for _ in range(20):
+            writer.send(worker="w", payload=b"x")
+    with guarded.allowed(entries["worker"]):
+        while written(guarded, "status") == before:
+            assert time.monotonic() < end_s
+            writer.send(worker="w", payload=b"x")
+            time.sleep(0.1)
+        writer.close()
+
+
+def test_the_audit_goes_on_when_its_permission_is_back(
+    guarded: Guarded, entries: dict[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.engine.admin.audit_trail.renew_first_s", 0.2)
+    settings, counted = load_settings(guarded.file("worker"), {}), list[str]()
+    with guarded.allowed(entries["worker"]):
+        writer = KafkaAuditWriter(client_config(settings.kafka), "audit")
+        trail = AuditTrail(writer, instance="app-here", key=None, clock=SystemClock(), count=counted.append)
+        assert trail.before_acting(AuditFacts(event="allowed", action="pause"))
+    with guarded.allowed([]):
+        assert not trail.before_acting(AuditFacts(event="allowed", action="resume"))
+    with guarded.allowed(entries["worker"]):
+        end_s = time.monotonic() + 30
+        while not trail.before_acting(AuditFacts(event="allowed", action="drain")):
+            assert time.monotonic() < end_s
+            time.sleep(0.1)
+        trail.close(5.0)
+    assert counted.count("lost") >= 1
+    with guarded.allowed(entries["audit"]):
+        assert main(["audit", "verify", str(guarded.file("audit"))]) == 0

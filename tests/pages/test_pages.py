@@ -3,7 +3,9 @@
 import http.client
 import json
 import re
+import selectors
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -252,7 +254,8 @@ def test_a_tree_can_be_opened_and_one_that_is_not_there_is_told(engine: Running)
     ("path", "name"),
     [
         ("records?outcome=lost", "outcome"), ("records?limit=0", "limit"), ("records?limit=x", "limit"),
-        ("records?limit=99999999999", "limit"), ("flow?verbose=1", "verbose"), ("events?page=secrets", "page"),
+        ("records?limit=99999999999", "limit"), ("records?limit=0000000019999", "limit"),
+        ("records?limit=000000001" + "9" * 5000, "limit"), ("records?limit=%D9%A1", "limit"), ("flow?verbose=1", "verbose"), ("events?page=secrets", "page"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_named(path: str, name: str, engine: Running) -> None:
@@ -364,16 +367,65 @@ def test_no_more_pages_follow_than_may(engine: Running, monkeypatch: pytest.Monk
         assert (status, headers["retry-after"]) == (503, "10")
 
 
-def test_half_open_connections_and_open_pages_leave_the_engine_its_pace(engine: Running) -> None:
-    done = engine.finished()
+class Crowd:
+    """Fifty browsers that read, ten that read a byte a second, a thousand connections that never say what they want, ten scrapes a second."""
+
+    def __init__(self, port: int, held: ExitStack) -> None:
+        self._port = port
+        self._ended = threading.Event()
+        self.scraped = self.events = 0
+        for _ in range(1000):
+            held.enter_context(socket.create_connection(("127.0.0.1", port), 5)).sendall(b"GET /")
+        self.reading = [held.enter_context(events(port, pages[each % len(pages)])) for each in range(50)]
+        self.slow = [held.enter_context(events(port, pages[each % len(pages)])) for each in range(10)]
+        for work in (self._read, self._read_slowly, self._scrape):
+            thread = threading.Thread(target=work)
+            thread.start()
+            held.callback(thread.join)
+        held.callback(self._ended.set)
+
+    def _read(self) -> None:
+        with selectors.DefaultSelector() as ready:
+            for each in self.reading:
+                ready.register(each, selectors.EVENT_READ, each)
+            while not self._ended.is_set():
+                for key, _ in ready.select(0.1):
+                    self.events += key.data.recv(1 << 20).count(b"event: change")
+
+    def _read_slowly(self) -> None:
+        while not self._ended.wait(1.0):
+            for each in self.slow:
+                with suppress(OSError):
+                    each.recv(1)
+
+    def _scrape(self) -> None:
+        while not self._ended.wait(0.1):
+            self.scraped += get(self._port, "/metrics")[0] == 200
+
+
+def test_a_crowd_of_onlookers_leaves_predictions_alone(engine: Running) -> None:
+    def predicted() -> int:
+        return sum(len(each) for each in engine.broker.reader("scores").read_to_end(5.0))
+
+    def took_s(start: int) -> float:
+        done, began_s = engine.finished(), time.monotonic()
+        for batch in range(10):
+            engine.send(200, start=start + 1000 * batch)
+        engine.wait_for(done + 2000, at_most_s=60)
+        return time.monotonic() - began_s
+
+    before = predicted()
+    alone_s = took_s(20_000)
     with ExitStack() as held:
-        for _ in range(200):
-            held.enter_context(socket.create_connection(("127.0.0.1", engine.port), 5)).sendall(b"GET /")
-        for page in (*pages, *pages):
-            held.enter_context(events(engine.port, page))
-        engine.send(300, start=8000)
-        engine.wait_for(done + 300, at_most_s=15)
+        crowd = Crowd(engine.port, held)
+        crowded_s = took_s(40_000)
+        time.sleep(1.5)
         assert get(engine.port, "/live")[0] == 200
+        assert get(engine.port, "/ready")[0] == 200
+    assert predicted() == before + 4000
+    assert crowd.scraped >= 3
+    assert crowd.events >= 50  # they were shown what happened
+    assert crowded_s < 5 * alone_s + 5
 
 
 def test_a_page_is_small_and_its_files_are_not_sent_twice(engine: Running) -> None:

@@ -4,10 +4,12 @@ import argparse
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,9 +56,11 @@ class Command:
     environment: Callable[[float], Mapping[str, str]] = field(default=lambda _: {})
     there: Callable[[], bool] = lambda: True
     lacks: str = "not in this version"
+    hours_option: str | None = None
+    """The command's own for how many hours it may take: then it ends by itself, with a result."""
 
-    def run(self, share: float, hours: float) -> Outcome:
-        """Run it, for at most the hours."""
+    def run(self, share: float, limit_s: float) -> Outcome:
+        """Run it, for at most so long."""
         asked = self.asked(share)
         if not self.there():
             return Outcome(
@@ -64,17 +68,21 @@ class Command:
             )
         began_s = time.monotonic()
         log = _folder / f"{self.part.replace(' ', '-')}.log"
+        ends_itself = [self.hours_option, f"{0.9 * limit_s / 3600:g}"] if self.hours_option else []
         with log.open("wb") as out:
             process = subprocess.Popen(
-                list(self.arguments(share)), stdout=out, stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment(share)}, stdin=subprocess.DEVNULL,
+                [*self.arguments(share), *ends_itself], stdout=out, stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment(share)}, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
             try:
-                code: int | None = process.wait(max(hours, 0.05) * 3600)
+                code: int | None = process.wait(limit_s)
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # with the workers that it has started
                 process.wait()
                 code = None
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         result = result_of(log.read_text(errors="replace").splitlines(), code, log)
         return Outcome(
             part=self.part, asked=asked, result=result, took_s=time.monotonic() - began_s, good=code == 0
@@ -112,6 +120,7 @@ commands: Final = (
             sys.executable, "-m", "tests.error_matrix.run", "--per-spot", str(_matrix_cells(share)), "--seed", "1",
             "--missing", "--report", "docs/figures/error-matrix.md",
         ],
+        hours_option="--hours",
     ),
     Command(
         part="simulation",
@@ -225,22 +234,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seed", type=int, default=int(time.time()), help="of the chaos runs (default: the time)"
     )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="so long a part may take at most (default: the hours); one that is not done then says so",
+    )
     parser.add_argument("--only", default="", help="parts whose names begin so, with commas")
     parser.add_argument("--report", type=Path, default=Path("docs/figures/soak.md"))
     arguments = parser.parse_args(argv)
     _folder.mkdir(parents=True, exist_ok=True)
     share = min(arguments.hours / whole_hours, 1.0)
-    wanted = tuple(arguments.only.split(","))
+    wanted = arguments.only.split(",")
     before = arguments.report.read_text() if arguments.report.exists() else ""
     asked = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
     commit = asked.stdout.strip() or "unknown"
-    parts: dict[str, Callable[[], Outcome]] = {"chaos": partial(chaos, share, arguments.seed)}
-    parts |= {command.part: partial(command.run, share, arguments.hours) for command in commands}
+    limit_s = 60 * (arguments.minutes or 60 * max(arguments.hours, 0.05))
+    parts: dict[str, Callable[[], Outcome]] = {"chaos": partial(chaos, share, arguments.seed, limit_s)}
+    parts |= {command.part: partial(command.run, share, limit_s) for command in commands}
     outcomes = []
     for name, run in parts.items():
-        if not name.startswith(wanted):
+        if not chosen(name, wanted, parts):
             outcomes.append(Outcome(part=name, asked="nothing", result="not run", took_s=0.0, good=True))
             continue
         outcomes.append(run())
@@ -249,17 +264,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(not all(outcome.good for outcome in outcomes))
 
 
-def chaos(share: float, seed: int) -> Outcome:
-    """Runs of fifty faults each, on one node and on three, in both group protocols."""
+def chosen(part: str, wanted: Collection[str], parts: Collection[str]) -> bool:
+    """Whether a part is meant by one of these words: its whole name, or the beginning of one where it is no part's whole name."""
+    return part in wanted or any(part.startswith(word) for word in wanted if word not in parts)
+
+
+def chaos(share: float, seed: int, limit_s: float) -> Outcome:
+    """Runs of fifty faults each, on one node and on three, in both group protocols; none begins when the time is over."""
     began_s = time.monotonic()
     left = _count(chaos_faults, share, 20)
     records_each = chaos_records / chaos_faults
     found: list[Report] = []
     wrong: list[str] = []
-    while left > 0:
+    while left > 0 and time.monotonic() - began_s < limit_s:
         faults, turn = min(left, _chaos_faults_a_run), len(found) + len(wrong)
         left -= faults
-        folder = _folder / f"chaos-{seed + turn}"
+        folder = _folder.absolute() / f"chaos-{seed + turn}"  # settings take paths as from their own folder
         folder.mkdir(exist_ok=True)
         with (folder / "chaos.log").open("w") as log:
             try:
@@ -273,7 +293,7 @@ def chaos(share: float, seed: int) -> Outcome:
                 wrong += [f"seed {seed + turn}: {each}" for each in found[-1].audit.faults]
             except AssertionError as error:
                 wrong.append(
-                    f"seed {seed + turn} did not come to its end ({folder / 'chaos.log'}): {_sentence(error)}"
+                    f"seed {seed + turn} did not come to its end ({_folder / folder.name / 'chaos.log'}): {_sentence(error)}"
                 )
     audits = [each.audit for each in found]
     total = f"{sum(a.inputs for a in audits):,} records, {sum(sum(r.faults.values()) for r in found)} faults"
@@ -291,8 +311,10 @@ def chaos(share: float, seed: int) -> Outcome:
 
 
 def _sentence(error: AssertionError) -> str:
-    """What was asserted, without the logs that it may quote."""
-    return (str(error).splitlines() or ["an assertion"])[0]
+    """What was asserted, without the logs that it may quote, and where."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    said = (str(error).splitlines() or [where.line or "an assertion"])[0]
+    return f"{said} ({Path(where.filename).name}:{where.lineno})"
 
 
 def _some(wrong: Sequence[str]) -> str:

@@ -1,12 +1,15 @@
 """The rows of the long run's report say what failed, in words."""
 
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.stops import Ended, said_of
+from tests.soak import run
 from tests.soak.results import result_of
-from tests.soak.run import Outcome, report
+from tests.soak.run import Command, Outcome, chosen, report
 
 log = Path("reports/soak/part.log")
 of_a_worker = "2026-11-28T21:11:04.156+00:00 worker 0 INFO assigned partitions 0, 1, 2, 3, 4, 5 of stops-17; 6 owned now"
@@ -82,3 +85,76 @@ def test_a_part_that_was_not_run_keeps_its_row() -> None:
     assert "| new | nothing | not run | 1 min | - | - |" in second
     assert "9 of" not in second
     assert second.count("\n|") == 5
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_part_whose_time_is_over_ends_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_folder", tmp_path)
+    told = tmp_path / "child"
+    starts_one = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "open(sys.argv[1], 'w').write(str(child.pid)); time.sleep(600)"
+    )
+    part = Command(
+        part="sleeps", asked=lambda _: "10", arguments=lambda _: [sys.executable, "-c", starts_one, str(told)]
+    )
+    outcome = part.run(1.0, 3.0)
+    assert outcome.result == f"did not end in its time; its output is {tmp_path / 'sleeps.log'}"
+    assert not outcome.good
+    end_s = time.monotonic() + 30
+    while _runs(int(told.read_text())):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def test_a_part_that_can_ends_itself_before_its_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_folder", tmp_path)
+    says = "import sys; print(f'7 cells in {sys.argv[2]} h: all')"
+    part = Command(
+        part="m",
+        asked=lambda _: "10",
+        arguments=lambda _: [sys.executable, "-c", says],
+        hours_option="--hours",
+    )
+    assert part.run(1.0, 3600.0).result == "7 cells in 0.9 h: all"
+
+
+def test_a_part_is_chosen_by_its_whole_name_or_a_beginning() -> None:
+    parts = ["mutants", "mutants of model files", "drains"]
+    assert [p for p in parts if chosen(p, ["mutants"], parts)] == ["mutants"]
+    assert [p for p in parts if chosen(p, ["mutants of", "dr"], parts)] == [
+        "mutants of model files",
+        "drains",
+    ]
+    assert [p for p in parts if chosen(p, [""], parts)] == parts
+
+
+def test_the_chaos_of_a_long_run_has_its_folder_whatever_reads_paths_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model named from the folder of the long run was looked for in the folder of the settings: no worker ever started."""
+    folders: list[Path] = []
+
+    def looks(folder: Path, **_: object) -> None:
+        folders.append(folder)
+        assert folder.name != "chaos-7"
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "run_chaos", looks)
+    Path("reports/soak").mkdir(parents=True)
+    outcome = run.chaos(0.0, 7, 60.0)
+    assert folders == [tmp_path / "reports" / "soak" / "chaos-7"]
+    assert "seed 7 did not come to its end (reports/soak/chaos-7/chaos.log)" in outcome.result
+    assert "(test_results.py:" in outcome.result
+    assert not outcome.good

@@ -48,6 +48,8 @@ class Cluster(MemoryBroker):
         self.members: list[Any] = []  # consumers that joined a group, in the order in which they were made
         self.watches: list[Any] = []
         self.foreign: dict[str, list[Place]] = {}  # what other producers' transactions hold in the input
+        self.coordinator_back_s = 0.0
+        self._losses = 0
         self._numbers: dict[int, int] = {}
         self._kept: list[Transaction] = []  # so that no two have the same address
 
@@ -140,6 +142,23 @@ class Cluster(MemoryBroker):
         """What a fetch finds there. Raises OutOfRangeError."""
         self.check_overdue()
         return self._logs(topic)[partition].read(position, records_max)
+
+    def lose_coordinator(self) -> float:
+        """A member's session ran out, with every other one because the coordinator is away: when the client that goes on asking
+        joins again. It is refused once where the coordinator has just come back, and asks again two seconds later.
+
+        Draws nothing, so that what else a seed brings stays.
+        """
+        self._losses += 1
+        if self._losses % 2 == 0 and not self.fates.calm:
+            self.coordinator_back_s = self.timeline.now_s + (0.02, 0.7, 5.0)[self._losses // 2 % 3]
+            return self.coordinator_back_s + 2.0
+        return self.timeline.now_s
+
+    def is_served(self) -> bool:
+        """penstock.connectors.kafka.wire.groups.group_is_served by shape; the answer takes a while."""
+        self.defer(0.01, lambda: None)
+        return self.timeline.now_s >= self.coordinator_back_s
 
     def check_overdue(self) -> None:
         """End what has been open for too long."""

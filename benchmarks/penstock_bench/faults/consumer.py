@@ -62,13 +62,22 @@ class SimulatedConsumer:
         self._on_commit: OnCommit | None = properties.get("on_commit")
         self._news: list[Callable[[], None]] = []  # served by polls
         self._closed = False
+        self._subscribed = False
+        self._joins_s = 0.0  # not before
 
     def subscribe(self, topics: list[str], *, on_assign: Told, on_revoke: Told, on_lost: Told) -> None:
         """Joins with the first poll."""
+        self._subscribed, self._joins_s = True, self._timeline.now_s
+        if self._told:
+            return
         (self._topic,) = topics
         self._topic_id = self._cluster.topic_id(self._topic)
         self._told = {"assign": on_assign, "revoke": on_revoke, "lost": on_lost}
         self._cluster.members.append(self)
+
+    def unsubscribe(self) -> None:
+        """Leaves with the next poll."""
+        self._subscribed = False
 
     def poll(self, timeout_s: float) -> Message | None:
         """The next record or error, waiting for it."""
@@ -221,17 +230,23 @@ class SimulatedConsumer:
             self._cluster.group(self._group).leave(self.member)
 
     def _serve_group(self) -> None:
-        coordinator, expires_s = self._cluster.group(self._group), self._expires_after_s
-        if not self.member:
-            self.member = coordinator.join(self._topic, expires_s)
+        coordinator = self._cluster.group(self._group)
+        if not self._subscribed:
+            self._leave()
+            return
+        if not self._join():
+            return
         orders = coordinator.sync(self.member)
         if orders.expelled:
             self._fates.disturbed()
             self._commits.clear()
             held = sorted(self._fetchers)
+            self.member = ""
+            self._joins_s = self._cluster.lose_coordinator()
             if held:
                 self._tell("lost", held)
-            self.member = coordinator.join(self._topic, expires_s)
+            if not self._join():
+                return
             orders = coordinator.sync(self.member)
         if orders.revoke:
             self._tell("revoke", list(orders.revoke))
@@ -240,6 +255,21 @@ class SimulatedConsumer:
             orders = coordinator.sync(self.member)
         if orders.grant:
             self._tell("assign", list(orders.grant))
+
+    def _join(self) -> bool:
+        """Whether it is a member, now at the latest. A coordinator that is away lets nobody join."""
+        if not self.member:
+            if self._timeline.now_s < max(self._joins_s, self._cluster.coordinator_back_s):
+                return False
+            self.member = self._cluster.group(self._group).join(self._topic, self._expires_after_s)
+        return True
+
+    def _leave(self) -> None:
+        if self.member:
+            self._tell("revoke", sorted(self._fetchers))
+            self._flush_commits()
+            self._cluster.group(self._group).leave(self.member)
+            self.member = ""
 
     def _serve_news(self) -> None:
         if self._news:
@@ -301,6 +331,8 @@ class SimulatedConsumer:
         except OutOfRangeError as error:
             fetcher.ended = True
             return [self._error(partition, position, KafkaError._AUTO_OFFSET_RESET, str(error))]
+        if read.position == position:
+            return []
         once = (
             self._failed_at.get(partition) != position
         )  # what fails twice at the same place is no passing error

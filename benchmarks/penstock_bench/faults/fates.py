@@ -49,6 +49,9 @@ class Call:
     ends_s: float
 
 
+calm_call = Call(Fate.FINE, 0.0005, 0.001)
+
+
 class Fates:
     """All chance of a run. Nothing happens by it any more once `calm` is set."""
 
@@ -76,7 +79,7 @@ class Fates:
         """What becomes of a request."""
         drawn = self.random
         if self.calm:
-            return Call(Fate.FINE, 0.0005, 0.001)
+            return calm_call
         takes_s = drawn.choice((0.001, 0.002, 0.004))
         if self.chance(0.08, Trouble.SLOW):
             takes_s = drawn.choice(slow_s)

@@ -4,9 +4,10 @@ from collections.abc import Collection
 
 from penstock.connectors.kafka.reading.batch_looks import Look, old_after_s
 from penstock.connectors.kafka.reading.stalls import Stalls
-from penstock.connectors.kafka.reading.topic_watch import TopicFacts
+from penstock.connectors.kafka.reading.topic_watch import TopicFacts, ask_every_s
 from penstock.connectors.kafka.wire.batches import StoredBatch
 from penstock_bench.faults.cluster import Cluster
+from penstock_bench.faults.fates import calm_call
 
 
 class SimulatedWatch:
@@ -61,7 +62,17 @@ class SimulatedWatch:
         self._answer = facts
         self._under_way = False
         if not self._closed:
-            self._timeline.later(1.0, self._ask_again)
+            self._timeline.at(self._again_s(), self._ask_again)
+
+    def _again_s(self) -> float:
+        """A second from now. Where everybody sleeps in calm, the answers that nobody would see are passed over."""
+        timeline = self._timeline
+        at_s = timeline.now_s + ask_every_s
+        if self._cluster.fates.calm:
+            took_s = calm_call.ends_s - calm_call.acts_s
+            while at_s + 3 * ask_every_s < timeline.asleep_until_s:
+                at_s = at_s + calm_call.acts_s + took_s + ask_every_s
+        return at_s
 
     def _ask_again(self) -> None:
         if not self._closed and not self._under_way:

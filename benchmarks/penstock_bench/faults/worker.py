@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from penstock.connectors.kafka import producers, sinks
+from penstock.connectors.kafka import producers, rejoin, sinks
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import source as reading
 from penstock.connectors.kafka.reading.source import KafkaSource
@@ -69,6 +69,9 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
         (reading, "BatchLooks", lambda _, topic, **__: SimulatedLooks(cluster, topic)),
         (reading, "StallDetector", lambda **_: NoStalls()),
         (reading, "threading", _InLine),
+        (rejoin, "Aside", lambda _: SimulatedAside(cluster)),
+        (rejoin, "group_is_served", lambda *_: cluster.is_served()),
+        (rejoin, "leave_group", lambda *_, member_id, **__: cluster.group(group).leave(member_id)),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     try:
@@ -92,12 +95,9 @@ class TimedCompute:
     def __init__(self, scorer: Scorer, cluster: Cluster) -> None:
         self._scorer, self._fates, self._timeline = scorer, cluster.fates, cluster.timeline
         self._queue: deque[tuple[float, Finished]] = deque()  # ends at, in order
+        self.queued_rows = 0
         self._unwanted: Finished | None = None
         self._waits: dict[int, tuple[float, Held]] = {}  # until when
-
-    @property
-    def queued_rows(self) -> int:
-        return sum(finished.batch.rows for _, finished in self._queue)
 
     @property
     def waiting(self) -> Mapping[int, Held]:
@@ -131,6 +131,7 @@ class TimedCompute:
         starts_s = max(now_s, self._queue[-1][0] if self._queue else 0.0)
         finished = Finished(batch=batch, outcome=outcome, busy_s=takes_s, waiting=waits)
         self._queue.append((starts_s + takes_s, finished))
+        self.queued_rows += batch.rows
 
     def collect(self, timeout_s: float) -> Finished | None:
         if self._unwanted is not None:
@@ -143,12 +144,17 @@ class TimedCompute:
         ends_s = self._queue[0][0]
         if ends_s > self._timeline.now_s and timeout_s > 0:
             self._timeline.sleep(min(timeout_s, ends_s - self._timeline.now_s))
-        return self._queue.popleft()[1] if ends_s <= self._timeline.now_s else None
+        if ends_s > self._timeline.now_s:
+            return None
+        finished = self._queue.popleft()[1]
+        self.queued_rows -= finished.batch.rows
+        return finished
 
     def forget(self) -> None:
         """What was in work comes out all the same, as the worst that the port allows."""
         self._unwanted = self._queue[0][1] if self._queue else None
         self._queue.clear()
+        self.queued_rows = 0
 
 
 class TimedSink:
@@ -245,7 +251,7 @@ class Worker:
         )
 
         def open_source(listener: AssignmentListener) -> KafkaSource:
-            return KafkaSource(
+            self._source = KafkaSource(
                 config,
                 group=group,
                 topic=input_topic,
@@ -259,6 +265,7 @@ class Worker:
                 unreadable="set_aside",
                 recreated="read",
             )
+            return self._source
 
         self.pipeline = Pipeline(
             source=open_source,
@@ -277,6 +284,11 @@ class Worker:
         )
 
         self._consumer, self._watch = cluster.members[-1], cluster.watches[-1]
+
+    def turn(self) -> None:
+        """A turn of the loop, and what its hooks ask besides."""
+        self.pipeline.turn()
+        self._source.standing()
 
     @property
     def member(self) -> str:

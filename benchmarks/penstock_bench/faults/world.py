@@ -162,12 +162,18 @@ class World:
             self._start()
             for worker in list(self._workers):
                 self._turn(worker)
-        raise _RunOverError(
-            Finding(Fault.HUNG, f"the work was not finished in {calm_turns_max} turns: {self._left()}")
-        )
+        what = f"the work was not finished in {calm_turns_max} turns: {self._left()}"
+        if not self._left():
+            what = f"workers {self._outside()} are not in the group after {calm_turns_max} turns"
+        raise _RunOverError(Finding(Fault.HUNG, what))
 
     def _finished(self) -> bool:
-        return not self._left()
+        return not self._left() and not self._outside()
+
+    def _outside(self) -> list[int]:
+        """Workers that are no members of the group."""
+        members = self.cluster.group(group).members
+        return [worker.slot for worker in self._workers if worker.member not in members]
 
     def _left(self) -> dict[int, int]:
         """Partitions with readable records that are not committed, and where."""
@@ -397,7 +403,7 @@ class World:
             self.timeline.sleep(0.05)
             return
         try:
-            worker.pipeline.turn()
+            worker.turn()
         except (FencedError, UnavailableError, ConfigError) as error:
             self.fates.disturbed()
             self._note(f"{worker.slot} ended: {error}")

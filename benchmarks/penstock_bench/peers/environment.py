@@ -114,11 +114,11 @@ class BenchEnvironment:
             yield running
 
     @contextmanager
-    def beside(self, name: str, command: list[str]) -> Iterator[None]:
-        """Another process for a while, stopped in the end."""
+    def beside(self, name: str, command: list[str]) -> Iterator[int]:
+        """Another process for a while, stopped in the end; its id."""
         self._processes.start(name, command, output=self.folder / f"{name}.log")
         try:
-            yield
+            yield self._processes.pid(name) or 0
         finally:
             self._stop(name)
 

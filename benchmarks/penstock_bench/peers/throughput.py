@@ -1,7 +1,5 @@
 """Throughput: how fast a contestant gets through a topic, what that costs, and whether every record has its output."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,67 +83,6 @@ def measure_throughput(
         lost=None if late else max(count.lost for count in counts),
         duplicated=None if late else max(count.duplicated for count in counts),
         why=f"stopped after {patience_s:.0f} s, before it was through" if late else "",
-    )
-
-
-def measure_at_once(
-    environment: BenchEnvironment, contestants: Mapping[str, Contestant], *, records: int, seed: int
-) -> dict[str, Run]:
-    """All of them over the same full topic at the same time, each for itself. What a virtual machine's clock does meanwhile it
-    does to all: their ratios hold still where runs one after the other differ by more than what is looked for.
-
-    They are compared in one window: from when the last has three tenths to when the first has nine tenths of the records.
-    Raises NotReadyError when one ends or there is no such window.
-    """
-    topic, clock = environment.input_topic(records, seed=seed), environment.clock
-    with ExitStack() as held:
-        running = {
-            name: held.enter_context(environment.running(each, topic)) for name, each in contestants.items()
-        }
-        samples: dict[str, list[Sample]] = {name: [] for name in running}
-        began_s = clock.monotonic_s()
-        deadline_s = began_s + patience_min_s + len(running) * records / slowest_per_s
-        with environment.terminal.progress(label="at once", total=records) as advance:
-            seen = 0
-            while seen < records and clock.monotonic_s() < deadline_s:
-                for name, each in running.items():
-                    samples[name].append(_sample(environment, each))
-                    environment.require_alive(each)
-                slowest = min(each[-1].visible for each in samples.values())
-                advance(slowest - seen)
-                seen = slowest
-                clock.sleep(sample_s)
-        rounds = list(zip(*samples.values(), strict=True))
-        inside = [
-            place
-            for place, each in enumerate(rounds)
-            if min(sample.visible for sample in each) >= 0.3 * records
-            and max(sample.visible for sample in each) <= 0.9 * records
-        ]
-        if len(inside) < 2:
-            raise NotReadyError("one was nearly through before the other had begun: give them more records")
-        return {
-            name: _run_of(
-                environment, running[name], samples[name][inside[0] : inside[-1] + 1], samples[name][-1].visible, records
-            )
-            for name in running
-        }  # fmt: skip
-
-
-def _run_of(
-    environment: BenchEnvironment, running: Running, inside: list[Sample], visible: int, records: int
-) -> Run:
-    window = whole(inside)
-    if window is None:
-        raise NotReadyError(f"nothing came from {running.name} while the others worked")
-    count = _count(environment, running.entry.output, records)
-    return Run(
-        records=records,
-        **_rates(window, count, visible=visible),
-        peak_mb=peak_mb(family(running.pid)),
-        first_process_mb=peak_mb([running.pid]),
-        lost=count.lost,
-        duplicated=count.duplicated,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.whole_number import whole_number
 
 if TYPE_CHECKING:
     from penstock.connectors.kafka.client import ClientConfig
@@ -44,10 +45,11 @@ def tls_fault(config: "ClientConfig") -> AccessFault | None:
     for place in config.bootstrap_servers.split(",")[:servers_max]:
         host, _, port = place.strip().rpartition(":")
         host = host.rpartition("//")[2].strip("[]")
-        if not host or not port.isdecimal():
+        number = whole_number(port)
+        if not host or number is None:
             continue
         try:
-            connection = socket.create_connection((host, int(port)), timeout=probe_timeout_s)
+            connection = socket.create_connection((host, number), timeout=probe_timeout_s)
         except (OSError, UnicodeError, OverflowError):
             continue
         with connection:

@@ -1,8 +1,8 @@
 """The first records of partitions: whether something before them was deleted that nobody of the group has read."""
 
 import logging
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, cast
 
 import numpy as np
 from confluent_kafka import Message
@@ -15,6 +15,9 @@ from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.kafka")
 
+ends_every_s: Final = (
+    2.0  # so often it is looked whether logs end before the offsets that partitions were sent to
+)
 _partition = cast(Callable[[Message], int], Message.partition)
 
 
@@ -74,14 +77,15 @@ class Beginnings:
 class FirstRecords:
     """Partitions that were sent to an offset, until a record came of them. Polling thread only; never waits.
 
-    A client may read from the beginning of the log instead (librdkafka 2256). Where that is further on, it does not say that
-    what lay between is gone; made anew at the same offset, its fetcher does.
+    A client may read from the beginning of the log instead (librdkafka 2256). Where that is further on, or the log ends before the
+    offset, it does not say that the offset is gone; made anew at the same offset, its fetcher does.
     """
 
     def __init__(self, bounds: LogBounds, *, heads: ReadHeads) -> None:
         self._bounds = bounds
         self._heads = heads
         self._sent: dict[int, float | None] = {}  # since when what came was further on
+        self._due_s = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._sent)
@@ -94,6 +98,13 @@ class FirstRecords:
         """They are read elsewhere."""
         for partition in partitions:
             self._sent.pop(partition, None)
+
+    def beyond_the_end(self, now_s: float, ends: Callable[[Iterable[int]], Mapping[int, int]]) -> list[int]:
+        """Those whose log, as the client last saw it, ends before the offset, now and then: they are to be read from there anew."""
+        if now_s < self._due_s:
+            return []
+        self._due_s = now_s + ends_every_s
+        return [partition for partition, end in ends(self._sent).items() if end < self._heads.next(partition)]
 
     def believed(self, messages: list[Message], now_s: float) -> tuple[list[Message], set[int]]:
         """Those that may be taken; and the partitions of the others, which have to be read from their head again: the log may

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from confluent_kafka import Consumer, Message
@@ -15,7 +16,7 @@ from penstock.schemas.records import Unreadable
 
 poll_every_s: Final = 0.02
 begin_patience_s: Final = 15.0  # so long a partition waits for the look at the place where it begins
-ends_after_s: Final = 60.0  # without a death: whatever it was is behind, or costs one more
+ends_after_s: Final = 60.0  # at the latest, without a death: whatever it was is behind, or costs one more
 passed_patience_s: Final = 10.0  # behind a broken batch others may be
 
 Tell = Callable[[int, int, str, bool], None]
@@ -36,7 +37,8 @@ class CarefulReading:
 
     A partition begins once the batch at its first offset was looked at, and those behind it that are broken as well. After
     that each place that reading has come to is looked at while the client waits with its next fetch (`group_settings`), and
-    where a look comes too late the client dies again, a few records further on.
+    where a look comes too late the client dies again, a few records further on. It is over when the client has read all that
+    was stored when its partitions began: what its predecessor died of was among that.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class CarefulReading:
         self._since_s: dict[int, float] = {}  # partitions that wait to begin
         self._found: dict[int, Unreadable] = {}  # where those begin
         self._looked: dict[int, int] = {}  # the head that was looked at last
+        self._until: dict[int, int] = {}  # where the log ended when the partition began
+        self._through: set[int] = set()  # partitions in which no record is left before that
         self._ends_s = clock.monotonic_s() + ends_after_s
 
     @property
@@ -104,8 +108,11 @@ class CarefulReading:
                 self._returns.pass_over(partition, broken)
                 self._pass(partition, broken)
 
-    def turn(self, partitions: Collection[int]) -> None:
-        """Pass over what is broken where reading of these stands, before the client asks for it; a place is looked at once."""
+    def turn(self, partitions: Collection[int], *, waiting: bool) -> None:
+        """Pass over what is broken where reading of these stands, before the client asks for it; a place is looked at once.
+
+        `waiting`: there are others, which are not read now.
+        """
         for partition in sorted(partitions):
             head = self._heads.next(partition)
             if self._heads.anywhere(partition) or self._looked.get(partition) == head:
@@ -114,12 +121,16 @@ class CarefulReading:
             if look is None:
                 continue
             self._looked[partition] = head
+            if not look.fault and (look.batch is None or look.batch.base >= self._until.get(partition, inf)):
+                self._through.add(partition)
             if look.broken is not None and self._stop is not None:
                 self._stop(partition, head, look.broken.why)
             elif look.broken is not None:
                 self._returns.pass_over(partition, look.broken)
                 self._returns.read_from(partition, look.broken.next)
                 self._pass(partition, look.broken)
+        if partitions and not waiting and all(map(self._is_through, partitions)):
+            self._ends_s = min(self._ends_s, self._clock.monotonic_s())
 
     def forget(self, partitions: Collection[int]) -> None:
         """They are read elsewhere."""
@@ -127,6 +138,11 @@ class CarefulReading:
             self._since_s.pop(partition, None)
             self._found.pop(partition, None)
             self._looked.pop(partition, None)
+            self._until.pop(partition, None)
+            self._through.discard(partition)
+
+    def _is_through(self, partition: int) -> bool:
+        return partition in self._through or self._heads.next(partition) >= self._until.get(partition, inf)
 
     def _looked_at(self, partition: int, offset: int) -> bool:
         now_s = self._clock.monotonic_s()
@@ -146,6 +162,8 @@ class CarefulReading:
             self._since_s[partition] = now_s
             return False
         del self._since_s[partition]
+        if look is not None and not look.fault:
+            self._until[partition] = offset if look.batch is None else look.batch.end
         if partition in self._found:
             return True
         if look is None or look.fault:

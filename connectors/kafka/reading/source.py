@@ -31,6 +31,7 @@ from penstock.connectors.kafka.reading.returns import Returns
 from penstock.connectors.kafka.reading.stalls import StallDetector
 from penstock.connectors.kafka.reading.starts import Recreated, Start, Starts, recreated_sentence
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts, TopicWatch
+from penstock.connectors.kafka.rejoin import Rejoin
 from penstock.schemas.errors import ConfigError, FencedError, InvariantError, PenstockError, UnavailableError
 from penstock.schemas.log_codes import LogCode
 from penstock.schemas.reading import Reading
@@ -128,9 +129,11 @@ class KafkaSource:
         self._stalls = StallDetector(
             topic=topic, open_offsets=lambda: KafkaOffsets(config, group), clock=clock
         )
-        self._consumer.subscribe(
-            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        # In the other protocol a member keeps its id, and asks again with its next heartbeat.
+        self._rejoin = None if protocol == "consumer" else Rejoin(
+            config, group=group, clock=clock, subscribe=self._subscribe, unsubscribe=self._unsubscribe
+        )  # fmt: skip
+        self._subscribe()
 
     def poll(self, records_max: int, timeout_s: float) -> Records | None:
         """As penstock.engine.ports.Source asks."""
@@ -139,6 +142,10 @@ class KafkaSource:
             raise failure
         if self._watch.newest is not self._topic_facts:
             self._compare_topic()
+        if self._rejoin:
+            facts, (_, its_id) = self._watch.newest, self.standing()
+            self._rejoin.turn(its_id, answered_s=0.0 if facts is None else facts.asked_at_s)
+            timeout_s = min(timeout_s, self._rejoin.poll_max_s)
         if self._ours.unplaced:
             self._place()
             hurried = self._clock.monotonic_s() < self._facts_since_s + hurry_s
@@ -147,9 +154,14 @@ class KafkaSource:
             for partition, begins in self._beginnings.turn().items():
                 if self._heads.anywhere(partition):
                     self._heads.put(partition, begins)
+        if self._first:
+            for partition in self._first.beyond_the_end(self._clock.monotonic_s(), self.ends):
+                if partition not in self._returns:
+                    self._returns.read_from(partition, self._heads.next(partition))
         self._commits.turn(self._consumer, offset_note(self._topic_id))
         if self._careful:
-            self._careful.turn(self._ours.owned - self._ours.held)
+            read, others = self._ours.owned - self._ours.held, self._ours.unplaced | self._ours.held
+            self._careful.turn(read, waiting=bool(others))
         if (passed := self._returns.turn(self._topic_id, records_max)) is not None:
             return passed
         if self._seek_due:
@@ -212,7 +224,10 @@ class KafkaSource:
     def standing(self) -> tuple[bool, str]:
         """Whether the group counts us among its members, and under which id; "" while we have none."""
         metadata = self._consumer.consumer_group_metadata()
-        return generation(metadata) >= 1, member_id(metadata)
+        is_member, its_id = generation(metadata) >= 1, member_id(metadata)
+        if self._rejoin is not None:
+            self._rejoin.stands(is_member, its_id)
+        return is_member, its_id
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
@@ -254,6 +269,8 @@ class KafkaSource:
         self._stalls.close()
         self._bounds.close()
         self._looks.close()
+        if self._rejoin is not None:
+            self._rejoin.close()
         held = sorted(self._ours.owned)
         self._ours.owned.clear()
         self._ours.unplaced.clear()
@@ -390,6 +407,19 @@ class KafkaSource:
         if self._failure is None or isinstance(self._failure, UnavailableError):
             self._failure = failure
 
+    def _subscribe(self) -> None:
+        told = {"on_assign": self._on_assign, "on_revoke": self._on_revoke, "on_lost": self._on_lost}
+        try:
+            self._consumer.subscribe([self._topic], **told)
+        except KafkaException as error:
+            raise consumer_error(cause_of(error), f"topic {self._topic}") from error
+
+    def _unsubscribe(self) -> None:
+        try:
+            self._consumer.unsubscribe()
+        except KafkaException as error:
+            raise consumer_error(cause_of(error), f"topic {self._topic}") from error
+
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         partitions = {place.partition for place in places}
         self._facts_since_s = self._clock.monotonic_s()
@@ -417,6 +447,8 @@ class KafkaSource:
         partitions = {place.partition for place in places}
         told = sorted(partitions & self._ours.owned)
         self._let_go(partitions)
+        if self._rejoin is not None and not self._closed:
+            self._rejoin.lost()
         if told and not self._closed:
             self._listener.on_lost(told)
 

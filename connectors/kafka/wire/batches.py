@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.errors import translate
-from penstock.connectors.kafka.wire.connection import Connection, connected, text
+from penstock.connectors.kafka.wire.connection import Connection, connected, host_and_port, text
 from penstock.connectors.kafka.wire.reader import Reader
 from penstock.schemas.errors import UnavailableError
 
@@ -30,7 +30,6 @@ _control: Final = 1 << 5
 _markers_max: Final = 100  # passed over in one look
 _polynomial: Final = 0x82F63B78  # Castagnoli's, its bits turned round
 _header: Final = struct.Struct(">qiibIhiqqqhii")
-_default_port: Final = 9092
 
 
 def _table() -> tuple[int, ...]:
@@ -178,7 +177,7 @@ def _fetched(
 def _leader(config: ClientConfig, topic: str, partition: int) -> tuple[str, int]:
     fault: UnavailableError | None = None
     for server in config.bootstrap_servers.split(","):
-        host, port = _host_and_port(server)
+        host, port = host_and_port(server)
         try:
             with connected(config, host, port, f"find the leader of {topic}") as connection:
                 asked = struct.pack(">i", 1) + text(topic) + b"\0"  # and no topic is made
@@ -211,17 +210,6 @@ def _leader_in(answer: bytes, topic: str, partition: int) -> tuple[str, int]:
             if number == partition:
                 _require(code, topic, partition)
     raise UnavailableError(f"topic {topic}, partition {partition} has no leader")
-
-
-def _host_and_port(server: str) -> tuple[str, int]:
-    """Of an address as the client library takes it. Raises UnavailableError."""
-    address = server.strip().rpartition("://")[2]
-    host, colon, port = address.rpartition(":")
-    if not colon or address.endswith("]"):
-        host, port = address, str(_default_port)
-    if not port.isdecimal():
-        raise UnavailableError(f"no port in the address {server.strip()}")
-    return host.strip("[]"), int(port)
 
 
 def _require(code: int, topic: str, partition: int) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import httpx
-
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import UnavailableError
 
@@ -20,6 +18,8 @@ timeout_s: Final = 3.0
 answer_bytes_max: Final = 1 << 20
 iterations_max: Final = 1_000_000
 token_bytes_max: Final = 1 << 16
+_default_port: Final = 9092
+_port_max: Final = 65_535
 _piece_bytes: Final = 1 << 20  # read at once: no length in an answer makes us ask for more memory than came
 
 _sasl_handshake, _sasl_authenticate = 17, 36
@@ -111,6 +111,8 @@ def _log_in(connection: Connection, config: ClientConfig) -> None:
 
 def _token(config: ClientConfig) -> str:
     """A new one by the client-credentials grant, as librdkafka fetches its own."""
+    import httpx  # slow to load, and most have no token server
+
     asked = {"grant_type": "client_credentials"} | (
         {"scope": config.oauth_scope} if config.oauth_scope else {}
     )
@@ -161,3 +163,15 @@ def text(said: str) -> bytes:
     """A string as it stands in a message: its length in two bytes, then itself."""
     data = said.encode()
     return struct.pack(">h", len(data)) + data
+
+
+def host_and_port(server: str) -> tuple[str, int]:
+    """Of a bootstrap address as the client library takes it: the port may be left out, a protocol may stand before it, and an
+    IPv6 address stands in brackets. Raises UnavailableError."""
+    address = server.strip().rpartition("://")[2]
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        host, port = address, str(_default_port)
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= _port_max):
+        raise UnavailableError(f"no port in the address {server.strip()}")
+    return host.strip("[]"), int(port)

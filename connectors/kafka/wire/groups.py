@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.errors import translate
-from penstock.connectors.kafka.wire.connection import Connection, connected, text
+from penstock.connectors.kafka.wire.connection import Connection, connected, host_and_port, text
 from penstock.connectors.kafka.wire.reader import Reader
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 
@@ -79,13 +79,24 @@ def describe_group(config: ClientConfig, group: str) -> GroupView:
         return _consumer_group(connection, group) or _classic_group(connection, group)
 
 
+def group_is_served(config: ClientConfig, group: str) -> bool:
+    """Whether the group's coordinator answers for it: one that has just begun has to read its log first. Over after a few seconds."""
+    try:
+        describe_group(config, group)
+    except UnavailableError:
+        return False
+    except ConfigError:
+        return True  # it answers, whatever we may
+    return True
+
+
 def find_coordinator(config: ClientConfig, group: str) -> tuple[str, int]:
     """Host and port of the broker that coordinates a group. Raises UnavailableError, ConfigError."""
     fault: UnavailableError | None = None
     for server in config.bootstrap_servers.split(","):
-        host, _, port = server.strip().rpartition(":")
         try:
-            with connected(config, host, int(port), f"find the coordinator of group {group}") as connection:
+            host, port = host_and_port(server)
+            with connected(config, host, port, f"find the coordinator of group {group}") as connection:
                 reader = Reader(connection.ask(_find_coordinator, 1, text(group) + b"\0"))
                 reader.skip(4)
                 code = reader.number(">h")

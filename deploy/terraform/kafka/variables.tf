@@ -43,7 +43,7 @@ variable "topic_config" {
 variable "roles" {
   type        = set(string)
   default     = ["worker", "scaler"]
-  description = "Which of worker, scaler, lag, letters, replay, audit and tail get their permissions."
+  description = "Which of worker, scaler, lag, letters, replay, audit, tail and offsets get their permissions."
 }
 
 variable "principals" {

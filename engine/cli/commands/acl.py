@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--role",
         action="append",
         choices=roles,
-        help="only this role; may be repeated (worker: run and check; letters: dlq list and show; replay: dlq replay; audit: audit verify; tail: tail, top)",
+        help="only this role; may be repeated (worker: run and check; lag: lag and offsets show; letters: dlq list and show; replay: dlq replay; audit: audit verify; tail: tail, top; offsets: offsets reset)",
     )
     parser.add_argument(
         "--principal", metavar="USER", help="whom to allow; default: User:ROLE, to be replaced by yours"

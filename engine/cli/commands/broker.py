@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from penstock.engine.console.terminal import Terminal
 from penstock.schemas.errors import ConfigError, UnavailableError
+from penstock.schemas.whole_number import whole_number
 
 if TYPE_CHECKING:
     from penstock.connectors.embedded.kafka import EmbeddedKafka
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 summary = (
     "Run a real Apache Kafka 4 (KRaft) on this machine until Ctrl-C. Without --data it leaves nothing behind."
 )
+
 example = "penstock broker --port 9092 --data ./kafka-data --topic transactions:6"
 
 look_s = 0.5
@@ -81,6 +83,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         secure=arguments.secure,
         announce=terminal.say,
     )
+    terminal.say("starting Apache Kafka ...")
     with kafka:
         # Only now: until here both signals end the program at once, and the nodes with it.
         for wish in (signal.SIGINT, signal.SIGTERM):
@@ -151,7 +154,10 @@ def _topics(words: Sequence[str]) -> dict[str, int]:
     topics: dict[str, int] = {}
     for word in words:
         name, colon, count = word.partition(":")
-        if not name or (colon and not (count.isdecimal() and 1 <= int(count) <= 10_000)):
-            raise ConfigError(f"--topic {word} is not NAME or NAME:PARTITIONS, with 1 to 10,000 partitions")
-        topics[name] = int(count) if colon else partitions_default
+        partitions = whole_number(count) if colon else partitions_default
+        if not name or partitions is None or not 1 <= partitions <= 10_000:
+            raise ConfigError(
+                f"--topic {word[:50]} is not NAME or NAME:PARTITIONS, with 1 to 10,000 partitions"
+            )
+        topics[name] = partitions
     return topics

@@ -15,7 +15,7 @@ from penstock.engine.settings.model import Settings, load_settings
 from penstock.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from penstock.connectors.kafka.reading.offset_reset import OffsetReset
+    from penstock.connectors.kafka.offset_reset import OffsetReset
 
 summary = "the group's committed offsets: show them, or set them while no worker runs"
 example = """penstock offsets show penstock.yaml
@@ -50,15 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    """Show or reset. Raises ConfigError while the group lives, for a partition or an offset that is not there."""
+    """Show or reset. Raises ConfigError while the group lives, for a partition or an offset that is not there, or a missing permission."""
     from penstock.connectors.kafka.admin.group_offsets import (
         KafkaOffsets,  # late: --help needs no Kafka client
     )
-    from penstock.connectors.kafka.reading.offset_reset import OffsetReset
+    from penstock.connectors.kafka.admin.permissions import require_permissions
+    from penstock.connectors.kafka.offset_reset import OffsetReset
     from penstock.engine.worker.kafka import client_config
+    from penstock.engine.worker.permissions import permissions
 
     settings = load_settings(arguments.settings)
     config, group, topic = client_config(settings.kafka), settings.kafka.group, settings.input.topic
+    require_permissions(config, permissions(settings)["lag" if arguments.action == "show" else "offsets"])
     with ExitStack() as stack:
         offsets = stack.enter_context(closing(KafkaOffsets(config, group)))
         readings = offsets.read(topic)

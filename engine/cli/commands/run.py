@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from penstock.engine.pages.watch import Facts
     from penstock.engine.settings.admin import AdminSettings
     from penstock.engine.settings.model import Settings
-    from penstock.engine.telemetry.metrics import SupervisorMetrics
+    from penstock.engine.telemetry.supervisor_metrics import SupervisorMetrics
     from penstock.engine.worker.model_copy import ModelCopy
     from penstock.engine.worker.supervisor import Supervisor
 
@@ -100,8 +100,8 @@ def _supervise(
 
     from penstock.engine.pages.supervisor import Acts, supervisor_pages
     from penstock.engine.telemetry.http_server import HttpServer
-    from penstock.engine.telemetry.metrics import SupervisorMetrics
     from penstock.engine.telemetry.port_routes import SupervisorView
+    from penstock.engine.telemetry.supervisor_metrics import SupervisorMetrics
     from penstock.engine.worker.supervisor import Supervisor
     from penstock.engine.worker.trial.start import started_trials
 

@@ -13,7 +13,7 @@ from penstock.engine.features.values import fill_texts
 from penstock.schemas.errors import RecordError
 
 _length_bits: Final = 26
-"""As in program.cpp: first byte and length of a text, in one double."""
+"""As in reader.cpp: first byte and length of a text, in one double."""
 
 
 class TextSpans:

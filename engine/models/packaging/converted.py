@@ -54,6 +54,10 @@ class Converted:
     """The same of a data frame as somebody gave it, its types kept; None: it takes none."""
     compared_with: str = "predict"
     """The method of the original that `score` asks."""
+    compared_by: Mapping[str, str] = field(default_factory=dict)
+    """By output, what `score` asks instead for it."""
+    undecided: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
+    """Which rows (R, F) the original answers in one of several ways, by the order of its training; None: none."""
     is_its_own_original: bool = False
     """`score` runs the very graph that is packaged: nothing is compared with the model it was made from."""
     score_labels: Callable[[NDArray[np.float64]], NDArray[np.int64]] | None = None

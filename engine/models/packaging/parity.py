@@ -100,8 +100,8 @@ def prove_parity(
         worst.take(name, np.where(wavering & of_made_up, 0.0, differences))
     if worst.difference > tolerance:
         why = (
-            "; the original itself answers that much otherwise when its numbers change by one part in 10^15, so that rounding "
-            "decides: scale the features, or leave out those that say the same"
+            "; the original itself answers that much otherwise by which of equally near rows of training it takes, or when its "
+            "numbers change by one part in 10^15, so that rounding decides: scale the features, or leave out those that say the same"
             if wavering[worst.row]
             else ""
         )
@@ -112,8 +112,9 @@ def prove_parity(
     notes: list[str] = []
     if wavering.any():
         notes.append(
-            f"on {int(wavering.sum())} of {len(made_up)} rows made up the original answers otherwise when its numbers change by "
-            "one part in 10^15, so that rounding decides: there the bundle may answer otherwise as well"
+            f"on {int(wavering.sum())} of {len(made_up)} rows made up the original answers otherwise by which of equally near rows of "
+            "training it takes, or when its numbers change by one part in 10^15, so that rounding decides: there the bundle may answer "
+            "otherwise as well"
         )
         rows, fed = rows[~wavering], fed[~wavering]
         original = {name: answers[~wavering] for name, answers in original.items()}
@@ -125,7 +126,11 @@ def prove_parity(
         raise ParityError(
             f"the packaged model gives another class than the original on {labels} of {len(rows)} rows"
         )
-    compared = {} if converted.is_its_own_original else dict.fromkeys(original, converted.compared_with)
+    compared = {
+        name: converted.compared_by.get(name, converted.compared_with)
+        for name in original
+        if not converted.is_its_own_original
+    }
     if converted.score_labels is not None and not converted.is_its_own_original:
         compared["labels"] = "predict"
     if expected is not None:
@@ -159,7 +164,8 @@ def _wavering(
     tolerance: float,
 ) -> NDArray[np.bool_]:
     """Rows (R,) that differ, and on which the original differs about as much from itself when its numbers change by one part in
-    10^15: answers that rounding decides, as ties between neighbours and differences of large numbers are."""
+    10^15: answers that rounding decides, as ties between neighbours and differences of large numbers are. Ties that no change
+    of the row parts are known of the model."""
     wavering = np.zeros(len(rows), dtype=np.bool_)
     places = np.flatnonzero(np.max([each > tolerance for each in apart.values()], axis=0, initial=False))
     if not len(places) or converted.is_its_own_original:
@@ -178,6 +184,8 @@ def _wavering(
             itself[name] = np.maximum(itself[name], moved)
     alike = [apart[name][places] <= np.maximum(_waver_factor * itself[name], tolerance) for name in original]
     wavering[places] = np.all(alike, axis=0)
+    if converted.undecided is not None:
+        wavering[places] |= converted.undecided(rows[places])
     return wavering
 
 

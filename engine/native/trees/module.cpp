@@ -126,28 +126,34 @@ nb::tuple explained(const Shap& shap, Rows rows, bool exact, int threads) {
   return nb::make_tuple(array_of(std::move(values), {count, features, outputs}), array_of(std::move(scores), {count, outputs}));
 }
 
-nb::ndarray<nb::numpy, float> narrowed(const Narrower& narrower, Values rows) {
+nb::object told(Scan scan) {
+  auto* kept = new Scan(std::move(scan));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<Scan*>(p); });
+  return nb::make_tuple(nb::ndarray<nb::numpy, int64_t>(kept->missing.data(), {kept->missing.size()}, owner), kept->largest);
+}
+
+nb::tuple narrowed(const Narrower& narrower, Values rows) {
   if (static_cast<int64_t>(rows.shape(1)) != narrower.columns())
     throw std::invalid_argument("rows have another number of columns than there are thresholds for");
   const size_t count = rows.shape(0), columns = rows.shape(1);
-  auto* kept = new std::vector<float>(count * columns);
-  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+  float* narrow = new float[count * columns];  // not filled with zeros first, as a vector would be
+  nb::capsule owner(narrow, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  Scan found;
   {
     nb::gil_scoped_release release;
-    narrower.narrow(rows.data(), static_cast<int64_t>(count), kept->data());
+    found = narrower.narrow(rows.data(), static_cast<int64_t>(count), narrow);
   }
-  return nb::ndarray<nb::numpy, float>(kept->data(), {count, columns}, owner);
+  return nb::make_tuple(nb::ndarray<nb::numpy, float>(narrow, {count, columns}, owner), told(std::move(found)));
 }
 
 template <typename T>
-nb::tuple scanned(nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu> rows) {
-  Scan* found = new Scan;
-  nb::capsule owner(found, [](void* p) noexcept { delete static_cast<Scan*>(p); });
+nb::object scanned(nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu> rows) {
+  Scan found;
   {
     nb::gil_scoped_release release;
-    *found = scan(rows.data(), static_cast<int64_t>(rows.shape(0)), static_cast<int64_t>(rows.shape(1)));
+    found = scan(rows.data(), static_cast<int64_t>(rows.shape(0)), static_cast<int64_t>(rows.shape(1)));
   }
-  return nb::make_tuple(nb::ndarray<nb::numpy, int64_t>(found->missing.data(), {found->missing.size()}, owner), found->largest);
+  return told(std::move(found));
 }
 
 }  // namespace

@@ -48,6 +48,8 @@ def health_document(picture: Picture) -> dict[str, Any]:
         "max_age_s": picture.facts.max_age_s,
         "rejected": rejected,
         "rebalances": round(sum(each["counters"].get("rebalances", 0.0) for each in told.values())),
+        "rebalance_s": max((each["status"]["rebalance_s"] for each in told.values()), default=None),
+        "dropped": sum((each["status"]["balance"] or {}).get("dropped", 0) for each in told.values()),
         "waits": waits,
         "changes": changes(tuple(each for each in picture.changes if each.kind in told_of)),
     }

@@ -25,7 +25,7 @@ def model_document(
         return {
             "page": "model", "at_ms": at_ms, "known": False, "summary": [sentence("model.unknown")], "model": None,
             "features": [], "features_total": 0, "outputs": [], "classes": [], "trees": None, "graph": None, "warmup": [],
-            "importance": {"space": None, "records": 0, "records_before": 0, "background": "none", "background_rows": 0, "features": [], "others": 0},
+            "importance": {"space": None, "records": 0, "span_s": None, "records_before": 0, "background": "none", "background_rows": 0, "features": [], "others": 0},
             "scores": None,
         }  # fmt: skip
     importance = _importance(described["columns"], reasons, background)
@@ -91,9 +91,11 @@ def _importance(
     rows, rows_before = (sum(each[when]["rows"] for each in reasons) for when in ("lately", "before"))
     packaged, packaged_rows = background.get("sums", []), background.get("rows", 0)
     order = sorted(range(len(now)), key=lambda at: -now[at])
+    spans = [each["lately"]["span_s"] for each in reasons if each["lately"]["span_s"] is not None]
     return {
         "space": next((each["space"] for each in reasons if each["space"]), None),
         "records": rows,
+        "span_s": max(spans, default=None),
         "records_before": rows_before,
         "background": background.get("state", "working"),
         "background_rows": packaged_rows,

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import orjson
 
+from penstock.schemas.whole_number import whole_number
+
 changes_kept: Final = 40
 Document = Mapping[str, Any]
 
@@ -43,7 +45,8 @@ class Live:
             for_others = self._change(topic)
             state = self._topics[topic]
             boot, _, number = last_id.rpartition("-")
-            known = int(number) if boot == self._boot and number.isdecimal() and len(number) < 16 else -1
+            found = whole_number(number) if boot == self._boot else None
+            known = -1 if found is None else found
             missed = [frame for at, frame in state.frames if at > known]
             if known >= 0 and known <= state.number and len(missed) == state.number - known:
                 return b"".join(missed), for_others

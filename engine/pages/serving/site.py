@@ -10,14 +10,16 @@ from penstock.engine.pages.sentences import sentence, static_folder
 from penstock.engine.pages.serving.acting import Acting, acts
 from penstock.engine.pages.serving.callers import Callers
 from penstock.engine.pages.serving.live import Live
+from penstock.engine.pages.serving.packing import packed, takes_gzip
 from penstock.engine.pages.serving.static_files import StaticFiles, headers
 from penstock.engine.pages.serving.streams import Streams
 from penstock.engine.telemetry.http_request import Request
 from penstock.engine.telemetry.http_server import Answer, json_answer
+from penstock.schemas.whole_number import whole_number
 
 api: Final = "/api/v1/"
-_record_path: Final = re.compile(r"/records/([a-zA-Z0-9._-]{1,249})/(\d{1,9})/(\d{1,18})")
-_part_path: Final = re.compile(r"/api/v1/model/(?:(trees|dependence)/(\d{1,6})|graph)")
+_record_path: Final = re.compile(r"/records/([a-zA-Z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,18})")
+_part_path: Final = re.compile(r"/api/v1/model/(?:(trees|dependence)/([0-9]{1,6})|graph)")
 _missing_part: Final = {"trees": "error.no_tree", "dependence": "error.no_column", "graph": "error.no_graph"}
 
 
@@ -86,7 +88,8 @@ class Site:
             return self._files.answer("shell.html", request)
         if path.startswith("/static/"):
             return self._files.answer(path.removeprefix("/static/"), request)
-        return self._api(path, request)
+        answer = self._api(path, request)
+        return None if answer is None else packed(answer, request)
 
     def _api(self, path: str, request: Request) -> Answer | None:
         name = path.removeprefix(api)
@@ -97,7 +100,9 @@ class Site:
             if page not in self._pages:
                 return bad_parameter("page", page, ", ".join(self._pages))
             self._content.before(page)
-            return self._streams.open(page, request.headers.get("last-event-id", ""), dict(headers))
+            return self._streams.open(
+                page, request.headers.get("last-event-id", ""), dict(headers), packed=takes_gzip(request)
+            )
         if name in self._content.documents:
             return self._page(name, request)
         if (match := _record_path.fullmatch(path.removeprefix(api[:-1]))) is not None:
@@ -141,13 +146,14 @@ class Site:
         document = dict(self._content.documents[name]())
         if name != "records":
             return _json(document, HTTPStatus.OK)
-        outcome, limit = request.query.get("outcome"), request.query.get("limit", "100")
+        outcome, asked = request.query.get("outcome"), request.query.get("limit", "100")
         if outcome not in (None, "predicted", "rejected"):
             return bad_parameter("outcome", outcome, "predicted, rejected")
-        if not limit.isdecimal() or not 1 <= int(limit[:9]) <= 100:
-            return bad_parameter("limit", limit, "1 to 100")
+        limit = whole_number(asked)
+        if limit is None or not 1 <= limit <= 100:
+            return bad_parameter("limit", asked, "1 to 100")
         records = [each for each in document["records"] if outcome in (None, each["outcome"])]
-        return _json({**document, "records": records[: int(limit)]}, HTTPStatus.OK)
+        return _json({**document, "records": records[:limit]}, HTTPStatus.OK)
 
 
 def bad_parameter(name: str, value: str, allowed: str) -> Answer:

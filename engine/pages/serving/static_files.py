@@ -8,6 +8,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from penstock.engine.pages.serving.packing import takes_gzip
 from penstock.engine.telemetry.http_request import Request
 from penstock.engine.telemetry.http_server import Answer
 
@@ -63,7 +64,7 @@ class StaticFiles:
         )
         if request.headers.get("if-none-match") == file.tag:
             return replace(answer, body=b"", status=HTTPStatus.NOT_MODIFIED)
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        if takes_gzip(request):
             return replace(answer, body=file.packed, headers={**answer.headers, "Content-Encoding": "gzip"})
         return answer
 

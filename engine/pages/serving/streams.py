@@ -11,6 +11,7 @@ from typing import Final
 
 from penstock.engine.clock import Clock
 from penstock.engine.pages.serving.live import Live
+from penstock.engine.pages.serving.packing import event_packed, stream_begin
 from penstock.engine.telemetry.http_server import Answer
 
 clients_max: Final = 64
@@ -25,6 +26,7 @@ turn_s: Final = 0.25
 @dataclass(slots=True, eq=False)
 class _Client:
     topic: str
+    packed: bool = False
     unread: bytearray = field(default_factory=bytearray)
     moved_s: float = 0.0
 
@@ -40,6 +42,8 @@ class Streams:
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, _Client] = {}
         self._ended = threading.Event()
+        self._woken = threading.Event()
+        self._waits_s = turn_s
         self._selector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._run, name="page-streams", daemon=True)
         self._commented_s = clock.monotonic_s()
@@ -51,6 +55,7 @@ class Streams:
     def close(self) -> None:
         """Let everybody go."""
         self._ended.set()
+        self._woken.set()
         if self._thread.is_alive():
             self._thread.join()
         with self._lock:
@@ -58,14 +63,19 @@ class Streams:
                 self._drop(connection)
         self._selector.close()
 
+    def wake(self) -> None:
+        """There is something new: who follows need not wait for the next look. For who says so each time; a look by itself is rarer then."""
+        self._waits_s = 2 * turn_s
+        self._woken.set()
+
     @property
     def watched(self) -> frozenset[str]:
         """Topics that somebody follows."""
         with self._lock:
             return frozenset(client.topic for client in self._clients.values())
 
-    def open(self, topic: str, last_id: str, headers: dict[str, str]) -> Answer:
-        """The answer that follows a topic; 503 where as many follow already as may."""
+    def open(self, topic: str, last_id: str, headers: dict[str, str], *, packed: bool = False) -> Answer:
+        """The answer that follows a topic, `packed`: in gzip; 503 where as many follow already as may."""
         with self._lock:
             full = len(self._clients) >= clients_max
         if full:
@@ -76,14 +86,15 @@ class Streams:
                 status=HTTPStatus.SERVICE_UNAVAILABLE,
                 headers={**headers, "Retry-After": "10"},
             )
+        first = b"retry: 2000\n\n"
         return Answer(
-            body=b"retry: 2000\n\n",
+            body=stream_begin + event_packed(first) if packed else first,
             content_type="text/event-stream; charset=utf-8",
-            headers=headers,
-            take_over=lambda connection: self._begin(connection, topic, last_id),
+            headers={**headers, "Content-Encoding": "gzip"} if packed else headers,
+            take_over=lambda connection: self._begin(connection, topic, last_id, packed),
         )
 
-    def _begin(self, connection: socket.socket, topic: str, last_id: str) -> None:
+    def _begin(self, connection: socket.socket, topic: str, last_id: str, packed: bool) -> None:
         connection.setblocking(False)
         with self._lock:
             if self._ended.is_set() or len(self._clients) >= clients_max:
@@ -92,13 +103,20 @@ class Streams:
             first, for_others = self._live.begin(topic, last_id)
             if for_others is not None:
                 self._send_all(topic, for_others)
-            client = _Client(topic=topic, moved_s=self._clock.monotonic_s())
+            client = _Client(topic=topic, packed=packed, moved_s=self._clock.monotonic_s())
             self._clients[connection] = client
             self._selector.register(connection, selectors.EVENT_READ)
-            self._put(connection, client, first)
+            self._put(connection, client, event_packed(first) if packed and first else first)
 
     def _run(self) -> None:
-        while not self._ended.wait(turn_s):
+        turned_s = self._clock.monotonic_s()
+        while not self._ended.is_set():
+            self._woken.wait(self._waits_s)
+            self._woken.clear()
+            early_s = turned_s + turn_s - self._clock.monotonic_s()
+            if self._ended.wait(max(early_s, 0.0)):
+                return
+            turned_s = self._clock.monotonic_s()
             with self._lock:
                 self._forget_gone()
                 for topic in {client.topic for client in self._clients.values()}:
@@ -127,9 +145,10 @@ class Streams:
                 self._drop(connection)
 
     def _send_all(self, topic: str, frame: bytes) -> None:
-        for connection, client in list(self._clients.items()):
-            if client.topic == topic:
-                self._put(connection, client, frame)
+        following = [each for each in self._clients.items() if each[1].topic == topic]
+        packed = event_packed(frame) if any(client.packed for _, client in following) else b""
+        for connection, client in following:
+            self._put(connection, client, packed if client.packed else frame)
 
     def _put(self, connection: socket.socket, client: _Client, frame: bytes) -> None:
         """Send what waits and this; keep what the client does not take, up to a bound."""

@@ -3,13 +3,13 @@
 import { h } from "./dom.js";
 import { clock, number, t } from "./words.js";
 
-const height = 132;
-const left = 46;
-const bottom = 20;
+const digitWidth = 7.4; // of a tick's text
 const top = 8;
+let scale = 1; // what 15 px of text are here
 const widths = new Map();
 const cursors = new Map();
 const observer = new ResizeObserver((entries) => {
+  scale = parseFloat(getComputedStyle(document.documentElement).fontSize) / 15;
   for (const entry of entries) {
     const width = Math.max(Math.round(entry.contentRect.width), 120);
     if (widths.get(entry.target.__chart) !== width) {
@@ -22,8 +22,7 @@ const observer = new ResizeObserver((entries) => {
 // lines: [{name, values, className, dash}], stacked: each stands on those before it. `say` writes a value.
 export function chart({ id, title, sentence, times, lines, stacked, say = number, max, marks = [], level }) {
   const width = widths.get(id) || 560;
-  const known = lines.flatMap((line) => line.values).filter((value) => value !== null);
-  const empty = known.length < 2 || times.length < 2;
+  const empty = times.length < 2 || lines.reduce((sum, line) => sum + line.values.filter((value) => value !== null).length, 0) < 2;
   const body = empty ? h("p", { class: "empty" }, t("chart.empty")) : drawing({ id, title, times, lines, stacked, say, max, marks, level, width });
   return h(
     "figure", { class: "chart", key: id },
@@ -48,12 +47,14 @@ function drawing(asked) {
   const lines = asked.lines.map((line) => ({ ...line, values: line.values.slice(begun) }));
   const first = times[0];
   const last = times[times.length - 1];
-  const sums = times.map((_, at) => lines.reduce((sum, line) => sum + (line.values[at] || 0), 0));
-  const highest = max || nice(Math.max(...(stacked ? sums : lines.flatMap((line) => line.values.map((value) => value || 0))), level ? level.value : 0) || 1);
+  const highest = max || nice(Math.max(most(times, lines, stacked), level ? level.value : 0) || 1);
+  const height = 138 * scale;
+  const bottom = 26 * scale;
+  const left = Math.max(46, say(highest).length * digitWidth + 8) * scale;
   const x = (time) => left + ((time - first) / Math.max(last - first, 1)) * (width - left - 8);
   const y = (value) => top + (1 - Math.min(value / highest, 1)) * (height - top - bottom);
   const at = Math.min(cursors.has(id) ? cursors.get(id) : times.length - 1, times.length - 1);
-  const floor = times.map(() => 0);
+  const floor = stacked ? times.map(() => 0) : null;
   const shapes = lines.map((line) => (stacked ? h("path", { class: `area ${line.className}`, d: area(times, line.values, floor, x, y) }) : h("path", { class: `line ${line.className}`, d: path(times, line.values, x, y) })));
   const read = `${clock(times[at])} — ${lines.map((line) => `${line.name} ${say(line.values[at])}`).join(", ")}`;
   const move = (to) => {
@@ -69,10 +70,10 @@ function drawing(asked) {
       level && h("line", { class: "level", x1: left, x2: width - 8, y1: y(level.value), y2: y(level.value) }),
       marks.filter((mark) => mark >= first && mark <= last).map((mark) => h("path", { class: "mark", d: `M${x(mark)} ${height - bottom}l-4 7h8z` })),
       cursors.has(id) && h("line", { class: "cursor", x1: x(times[at]), x2: x(times[at]), y1: top, y2: height - bottom })),
-    h("span", { class: "tick high" }, say(highest)),
-    h("span", { class: "tick low" }, say(0)),
-    h("span", { class: "tick begin" }, clock(first)),
-    h("span", { class: "tick end" }, clock(last)),
+    h("span", { class: "tick", key: "high", style: { left: "0", top: `${top - 8 * scale}px` } }, say(highest)),
+    h("span", { class: "tick", key: "low", style: { left: "0", top: `${height - bottom - 12 * scale}px` } }, say(0)),
+    h("span", { class: "tick", key: "begin", style: { left: `${left}px`, top: `${height - bottom + 8}px` } }, clock(first)),
+    h("span", { class: "tick", key: "end", style: { right: "8px", top: `${height - bottom + 8}px` } }, clock(last)),
     h("div", { class: "reader", tabindex: "0", role: "slider", "aria-label": `${title}: ${t("chart.cursor")}`, "aria-valuemin": "0", "aria-valuemax": times.length - 1, "aria-valuenow": at, "aria-valuetext": read,
       onkeydown: (event) => {
         const steps = { ArrowLeft: -1, ArrowRight: 1, PageUp: -30, PageDown: 30 };
@@ -92,36 +93,72 @@ function nearest(times, wanted) {
   return best;
 }
 
+function most(times, lines, stacked) {
+  let highest = 0;
+  for (let at = 0; at < times.length; at += 1) {
+    let sum = 0;
+    for (const line of lines) {
+      const value = line.values[at] || 0;
+      sum = stacked ? sum + value : Math.max(sum, value);
+    }
+    if (sum > highest) highest = sum;
+  }
+  return highest;
+}
+
+// To a tenth of a pixel.
+function short(value) {
+  return Math.round(value * 10) / 10;
+}
+
 function nice(value) {
   const step = 10 ** Math.floor(Math.log10(value));
   return [1, 1.5, 2, 3, 4, 5, 7.5, 10].map((factor) => factor * step).find((each) => each >= value * 1.02) || 10 * step;
 }
 
+// Of many points in one column of pixels the first, the lowest, the highest and the last are drawn: the same picture.
 function path(times, values, x, y) {
   let text = "";
   let pen = "M";
-  times.forEach((time, at) => {
-    if (values[at] === null) {
-      pen = "M";
-      return;
+  let column = null;
+  let held = [];
+  const draw = () => {
+    const [first, low, high, last] = held;
+    for (const at of new Set(low < high ? [first, low, high, last] : [first, high, low, last])) {
+      text += `${pen}${short(x(times[at]))} ${short(y(values[at]))}`;
+      pen = "L";
     }
-    text += `${pen}${x(time).toFixed(1)} ${y(values[at]).toFixed(1)}`;
-    pen = "L";
-  });
+    held = [];
+  };
+  for (let at = 0; at < times.length; at += 1) {
+    const value = values[at];
+    const here = value === null ? null : Math.floor(x(times[at]));
+    if (here !== column && held.length) draw();
+    column = here;
+    if (value === null) pen = "M";
+    else if (!held.length) held = [at, at, at, at];
+    else {
+      held[3] = at;
+      if (value < values[held[1]]) held[1] = at;
+      if (value > values[held[2]]) held[2] = at;
+    }
+  }
+  if (held.length) draw();
   return text;
 }
 
 function area(times, values, floor, x, y) {
   let up = "";
-  let back = "";
+  const back = [];
   times.forEach((time, at) => {
     const low = floor[at];
     const high = low + (values[at] || 0);
     floor[at] = high;
-    up += `${at ? "L" : "M"}${x(time).toFixed(1)} ${y(high).toFixed(1)}`;
-    back = `L${x(time).toFixed(1)} ${y(low).toFixed(1)}${back}`;
+    const across = short(x(time));
+    up += `${at ? "L" : "M"}${across} ${short(y(high))}`;
+    back.push(`L${across} ${short(y(low))}`);
   });
-  return `${up}${back}Z`;
+  return `${up}${back.reverse().join("")}Z`;
 }
 
 function table(title, times, lines, say) {

@@ -9,7 +9,7 @@ export function show(page, state) {
     h("div", { class: "lead" }, h("p", { class: `state ${page.state}` }, named("state", page.state)), sentences(page.summary)),
     figures([
       [t("health.behind"), number(page.lag_records), t("word.records")], [t("health.oldest"), duration(page.lag_s), t("health.may_be", { age: duration(page.max_age_s) })],
-      [t("word.partitions"), number(page.partitions_known)], [t("health.rebalances"), number(page.rebalances)],
+      [t("word.partitions"), number(page.partitions_known)], [t("health.rebalances"), number(page.rebalances), page.rebalance_s ? t("health.rebalance_cost", { time: duration(page.rebalance_s) }) : null], [t("health.dropped"), number(page.dropped)],
     ]),
     section(t("health.partitions"),
       page.partitions_known > page.partitions.length ? h("p", { class: "quiet" }, t("health.some", { shown: page.partitions.length, all: page.partitions_known })) : null,

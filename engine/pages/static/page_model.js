@@ -47,7 +47,7 @@ function strengths(importance) {
   if (!importance.features.length) return h("p", { class: "empty" }, t("model.no_reasons"));
   const most = Math.max(...importance.features.map((each) => Math.max(each.strength, each.before || 0, each.background || 0))) || 1;
   return [
-    h("p", { class: "quiet" }, t("model.importance_note", { records: importance.records, before: importance.records_before, space: importance.space ? named("space", importance.space) : "—" })),
+    h("p", { class: "quiet" }, t("model.importance_note", { records: importance.records, span: duration(importance.span_s), before: importance.records_before, space: importance.space ? named("space", importance.space) : "—" })),
     h("p", { class: "quiet" }, t(`model.background_${importance.background}`, { rows: importance.background_rows })),
     table(t("model.importance"), [{ name: t("word.feature"), head: true }, { name: t("model.lately") }, { name: t("model.lately_figure"), figure: true }, { name: t("model.before"), figure: true }, { name: t("model.changed"), figure: true }, { name: t("model.background"), figure: true }, { name: t("model.changed_background"), figure: true }], importance.features.map((each) => ({
       key: each.feature,

@@ -23,13 +23,15 @@ export function when(ms) {
   return h("span", { class: "when", title: moment(ms) }, clock(ms));
 }
 
-// columns: [{name, figure, head}], rows: [{key, cells}]; an empty table says so.
+// columns: [{name, figure, head}], rows: [{key, cells}]; an empty table says so. The roles are for narrow screens, where it is laid out as a list.
 export function table(caption, columns, rows, empty) {
   if (!rows.length) return h("p", { class: "empty" }, empty || t("word.none"));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", {}, h("caption", { class: "hidden" }, caption),
-      h("thead", {}, h("tr", {}, columns.map((each) => h("th", { scope: "col", class: each.figure ? "figure" : "" }, each.name)))),
-      h("tbody", {}, rows.map((row) => h("tr", { key: row.key }, row.cells.map((cell, at) => h(columns[at].head ? "th" : "td", { scope: columns[at].head ? "row" : null, class: columns[at].figure ? "figure" : "" }, cell)))))));
+    h("table", { class: columns.length > 2 && !columns.every((each) => each.figure) ? "many" : null, role: "table" }, h("caption", { class: "hidden" }, caption),
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((each) => h("th", { scope: "col", role: "columnheader", class: each.figure ? "figure" : "" }, each.name)))),
+      h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { key: row.key, role: "row" }, row.cells.map((cell, at) => columns[at].head
+        ? h("th", { scope: "row", role: "rowheader", class: columns[at].figure ? "figure" : "" }, cell)
+        : h("td", { role: "cell", "data-name": columns[at].name, class: columns[at].figure ? "figure" : "" }, h("div", {}, cell))))))));
 }
 
 // A link to a record by its place.
@@ -67,7 +69,7 @@ export function workers(list) {
   ];
   return table(t("word.workers"), columns, list.map((each) => ({
     key: each.slot,
-    cells: [each.slot, [h("span", { class: each.ready ? "good" : "bad" }, each.ready ? "● " : "▲ "), named("state", each.state), h("span", { class: "quiet" }, ` ${each.reason}`)],
+    cells: [each.slot, [h("span", { class: each.ready ? "good" : "bad", "aria-hidden": "true" }, each.ready ? "● " : "▲ "), named("state", each.state), h("span", { class: "quiet" }, ` ${each.reason}`)],
       number(each.records_per_s === null ? null : Math.round(each.records_per_s * 10) / 10), number(each.capacity_records_per_s), percent(each.busy), percent(each.blocked), percent(each.idle), number(each.partitions)],
   })), t("workers.none"));
 }

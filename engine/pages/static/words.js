@@ -118,10 +118,17 @@ export function duration(seconds) {
   return `${number(Math.round(seconds / 3600))} h`;
 }
 
+const clocks = { time: { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }, moment: { dateStyle: "medium", timeStyle: "medium" } };
+function dated(kind, ms) {
+  const key = `${language} ${kind}`;
+  if (!formats.has(key)) formats.set(key, new Intl.DateTimeFormat(language, clocks[kind])); // to make one takes longer than to draw a hundred points
+  return formats.get(key).format(ms);
+}
+
 export function clock(ms) {
-  return new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }).format(new Date(ms));
+  return dated("time", ms);
 }
 
 export function moment(ms) {
-  return new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" }).format(new Date(ms));
+  return dated("moment", ms);
 }

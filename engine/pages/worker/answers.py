@@ -12,6 +12,7 @@ from penstock.engine.pages.worker.model_document import ModelDocument
 from penstock.engine.pages.worker.view import WorkerView
 from penstock.engine.telemetry.http_request import Request
 from penstock.engine.telemetry.http_server import Answer, json_answer
+from penstock.schemas.whole_number import whole_number
 
 
 class WorkerAnswers:
@@ -57,5 +58,4 @@ class WorkerAnswers:
 
 def number_of(request: Request, name: str) -> int:
     """0 for what is none."""
-    text = request.query.get(name, "")
-    return int(text) if text.isdecimal() and text.isascii() and len(text) < 16 else 0
+    return whole_number(request.query.get(name, "")) or 0

@@ -2,8 +2,8 @@
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from penstock.engine.clock import Clock
 from penstock.engine.pages.worker.points import Points
 from penstock.engine.pages.worker.record_document import RecordDocuments, Told
+from penstock.engine.pages.worker.strengths import Strengths
 from penstock.engine.pipeline.compute import Finished
 from penstock.engine.pipeline.hooks import Waiting
 from penstock.engine.telemetry.metrics import Metrics
@@ -22,18 +23,9 @@ samples_kept: Final = 64
 cells_told_max: Final = 20_000
 """Numbers of all samples that are told at a time, by one record of each."""
 partitions_told_max: Final = 500
-minutes_kept: Final = 70
-lately_minutes: Final = 10
 score_steps: Final = 24
 complementary_spaces: Final = frozenset({"log_odds", "probability", "decision"})
 """In which of two classes one gains what the other loses."""
-
-
-@dataclass(slots=True)
-class _Minute:
-    number: int
-    strengths: NDArray[np.float64]
-    rows: int = 0
 
 
 class WorkerView:
@@ -52,7 +44,7 @@ class WorkerView:
         self._turned_s: float | None = None
         self._waiting = Waiting(batcher=0, compute=0, delivery=0)
         self._lags: Mapping[int, tuple[float, float]] = {}
-        self._minutes: deque[_Minute] = deque(maxlen=minutes_kept)
+        self._strengths = Strengths()
         self._scores: deque[NDArray[np.float64]] = deque(maxlen=256)
         self._points = Points()
         self._space: str | None = None
@@ -94,18 +86,11 @@ class WorkerView:
             if len(sample.scores):
                 self._scores.append(sample.scores)
             if sample.strengths is not None:
-                self._count(sample.strengths, sample.strength_rows)
+                self._strengths.add(sample.strengths, sample.strength_rows, now_s=self._clock.monotonic_s())
             if sample.pairs is not None:
                 self._points.add(sample.pairs)
             for each in sample.explained.values():
                 self._space = each.space
-
-    def _count(self, strengths: NDArray[np.float64], rows: int) -> None:
-        number = int(self._clock.monotonic_s() // 60)
-        if not self._minutes or self._minutes[-1].number != number:
-            self._minutes.append(_Minute(number=number, strengths=np.zeros(len(strengths))))
-        self._minutes[-1].strengths += strengths
-        self._minutes[-1].rows += rows
 
     def told(self, after: int, most: int) -> dict[str, Any]:
         """Everything for the supervisor; of the samples those behind the number `after`, the newest `most` at most, and of wide
@@ -135,19 +120,12 @@ class WorkerView:
         }
 
     def reasons(self) -> dict[str, Any]:
-        """Sums of |attribution| by column: of the last ten minutes, and of the hour before; and how the scores lie."""
-        now = int(self._clock.monotonic_s() // 60)
+        """Sums of |attribution| by column: over the newest records, and over the hour before those; and how the scores lie."""
         with self._lock:
-            lately = [each for each in self._minutes if each.number > now - lately_minutes]
-            before = [
-                each
-                for each in self._minutes
-                if now - 60 - lately_minutes < each.number <= now - lately_minutes
-            ]
             scores = np.concatenate(list(self._scores)) if self._scores else np.empty(0)
-            told = [_told(lately), _told(before)]
+            told = self._strengths.told(self._clock.monotonic_s())
             space = self._space
-        return {"lately": told[0], "before": told[1], "space": space, "scores": _steps(scores)}
+        return {**told, "space": space, "scores": _steps(scores)}
 
     def points(self, column: int, *, classes: int) -> dict[str, Any]:
         """Of the newest explained records: a column's values, and what each did to the output, of a model of so many classes."""
@@ -162,7 +140,8 @@ class WorkerView:
         for name, metric in (
             ("records", metrics.records), ("batches", metrics.batches), ("rejected", metrics.rejected),
             ("stage", metrics.stage_seconds), ("age", metrics.end_to_end_seconds), ("busy_s", metrics.busy_seconds),
-            ("rows", metrics.batch_rows), ("rebalances", metrics.rebalances),
+            ("rows", metrics.batch_rows), ("rebalances", metrics.rebalances), ("ahead", metrics.ahead_records),
+            ("ahead_s", metrics.ahead_seconds),
         ):  # fmt: skip
             for family in metric.collect():
                 for each in family.samples:
@@ -194,11 +173,6 @@ class WorkerView:
             "records": float(sum(each[0] for each in lags)),
             "age_s": max((each[1] for each in lags), key=_known, default=0.0),
         }
-
-
-def _told(minutes: Sequence[_Minute]) -> dict[str, Any]:
-    sums = np.sum([each.strengths for each in minutes], axis=0).tolist() if minutes else []
-    return {"rows": sum(each.rows for each in minutes), "sums": sums}
 
 
 def _known(value: float) -> float:

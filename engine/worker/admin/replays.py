@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, Protocol
 
 from penstock.engine.admin.gate import Ended
 from penstock.engine.clock import Clock
-from penstock.engine.dead_letters.replay import LetterFilter, Log, Replay, Stored
+from penstock.engine.dead_letters.letters import LetterFilter, Log, Stored
+from penstock.engine.dead_letters.replay import Replay
 from penstock.engine.dead_letters.selection import (
     letter_filter,
     parse_since,

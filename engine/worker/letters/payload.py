@@ -43,11 +43,11 @@ def _json(payload: bytes, settings: Settings) -> Any:
 
 
 def _reader_schema(settings: Settings) -> Any:
-    from penstock.engine.models.bundle.bundle import Bundle  # late: only a payload to decode needs it
+    from penstock.engine.worker.startup.stages import open_bundle  # late: only a payload to decode needs it
 
     if settings.input.record_schema is not None:
         return load_schema(settings.input.record_schema)
-    return Bundle.load(settings.model.path).input_schema
+    return open_bundle(settings).input_schema
 
 
 def _schemas(settings: Settings, stack: ExitStack) -> Any:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from penstock.connectors.kafka.admin.permissions import require_permissions
 from penstock.connectors.kafka.dead_letters import KafkaLog, ReplayWriter, call_s
 from penstock.connectors.kafka.reading.one_record import OneRecord
-from penstock.engine.dead_letters.replay import LetterFilter, Replay, Stored, replay
+from penstock.engine.dead_letters.letters import LetterFilter, Stored
+from penstock.engine.dead_letters.replay import Replay, replay
 from penstock.engine.settings.model import Settings
 from penstock.engine.worker.kafka import client_config
 from penstock.engine.worker.permissions import permissions, replay_group

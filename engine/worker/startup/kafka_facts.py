@@ -1,6 +1,7 @@
 """What a worker must know of Kafka before it joins: topics, permissions, and what the output topics take."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from penstock.connectors.kafka.admin.admin import KafkaAdmin
@@ -91,16 +92,23 @@ def kafka_facts(settings: Settings, config: ClientConfig) -> KafkaFacts:
 
     Raises ConfigError for what is missing, UnavailableError when nobody answers.
     """
-    # Write among them: else the first bad record would find out that no dead letter may be written.
-    require_permissions(config, permissions(settings)["worker"])
     admin = KafkaAdmin(config)
-    counts = admin.partition_counts(topics_of(settings))
-    require_topics(counts)
-    return KafkaFacts(
-        cluster=admin.cluster_id(),
-        partitions={topic: count for topic, count in counts.items() if count is not None},
-        limits=output_limits(settings, config),
-    )
+    with ThreadPoolExecutor(
+        thread_name_prefix="kafka-facts"
+    ) as asking:  # at once: a start waits for the slowest alone
+        # Write among them: else the first bad record would find out that no dead letter may be written.
+        allowed = asking.submit(require_permissions, config, permissions(settings)["worker"])
+        counted = asking.submit(admin.partition_counts, topics_of(settings))
+        cluster = asking.submit(admin.cluster_id)
+        limits = asking.submit(output_limits, settings, config)
+        allowed.result()  # what is missing is told before what follows from it
+        counts = counted.result()
+        require_topics(counts)
+        return KafkaFacts(
+            cluster=cluster.result(),
+            partitions={topic: count for topic, count in counts.items() if count is not None},
+            limits=limits.result(),
+        )
 
 
 def require_topics(found: Mapping[str, int | None]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Final
 import orjson
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.faults import show_faults
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.pages.sentences import sentence
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runtime", default="auto")
     add_logging_arguments(parser)
     arguments = parser.parse_args(argv)
+    show_faults()
     configure_logging("trial", form=arguments.log_format, level=arguments.log_level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the supervisor's
     answers = os.fdopen(os.dup(1), "wb")

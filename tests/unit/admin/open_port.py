@@ -29,8 +29,12 @@ class Topic:
         self.stored: list[bytes] = []
         self.takes = True
         self.waiting: list[Callable[[], None]] = []
+        self.fault = ""
+        self.renewals = 0
 
     def send(self, key: bytes, value: bytes, delivered: Callable[[], None]) -> bool:
+        if self.fault:
+            return False
         self.stored.append(value)
         self.waiting.append(delivered)
         return True
@@ -39,6 +43,11 @@ class Topic:
         while self.takes and self.waiting:
             self.waiting.pop(0)()
         time.sleep(0.002)
+
+    def renew(self) -> None:
+        self.renewals += 1
+        self.fault = "still refused" if not self.takes else ""
+        self.waiting.clear()
 
     def close(self, timeout_s: float) -> int:
         return len(self.waiting) if not self.takes else 0

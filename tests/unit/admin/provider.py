@@ -24,6 +24,11 @@ def number(value: int) -> str:
     return b64(value.to_bytes((value.bit_length() + 7) // 8, "big"))
 
 
+def _public(key: rsa.RSAPrivateKey) -> dict[str, str]:
+    numbers = key.public_key().public_numbers()
+    return {"n": number(numbers.n), "e": number(numbers.e)}
+
+
 @dataclass
 class Provider:
     """Signs what it is told to; `jwks` is what it publishes."""
@@ -32,6 +37,7 @@ class Provider:
     key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
     curve: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     kid: str = "first"
+    short: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 1024))
 
     def jwks(self) -> bytes:
         public, point = self.key.public_key().public_numbers(), self.curve.public_key().public_numbers()
@@ -45,6 +51,18 @@ class Provider:
                 "use": "enc",
                 "n": number(public.n),
                 "e": number(public.e),
+            },
+            {"kty": "RSA", "kid": "short", **_public(self.short)},
+            {
+                "kty": "RSA",
+                "kid": "published",
+                **_public(self.key),
+                "d": number(self.key.private_numbers().d),
+                "p": number(self.key.private_numbers().p),
+                "q": number(self.key.private_numbers().q),
+                "dp": number(self.key.private_numbers().dmp1),
+                "dq": number(self.key.private_numbers().dmq1),
+                "qi": number(self.key.private_numbers().iqmp),
             },
         ]
         return json.dumps({"keys": keys}).encode()
@@ -67,9 +85,10 @@ class Provider:
             json.dumps(head).encode(), json.dumps(self.claims() if claims is None else claims).encode()
         )
 
-    def signed(self, head: bytes, payload: bytes) -> str:
+    def signed(self, head: bytes, payload: bytes, key: rsa.RSAPrivateKey | None = None) -> str:
         text = f"{b64(head)}.{b64(payload)}"
-        return f"{text}.{b64(self.key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+        signature = (key or self.key).sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{text}.{b64(signature)}"
 
     def by_curve(self, kid: str = "curve", alg: str = "ES256") -> str:
         text = (
@@ -179,6 +198,15 @@ def forged(provider: Provider) -> Iterator[tuple[str, str]]:
         with_secret(b"a shared secret that nobody may use", claims(), kid="shared"),
     )
     yield "an empty secret", with_secret(b"", claims(), kid=provider.kid)
+    yield "a key that was published whole", provider.token(kid="published")
+    yield (
+        "a key short enough to be broken",
+        provider.signed(
+            json.dumps({"alg": "RS256", "kid": "short"}).encode(),
+            json.dumps(claims()).encode(),
+            provider.short,
+        ),
+    )
     yield "no signature", f"{head}.{payload}."
     yield "none, and no signature", f"{b64(json.dumps({'alg': 'none'}).encode())}.{payload}."
     yield "two parts", f"{head}.{payload}"

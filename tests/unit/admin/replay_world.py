@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from penstock.engine.dead_letters.replay import LetterFilter, Log, Replay, Stored, replay
+from penstock.engine.dead_letters.letters import LetterFilter, Log, Stored
+from penstock.engine.dead_letters.replay import Replay, replay
 from penstock.engine.worker.admin.replays import Replays, Watch
 from penstock.schemas.reasons import Reason
 from tests import letters as made

@@ -3,6 +3,7 @@
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +147,35 @@ def test_nothing_is_done_whose_record_is_not_stored(
     ]
 
 
+def test_a_topic_that_refused_records_for_a_while_is_written_to_again_by_itself(
+    opened: Callable[..., Port], tokens: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.engine.admin.audit_trail.acknowledged_within_s", 0.1)
+    monkeypatch.setattr("penstock.engine.admin.audit_trail.renew_first_s", 0.05)
+    monkeypatch.setattr("penstock.engine.admin.audit_trail.renew_last_s", 0.05)
+    port = opened(tokens=tokens)
+    port.topic.takes = False
+    assert port.ask("POST", "drain", boss, {})[0] == 503
+    refused = len(port.topic.stored)
+    port.topic.fault = "permission for a topic is missing"
+    until(lambda: port.topic.renewals > 2)
+    assert port.ask("POST", "drain", boss, {})[0] == 503
+    assert port.workers.stops == 0
+    port.topic.takes = True
+    until(lambda: not port.topic.fault)
+    assert port.ask("POST", "drain", boss, {})[0] == 200
+    assert port.workers.stops == 1
+    assert port.counted.count("lost") >= 2
+    stored = [*port.topic.stored[:1], *port.topic.stored[refused:]]  # what was refused is nowhere
+    found = verify([Stored(partition=0, offset=n, value=value) for n, value in enumerate(stored)], key=None)
+    assert found.whole
+    begun = [each for each in port.topic.records("started") if each["code"] == "not_stored"]
+    assert [each["count"] for each in begun] == [
+        port.counted.count("lost")
+    ]  # none is told of twice, or not at all
+    assert len({each["chain"] for each in port.topic.records()}) >= 2
+
+
 def test_what_strangers_can_make_us_write_is_bounded_and_counted(
     opened: Callable[..., Port], tokens: list[dict[str, Any]]
 ) -> None:
@@ -225,12 +255,15 @@ def test_what_is_no_http_is_refused_and_slow_clients_take_no_place_for_long(
         b"GET\r\n\r\n",
         b"\0" * 100 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"POST /api/v1/drain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", port.port), 10) as connection:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
             answer = connection.recv(65_536)
             assert not answer or b" 400 " in answer or b" 401 " in answer
+    assert port.workers.stops == 0
     idle = [socket.create_connection(("127.0.0.1", port.port), 10) for _ in range(60)]
     began_s = time.monotonic()
     assert port.ask("GET", "state")[0] == 200
@@ -297,3 +330,47 @@ def test_a_certificate_is_exchanged_while_the_port_is_open(
     ours.issue("broker", common_name="localhost", addresses=("DNS:localhost", "IP:127.0.0.1"))
     assert serial() != before
     assert port.ask("GET", "state", boss)[0] == 200
+
+
+def test_a_fault_of_ours_is_an_answer_a_line_and_a_record(
+    opened: Callable[..., Port], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = opened()
+
+    def broken() -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(port.workers, "request_stop", broken)
+    assert port.ask("POST", "drain", body={}) == (500, {"error": "internal"})
+    until(lambda: any(getattr(each, "event_code", "") == "answer_failed" for each in caplog.records))
+    assert [each["action"] for each in port.topic.records("failed")] == ["drain"]
+
+
+def test_what_is_refused_to_a_known_caller_is_a_record_too(
+    opened: Callable[..., Port], tokens: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = opened(tokens=tokens)
+    assert port.ask("POST", "shutdown", boss, {})[0] == 404
+    assert port.ask("GET", "drain", boss)[0] == 405
+    assert port.ask("POST", "pause", operator, {"partitions": "canary"})[0] == 400
+    began, may_end = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        began.set()
+        may_end.wait(30)
+
+    monkeypatch.setattr(port.workers, "request_stop", slow)
+    first = threading.Thread(target=port.ask, args=("POST", "drain", boss, {}))
+    first.start()
+    assert began.wait(10)
+    assert port.ask("POST", "restart", operator, {})[0] == 409
+    may_end.set()
+    first.join()
+    refused = [
+        (each["code"], each["who"], each["action"], each["target"]) for each in port.topic.records("refused")
+    ]
+    assert refused == [
+        ("not_found", "ada", "other", {}), ("method_not_allowed", "ada", "drain", {}),
+        ("bad_request", "otto", "pause", {}), ("busy", "otto", "restart", {"worker": "all"}),
+    ]  # fmt: skip
+    assert port.workers.replaced == []

@@ -173,6 +173,36 @@ def test_what_retention_took_from_the_front_is_no_alteration() -> None:
     assert {chain.began_at for chain in found.chains.values()} == {7}
 
 
+def in_one_partition(count: int = 40) -> list[Stored]:
+    """As several supervisors write to a topic of one partition, each when it has something to say."""
+    ordered = written(count)
+    chance = random.Random(5)
+    waiting = [[each for each in ordered if each.partition == chain] for chain in (0, 1)]
+    messages: list[Stored] = []
+    while any(waiting):
+        each = chance.choice([queue for queue in waiting if queue]).pop(0)
+        messages.append(Stored(partition=0, offset=len(messages), value=each.value))
+    return messages
+
+
+@pytest.mark.parametrize("front", range(1, 40))
+def test_what_retention_took_of_several_chains_in_one_partition_is_no_alteration(front: int) -> None:
+    assert verify(in_one_partition(), key=key).whole
+    found = verify(in_one_partition()[front:], key=key)
+    assert found.findings == []
+
+
+@pytest.mark.parametrize("chain", [0, 1])
+def test_a_missing_beginning_behind_the_front_is_named_by_its_offsets(chain: int) -> None:
+    whole = in_one_partition()
+    mine = [each for each in whole if json.loads(each.value or b"")["chain"].startswith(f"app-{chain}")]
+    for front in (0, 3):
+        gone = [each for each in mine if each.offset > front][:5]
+        left = [each for each in whole if each.offset >= front and each not in gone]
+        found = verify(left, key=key)
+        assert not found.whole, (front, [each.offset for each in gone])
+
+
 def test_a_chain_whose_beginning_was_removed_while_older_records_stay_is_named() -> None:
     old, _ = Chain("old", key=key).next(AuditFacts(event="started"), 1)
     messages = [Stored(partition=0, offset=0, value=old), *[m for m in written() if m.partition == 0][5:]]

@@ -2,6 +2,8 @@
 
 import argparse
 import io
+import itertools
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from penstock_bench import peers
 from penstock_bench.peers.contestants import chosen
 from penstock_bench.peers.environment import open_environment
 from penstock_bench.peers.topics import StableEnds, count_outputs
-from penstock_bench.slices import measure_in_slices
+from penstock_bench.slices import measure_in_slices, slice_s
 from rich.console import Console
 
 from penstock.connectors.kafka.client import ClientConfig
@@ -69,6 +71,15 @@ def test_penstock_the_loop_and_the_limits_are_measured_side_by_side(tmp_path: Pa
     assert picture.read_text().startswith("<svg")
 
 
+ticker = """
+import sys, time
+with open(sys.argv[1], "w", buffering=1) as file:
+    while True:
+        print(time.monotonic(), file=file)
+        time.sleep(0.02)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("kafka")
@@ -78,10 +89,18 @@ def test_streams_that_take_turns_are_each_measured_whole_and_go_on() -> None:
     ) as environment:
         loop = chosen("python-loop")[0]
         both = {"one": loop, "other": replace(loop, slug="python-loop-too")}
-        found = measure_in_slices(environment, both, records=150_000, seed=1)
+        ticks = environment.folder / "ticks"
+        with environment.beside("ticker", [sys.executable, "-u", "-c", ticker, str(ticks)]) as pid:
+            found = measure_in_slices(environment, both, records=150_000, seed=1, beside={"other": pid})
+            told_s = [float(line) for line in ticks.read_text().split()]
     assert set(found) == {"one", "other"}
     for run in found.values():
         assert (run.lost, run.duplicated) == (0, 0)
         assert run.records_per_s > 1000
         assert run.engine_us_per_record > 0
+        assert run.first_process_mb is not None
         assert "broker_us_per_record" not in run.as_json()
+    pauses_s = [after - before for before, after in itertools.pairwise(told_s)]
+    assert (
+        sum(each > 0.8 * slice_s for each in pauses_s) >= 2
+    )  # it stood still with its contestant, and went on with it

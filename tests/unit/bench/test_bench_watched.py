@@ -1,5 +1,6 @@
 """What being watched costs: the arithmetic of the turns, and an audience that follows, scrapes and comes back."""
 
+import http.client
 import http.server
 import io
 import json
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from penstock_bench import watched
 from penstock_bench.audience import Audience, Seen
+from penstock_bench.collector import Collected, Collector
 from penstock_bench.peers.latency import Latency
 from penstock_bench.peers.throughput import Run
 from rich.console import Console
@@ -35,17 +37,29 @@ def seen(scrape_ms: float = 5.0, series: int = 400) -> Seen:
     return Seen(events=10, scrapes=4, scrape_p50_ms=1.0, scrape_p99_ms=scrape_ms, series=series)
 
 
-def compare(ours: list[Run], p99: list[float], audience: Seen) -> dict[str, Any]:
+def came(batches: int = 7) -> Collected:
+    return Collected(requests=3, bytes=1000, batches=batches, spans=6 * batches)
+
+
+def compare(
+    ours: list[Run],
+    p99: list[float],
+    audience: Seen,
+    *,
+    traced: list[Run] | None = None,
+    collected: Collected | None = None,
+) -> dict[str, Any]:
     return watched.compared(
-        {"plain": [run(1000)] * len(ours), "watched": ours},
+        {"plain": [run(1000)] * len(ours), "watched": ours, "traced": traced or [run(1000)] * len(ours)},
         {"plain": [at(5.0)] * len(p99), "watched": [at(each) for each in p99]},
         [audience],
+        [collected or came()],
         seed=1,
     )
 
 
-def verdicts(ours: list[Run], p99: list[float], audience: Seen) -> Any:
-    found = compare(ours, p99, audience)
+def verdicts(ours: list[Run], p99: list[float], audience: Seen, **more: Any) -> Any:
+    found = compare(ours, p99, audience, **more)
     json.dumps(found)
     return found["verdicts"]
 
@@ -64,6 +78,9 @@ def test_every_turn_and_every_figure_is_shown_beside_its_bar() -> None:
         "50 ms",
         "80 MB",
         "every record once",
+        "one batch in 100 traced, 7 batches of 42 spans",
+        "bar 0.97: undecided",
+        "bar 0.98: undecided",
     ):
         assert each in said, said
 
@@ -72,7 +89,8 @@ def test_each_figure_is_held_against_its_own_bar() -> None:
     good = verdicts([run(990), run(995), run(1001)], [5.1, 5.2], seen())
     assert set(good.values()) == {"within"}
     for name, bad in {
-        "records_per_s": verdicts([run(900)] * 3, [5.0], seen()),
+        "watched": verdicts([run(975)] * 3, [5.0], seen(), traced=[run(975)] * 3),
+        "traced": verdicts([run(985)] * 3, [5.0], seen(), traced=[run(965)] * 3),
         "p99_above_ms": verdicts([run(1000)], [6.5], seen()),
         "scrape_p99_ms": verdicts([run(1000)], [5.0], seen(scrape_ms=60.0)),
         "series": verdicts([run(1000)], [5.0], seen(series=1501)),
@@ -82,10 +100,16 @@ def test_each_figure_is_held_against_its_own_bar() -> None:
 
 
 def test_a_lost_record_is_never_within_and_few_records_say_nothing_of_the_memory() -> None:
-    assert verdicts([run(1000, lost=1)], [5.0], seen())["records_per_s"] == "beyond"
+    lost = verdicts([run(1000, lost=1)], [5.0], seen())
+    assert (lost["watched"], lost["traced"]) == ("beyond", "beyond")
     assert verdicts([run(1000, records=999_999)], [5.0], seen())["supervisor_mb"] == "undecided"
-    assert verdicts([run(900), run(1100), run(1000)], [5.0], seen())["records_per_s"] == "undecided"
-    assert verdicts([run(2000)] * 2, [5.0], seen())["records_per_s"] == "undecided"
+    assert verdicts([run(900), run(1100), run(1000)], [5.0], seen())["watched"] == "undecided"
+    assert verdicts([run(2000)] * 2, [5.0], seen())["watched"] == "undecided"
+
+
+def test_a_stream_of_which_no_trace_came_says_nothing_of_what_traces_cost() -> None:
+    assert verdicts([run(1000)] * 3, [5.0], seen(), collected=came(0))["traced"] == "undecided"
+    assert verdicts([run(1000)] * 3, [5.0], seen(), collected=came(1))["traced"] == "within"
 
 
 def test_an_audience_counts_what_it_got_and_comes_back_when_it_is_cut_off() -> None:
@@ -124,3 +148,45 @@ def test_an_audience_counts_what_it_got_and_comes_back_when_it_is_cut_off() -> N
 def test_turns_out_of_range_are_refused_in_a_sentence(turns: int) -> None:
     with pytest.raises(Exception, match="--watched is from 1 to 100 turns"):
         watched.measure(turns=turns, records=1, rate=1, seconds=1.0, seed=1, terminal=None, clock=None)  # type: ignore[arg-type]
+
+
+def test_a_scrape_while_all_stood_still_is_not_counted() -> None:
+    asked = threading.Event()
+
+    class Engine(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.set()
+            audience.stood()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"a 1\n")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        audience = Audience(server.server_port)
+        audience._scrape()
+        assert asked.is_set()
+        assert audience._taken_ms == []
+        server.shutdown()
+
+
+def test_a_collector_counts_batches_and_spans() -> None:
+    proto = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    request = proto.ExportTraceServiceRequest()
+    for trace, spans in ((b"one", 2), (b"two", 1)):
+        for number in range(spans):
+            span = request.resource_spans.add().scope_spans.add().spans.add()
+            span.trace_id, span.span_id = trace.ljust(16), b"%8d" % number
+    body = request.SerializeToString()
+    with Collector(0) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        for _ in range(2):
+            connection = http.client.HTTPConnection("127.0.0.1", collector.server_port, timeout=10)
+            connection.request("POST", "/v1/traces", body=body)
+            assert connection.getresponse().status == 200
+            connection.close()
+        collector.shutdown()
+    assert collector.collected() == Collected(requests=2, bytes=2 * len(body), batches=2, spans=6)

@@ -15,10 +15,11 @@ from tests.unit.connectors.test_kafka_source import Member, by_hand, message
 
 
 class Place:
-    """A stored log of one partition: batches of ten, of which some are broken; and what a careful member told of it."""
+    """Stored logs: batches of ten up to the end, of which some are broken; and what a careful member told of them."""
 
-    def __init__(self, *broken: int) -> None:
+    def __init__(self, *broken: int, end: int = 10_000) -> None:
         self.broken = broken
+        self.end = end
         self.told: list[tuple[int, int, str, bool]] = []
         self.careful = Careful(pause_s=0.5, tell=self.tell)
 
@@ -27,9 +28,11 @@ class Place:
 
     def of(self, partition: int, offset: int) -> Look | None:
         base = offset - offset % 10
+        if base >= self.end:
+            return Look(offset=offset, asked_at_s=0.0)
         stored = StoredBatch(
             base=base, control=False, delta=9, count=10, size=100, magic=2, stored_crc=1, computed_crc=2 if base in self.broken else 1,
-            whole=True, follows=None, end=10_000,
+            whole=True, follows=None, end=self.end,
         )  # fmt: skip
         return Look(offset=offset, asked_at_s=0.0, batch=stored)
 
@@ -104,6 +107,61 @@ def test_a_careful_member_whose_partitions_are_sound_reads_them(monkeypatch: pyt
     assert not member.source.careful_over
     clock.now_s += ends_after_s
     assert member.source.careful_over
+
+
+@pytest.mark.parametrize("broken", [(), (1000,), (1010,), (1020,)])
+def test_careful_reading_is_over_when_all_is_read_that_was_there_when_it_began(
+    monkeypatch: pytest.MonkeyPatch, broken: tuple[int, ...]
+) -> None:
+    """Whatever the predecessor's client died of was among that: nobody reads slowly any longer."""
+    place = Place(*broken, end=1030)
+    member, _, _ = careful_member(monkeypatch, place)
+    for _ in range(4):
+        member.source.poll(10, 0.0)
+    place.end = 2000  # what comes later killed nobody
+    for base in (1000, 1010, 1020):
+        for offset in range(base, base + 10) if base not in broken else ():
+            assert not member.source.careful_over
+            member.consumer.first.append(message(0, offset))
+            member.source.poll(10, 0.0)
+        member.source.poll(10, 0.0)
+    assert member.source.careful_over
+
+
+def test_careful_reading_is_over_where_nothing_but_markers_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a log that ends with a transaction: no record has the last offset."""
+    place = Place(end=1010)
+    member, _, _ = careful_member(monkeypatch, place)
+    member.source.poll(10, 0.0)
+    for offset in range(1000, 1009):
+        assert not member.source.careful_over
+        if offset == 1008:
+            place.end = 1000  # a look passes over markers, and finds nothing behind them
+        member.consumer.first.append(message(0, offset))
+        member.source.poll(10, 0.0)
+        member.source.poll(10, 0.0)
+    assert member.source.careful_over
+
+
+def test_careful_reading_is_not_over_while_a_partition_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(end=1000)
+    looked = {0}
+    monkeypatch.setattr(
+        place,
+        "of",
+        lambda partition, offset: Look(offset=offset, asked_at_s=0.0) if partition in looked else None,
+    )
+    by_hand(monkeypatch)
+    member = Member("set_aside", place.careful, HandClock())
+    monkeypatch.setattr(member.looks, "of", place.of)
+    member.consumer.assigned_now(0, 1)
+    for _ in range(4):
+        member.source.poll(10, 0.0)
+    assert (member.told.held, member.source.careful_over) == ({0}, False)
+    looked.add(1)
+    for _ in range(4):
+        member.source.poll(10, 0.0)
+    assert (member.told.held, member.source.careful_over) == ({0, 1}, True)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,17 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.group import group_settings
-from penstock.schemas.errors import ConfigError
+from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
+
+
+def kafka(client: dict[str, Any]) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers="nowhere:1", group="g", client=client)
 
 
 def member(max_poll_interval_s: float = 300.0, **properties: Any) -> dict[str, Any]:
@@ -37,5 +42,29 @@ def test_what_a_user_says_of_heartbeats_is_obeyed_or_refused() -> None:
     settings = member(session_timeout_ms=6000, heartbeat_interval_ms=3000)
     assert settings["heartbeat.interval.ms"] == 3000
     Consumer({name: value for name, value in settings.items() if name != "logger"}).close()
-    with pytest.raises(ConfigError, match=r"heartbeat.interval.ms, 10000, has to be less than"):
-        member(heartbeat_interval_ms=10_000)
+
+
+@given(
+    beat_ms=st.integers(1, 400_000),
+    session_ms=st.none() | st.integers(1, 300_000),
+    poll_ms=st.none() | st.integers(1, 400_000),
+    text=st.booleans(),
+)
+def test_the_settings_refuse_a_heartbeat_exactly_where_the_member_would_miss_its_session(
+    beat_ms: int, session_ms: int | None, poll_ms: int | None, text: bool
+) -> None:
+    chosen = {
+        "heartbeat.interval.ms": beat_ms,
+        "session.timeout.ms": session_ms,
+        "max.poll.interval.ms": poll_ms,
+    }
+    client = {name: str(value) if text else value for name, value in chosen.items() if value is not None}
+    longest_ms = max_poll_interval_ms if poll_ms is None else poll_ms
+    assume(session_ms is None or session_ms <= longest_ms)  # else it is refused for that
+    properties = {name.replace(".", "_"): value for name, value in client.items()}
+    session = float(member(longest_ms / 1000, **properties)["session.timeout.ms"])
+    if beat_ms < session:
+        kafka(client)
+    else:
+        with pytest.raises(ValidationError, match=r"heartbeat.interval.ms, \d+, has to be less than"):
+            kafka(client)

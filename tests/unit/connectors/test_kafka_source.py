@@ -401,3 +401,19 @@ def test_the_policy_to_stop_takes_no_look(member: Member) -> None:
         member.consumer.first.append(bad_batch(1000))
         assert member.source.poll(10, 0.0) is None
     assert member.source.reading().unreadable_offsets == 0
+
+
+@pytest.mark.parametrize(("end", "again"), [(999, True), (1000, False), (-1001, False)])
+def test_a_client_that_waits_beyond_the_end_of_a_log_is_sent_to_the_offset_anew(
+    member: Member, monkeypatch: pytest.MonkeyPatch, end: int, again: bool
+) -> None:
+    """Committed is 1000. It may have begun to read elsewhere (librdkafka 2256), and says nothing while nothing is written."""
+    sent: list[int] = []
+    monkeypatch.setattr(member.consumer, "get_watermark_offsets", lambda place, **_: (0, end))
+    member.consumer.assigned_now(0)
+    monkeypatch.setattr(
+        member.consumer, "incremental_assign", lambda places: sent.extend(place.offset for place in places)
+    )
+    for _ in range(3):
+        assert member.source.poll(10, 0.0) is None
+    assert sent == [1000] * again

@@ -25,13 +25,35 @@ from penstock.engine.scaling.lag import Movement, PartitionLag
 hostile = [
     "h\x1b]0;PWNED\x07\x1b[2J", "a\x9b31mb", "\u202egnp.exe", "zero\u200bwidth", "\ufeffx", "a\rb", "a\x00b", "del\x7f", "\x85next", "line\u2028",
     "evil[/red]", "price[usd]", "[bold]x[/bold]", "[/x]", "broken[/red]tag", "[link=http://x]y[/link]", ":skull:", "\\[x]", "[@click=quit]x[/]",
-    "\U000e0041tag", "\ue000private",
+    "\U000e0041tag", "\ue000private", "price\ufe0f", "price\u3164", "a\u034fb", "\u0301x", "e" + "\u0301" * 9, "x\u20dd\u20dd\u20dd\u20dd\u20dd",
+    "\u2800", "a\U000e0100", "\u115fx\u1160", "\x1b\u0301",
 ]  # fmt: skip
 
 
+unseen_names = (
+    "VARIATION SELECTOR",
+    "HANGUL CHOSEONG FILLER",
+    "HANGUL JUNGSEONG FILLER",
+    "HANGUL FILLER",
+    "KHITAN SMALL SCRIPT FILLER",
+    "GRAPHEME JOINER",
+    "VOWEL INHERENT",
+    "BRAILLE PATTERN BLANK",
+    "NULL NOTEHEAD",
+)
+
+
 def sound(text: str) -> bool:
-    """No control, format, surrogate or private character but the line end; the categories are Unicode's own."""
-    return all(character == "\n" or unicodedata.category(character)[0] != "C" for character in text)
+    """No control, format, surrogate or private character but the line end, none that is not seen, and no heap of marks; the
+    categories and the names are Unicode's own."""
+    marks = 9
+    for character in text:
+        kind = unicodedata.category(character)
+        marks = marks + 1 if kind in ("Mn", "Me") else 0
+        named = unicodedata.name(character, "")
+        if character != "\n" and (kind[0] == "C" or marks > 4 or any(each in named for each in unseen_names)):
+            return False
+    return True
 
 
 def shown(what: RenderableType, width: int = 200) -> str:
@@ -55,7 +77,32 @@ def test_printable_text_holds_no_character_that_acts(text: str) -> None:
 
 @given(st.text(alphabet=st.characters(blacklist_categories=["C", "Z"])))
 def test_a_name_of_printable_characters_is_shown_unchanged(text: str) -> None:
+    assert printable(text) == text or not sound(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "e\u0301",
+        "\u0e01\u0e35\u0e48",
+        "\u05e9\u05c1\u05b8\u0591",
+        "\u0928\u093f",
+        "o\u0302\u0301\u0323",
+        "größe",
+        "密码",
+    ],
+)
+def test_marks_of_a_script_stay_where_they_are(text: str) -> None:
     assert printable(text) == text
+    assert json.dumps(text, ensure_ascii=False) in json_text({"x": text})
+
+
+def test_every_character_that_is_not_seen_is_written_out() -> None:
+    for code in range(sys.maxunicode + 1):
+        character = chr(code)
+        named = unicodedata.name(character, "")
+        if any(each in named for each in unseen_names):
+            assert printable(f"a{character}").isascii(), hex(code)
 
 
 @pytest.mark.parametrize("text", hostile)

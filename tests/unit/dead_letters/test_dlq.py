@@ -10,16 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.engine.cli.commands.dlq import parse_place
+from penstock.engine.dead_letters.letters import LetterFilter, find_letter, summarise
 from penstock.engine.dead_letters.replay import (
-    LetterFilter,
     Message,
     Offsets,
     Replay,
-    find_letter,
     note_characters_max,
     replay,
     replayed_header,
-    summarise,
 )
 from penstock.engine.dead_letters.selection import parse_since
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError

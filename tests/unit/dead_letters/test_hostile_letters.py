@@ -21,7 +21,8 @@ from penstock.engine.cli.main import main
 from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.framing import single_object_prefix
 from penstock.engine.codec.plain_values import shown_depth_max
-from penstock.engine.dead_letters.replay import LetterFilter, Message, replay, summarise
+from penstock.engine.dead_letters.letters import LetterFilter, summarise
+from penstock.engine.dead_letters.replay import Message, replay
 
 schema = contract("dead_letter")
 prefix = single_object_prefix(schema)

@@ -52,9 +52,26 @@ def test_quality_is_what_the_field_means_by_it() -> None:
     assert quality is not None
     assert (quality.auc, quality.precision, quality.recall, quality.flagged) == (1.0, 1.0, 1.0, 2)
     rng = np.random.default_rng(5)
-    scores = rng.integers(0, 9, 500) / 10.0
-    late = rng.random(500) < scores
-    assert area_under_roc(scores, late) == pytest.approx(roc_auc_score(late, scores), abs=1e-12)
+    scores = rng.integers(0, 9, 500)
+    late = rng.random(500) < scores / 10
+    counts = (np.bincount(scores[late], minlength=9), np.bincount(scores[~late], minlength=9))
+    assert area_under_roc(*counts) == pytest.approx(roc_auc_score(late, scores), abs=1e-12)
+
+
+def test_quality_is_that_of_the_records_whose_truth_is_known() -> None:
+    rng = np.random.default_rng(6)
+    truth = np.where(rng.random(400) < 0.1, np.nan, rng.random(400) < 0.4)
+    scores = np.clip(rng.normal(0.4, 0.2, 400) + 0.2 * np.nan_to_num(truth), 0, 1)
+    audit = Audit({str(place): each for place, each in enumerate(truth.tolist())})
+    for place, score in enumerate(scores.tolist()):
+        audit.prediction(0, place, key=str(place), score=score, latency_s=0.01, read_s=0.0)
+    quality, known = audit.quality(), ~np.isnan(truth)
+    assert quality is not None
+    late, flagged = truth[known] == 1, scores[known] >= 0.5
+    assert (quality.known, quality.flagged) == (known.sum(), flagged.sum())
+    assert quality.precision == late[flagged].mean()
+    assert quality.recall == flagged[late].mean()
+    assert quality.auc == pytest.approx(roc_auc_score(late, scores[known]), abs=1e-3)
 
 
 def test_percentiles_are_of_the_newest_and_leave_the_warm_up_out() -> None:

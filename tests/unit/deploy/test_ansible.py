@@ -73,6 +73,10 @@ def test_it_is_given_the_time_that_its_drain_takes_as_in_the_chart() -> None:
     assert entries(unit(penstock_settings={"kafka": {}}))["TimeoutStopSec"] == ["18"]
 
 
+def test_a_crash_leaves_no_file_with_what_was_in_memory() -> None:
+    assert entries(unit())["LimitCORE"] == ["0"]
+
+
 def test_what_is_given_stands_in_it_and_cannot_end_a_line_or_a_word() -> None:
     text = unit(
         penstock_environment={"OMP_NUM_THREADS": 1, "ODD": 'a "word", 5 % of \\n', "LINES": "a\nUser=root"},

@@ -117,7 +117,7 @@ def test_the_modules_are_formatted_and_valid(workspaces: dict[str, Workspace]) -
 def test_the_permissions_are_those_of_penstock_acl(
     workspaces: dict[str, Workspace], needs: dict[str, Any]
 ) -> None:
-    roles = ["worker", "scaler", "lag", "letters", "replay", "audit", "tail"]
+    roles = ["worker", "scaler", "lag", "letters", "replay", "audit", "tail", "offsets"]
     planned = workspaces["kafka"].plan(**needs, roles=roles, principals={"worker": "User:fraud-worker"})
     found = sorted(
         (each["acl_principal"], each["resource_type"], each["resource_name"], each["resource_pattern_type_filter"],

@@ -21,7 +21,19 @@ class Worker:
     name: str
     counts: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(
-            ("settled", "rejected", "busy", "infer", "explain", "deliver", "deliveries", "rebalances"), 0.0
+            (
+                "settled",
+                "rejected",
+                "busy",
+                "infer",
+                "explain",
+                "deliver",
+                "deliveries",
+                "rebalances",
+                "ahead",
+                "ahead_s",
+            ),
+            0.0,
         )
     )
 
@@ -131,25 +143,32 @@ class Load:
             worker.counts["explain"] += done * cost["explain"]
             bad = 0.15 + 0.6 * self.strength if self.wrong("poison") else 0.0005
             worker.counts["rejected"] += done * bad
+            if self.ahead_s:
+                worker.counts["ahead"] += done
+                worker.counts["ahead_s"] += done * self.ahead_s
 
     def held(self, number: int) -> bool:
         return number == self.victim and (self.wrong("open_transaction") or self.wrong("registry"))
 
+    @property
+    def ahead_s(self) -> float:
+        return 8 + 3000 * self.strength if self.wrong("clock_ahead") else 0.0
+
     def seen(self) -> Sample:
-        ahead_s = 8 + 3000 * self.strength if self.wrong("clock_ahead") else 0.0
         return Sample(
             at_s=float(self.now_s),
             workers=tuple(
                 WorkerSample(
                     name=worker.name, settled=c["settled"], rejected=c["rejected"], busy_s=c["busy"], infer_s=c["infer"],
                     explain_s=c["explain"], deliver_s=c["deliver"], deliveries=c["deliveries"], rebalances=c["rebalances"],
+                    ahead=c["ahead"], ahead_s=c["ahead_s"],
                 )
                 for worker in self.workers
                 for c in (worker.counts,)
             ),
             partitions=tuple(
                 PartitionSample(
-                    partition=number, owner=each.owner.name, end=round(each.end), age_s=self.age(each) - ahead_s,
+                    partition=number, owner=each.owner.name, end=round(each.end), age_s=self.age(each),
                     waits=frozenset(kind for kind in WaitKind if self.held(number) and self.wrong(kind)),
                 )
                 for number, each in enumerate(self.partitions)
@@ -157,7 +176,10 @@ class Load:
         )  # fmt: skip
 
     def age(self, partition: Partition) -> float:
-        return self.now_s - partition.queue[0][0] if partition.queue else self.random.uniform(0.0, 0.05)
+        """Nothing unfinished is stamped by no clock."""
+        if not partition.queue:
+            return self.random.uniform(0.0, 0.05)
+        return self.now_s - partition.queue[0][0] - self.ahead_s
 
 
 def looks(seed: int, fault: str | None, *, seconds: int) -> Iterator[tuple[Load, Sample]]:

@@ -14,7 +14,7 @@ from penstock.engine.explain.factory import make_explainer
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.runtime.loader import open_model
 from penstock.engine.settings.model import ExplainSettings
-from tests.model_families import Family, exact_trees, families, onnx_forms, page, served
+from tests.model_families import Family, additive, exact_trees, families, onnx_forms, page, served
 
 rows_count = 300
 Shape = Callable[[int, np.random.Generator], NDArray[np.float64]]
@@ -93,6 +93,7 @@ def test_a_family_is_packaged_proved_and_explained_as_the_page_says(
     settings = ExplainSettings(output="0" if several else "predicted")
     explained = make_explainer(bundle, served_model, settings).explain(rows, served_model.predict(rows))
     assert explained.method.startswith("tree_") == (family.explained == exact_trees)
+    assert (explained.method == "additive") == (family.explained == additive)
     assert np.abs(explained.additivity_error).max() < 1e-5
 
 

@@ -28,6 +28,7 @@ from penstock.engine.codec.json_rows import JsonRows
 from penstock.engine.features.narrowing import as_fed, cuts_of, levels_of, widened
 from penstock.engine.features.policies import FeaturePolicies
 from penstock.engine.features.signature import Feature, ModelInput, Signature
+from penstock.engine.features.value_counts import ValueCounts
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.packaging.parity import ParityError
@@ -84,6 +85,46 @@ def test_rows_are_widened_to_doubles_that_become_the_same_rows(
     rows = np.concatenate((levels_of(cuts), np.array(values, dtype=np.float32))).reshape(-1, 1)
     signature = _signature(cuts)
     np.testing.assert_array_equal(as_fed(widened(rows, signature), signature), rows)
+
+
+@given(
+    st.lists(st.tuples(*[doubles | close | st.just(np.nan)] * 3), max_size=12),
+    st.lists(doubles | close, min_size=1, max_size=20),
+    st.sampled_from([None, -3.5, 2.0e7]),
+)
+def test_a_batch_with_policies_is_what_its_rows_are_one_by_one(
+    rows: list[tuple[float, ...]], thresholds: list[float], sentinel: float | None
+) -> None:
+    cuts = cuts_of(np.array([each for each in thresholds if abs(each) < 3.4e38]))
+    signature = Signature(
+        features=(
+            Feature(name="filled", kind="number", missing=0.1, infinite="pass", sentinel=sentinel),
+            Feature(name="needed", kind="number", missing="reject", infinite="reject"),
+            Feature(name="free", kind="number", infinite="pass"),
+        ),
+        inputs=(ModelInput(name="x", dtype="float32", start=0, width=3),),
+        cuts=tuple(tuple(cuts.tolist()) for _ in range(3)),
+    )
+    wanted, missing, kept = [], np.zeros(3, dtype=np.int64), []
+    for place, row in enumerate(rows):
+        values = np.array(row)
+        missing += np.isnan(values)
+        with np.errstate(over="ignore"):
+            single = values.astype(np.float32)
+        if np.isnan(values[0]) or (sentinel is not None and single[0] == np.float32(sentinel)):
+            values[0] = 0.1
+        if np.isfinite(single[1]):
+            kept.append(place)
+            wanted.append(as_fed(values.reshape(1, 3), _signature(cuts, cuts, cuts)))
+    counts = ValueCounts(signature)
+    fed, places, rejections = FeaturePolicies(signature, counts).apply(
+        np.array(rows, dtype=np.float64).reshape(-1, 3), np.arange(len(rows))
+    )
+    assert fed.dtype == np.float32
+    assert fed.tobytes() == b"".join(each.tobytes() for each in wanted)
+    assert places.tolist() == kept
+    assert len(rejections) == len(rows) - len(kept)
+    assert counts.missing.tolist() == missing.tolist()
 
 
 def test_a_value_far_from_every_threshold_is_the_nearest_float32() -> None:

@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 
 from penstock.engine.cli.main import main
+from penstock.engine.dead_letters.message import DeadLetterReader
 from penstock.engine.models.bundle.bundle import Bundle, Trust
 from penstock.engine.settings.model import parse_settings
+from penstock.engine.worker.letters.payload import decoded_payload
 from penstock.engine.worker.model_copy import bundle_digest, copied_model, copy_model
 from penstock.engine.worker.startup.stages import open_bundle
 from penstock.schemas.errors import ConfigError
 from tests.bundles import write_linear
+from tests.letters import letter
 
 mutants = 1000
 
@@ -296,6 +299,19 @@ def test_keys_in_the_settings_are_enforced(signed: Path, keys: Path) -> None:
     open_bundle(settings_of(signed))
     with pytest.raises(ConfigError, match="policy enforce needs keys"):
         settings_of(signed, trust={"policy": "enforce"})
+
+
+def test_a_payload_is_not_read_by_the_schema_of_a_bundle_that_would_not_be_served(
+    signed: Path, keys: Path
+) -> None:
+    dead = DeadLetterReader().read(letter(0, value=b"\x02"))
+    believed = settings_of(signed, trust={"keys": [str(keys / "ours.pub")]})
+    (signed / "model.sig").unlink()
+    decoded, why_not = decoded_payload(dead, believed)
+    assert decoded is None
+    assert "not signed" in why_not
+    pinned = settings_of(signed, digest="0" * 64)
+    assert "model.digest asks for" in decoded_payload(dead, pinned)[1]
 
 
 def test_a_pinned_digest_is_the_only_one_that_is_served(signed: Path) -> None:

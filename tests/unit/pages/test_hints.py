@@ -108,7 +108,7 @@ def told(slot: str = "0", **changed: Any) -> dict[str, Any]:
         "counters": {
             "records.predicted": 100.0, "records.rejected": 20.0, "records.skipped": 3.0, "busy_s": 4.5, "blocked_s": 0.0,
             "stage.infer.sum": 1.5, "stage.explain.sum": 2.5, "stage.deliver.sum": 3.5, "stage.deliver.count": 9.0,
-            "stage.infer.count": 77.0, "rebalances": 2.0,
+            "stage.infer.count": 77.0, "rebalances": 2.0, "ahead": 6.0, "ahead_s": 70.5,
         },
         "queues": {}, "lags": [[3, 7.0, 5.0, 100, 0.0], [4, None, None, None, 0.0], [5, 1.0, 0.0, 10, 60.0]],
         "lag_totals": {"partitions": 3, "records": None, "age_s": None}, "sampled": 0, "records_sampled": 0, "records": [],
@@ -126,7 +126,7 @@ def test_every_number_of_a_sample_comes_from_its_place() -> None:
     (worker,), (three, four, five) = sample.workers, sample.partitions
     assert (worker.name, worker.settled, worker.rejected, worker.busy_s) == ("0", 123, 20, 4.5)
     assert (worker.infer_s, worker.explain_s, worker.deliver_s, worker.deliveries) == (1.5, 2.5, 3.5, 9)
-    assert worker.rebalances == 2
+    assert (worker.rebalances, worker.ahead, worker.ahead_s) == (2, 6, 70.5)
     assert (three.partition, three.owner, three.end, three.age_s) == (3, "0", 107, 5)
     assert three.waits == {WaitKind.OPEN_TRANSACTION, WaitKind.STALLED}
     assert four.waits == frozenset()

@@ -262,7 +262,7 @@ def test_the_feature_furthest_from_the_background_is_named(
         "model": {"name": "m", "version": "1", "runtime": "r", "device": "d"}, "columns": ["a", "b"], "features_total": 2,
         "trees": None, "graph": None, "outputs": [], "complete": True,
     }  # fmt: skip
-    reasons = [{"lately": {"rows": records, "sums": [2.0 * records, 0.2 * records]}, "before": {"rows": 0, "sums": []},
+    reasons = [{"lately": {"rows": records, "sums": [2.0 * records, 0.2 * records], "span_s": 5.0}, "before": {"rows": 0, "sums": []},
                 "space": "value", "scores": None}]  # fmt: skip
     document = model_document(
         0, described, reasons, ["d"], {"state": "known", "rows": 100 if sums else 0, "sums": sums}

@@ -100,6 +100,7 @@ def test_positions_equal_those_of_a_ledger_that_remembers_every_offset(
     ledger.assign([0, 1, 2])
     reference = {partition: Reference(start=0, polled=0) for partition in range(3)}
     opened: list[Span] = []
+    following: list[Span] = []  # with those settled out of turn
     read = settled = 0
     for action, number, size in steps:
         if action == "open":
@@ -113,6 +114,7 @@ def test_positions_equal_those_of_a_ledger_that_remembers_every_offset(
                     records=size,
                 )
             )
+            following.append(opened[-1])
             truth.polled += size
             read += size
         elif action == "settle" and opened:
@@ -124,6 +126,7 @@ def test_positions_equal_those_of_a_ledger_that_remembers_every_offset(
             expected = {p: t.position() for p, t in reference.items() if t.position() < t.polled}
             assert ledger.rewind() == expected
             opened.clear()
+            following.clear()
             for truth in reference.values():
                 truth.polled = truth.position()
                 truth.delivered = {offset for offset in truth.delivered if offset < truth.polled}
@@ -131,9 +134,12 @@ def test_positions_equal_those_of_a_ledger_that_remembers_every_offset(
             ledger.revoke([number])
             ledger.assign([number])
             opened = [span for span in opened if span.partition != number]
+            following = [span for span in following if span.partition != number]
             reference[number] = Reference(start=reference[number].polled, polled=reference[number].polled)
         expected = {p: t.position() for p, t in reference.items() if t.position() > t.start}
         assert ledger.positions() == expected
+        behind = [span for span in following if span.first >= reference[span.partition].position()]
+        assert ledger.unfinished() == len(behind)
         in_flight = sum(span.next - span.first for span in opened)
         account = ledger.account()
         assert (account.read, account.settled, account.in_flight) == (read, settled, in_flight)

@@ -547,12 +547,12 @@ def test_the_page_says_each_decision_with_its_numbers(loop: ScalerLoop, broker: 
     schema = json.loads((static_folder.parent / "schema.json").read_text())
     form = {"$schema": schema["$schema"], "$defs": schema["$defs"], "$ref": "#/$defs/scaling"}
     check = jsonschema.Draft202012Validator(form).validate
-    before = scaler_document(loop.status(), loop.points(), 5)
+    before = scaler_document(loop.status(), loop.turns(), 5)
     check(json.loads(orjson.dumps(before)))
     assert before["summary"][0]["code"] == "scaling.none_yet"
     broker.readings = [Reading]
     loop.turn()
-    found = scaler_document(loop.status(), loop.points(), 5)
+    found = scaler_document(loop.status(), loop.turns(), 5)
     check(json.loads(orjson.dumps(found)))
     assert (found["wanted"], found["asked"], found["running"]) == (1, 1, 0)
     assert found["summary"][1]["code"] == "scaling.unknown_capacity"
@@ -560,6 +560,7 @@ def test_the_page_says_each_decision_with_its_numbers(loop: ScalerLoop, broker: 
     assert (decision["from"], decision["to"]) == (0, 1)
     assert "10 wait" in decision["text"]["text"]
     assert [found["series"][name] for name in ("running", "wanted")] == [[0], [1]]
+    assert found["series"]["forecast_records_per_s"] == [None]  # the first one is for later
     with (
         scaler_pages(loop, hosts=(), clock=SystemClock()) as reader,
         HttpServer(loop.routes(), host="127.0.0.1", port=0, reader=reader) as server,

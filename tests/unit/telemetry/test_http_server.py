@@ -16,9 +16,10 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.telemetry import ask_workers as engine_asking
 from penstock.engine.telemetry import http_server as engine_http
 from penstock.engine.telemetry.http_server import Answer, HttpServer
-from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics, render
+from penstock.engine.telemetry.metrics import Metrics, render
 from penstock.engine.telemetry.port_routes import SupervisorView, merge_expositions, serve_worker
 from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.supervisor_metrics import SupervisorMetrics
 from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState
 from penstock.schemas.errors import ConfigError
 
@@ -248,3 +249,18 @@ def test_without_any_worker_the_supervisor_is_live_and_not_ready() -> None:
     with HttpServer(view.routes(), host="127.0.0.1", port=0) as front:
         assert ask(front.port, "/live")[0] == 200
         assert ask(front.port, "/ready")[0] == 503
+
+
+def test_a_fault_of_ours_is_an_answer_and_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Answer:
+        raise ZeroDivisionError("a fault of ours")
+
+    with HttpServer({"/status": broken, "/live": broken}, host="127.0.0.1", port=0) as server:
+        for count, path in enumerate(("/status", "/live"), start=1):
+            assert ask(server.port, path)[0] == 500
+            end_s = time.monotonic() + 10
+            while len(caplog.records) < count:
+                assert time.monotonic() < end_s
+                time.sleep(0.01)
+    assert {record.__dict__["event_code"] for record in caplog.records} == {"answer_failed"}
+    assert all(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records)

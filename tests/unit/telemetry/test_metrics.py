@@ -88,6 +88,16 @@ def test_ages_leave_out_records_without_a_timestamp_and_clocks_that_run_ahead_co
     assert seen[("penstock_end_to_end_seconds_bucket", (("le", "0.001"),))] == 1
 
 
+def test_records_stamped_far_ahead_are_counted_and_clocks_a_little_apart_are_not() -> None:
+    metrics = Metrics(CollectorRegistry())
+    metrics.count_ages(np.array([-1, 1_000, 7_999, 13_000, 3_603_000], dtype=np.int64), now_ms=3_000)
+    seen = samples(metrics.registry)
+    assert seen[("penstock_ahead_records_total", ())] == 2
+    assert seen[("penstock_ahead_seconds_total", ())] == 10.0 + 3600.0
+    assert seen[("penstock_end_to_end_seconds_count", ())] == 4
+    metrics.count_ages(np.array([], dtype=np.int64), now_ms=3_000)
+
+
 def test_lag_of_partitions_that_went_away_is_not_exposed_any_more() -> None:
     metrics = Metrics(CollectorRegistry())
     for partition in ("0", "1"):

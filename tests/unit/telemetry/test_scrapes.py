@@ -11,11 +11,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from penstock.engine.telemetry.http_server import HttpServer, asks_for_openmetrics, openmetrics_path
-from penstock.engine.telemetry.metrics import Metrics, SupervisorMetrics, render, render_openmetrics
+from penstock.engine.telemetry.metrics import Metrics, render, render_openmetrics
 from penstock.engine.telemetry.metrics_reference import all_declared, reference, series_max
 from penstock.engine.telemetry.port_routes import SupervisorView, merge_expositions, worker_routes
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
 from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.supervisor_metrics import SupervisorMetrics
 from tests.clocks import HandClock
 
 objective_s = 0.04

@@ -33,6 +33,8 @@ penstock_stage_seconds_sum{{stage="deliver",{worker}}} 3.5
 penstock_stage_seconds_count{{stage="deliver",{worker}}} 9
 penstock_busy_seconds_total{{{worker}}} 4.5
 penstock_rebalances_total{{{worker}}} 2
+penstock_ahead_records_total{{{worker}}} 6
+penstock_ahead_seconds_total{{{worker}}} 70.5
 penstock_age_objective_seconds{{{worker}}} 30
 """
     return seen({"workers": {slot: report}}, metrics, now_s=now_s)
@@ -49,6 +51,7 @@ def test_every_counter_comes_from_its_place() -> None:
         2.5,
     )
     assert (worker.deliver_s, worker.deliveries, worker.rebalances) == (3.5, 9, 2)
+    assert (worker.ahead, worker.ahead_s) == (6, 70.5)
     assert (partition.partition, partition.end, partition.age_s) == (3, 107, 5)
     assert partition.waits == frozenset()
     assert sample_of(look(8.0, waits="of a later version")).partitions[0].waits == frozenset()

@@ -21,7 +21,7 @@ from penstock.engine.telemetry.events import Event, EventLog, Repeated, seconds
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.worker_status import ModelIdentity, WorkerState
-from penstock.engine.worker.kafka import carefully_read
+from penstock.engine.worker.careful_reading import carefully_read
 from penstock.engine.worker.telemetry import Observer
 from penstock.schemas.reading import Reading
 from penstock.schemas.reasons import Reason, Stage
@@ -438,3 +438,22 @@ def test_a_topic_that_was_made_anew_is_not_called_a_group_that_had_gone_on(
     caplog.clear()
     house.give_up(1, lost=True)
     assert "the group had gone on" in caplog.text
+
+
+def test_partitions_that_come_one_after_the_other_are_one_rebalance() -> None:
+    house = House()
+
+    def rebalances() -> float | None:
+        return house.metrics.registry.get_sample_value("penstock_rebalances_total")
+
+    for partition in (3, 1, 2, 0):  # each placed by itself, while the coordinator is slow
+        house.clock.sleep(0.1)
+        house.assign(partition)
+    assert rebalances() == 1
+    house.turns(2)
+    house.assign(4)
+    assert rebalances() == 2
+    house.give_up(4, lost=True)
+    assert rebalances() == 3
+    house.assign(4)
+    assert rebalances() == 4

@@ -168,16 +168,16 @@ bugs: tuple[Bug, ...] = (
     ),
     Bug(
         name="a partition that waits is never let go on",
-        where="Pipeline._hold",
-        old="over = [p for p, held in self._held.items() if not held.stopped and p not in waiting]",
-        new="over = []",
+        where="Standstill.over",
+        old="[p for p, held in self._held.items() if not held.stopped and p not in waiting]",
+        new="[]",
         only=_waits,
     ),
     Bug(
         name="a partition goes on behind what it waited for",
-        where="Pipeline._hold",
-        old="self._held_from.pop(p)",
-        new="self._held_from.pop(p) + 1",
+        where="Standstill.let_go",
+        old="self._from.pop(p)",
+        new="self._from.pop(p) + 1",
         only=_waits,
     ),
 )

@@ -30,6 +30,13 @@ bugs: tuple[Bug, ...] = (
         only=(Trouble.READING, Trouble.REBALANCE, Trouble.ABORTED),
     ),
     Bug(
+        name="a member that waited for its coordinator does not join again",
+        where="Rejoin.turn",
+        old="self._subscribe()",
+        new="pass",
+        only=(Trouble.REBALANCE,),
+    ),
+    Bug(
         name="offsets are committed without the topic's id",
         where="offset_note",
         old="topic_id is None",

@@ -17,17 +17,14 @@ from penstock.engine.cli.commands.dlq.words import (
 )
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.dead_letters.replay import (
-    LetterFilter,
-    Replay,
-    find_letter,
-    summarise,
-)
+from penstock.engine.dead_letters.letters import LetterFilter, find_letter, summarise
+from penstock.engine.dead_letters.replay import Replay
 from penstock.engine.dead_letters.selection import letter_filter, parse_since, reasons, stages
 from penstock.engine.settings.model import Settings, load_settings
 from penstock.engine.worker.letters.payload import decoded_payload
 from penstock.engine.worker.permissions import replay_group
 from penstock.schemas.errors import ConfigError, PenstockError
+from penstock.schemas.whole_number import whole_number
 
 if TYPE_CHECKING:
     from penstock.connectors.kafka.dead_letters import KafkaLog
@@ -66,8 +63,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """List, show or replay; raises what penstock.engine.dead_letters.replay raises."""
     settings = load_settings(arguments.settings)
+    _require_words(arguments)
     _require_permissions(settings, "replay" if arguments.action == "replay" else "letters")
     return _actions[arguments.action](arguments, settings, terminal)
+
+
+def _require_words(arguments: argparse.Namespace) -> None:
+    """What was written wrongly is said before anybody is asked. Raises ConfigError."""
+    if arguments.action == "show":
+        parse_place(arguments.place)
+    elif arguments.since is not None:
+        parse_since(arguments.since, SystemClock().wall_ms(), name="--since")
 
 
 def _require_permissions(settings: Settings, role: str) -> None:
@@ -83,9 +89,10 @@ def _require_permissions(settings: Settings, role: str) -> None:
 def parse_place(text: str) -> tuple[int, int]:
     """Partition and offset. Raises ConfigError."""
     partition, _, offset = text.partition(":")
-    if not (partition.isdecimal() and offset.isdecimal()):
-        raise ConfigError(f"{text} is not a place like 3:1042, partition and offset in the input topic")
-    return int(partition), int(offset)
+    place = whole_number(partition), whole_number(offset)
+    if place[0] is None or place[1] is None:
+        raise ConfigError(f"{text[:50]} is not a place like 3:1042, partition and offset in the input topic")
+    return place[0], place[1]
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

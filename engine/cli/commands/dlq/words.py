@@ -8,7 +8,8 @@ import orjson
 from rich.table import Table
 
 from penstock.engine.console.terminal import Terminal
-from penstock.engine.dead_letters.replay import Letter, Replay, Summary
+from penstock.engine.dead_letters.letters import Letter, Summary
+from penstock.engine.dead_letters.replay import Replay
 from penstock.engine.settings.model import Settings
 
 _shown_bytes_max: Final = 2048

@@ -1,0 +1,187 @@
+"""How soon the pages are there, how little they take, and how soon they show what happened; each with five times of slack, for a busy machine.
+
+The figures themselves are printed: `make test-pages ARGS="-s -k pace"`.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock.engine.clock import SystemClock
+from penstock.engine.pages.watch import points_kept
+from tests.pages.running import Running, running_engine
+from tests.pages.visits import Visit, only_in_a_browser, started_browser
+
+pytestmark = only_in_a_browser
+page_bytes_max = 60_000
+content_s, redraw_ms, change_ms = 1.0, 5.0, 500.0
+slack = 5
+points = 5000
+
+
+class PastClock(SystemClock):
+    """Begins fifteen minutes ago, and catches up a second with each step."""
+
+    def __init__(self) -> None:
+        self.behind_ms = points_kept * 1000
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() - self.behind_ms
+
+    def step(self) -> None:
+        self.behind_ms -= 1000
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """With all of its past: nothing is longer at any later time."""
+    clock = PastClock()
+    with running_engine(tmp_path_factory.mktemp("pages"), clock=clock) as running:
+        while clock.behind_ms:
+            if clock.behind_ms % 10_000 == 0:
+                running.send(60, poison=clock.behind_ms % 3, start=clock.behind_ms)
+            clock.step()
+            running.watch.turn()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with started_browser() as started:
+        yield started
+
+
+class Received:
+    """What a page's requests brought, in bytes as they were sent; streams as far as they have come."""
+
+    def __init__(self, visit: Visit) -> None:
+        self.by_url: dict[str, int] = {}
+        self._urls: dict[str, str] = {}
+        session = visit.context.new_cdp_session(visit.page)
+        session.send("Network.enable")
+        session.send("Network.setCacheDisabled", {"cacheDisabled": True})
+        session.on("Network.requestWillBeSent", self._sent)
+        session.on("Network.responseReceived", lambda event: self._came(event, event["response"]["encodedDataLength"]))  # fmt: skip
+        session.on("Network.dataReceived", lambda event: self._came(event, event["encodedDataLength"]))
+
+    def _sent(self, event: dict[str, Any]) -> None:
+        self._urls[event["requestId"]] = event["request"]["url"]
+
+    def _came(self, event: dict[str, Any], length: int) -> None:
+        url = self._urls[event["requestId"]]
+        self.by_url[url] = self.by_url.get(url, 0) + length
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+@pytest.mark.parametrize("path", ["/", "/records", "record", "/model", "/health", "/scaling"])
+def test_a_page_takes_little_and_is_there_soon(
+    path: str, locale: str, browser: Any, engine: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    visit = Visit(browser, engine, locale=locale)
+    if path == "record":
+        found = visit.context.request.get(f"{engine.url}/api/v1/records?outcome=predicted").json()["records"][0]  # fmt: skip
+        path = f"/records/{found['topic']}/{found['partition']}/{found['offset']}"
+    received = Received(visit)
+    began_s = time.monotonic()
+    visit.page.goto(engine.url + path, wait_until="commit")
+    visit.page.wait_for_selector("body[data-done]", timeout=15_000)
+    took_s = time.monotonic() - began_s
+    visit.page.wait_for_timeout(300)
+    first = sum(received.by_url.values())
+    told = f"{path} {locale}: {first:,} bytes of {len(received.by_url)} answers, {took_s:.2f} s to content"
+    with capsys.disabled():
+        print(f"\n  {told}", end="")
+    assert any("/api/v1/" in url for url in received.by_url), received.by_url
+    assert first <= page_bytes_max, received.by_url
+    assert took_s < slack * content_s
+    if path == "/":
+        assert visit.page.evaluate("document.querySelector('.reader').getAttribute('aria-valuemax')") == str(points_kept - 1)  # fmt: skip
+    visit.close()
+
+
+redraws = """async ([points, times]) => {
+  const { chart } = await import("/static/chart.js");
+  const { patch } = await import("/static/dom.js");
+  const place = document.createElement("div");
+  document.body.append(place); // what is in the page itself it takes away;
+  const at = Array.from({ length: points }, (_, each) => 1.7e12 + each * 1000);
+  const draw = (turn) => patch(place, [chart({ id: "pace", title: "pace", sentence: "pace", times: at, marks: [],
+    lines: [{ name: "one", values: at.map((_, each) => Math.sin((each + turn) / 50) + 1.5), className: "one" }] })]);
+  draw(0);
+  await new Promise((done) => setTimeout(done, 300));
+  draw(0);
+  const took = [];
+  for (let turn = 1; turn <= times; turn += 1) {
+    const began = performance.now();
+    draw(turn);
+    place.querySelector("path.line").getBoundingClientRect();
+    took.push(performance.now() - began);
+    await new Promise((done) => requestAnimationFrame(done));
+  }
+  const drawn = place.querySelector("path.line").getAttribute("d");
+  const grid = place.querySelector("line.grid");
+  place.remove();
+  return [drawn, [grid.x1.baseVal.value, grid.x2.baseVal.value], took.sort((a, b) => a - b)];
+}"""
+
+
+def reach(drawn: list[Any]) -> dict[int, tuple[float, float]]:
+    """Of each column of pixels the lowest and the highest y."""
+    found: dict[int, tuple[float, float]] = {}
+    for x, y in drawn:
+        low, high = found.get(int(x + 1e-9), (y, y))
+        found[int(x + 1e-9)] = (min(low, y), max(high, y))
+    return found
+
+
+def test_so_many_points_are_redrawn_within_a_frame(
+    browser: Any, engine: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    visit = Visit(browser, engine)
+    page = visit.open("/")
+    page.click("text=Pause")
+    drawn, (left, right), took_ms = page.evaluate(redraws, [points, 60])
+    shown = [tuple(map(float, each.split())) for each in drawn.lstrip("M").split("L")]
+    # A picture's y is a line over the values, downwards: their lowest and highest of each column of pixels are where they should be.
+    every = [(left + (right - left) * each / (points - 1), math.sin((each + 60) / 50) + 1.5) for each in range(points)]  # fmt: skip
+    seen, wanted = reach(shown), reach(every)
+    assert seen.keys() == wanted.keys()
+    pairs = np.array([(*seen[each], *wanted[each]) for each in sorted(seen)])
+    scale, offset = np.polyfit(pairs[:, 3], pairs[:, 0], 1)
+    assert scale < 0
+    assert np.abs(pairs[:, 3] * scale + offset - pairs[:, 0]).max() < 0.3
+    assert np.abs(pairs[:, 2] * scale + offset - pairs[:, 1]).max() < 0.3
+    with capsys.disabled():
+        print(f"\n  {points:,} points redrawn in {took_ms[30]:.1f} ms, 95 % in {took_ms[57]:.1f} ms", end="")
+    assert took_ms[30] < slack * redraw_ms
+    visit.close()
+
+
+watching = """ends => { window.seen = new Promise((done) => {
+  const wanted = ends.map((end, partition) => `/records/payments/${partition}/${end}`);
+  const look = () => wanted.some((each) => document.querySelector(`tbody a[href="${each}"]`)) && done(Date.now());
+  new MutationObserver(look).observe(document.body, { childList: true, subtree: true, attributes: true });
+}); }"""
+
+
+def test_what_happened_is_on_the_page_soon(
+    browser: Any, engine: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    visit = Visit(browser, engine)
+    page = visit.open("/records")
+    took_ms = []
+    for turn in range(8):
+        page.wait_for_timeout(600 + 37 * turn)  # at any phase of what looks four times a second
+        ends = [engine.broker.high("payments", each) for each in range(3)]
+        page.evaluate(watching, ends)
+        sent_ms = time.time() * 1000
+        engine.send(1, start=900_000 + turn)
+        took_ms.append(page.evaluate("() => window.seen") - sent_ms)
+    with capsys.disabled():
+        print(f"\n  on the page after {sorted(round(each) for each in took_ms)} ms", end="")
+    assert max(took_ms) < slack * change_ms
+    visit.close()
