@@ -30,6 +30,7 @@ class Reason(StrEnum):
     LIMIT_EXCEEDED = "limit_exceeded"  # depth, items or bytes past the decoder's bounds
     MISSING_VALUE = "missing_value"  # null, absent or NaN where the feature's policy is to reject
     NOT_FINITE = "not_finite"  # an infinity where the feature's policy is to reject
+    OUT_OF_RANGE = "out_of_range"  # a number outside the ranges that the feature takes
     UNSEEN_CATEGORY = (
         "unseen_category"  # a category the model was not trained on, where the policy is to reject
     )

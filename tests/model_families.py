@@ -18,11 +18,14 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import open_model
 from penstock.engine.ports import Predictions
 from tests.sklearn_cases import families as pipeline_families
-from tests.sklearn_cases import kinds, rows_of_page
+from tests.sklearn_cases import rows_of_page
 from tests.sklearn_refused import refused_models
+from tests.sklearn_tables import kinds
 
 exact_trees = "exact tree SHAP"
 by_enumeration = "enumeration up to 10 features, else sampled or by gradients"
+additive = "exact, a part for each feature"
+by_parts = f"{additive}, where the scores add up over them before a last sigmoid, softmax or exponential; else {by_enumeration}"
 
 Train = Callable[[NDArray[np.float64], NDArray[np.float64]], Any]
 """From rows (R, 3), NaN among them where the family takes it, and answers (R,) that are numbers above 0, to a live model."""
@@ -144,7 +147,7 @@ xgboost_families += (
         name="lines (gblinear)",
         train=_lines,
         method=_booster,
-        explained=by_enumeration,
+        explained=additive,
     ),
 )
 catboost_families = tuple(
@@ -270,8 +273,9 @@ refused = (
     Refused(library="CatBoost", name="combinations of very many categories", why="combines so many categories", cure="max_ctr_complexity=1"),
     Refused(library="PMML", name="neural networks, support vector machines, naive Bayes, rule sets, clusters, time series", why="is a kind of model that is not read", cure="package the model that it was made from"),
     Refused(library="PMML", name="a value without a prediction (nullPrediction for values, returnNullPrediction)", why="gives no prediction to some values", cure='noTrueChildStrategy="returnLastPrediction"'),
-    Refused(library="PMML", name="trees on a range of valid numbers that is refused (returnInvalid)", why="refuses no range of numbers", cure='invalidValueTreatment="asIs" or "asMissing"'),
-    Refused(library="PMML", name="segments with predicates, median, max, selectFirst; xor; weightedConfidence, aggregateNodes; probit, cauchit; several fields in one MapValues; trees on a field computed of several", why="which is not read", cure="package the model that it was made from"),
+    Refused(library="PMML", name="selectAll (several answers at once); max (which the standard has for classes), median of classes; averages, votes, medians and chains of models of which some take part for some records only; models chosen among trees and formulas, or by formulas with different links", why="which is not read", cure="a file for each model, or package the model that it was made from"),
+    Refused(library="PMML", name="weightedConfidence, aggregateNodes; several fields in one MapValues; trees on a field computed of several; links inside a chain but exp and logit; power, oddspower, logc and negbin links; ordinal targets", why="which is not read", cure="package the model that it was made from"),
+    Refused(library="PMML", name="trees that ask about a function where it is not defined (the logarithm of what may be negative)", why="a field that has no value for some records", cure="a valid Interval for its field (invalidValueTreatment returnInvalid or asMissing)"),
     Refused(library="PyTorch, Keras", name=".pt, .pth, .keras, .h5", why="export", cure="torch.onnx.export or tf2onnx, then the .onnx"),
     Refused(library="Python", name=".pkl, .joblib", why="only Python may open", cure="package the live object"),
 )  # fmt: skip
@@ -281,9 +285,11 @@ pmml_families = (
     ("MiningModel: sum, weightedSum, average, weightedAverage of trees", "value, or probability of each class", exact_trees),
     ("MiningModel: majorityVote, weightedMajorityVote of trees", "share of the votes (probability)", exact_trees),
     ("MiningModel: modelChain of boosting and a link (logit, softmax, exp)", "value, or probability of each class", exact_trees),
+    ("MiningModel: selectFirst, and sums of which some take part for some records, of trees, scorecards and chains of boosting", "value, or probability of each class", exact_trees),
+    ("MiningModel: median of trees or regressions; selectFirst and sums of regressions", "value, or probability of each class", by_enumeration),
     ("Scorecard", "value (the score)", exact_trees),
-    ("RegressionModel, also in chains", "value, or probability of each class", by_enumeration),
-    ("GeneralRegressionModel (regression, generalLinear, logLinear, generalizedLinear, multinomialLogistic)", "value, or probability of each class", by_enumeration),
+    ("RegressionModel, also in chains", "value, or probability of each class", by_parts),
+    ("GeneralRegressionModel (regression, generalLinear, logLinear, generalizedLinear, multinomialLogistic)", "value, or probability of each class", by_parts),
 )  # fmt: skip
 
 onnx_forms = (
@@ -330,10 +336,12 @@ them). What CatBoost asks about several features at once (its combinations) beco
 never saw; a category that is missing is refused, as by CatBoost. Explanations are then relative to background rows, in the features (`tests/unit/models/test_catboost.py`).
 
 PMML (4.1 to 4.4) is read by our own reader, without entities and within bounds: tree models, scorecards, mining models of trees (sum, average, weightedAverage, majorityVote, votes by
-weight, and the chains that converters of boosters write) come out as one tree ensemble with exact tree SHAP, whatever the file does with missing values (none, lastPrediction, defaultChild,
-nullPrediction, surrogate); regression and general regression models (identity, log, logit, softmax, simplemax, cloglog, loglog) as a graph of doubles. Treatments of missing, invalid and outlying
-values, NormContinuous, NormDiscrete, Discretize, MapValues and Apply move into the tests of the trees to the last double. A file has no original in Python: its outputs are compared with `--expected FILE`
-only, and else reported as not compared. Where a missing value alone leaves a record without a prediction, it is set aside as a dead letter, by the feature's name. What a field holds that nothing asks
+weight, selectFirst, sums of which some take part for some records, and the chains that converters of boosters write) come out as one tree ensemble with exact tree SHAP, whatever the file does with missing values
+(none, lastPrediction, defaultChild, nullPrediction, surrogate); regression and general regression models (identity, log, logit, softmax, simplemax, cloglog, loglog, probit; of RegressionModel cauchit too), alone, added or chosen by predicates, as a graph of doubles; the
+middle one of several models (median) as a graph. Treatments of missing, invalid and outlying values, NormContinuous, NormDiscrete, Discretize, MapValues and Apply move into the tests of the trees to the last double.
+A number outside the valid intervals of its field (invalidValueTreatment returnInvalid) is set aside as a dead letter, `out_of_range`, by the feature's name; of any other model `"within": [[0, 120]]` in `--features` does the same
+(ends included, `null` for no end). A file has no original in Python: its outputs are compared with the answers that it holds itself (ModelVerification, at the precision that it says, never finer than `--tolerance`), with `--expected FILE`, and
+else reported as not compared. Where a missing value alone leaves a record without a prediction, it is set aside, by the feature's name. What a field holds that nothing asks
 about is of no account. The reader is held against an interpreter written from the standard on files drawn from seeds (`tests/unit/models/test_pmml.py`), the interpreter against JPMML
 (`tests/unit/models/test_pmml_oracle.py`), and files that JPMML's converters wrote of XGBoost, LightGBM and scikit-learn against what those libraries answer.
 
@@ -344,8 +352,8 @@ measures both in processes of their own. A pipeline around such a forest, and an
 Texts: `TfidfVectorizer`, `CountVectorizer` and `CountVectorizer` with `TfidfTransformer`, of words, characters or characters within words, alone, in a branch of a `ColumnTransformer`, or
 several over one text (`FeatureUnion`, members of a vote). The text is one feature of the record (`"kind": "text"`), and its words are columns called `note[refund]`: while a
 record is read they are counted and weighted as by scikit-learn, to the bit, on any Unicode text (`tests/unit/features/test_texts.py`), and packaging proves it anew for each
-vectorizer, with texts made up of its vocabulary and strange ones. A model that takes nothing but texts calls its feature `text`, unless `feature_names` or a features file names it. So trees behind words are explained exactly, word by word; linear models and naive Bayes over words alone by expected
-gradients, beside categories by sampling. A null text is set aside by the feature's name, as scikit-learn refuses it, unless `SimpleImputer` and
+vectorizer, with texts made up of its vocabulary and strange ones. A model that takes nothing but texts calls its feature `text`, unless `feature_names` or a features file names it. So trees behind words are explained exactly, word by word; linear models and naive Bayes over words
+too, beside whatever else, relative to all background rows. A null text is set aside by the feature's name, as scikit-learn refuses it, unless `SimpleImputer` and
 `FunctionTransformer(numpy.ravel)` stand before the vectorizer. `SelectKBest` and its like right behind it leave only the chosen words in the matrix; 16,384 columns are the most. To XGBoost the
 zeros of a sparse matrix are missing values, and the bundle's trees take them so. Counting costs about 12 µs of a core for a text of 25 words (1,000 words known), 16 µs and 40 KB a row of a batch where 10,000
 words are known; models without texts pay nothing. An explanation names every word that is a column: `explain.top` keeps the strongest.
@@ -372,7 +380,21 @@ column's name. The original is asked about the data frame itself too, each colum
 
 Trees behind steps of one feature each (imputers, scalers, encoders, bins, monotone functions of NumPy known by name, selections) are trees over the features: the steps move into the tests, to the last
 double, and averages (votes, bags) are one ensemble. They are served by the tree kernel and explained exactly, in the features as records hold them. A step that mixes features (a projection, products)
-keeps its place before the trees; such models, and all others, are explained from several background rows, relative to those: `package` and `check` say by which method."""
+keeps its place before the trees; such models are explained from several background rows, relative to those: `package` and `check` say by which method.
+
+Isolation forests and calibrated trees make more of their trees' sum than a link: that sum is a second output of the bundle, compared with the original's too, and what is explained, exactly.
+`path_length` is the mean length of a record's paths, as shap.TreeExplainer has it. `uncalibrated` is the mean over the folds of what their calibrators are given: a forest's probability, a boosting's log
+odds (also where the library's own probability is calibrated), a decision function. Sigmoids of several folds are explained in `mean_log_odds`, the mean of what they are taken of. A
+single fold calibrated by a sigmoid is explained in the log odds of its own probabilities, which are trees again.
+
+Models whose score is a sum of a part for each feature, before a last sigmoid, softmax or exponential, are explained exactly, relative to all background rows, each part found by putting one number into a fixed
+row (docs/explanations.md). That they are is tried on the bundle itself, so that it holds for `.onnx` and PMML files as well, and for a worker's every record again.
+
+SVC and NuSVC answer decisions in double precision; with `probability=True` they are computed by ONNX Runtime's operator in float32, which may be more than 1e-5 off: then the proof refuses
+them; of two classes, CalibratedClassifierCV around the same machine without probabilities is packaged in double precision.
+
+KNNImputer compares a record with a missing value with every row that it was fitted on, at 262,144 numbers the most; where several are equally near, the original takes any. IterativeImputer repeats its turns in double precision;
+a batch in which every number of every record is missing, which the original fills by its first step alone, is answered as any other."""
 
 
 def page() -> str:
@@ -397,7 +419,7 @@ def page() -> str:
         *(f"| {name} | {meaning} | {explained} |" for name, meaning, explained in pmml_families),
     ]  # fmt: skip
     lines += ["", "An `.onnx` file, from any exporter, is its own original: its outputs are compared only with `--expected FILE`, the original's answers to the rows",
-              f"of `--rows`. Taken are {'; '.join(onnx_forms)}. A graph that is one ensemble of trees is explained by {exact_trees}, others by {by_enumeration}.",
+              f"of `--rows`. Taken are {'; '.join(onnx_forms)}. A graph that is one ensemble of trees is explained by {exact_trees}; others: {by_parts}.",
               "", "## Not packaged", "", "| library | what | why: the refusal says | what to do |", "|---|---|---|---|"]  # fmt: skip
     lines += [f"| {each.library} | {each.name} | {each.why} | {each.cure} |" for each in refused]
     lines += [f"| scikit-learn | {each.name} | {each.says} | {each.cure} |" for each in refused_models]

@@ -43,6 +43,7 @@ class Draft:
             '<DataField name="vip" optype="categorical" dataType="boolean"/><DataField name="code" optype="categorical" dataType="integer">'
             '<Value value="1"/><Value value="2"/><Value value="3"/></DataField>'
             f'<DataField name="grade" optype="categorical" dataType="string">{grades}</DataField>'
+            '<DataField name="verdict" optype="categorical" dataType="string"><Value value="good"/><Value value="bad"/></DataField>'
             '<DataField name="value" optype="continuous" dataType="double"/>'
         )
 
@@ -63,9 +64,7 @@ class Draft:
             said = ""
             if not plain and self._chance.random() < 0.3:
                 said += f' missingValueReplacement="{self._some(name)}"'
-            if name == "amount":
-                said += f' invalidValueTreatment="{self._chance.choice(("asIs", "asMissing"))}"'
-            elif not plain and name == "town":
+            if name == "amount" or (not plain and name == "town"):
                 said += (
                     f' invalidValueTreatment="{self._chance.choice(("asIs", "asMissing", "returnInvalid"))}"'
                 )
@@ -117,7 +116,7 @@ class Draft:
         """Any predicate."""
         kind = self._chance.random()
         if depth < 2 and kind < 0.2:
-            operator = self._chance.choice(("and", "or", "surrogate"))
+            operator = self._chance.choice(("and", "or", "xor", "surrogate"))
             parts = "".join(self.predicate(depth + 1) for _ in range(self._chance.choice((2, 2, 3))))
             return f'<CompoundPredicate booleanOperator="{operator}">{parts}</CompoundPredicate>'
         if kind < 0.3:
@@ -178,13 +177,32 @@ class Draft:
             )
         return f'<Node id="{name}" score="{score}"{default}>{inside}</Node>'
 
-    def joined(self, models: Sequence[str], method: str, target: str, kind: str) -> str:
+    def joined(self, models: Sequence[str], method: str, target: str, kind: str, schema: str = "") -> str:
         """A mining model of several."""
         parts = "".join(
             f'<Segment id="{place}" weight="{self._chance.choice((1, 2, 0.5))}"><True/>{model}</Segment>'
             for place, model in enumerate(models)
         )
-        return f'<MiningModel functionName="{kind}">{self.schema(target)}<Segmentation multipleModelMethod="{method}">{parts}</Segmentation></MiningModel>'
+        return f'<MiningModel functionName="{kind}">{schema or self.schema(target)}<Segmentation multipleModelMethod="{method}">{parts}</Segmentation></MiningModel>'
+
+    def chosen(
+        self,
+        models: Sequence[str],
+        method: str,
+        target: str,
+        kind: str,
+        schema: str = "",
+        *,
+        always: bool = True,
+    ) -> str:
+        """A mining model of several that take part for some records; `always`: the last one for all."""
+        rules = [self.predicate() for _ in models]
+        if always:
+            rules[-1] = "<True/>"
+        parts = "".join(
+            f"<Segment>{rule}{model}</Segment>" for rule, model in zip(rules, models, strict=True)
+        )
+        return f'<MiningModel functionName="{kind}">{schema or self.schema(target)}<Segmentation multipleModelMethod="{method}">{parts}</Segmentation></MiningModel>'
 
     def inner_schema(self) -> str:
         """That of a model inside another."""
@@ -194,7 +212,7 @@ class Draft:
             + "</MiningSchema>"
         )
 
-    def boosted(self, link: str) -> str:
+    def boosted(self, link: str, schema: str = "") -> str:
         """Sums of trees and a regression behind them, as converters of boosters write it."""
         count = 3 if link == "softmax" else 1
         segments = []
@@ -223,9 +241,9 @@ class Draft:
             )
             kind, target = "classification", "grade"
         last = f'<RegressionModel functionName="{kind}" normalizationMethod="{link}"><MiningSchema><MiningField name="{target}" usageType="target"/>{fields}</MiningSchema>{tables}</RegressionModel>'
-        return self.joined([*segments, last], "modelChain", target, kind)
+        return self.joined([*segments, last], "modelChain", target, kind, schema)
 
-    def scorecard(self) -> str:
+    def scorecard(self, schema: str = "") -> str:
         """Characteristics whose last attribute takes all."""
         made = ""
         for place in range(3):
@@ -233,13 +251,21 @@ class Draft:
                 f'<Attribute partialScore="{self.number()}">{self.predicate()}</Attribute>' for _ in range(2)
             )
             made += f'<Characteristic name="c{place}" baselineScore="1">{attributes}<Attribute partialScore="{self.number()}"><True/></Attribute></Characteristic>'
-        return f'<Scorecard functionName="regression" initialScore="20" useReasonCodes="false">{self.schema("value")}<Characteristics>{made}</Characteristics></Scorecard>'
+        return f'<Scorecard functionName="regression" initialScore="20" useReasonCodes="false">{schema or self.schema("value")}<Characteristics>{made}</Characteristics></Scorecard>'
 
-    def regression(self, link: str, names: Sequence[str] = ()) -> str:
+    def inner_schema_of(self, target: str) -> str:
+        """That of a model inside another, which names its target."""
+        return self.inner_schema().replace(
+            "<MiningSchema>", f'<MiningSchema><MiningField name="{target}" usageType="target"/>'
+        )
+
+    def regression(self, link: str, names: Sequence[str] = (), schema: str = "") -> str:
         """Coefficients of numbers, categories and products."""
         tables = "".join(self._table(f' targetCategory="{name}"') for name in names) or self._table("")
-        kind, target = ("classification", "grade") if names else ("regression", "value")
-        return f'<RegressionModel functionName="{kind}" normalizationMethod="{link}">{self.schema(target)}{tables}</RegressionModel>'
+        kind, target = (
+            ("classification", "grade" if len(names) > 2 else "verdict") if names else ("regression", "value")
+        )
+        return f'<RegressionModel functionName="{kind}" normalizationMethod="{link}">{schema or self.schema(target)}{tables}</RegressionModel>'
 
     def _table(self, said: str) -> str:
         some = self._chance.sample(self._of_numbers, 5)
@@ -263,8 +289,8 @@ class Draft:
 
     def general(self, model: str) -> str:
         """A general regression: `model` is a link, or multinomialLogistic."""
-        of_classes = model in ("logit", "multinomialLogistic")
-        target = "grade" if of_classes else "value"
+        of_classes = model in ("logit", "probit", "multinomialLogistic")
+        target = "value" if not of_classes else "grade" if model == "multinomialLogistic" else "verdict"
         cells = '<PPCell value="1" predictorName="share" parameterName="p1"/><PPCell value="2" predictorName="single" parameterName="p2"/>'
         cells += '<PPCell value="Ulm" predictorName="town" parameterName="p3"/><PPCell value="1" predictorName="share" parameterName="p3"/>'
         said = (
@@ -292,7 +318,11 @@ class Draft:
 def drawn(family: str, seed: int) -> str:
     """A file of a family."""
     draft = Draft(seed, ("4.1", "4.2", "4.3", "4.4")[seed % 4])
-    inner = draft.inner_schema()
+    inner, inner_value, inner_grade = (
+        draft.inner_schema(),
+        draft.inner_schema_of("value"),
+        draft.inner_schema_of("grade"),
+    )
     models = {
         "tree": lambda: draft.tree(draft.schema("value")),
         "tree of classes": lambda: draft.tree(draft.schema("grade"), of=classes),
@@ -306,6 +336,22 @@ def drawn(family: str, seed: int) -> str:
         "regression": lambda: draft.regression("none"),
         "regression, exp": lambda: draft.regression("exp"),
         "regression, softmax": lambda: draft.regression("softmax", classes),
+        "regression, probit": lambda: draft.regression("probit"),
+        "regression, cauchit": lambda: draft.regression("cauchit", ("good", "bad")),
+        "regression, cloglog": lambda: draft.regression("cloglog", ("bad", "good")),
+        "regression, loglog": lambda: draft.regression("loglog"),
+        "first of trees": lambda: draft.chosen([draft.tree(inner_value, depth=2) for _ in range(3)], "selectFirst", "value", "regression"),
+        "first of trees of classes": lambda: draft.chosen([draft.tree(inner_grade, of=classes, depth=2) for _ in range(3)], "selectFirst", "grade", "classification"),
+        "first of scorecards and sums": lambda: draft.chosen([draft.scorecard(inner_value), *(draft.joined([draft.tree(inner, depth=1) for _ in range(2)], "sum", "value", "regression", inner_value) for _ in range(2))], "selectFirst", "value", "regression"),
+        "first of boosting": lambda: draft.chosen([draft.boosted("exp", inner_value) for _ in range(2)], "selectFirst", "value", "regression"),
+        "first of lines": lambda: draft.chosen([draft.regression("exp", schema=inner_value) for _ in range(3)], "selectFirst", "value", "regression", always=seed % 2 == 0),
+        "first of lines of classes": lambda: draft.chosen([draft.regression("softmax", classes, inner_grade) for _ in range(2)], "selectFirst", "grade", "classification"),
+        "vote of firsts": lambda: draft.joined([draft.chosen([draft.tree(inner_grade, of=classes, depth=1) for _ in range(2)], "selectFirst", "grade", "classification", inner_grade) for _ in range(3)], "majorityVote", "grade", "classification"),
+        "sum of some trees": lambda: draft.chosen([draft.tree(inner, depth=2) for _ in range(3)], "sum", "value", "regression"),
+        "sum of some lines": lambda: draft.chosen([draft.regression("none", schema=inner_value) for _ in range(2)], "sum", "value", "regression"),
+        "middle tree": lambda: draft.joined([draft.tree(inner, depth=2) for _ in range(3 + seed % 2)], "median", "value", "regression"),
+        "middle line": lambda: draft.joined([draft.regression("logit", schema=inner_value) for _ in range(3 + seed % 2)], "median", "value", "regression"),
+        "general regression, probit": lambda: draft.general("probit"),
         "general regression, log": lambda: draft.general("log"),
         "general regression, multinomial": lambda: draft.general("multinomialLogistic"),
     }  # fmt: skip
@@ -315,7 +361,10 @@ def drawn(family: str, seed: int) -> str:
 families = (
     "tree", "tree of classes", "sum", "weighted average", "average of classes", "majority vote", "boosting, softmax",
     "boosting, exp", "scorecard", "regression", "regression, exp", "regression, softmax", "general regression, log",
-    "general regression, multinomial",
+    "general regression, multinomial", "regression, probit", "regression, cauchit", "regression, cloglog", "regression, loglog",
+    "first of trees", "first of trees of classes", "first of scorecards and sums", "first of boosting", "first of lines",
+    "first of lines of classes", "vote of firsts", "sum of some trees", "sum of some lines", "middle tree", "middle line",
+    "general regression, probit",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ file gives a record no prediction.
 """
 
 import math
+import statistics
 import struct
 import xml.etree.ElementTree as Tree
 from collections.abc import Callable, Mapping
@@ -197,8 +198,12 @@ class Interpreter:
         method = segmentation.get("multipleModelMethod", "")
         found, weights = [], []
         for segment in _kids(segmentation, "Segment"):
+            if not scope.truth(segment):
+                continue
             inside = next(child for child in segment if _kids(child, "MiningSchema"))
             answer = self._answer(inside, scope.inner(), None)
+            if method == "selectFirst":
+                return answer
             found.append(answer)
             weights.append(float(segment.get("weight", 1)) if method.startswith("weighted") else 1.0)
             for output in _kids(inside, "Output"):
@@ -206,8 +211,12 @@ class Interpreter:
                     if field.get("feature", "predictedValue") == "predictedValue":
                         scope.values[field.get("name", "")] = answer
                         scope.kinds[field.get("name", "")] = "double"
+        if not found:
+            raise NothingError
         if method == "modelChain":
             return found[-1]
+        if method == "median":
+            return statistics.median(found)
         whole = 1.0 if method in ("sum", "weightedSum") else sum(weights)
         if isinstance(found[0], float):
             return sum(weight * each for weight, each in zip(weights, found, strict=True)) / whole
@@ -231,6 +240,8 @@ _links: Mapping[str, Callable[[float], float]] = {
     "logit": lambda y: 1 / (1 + _exp(-y)),
     "cloglog": lambda y: 1 - _exp(-_exp(y)),
     "loglog": lambda y: _exp(-_exp(-y)),
+    "probit": statistics.NormalDist().cdf,
+    "cauchit": lambda y: 0.5 + math.atan(y) / math.pi,
 }
 
 
@@ -358,6 +369,8 @@ class _Scope:
             operator = predicate.get("booleanOperator")
             if operator == "surrogate":
                 return next((each for each in parts if each is not None), None)
+            if operator == "xor":
+                return None if None in parts else parts.count(True) % 2 == 1
             decisive = operator == "or"
             if decisive in parts:
                 return decisive

@@ -30,7 +30,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.tree import DecisionTreeClassifier
 
-from tests.sklearn_cases import cost, late
+from tests.sklearn_tables import cost, late
 
 before = "compute the column before the stream"
 
@@ -65,9 +65,10 @@ def _filled(*steps: Any) -> Any:
 
 
 refused_models = (
-    RefusedModel(name="IterativeImputer", build=lambda: make_pipeline(IterativeImputer(max_iter=3), Ridge()), target=cost, says="IterativeImputer", cure="SimpleImputer with add_indicator"),
-    RefusedModel(name="KNNImputer", build=lambda: make_pipeline(KNNImputer(), Ridge()), target=cost, says="KNNImputer looks for neighbours", cure="SimpleImputer with add_indicator"),
-    RefusedModel(name="SplineTransformer", build=lambda: _filled(SplineTransformer(), Ridge()), target=cost, says="SplineTransformer", cure="KBinsDiscretizer or PolynomialFeatures"),
+    RefusedModel(name="IterativeImputer(sample_posterior=True)", build=lambda: make_pipeline(IterativeImputer(max_iter=3, sample_posterior=True), Ridge()), target=cost, says="fills in by lot", cure="sample_posterior=False"),
+    RefusedModel(name="KNNImputer over more than 262,144 numbers of training, or by a Python function", build=lambda: make_pipeline(KNNImputer(weights=_rounded), Ridge()), target=cost, says="by a Python function", cure="fit it on a sample; weights='distance'"),
+    RefusedModel(name="imputers of neighbours and regressions with a number for missing values", build=lambda: make_pipeline(KNNImputer(missing_values=-1), Ridge()), target=cost, says="train it with NaN", cure="NaN for missing values"),
+    RefusedModel(name="SplineTransformer(extrapolation='error')", build=lambda: _filled(SplineTransformer(extrapolation="error"), Ridge()), target=cost, says="refuses numbers beyond", cure="extrapolation='constant'"),
     RefusedModel(name="HashingVectorizer", build=lambda: _words(HashingVectorizer(n_features=16)), target=late, says="keeps no vocabulary", cure="TfidfVectorizer(max_features=...)", columns=("job",)),
     RefusedModel(name="vectorizers with a tokenizer, preprocessor or analyzer of Python's own", build=lambda: _words(TfidfVectorizer(tokenizer=str.split)), target=late, says="a tokenizer of its own", cure="change the texts before the stream", columns=("job",)),
     RefusedModel(name="vectorizers whose token_pattern has groups or choices", build=lambda: _words(CountVectorizer(token_pattern=r"(\w+)|!")), target=late, says="not one run of characters", cure=r"`\b\w\w+\b`, `[a-z]+`", columns=("job",)),

@@ -21,6 +21,7 @@ _cures: Final = {
     Reason.LIMIT_EXCEEDED: "mend the producer: no record needs such a depth or length",
     Reason.MISSING_VALUE: "mend the producer, or package the feature with a policy for missing values",
     Reason.NOT_FINITE: "mend the producer, or package the feature with a policy for infinities",
+    Reason.OUT_OF_RANGE: "mend the producer, or package the feature with other ranges (within)",
     Reason.UNSEEN_CATEGORY: "train the model on the new category, or package the feature with a policy for unseen ones",
     Reason.WRONG_TYPE: _other_records,
     Reason.NO_FEATURES: f"{_other_records}; a feature's field says where a value is read",

@@ -30,7 +30,7 @@ def make_explainer(
 ) -> "Explainer":
     """The explainer that the settings ask for, tried on a row of the golden batch.
 
-    `auto` explains trees exactly, other models of few features exactly by enumeration, those whose file has a gradient by
+    `auto` explains trees exactly, models whose scores add up over the features exactly, others of few features exactly by enumeration, those whose file has a gradient by
     expected gradients where these account for the scores, and the rest by sampled coalitions. A gradient graph runs on
     `device`, the CPU when None; trees do where it is a GPU and faster, by `clock`. Raises ConfigError when the model cannot be explained as asked, or the bundle lacks what that
     needs.
@@ -59,12 +59,17 @@ def _chosen(
 
         try:
             shap = TreeShap.from_bundle(bundle, method=method)
-            return TreeExplainer(_on_device(shap, bundle, device, clock), output=settings.output)
+            values = _on_device(shap, bundle, device, clock)
+            return TreeExplainer(values, output=settings.output, meanings=_meanings(bundle))
         except NotATreeError as error:
             if method != "auto":
                 raise ConfigError(f"explain.method {method}: {error}") from error
     if method == "lime":
         return _lime(bundle, model, settings)
+    if method in ("auto", "additive"):
+        additive = _additive(bundle, settings)
+        if additive is not None:
+            return additive
     few = 2**bundle.signature.width <= settings.samples
     if method in _by_gradients or (method == "auto" and not few and bundle.background is not None):
         found = _gradients(bundle, model, settings, device, answers)
@@ -86,6 +91,20 @@ def _on_device(
     return faster_shap(
         shap, device, rows=bundle.golden.rows, background=bundle.background, clock=clock or SystemClock()
     )
+
+
+def _additive(bundle: "Bundle", settings: "ExplainSettings") -> "Explainer | None":
+    """By the parts that the features say for themselves; None where `auto` finds that the scores do not add up."""
+    from penstock.engine.explain.additive.explainer import AdditiveExplainer
+
+    if bundle.background is None and settings.method == "auto":
+        return None
+    try:
+        return AdditiveExplainer(bundle, settings)
+    except (ConfigError, ModelError) as error:
+        if settings.method != "auto":
+            raise ConfigError(f"explain.method additive: {error}") from error
+    return None
 
 
 def _gradients(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.features.narrowing import Narrowing, rounds_to_infinity
-from penstock.engine.features.signature import Signature
+from penstock.engine.features.signature import Feature, Signature
 from penstock.engine.features.value_counts import ValueCounts
 from penstock.schemas.reasons import Reason, Stage
 from penstock.schemas.records import Rejection
@@ -20,6 +20,7 @@ _faults: Final = (
     (Reason.MISSING_VALUE, "is missing"),
     (Reason.NOT_FINITE, "is infinite"),
     (Reason.UNSEEN_CATEGORY, "has a category that the model was not trained on"),
+    (Reason.OUT_OF_RANGE, "is outside the ranges that the model takes"),
 )
 
 
@@ -37,6 +38,7 @@ class FeaturePolicies:
         ]
         self._strict = _columns(feature.missing != "nan" for feature in owners)
         self._bounded = _columns(feature.infinite == "reject" for feature in owners)
+        self._ranged = [(column, *ends_of(each)) for column, each in enumerate(owners) if each.within]
         self._categories = _columns(feature.kind == "category" for feature in owners)
         missing, unseen = [f.missing for f in owners], [f.unseen for f in owners]
         self._missing_rejects = np.array([policy == "reject" for policy in missing])
@@ -70,6 +72,8 @@ class FeaturePolicies:
                 faults[at_rows, columns[at_columns]] = fault + 1
 
         self._narrowing.mark(matrix, largest)
+        for column, lows, highs in self._ranged:  # before what is put in place of a missing value
+            mark(outside(matrix[:, [column]], lows, highs), np.array([column]), 3)
         if self._narrowing.marks_missing or missing_values[self._strict].any():
             missing = np.isnan(_part(matrix, self._strict))
             mark(missing & self._missing_rejects[self._strict], self._strict, 0)
@@ -106,6 +110,22 @@ class FeaturePolicies:
                 Rejection(index=int(rows[row]), stage=Stage.VALIDATE, reason=reason, detail=detail)
             )
         return narrowed[~bad], rows[~bad], rejections
+
+
+def ends_of(feature: Feature) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lower and the upper ends of the ranges that a feature takes, each (n,)."""
+    ends = np.array(feature.within, dtype=np.float64).reshape(-1, 2)
+    return ends[:, 0], ends[:, 1]
+
+
+def outside(
+    values: NDArray[np.generic], lows: NDArray[np.float64], highs: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which values lie in none of the ranges (ends_of); a missing one lies nowhere, and is not outside."""
+    numbers = values.astype(np.float64, copy=False)
+    place = np.searchsorted(lows, numbers, side="right") - 1
+    inside = (place >= 0) & (numbers <= highs[np.maximum(place, 0)])
+    return np.asarray(~inside & ~np.isnan(numbers))
 
 
 def _columns(chosen: Iterable[bool]) -> NDArray[np.intp]:

@@ -43,6 +43,9 @@ class Feature:
     """A category that is not in the table: missing, the record set aside, or this code."""
     sentinel: float | None = None
     """A number that stands for a missing value (XGBoost's `missing=-999`), compared in float32; none of a category."""
+    within: tuple[tuple[float, float], ...] = ()
+    """Of a number: the ranges that the model takes, ends included, ascending and apart; a record with any other number is set
+    aside. Empty: all numbers."""
     parts: tuple[TextPart, ...] = ()
     """Of a text: what is counted in it, one part's columns after the other's."""
     instead: str | None = None
@@ -67,8 +70,21 @@ class Feature:
             raise ConfigError(
                 f"feature {self.name}: sentinel is a finite number, and none of a category, not {self.sentinel}"
             )
+        self._check_within()
         self._check_category()
         self._check_text()
+
+    def _check_within(self) -> None:
+        ends = [end for each in self.within for end in each]
+        if ends and self.kind not in ("number", "vector"):
+            raise ConfigError(f"feature {self.name} is of kind {self.kind}, which has no ranges (within)")
+        apart = all(
+            self.within[place][1] < self.within[place + 1][0] for place in range(len(self.within) - 1)
+        )
+        if not apart or not all(low <= high for low, high in self.within):
+            raise ConfigError(
+                f"feature {self.name}: within is a list of [low, high], ascending, none of them touching another"
+            )
 
     def _check_text(self) -> None:
         is_text = self.kind == "text"
@@ -263,8 +279,9 @@ class Signature:
 
     @property
     def record_dtype(self) -> np.dtype[np.generic]:
-        """What records are read into: float64 where the model tells doubles apart (an input, or cuts), else float32."""
-        return np.dtype(np.float64) if self.cuts else self.dtype
+        """What records are read into: float64 where doubles are told apart (an input, cuts, ranges), else float32."""
+        ranged = any(feature.within for feature in self.features)
+        return np.dtype(np.float64) if self.cuts or ranged else self.dtype
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a manifest."""
@@ -294,6 +311,8 @@ def _feature_json(feature: Feature) -> dict[str, Any]:
     }
     if feature.sentinel is not None:
         tree["sentinel"] = feature.sentinel
+    if feature.within:
+        tree["within"] = [[end if math.isfinite(end) else None for end in each] for each in feature.within]
     if feature.kind == "vector":
         tree["width"] = feature.width
     if feature.kind == "category":
@@ -318,6 +337,7 @@ def feature_from_json(tree: Any) -> Feature:
         "infinite",
         "unseen",
         "sentinel",
+        "within",
         "parts",
         "instead",
     }
@@ -342,7 +362,19 @@ def feature_from_json(tree: Any) -> Feature:
     if not typed:
         raise ConfigError(f"feature {tree['name']} has a member of the wrong type")
     parts = tuple(part_from_json(part) for part in tree.get("parts", []))
-    return Feature(**{**tree, "categories": tuple(categories), "parts": parts})
+    within = _within_from_json(tree["name"], tree.get("within", []))
+    return Feature(**{**tree, "categories": tuple(categories), "parts": parts, "within": within})
+
+
+def _within_from_json(name: str, ranges: Any) -> tuple[tuple[float, float], ...]:
+    found = []
+    for each in ranges if isinstance(ranges, list) else [None]:
+        pair = each if isinstance(each, list) and len(each) == 2 else [""]
+        if any(type(end) not in (int, float, type(None)) or end != end for end in pair):
+            raise ConfigError(f"feature {name}: within is a list of [low, high], null for no end")
+        low, high = pair
+        found.append((-math.inf if low is None else float(low), math.inf if high is None else float(high)))
+    return tuple(found)
 
 
 def _input_from_json(tree: Any) -> ModelInput:

@@ -120,6 +120,7 @@ class ExplainSettings(Section):
         "auto",
         "tree_path_dependent",
         "tree_interventional",
+        "additive",
         "exact_enumeration",
         "sampled",
         "expected_gradients",

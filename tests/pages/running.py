@@ -26,9 +26,9 @@ from penstock.engine.pages.worker.view import WorkerView
 from penstock.engine.ports import AssignmentListener, Source
 from penstock.engine.settings.model import Settings, parse_settings
 from penstock.engine.telemetry.http_server import HttpServer
-from penstock.engine.telemetry.metrics import SupervisorMetrics
 from penstock.engine.telemetry.port_routes import SupervisorView, worker_routes
 from penstock.engine.telemetry.status import StatusBoard
+from penstock.engine.telemetry.supervisor_metrics import SupervisorMetrics
 from penstock.engine.telemetry.worker_status import KafkaStatus
 from penstock.engine.worker.assembly import Link, Worker, event_log, make_worker, new_metrics
 from penstock.engine.worker.pages import show_worker

@@ -28,8 +28,11 @@ whole_hours: Final = 40.0
 chaos_records, chaos_faults = 10_000_000, 1_000
 model_mutants: Final = 20_000
 """Of each format; other seeds each time, so that runs that are cut short add up."""
-_mutant_hours: Final = 1.0
-"""What each format gets of the whole."""
+made_records: Final = 1_000_000
+_mutant_hours: Final = 3.0
+"""What all formats get of the whole."""
+_made_hours: Final = 3.0
+"""What all families of models get of it, and all of pipelines."""
 _chaos_faults_a_run = 50
 _folder: Final = Path("reports/soak")
 _row: Final = re.compile(r"^(\| ([^|]+?) \|(?:[^|\n]*\|){4,5})$", re.MULTILINE)
@@ -159,14 +162,29 @@ commands: Final = (
     ),
     Command(
         part="mutants of model files",
-        asked=lambda share: f"up to {model_mutants:,} of each of 8 formats, within {_mutant_hours * share * 60:.0f} min each",
-        arguments=lambda _: _pytest("tests/unit/models/test_mutant_files.py"),
-        environment=lambda share: {
-            "PENSTOCK_COMMAND_MUTANTS": str(model_mutants),
-            "PENSTOCK_COMMAND_MUTANTS_S": str(_mutant_hours * share * 3600),
-            "PENSTOCK_COMMAND_MUTANTS_FIRST": str(int(time.time())),
-            "OMP_NUM_THREADS": "1",
-        },
+        asked=lambda share: f"up to {model_mutants:,} of each of 8 formats, within {_mutant_hours * share * 60:.0f} min",
+        arguments=lambda share: [
+            sys.executable, "-P", "-m", "tests.soak.model_mutants", "--each", str(model_mutants), "--first", str(int(time.time())),
+            "--minutes", str(_mutant_hours * share * 60),
+        ],
+    ),
+    Command(
+        part="made records",
+        asked=lambda share: f"up to {made_records:,} of each family of model, within {_made_hours * share * 60:.0f} min",
+        arguments=lambda share: [
+            sys.executable, "-P", "-m", "tests.soak.made_records", "--records", str(made_records),
+            "--minutes", str(_made_hours * share * 60), "--only", "XGBoost, |LightGBM, |CatBoost, |scikit-learn, ",
+        ],
+        environment=lambda _: {"OMP_NUM_THREADS": "1"},
+    ),
+    Command(
+        part="records made for pipelines",
+        asked=lambda share: f"up to {made_records:,} of each family of pipeline, within {_made_hours * share * 60:.0f} min",
+        arguments=lambda share: [
+            sys.executable, "-P", "-m", "tests.soak.made_records", "--records", str(made_records),
+            "--minutes", str(_made_hours * share * 60), "--only", "pipeline, ",
+        ],
+        environment=lambda _: {"OMP_NUM_THREADS": "1"},
     ),
     Command(
         part="kill -9 to the survivor's commit",
@@ -345,6 +363,9 @@ def report(outcomes: Sequence[Outcome], *, seed: int, commit: str, before: str) 
     rows |= {
         each.part: known[each.part] for each in outcomes if each.result == "not run" and each.part in known
     }
+    rows |= {
+        part: row for part, row in known.items() if part not in rows and part != "part"
+    }  # not reached yet
     return "\n".join(
         [
             "# The last long run",
@@ -357,7 +378,8 @@ def report(outcomes: Sequence[Outcome], *, seed: int, commit: str, before: str) 
             *rows.values(),
             "",
             f"The whole is {chaos_records:,} records under {chaos_faults:,} faults, every cell of the error matrix, 1,000,000 seeds, 1,000,000",
-            "mutants, every case of the model matrix, 100 kills and 1,000 drains.",
+            "mutants, every case of the model matrix, 20,000 model files of each format that are nearly right, 1,000,000 records of each",
+            "family of models, 100 kills and 1,000 drains.",
             "",
         ]
     )

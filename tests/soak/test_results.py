@@ -29,6 +29,8 @@ of_a_worker = "2026-11-28T21:11:04.156+00:00 worker 0 INFO assigned partitions 0
          "9 of 10 clean within 5 s, the longest 1.3 s; not so: drain 7 ended with exit code 1"),
         (["100 of 300 cells", "300 cells in 61 s: {'committed': 300}"], 0, "300 cells in 61 s: {'committed': 300}"),
         (["100 runs with 5000 records in 3 s: 0 with findings"], 0, "100 runs with 5000 records in 3 s: 0 with findings"),
+        ([".pmml: 265 of 20,000, 8.5 a second", "160 model files from seed 7 on in 9 s: .pmml 160 (1 refused)"], 0, "160 model files from seed 7 on in 9 s: .pmml 160 (1 refused)"),
+        (["1 of 4: XGBoost: 4,080 records, 0 off", "4,080 records of 1 families of 4: 0 off"], 0, "4,080 records of 1 families of 4: 0 off"),
         ([of_a_worker], 1, "ended with exit code 1 before it had a result; its output is reports/soak/part.log"),
         (["Traceback (most recent call last):", of_a_worker], -9, "ended with exit code -9 before it had a result; its output is reports/soak/part.log"),
         ([], 1, "ended with exit code 1 before it had a result; its output is reports/soak/part.log"),
@@ -84,6 +86,9 @@ def test_a_part_that_was_not_run_keeps_its_row() -> None:
     assert "| drains | 10 | 10 of 10 | 1 min | yes | bbb, seed 2 |" in second
     assert "| new | nothing | not run | 1 min | - | - |" in second
     assert "9 of" not in second
+    assert "| kills | 10 | 2 of 2 | 1 min | yes | aaa, seed 1 |" in report(
+        [ran("new", "1 passed")], seed=3, commit="ccc", before=second
+    ), "the page is written while parts are still to come"
     assert second.count("\n|") == 5
 
 

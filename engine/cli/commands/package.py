@@ -11,6 +11,7 @@ from rich.table import Table
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal
+from penstock.engine.explain.additive.explainer import AdditiveExplainer
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.explain.gradient.explainer import GradientExplainer
 from penstock.engine.explain.sampled.explainer import SampledExplainer
@@ -263,7 +264,9 @@ def _sampled_by(bundle: Bundle) -> str:
         return f"nothing yet: {error}"
     words = found.method.replace("_", " ")
     background_rows = 0 if bundle.background is None else len(bundle.background)
-    if isinstance(explainer, (SampledExplainer, GradientExplainer)):
+    if isinstance(explainer, AdditiveExplainer):
+        words = f"exact, a part for each feature, in {found.space}"
+    if isinstance(explainer, (AdditiveExplainer, SampledExplainer, GradientExplainer)):
         words += f", relative to {explainer.background_rows} of {background_rows} background rows"
     if found.sampling_error is not None and len(found.sampling_error):
         words += f"; sampling error about {float(np.median(found.sampling_error)):.2g} a feature"

@@ -64,7 +64,9 @@ class Tape:
         return shape
 
     def type(self, name: str) -> int:
-        """The element type of a forward tensor."""
+        """The element type of a forward tensor. Raises NotDifferentiableError when the file does not tell it."""
+        if name not in self._types:
+            raise NotDifferentiableError(f"the type of {name} is not known before the model runs")
         return self._types[name]
 
     def constant_of(self, name: str) -> NDArray[Any] | None:

@@ -1,6 +1,7 @@
 """Exact SHAP values of tree ensembles: for people with a matrix, and for the stream."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -13,7 +14,7 @@ from penstock.engine.models.runtime.session_spec import forest_behind
 from penstock.engine.native._trees import ShapKernel
 from penstock.engine.ports import Attributions, Predictions
 from penstock.engine.trees.covers import shares
-from penstock.engine.trees.forest import Forest
+from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.native_arrays import native_forest
 from penstock.engine.trees.onnx.read import read_forest
 from penstock.schemas.errors import ConfigError
@@ -165,11 +166,16 @@ class TreeShap:
 class TreeExplainer:
     """Explains a batch for the stream: the predicted class, one output, or all of them."""
 
-    def __init__(self, shap: TreeValues, *, output: str = "predicted") -> None:
-        """`output`: see TreeOutputs. Raises ConfigError when there is no such output."""
+    def __init__(
+        self, shap: TreeValues, *, output: str = "predicted", meanings: Mapping[str, str] | None = None
+    ) -> None:
+        """`output`: see TreeOutputs. `meanings`: what each output is, by name: the space, where its numbers are the trees' own
+        sums. Raises ConfigError when there is no such output."""
         self._shap = shap
         self._outputs = TreeOutputs(shap.forest, output)
-        self._space = shap.forest.space
+        own = shap.forest.post_transform is PostTransform.NONE
+        self._space = (meanings or {}).get(shap.forest.output_name, "") if own else ""
+        self._space = self._space or shap.forest.space
 
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """One explanation a row; with `all`, every output of the first row, then of the second, and so on."""

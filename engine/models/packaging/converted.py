@@ -37,6 +37,21 @@ class PackageOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class OwnAnswers:
+    """Records that a model file holds, with what the model that it was made from answers to them."""
+
+    rows: NDArray[np.float64]
+    """(R, F) as they are read, before any policy: missing is NaN, `unseen_code` a category that the table does not hold."""
+    outputs: Mapping[str, NDArray[np.float64]]
+    """(R, K) by the name of the output."""
+    labels: NDArray[np.int64] | None
+    """(R,) class numbers, where the file says classes."""
+    precision: float
+    """How far an answer may be off by what the file says, relative to it."""
+    origin: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Converted:
     """A model on its way into a bundle."""
 
@@ -54,6 +69,10 @@ class Converted:
     """The same of a data frame as somebody gave it, its types kept; None: it takes none."""
     compared_with: str = "predict"
     """The method of the original that `score` asks."""
+    compared_by: Mapping[str, str] = field(default_factory=dict)
+    """By output, what `score` asks instead for it."""
+    undecided: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
+    """Which rows (R, F) the original answers in one of several ways, by the order of its training; None: none."""
     is_its_own_original: bool = False
     """`score` runs the very graph that is packaged: nothing is compared with the model it was made from."""
     score_labels: Callable[[NDArray[np.float64]], NDArray[np.int64]] | None = None
@@ -62,6 +81,7 @@ class Converted:
     """What a person should know, a sentence each."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """More for the provenance."""
+    own_answers: OwnAnswers | None = None
     table: Forest | None = None
     """The trees, where `model` is a table of them and no ONNX graph."""
 

@@ -22,7 +22,7 @@ from penstock.engine.models.bundle.manifest import Manifest, json_object
 from penstock.engine.models.bundle.run_options import NativeProof, Runtime
 from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.convert import convert
-from penstock.engine.models.packaging.converted import Converted, PackageOptions
+from penstock.engine.models.packaging.converted import Converted, OwnAnswers, PackageOptions
 from penstock.engine.models.packaging.optimize import Optimized, optimize
 from penstock.engine.models.packaging.output_meaning import measured
 from penstock.engine.models.packaging.parity import AsGiven, Expected, Parity, prove_parity, tolerance_default
@@ -162,7 +162,10 @@ def package(
         given=given,
         made_up=tried_on,
         tolerance=tolerance,
-        expected=None if expected is None else _expected(expected, converted, given_rows),
+        expected=[
+            *([] if expected is None else [_expected(expected, converted, given_rows)]),
+            *([] if converted.own_answers is None else [_own(converted.own_answers, signature)]),
+        ],
         tables=[
             AsGiven(table=each.table, rows=each.matrix, places=each.places, unchanged=each.unchanged)
             for each in (given_background, given_rows)
@@ -283,6 +286,19 @@ def _expected(expected: Any, converted: Converted, rows: _Rows | None) -> Expect
         outputs={name: answers[rows.places] for name, answers in outputs.items()},
         origin=origin,
     )
+
+
+def _own(answers: OwnAnswers, signature: Signature) -> Expected:
+    """What the file says of itself. Raises ConfigError where the bundle would set such a record aside."""
+    rows, kept = policies_applied(answers.rows, signature)
+    if not kept.all():
+        raise ConfigError(
+            f"{answers.origin} has an answer to row {int(np.argmin(kept))}, which the bundle would set aside: the file is read "
+            "in another way than it was meant, or says what it does not do"
+        )
+    return Expected(
+        rows=rows, outputs=answers.outputs, labels=answers.labels, precision=answers.precision, origin=answers.origin
+    )  # fmt: skip
 
 
 def _rows(rows: Any, signature: Signature, what: str) -> _Rows:

@@ -50,11 +50,15 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Expected:
-    """What a person says the original answers: rows (R, F) in float64, and answers (R, K) by the name of the output."""
+    """What the original is said to answer: rows (R, F) in float64, and answers (R, K) by the name of the output."""
 
     rows: NDArray[np.float64]
     outputs: Mapping[str, NDArray[np.float64]]
     origin: str
+    labels: NDArray[np.int64] | None = None
+    """Class numbers (R,)."""
+    precision: float = 0.0
+    """Differences up to this are allowed whatever the tolerance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -77,7 +81,7 @@ def prove_parity(
     given: NDArray[np.float64],
     made_up: NDArray[np.float64],
     tolerance: float,
-    expected: Expected | None = None,
+    expected: Sequence[Expected] = (),
     tables: Sequence[AsGiven] = (),
 ) -> Parity:
     """Compare original and packaged model on rows (R, F) as records hold them: doubles, policies applied.
@@ -100,8 +104,8 @@ def prove_parity(
         worst.take(name, np.where(wavering & of_made_up, 0.0, differences))
     if worst.difference > tolerance:
         why = (
-            "; the original itself answers that much otherwise when its numbers change by one part in 10^15, so that rounding "
-            "decides: scale the features, or leave out those that say the same"
+            "; the original itself answers that much otherwise by which of equally near rows of training it takes, or when its "
+            "numbers change by one part in 10^15, so that rounding decides: scale the features, or leave out those that say the same"
             if wavering[worst.row]
             else ""
         )
@@ -112,8 +116,9 @@ def prove_parity(
     notes: list[str] = []
     if wavering.any():
         notes.append(
-            f"on {int(wavering.sum())} of {len(made_up)} rows made up the original answers otherwise when its numbers change by "
-            "one part in 10^15, so that rounding decides: there the bundle may answer otherwise as well"
+            f"on {int(wavering.sum())} of {len(made_up)} rows made up the original answers otherwise by which of equally near rows of "
+            "training it takes, or when its numbers change by one part in 10^15, so that rounding decides: there the bundle may answer "
+            "otherwise as well"
         )
         rows, fed = rows[~wavering], fed[~wavering]
         original = {name: answers[~wavering] for name, answers in original.items()}
@@ -125,12 +130,22 @@ def prove_parity(
         raise ParityError(
             f"the packaged model gives another class than the original on {labels} of {len(rows)} rows"
         )
-    compared = {} if converted.is_its_own_original else dict.fromkeys(original, converted.compared_with)
+    compared = {
+        name: converted.compared_by.get(name, converted.compared_with)
+        for name in original
+        if not converted.is_its_own_original
+    }
     if converted.score_labels is not None and not converted.is_its_own_original:
         compared["labels"] = "predict"
-    if expected is not None:
-        worst.join(_as_expected(converted, model, expected, tolerance))
-        compared |= dict.fromkeys(expected.outputs, f"the answers in {expected.origin}")
+    for each in expected:
+        worst.join(_as_expected(converted, model, each, tolerance))
+        names = (*each.outputs, *(() if each.labels is None else ("labels",)))
+        compared |= {
+            name: f"{compared[name]} and {each.origin}"
+            if name in compared
+            else f"the answers in {each.origin}"
+            for name in names
+        }
     asked = 0
     for table in tables if converted.score_table is not None else ():
         found_worst, note = _on_table(converted, model, table, tolerance)
@@ -159,7 +174,8 @@ def _wavering(
     tolerance: float,
 ) -> NDArray[np.bool_]:
     """Rows (R,) that differ, and on which the original differs about as much from itself when its numbers change by one part in
-    10^15: answers that rounding decides, as ties between neighbours and differences of large numbers are."""
+    10^15: answers that rounding decides, as ties between neighbours and differences of large numbers are. Ties that no change
+    of the row parts are known of the model."""
     wavering = np.zeros(len(rows), dtype=np.bool_)
     places = np.flatnonzero(np.max([each > tolerance for each in apart.values()], axis=0, initial=False))
     if not len(places) or converted.is_its_own_original:
@@ -178,6 +194,8 @@ def _wavering(
             itself[name] = np.maximum(itself[name], moved)
     alike = [apart[name][places] <= np.maximum(_waver_factor * itself[name], tolerance) for name in original]
     wavering[places] = np.all(alike, axis=0)
+    if converted.undecided is not None:
+        wavering[places] |= converted.undecided(rows[places])
     return wavering
 
 
@@ -253,10 +271,17 @@ def _as_expected(converted: Converted, model: Model, expected: Expected, toleran
     worst = _Worst()
     for name, answers in expected.outputs.items():
         worst.take(name, relative_difference(answers, found.outputs[name]).max(axis=1))
-    if worst.difference > tolerance:
+    allowed = max(tolerance, expected.precision)
+    if worst.difference > allowed:
         raise ParityError(
             f"output {worst.output} of the packaged model differs from {expected.origin} by {worst.difference:.3g} on "
-            f"row {worst.row} of {len(expected.rows)} (allowed: {tolerance:g})"
+            f"row {worst.row} of {len(expected.rows)} (allowed: {allowed:g})"
+        )
+    if expected.labels is not None and found.labels is not None and (expected.labels != found.labels).any():
+        row = int(np.argmax(expected.labels != found.labels))
+        raise ParityError(
+            f"the packaged model gives class {found.classes[found.labels[row]]} where {expected.origin} says "
+            f"{found.classes[expected.labels[row]]}, on row {row} of {len(expected.rows)}"
         )
     return worst
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -19,32 +20,47 @@ _libraries = {
 trial_s = 60.0
 """What loading and one row may take, and a second more for each 5 MB."""
 _bytes_a_second = 5_000_000
+_refused = "refused"
+"""The file that holds why a library refuses the model."""
+
+
+def in_a_process(words: list[str], allowed_s: float) -> int | None:
+    """`main` in an interpreter of its own: its exit code, below 0 the signal that ended it, None where the time was over."""
+    try:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", __name__, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, timeout=allowed_s, check=False,
+        ).returncode  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None
+
+
+elsewhere: Callable[[list[str], float], int | None] = in_a_process
+"""What runs a trial: whoever tries many thousand files forks a process that has its libraries already."""
 
 
 def try_file(kind: Kind, data: bytes, *, rows_width: int = 1, format_name: str = "") -> None:
     """Load the model and predict one row of zeros, elsewhere. An exception there is no fault: here it gets a sentence.
 
-    Raises ConfigError where the library takes its process down, or does not come back in time.
+    Raises ConfigError where the library takes its process down, does not come back in time, or refuses the model in a way that
+    it would write to standard error itself if it were asked again.
     """
     allowed_s = trial_s + len(data) / _bytes_a_second
     with TemporaryDirectory() as folder:
         path = Path(folder, f"model.{format_name}" if format_name else "model")
         path.write_bytes(data)
-        command = [sys.executable, "-P", "-m", __name__, kind, str(path), str(rows_width)]
-        try:
-            ended = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                timeout=allowed_s, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise ConfigError(
-                f"{_libraries[kind]} does not come back from this model within {allowed_s:.0f} s: it has a loop without "
-                "end, or is broken"
-            ) from error
-    if ended.returncode < 0:
+        code = elsewhere([kind, str(path), str(rows_width)], allowed_s)
+        refused = path.with_name(_refused)
+        said = refused.read_text(encoding="utf-8") if refused.exists() else ""
+    if code is None:
         raise ConfigError(
-            f"{_libraries[kind]} crashes on this model (signal {-ended.returncode}): the file is broken"
+            f"{_libraries[kind]} does not come back from this model within {allowed_s:.0f} s: it has a loop without "
+            "end, or is broken"
         )
+    if code < 0:
+        raise ConfigError(f"{_libraries[kind]} crashes on this model (signal {-code}): the file is broken")
+    if said:
+        raise ConfigError(f"{_libraries[kind]} refuses the model: {said}")
 
 
 def _xgboost(path: Path, width: int) -> None:
@@ -68,8 +84,11 @@ def _lightgbm(path: Path, width: int) -> None:
     import lightgbm
     import numpy as np
 
-    booster = lightgbm.Booster(model_str=path.read_text(encoding="utf-8"))
-    booster.predict(np.zeros((1, width)), num_threads=1)
+    try:
+        booster = lightgbm.Booster(model_str=path.read_text(encoding="utf-8"))
+        booster.predict(np.zeros((1, width)), num_threads=1)
+    except lightgbm.basic.LightGBMError as error:
+        path.with_name(_refused).write_text(" ".join(str(error).split()), encoding="utf-8")
 
 
 def _catboost(path: Path, width: int) -> None:

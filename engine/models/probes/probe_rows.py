@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from penstock.engine.codec.tables.frames import RowReader
 from penstock.engine.features.narrowing import widened
-from penstock.engine.features.policies import unseen_code
-from penstock.engine.features.signature import ModelInput, Signature
+from penstock.engine.features.policies import ends_of, outside, unseen_code
+from penstock.engine.features.signature import Feature, ModelInput, Signature
 from penstock.engine.features.values import boolean_names, number_names
 from penstock.engine.models.bundle.arrays import from_npy
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
@@ -183,6 +183,8 @@ def policies_applied(
         missing = np.isnan(values)
         if feature.sentinel is not None:
             missing |= values.astype(np.float32) == np.float32(feature.sentinel)
+        if feature.within:
+            kept &= missing | ~outside(values, *ends_of(feature))
         if feature.missing == "reject":
             kept &= ~missing
         elif feature.missing != "nan":
@@ -223,6 +225,7 @@ def rows_made_up(
             values = _around_thresholds(forest, column, made_up_rows, random)
             touched &= ~np.isnan(values)
         rows[touched, column] = values[touched]
+        _into_ranges(feature, rows[:, column], random)
         if feature.kind == "text":
             rows[random.random(made_up_rows) < absent, column] = 0.0
             rows[:, column] = np.abs(rows[:, column])
@@ -252,11 +255,21 @@ def records_made_up(
         else:
             steps = 10.0 ** -random.integers(0, 5, len(rows))
             values = np.round(rows[:, column] / steps + random.integers(-1, 2, len(rows))) * steps
+        _into_ranges(feature, rows[:, column], random)
+        _into_ranges(feature, values, random)
         numbers = ~np.isnan(shaped[:, column])
         shaped[numbers, column] = values[numbers]
         if feature.sentinel is not None:
             shaped[random.random(len(rows)) < sentinel_share, column] = feature.sentinel
     return np.concatenate((rows, rows_that_pass(_whole_where_needed(shaped, signature), signature)))
+
+
+def _into_ranges(feature: Feature, values: NDArray[np.float64], random: np.random.Generator) -> None:
+    """Numbers outside the ranges that a feature takes become ends of these, in place: else hardly a row would be left."""
+    ends = np.array([end for each in feature.within for end in each if np.isfinite(end)])
+    if len(ends):
+        away = outside(values, *ends_of(feature))
+        values[away] = random.choice(ends, int(away.sum()))
 
 
 def _decimals(values: NDArray[np.float64]) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from penstock.engine.trees.forest import Forest, PostTransform, features_max, joined
+from penstock.engine.trees.forest import Forest, PostTransform, features_max, joined, leaf_cells_max
 
 
 class Numbers(Enum):
@@ -36,9 +36,10 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rest:
-    """One less the scores of a forest that has one."""
+    """`whole` less the scores of a forest that has one."""
 
     forest: Forest
+    whole: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,8 +131,8 @@ def _concat(node: onnx.NodeProto, values: Sequence[Value]) -> Value | None:
         forest = values[1].forest
         if forest is not values[0].forest:
             return None
-        share = forest.post_transform is PostTransform.NONE
-        return Scores(forest=replace(forest, labels=("0", "1"), mirror=1.0 if share else 0.0))
+        plain = forest.post_transform is PostTransform.NONE
+        return Scores(forest=replace(forest, labels=("0", "1"), mirror=values[0].whole if plain else 0.0))
     places = [value.place for value in values if isinstance(value, Columns) and value.place is not None]
     if len(places) != len(values) or sum(len(place) for place in places) > features_max:
         return None
@@ -153,6 +154,43 @@ def _extract(node: onnx.NodeProto, values: Sequence[Value]) -> Value | None:
     if columns.place is None:
         return replace(columns, place=index.astype(np.int64))
     return replace(columns, place=columns.place[index]) if index.max() < len(columns.place) else None
+
+
+def _negated(node: onnx.NodeProto, values: Sequence[Value]) -> Value | None:
+    """The margin of the first class of two."""
+    forest = _raw(values[0])
+    return None if forest is None or forest.outputs > 1 or forest.labels else Rest(forest=forest, whole=0.0)
+
+
+def _mapped(node: onnx.NodeProto, values: Sequence[Value]) -> Value | None:
+    """MatMul of the scores by a matrix that stands in the file."""
+    if len(values) != 2 or not isinstance(values[1], Constant):
+        return None
+    forest, matrix = _raw(values[0]), values[1].array
+    if forest is None or forest.labels or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+        return None
+    if len(matrix) != forest.outputs or not matrix.size or not np.isfinite(matrix).all():
+        return None
+    if len(forest.leaf_values) * matrix.shape[1] > leaf_cells_max:
+        return None
+    return Scores(forest=mapped(forest, matrix.astype(np.float64)))
+
+
+def mapped(forest: Forest, matrix: NDArray[np.float64]) -> Forest:
+    """The forest of the raw scores times a matrix (K, k), the same to the last bit on every machine."""
+
+    def product(values: NDArray[np.float64]) -> NDArray[np.float64]:  # (n, K) to (n, k)
+        made = np.zeros((len(values), matrix.shape[1]))
+        for place, row in enumerate(matrix):
+            made += values[:, place, None] * row
+        return made
+
+    return replace(
+        forest,
+        outputs=matrix.shape[1],
+        leaf_values=product(forest.leaf_values),
+        base_values=product(forest.base_values[None])[0],
+    )
 
 
 def _sigmoid(node: onnx.NodeProto, values: Sequence[Value]) -> Value | None:
@@ -268,6 +306,8 @@ _rules: Mapping[str, Rule] = {
     "Concat": _concat,
     "ArrayFeatureExtractor": _extract,
     "Gather": _extract,
+    "MatMul": _mapped,
+    "Neg": _negated,
     "Sigmoid": _sigmoid,
     "Softmax": _softmax,
     "Exp": _exp,

@@ -1,5 +1,6 @@
 """One value of a model's row as somebody would have it: by the rules that hold for a record's."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ class ChangedValues:
         self._signature = signature
         self._policies = FeaturePolicies(signature)
         self._neutral = np.array(
-            [[1.0 if feature.sentinel == 0 else 0.0 for feature in signature.column_features]],
+            [[_neutral(feature) for feature in signature.column_features]],
             dtype=signature.record_dtype,
         )
         """A row in which nothing is missing, unseen or infinite."""
@@ -37,6 +38,12 @@ class ChangedValues:
         found = row.copy()
         found[0, column] = matrix[0, column]
         return found
+
+
+def _neutral(feature: Feature) -> float:
+    """A number that no policy minds."""
+    ends = [end for each in feature.within for end in each if math.isfinite(end)]
+    return next((value for value in (*ends, 0.0, 1.0) if value != feature.sentinel), 0.0)
 
 
 def _cell(feature: Feature, value: Any) -> float:

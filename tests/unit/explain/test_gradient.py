@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.explain.factory import make_explainer
@@ -216,6 +217,17 @@ def test_what_was_asked_for_and_cannot_be_is_refused_by_name(tmp_path: Path) -> 
     bare = package(path, tmp_path / "bare").bundle
     with pytest.raises(ConfigError, match="background"):
         make_explainer(bare, opened(bare), ExplainSettings(method="deeplift_rescale"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_tensor_whose_type_the_file_does_not_tell_has_no_gradient(tmp_path: Path) -> None:
+    """What operators of ai.onnx.ml make is not inferred: `auto` goes on to sampling, and does not end in a KeyError."""
+    X = np.random.default_rng(5).normal(size=(120, 12))
+    model = make_pipeline(StandardScaler(), SVC(kernel="poly", probability=True, random_state=0))
+    bundle = package(model.fit(X, X[:, 0] > 0), tmp_path / "bundle", background=X[:10], rows=X).bundle
+    found = make_explainer(bundle, opened(bundle), ExplainSettings())
+    rows = bundle.golden.rows[:2]
+    assert found.explain(rows, opened(bundle).predict(rows)).method == "sampled"
 
 
 def test_an_output_that_is_not_there_is_refused_before_the_first_record(tmp_path: Path) -> None:

@@ -21,12 +21,14 @@ def signature(*features: Feature) -> Signature:
 
 
 table = ("a", "b", "c")
+ranges = st.sampled_from([(), ((0.0, 2.0),), ((-math.inf, -1.0), (1.0, 1.0), (3.0, math.inf)), ((3.5, 3.5),)])
 numbers = st.builds(
     Feature,
     name=st.just("n"),
     kind=st.just("number"),
     missing=st.sampled_from(["nan", "reject", -1.0, 7.5]),
     infinite=st.sampled_from(["pass", "reject"]),
+    within=ranges,
 )
 categories = st.builds(
     Feature,
@@ -43,6 +45,7 @@ vectors = st.builds(
     width=st.just(2),
     missing=st.sampled_from(["nan", "reject", 0.5]),
     infinite=st.sampled_from(["pass", "reject"]),
+    within=ranges,
 )
 values = st.sampled_from([0.0, 1.0, 2.0, -1.0, 3.5, math.nan, math.inf, -math.inf])
 codes = st.sampled_from([0.0, 1.0, 2.0, math.nan, unseen_code])
@@ -54,8 +57,10 @@ def one(feature: Feature, value: float) -> float | Reason:
         if isinstance(feature.missing, str):
             return Reason.MISSING_VALUE if feature.missing == "reject" else value
         return feature.missing
-    if math.isinf(value):
-        return Reason.NOT_FINITE if feature.infinite == "reject" else value
+    if math.isinf(value) and feature.infinite == "reject":
+        return Reason.NOT_FINITE
+    if feature.within and not any(low <= value <= high for low, high in feature.within):
+        return Reason.OUT_OF_RANGE
     if feature.kind == "category" and value == unseen_code:
         if isinstance(feature.unseen, str):
             return Reason.UNSEEN_CATEGORY if feature.unseen == "reject" else math.nan

@@ -1,5 +1,6 @@
 """What a model is fed: contradictions are found when it is described, not when a record comes."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ policies: dict[str, Any] = {
     "missing": st.sampled_from(["nan", "reject", 0.0, 2]),
     "infinite": st.sampled_from(["pass", "reject"]),
 }
+ranges = st.sampled_from([(), ((0.0, 2.0),), ((-math.inf, -1.0), (0.1, 0.1), (3.0, math.inf))])
 features = st.one_of(
-    st.builds(Feature, name=names, kind=st.just("number"), **policies),
-    st.builds(Feature, name=names, kind=st.just("vector"), width=st.integers(1, 4), **policies),
+    st.builds(Feature, name=names, kind=st.just("number"), within=ranges, **policies),
+    st.builds(
+        Feature, name=names, kind=st.just("vector"), width=st.integers(1, 4), within=ranges, **policies
+    ),
     st.builds(
         Feature,
         name=names,
@@ -55,6 +59,10 @@ def test_a_signature_survives_its_json(chosen: list[Feature]) -> None:
         {"kind": "number", "infinite": "nan"},
         {"kind": "number", "field": "a..b"},
         {"kind": "text"},
+        {"kind": "category", "categories": ("a",), "within": ((0.0, 1.0),)},
+        {"kind": "number", "within": ((1.0, 0.0),)},
+        {"kind": "number", "within": ((0.0, 1.0), (1.0, 2.0))},
+        {"kind": "number", "within": ((0.0, math.nan),)},
     ],
 )
 def test_a_feature_that_contradicts_itself_is_refused(fields: dict[str, Any]) -> None:
@@ -65,7 +73,8 @@ def test_a_feature_that_contradicts_itself_is_refused(fields: dict[str, Any]) ->
 @pytest.mark.parametrize(
     "tree",
     [[], {"name": "a"}, {"name": "a", "kind": "number", "colour": 1}, {"name": 1, "kind": "number"},
-     {"name": "a", "kind": "vector", "width": True}, {"name": "a", "kind": "category", "categories": [1]}],
+     {"name": "a", "kind": "number", "within": 3}, {"name": "a", "kind": "number", "within": [[0]]},
+     {"name": "a", "kind": "number", "within": [["0", 1]]}, {"name": "a", "kind": "vector", "width": True}, {"name": "a", "kind": "category", "categories": [1]}],
 )  # fmt: skip
 def test_a_malformed_description_is_refused(tree: Any) -> None:
     with pytest.raises(ConfigError):

@@ -25,7 +25,8 @@ from penstock.engine.trees.readers.lightgbm import read_lightgbm
 from penstock.engine.trees.readers.xgboost import read_xgboost
 from penstock.schemas.errors import ConfigError
 from tests.bundles import constant, graph_bytes, linear_model, linear_scores, tensor, weights
-from tests.mutants_models import mutant, rows_of_two_classes, sound_files
+from tests.mutants_files import mutant
+from tests.mutants_models import rows_of_two_classes, sound_files
 
 mutants_count = int(os.environ.get("PENSTOCK_SOAK_MUTANTS", "150"))
 """Mutants a format for our own readers; 20,000 in a long run."""

@@ -1,60 +1,20 @@
 """Every row of docs/models.md, proved: packaged, scored as the original on records it has not seen, and explained as said."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.runtime.loader import open_model
 from penstock.engine.settings.model import ExplainSettings
-from tests.model_families import Family, exact_trees, families, onnx_forms, page, served
+from tests.family_rows import answers_of, made_rows, original_answers, shapes
+from tests.model_families import Family, additive, exact_trees, families, onnx_forms, page, served
 
 rows_count = 300
-Shape = Callable[[int, np.random.Generator], NDArray[np.float64]]
-
-
-def _prices(count: int, random: np.random.Generator) -> NDArray[np.float64]:
-    return np.round(np.exp(random.normal(3, 1, count)), 2)
-
-
-shapes: dict[str, Shape] = {
-    "prices": _prices,
-    "ids near 2e7": lambda count, random: 2e7 + random.integers(0, 400, count),
-    "ids near 5e9": lambda count, random: 5e9 + random.integers(0, 400, count),
-    "doubles": lambda count, random: random.normal(size=count),
-}
-
-
-def _rows(shape: str, count: int, *, missing: bool, seed: int) -> NDArray[np.float64]:
-    random = np.random.default_rng(seed)
-    rows = np.stack(
-        (shapes[shape](count, random), random.normal(size=count), random.integers(0, 5, count)), 1
-    )
-    if missing:
-        rows[random.random(rows.shape) < 0.1] = np.nan
-    return rows
-
-
-def _answers(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.nan_to_num(rows[:, 0], nan=np.nanmean(rows[:, 0]))
-    share = (known - known.min()) / np.ptp(known)
-    return np.asarray(np.exp(np.sin(share * 20) + (np.nan_to_num(rows[:, 1]) > 0) * share))
-
-
-def _original(model: Any, rows: NDArray[np.float64], family: Family) -> NDArray[np.float64]:
-    if family.meaning == "log_odds":
-        return np.asarray(model.predict(rows, output_margin=True)).reshape(len(rows), -1)
-    ask = model.predict_proba if family.meaning == "probability" else model.predict
-    return np.asarray(ask(rows), dtype=np.float64).reshape(len(rows), -1)
-
-
 cases = [
     (family, shape)
     for place, family in enumerate(families)
@@ -70,15 +30,15 @@ cases = [
 def test_a_family_is_packaged_proved_and_explained_as_the_page_says(
     family: Family, shape: str, tmp_path: Path
 ) -> None:
-    train = _rows(shape, 600, missing=family.takes_missing, seed=1)
-    model = family.train(train, _answers(train))
+    train = made_rows(shape, 600, missing=family.takes_missing, seed=1)
+    model = family.train(train, answers_of(train))
     report = package(model, tmp_path / "bundle", background=train[:50])
     bundle = report.bundle
     assert report.parity.compared[bundle.outputs[0].name] == family.method
     assert report.parity.not_compared == ()
     assert bundle.outputs[0].meaning == family.meaning
-    unseen = _rows(shape, rows_count, missing=family.takes_missing, seed=2)
-    expected = _original(model, unseen, family)
+    unseen = made_rows(shape, rows_count, missing=family.takes_missing, seed=2)
+    expected = original_answers(model, unseen, family)
     found = served(bundle, unseen)
     off = np.abs(found.outputs[bundle.outputs[0].name] - expected) / max(1.0, np.ptp(expected))
     assert off.max() <= 1e-6
@@ -93,6 +53,7 @@ def test_a_family_is_packaged_proved_and_explained_as_the_page_says(
     settings = ExplainSettings(output="0" if several else "predicted")
     explained = make_explainer(bundle, served_model, settings).explain(rows, served_model.predict(rows))
     assert explained.method.startswith("tree_") == (family.explained == exact_trees)
+    assert (explained.method == "additive") == (family.explained == additive)
     assert np.abs(explained.additivity_error).max() < 1e-5
 
 

@@ -1,7 +1,5 @@
 """Trees behind steps are trees over the features: explained exactly, served by the kernel, the same to the last double."""
 
-from itertools import combinations
-from math import factorial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,9 @@ from penstock.engine.explain.tree.tree_shap import TreeShap
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.packaging.package import package
 from penstock.schemas.errors import ConfigError
-from tests.sklearn_cases import Kind, families, records_of, table
+from tests.shapley_enumerated import enumerated
+from tests.sklearn_cases import families
+from tests.sklearn_tables import Kind, records_of, table
 
 from .test_sklearn_matrix import served
 
@@ -55,30 +55,6 @@ def _value(model: Any, frame: pd.DataFrame) -> NDArray[np.float64]:
     return np.asarray(model.predict(frame))
 
 
-def _enumerated(
-    model: Any, rows: pd.DataFrame, background: pd.DataFrame, names: list[str], link: Any
-) -> NDArray[np.float64]:
-    """Shapley values by all coalitions over the original, (R, F)."""
-    count = len(names)
-    found = np.zeros((len(rows), count))
-    for place in range(len(rows)):
-        worth = {}
-        for size in range(count + 1):
-            for chosen in combinations(range(count), size):
-                mixed = background.copy()
-                for feature in chosen:
-                    column = pd.Series([rows.iloc[place][names[feature]]] * len(mixed), index=mixed.index)
-                    mixed[names[feature]] = column.astype(background[names[feature]].dtype)
-                worth[chosen] = float(link(_value(model, mixed)).mean())
-        for feature in range(count):
-            for chosen, value in worth.items():
-                if feature in chosen:
-                    continue
-                weight = factorial(len(chosen)) * factorial(count - len(chosen) - 1) / factorial(count)
-                found[place, feature] += weight * (worth[tuple(sorted((*chosen, feature)))] - value)
-    return found
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", _exact)
 def test_explanations_equal_enumeration_over_the_original_pipeline(family: str, tmp_path: Path) -> None:
@@ -92,7 +68,7 @@ def test_explanations_equal_enumeration_over_the_original_pipeline(family: str, 
     names = list(bundle.signature.columns)
     shap = TreeShap.from_bundle(bundle, method="tree_interventional")
     rows = table(kind, 3, 4, training=False)
-    values, _ = shap.contributions(_matrix(bundle, rows))
+    values, _ = shap.contributions(matrix_of(bundle, rows))
     links = {
         "probability": lambda share: share,
         "log_odds": lambda share: np.log(share / (1 - share)),
@@ -100,11 +76,11 @@ def test_explanations_equal_enumeration_over_the_original_pipeline(family: str, 
         "value": lambda value: value,
     }
     space = "log" if shap.forest.output_name.startswith("log_") else shap.forest.space
-    wanted = _enumerated(model, rows, background, names, links[space])
+    wanted = enumerated(lambda frame: links[space](_value(model, frame)), rows, background, names)
     np.testing.assert_allclose(values[:, :, -1], wanted, atol=2e-6)
 
 
-def _matrix(bundle: Bundle, rows: pd.DataFrame) -> NDArray[np.float32]:
+def matrix_of(bundle: Bundle, rows: pd.DataFrame) -> NDArray[np.float32]:
     from penstock.engine.features.narrowing import as_fed
     from penstock.engine.models.packaging.package import _rows
 

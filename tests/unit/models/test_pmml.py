@@ -21,6 +21,7 @@ from penstock.engine.models.packaging.package import package
 from penstock.engine.models.runtime.loader import open_model
 from penstock.engine.settings.model import ExplainSettings
 from penstock.schemas.errors import ConfigError
+from penstock.schemas.reasons import Reason
 from tests.pmml_files import drawn, families, records
 from tests.pmml_reference import Interpreter, NothingError
 
@@ -141,6 +142,19 @@ def _tree(inside: str, said: str = "") -> str:
     return f'{_head}\n<TreeModel functionName="regression" {said}>{_schema}\n{root}</TreeModel></PMML>'
 
 
+_of_classes = (
+    f'<TreeModel functionName="classification">{_schema}<Node score="a"><True/><ScoreDistribution value="a" recordCount="2"/>'
+    '<ScoreDistribution value="b" recordCount="1"/></Node></TreeModel>'
+)
+
+
+def _joined(method: str, models: list[str], *, inside: bool = False) -> str:
+    kind = "classification" if 'functionName="classification' in models[0] else "regression"
+    parts = "".join(f"<Segment><True/>{each}</Segment>" for each in models)
+    made = f'<MiningModel functionName="{kind}">{_schema}<Segmentation multipleModelMethod="{method}">{parts}</Segmentation></MiningModel>'
+    return made if inside else f"{_head}\n{made}</PMML>"
+
+
 _less = '<Node score="1"><SimplePredicate field="x" operator="lessThan" value="{}"/></Node>'
 refused = {
     "an entity": ('<!DOCTYPE PMML [<!ENTITY a "b">]><PMML/>', "line 1: a document type"),
@@ -154,12 +168,24 @@ refused = {
     "two models": (_tree("").replace("</PMML>", f'<TreeModel functionName="regression">{_schema}</TreeModel></PMML>'), "2 models"),
     "a threshold": (_tree(_less.format("NaN")), "SimplePredicate in line 3 compares 'NaN' is no number"),
     "an unknown field": (_tree(_less.format("1").replace('"x"', '"z"')), "field z, which is no input"),
-    "xor": (_tree('<Node score="1"><CompoundPredicate booleanOperator="xor"><True/><True/></CompoundPredicate></Node>'), "CompoundPredicate in line 3"),
     "a weighted confidence": (_tree(_less.format("1"), 'missingValueStrategy="weightedConfidence"'), "missingValueStrategy='weightedConfidence'"),
     "no prediction": (_tree(_less.format("1")), "Node in line 3 gives no prediction"),
-    "a range": (
-        _tree(_less.format("1"), 'noTrueChildStrategy="returnLastPrediction"').replace('name="x" optype="continuous" dataType="double"/>', 'name="x" optype="continuous" dataType="double"><Interval closure="closedClosed" leftMargin="0" rightMargin="9"/></DataField>'),
-        "refuses no range of numbers",
+    "a vote of averages": (_joined("majorityVote", [_joined("average", [_of_classes], inside=True)] * 2), "Segmentation in line 2 has one vote, and is made of several models"),
+    "a choice between what was added before": (
+        _joined("modelChain", [
+            f'<TreeModel functionName="regression">{_schema}<Output><OutputField name="raw" optype="continuous" dataType="double"/></Output><Node score="1"><True/></Node></TreeModel>',
+            _joined("selectFirst", [f'<RegressionModel functionName="regression">{_schema}<RegressionTable intercept="0"><NumericPredictor name="raw" coefficient="{k}"/></RegressionTable></RegressionModel>' for k in (1, 2)], inside=True),
+        ]),
+        "asks for field raw, which is no input of its model",
+    ),
+    "a logarithm of what may be negative": (
+        _tree(_less.format("1").replace('"x"', '"z"'), 'noTrueChildStrategy="returnLastPrediction"').replace(
+            "</MiningSchema>", '</MiningSchema><LocalTransformations><DerivedField name="z" optype="continuous" dataType="double"><Apply function="ln"><FieldRef field="x"/></Apply></DerivedField></LocalTransformations>'),
+        "a field that has no value for some records",
+    ),
+    "models that answer in several ways": (
+        f'{_head}\n<MiningModel functionName="regression">{_schema}<Segmentation multipleModelMethod="selectAll"><Segment><True/><TreeModel functionName="regression">{_schema}<Node score="1"><True/></Node></TreeModel></Segment></Segmentation></MiningModel></PMML>',
+        "Segmentation in line 2 joins its models by selectAll",
     ),
     "a date": (_tree("").replace('name="x" optype="continuous" dataType="double"', 'name="x" optype="continuous" dataType="date"'), "of type date"),
     "another target": (_tree(_less.format("1"), 'noTrueChildStrategy="returnLastPrediction"').replace("</TreeModel>", '<Targets><Target field="y" castInteger="round"/></Targets></TreeModel>'), "castInteger"),
@@ -241,3 +267,117 @@ def test_only_expected_answers_prove_a_file(tmp_path: Path, capsys: pytest.Captu
     assert main([*words, "--rows", str(rows), "--expected", str(right)]) == 0
     assert main([*words, "--rows", str(rows), "--expected", str(wrong)]) != 0
     assert "differs from" in capsys.readouterr().err
+
+
+def test_a_number_outside_the_intervals_of_its_field_is_set_aside(tmp_path: Path) -> None:
+    valid = (
+        '<Interval closure="closedOpen" leftMargin="0" rightMargin="9"/><Interval closure="openClosed" leftMargin="20" rightMargin="20.1"/>'
+        '<Value value="-1" property="missing"/><Value value="7.7" property="invalid"/>'
+    )
+    text = _tree(_less.format("4.5"), 'noTrueChildStrategy="returnLastPrediction" missingValueStrategy="lastPrediction"').replace(
+        'name="x" optype="continuous" dataType="double"/>', f'name="x" optype="continuous" dataType="double">{valid}</DataField>'
+    )  # fmt: skip
+    bundle = package(_sound(tmp_path, text), tmp_path / "bundle").bundle
+    (feature,) = bundle.signature.features
+    assert feature.within[0] == (-1.0, -1.0)
+    asked = {
+        0.0: 1.0, 4.5: 0.0, 8.999999999999998: 0.0, 20.000000000000004: 0.0, 20.1: 0.0, -1.0: 0.0, None: 0.0, 7.699999999999999: 0.0,
+        9.0: None, -5e-324: None, 20.0: None, 20.100000000000005: None, 7.7: None, 1e300: None, -0.9999999999999999: None,
+    }  # fmt: skip
+    found = answers(bundle, [{"x": value} for value in asked])
+    assert [found.get(place) for place in range(len(asked))] == [*asked.values()]
+    matrix, places, _ = JsonRows(bundle.signature).read([b'{"x": 9.0}'])
+    _, _, rejections = FeaturePolicies(bundle.signature).apply(matrix, places)
+    assert [(each.reason, each.detail) for each in rejections] == [
+        (Reason.OUT_OF_RANGE, "feature x is outside the ranges that the model takes")
+    ]
+    again = Bundle.load(tmp_path / "bundle")
+    assert again.signature == bundle.signature
+
+
+_verified = (
+    '<ModelVerification recordCount="{count}"><VerificationFields><VerificationField field="x" column="data:x"/>'
+    '<VerificationField field="y" column="out" precision="1e-9"/></VerificationFields><InlineTable>{rows}</InlineTable></ModelVerification>'
+)
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_y", "code", "words"),
+    [
+        (["0.1", "0.3", None], ["1", "0", "0"], 0, "value: the answers in its ModelVerification"),
+        (["0.1", "0.3"], ["1", "1"], 1, "differs from its ModelVerification by 1 on row 1 of 2"),
+        (["0.1", "0.3"], [None, "0"], 0, "value: the answers in its ModelVerification"),
+        (["0.1"], [None], 1, "value: not compared"),
+        (["text"], ["1"], 2, "holds 'text' for field x, which is a number"),
+        (["0.1"], ["text"], 2, "answers with 'text', which is no number"),
+    ],
+)  # fmt: skip
+def test_answers_that_the_file_holds_prove_it(
+    of_x: list[str | None], of_y: list[str | None], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    def cell(name: str, value: str | None) -> str:
+        return "" if value is None else f"<{name}>{value}</{name}>"
+
+    rows = "".join(f"<row>{cell('x', x)}{cell('out', y)}</row>" for x, y in zip(of_x, of_y, strict=True))
+    text = _tree(
+        _less.format("0.3"),
+        'noTrueChildStrategy="returnLastPrediction" missingValueStrategy="lastPrediction"',
+    )
+    text = text.replace("</MiningSchema>", f"</MiningSchema>{_verified.format(count=len(of_x), rows=rows)}")
+    assert main(["package", str(_sound(tmp_path, text)), "--out", str(tmp_path / "bundle")]) == code
+    said = capsys.readouterr()
+    assert words in said.out + said.err
+
+
+def test_classes_that_the_file_answers_with_prove_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = drawn("general regression, probit", 0)
+    asked = [each for each in records(3, 60) if None not in each.values()]
+    interpreter = Interpreter(text)
+    lines = []
+    for record in asked:
+        try:
+            shares = interpreter.answer(record)
+        except NothingError:
+            continue
+        assert isinstance(shares, dict)
+        cells = (
+            "".join(f"<{name}>{value}</{name}>" for name, value in record.items())
+            .replace("True", "true")
+            .replace("False", "false")
+        )
+        best = max(shares, key=lambda name: shares[name])
+        lines.append(
+            f"<row>{cells}<good>{shares['good']!r}</good><bad>{shares['bad']!r}</bad><said>{best}</said></row>"
+        )
+    assert len(lines) > 3
+    fields = "".join(f'<VerificationField field="{name}"/>' for name in asked[0])
+    fields += "".join(f'<VerificationField field="p({name})" column="{name}"/>' for name in ("good", "bad"))
+    outputs = "".join(
+        f'<OutputField name="p({name})" optype="continuous" dataType="double" feature="probability" value="{name}"/>'
+        for name in ("good", "bad")
+    )
+
+    def said(rows: list[str], code: int) -> str:
+        held = (
+            f"</MiningSchema><Output>{outputs}</Output><ModelVerification><VerificationFields>{fields}"
+            f'<VerificationField field="verdict" column="said"/></VerificationFields><InlineTable>{"".join(rows)}</InlineTable></ModelVerification>'
+        )
+        path = _sound(tmp_path, text.replace("</MiningSchema>", held))
+        assert main(["package", str(path), "--out", str(tmp_path / "bundle")]) == code
+        out = capsys.readouterr()
+        return out.out + out.err
+
+    assert (
+        "probabilities: the answers in its ModelVerification; labels: the answers in its ModelVerification"
+        in said(lines, 0)
+    )
+    other = [
+        lines[0].replace("<said>good", "<said>b-d").replace("<said>bad", "<said>good").replace("b-d", "bad"),
+        *lines[1:],
+    ]
+    assert "where its ModelVerification says" in said(other, 1)
+    assert "answers with a class that the model does not have" in said(
+        [lines[0].replace("<said>", "<said>un"), *lines[1:]], 2
+    )

@@ -9,31 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from penstock.engine.codec.decode import RowDecoder
-from penstock.engine.codec.json_rows import JsonRows
+from penstock.engine.explain.additive.explainer import AdditiveExplainer
+from penstock.engine.explain.factory import make_explainer
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.runtime.session_spec import Opening
 from penstock.engine.ports import Predictions
+from penstock.engine.settings.model import ExplainSettings
 from penstock.schemas.errors import ConfigError, PenstockError
-from penstock.schemas.records import Records
-from tests.sklearn_cases import (
-    Kind,
-    cases,
-    families,
-    is_explained_as_trees,
-    kinds,
-    records_of,
-    refused_cases,
-    table,
-)
+from tests.records_read import read_records
+from tests.sklearn_cases import additive, cases, families, is_explained_as_trees, refused_cases, sums
 from tests.sklearn_refused import RefusedModel, refused_models
+from tests.sklearn_tables import Kind, kinds, records_of, table
 
 _asked = os.environ.get("PENSTOCK_MATRIX", "16")
 _every = [*cases()]
@@ -42,28 +34,9 @@ _chosen = _every if _asked == "all" else _every[: int(_asked)]
 
 def served(bundle: Bundle, records: list[dict[str, Any]]) -> tuple[NDArray[np.int64], Predictions]:
     """Which records the stream takes, and what it predicts for them."""
-    signature = bundle.signature
-    rows = JsonRows(signature)
-    decoder = RowDecoder(
-        signature=signature,
-        header_bytes=0,
-        compile_rows=lambda _: rows,
-        skips_null=False,
-        record_bytes_max=1 << 20,
-    )
-    count = len(records)
-    decoded = decoder.decode(
-        Records(
-            topic="in",
-            partitions=np.zeros(count, dtype=np.int32),
-            offsets=np.arange(count),
-            timestamps_ms=np.full(count, -1),
-            keys=[None] * count,
-            values=[orjson.dumps(record) for record in records],
-        )
-    )
+    places, matrix = read_records(bundle, records)
     model = Opening(device=Device(), threads=1, batch_rows_max=256).open(bundle)
-    return decoded.rows, model.predict(decoded.matrix)
+    return places, model.predict(matrix)
 
 
 def original_answers(model: Any, method: str, frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -88,10 +61,15 @@ def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kin
         assert (family, kind.name) in refused_cases, refused
         pytest.xfail(f"refused: {refused}")
     assert report.bundle.trees == is_explained_as_trees(family)
+    if not report.bundle.trees:
+        assert _is_additive(report.bundle) == (family in additive)
     records = table(kind, 200, 2, training=False)
     given = records_of(records)
     places, found = served(report.bundle, given)
-    (output,) = [name for name in found.outputs if not name.startswith("log_")]
+    output = report.bundle.outputs[0].name
+    assert [each.name for each in report.bundle.outputs[1:] if not each.name.startswith("log_")] == [
+        sums[family] for _ in range(family in sums)
+    ]
     method = report.parity.compared[output]
     wanted = original_answers(model, method, records.iloc[places])
     scores = found.outputs[output]
@@ -112,6 +90,17 @@ def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kin
             (ValueError, TypeError, AttributeError)
         ):  # what is set aside, the original refuses too
             original_answers(model, method, records.iloc[[place]])
+
+
+def _is_additive(bundle: Bundle) -> bool:
+    """Whether the explainer that runs by default explains the golden rows by a part for each feature, and they add up."""
+    model = Opening(device=Device(), threads=1, batch_rows_max=64).open(bundle)
+    explainer = make_explainer(bundle, model, ExplainSettings(samples=16))
+    if not isinstance(explainer, AdditiveExplainer):
+        return False
+    found = explainer.explain(bundle.golden.rows, model.predict(bundle.golden.rows))
+    score = np.abs(found.base + found.values.sum(axis=1))
+    return bool((np.abs(found.additivity_error) <= 1e-5 * np.maximum(1.0, score)).all())
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,8 @@ from sklearn.preprocessing import FunctionTransformer
 from penstock.engine.models.packaging.package import package
 from penstock.engine.models.packaging.sklearn.skops_files import is_trusted, load_skops
 from penstock.schemas.errors import ConfigError
-from tests.sklearn_cases import families, kinds, table
+from tests.sklearn_cases import families
+from tests.sklearn_tables import kinds, table
 
 _dumped = (
     "one-hot, random forest",

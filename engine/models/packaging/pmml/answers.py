@@ -6,10 +6,23 @@ from typing import Final
 
 from penstock.engine.models.packaging.pmml.elements import Element
 from penstock.engine.models.packaging.pmml.expressions import Applied, Constant, Expression, Value
+from penstock.engine.models.packaging.pmml.predicates import Predicate, Truth, columns_of, truth_at
 from penstock.engine.trees.readers.assemble import Tree
 
-links: Final = ("none", "exp", "logit", "softmax", "simplemax", "cloglog", "loglog")
-"""none, exp(y), 1 / (1 + exp(-y)), shares of exp(y), shares of y, 1 - exp(-exp(y)), exp(-exp(-y))."""
+links: Final = (
+    "none",
+    "exp",
+    "logit",
+    "softmax",
+    "simplemax",
+    "cloglog",
+    "loglog",
+    "probit",
+    "cauchit",
+    "median",
+)
+"""none, exp(y), 1 / (1 + exp(-y)), shares of exp(y), shares of y, 1 - exp(-exp(y)), exp(-exp(-y)), the normal and the Cauchy
+distribution up to y; of several numbers the middle one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -37,7 +50,7 @@ class Shares:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Linked:
-    """A link function of sums of trees, or of formulas: one for each class, or one alone."""
+    """A link function of sums of trees, or of formulas: one for each class, one alone, or those that one is chosen from."""
 
     terms: tuple[TreeSum, ...] | tuple[Expression, ...]
     link: str
@@ -71,6 +84,24 @@ class Total(Expression):
         return total
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen(Expression):
+    """The expression behind the first predicate that is true; where none is, there is no value."""
+
+    branches: tuple[tuple[Predicate, Expression], ...]
+
+    @property
+    def columns(self) -> frozenset[int]:
+        held = (columns_of(predicate) | value.columns for predicate, value in self.branches)
+        return frozenset[int]().union(*held)
+
+    def at(self, raw: Value) -> Value:
+        for predicate, value in self.branches:
+            if truth_at(predicate, raw) is Truth.TRUE:
+                return value.at(raw)
+        return None
+
+
 def plain_call(function: str, *arguments: Expression) -> Applied:
     """A function that is missing where an argument is."""
     return Applied(function, arguments, None, None, False)
@@ -78,8 +109,8 @@ def plain_call(function: str, *arguments: Expression) -> Applied:
 
 def value_of(formula: Linked, element: Element) -> Expression:
     """A formula's one number after its link, as an expression for what comes after it. Raises ConfigError."""
-    (term,) = formula.terms
-    if not isinstance(term, Expression) or formula.labels:
+    term = formula.terms[0]
+    if not isinstance(term, Expression) or formula.labels or len(formula.terms) > 1:
         raise element.refused("is made of what cannot be computed with further")
     if formula.link == "none":
         return term

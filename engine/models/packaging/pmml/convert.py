@@ -18,9 +18,12 @@ from penstock.engine.models.packaging.pmml.derived import derived_field
 from penstock.engine.models.packaging.pmml.elements import Element, read_elements
 from penstock.engine.models.packaging.pmml.expressions import Applied, Expression, Rounded
 from penstock.engine.models.packaging.pmml.fields import RawColumn, Scope, dictionary_of
-from penstock.engine.models.packaging.pmml.graph import FormulaGraph, linked
-from penstock.engine.models.packaging.pmml.graph import reference as link_reference
-from penstock.engine.models.packaging.pmml.models import Context, answer_of, model_names
+from penstock.engine.models.packaging.pmml.graph import FormulaGraph
+from penstock.engine.models.packaging.pmml.links import linked, with_median
+from penstock.engine.models.packaging.pmml.links import reference as link_reference
+from penstock.engine.models.packaging.pmml.mining import Context, model_names
+from penstock.engine.models.packaging.pmml.models import answer_of
+from penstock.engine.models.packaging.pmml.verification import own_answers
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.readers.assemble import Tree, join_trees, narrowed
@@ -53,10 +56,11 @@ def _read(data: bytes, wishes: PackageOptions) -> Converted:
     made_by = header.one("Application") if header is not None else None
     source = f"PMML {root.get('version')}" + (f" of {made_by.get('name')}" if made_by is not None else "")
     maker = _of_formulas if _is_formula(answer) else _of_trees
-    converted = maker(answer, scope.columns, wishes, source)
-    return replace(
-        converted, is_its_own_original=True, notes=(*converted.notes, *_notes(models[0], scope.columns))
-    )
+    converted, used = maker(answer, scope.columns, wishes, source)
+    features = [scope.columns[number] for number in used]
+    own = own_answers(models[0], features, converted, scope)
+    notes = (*converted.notes, *_notes(models[0], features))
+    return replace(converted, is_its_own_original=True, own_answers=own, notes=notes)
 
 
 def _is_formula(answer: Answer) -> bool:
@@ -70,6 +74,11 @@ def _notes(model: Element, columns: Sequence[RawColumn]) -> list[str]:
         notes.append(
             f"without {', '.join(rejected[:8])}{' ...' if len(rejected) > 8 else ''} the file gives some or all records no "
             "prediction: a record that lacks one of these is set aside"
+        )
+    ranged = [column.name for column in columns if column.within]
+    if ranged:
+        notes.append(
+            f"a record with a number outside the valid intervals of {', '.join(ranged[:8])}{' ...' if len(ranged) > 8 else ''} is set aside"
         )
     outputs = [each for found in model.all("Output") for each in found.all("OutputField")]
     left = [each.get("name") for each in outputs if each.get("feature", "predictedValue") not in _views]
@@ -94,6 +103,8 @@ def _features(
             elif column.rejects_missing:
                 unseen = "reject"
             item |= {"kind": "category", "categories": list(column.table), "unseen": unseen}
+        if column.within:
+            item["within"] = [[end if np.isfinite(end) else None for end in each] for each in column.within]
         if column.rejects_missing:
             item["missing"] = "reject"
         described.append(item)
@@ -113,7 +124,11 @@ def _features(
     return with_sentinel(features, wishes.missing)
 
 
-def _of_trees(answer: Answer, columns: Sequence[RawColumn], wishes: PackageOptions, source: str) -> Converted:
+_Made = tuple[Converted, Sequence[int]]
+"""With the columns that are its features."""
+
+
+def _of_trees(answer: Answer, columns: Sequence[RawColumn], wishes: PackageOptions, source: str) -> _Made:
     if isinstance(answer, TreeSum):
         answer = Linked(terms=(answer,), link="none")
     trees: list[Tree] = []
@@ -128,7 +143,7 @@ def _of_trees(answer: Answer, columns: Sequence[RawColumn], wishes: PackageOptio
             answer.labels,
             [each for each in answer.terms if isinstance(each, TreeSum)],
         )
-        if link not in _posts:
+        if link not in (*_posts, "median"):
             raise ConfigError(f"a sum of trees is given to {link}, which no tree ensemble of ours ends with")
         if len(labels) == 2 and len(sums) == 1:
             if link != "logit":
@@ -154,7 +169,7 @@ def _of_trees(answer: Answer, columns: Sequence[RawColumn], wishes: PackageOptio
         features=len(used),
         outputs=len(base),
         base_values=base,
-        post_transform=_posts[link],
+        post_transform=_posts.get(link, PostTransform.NONE),
         labels=_labels(labels, wishes),
         output_name="probabilities" if labels else "value",
     )
@@ -165,13 +180,27 @@ def _of_trees(answer: Answer, columns: Sequence[RawColumn], wishes: PackageOptio
         inputs=(ModelInput(name=input_name, dtype="float32", start=0, width=len(used)),),
         cuts=cuts if any(cuts) else (),
     )
-    return of_forest(
+    converted = of_forest(
         forest,
         exponential=link == "exp",
         source=source,
         features=features,
         predict=lambda rows: _answers(forest, as_fed(rows, signature), link),
         cuts=cuts,
+    )
+    return converted if link in _posts else _of_median(converted), used
+
+
+def _of_median(converted: Converted) -> Converted:
+    """The middle one of several sums of trees: a graph, and no ensemble."""
+    (output,) = converted.outputs
+    if converted.table is not None:
+        raise ConfigError("the median is taken of trees of so many nodes that no graph holds them")
+    return replace(
+        converted,
+        model=with_median(converted.model, name=output.name, width=output.width),
+        forest=None,
+        outputs=(replace(output, width=1),),
     )
 
 
@@ -195,9 +224,7 @@ def _rounds_alike(cuts: tuple[float, ...]) -> bool:
         return bool((ends.astype(np.float32) != np.nextafter(ends, np.inf).astype(np.float32)).all())
 
 
-def _of_formulas(
-    answer: Answer, columns: Sequence[RawColumn], wishes: PackageOptions, source: str
-) -> Converted:
+def _of_formulas(answer: Answer, columns: Sequence[RawColumn], wishes: PackageOptions, source: str) -> _Made:
     assert isinstance(answer, Linked)
     terms = [each for each in answer.terms if isinstance(each, Expression)]
     used = sorted(frozenset[int]().union(*(each.columns for each in terms)))
@@ -223,7 +250,7 @@ def _of_formulas(
 
     called = _labels(labels, wishes)
     shares = labels or answer.link == "logit"
-    return Converted(
+    converted = Converted(
         source=source,
         model=model,
         forest=None,
@@ -232,6 +259,7 @@ def _of_formulas(
         labels=Labels(classes=called, output=name, values=None) if called else None,
         score=score,
     )
+    return converted, used
 
 
 def _needed(expression: Expression) -> frozenset[int]:

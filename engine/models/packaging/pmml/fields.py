@@ -16,6 +16,7 @@ from penstock.engine.models.packaging.pmml.expressions import (
     size_of,
     typed,
 )
+from penstock.engine.models.packaging.pmml.pieces import breaks, farthest
 from penstock.schemas.errors import ConfigError
 
 _types: Final = {"string": "string", "integer": "integer", "float": "float", "double": "double", "boolean": "boolean"}  # fmt: skip
@@ -64,6 +65,8 @@ class RawColumn:
     """Some predicate asks about it, though all of its values may take the same way."""
     rejects_missing: bool = False
     """A record without it gets no prediction."""
+    within: tuple[tuple[float, float], ...] = ()
+    """Of numbers: a record gets a prediction only with one in these ranges, ends included; empty: with any."""
 
     @property
     def is_category(self) -> bool:
@@ -229,7 +232,11 @@ class Scope:
         made: Expression = Column(len(self.columns) - 1)
         if kind == "float" and is_number:
             made = Rounded(made)
-        return _treated(Field(expression=made, kind=kind, is_number=is_number), mining, element)
+        found = _treated(Field(expression=made, kind=kind, is_number=is_number), mining, element)
+        column.rejects_missing = found.expression.at(None) is invalid
+        if not column.is_category:
+            column.within = _taken(found.expression, mining)
+        return found
 
     def _take_categories(self, column: RawColumn, element: Element, mining: Element, kind: str) -> None:
         named = {each.must("value"): each.get("property", "valid") for each in element.all("Value")}
@@ -249,7 +256,7 @@ class Scope:
                 if text in named:
                     raise element.refused(f"has a value {text[:40]!r} that is not of type {kind}") from None
                 continue
-            table.setdefault(_written(value), value)
+            table.setdefault(written(value), value)
         if is_open and kind != "boolean":
             other = "(any other)"
             while other in table:
@@ -268,7 +275,7 @@ class Scope:
                 )
 
 
-def _written(value: Value) -> str:
+def written(value: Value) -> str:
     """What a category is called: whole numbers without a decimal point."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -282,6 +289,22 @@ def _treatment(mining: Element) -> str:
     if treatment not in ("returnInvalid", "asIs", "asMissing", "asValue"):
         raise mining.refused(f"has invalidValueTreatment={treatment[:40]!r}, which is not known")
     return treatment
+
+
+def _taken(expression: Expression, mining: Element) -> tuple[tuple[float, float], ...]:
+    """The numbers of its column that it is not invalid for, as ranges; empty for all."""
+    ends = [*(end for end in breaks(expression) if -farthest < end < farthest), farthest]
+    taken: list[tuple[float, float]] = []
+    low = -math.inf
+    for end in ends:
+        high = math.inf if end is ends[-1] else end
+        if expression.at(end) is not invalid:
+            joined = bool(taken) and math.nextafter(taken[-1][1], math.inf) == low
+            taken[-1:] = [(taken[-1][0], high)] if joined else [*taken[-1:], (low, high)]
+        low = math.nextafter(high, math.inf)
+    if not taken:
+        raise mining.refused("has no valid values at all")
+    return () if taken == [(-math.inf, math.inf)] else tuple(taken)
 
 
 def _treated(found: Field, mining: Element, element: Element | None) -> Field:

@@ -6,11 +6,10 @@ from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from penstock.engine.models.packaging.converted import input_name
-from penstock.engine.models.packaging.pmml.answers import Total
+from penstock.engine.models.packaging.pmml.answers import Chosen, Total
 from penstock.engine.models.packaging.pmml.expressions import (
     Applied,
     Cleaned,
@@ -23,6 +22,7 @@ from penstock.engine.models.packaging.pmml.expressions import (
 )
 from penstock.engine.models.packaging.pmml.fields import RawColumn
 from penstock.engine.models.packaging.pmml.pieces import breaks, farthest, is_steps
+from penstock.engine.models.packaging.pmml.predicates import Always, Predicate, Test, Truth
 from penstock.schemas.errors import ConfigError
 
 _opset: Final = 17
@@ -34,9 +34,11 @@ nodes_max: Final = 100_000
 class FormulaGraph:
     """Writes expressions over the columns of a matrix (N, F) of doubles as nodes, each (N, 1)."""
 
-    def __init__(self, columns: Sequence[RawColumn], place_of: Mapping[int, int]) -> None:
-        """`place_of`: where in the matrix each column stands that is used."""
-        self._columns, self._place_of = columns, place_of
+    def __init__(
+        self, columns: Sequence[RawColumn], place_of: Mapping[int, int], *, prefix: str = ""
+    ) -> None:
+        """`place_of`: where in the matrix each column stands that is used; `prefix`: of the names of tensors."""
+        self._columns, self._place_of, self._prefix = columns, place_of, prefix
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
         self._made: dict[int, tuple[Expression, str]] = {}
@@ -62,17 +64,26 @@ class FormulaGraph:
         )
         return bytes(model.SerializeToString(deterministic=True))
 
-    def call(self, operator: str, *given: str, **attributes: Any) -> str:
-        """One node more; returns the name of its output."""
+    def append_to(self, graph: Any, made: str, name: str) -> None:
+        """Puts the nodes behind those of another graph; the tensor `made` is called `name` then."""
+        graph.node.extend(self._nodes)
+        graph.node.append(helper.make_node("Identity", [made], [name]))
+        graph.initializer.extend(self._constants)
+
+    def call(self, operator: str, *given: str, outputs: int = 1, **attributes: Any) -> str:
+        """One node more; returns the name of its first output."""
         if len(self._nodes) > nodes_max:
             raise ConfigError(f"the formula needs more than {nodes_max:,} operators")
-        name = f"t{len(self._nodes)}"
-        self._nodes.append(helper.make_node(operator, list(given), [name], **attributes))
-        return name
+        names = [
+            f"{self._prefix}t{len(self._nodes)}{'abc'[place : place + (outputs > 1)]}"
+            for place in range(outputs)
+        ]
+        self._nodes.append(helper.make_node(operator, list(given), names, **attributes))
+        return names[0]
 
     def constant(self, values: Any, kind: Any = np.float64) -> str:
         """A constant tensor."""
-        name = f"c{len(self._constants)}"
+        name = f"{self._prefix}c{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.array(values, dtype=kind), name))
         return name
 
@@ -97,6 +108,8 @@ class FormulaGraph:
             return self._interpolated(expression)
         if isinstance(expression, Total):
             return self._total(expression)
+        if isinstance(expression, Chosen):
+            return self._chosen(expression)
         if isinstance(expression, Applied):
             return self._applied(expression)
         raise ConfigError(f"a {type(expression).__name__.lower()} field of several others is not written")
@@ -108,23 +121,84 @@ class FormulaGraph:
         return self.call("Gather", input_name, self.constant([place], np.int64), axis=1)
 
     def _of_codes(self, expression: Expression, number: int) -> str:
-        """Of a category: a table by its code, the value of a missing one at its end."""
         values = [_number(expression.at(value)) for value in self._columns[number].values]
-        table = self.constant([*values, _number(expression.at(None))])
+        return self._by_code(number, [*values, _number(expression.at(None))])
+
+    def _by_code(self, number: int, table: Sequence[float]) -> str:
+        """Of a category: a table by its code, the value of a missing one at its end."""
         code = self._column(number)
-        place = self.call("Where", self.call("IsNaN", code), self.constant([[float(len(values))]]), code)
-        return self.call("Gather", table, self.call("Cast", place, to=TensorProto.INT64), axis=0)
+        place = self.call("Where", self.call("IsNaN", code), self.constant([[len(table) - 1.0]]), code)
+        return self.call(
+            "Gather", self.constant(table), self.call("Cast", place, to=TensorProto.INT64), axis=0
+        )
 
     def _of_steps(self, expression: Expression, number: int) -> str:
-        """Of a number: a table by how many of its breaks lie below it."""
         ends = [end for end in breaks(expression) if -farthest < end < farthest]
         values = [_number(expression.at(end)) for end in (*ends, farthest)]
-        table = self.constant([*values, _number(expression.at(None))])
+        return self._by_place(number, ends, [*values, _number(expression.at(None))])
+
+    def _by_place(self, number: int, ends: Sequence[float], table: Sequence[float]) -> str:
+        """Of a number: a table by how many of the ends lie below it, the value of a missing one at its end."""
         column = self._column(number)
         above = self.call("Cast", self.call("Greater", column, self.constant([ends])), to=TensorProto.DOUBLE)
         place = self.call("ReduceSum", above, self.constant([1], np.int64), keepdims=1)
-        place = self.call("Where", self.call("IsNaN", column), self.constant([[float(len(values))]]), place)
-        return self.call("Gather", table, self.call("Cast", place, to=TensorProto.INT64), axis=0)
+        place = self.call("Where", self.call("IsNaN", column), self.constant([[len(table) - 1.0]]), place)
+        return self.call(
+            "Gather", self.constant(table), self.call("Cast", place, to=TensorProto.INT64), axis=0
+        )
+
+    def _chosen(self, chosen: Chosen) -> str:
+        made = self.constant([[math.nan]])
+        for predicate, value in reversed(chosen.branches):
+            is_true, _ = self._truth(predicate)
+            made = self.call("Where", is_true, self.take(value), made)
+        return made
+
+    def _truth(self, predicate: Predicate) -> tuple[str, str]:
+        """Whether it is true, and whether it is false: of what is unknown it is neither."""
+        if isinstance(predicate, Always):
+            says = predicate.truth
+            return self._bool(says is Truth.TRUE), self._bool(says is Truth.FALSE)
+        if isinstance(predicate, Test):
+            return self._truth_of_test(predicate)
+        found = [self._truth(each) for each in predicate.parts]
+        trues, falses = [one for one, _ in found], [other for _, other in found]
+        if predicate.operator == "and":
+            return self._all("And", trues), self._all("Or", falses)
+        if predicate.operator == "or":
+            return self._all("Or", trues), self._all("And", falses)
+        if predicate.operator == "xor":
+            known = self._all("And", [self.call("Or", *each) for each in found])
+            odd = self._all("Xor", trues)
+            return self.call("And", known, odd), self.call("And", known, self.call("Not", odd))
+        is_true, is_false = found[-1]
+        for one, other in reversed(found[:-1]):
+            unknown = self.call("Not", self.call("Or", one, other))
+            is_true = self.call("Or", one, self.call("And", unknown, is_true))
+            is_false = self.call("Or", other, self.call("And", unknown, is_false))
+        return is_true, is_false
+
+    def _truth_of_test(self, test: Test) -> tuple[str, str]:
+        if test.held:
+            codes = range(len(self._columns[test.column].table))
+            says = [next(truth for truth, held in enumerate(test.held) if held >> code & 1) for code in codes]
+            place = self._by_code(test.column, [*says, test.missing])
+        else:
+            says = [int(truth) for truth in test.truths]
+            place = self._by_place(test.column, test.cuts, [*says, test.missing])
+        if Truth.INVALID in says:
+            raise ConfigError("a formula is chosen by a field that has no value for some records")
+        is_true = self.call("Equal", place, self.constant([[float(Truth.TRUE)]]))
+        return is_true, self.call("Equal", place, self.constant([[float(Truth.FALSE)]]))
+
+    def _all(self, operator: str, names: Sequence[str]) -> str:
+        made = names[0]
+        for each in names[1:]:
+            made = self.call(operator, made, each)
+        return made
+
+    def _bool(self, value: bool) -> str:
+        return self.constant([[value]], np.bool_)
 
     def _cleaned(self, cleaned: Cleaned) -> str:
         """Of numbers: marks, ranges and ends one by one."""
@@ -240,52 +314,3 @@ def _number(value: Value) -> float:
     if isinstance(value, str):
         raise ConfigError("a formula takes a text for a number")
     return value if isinstance(value, float) else math.nan
-
-
-def linked(graph: FormulaGraph, terms: Sequence[Expression], link: str, whose: int | None) -> str:
-    """The answer (N, 1) or (N, K) as a tensor; of two classes with one term, `whose` is the place of its class."""
-    names = [graph.take(term) for term in terms]
-    stacked = names[0] if len(names) == 1 else graph.call("Concat", *names, axis=1)
-    made = _linked(graph, stacked, link)
-    if whose is None:
-        return made
-    other = graph.call("Sub", graph.constant([[1.0]]), made)
-    pair = [made, other] if whose == 0 else [other, made]
-    return graph.call("Concat", *pair, axis=1)
-
-
-def _linked(graph: FormulaGraph, value: str, link: str) -> str:
-    def exp(of: str) -> str:
-        return graph.call("Exp", of)
-
-    def negative(of: str) -> str:
-        return graph.call("Neg", of)
-
-    if link == "exp":
-        return exp(value)
-    if link == "logit":
-        return graph.call("Sigmoid", value)
-    if link == "softmax":
-        return graph.call("Softmax", value, axis=1)
-    if link == "simplemax":
-        return graph.call(
-            "Div", value, graph.call("ReduceSum", value, graph.constant([1], np.int64), keepdims=1)
-        )
-    if link == "cloglog":
-        return graph.call("Sub", graph.constant([[1.0]]), exp(negative(exp(value))))
-    if link == "loglog":
-        return exp(negative(exp(negative(value))))
-    return value
-
-
-def reference(terms: NDArray[np.float64], link: str) -> NDArray[np.float64]:
-    """The link of sums (R, K), in doubles."""
-    with np.errstate(over="ignore"):
-        if link == "exp":
-            return np.exp(terms)
-        if link == "logit":
-            return np.asarray(1.0 / (1.0 + np.exp(-terms)))
-        if link == "softmax":
-            raised = np.exp(terms - terms.max(axis=1, keepdims=True))
-            return np.asarray(raised / raised.sum(axis=1, keepdims=True))
-    return terms

@@ -44,7 +44,8 @@ def breaks(expression: Expression) -> tuple[float, ...]:
     if isinstance(expression, (Cleaned, Mapped, Binned, Interpolated)):
         inner = breaks(expression.inner)
         return _joined(inner, crossings(expression.inner, inner, expression.marks))
-    assert isinstance(expression, Applied)
+    if not isinstance(expression, Applied):
+        raise ConfigError("what is chosen by predicates, whose course cannot be followed")
     return _of_function(expression)
 
 

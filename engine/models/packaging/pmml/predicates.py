@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 from penstock.engine.models.packaging.pmml.elements import Element
 from penstock.engine.models.packaging.pmml.expressions import Expression, Value, invalid
 from penstock.engine.models.packaging.pmml.fields import Field, RawColumn, Scope, array_of
-from penstock.engine.models.packaging.pmml.pieces import after, breaks, crossings, farthest
+from penstock.engine.models.packaging.pmml.pieces import after, before, breaks, crossings, farthest
 from penstock.schemas.errors import ConfigError
 
 
@@ -62,6 +62,8 @@ class Test:
     """Of numbers: between the cuts."""
     held: tuple[int, ...] = ()
     """Of categories: by truth, the codes as bits."""
+    of: Callable[[Value], Truth] = lambda _: Truth.UNKNOWN
+    """Of one value of the column."""
 
     def said(self, domain: Domain) -> set[Truth]:
         """All that it may still say."""
@@ -81,9 +83,13 @@ class Always:
     truth: Truth
 
 
+always: Final = Always(Truth.TRUE)
+never: Final = Always(Truth.FALSE)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Compound:
-    """and, or, surrogate of others."""
+    """and, or, xor, surrogate of others."""
 
     operator: str
     parts: tuple["Predicate", ...]
@@ -94,16 +100,40 @@ Predicate = Test | Always | Compound
 
 def asked(predicate: Predicate, state: State) -> Truth | Test:
     """What the predicate says, or the first test that is still open."""
+
+    def answer(test: Test) -> Truth | Test:
+        said = test.said(state[test.column])
+        return said.pop() if len(said) == 1 else test
+
+    return _asked(predicate, answer)
+
+
+def truth_at(predicate: Predicate, raw: Value) -> Truth:
+    """What the predicate says where its only column holds this."""
+    found = _asked(predicate, lambda test: test.of(raw))
+    assert isinstance(found, Truth)
+    return found
+
+
+def columns_of(predicate: Predicate) -> frozenset[int]:
+    """The columns that it asks about."""
+    if isinstance(predicate, Compound):
+        return frozenset[int]().union(*(columns_of(each) for each in predicate.parts))
+    return frozenset((predicate.column,)) if isinstance(predicate, Test) else frozenset()
+
+
+def _asked(predicate: Predicate, answer: Callable[[Test], Truth | Test]) -> Truth | Test:
     if isinstance(predicate, Always):
         return predicate.truth
     if isinstance(predicate, Test):
-        said = predicate.said(state[predicate.column])
-        return said.pop() if len(said) == 1 else predicate
+        return answer(predicate)
+    if predicate.operator == "xor":
+        return _odd([_asked(part, answer) for part in predicate.parts])
     still_open: Test | None = None
     worst = Truth.FALSE if predicate.operator == "or" else Truth.TRUE
     decides = Truth.TRUE if predicate.operator == "or" else Truth.FALSE
     for part in predicate.parts:
-        found = asked(part, state)
+        found = _asked(part, answer)
         if predicate.operator == "surrogate":
             if found is not Truth.UNKNOWN:
                 return found
@@ -116,6 +146,15 @@ def asked(predicate: Predicate, state: State) -> Truth | Test:
         elif found is Truth.UNKNOWN:
             worst = Truth.UNKNOWN
     return worst if still_open is None else still_open
+
+
+def _odd(found: list[Truth | Test]) -> Truth | Test:
+    """Whether an odd number is true; it is unknown where one of them is."""
+    for worst in (Truth.INVALID, Truth.UNKNOWN):
+        if worst in found:
+            return worst
+    still_open = next((each for each in found if isinstance(each, Test)), None)
+    return Truth(found.count(Truth.TRUE) % 2) if still_open is None else still_open
 
 
 _names: Final = ("SimplePredicate", "SimpleSetPredicate", "CompoundPredicate", "True", "False")
@@ -144,11 +183,11 @@ class PredicateReader:
 
     def _read(self, element: Element, depth: int) -> Predicate:
         if element.name in ("True", "False"):
-            return Always(Truth.TRUE if element.name == "True" else Truth.FALSE)
+            return always if element.name == "True" else never
         if element.name == "CompoundPredicate":
             operator = element.must("booleanOperator")
             parts = element.all(*_names)
-            if operator not in ("and", "or", "surrogate"):
+            if operator not in ("and", "or", "xor", "surrogate"):
                 raise element.refused(f"is of booleanOperator {operator[:40]}, which is not read")
             if not parts or depth > 64:
                 raise element.refused("joins nothing, or lies too deep inside others")
@@ -183,11 +222,15 @@ class PredicateReader:
         column, at = self._scope.columns[number], field.expression.at
         column.is_asked = True
         missing = truth(at(None))
+
+        def of(raw: Value) -> Truth:
+            return truth(at(raw))
+
         if column.is_category:
             held = [0, 0, 0, 0]
             for code, value in enumerate(column.values):
                 held[truth(at(value))] |= 1 << code
-            return Test(number, missing, held=tuple(held))
+            return Test(number, missing, held=tuple(held), of=of)
         try:
             ends = self._ends(field.expression)
             cuts = _merged((*ends, *crossings(field.expression, ends, marks)))
@@ -195,12 +238,15 @@ class PredicateReader:
             raise element.refused(f"asks about a field that uses {error}") from None
         bounds = (*cuts, farthest)
         truths = tuple(truth(at(bound)) for bound in bounds)
+        if column.within:
+            truths = _of_taken(truths, [_lies_in(column.within, bound) for bound in bounds])
         kept = [place for place in range(len(cuts)) if truths[place] is not truths[place + 1]]
         return Test(
             number,
             missing,
             cuts=tuple(cuts[place] for place in kept),
             truths=(*(truths[place] for place in kept), truths[-1]),
+            of=of,
         )
 
     def _ends(self, expression: Expression) -> tuple[float, ...]:
@@ -208,6 +254,20 @@ class PredicateReader:
         if known is None:
             known = self._breaks[id(expression)] = (expression, breaks(expression))
         return known[1]
+
+
+def _lies_in(ranges: tuple[tuple[float, float], ...], value: float) -> bool:
+    return any(low <= value <= high for low, high in ranges)
+
+
+def _of_taken(truths: Sequence[Truth], taken: Sequence[bool]) -> tuple[Truth, ...]:
+    """Between the cuts; where no value is taken, what stands beside it, so that nothing is asked there."""
+    last = next(truth for truth, is_taken in zip(truths, taken, strict=True) if is_taken)
+    found = []
+    for truth, is_taken in zip(truths, taken, strict=True):
+        last = truth if is_taken else last
+        found.append(last)
+    return tuple(found)
 
 
 def _merged(cuts: Iterable[float]) -> tuple[float, ...]:
@@ -247,4 +307,6 @@ def domain_of(column: RawColumn) -> Domain:
     missing = not column.rejects_missing
     if column.is_category:
         return Codes((1 << len(column.table)) - 1, missing)
-    return Numbers(missing=missing)
+    if not column.within:
+        return Numbers(missing=missing)
+    return Numbers(before(column.within[0][0]), min(column.within[-1][1], farthest), missing=missing)

@@ -19,6 +19,7 @@ from penstock.engine.models.packaging.pmml.predicates import (
     State,
     Test,
     Truth,
+    always,
     asked,
     domain_of,
 )
@@ -40,20 +41,25 @@ class Node:
     """(K,) what it answers; None where it answers nothing."""
     children: list["Node"]
     default: "Node | None" = None
+    missing: str = "none"
+    """What it does where the predicate of a child is unknown."""
+    returns_last: bool = False
+    """It answers itself where no child is true."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Rules:
-    """A tree and what it does where a predicate is unknown, or no child is true."""
+class Guard:
+    """One of several models takes part: the first whose predicate is true, and nobody where none is."""
 
-    root: Node
-    missing: str
-    returns_last: bool
+    element: Element
+    predicates: tuple[Predicate, ...]
+    chosen: int
+    """For the trees of this one; they answer zeros where another is the first."""
 
 
 def read_rules(
     model: Element, reader: PredicateReader, values_of: Callable[[Element], NDArray[np.float64] | None]
-) -> Rules:
+) -> Node:
     """The nodes of a TreeModel; `values_of` says what one answers. Raises ConfigError."""
     strategy = model.get("missingValueStrategy", "none")
     if strategy not in _missing_strategies:
@@ -68,7 +74,10 @@ def read_rules(
         for name in ("Regression", "DecisionTree"):
             if found := element.one(name):
                 raise found.refused("is a model inside a node, which is not read")
-        node = Node(element, reader.of(element), values_of(element), [])
+        node = Node(
+            element, reader.of(element), values_of(element), [],
+            missing=strategy, returns_last=otherwise == "returnLastPrediction",
+        )  # fmt: skip
         if parent is None:
             root = node
         else:
@@ -77,7 +86,12 @@ def read_rules(
     assert root is not None
     if strategy == "defaultChild":
         _take_defaults(root)
-    return Rules(root=root, missing=strategy, returns_last=otherwise == "returnLastPrediction")
+    return root
+
+
+def _below(node: Node, predicate: Predicate, children: list[Node]) -> Node:
+    """What stands above a node, and answers nothing itself."""
+    return Node(node.element, predicate, None, children)
 
 
 def _take_defaults(root: Node) -> None:
@@ -114,43 +128,47 @@ class TreeCompiler:
     Where only a missing value leads to no prediction, its column is marked: records without it are set aside.
     """
 
-    def __init__(self, columns: Sequence[RawColumn]) -> None:
-        self._columns = columns
+    def __init__(self, columns: Sequence[RawColumn], guards: Sequence[Guard] = ()) -> None:
+        """`guards`: which of several models its trees belong to, the outermost first."""
+        self._columns, self._guards = columns, guards
         self._whole: dict[int, Domain] = {}
         """What the columns may hold before anything is asked; a state has those that are known more of."""
 
-    def compile(self, rules: Rules) -> Tree:
-        """The rules as a binary tree; thresholds are doubles. Raises ConfigError where a record would get no prediction."""
+    def compile(self, root: Node, width: int = 1) -> Tree:
+        """The rules as a binary tree, `width` numbers in a leaf; thresholds are doubles. Raises ConfigError where a record would
+        get no prediction."""
+        if root.predicate is not always:  # rare: a root that is not always true is a child of nobody
+            root = _below(root, always, [root])
+        for guard in reversed(self._guards):
+            others = [Node(guard.element, each, np.zeros(width), []) for each in guard.predicates]
+            others[guard.chosen] = _below(root, guard.predicates[guard.chosen], [root])
+            root = Node(guard.element, always, None, others)
         while True:
             try:
-                return self._compiled(rules)
+                return self._compiled(root)
             except _MissingError as found:
                 self._columns[found.column].rejects_missing = True
 
-    def _compiled(self, rules: Rules) -> Tree:
+    def _compiled(self, root: Node) -> Tree:
         made = _Made()
         self._whole = {number: domain_of(column) for number, column in enumerate(self._columns)}
-        first = asked(rules.root.predicate, self._whole)
-        root = rules.root
-        if first is not Truth.TRUE:  # rare: a root that is not always true is a child of nobody
-            root = Node(root.element, root.predicate, None, [rules.root])
         waiting: list[tuple[Node, State, int, int]] = [(root, {}, -1, 0)]
         while waiting:
             node, state, parent, side = waiting.pop()
-            found = self._selected(rules, node, state)
+            found = self._selected(node, state)
             while isinstance(found, Node):
                 node = found
-                found = self._selected(rules, node, state)
+                found = self._selected(node, state)
             if isinstance(found, _End):
                 place = made.leaf(self._answer(found, node, state))
             else:
-                test, yes, no = self._split(rules, node, state, found)
+                test, yes, no = self._split(node, state, found)
                 place = made.inner(found.column, test)
                 waiting += [(node, no, place, 1), (node, yes, place, 0)]
-            made.link(parent, side, place, rules.root.element)
+            made.link(parent, side, place, root.element)
         return made.tree()
 
-    def _selected(self, rules: Rules, node: Node, state: State) -> "Node | _End | Test":
+    def _selected(self, node: Node, state: State) -> "Node | _End | Test":
         """The child that is taken in this state, that none is, or the test that decides."""
         if not node.children:
             return _End(node)
@@ -163,16 +181,15 @@ class TreeCompiler:
                 return child
             if found is Truth.INVALID:
                 raise child.element.refused(
-                    "is asked about values that are not valid, which are to be refused: a bundle refuses no range of numbers; "
-                    'invalidValueTreatment="asIs" or "asMissing" takes them'
+                    "asks about a field that has no value for some records (a function is not defined there), which no tree asks"
                 )
-            if found is Truth.UNKNOWN and rules.missing != "none":
-                if rules.missing == "defaultChild":
+            if found is Truth.UNKNOWN and node.missing != "none":
+                if node.missing == "defaultChild":
                     if node.default is None:
                         raise node.element.refused("has no defaultChild, and a predicate that may be unknown")
                     return node.default
-                return _End(node if rules.missing == "lastPrediction" else None)
-        return _End(node if rules.returns_last else None)
+                return _End(node if node.missing == "lastPrediction" else None)
+        return _End(node if node.returns_last else None)
 
     def _answer(self, end: _End, node: Node, state: State) -> NDArray[np.float64]:
         if end.node is not None and end.node.values is not None:
@@ -186,7 +203,7 @@ class TreeCompiler:
             'missingValueStrategy="lastPrediction" and noTrueChildStrategy="returnLastPrediction" give its own'
         )
 
-    def _split(self, rules: Rules, node: Node, state: State, test: Test) -> tuple["_Split", State, State]:
+    def _split(self, node: Node, state: State, test: Test) -> tuple["_Split", State, State]:
         """A test of ours on the column, and what is known on its sides."""
         domain = state.get(test.column, self._whole[test.column])
         rest = {number: held for number, held in state.items() if number != test.column}  # newest last
@@ -218,21 +235,20 @@ class TreeCompiler:
             both = (Numbers(domain.low, cut, True, False), Numbers(cut, domain.high, True, False))
         if not domain.missing:
             return made, narrowed(both[0]), narrowed(both[1])
-        with_yes = self._goes_with(rules, node, narrowed, both)
+        with_yes = self._goes_with(node, narrowed, both)
         sides = [replace(held, missing=(place == 0) == with_yes) for place, held in enumerate(both)]
         return replace(made, missing_yes=with_yes), narrowed(sides[0]), narrowed(sides[1])
 
     def _goes_with(
         self,
-        rules: Rules,
         node: Node,
         narrowed: Callable[[Domain], State],
         both: tuple[Domain, Domain],
     ) -> bool:
         """Whether a missing value is better kept with the yes side: where it is known to take the same child."""
         gone: Domain = Codes(0, True) if isinstance(both[0], Codes) else Numbers(there=False)
-        of_missing = self._selected(rules, node, narrowed(gone))
-        return _same(of_missing, self._selected(rules, node, narrowed(both[0])))
+        of_missing = self._selected(node, narrowed(gone))
+        return _same(of_missing, self._selected(node, narrowed(both[0])))
 
 
 def _same(one: "Node | _End | Test", other: "Node | _End | Test") -> bool:

@@ -18,6 +18,7 @@ from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
 from penstock.engine.models.packaging.sklearn.boosters import is_booster, is_xgboost
 from penstock.engine.models.packaging.sklearn.column_types import float32, types_known
 from penstock.engine.models.packaging.sklearn.columns import first_columns, inputs_of
+from penstock.engine.models.packaging.sklearn.estimated.ties import undecided
 from penstock.engine.models.packaging.sklearn.fold import fold, refused_because
 from penstock.engine.models.packaging.sklearn.graph import (
     GraphAnswers,
@@ -37,6 +38,7 @@ from penstock.engine.models.packaging.sklearn.inputs import (
 from penstock.engine.models.packaging.sklearn.skops_files import load_skops
 from penstock.engine.models.packaging.sklearn.stand_ins import narrowed_last
 from penstock.engine.models.packaging.sklearn.surrogate import function_places, reads_columns, surrogate
+from penstock.engine.models.packaging.sklearn.tails.published import of_sums
 from penstock.engine.models.packaging.sklearn.texts.opened import (
     TextColumn,
     described,
@@ -180,18 +182,34 @@ class _Conversion:
             feature = np.where(forest.feature < 0, -1, number[forest.feature]).astype(np.int32)
             forest = replace(forest, features=len(places), feature=feature)
         cuts = tuple(folded.cuts[place] for place in places) if folded.cuts else ()
-        answer = self._model.predict_proba if labels else self._model.predict
+        method = "predict_proba" if labels else "predict" if folded.tail is None else "decision_function"
+        answer = getattr(self._model, method)
         features, notes = self._settled(self._features(places), places, answer)
+        if folded.tail is not None:
+            tail = folded.tail
+            return of_sums(
+                forest,
+                tail,
+                source=source(),
+                features=features,
+                labels=labels,
+                cuts=cuts,
+                notes=notes,
+                predict=lambda rows: answer(self._rows.of_matrix(rows, places)),
+                predict_table=lambda table: self._asked_about(table, method),
+                ask=lambda rows: tail.ask(self._rows.of_matrix(rows, places)),
+                compared_with=method,
+            )
         return of_forest(
             forest,
             exponential=folded.exponential,
             source=source(),
             features=features,
             predict=lambda rows: answer(self._rows.of_matrix(rows, places)),
-            predict_table=lambda table: self._asked_about(table, "predict_proba" if labels else "predict"),
+            predict_table=lambda table: self._asked_about(table, method),
             notes=notes,
             cuts=cuts,
-            compared_with="predict_proba" if labels else "predict",
+            compared_with=method,
         )
 
     def _asked_about(self, table: Any, method: str) -> Any:
@@ -281,7 +299,11 @@ class _Conversion:
                 narrow = () if is_wide or not _is_inside(self._model, *_compare_doubles) else (_narrow_note,)
                 if not is_wide and not narrow and not self._wishes.tables:
                     narrow = (_untried_note,)
-                ties = (_ties_note,) if _is_inside(self._model, "KNeighbors", "RadiusNeighbors") else ()
+                ties = (
+                    (_ties_note,)
+                    if _is_inside(self._model, "KNeighbors", "RadiusNeighbors", "KNNImputer")
+                    else ()
+                )
                 return self._beside(graph, answers, places, (*notes, *more, *narrow, *ties))
             except ConfigError as error:
                 refusal = refusal or error
@@ -313,6 +335,7 @@ class _Conversion:
             return answers.labels(self._rows.of_matrix(rows, places))
 
         original = GraphAnswers.of(self._original)
+        ties = undecided(self._model, self._rows)
 
         def score_table(table: Any) -> dict[str, NDArray[np.float64]]:
             found = np.asarray(self._asked_about(table, original.method), dtype=np.float64)
@@ -328,6 +351,7 @@ class _Conversion:
             score=score,
             score_table=score_table,
             score_labels=labels if graph.labels else None,
+            undecided=None if ties is None else lambda rows: ties(self._rows.of_matrix(rows, places)),
             compared_with=answers.method,
             notes=(*(note for note in graph.notes if not notes), *notes),
         )

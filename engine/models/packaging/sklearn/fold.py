@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
     BaggingRegressor,
+    IsolationForest,
     VotingClassifier,
     VotingRegressor,
 )
@@ -27,9 +29,13 @@ from penstock.engine.models.packaging.sklearn.columns import Column, Input, colu
 from penstock.engine.models.packaging.sklearn.inputs import Rows, gives_sparse, then
 from penstock.engine.models.packaging.sklearn.moved_tests import Mover, NotFoldedError
 from penstock.engine.models.packaging.sklearn.moved_trees import Columns, moved_trees
+from penstock.engine.models.packaging.sklearn.tails.calibration import calibrated_sums
+from penstock.engine.models.packaging.sklearn.tails.isolation import isolation_sums
+from penstock.engine.models.packaging.sklearn.tails.sums import Tail, TreeSum
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.readers.assemble import Tree, join_trees, narrowed
 from penstock.engine.trees.readers.sklearn import is_trees, read_sklearn_trees
+from penstock.engine.trees.table_file import table_nodes_min
 from penstock.schemas.errors import ConfigError
 
 
@@ -42,27 +48,8 @@ class Folded:
     """Signature.cuts."""
     exponential: bool
     """The answer is exp(raw score)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Sum:
-    """Trees that add up, before they are joined."""
-
-    trees: Sequence[Tree]
-    base: NDArray[np.float64]  # (K,)
-    post: PostTransform = PostTransform.NONE
-    classes: int = 0
-    """Of a classifier."""
-    exponential: bool = False
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether an average of such answers is such an answer."""
-        return (
-            self.post is PostTransform.NONE
-            and not self.exponential
-            and (not self.classes or len(self.base) == self.classes)
-        )
+    tail: Tail | None
+    """What else the answer is of the forest's sums, which then know no classes."""
 
 
 def fold(
@@ -76,6 +63,7 @@ def fold(
     outputs = len(found.base)
     if bool(labels) != bool(found.classes) or (labels and len(labels) != found.classes):
         raise NotFoldedError("its trees know other classes than the model")
+    labels = () if found.tail else labels
     forest = join_trees(
         trees,
         features=count,
@@ -85,14 +73,20 @@ def fold(
         labels=labels,
         output_name="probabilities" if labels else "value",
     )
+    if found.tail and forest.nodes >= table_nodes_min:
+        raise NotFoldedError(
+            f"its {forest.nodes:,} nodes are too many for a graph, and a table of trees answers their sum alone"
+        )
     # Codes lie on either side of any threshold between them, whatever the rounding.
     cuts = tuple(
         () if given.is_category else of_column for given, of_column in zip(inputs, cuts, strict=True)
     )
-    return Folded(forest=forest, cuts=cuts if any(cuts) else (), exponential=found.exponential)
+    return Folded(
+        forest=forest, cuts=cuts if any(cuts) else (), exponential=found.exponential, tail=found.tail
+    )
 
 
-def _fold(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> _Sum:
+def _fold(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> TreeSum:
     if isinstance(model, Pipeline):
         for _, step in model.steps[:-1]:
             columns = columns_after(step, columns, inputs, rows.apply)
@@ -106,11 +100,18 @@ def _fold(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) ->
         return _bag(model, columns, inputs, rows)
     if isinstance(model, AdaBoostClassifier):
         return _ada(model, columns, inputs, rows)
+    if isinstance(model, CalibratedClassifierCV):
+        return calibrated_sums(model, lambda each: _fold(each, columns, inputs, rows), rows.apply)
     if isinstance(model, MultiOutputRegressor):
         return _side_by_side([_fold(each, columns, inputs, rows) for each in model.estimators_])
     if isinstance(model, TransformedTargetRegressor):
         return _target(model, columns, inputs, rows)
-    forest, how, exponential = _read(model)
+    tail = None
+    if isinstance(model, IsolationForest):
+        forest, tail = isolation_sums(model, rows.apply)
+        how, exponential = Columns(), False
+    else:
+        forest, how, exponential = _read(model)
     if is_xgboost(model) and gives_sparse(rows):  # what is not written in a sparse matrix is missing
         if how.marker is not None:
             raise NotFoldedError(
@@ -118,12 +119,13 @@ def _fold(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) ->
             )
         how = replace(how, marks_zeros=True)
     mover = Mover(columns, inputs, rows.values_applied)
-    return _Sum(
+    return TreeSum(
         trees=moved_trees(forest, how, mover),
         base=forest.base_values,
         post=forest.post_transform,
         classes=len(forest.labels),
         exponential=exponential,
+        tail=tail,
     )
 
 
@@ -161,7 +163,7 @@ def _read(model: Any) -> tuple[Forest, Columns, bool]:
     return read.forest, Columns(narrow=not histogram, cuts=read.cuts, tables=tables), read.exponential
 
 
-def _vote(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> _Sum:
+def _vote(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> TreeSum:
     if getattr(model, "voting", "soft") != "soft":
         raise NotFoldedError("a vote by majority is no average")
     weights = model._weights_not_none
@@ -171,7 +173,7 @@ def _vote(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) ->
     )
 
 
-def _bag(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> _Sum:
+def _bag(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> TreeSum:
     members = []
     for each, places in zip(model.estimators_, model.estimators_features_, strict=True):
         chosen = [int(place) for place in places]
@@ -179,7 +181,7 @@ def _bag(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> 
     return _average(members, np.ones(len(members)))
 
 
-def _average(members: Sequence[_Sum], weights: NDArray[np.float64]) -> _Sum:
+def _average(members: Sequence[TreeSum], weights: NDArray[np.float64]) -> TreeSum:
     first = members[0]
     for each in members:
         if not each.is_linear:
@@ -198,7 +200,7 @@ def _average(members: Sequence[_Sum], weights: NDArray[np.float64]) -> _Sum:
     )
 
 
-def _ada(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> _Sum:
+def _ada(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> TreeSum:
     """Each tree votes for its most likely class; the votes' sum is put through a softmax."""
     count = int(model.n_classes_)
     total = float(np.sum(model.estimator_weights_))
@@ -215,10 +217,10 @@ def _ada(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> 
                 votes = votes / (total * (count - 1))
             trees.append(replace(tree, values=votes))
     post = PostTransform.LOGISTIC if count == 2 else PostTransform.SOFTMAX
-    return _Sum(trees=trees, base=np.zeros(1 if count == 2 else count), post=post, classes=count)
+    return TreeSum(trees=trees, base=np.zeros(1 if count == 2 else count), post=post, classes=count)
 
 
-def _side_by_side(members: Sequence[_Sum]) -> _Sum:
+def _side_by_side(members: Sequence[TreeSum]) -> TreeSum:
     if not all(each.is_linear and not each.classes and len(each.base) == 1 for each in members):
         raise NotFoldedError("it has several outputs that are no plain sums of trees")
     count = len(members)
@@ -228,12 +230,12 @@ def _side_by_side(members: Sequence[_Sum]) -> _Sum:
             values = np.zeros((len(tree.feature), count))
             values[:, place] = tree.values[:, 0]
             trees.append(replace(tree, values=values))
-    return _Sum(trees=trees, base=np.concatenate([each.base for each in members]))
+    return TreeSum(trees=trees, base=np.concatenate([each.base for each in members]))
 
 
 def _target(
     model: TransformedTargetRegressor, columns: list[Column], inputs: list[Input], rows: Rows
-) -> _Sum:
+) -> TreeSum:
     found = _fold(model.regressor_, columns, inputs, rows)
     transformer = model.transformer_
     if isinstance(transformer, FunctionTransformer):

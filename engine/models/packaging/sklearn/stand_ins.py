@@ -19,7 +19,7 @@ from sklearn.ensemble import (
     IsolationForest,
     StackingClassifier,
 )
-from sklearn.impute import KNNImputer, MissingIndicator, SimpleImputer
+from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection._classification_threshold import BaseThresholdClassifier
@@ -202,17 +202,13 @@ def stand_in(model: Any) -> Any | None:
         shares = model.predict_proba(np.zeros((1, 1)))[0]
         return ConstantShares(np.asarray(shares, dtype=np.float64), model.classes_)
     if isinstance(model, SimpleImputer):
-        return _filled(model)
+        return filled_of(model)
     if isinstance(model, MissingIndicator) and isinstance(model.missing_values, (int, float)):
         return Marks(np.asarray(model.features_, dtype=np.int64), float(model.missing_values))
     if isinstance(model, (FastICA, FactorAnalysis)):
         width = int(model.n_features_in_)
         at_zero = model.transform(np.zeros((1, width)))
         return Projection((model.transform(np.eye(width)) - at_zero).T, at_zero[0])
-    if isinstance(model, KNNImputer):
-        raise ConfigError(
-            "KNNImputer looks for neighbours in a way that no operators of ONNX repeat: use SimpleImputer(add_indicator=True)"
-        )
     if isinstance(model, BaseThresholdClassifier):
         raise ConfigError(
             f"{type(model).__name__} calls classes by a threshold of its own, which no bundle holds: package its estimator_, "
@@ -266,7 +262,8 @@ def stand_in(model: Any) -> Any | None:
     return None
 
 
-def _filled(model: SimpleImputer) -> Filled | None:
+def filled_of(model: SimpleImputer) -> Filled | None:
+    """Of an imputer of numbers; None of texts."""
     values = np.asarray(model.statistics_)
     if values.dtype == object and all(isinstance(each, (int, float)) for each in values.tolist()):
         values = values.astype(np.float64)

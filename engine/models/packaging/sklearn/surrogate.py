@@ -26,6 +26,7 @@ from penstock.engine.models.packaging.sklearn.columns import (
     function_name,
     function_refusal,
 )
+from penstock.engine.models.packaging.sklearn.estimated.stand_ins import estimated_stand_in
 from penstock.engine.models.packaging.sklearn.inputs import Rows, then
 from penstock.engine.models.packaging.sklearn.members import members, with_members
 from penstock.engine.models.packaging.sklearn.moved_tests import Mover, NotFoldedError
@@ -250,7 +251,7 @@ def plain(step: Any, name: str) -> Any:
     inner = members(step)
     if inner:
         step = with_members(step, [plain(each, name) for each in inner])
-    return stand_in(step) or step_stand_in(step) or step
+    return stand_in(step) or step_stand_in(step) or estimated_stand_in(step) or step
 
 
 def function_places(model: Any, count: int) -> set[int]:

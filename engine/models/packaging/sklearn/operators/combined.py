@@ -8,12 +8,13 @@ from skl2onnx import get_model_alias
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 from sklearn.base import is_classifier
 
+from penstock.engine.models.packaging.sklearn.operators.calibrators import add_calibrator, mean_of_shares
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
 from penstock.engine.models.packaging.sklearn.operators.scores import add_label
 from penstock.engine.models.packaging.sklearn.operators.steps import apply_function
 
 
-def _add_inside(
+def add_inside(
     scope: Any, operator: Any, model: Any, kind: type[Any], graph: GraphNodes, given: Any = None
 ) -> str:
     """The numbers that an estimator inside this one answers, in `kind`; `given`: variables in place of this one's inputs."""
@@ -38,34 +39,16 @@ def add_calibrated(scope: Any, operator: Any, container: Any) -> None:
     count = len(model.classes_)
     parts = []
     for member, calibrators in zip(model.scores, model.calibrators, strict=True):
-        scores = _add_inside(scope, operator, member, kind, graph)
+        scores = add_inside(scope, operator, member, kind, graph)
         shares_only = is_classifier(member)
         columns = []
         for number, calibrator in enumerate(calibrators):
             place = 1 if count == 2 and shares_only else number
             column = graph.node("Gather", [scores, graph.tensor(np.array([place]))], axis=1)
-            columns.append(_add_calibrator(graph, calibrator, column, kind))
-        if count == 2:
-            parts.append(columns[0])
-            continue
-        joined = graph.node("Concat", columns, axis=1)
-        total = graph.node("ReduceSum", [joined, graph.tensor(np.array([1]))], keepdims=1)
-        none = graph.node("Equal", [total, graph.tensor(np.zeros(1, dtype=kind))])
-        even = graph.tensor(np.full((1, count), 1.0 / count, dtype=kind))
-        whole = graph.node("Where", [none, graph.tensor(np.ones(1, dtype=kind)), total])
-        parts.append(graph.node("Where", [none, even, graph.node("Div", [joined, whole])]))
-    total = graph.node("Sum", parts)
-    mean = graph.node("Div", [total, graph.tensor(np.array([len(parts)], dtype=kind))])
+            columns.append(add_calibrator(graph, calibrator, column, kind))
+        parts.append(columns)
     shares = operator.outputs[1].full_name
-    if count == 2:
-        graph.node(
-            "Concat",
-            [graph.node("Sub", [graph.tensor(np.ones(1, dtype=kind)), mean]), mean],
-            axis=1,
-            output=shares,
-        )
-    else:
-        graph.node("Identity", [mean], output=shares)
+    mean_of_shares(graph, parts, count, kind, output=shares)
     add_label(
         graph,
         graph.node("ArgMax", [shares], axis=1, keepdims=0),
@@ -74,34 +57,9 @@ def add_calibrated(scope: Any, operator: Any, container: Any) -> None:
     )
 
 
-def _add_calibrator(graph: GraphNodes, calibrator: Any, column: str, kind: type[Any]) -> str:
-    """A sigmoid, or a line from point to point."""
-
-    def numbers(values: Any) -> str:
-        return graph.tensor(np.asarray(values, dtype=kind).reshape(-1))
-
-    if hasattr(calibrator, "a_"):
-        raised = graph.node(
-            "Add", [graph.node("Mul", [column, numbers(-calibrator.a_)]), numbers(-calibrator.b_)]
-        )
-        return graph.node("Sigmoid", [raised])
-    x = np.asarray(calibrator.X_thresholds_, dtype=np.float64)
-    y = np.asarray(calibrator.y_thresholds_, dtype=np.float64)
-    if len(x) == 1:
-        return graph.node("Add", [graph.node("Mul", [column, numbers(0.0)]), numbers(y[0])])
-    within = graph.node("Max", [graph.node("Min", [column, numbers(x[-1])]), numbers(x[0])])
-    passed = graph.node("Cast", [graph.node("GreaterOrEqual", [within, graph.tensor(x[None].astype(kind))])], to=TensorProto.INT64)  # fmt: skip
-    met = graph.node("ReduceSum", [passed, graph.tensor(np.array([1]))], keepdims=1)
-    place = graph.node("Sub", [graph.node("Min", [met, graph.tensor(np.array([len(x) - 1]))]), graph.tensor(np.array([1]))])  # fmt: skip
-    start = graph.node("Gather", [numbers(x[:-1]), place], axis=0)
-    level = graph.node("Gather", [numbers(y[:-1]), place], axis=0)
-    slope = graph.node("Gather", [numbers(np.diff(y) / np.diff(x)), place], axis=0)
-    return graph.node("Add", [level, graph.node("Mul", [graph.node("Sub", [within, start]), slope])])
-
-
 def add_retargeted(scope: Any, operator: Any, container: Any) -> None:
     graph, model, kind = GraphNodes(scope, container), operator.raw_operator, kind_of(operator)
-    answers = _add_inside(scope, operator, model.regressor, kind, graph)
+    answers = add_inside(scope, operator, model.regressor, kind, graph)
     flat = graph.node("Reshape", [answers, graph.tensor(np.array([-1, 1]))])
     scaled = graph.node("Mul", [flat, graph.tensor(np.array([model.slope], dtype=kind))])
     moved = graph.node("Add", [scaled, graph.tensor(np.array([model.offset], dtype=kind))])
@@ -112,7 +70,7 @@ def add_stacked(scope: Any, operator: Any, container: Any) -> None:
     graph, model, kind = GraphNodes(scope, container), operator.raw_operator, kind_of(operator)
     parts = []
     for each, loses_first in model.below:
-        scores = _add_inside(scope, operator, each, kind, graph)
+        scores = add_inside(scope, operator, each, kind, graph)
         second = graph.tensor(np.array([1]))
         parts.append(graph.node("Gather", [scores, second], axis=1) if loses_first else scores)
     if model.passes_on:
@@ -120,7 +78,7 @@ def add_stacked(scope: Any, operator: Any, container: Any) -> None:
     joined = scope.declare_local_variable("stacked", type(operator.inputs[0].type)([None, None]))
     graph.node("Concat", parts, axis=1, output=joined.full_name)
     shares = operator.outputs[1].full_name
-    graph.node("Identity", [_add_inside(scope, operator, model.final, kind, graph, [joined])], output=shares)
+    graph.node("Identity", [add_inside(scope, operator, model.final, kind, graph, [joined])], output=shares)
     add_label(
         graph,
         graph.node("ArgMax", [shares], axis=1, keepdims=0),
@@ -138,7 +96,7 @@ def add_chained(scope: Any, operator: Any, container: Any) -> None:
             joined = scope.declare_local_variable("chained", type(operator.inputs[0].type)([None, None]))
             graph.node("Concat", parts, axis=1, output=joined.full_name)
             given = [joined]
-        answer = _add_inside(scope, operator, each, kind, graph, given)
+        answer = add_inside(scope, operator, each, kind, graph, given)
         parts.append(graph.node("Reshape", [answer, graph.tensor(np.array([-1, 1]))]))
     answers = graph.node("Concat", parts[1:], axis=1)
     places = graph.tensor(np.argsort(model.order).astype(np.int64))
@@ -151,7 +109,7 @@ def add_median(scope: Any, operator: Any, container: Any) -> None:
     answers = [
         graph.node(
             "Reshape",
-            [_add_inside(scope, operator, each, kind, graph), graph.tensor(np.array([-1, 1]))],
+            [add_inside(scope, operator, each, kind, graph), graph.tensor(np.array([-1, 1]))],
         )
         for each in model.regressors
     ]
@@ -179,7 +137,7 @@ def add_votes(scope: Any, operator: Any, container: Any) -> None:
     places = graph.tensor(np.arange(count)[None])
     parts = []
     for tree, weight in zip(model.trees, model.weights.tolist(), strict=True):
-        shares = _add_inside(scope, operator, tree, kind, graph)
+        shares = add_inside(scope, operator, tree, kind, graph)
         chosen = graph.node("Equal", [graph.node("ArgMax", [shares], axis=1, keepdims=1), places])
         for_it, against = (np.array([[vote * weight]], dtype=kind) for vote in (1.0, -1.0 / (count - 1)))
         parts.append(graph.node("Where", [chosen, graph.tensor(for_it), graph.tensor(against)]))

@@ -9,6 +9,7 @@ from skl2onnx.common._registration import get_shape_calculator
 from sklearn.base import ClassifierMixin
 
 from penstock.engine.models.packaging.sklearn.boosters import booster_types
+from penstock.engine.models.packaging.sklearn.estimated.stand_ins import Neighbourly, Regressed, Splines
 from penstock.engine.models.packaging.sklearn.operators.columns import (
     add_chosen,
     add_normalized,
@@ -27,6 +28,12 @@ from penstock.engine.models.packaging.sklearn.operators.combined import (
     add_retargeted,
     add_stacked,
     add_votes,
+)
+from penstock.engine.models.packaging.sklearn.operators.estimated import (
+    add_neighbourly,
+    add_regressed,
+    add_splines,
+    estimated_shapes,
 )
 from penstock.engine.models.packaging.sklearn.operators.scores import (
     add_constant,
@@ -141,6 +148,9 @@ def register() -> None:
         (Mixture, class_shapes, add_mixture),
         (Products, products_shapes, add_products),
         (KernelDecision, class_shapes, add_kernel_decision),
+        (Neighbourly, estimated_shapes, add_neighbourly),
+        (Regressed, estimated_shapes, add_regressed),
+        (Splines, estimated_shapes, add_splines),
     ):
         _register(kind, shapes, add)
 

@@ -1,0 +1,1 @@
+"""Steps that estimate what they put in: imputers by neighbours and by regressions, splines."""
