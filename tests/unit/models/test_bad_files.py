@@ -244,3 +244,15 @@ def test_our_own_readers_take_or_refuse_every_mutant(suffix: str, good: dict[str
         except ConfigError:
             continue
     assert taken < mutants_count
+
+
+def test_a_tree_that_xgboost_reads_and_does_not_write_is_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = sound_files(*rows_of_two_classes(), tmp_path)[".json"]
+    path = tmp_path / "model.json"
+    path.write_bytes(mutant(sound, random.Random(1229)))
+    assert main(["package", str(path), "--out", str(tmp_path / "bundle"), "--unproved"]) == 2
+    said = capsys.readouterr().err
+    assert "XGBoost refuses the model" in said
+    assert len(said.strip().splitlines()) == 1

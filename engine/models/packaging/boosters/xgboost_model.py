@@ -47,7 +47,10 @@ def xgboost_model(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | 
     from penstock.engine.models.packaging.boosters.linear_booster import is_linear, linear_booster
     from penstock.engine.trees.readers.xgboost import read_xgboost, xgboost_tree
 
-    data = bytes(booster.save_raw("ubj"))
+    try:
+        data = bytes(booster.save_raw("ubj"))
+    except xgboost.core.XGBoostError as error:  # some broken trees are found when they are written
+        raise ConfigError(f"XGBoost refuses the model: {_xgboost_reason(error)}") from error
     if is_linear(data):
         return linear_booster(booster, data, wishes)
     read = read_xgboost(data, classes=wishes.classes, stop_at_best=stop_at_best)
