@@ -7,6 +7,7 @@ from typing import Any
 
 from penstock.connectors.kafka import producers, rejoin, sinks
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.reading import member as membership
 from penstock.connectors.kafka.reading import source as reading
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
@@ -42,7 +43,7 @@ call_wait_max_s = 0.201
 
 
 class _InLine:
-    """`threading`, as far as the source uses it: what a thread would do is done when it starts."""
+    """`threading`, as far as a member of a group uses it: what a thread would do is done when it starts."""
 
     class Thread:
         """As threading.Thread."""
@@ -60,7 +61,7 @@ class _InLine:
 def simulated_clients(cluster: Cluster) -> Iterator[None]:
     """Meanwhile the connectors for Kafka get simulated clients of this cluster instead of librdkafka's."""
     replaced: list[tuple[Any, str, Any]] = [
-        (reading, "open_client", opener(cluster)),
+        (membership, "open_client", opener(cluster)),
         (sinks, "open_client", opener(cluster)),
         (producers, "open_client", opener(cluster)),
         (producers, "Aside", lambda _: SimulatedAside(cluster)),
@@ -68,7 +69,7 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
         (reading, "LogBounds", lambda _, topic, **__: SimulatedBounds(cluster, topic)),
         (reading, "BatchLooks", lambda _, topic, **__: SimulatedLooks(cluster, topic)),
         (reading, "StallDetector", lambda **_: NoStalls()),
-        (reading, "threading", _InLine),
+        (membership, "threading", _InLine),
         (rejoin, "Aside", lambda _: SimulatedAside(cluster)),
         (rejoin, "group_is_served", lambda *_: cluster.is_served()),
         (rejoin, "leave_group", lambda *_, member_id, **__: cluster.group(group).leave(member_id)),

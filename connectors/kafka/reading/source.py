@@ -1,7 +1,6 @@
 """One member of a Kafka consumer group: columns out of polls, and the truth about what is assigned."""
 
 import logging
-import threading
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, cast
 
@@ -10,9 +9,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
-from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_client
-from penstock.connectors.kafka.errors import cause_of, consumer_error, is_fatal, said
-from penstock.connectors.kafka.group import KafkaMembership, generation, group_settings, member_id
+from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.errors import cause_of, consumer_error, said
+from penstock.connectors.kafka.group import KafkaMembership, group_settings
 from penstock.connectors.kafka.reading.assignment import Assignment, AssignmentListener
 from penstock.connectors.kafka.reading.batch_looks import BatchLooks
 from penstock.connectors.kafka.reading.beginnings import Beginnings, FirstRecords
@@ -25,14 +24,14 @@ from penstock.connectors.kafka.reading.doubts import (
     unreadable_sentence,
 )
 from penstock.connectors.kafka.reading.log_bounds import LogBounds
+from penstock.connectors.kafka.reading.member import GroupMember
 from penstock.connectors.kafka.reading.read_positions import ReadHeads
 from penstock.connectors.kafka.reading.records import partition_of, to_records
 from penstock.connectors.kafka.reading.returns import Returns
 from penstock.connectors.kafka.reading.stalls import StallDetector
 from penstock.connectors.kafka.reading.starts import Recreated, Start, Starts, recreated_sentence
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts, TopicWatch
-from penstock.connectors.kafka.rejoin import Rejoin
-from penstock.schemas.errors import ConfigError, FencedError, InvariantError, PenstockError, UnavailableError
+from penstock.schemas.errors import ConfigError, InvariantError
 from penstock.schemas.log_codes import LogCode
 from penstock.schemas.reading import Reading
 from penstock.schemas.records import Records
@@ -95,8 +94,6 @@ class KafkaSource:
         self._seek_due: dict[int, int] = {}  # seeks that the client could not do yet; no record passes before
         self._dropped: dict[int, int] = {}  # the first offset that came of a partition while it was held
         self._closed = False
-        self._failure: PenstockError | None = None
-        self._access = AccessErrors(tokens=config.mechanism == "OAUTHBEARER")
         self._recreations = 0
         self._topic_facts: TopicFacts | None = None  # of the topic that is being read
         self._facts_since_s = 0.0  # older answers may be about another topic than the assignment is
@@ -105,12 +102,13 @@ class KafkaSource:
             memory_bytes_max=memory_bytes_max, single_batches_s=None if careful is None else careful.pause_s,
         )  # fmt: skip
         self._commits = Commits(topic, clock)
-        self._consumer = open_client(
-            Consumer, settings | {"error_cb": self._on_error, "on_commit": self._commits.answered}
-        )
+        self._member = GroupMember(
+            config, settings | {"on_commit": self._commits.answered}, group=group, topic=topic, protocol=protocol, clock=clock
+        )  # fmt: skip
+        self._consumer = self._member.client
         self._ours = Assignment(self._consumer, topic)
         self._starts = Starts(
-            self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._fail
+            self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._member.fail
         )
         self._bounds = LogBounds(config, topic, clock=clock)
         self._beginnings = Beginnings(self._bounds, group=group, topic=topic, clock=clock)
@@ -119,7 +117,7 @@ class KafkaSource:
         self._returns = Returns(
             self._consumer, topic=topic, heads=self._heads, policy=unreadable, looks=self._looks, clock=clock,
             paused=lambda partition: self._ours.paused or partition in self._ours.held,
-            give_up=self._give_up, other_error=self._note_error,
+            give_up=self._give_up, other_error=self._member.note_error,
         )  # fmt: skip
         self._careful = None if careful is None else CarefulReading(
             careful, self._consumer, self._looks, self._bounds, heads=self._heads, returns=self._returns, clock=clock,
@@ -129,23 +127,15 @@ class KafkaSource:
         self._stalls = StallDetector(
             topic=topic, open_offsets=lambda: KafkaOffsets(config, group), clock=clock
         )
-        # In the other protocol a member keeps its id, and asks again with its next heartbeat.
-        self._rejoin = None if protocol == "consumer" else Rejoin(
-            config, group=group, clock=clock, subscribe=self._subscribe, unsubscribe=self._unsubscribe
-        )  # fmt: skip
-        self._subscribe()
+        self._member.join(on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, records_max: int, timeout_s: float) -> Records | None:
         """As penstock.engine.ports.Source asks."""
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+        self._member.raise_failure()
         if self._watch.newest is not self._topic_facts:
             self._compare_topic()
-        if self._rejoin:
-            facts, (_, its_id) = self._watch.newest, self.standing()
-            self._rejoin.turn(its_id, answered_s=0.0 if facts is None else facts.asked_at_s)
-            timeout_s = min(timeout_s, self._rejoin.poll_max_s)
+        answered = self._watch.newest
+        timeout_s = min(timeout_s, self._member.turn(0.0 if answered is None else answered.asked_at_s))
         if self._ours.unplaced:
             self._place()
             hurried = self._clock.monotonic_s() < self._facts_since_s + hurry_s
@@ -216,18 +206,11 @@ class KafkaSource:
 
     def membership(self) -> KafkaMembership:
         """As penstock.engine.ports.Source asks."""
-        metadata = self._consumer.consumer_group_metadata()
-        if generation(metadata) < 1:  # the coordinator would not check it, and a zombie could commit
-            raise UnavailableError(f"not a member of group {self._group} yet")
-        return KafkaMembership(metadata=metadata, note=offset_note(self._topic_id))
+        return self._member.membership(offset_note(self._topic_id))
 
     def standing(self) -> tuple[bool, str]:
         """Whether the group counts us among its members, and under which id; "" while we have none."""
-        metadata = self._consumer.consumer_group_metadata()
-        is_member, its_id = generation(metadata) >= 1, member_id(metadata)
-        if self._rejoin is not None:
-            self._rejoin.stands(is_member, its_id)
-        return is_member, its_id
+        return self._member.standing()
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
@@ -269,17 +252,12 @@ class KafkaSource:
         self._stalls.close()
         self._bounds.close()
         self._looks.close()
-        if self._rejoin is not None:
-            self._rejoin.close()
         held = sorted(self._ours.owned)
         self._ours.owned.clear()
         self._ours.unplaced.clear()
         if held:
             self._listener.on_revoked(held)
-        # The client's own close has no time-out, and waits for a coordinator that may be away.
-        closing = threading.Thread(target=self._consumer.close, name="consumer-close", daemon=True)
-        closing.start()
-        closing.join(timeout_s)
+        self._member.close(timeout_s)
 
     def _records(self, messages: list[Message], records_max: int) -> Records | None:
         broken: dict[int, Message] = {}  # the first error of a partition, and nothing of it after that
@@ -322,13 +300,8 @@ class KafkaSource:
         self.seek(dict(zip(partitions.tolist(), over.offsets[firsts].tolist(), strict=True)))
         return records.slice(0, records_max)
 
-    def _note_error(self, error: KafkaError, where: str) -> None:
-        failure = consumer_error(error, where)
-        if is_fatal(error) or isinstance(failure, ConfigError | FencedError):
-            self._fail(failure)
-
     def _stop_at(self, partition: int, offset: int, why: str) -> None:
-        self._fail(ConfigError(unreadable_sentence(self._topic, partition, offset, why)))
+        self._member.fail(ConfigError(unreadable_sentence(self._topic, partition, offset, why)))
 
     def _give_up(self, partition: int, answer: GivenUp, error: KafkaError) -> None:
         head = self._heads.next(partition)
@@ -348,7 +321,7 @@ class KafkaSource:
         if bounds is not None and bounds[0] > head:
             self._beginnings.lost_offsets += bounds[0] - head
         sentence = lost_range_sentence(self._topic, partition, head=head, group=self._group, bounds=bounds)
-        self._fail(ConfigError(sentence))
+        self._member.fail(ConfigError(sentence))
 
     @property
     def _soon_s(self) -> float:
@@ -372,7 +345,7 @@ class KafkaSource:
         self._recreations += 1
         if self._recreated == "stop":
             self._topic_facts = old
-            self._fail(ConfigError(recreated_sentence(self._topic, old.id, new.id, self._group)))
+            self._member.fail(ConfigError(recreated_sentence(self._topic, old.id, new.id, self._group)))
             return True
         logger.warning(
             "topic %s was deleted and made anew (id %s, then %s): every partition of it is read from its beginning",
@@ -394,31 +367,6 @@ class KafkaSource:
             self._returns.read_from(partition, OFFSET_BEGINNING)
         self._tell_assigned(dict.fromkeys(again, OFFSET_BEGINNING))
         return True
-
-    def _on_error(self, error: KafkaError) -> None:
-        """Client-wide errors. From all that is not handled here the client recovers."""
-        if error.fatal():
-            self._fail(consumer_error(error, f"group {self._group}"))
-        elif (refused := self._access.reaction(error)) is not None:
-            self._fail(refused)
-
-    def _fail(self, failure: PenstockError) -> None:
-        """Raised by the next poll: what this one brings must not be dropped."""
-        if self._failure is None or isinstance(self._failure, UnavailableError):
-            self._failure = failure
-
-    def _subscribe(self) -> None:
-        told = {"on_assign": self._on_assign, "on_revoke": self._on_revoke, "on_lost": self._on_lost}
-        try:
-            self._consumer.subscribe([self._topic], **told)
-        except KafkaException as error:
-            raise consumer_error(cause_of(error), f"topic {self._topic}") from error
-
-    def _unsubscribe(self) -> None:
-        try:
-            self._consumer.unsubscribe()
-        except KafkaException as error:
-            raise consumer_error(cause_of(error), f"topic {self._topic}") from error
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         partitions = {place.partition for place in places}
@@ -447,8 +395,8 @@ class KafkaSource:
         partitions = {place.partition for place in places}
         told = sorted(partitions & self._ours.owned)
         self._let_go(partitions)
-        if self._rejoin is not None and not self._closed:
-            self._rejoin.lost()
+        if not self._closed:
+            self._member.lost()
         if told and not self._closed:
             self._listener.on_lost(told)
 

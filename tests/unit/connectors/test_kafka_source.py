@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.reading import member as member_module
 from penstock.connectors.kafka.reading import source as source_module
 from penstock.connectors.kafka.reading.batch_looks import Look
 from penstock.connectors.kafka.reading.careful import Careful
@@ -153,7 +154,7 @@ class Member:
 
 def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on the clients of a source do as they are told."""
-    monkeypatch.setattr(source_module, "open_client", lambda _, properties: HandConsumer(properties))
+    monkeypatch.setattr(member_module, "open_client", lambda _, properties: HandConsumer(properties))
     monkeypatch.setattr(source_module, "TopicWatch", HandWatch)
     monkeypatch.setattr(source_module, "LogBounds", HandBounds)
     monkeypatch.setattr(source_module, "BatchLooks", HandLooks)
@@ -241,7 +242,7 @@ def test_what_retention_took_is_named_once_a_broker_says_what_is_left(member: Me
     for _ in range(3 + 3):  # an error is believed when it comes again
         member.consumer.first.append(gone)
         assert member.source.poll(10, 0.0) is None
-        if member.source._failure is not None:
+        if member.source._member._failure is not None:
             break
     assert member.source.reading().lost_offsets == 7
     with pytest.raises(ConfigError, match="partition 0: offsets 1000 to 1006 were deleted before group g"):

@@ -96,7 +96,7 @@ bugs: tuple[Bug, ...] = (
     Bug(
         name="what retention took is passed over without a word",
         where="KafkaSource._give_up",
-        old="self._fail(ConfigError(sentence))",
+        old="self._member.fail(ConfigError(sentence))",
         new="self._heads.put(partition, 0); self._returns.read_from(partition, OFFSET_BEGINNING)",
         only=(Trouble.RETENTION, Trouble.FREEZE),
     ),
