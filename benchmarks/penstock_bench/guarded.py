@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import permutations
+from statistics import median
 from typing import Any, Final
 
 from cryptography.hazmat.primitives import serialization
@@ -69,11 +70,17 @@ def compared(runs: Mapping[str, list[Run]], *, seed: int) -> dict[str, Any]:
         each = [tuple(getattr(run, name) for run in turn) for turn in turns]
         ours[name] = ratios_told([on / math.sqrt(one * other) for one, other, on in each], seed=seed)
         control[name] = ratios_told([other / one for one, other, _ in each], seed=seed)
+    supervisor = {
+        name: median(run.first_process_ms_per_s for run in each if run.first_process_ms_per_s is not None)
+        for name, each in runs.items()
+        if any(run.first_process_ms_per_s is not None for run in each)
+    }
     whole = all(run.lost == 0 and run.duplicated == 0 for each in runs.values() for run in each)
     return {
         "turns": [{name: runs[name][turn].as_json() for name in runs} for turn in range(len(turns))],
         "guarded_for_plain": ours,
         "plain_again_for_plain": control,
+        "supervisor_ms_per_s": {name: round(each, 2) for name, each in supervisor.items()},
         "whole": whole,
         "verdict": verdict(ours["records_per_s"], bar=bar) if whole else "beyond",
     }
@@ -141,6 +148,10 @@ def show(found: Mapping[str, Any], terminal: Terminal) -> None:
                 f"{title}, {words}: {each['mean']:.3f} on average, {each['low']:.3f} to {each['high']:.3f} with 95 % "
                 f"(turns from {each['min']:.3f} to {each['max']:.3f}, {each['median']:.3f} in the middle)"
             )
+    of_supervisors = found["supervisor_ms_per_s"]
+    if of_supervisors:
+        told = ", ".join(f"{name} {each:.1f} ms" for name, each in of_supervisors.items())
+        terminal.say(f"CPU of the supervisor in a second, in the middle turn: {told}")
     terminal.say(
         f"{verdicts[found['verdict']]} {bar:.0%} in records a second; "
         + ("every record once" if found["whole"] else "records are missing or came twice")

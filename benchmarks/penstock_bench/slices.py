@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -58,8 +59,8 @@ def measure_in_slices(
         for name, each in running.items():
             _signal(each, beside.get(name), signal.SIGSTOP)
         clock.sleep(slice_s)  # what they have sent is committed or not by now
-        began = {name: (_visible(environment, each), _cpu_ns(each)) for name, each in running.items()}
-        if max(visible for visible, _ in began.values()) > 0.5 * records:
+        began = {name: _Mark.now(environment, each) for name, each in running.items()}
+        if max(each.visible for each in began.values()) > 0.5 * records:
             raise NotReadyError("one was half through before the other had begun: give them more records")
         ran_s = dict.fromkeys(running, 0.0)
         while max(_visible(environment, each) for each in running.values()) < done_share * records:
@@ -71,7 +72,7 @@ def measure_in_slices(
                 _signal(each, beside.get(name), signal.SIGSTOP)
                 ran_s[name] += clock.monotonic_s() - since_s
         clock.sleep(slice_s)
-        ended = {name: (_visible(environment, each), _cpu_ns(each)) for name, each in running.items()}
+        ended = {name: _Mark.now(environment, each) for name, each in running.items()}
         found = {}
         for name, each in running.items():
             _signal(each, beside.get(name), signal.SIGCONT)
@@ -79,17 +80,36 @@ def measure_in_slices(
                 environment.config, each.entry.output, expected=records, patience_s=count_patience_s, clock=clock
             )  # fmt: skip
             visible = max(_visible(environment, each), 1)
-            done = (ended[name][0] - began[name][0]) * min(count.outputs / visible, 1.0)
+            before, after = began[name], ended[name]
+            done = (after.visible - before.visible) * min(count.outputs / visible, 1.0)
             found[name] = Run(
                 records=records,
                 records_per_s=done / ran_s[name],
-                engine_us_per_record=(ended[name][1] - began[name][1]) / done / 1000,
+                engine_us_per_record=(after.cpu_ns - before.cpu_ns) / done / 1000,
                 peak_mb=peak_mb(family(each.pid)),
                 first_process_mb=peak_mb([each.pid]),
+                first_process_ms_per_s=(after.first_cpu_ns - before.first_cpu_ns) / 1e6 / ran_s[name],
                 lost=count.lost,
                 duplicated=count.duplicated,
             )
         return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Mark:
+    """Where a contestant is."""
+
+    visible: int
+    cpu_ns: int
+    first_cpu_ns: int
+
+    @classmethod
+    def now(cls, environment: BenchEnvironment, running: Running) -> "_Mark":
+        return cls(
+            visible=_visible(environment, running),
+            cpu_ns=_cpu_ns(family(running.pid)),
+            first_cpu_ns=_cpu_ns([running.pid]),
+        )
 
 
 def _visible(environment: BenchEnvironment, running: Running) -> int:
@@ -109,10 +129,10 @@ def _signal(running: Running, beside: int | None, number: signal.Signals) -> Non
         os.kill(pid, number)
 
 
-def _cpu_ns(running: Running) -> int:
+def _cpu_ns(pids: Iterable[int]) -> int:
     """Of all threads that live: a worker's are made at its start."""
     total = 0
-    for pid in family(running.pid):
+    for pid in pids:
         for task in Path(f"/proc/{pid}/task").iterdir():
             total += int((task / "schedstat").read_text().split()[0])
     return total

@@ -31,6 +31,8 @@ class Run:
     broker_us_per_record: float | None = None
     first_process_mb: float | None = None
     """The most that the process itself had, without those that it started: of ours, the supervisor."""
+    first_process_ms_per_s: float | None = None
+    """Its CPU of each second in which the contestant ran."""
     growth_mb_per_million: float | None = None
     first_output_s: float | None = None
     lost: int | None = None

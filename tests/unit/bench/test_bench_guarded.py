@@ -18,10 +18,10 @@ from penstock.engine.worker.startup.stages import open_bundle
 from tests.bundles import write_stump
 
 
-def run(records_per_s: float, cpu_us: float, *, lost: int = 0) -> Run:
+def run(records_per_s: float, cpu_us: float, *, lost: int = 0, supervisor_ms: float | None = None) -> Run:
     return Run(
         records=1000, records_per_s=records_per_s, engine_us_per_record=cpu_us, broker_us_per_record=1.0, peak_mb=1.0, lost=lost,
-        duplicated=0,
+        duplicated=0, first_process_ms_per_s=supervisor_ms,
     )  # fmt: skip
 
 
@@ -94,3 +94,10 @@ def test_a_second_start_of_the_plain_stream_is_the_control() -> None:
     assert found["guarded_for_plain"]["records_per_s"]["mean"] == 1.0
     assert found["guarded_for_plain"]["engine_us_per_record"]["mean"] == 1.0
     assert found["plain_again_for_plain"]["records_per_s"]["mean"] == 0.81
+
+
+def test_what_the_supervisor_takes_is_told_apart() -> None:
+    plain = [run(1000, 2.0, supervisor_ms=each) for each in (3.0, 9.0, 4.0)]
+    ours = [run(1000, 2.0, supervisor_ms=each) for each in (6.0, 5.0, 5.5)]
+    found = guarded.compared({"plain": plain, "plain again": [run(1000, 2.0)] * 3, "guarded": ours}, seed=1)
+    assert found["supervisor_ms_per_s"] == {"plain": 4.0, "guarded": 5.5}
