@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.engine.admin.callers import Caller, Role
+from penstock.engine.settings.secret_file import read_secret_bytes
 from penstock.schemas.errors import ConfigError
 
 characters_min: Final = 32
@@ -50,8 +51,7 @@ class FileTokens:
 def read_secret(file: Path, *, what: str) -> str:
     """A secret of one line. Raises ConfigError, which quotes nothing of it."""
     try:
-        with file.open("rb") as opened:
-            data = opened.read(characters_max + 3)
+        data = read_secret_bytes(file, characters_max + 3)
     except OSError as error:
         raise ConfigError(f"cannot read {what} in {file}: {error.strerror}") from error
     text = data.removesuffix(b"\n").removesuffix(b"\r")

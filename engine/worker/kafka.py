@@ -27,6 +27,7 @@ from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.scaling.reports import Reporter
 from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
 from penstock.engine.settings.model import Settings
+from penstock.engine.settings.secret_file import read_secret_bytes
 from penstock.engine.settings.topics import RegistrySettings
 from penstock.engine.telemetry.http_server import HttpServer
 from penstock.engine.telemetry.port_routes import worker_routes
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("penstock.worker")
 
-secret_characters_max = 65_536
+secret_bytes_max = 65_536
 fetch_memory_bytes_max = 128 << 20
 send_memory_bytes_max = 256 << 20
 
@@ -105,14 +106,15 @@ def secret(value: SecretStr | None, file: Path | None) -> str | None:
     if value is not None or file is None:
         return value.get_secret_value() if value is not None else None
     try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            text = lines.read(secret_characters_max + 1)
+        data = read_secret_bytes(file, secret_bytes_max + 1)
     except OSError as error:
         raise ConfigError(f"cannot read the secret in {file}: {error.strerror}") from error
+    if len(data) > secret_bytes_max:
+        raise ConfigError(f"the secret in {file} is longer than {secret_bytes_max} bytes")
+    try:
+        text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"the secret in {file} is not UTF-8 text") from None
-    if len(text) > secret_characters_max:
-        raise ConfigError(f"the secret in {file} is longer than {secret_characters_max} characters")
     text = text.removesuffix("\n").removesuffix("\r")
     if not text or "\0" in text:
         raise ConfigError(f"the secret in {file} {'holds a NUL character' if text else 'is empty'}")

@@ -1,7 +1,8 @@
 """Texts and secrets are taken as they are, and no error quotes what it was given."""
 
+import os
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -12,6 +13,7 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
+from penstock.engine.admin.file_tokens import FileToken, FileTokens
 from penstock.engine.settings.model import Settings, load_settings
 from penstock.engine.worker.kafka import secret
 from penstock.schemas.errors import ConfigError
@@ -270,13 +272,33 @@ def test_a_mechanism_without_its_secret_is_refused(file: Path, mechanism: str) -
 
 
 @pytest.mark.parametrize(
-    ("data", "why"), [(b"", "is empty"), (b"\n", "is empty"), (b"a\0b", "NUL"), (b"\xff", "not UTF-8")]
+    ("data", "why"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"a\0b", "NUL"),
+        (b"\xff", "not UTF-8"),
+        ("ä".encode() * 40_000, "longer than 65536 bytes"),
+    ],
 )
 def test_a_secret_file_that_holds_none_is_named(tmp_path: Path, data: bytes, why: str) -> None:
     path = tmp_path / "password"
     path.write_bytes(data)
     with pytest.raises(ConfigError, match=why):
         secret(None, path)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["a pipe", "a folder"])
+def test_what_is_no_file_holds_no_secret_and_is_not_waited_for(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "password"
+    make(path)
+    with pytest.raises(ConfigError, match=r"cannot read the secret in .*: (it is no file|Is a directory)"):
+        secret(None, path)
+    with pytest.raises(ConfigError, match=r"cannot read the admin token ops in .*: (it is no file|Is a dir)"):
+        FileTokens([FileToken(name="ops", role="admin", file=path)])
 
 
 def test_the_list_has_every_sign_of_the_keyboard() -> None:
