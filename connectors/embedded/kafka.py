@@ -151,8 +151,18 @@ class EmbeddedKafka:
         self._end_node(number, signal.SIGKILL)
 
     def pause_node(self, number: int) -> None:
-        """Let a node stand still: its connections stay open, and nobody answers."""
+        """Let a node stand still: its connections stay open, and nobody answers. Waits until every thread of it has stopped, since on
+        a busy machine one may still answer meanwhile.
+
+        Raises NotReadyError when one goes on.
+        """
         self._signal_node(number, signal.SIGSTOP)
+        pid = self.pid(number)
+        deadline_s = time.monotonic() + stop_timeout_s
+        while pid is not None and not _stands_still(pid):
+            if time.monotonic() > deadline_s:
+                raise NotReadyError(f"node {number} did not stand still in {stop_timeout_s:g} s")
+            time.sleep(0.001)
 
     def resume_node(self, number: int) -> None:
         """Let a paused node go on."""
@@ -359,3 +369,15 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether every thread of a process has stopped; where the system does not tell, it is taken to have."""
+    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            state = thread.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
+        if state not in "TtZXx":
+            return False
+    return True

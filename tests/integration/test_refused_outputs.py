@@ -232,7 +232,7 @@ def test_what_the_output_topics_take_is_read_before(
 
     assert main(["check", str(stream.settings)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert f"at most {20_000 - envelope_bytes} bytes" in said
+    assert f"at most {20_000 - envelope_bytes:,} bytes" in said
     assert "a record without a key becomes a dead letter" in said
 
 

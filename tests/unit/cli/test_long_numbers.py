@@ -8,7 +8,7 @@ import yaml
 
 from penstock.connectors.kafka.admin.access import tls_fault
 from penstock.connectors.kafka.client import ClientConfig
-from penstock.connectors.kafka.wire.batches import _host_and_port
+from penstock.connectors.kafka.wire.connection import host_and_port
 from penstock.engine.cli.main import main
 from penstock.engine.gpu.device import parse_device
 from penstock.engine.settings.model import parse_settings
@@ -67,5 +67,5 @@ def test_settings_and_addresses_refuse_it_in_a_sentence() -> None:
         with pytest.raises(ConfigError, match="has to be"):
             parse_settings({**tree(), key: value}, origin="x", folder=Path("/"))
     with pytest.raises(UnavailableError, match="no port"):
-        _host_and_port(f"127.0.0.1:{long}")
+        host_and_port(f"127.0.0.1:{long}")
     assert tls_fault(ClientConfig(bootstrap_servers=f"127.0.0.1:{long}")) is None
