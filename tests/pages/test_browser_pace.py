@@ -3,7 +3,6 @@
 The figures themselves are printed: `make test-pages ARGS="-s -k pace"`.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -99,7 +98,10 @@ def test_a_page_takes_little_and_is_there_soon(
     assert first <= page_bytes_max, received.by_url
     assert took_s < slack * content_s
     if path == "/":
-        assert visit.page.evaluate("document.querySelector('.reader').getAttribute('aria-valuemax')") == str(points_kept - 1)  # fmt: skip
+        last = visit.page.evaluate("document.querySelector('.reader').getAttribute('aria-valuemax')")
+        assert (
+            points_kept - 10 <= int(last) < points_kept
+        )  # all that is kept, or nearly: it is measured meanwhile
     visit.close()
 
 
@@ -129,15 +131,6 @@ redraws = """async ([points, times]) => {
 }"""
 
 
-def reach(drawn: list[Any]) -> dict[int, tuple[float, float]]:
-    """Of each column of pixels the lowest and the highest y."""
-    found: dict[int, tuple[float, float]] = {}
-    for x, y in drawn:
-        low, high = found.get(int(x + 1e-9), (y, y))
-        found[int(x + 1e-9)] = (min(low, y), max(high, y))
-    return found
-
-
 def test_so_many_points_are_redrawn_within_a_frame(
     browser: Any, engine: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,15 +139,21 @@ def test_so_many_points_are_redrawn_within_a_frame(
     page.click("text=Pause")
     drawn, (left, right), took_ms = page.evaluate(redraws, [points, 60])
     shown = [tuple(map(float, each.split())) for each in drawn.lstrip("M").split("L")]
-    # A picture's y is a line over the values, downwards: their lowest and highest of each column of pixels are where they should be.
-    every = [(left + (right - left) * each / (points - 1), math.sin((each + 60) / 50) + 1.5) for each in range(points)]  # fmt: skip
-    seen, wanted = reach(shown), reach(every)
-    assert seen.keys() == wanted.keys()
-    pairs = np.array([(*seen[each], *wanted[each]) for each in sorted(seen)])
-    scale, offset = np.polyfit(pairs[:, 3], pairs[:, 0], 1)
+    # A picture's y is a line over the values, downwards. Coordinates have one decimal, so a corner may stand a little beside the curve, and
+    # no more; each column of pixels has one, and each of the curve's turns too.
+    x, y = np.array(shown).T
+    curve = np.sin((np.arange(points) + 60) / 50) + 1.5
+    places = left + (right - left) * np.arange(points) / (points - 1)
+    scale, offset = np.polyfit(np.interp(x, places, curve), y, 1)
     assert scale < 0
-    assert np.abs(pairs[:, 3] * scale + offset - pairs[:, 0]).max() < 0.3
-    assert np.abs(pairs[:, 2] * scale + offset - pairs[:, 1]).max() < 0.3
+    assert np.abs(np.interp(x, places, curve) * scale + offset - y).max() < 0.3
+    assert {int(each) for each in places} - {int(each) for each in x} <= {int(right)}
+    turns = [
+        at for at in range(1, points - 1) if (curve[at] - curve[at - 1]) * (curve[at + 1] - curve[at]) < 0
+    ]
+    assert len(turns) > 30
+    for at in turns:
+        assert np.hypot(x - places[at], y - (curve[at] * scale + offset)).min() < 1.0
     with capsys.disabled():
         print(f"\n  {points:,} points redrawn in {took_ms[30]:.1f} ms, 95 % in {took_ms[57]:.1f} ms", end="")
     assert took_ms[30] < slack * redraw_ms
