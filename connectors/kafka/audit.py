@@ -6,7 +6,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.client import ClientConfig, hear, open_client, producer_config
+from penstock.connectors.kafka.client import ClientConfig, drop, hear, open_client, producer_config
 from penstock.connectors.kafka.errors import cause_of, said
 from penstock.connectors.kafka.simple import KafkaReader
 
@@ -36,7 +36,7 @@ class KafkaAuditWriter:
     def renew(self) -> None:
         """A new client in the place of one that takes no more; what that one holds is lost. Raises ConfigError, and is as before."""
         fresh = self._opened()
-        self._drop()
+        drop(self._producer)
         self._producer, self._fault = fresh, ""
 
     def send(self, key: bytes, value: bytes, delivered: Callable[[], None]) -> bool:
@@ -63,7 +63,7 @@ class KafkaAuditWriter:
         if (end := hear(self._producer, timeout_s)) is not None:
             self._fault = self._fault or said(end)
         if self._fault:
-            self._drop()  # what is behind a record that was lost would leave a gap in its chain
+            drop(self._producer)  # what is behind a record that was lost would leave a gap in its chain
 
     def close(self, timeout_s: float) -> int:
         """Send what is queued, for as long as allowed; how many were not."""
@@ -72,7 +72,7 @@ class KafkaAuditWriter:
             left = int(self._producer.flush(timeout_s))
         except KafkaException:  # as in `turn`
             left = len(self._producer)
-        self._drop()
+        drop(self._producer)
         return left
 
     def _opened(self) -> Producer:
@@ -86,10 +86,6 @@ class KafkaAuditWriter:
                 "partitioner": "murmur2_random",
             },
         )
-
-    def _drop(self) -> None:
-        self._producer.purge()
-        hear(self._producer, 0)
 
 
 def read_audit(config: ClientConfig, topic: str, clock: Clock) -> Iterator[tuple[int, int, bytes | None]]:

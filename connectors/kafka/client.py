@@ -254,6 +254,13 @@ def hear(producer: Producer, timeout_s: float) -> KafkaError | None:
     return None
 
 
+def drop(producer: Producer) -> None:
+    """What a producer still holds is lost, and its callbacks hear so; waits for nothing, where Producer.close would wait for the broker.
+    Raises KafkaException when the client cannot even do that."""
+    producer.purge()
+    hear(producer, 0)
+
+
 def _security(config: ClientConfig) -> dict[str, Any]:
     require_files(config)
     chosen: dict[str, Any] = {

@@ -18,7 +18,7 @@ from penstock.connectors.delivery.producer_port import (
     UnfinishedError,
 )
 from penstock.connectors.kafka.call_thread import Aside
-from penstock.connectors.kafka.client import ClientConfig, open_client, producer_config
+from penstock.connectors.kafka.client import ClientConfig, drop, open_client, producer_config
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said, transaction_error
 from penstock.connectors.kafka.group import KafkaMembership
 from penstock.schemas.errors import InvariantError
@@ -154,8 +154,7 @@ class _Queue:
         if self._client is not None:
             client, self._client = self._client, None
             with suppress(KafkaException):  # it may be broken, and says so at every call
-                client.purge()
-                client.poll(0)  # Producer.close would wait for the broker, for ever; the destructor does not
+                drop(client)
 
     def _make_room(self, stored_bytes: int, messages: int, timeout_s: float) -> bool:
         if len(self.client) == 0:

@@ -6,7 +6,14 @@ from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from penstock.connectors.kafka.client import ClientConfig, consumer_config, hear, open_client, producer_config
+from penstock.connectors.kafka.client import (
+    ClientConfig,
+    consumer_config,
+    drop,
+    hear,
+    open_client,
+    producer_config,
+)
 from penstock.connectors.kafka.errors import said, translate
 from penstock.schemas.errors import ConfigError
 from penstock.schemas.log_codes import LogCode
@@ -52,8 +59,7 @@ class ReportWriter:
         """Send what is queued, for as long as allowed, and let go of the client."""
         with suppress(KafkaException):
             self._producer.flush(timeout_s)
-        self._producer.purge()
-        hear(self._producer, 0)
+        drop(self._producer)
 
     def _opened(self) -> Producer:
         return open_client(
@@ -84,8 +90,7 @@ class ReportWriter:
             said(end),
             extra=LogCode.KAFKA_CLIENT_RENEWED.extra,
         )
-        self._producer.purge()
-        hear(self._producer, 0)
+        drop(self._producer)
         self._producer, self._ended, self._passed_over = fresh, None, 0
         return True
 

@@ -14,7 +14,14 @@ from confluent_kafka import (
 )
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.client import ClientConfig, consumer_config, hear, open_client, producer_config
+from penstock.connectors.kafka.client import (
+    ClientConfig,
+    consumer_config,
+    drop,
+    hear,
+    open_client,
+    producer_config,
+)
 from penstock.connectors.kafka.errors import cause_of, consumer_error, translate
 from penstock.connectors.kafka.reading.records import to_records
 from penstock.schemas.errors import UnavailableError
@@ -81,8 +88,7 @@ class KafkaWriter:
 
     def close(self) -> None:
         """Drop what is not acknowledged."""
-        self._producer.purge()
-        hear(self._producer, 0)
+        drop(self._producer)
 
     def _write_batch(self, values: Sequence[bytes | None], keys: Sequence[bytes | None], target: int) -> None:
         for start in range(0, len(values), 4096):
