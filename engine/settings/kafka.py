@@ -1,6 +1,7 @@
 """The settings of the cluster: how it is reached, the group, and properties of the client."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,6 +75,11 @@ class SecuritySettings(Section):
         return self
 
 
+def poll_interval_max_ms(client: Mapping[str, object]) -> float:
+    """So long a member may go without a poll, by the client's properties, in milliseconds."""
+    return float(str(client.get("max.poll.interval.ms", max_poll_interval_ms)))
+
+
 def _allowed(client: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
     for key in client:
         if key not in client_properties_allowed:
@@ -85,7 +91,7 @@ def _allowed(client: dict[str, str | int | float | bool]) -> dict[str, str | int
         raise ValueError(
             "isolation.level is always read_committed: what is read otherwise may never have happened"
         )
-    longest_ms = float(client.get("max.poll.interval.ms", max_poll_interval_ms))
+    longest_ms = poll_interval_max_ms(client)
     if float(client.get("session.timeout.ms", 0)) > longest_ms:
         raise ValueError(
             f"session.timeout.ms is more than max.poll.interval.ms, which is {longest_ms:.0f}; set both, or neither"

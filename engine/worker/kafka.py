@@ -25,7 +25,7 @@ from penstock.engine.pages.worker.answers import WorkerAnswers
 from penstock.engine.pages.worker.view import WorkerView
 from penstock.engine.ports import AssignmentListener, Sink, Source
 from penstock.engine.scaling.reports import Reporter
-from penstock.engine.settings.kafka import KafkaSettings, max_poll_interval_ms
+from penstock.engine.settings.kafka import KafkaSettings, poll_interval_max_ms
 from penstock.engine.settings.model import Settings
 from penstock.engine.settings.secret_file import read_secret_bytes
 from penstock.engine.settings.topics import RegistrySettings
@@ -325,8 +325,7 @@ def kafka_link(
             start=settings.kafka.start,
             listener=listener,
             exactly_once=settings.kafka.delivery == "exactly_once",
-            max_poll_interval_s=float(settings.kafka.client.get("max.poll.interval.ms", max_poll_interval_ms))
-            / 1000,
+            max_poll_interval_s=poll_interval_max_ms(settings.kafka.client) / 1000,
             memory_bytes_max=fetch_memory_bytes_max,
             clock=clock,
             unreadable=settings.input.unreadable,

@@ -23,7 +23,7 @@ from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.runtime.loader import ServedModel
 from penstock.engine.pipeline.scorer import Scorer
 from penstock.engine.ports import Sink
-from penstock.engine.settings.kafka import max_poll_interval_ms
+from penstock.engine.settings.kafka import poll_interval_max_ms
 from penstock.engine.settings.model import Settings
 from penstock.engine.worker.assembly import new_metrics, worker_name
 from penstock.engine.worker.calibration import Rehearsed
@@ -299,8 +299,7 @@ def takeover(settings: Settings) -> str:
     if settings.kafka.protocol == "consumer":
         session, session_s = "the broker's group.consumer.session.timeout.ms, 45 s by default", 45.0
     else:
-        longest_ms = float(client.get("max.poll.interval.ms", max_poll_interval_ms))
-        session_s = session_ms(client, poll_interval_max_ms=longest_ms) / 1000
+        session_s = session_ms(client, poll_interval_max_ms=poll_interval_max_ms(client)) / 1000
         session = f"session.timeout.ms, {session_s:g} s"
     longest_s, why = session_s + join_s, session
     if settings.kafka.delivery == "exactly_once":
