@@ -5,7 +5,6 @@ import json
 import random
 import re
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.bundles import write_stump
-from tests.chaos.stops import Ended, said_of
+from tests.chaos.stops import Ended, tried_on_a_broker
 from tests.stream import Stream, children, event, event_schema, kill, partitions
 
 gap_s_max: Final = 12.0
@@ -199,12 +198,7 @@ def _until(met: Callable[[], bool], what: str) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """0 when no reader waited longer than `gap_s_max`."""
-    count, seed = int(argv[0]), int(argv[1]) if len(argv) > 1 else int(time.time())
-    print(f"seed {seed}", flush=True)
-    with EmbeddedKafka() as broker, tempfile.TemporaryDirectory() as folder:
-        ends = gaps(Path(folder), broker, count, seed)
-    print(said_of(ends, f"without a gap of more than {gap_s_max:g} s"))
-    return int(any(each.wrong for each in ends))
+    return tried_on_a_broker(argv, gaps, f"without a gap of more than {gap_s_max:g} s")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import math
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from penstock.connectors.embedded.cluster import free_ports
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.client import ClientConfig
-from tests.chaos.stops import Ended, said_of
+from tests.chaos.stops import Ended, tried_on_a_broker
 
 ready_s_max: Final = 15.0
 shortest_s: Final = 10.0
@@ -145,12 +144,7 @@ def _told(port: int) -> Any:
 
 def main(argv: Sequence[str]) -> int:
     """0 when it was ready in time after every one."""
-    count, seed = int(argv[0]), int(argv[1]) if len(argv) > 1 else int(time.time())
-    print(f"seed {seed}", flush=True)
-    with EmbeddedKafka() as broker, tempfile.TemporaryDirectory() as folder:
-        ends = outages(Path(folder), broker, count, seed)
-    print(said_of(ends, f"ready within {ready_s_max:g} s"))
-    return int(any(each.wrong for each in ends))
+    return tried_on_a_broker(argv, outages, f"ready within {ready_s_max:g} s")
 
 
 if __name__ == "__main__":

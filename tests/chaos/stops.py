@@ -172,6 +172,18 @@ def said_of(ends: Sequence[Ended], bar: str) -> str:
     return f"{len(ends) - len(wrong)} of {len(ends)} {bar}, the longest {longest_s:.1f} s{told}"
 
 
+def tried_on_a_broker(
+    argv: Sequence[str], attempts: Callable[[Path, EmbeddedKafka, int, int], list[Ended]], bar: str
+) -> int:
+    """A command whose arguments are how many, and a seed or none; 0 when nothing was wrong."""
+    count, seed = int(argv[0]), int(argv[1]) if len(argv) > 1 else int(time.time())
+    print(f"seed {seed}", flush=True)
+    with EmbeddedKafka() as broker, tempfile.TemporaryDirectory() as folder:
+        ends = attempts(Path(folder), broker, count, seed)
+    print(said_of(ends, bar))
+    return int(any(each.wrong for each in ends))
+
+
 def _owned(ground: _Ground, identity: str) -> str:
     """What a worker last said that it owns, "" for nothing."""
     log = ground.stream.settings.parent / f"{ground.stream.name}-{identity}.log"

@@ -96,6 +96,19 @@ def _count(whole: int, share: float, least: int = 1) -> int:
     return max(round(whole * share), least)
 
 
+def _made(part: str, what: str, only: str) -> Command:
+    """Records made for each family whose name begins with one of these."""
+    return Command(
+        part=part,
+        asked=lambda share: f"up to {made_records:,} of each family of {what}, within {_made_hours * share * 60:.0f} min",
+        arguments=lambda share: [
+            sys.executable, "-P", "-m", "tests.soak.made_records", "--records", str(made_records),
+            "--minutes", str(_made_hours * share * 60), "--only", only,
+        ],
+        environment=lambda _: {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
 def _pytest(*arguments: str) -> list[str]:
     return [
         sys.executable,
@@ -168,24 +181,8 @@ commands: Final = (
             "--minutes", str(_mutant_hours * share * 60),
         ],
     ),
-    Command(
-        part="made records",
-        asked=lambda share: f"up to {made_records:,} of each family of model, within {_made_hours * share * 60:.0f} min",
-        arguments=lambda share: [
-            sys.executable, "-P", "-m", "tests.soak.made_records", "--records", str(made_records),
-            "--minutes", str(_made_hours * share * 60), "--only", "XGBoost, |LightGBM, |CatBoost, |scikit-learn, ",
-        ],
-        environment=lambda _: {"OMP_NUM_THREADS": "1"},
-    ),
-    Command(
-        part="records made for pipelines",
-        asked=lambda share: f"up to {made_records:,} of each family of pipeline, within {_made_hours * share * 60:.0f} min",
-        arguments=lambda share: [
-            sys.executable, "-P", "-m", "tests.soak.made_records", "--records", str(made_records),
-            "--minutes", str(_made_hours * share * 60), "--only", "pipeline, ",
-        ],
-        environment=lambda _: {"OMP_NUM_THREADS": "1"},
-    ),
+    _made("made records", "model", "XGBoost, |LightGBM, |CatBoost, |scikit-learn, "),
+    _made("records made for pipelines", "pipeline", "pipeline, "),
     Command(
         part="kill -9 to the survivor's commit",
         asked=lambda share: f"{_count(100, share, 2)} kills",
