@@ -78,6 +78,7 @@ def _supervise(
     # Late: the first worker loads its libraries at the same time. First only what lets it begin.
     from penstock.engine.clock import SystemClock
     from penstock.engine.settings.model import load_settings
+    from penstock.engine.settings.unencrypted import unencrypted_secrets
     from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.startup.startup import Startup, walk
     from penstock.engine.worker.startup.supervisor import supervisor_steps
@@ -87,6 +88,8 @@ def _supervise(
     copy = copy_model(settings.model.path, run_folder)
     held.callback(give_time_to_drain, first)
     let_begin(first)
+    for sentence in unencrypted_secrets(settings):
+        logger.warning("%s", sentence, extra=LogCode.SECRET_UNENCRYPTED.extra)
     if copy is None:
         logger.warning(
             "no room for a copy of the model in %s: a change of its folder would end the workers",
