@@ -1,18 +1,24 @@
 """The real pipeline and connectors over simulated Kafka clients: whatever befalls them, every record has its one outcome."""
 
+import argparse
 import hashlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from penstock_bench.faults import faults
 from penstock_bench.faults.checker import Checker, Fault
 from penstock_bench.faults.fates import Trouble
 from penstock_bench.faults.journal import Ended, Journal, Kind, OffsetsCommitted, Sent, Written
 from penstock_bench.faults.outcomes import write_input
-from penstock_bench.faults.runs import default_processes, simulate_all
+from penstock_bench.faults.runs import default_processes, seeds_per_task, simulate_all
 from penstock_bench.faults.world import simulate
+from rich.console import Console
+
+from penstock.engine.console.terminal import Terminal
 
 seeds = int(os.environ.get("PENSTOCK_SIMULATION_SEEDS", "4000"))
 first_seed = int(os.environ.get("PENSTOCK_SIMULATION_FIRST", "0"))
@@ -36,9 +42,24 @@ def test_nothing_is_lost_doubled_torn_disordered_wrong_or_silent_and_nothing_han
     )
 
 
+def test_a_search_ends_when_its_time_is_over_and_says_how_many_runs_there_were() -> None:
+    parser = argparse.ArgumentParser()
+    faults.add_arguments(parser)
+    shown = io.StringIO()
+    words = ["--seeds", "1000000", "--first", "5", "--processes", "1", "--hours", "1e-9"]
+    assert not faults.run(parser.parse_args(words), Terminal(console=Console(file=shown, width=200)))
+    assert f"{seeds_per_task} runs from seed 5 on with" in shown.getvalue()
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_a_few_seeds_without_a_process_of_their_own(seed: int) -> None:
     assert simulate(1_000_000 + seed).findings == ()
+
+
+@pytest.mark.parametrize("seed", [5780, 15633])
+def test_seeds_that_found_a_fault_once(seed: int) -> None:
+    """5780, 15633: records of a topic made anew were committed before it was known what was deleted before them."""
+    assert simulate(seed).findings == ()
 
 
 def test_a_seed_gives_the_same_run_in_every_process() -> None:

@@ -14,7 +14,7 @@ _result: Final = re.compile(
     | (?P<files>[\d,]+\ model\ files\ from\ .*)
     | (?P<made>[\d,]+\ records\ of\ .*)
     | (?P<matrix>\d+\ cells\ in\ .*)
-    | (?P<simulation>\d+\ runs\ with\ \d+\ records\ in\ .*)
+    | (?P<simulation>\d+\ runs\ from\ seed\ \d+\ on\ with\ \d+\ records\ in\ .*)
     """,
     re.VERBOSE,
 )

@@ -143,7 +143,9 @@ commands: Final = (
         asked=lambda share: f"{_count(1_000_000, share, 100):,} seeds",
         arguments=lambda share: [
             sys.executable, "-P", "-m", "penstock", "simulate", "faults", "--seeds", str(_count(1_000_000, share, 100)),
+            "--first", str(int(time.time())),  # others each time, so that runs that are cut short add up
         ],
+        hours_option="--hours",
         there=lambda: subprocess.run(
             [sys.executable, "-P", "-m", "penstock", "simulate", "faults", "--help"], capture_output=True, check=False
         ).returncode == 0,
@@ -307,6 +309,7 @@ def chaos(share: float, seed: int, limit_s: float) -> Outcome:
                 )  # fmt: skip
                 wrong += [f"seed {seed + turn}: {each}" for each in found[-1].audit.faults]
             except AssertionError as error:
+                print(traceback.format_exc(), file=log, flush=True)
                 wrong.append(
                     f"seed {seed + turn} did not come to its end ({_folder / folder.name / 'chaos.log'}): {_sentence(error)}"
                 )

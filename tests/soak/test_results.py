@@ -28,7 +28,7 @@ of_a_worker = "2026-11-28T21:11:04.156+00:00 worker 0 INFO assigned partitions 0
         (["9 of 10 clean within 5 s, the longest 1.3 s; not so: drain 7 ended with exit code 1"], 1,
          "9 of 10 clean within 5 s, the longest 1.3 s; not so: drain 7 ended with exit code 1"),
         (["100 of 300 cells", "300 cells in 61 s: {'committed': 300}"], 0, "300 cells in 61 s: {'committed': 300}"),
-        (["100 runs with 5000 records in 3 s: 0 with findings"], 0, "100 runs with 5000 records in 3 s: 0 with findings"),
+        (["100 runs from seed 7 on with 5000 records in 3 s: 0 with findings"], 0, "100 runs from seed 7 on with 5000 records in 3 s: 0 with findings"),
         ([".pmml: 265 of 20,000, 8.5 a second", "160 model files from seed 7 on in 9 s: .pmml 160 (1 refused)"], 0, "160 model files from seed 7 on in 9 s: .pmml 160 (1 refused)"),
         (["1 of 4: XGBoost: 4,080 records, 0 off", "4,080 records of 1 families of 4: 0 off"], 0, "4,080 records of 1 families of 4: 0 off"),
         ([of_a_worker], 1, "ended with exit code 1 before it had a result; its output is reports/soak/part.log"),
@@ -163,3 +163,6 @@ def test_the_chaos_of_a_long_run_has_its_folder_whatever_reads_paths_from_there(
     assert "seed 7 did not come to its end (reports/soak/chaos-7/chaos.log)" in outcome.result
     assert "(test_results.py:" in outcome.result
     assert not outcome.good
+    log = (folders[0] / "chaos.log").read_text()
+    assert 'assert folder.name != "chaos-7"' in log, "which of the many waits it was, the trace says"
+    assert "in looks" in log

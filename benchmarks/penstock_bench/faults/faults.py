@@ -1,6 +1,7 @@
 """`penstock simulate faults`: runs of the engine under trouble, each replayed exactly by its seed."""
 
 import argparse
+import math
 from typing import Any
 
 from penstock.engine.clock import Clock, SystemClock
@@ -33,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--delivery", choices=("exactly_once", "at_least_once"), help="this one only (default: both, by seed)"
     )
     parser.add_argument(
+        "--hours",
+        type=float,
+        help="so long at most: no further run begins then (default: until all are done)",
+    )
+    parser.add_argument(
         "--processes",
         type=int,
         default=default_processes(),
@@ -45,10 +51,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None =
     clock = clock or SystemClock()
     if arguments.seeds < 1 or arguments.processes < 1 or arguments.first < 0:
         raise ConfigError("--seeds and --processes are at least 1, and --first at least 0")
+    if arguments.hours is not None and arguments.hours <= 0:
+        raise ConfigError("--hours is more than 0")
     only = frozenset(Trouble(kind) for kind in arguments.only or ())
     began_s = clock.monotonic_s()
+    ends_s = math.inf if arguments.hours is None else began_s + 3600 * arguments.hours
     failed: list[Result] = []
-    records = 0
+    done = records = 0
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     parts = simulate_all(seeds, only=only, mode=arguments.delivery, processes=arguments.processes)
     with terminal.progress(label="simulating", total=len(seeds)) as advance:
@@ -58,13 +67,17 @@ def run(arguments: argparse.Namespace, terminal: Terminal, clock: Clock | None =
                 if result.findings:
                     failed.append(result)
                     terminal.say(f"seed {result.seed}: {result.findings[0]}; {_replay(result, arguments)}")
+            done += len(results)
             advance(len(results))
+            if clock.monotonic_s() >= ends_s:
+                parts.close()
+                break
     took_s = clock.monotonic_s() - began_s
     terminal.say(
-        f"{len(seeds)} runs with {records} records in {took_s:.0f} s: {len(failed)} with findings"
+        f"{done} runs from seed {arguments.first} on with {records} records in {took_s:.0f} s: {len(failed)} with findings"
         + "".join(f", {count} {kind}" for kind, count in sorted(count_kinds(failed).items()))
     )
-    terminal.result(_report(arguments, failed, len(seeds), records, took_s))
+    terminal.result(_report(arguments, failed, done, records, took_s))
     return bool(failed)
 
 

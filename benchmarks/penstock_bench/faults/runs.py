@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice
 
@@ -25,8 +25,9 @@ def simulate_all(
     only: frozenset[Trouble] = frozenset(),
     mode: Mode | None = None,
     processes: int = 1,
-) -> Iterator[list[Result]]:
-    """The results of all seeds, some at a time; in the order of the seeds with one process, else as they come."""
+) -> Generator[list[Result], None, None]:
+    """The results of all seeds, some at a time; in the order of the seeds with one process, else as they come. Closed, it ends
+    when what is under way does."""
     tasks = [(seeds[i : i + seeds_per_task], only, mode) for i in range(0, len(seeds), seeds_per_task)]
     if processes == 1:
         yield from (_some(*task) for task in tasks)

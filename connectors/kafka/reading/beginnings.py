@@ -4,14 +4,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, cast
 
-import numpy as np
 from confluent_kafka import Message
 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.reading.log_bounds import LogBounds
 from penstock.connectors.kafka.reading.read_positions import ReadHeads
 from penstock.schemas.log_codes import LogCode
-from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.kafka")
 
@@ -21,49 +19,67 @@ ends_every_s: Final = (
 _partition = cast(Callable[[Message], int], Message.partition)
 
 
+def first_offsets(messages: Iterable[Message]) -> dict[int, int]:
+    """The offset of the first of each partition; none of them is an error."""
+    first: dict[int, int] = {}
+    for message in messages:
+        first.setdefault(_partition(message), cast(int, message.offset()))
+    return first
+
+
 class Beginnings:
     """The group is owed every record of these from offset 0 on: they appeared while it read, or their topic was made anew.
 
     Reading from the beginning brings what is left, and the client says nothing of what is not. So the brokers are asked where
-    the log begins, and what lies before is said and counted. Polling thread only; never waits.
+    the log begins, and what lies before is said and counted. Until then nothing of the partition may be taken but from offset
+    0 on: what is taken is soon committed, and whoever reads on from there knows of nothing before it. Polling thread only;
+    never waits.
     """
 
-    def __init__(self, bounds: LogBounds, *, group: str, topic: str, clock: Clock) -> None:
+    def __init__(self, bounds: LogBounds, *, heads: ReadHeads, group: str, topic: str, clock: Clock) -> None:
         self._bounds = bounds
+        self._heads = heads
         self._group = group
         self._topic = topic
         self._clock = clock
-        self._owed: dict[int, int] = {}  # the lowest offset that came, -1 before the first
+        self._owed: set[int] = set()
         self._since_s = 0.0
         self.lost_offsets = 0
 
     def __bool__(self) -> bool:
         return bool(self._owed)
 
+    def __contains__(self, partition: object) -> bool:
+        """Whether nothing of it may be taken yet: a record of offset 0 ends that, or an answer."""
+        return partition in self._owed
+
     def put(self, partitions: Iterable[int]) -> None:
         """From now on these are read from their beginning."""
         for partition in partitions:
-            self._owed[partition] = -1
+            self._owed.add(partition)
             self._since_s = self._clock.monotonic_s()
 
     def forget(self, partitions: Iterable[int]) -> None:
         """They are read elsewhere."""
-        for partition in partitions:
-            self._owed.pop(partition, None)
+        self._owed.difference_update(partitions)
 
-    def saw(self, records: Records) -> None:
-        """These were taken; what came of a partition first bounds what can be missing of it."""
-        partitions, firsts = np.unique(records.partitions, return_index=True)
-        for partition, first in zip(partitions.tolist(), firsts.tolist(), strict=True):
-            if self._owed.get(partition, 0) < 0:
-                self._owed[partition] = int(records.offsets[first])
+    def believed(self, messages: list[Message]) -> tuple[list[Message], set[int]]:
+        """Those that may be taken; and the partitions of the others, which have to be read again from where they stand."""
+        first = first_offsets(messages)
+        untold = self._owed & first.keys()
+        whole = {partition for partition in untold if first[partition] == 0}
+        self._owed -= whole
+        untold -= whole
+        return [message for message in messages if _partition(message) not in untold], untold
 
     def turn(self) -> dict[int, int]:
         """Where the logs begin, of those of which a broker has said so; what lies before is told now."""
         found = {p: begins for p, (begins, _) in self._bounds.of(self._owed, self._since_s).items()}
         for partition, begins in found.items():
-            came = self._owed.pop(partition)
-            missing = begins if came < 0 else min(begins, came)
+            self._owed.remove(partition)
+            # Of what was sought or passed over meanwhile, the missing is told when it is read.
+            anywhere = self._heads.anywhere(partition)
+            missing = begins if anywhere else min(begins, self._heads.next(partition))
             if missing > 0:
                 self.lost_offsets += missing
                 logger.warning(
@@ -109,9 +125,7 @@ class FirstRecords:
     def believed(self, messages: list[Message], now_s: float) -> tuple[list[Message], set[int]]:
         """Those that may be taken; and the partitions of the others, which have to be read from their head again: the log may
         lack it."""
-        first: dict[int, int] = {}
-        for message in messages:
-            first.setdefault(_partition(message), cast(int, message.offset()))
+        first = first_offsets(messages)
         untold: set[int] = set()
         for partition in self._sent.keys() & first.keys():
             head = self._heads.next(partition)

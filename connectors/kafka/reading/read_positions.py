@@ -34,6 +34,10 @@ class ReadHeads:
         """Whether it is read from its beginning, and nothing of it came yet."""
         return int(self._next[partition]) == anywhere
 
+    def place(self, partition: int) -> int:
+        """Where the client has to be sent to go on: the lowest offset that may come, or `anywhere`."""
+        return int(self._next[partition])
+
     def pass_over(
         self, partitions: NDArray[np.int32], offsets: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64] | None, dict[int, int]]:

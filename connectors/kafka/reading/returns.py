@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Final, cast
 
 import numpy as np
@@ -123,9 +123,9 @@ class Returns:
         self._doubts.forget_ranges()
         self._looks.forget()
 
-    def turn(self, topic_id: str | None, records_max: int) -> Records | None:
+    def turn(self, topic_id: str | None, records_max: int, untold: Container[int] = ()) -> Records | None:
         """Let go on what has waited long enough; at most `records_max` of the rows for what was passed over at the end of a
-        partition, the others at the next call."""
+        partition, the others at a later call, as those of the partitions `untold`."""
         if self._suspected:
             self._pass_broken()
         if self._held:
@@ -136,7 +136,12 @@ class Returns:
                 self._passed.append((partition, passed))
         if not self._passed:
             return None
-        some = [self._passed.popleft() for _ in range(min(records_max, len(self._passed)))]
+        ready = [passed for passed in self._passed if passed[0] not in untold]
+        some, later = ready[:records_max], ready[records_max:]
+        if not some:
+            return None
+        waiting = [passed for passed in self._passed if passed[0] in untold]
+        self._passed = deque(waiting + later)
         return Records.join([self._row(partition, passed, topic_id) for partition, passed in some])
 
     def without_errors(
@@ -172,21 +177,21 @@ class Returns:
         """After an error: to the head, whatever the client's position is now."""
         error, place = message.error(), TopicPartition(self._topic, partition)
         assert error is not None
-        first, end = self._consumer.get_watermark_offsets(place, cached=True)
-        if self._heads.anywhere(partition):
-            if first < 0 or error.code() not in _unreadable:
-                if partition not in self._beginnings:
-                    self._beginnings.add(partition)
-                    logger.warning(
-                        "topic %s, partition %d: the client reports an error (%s); reading returns to the beginning",
-                        self._topic, partition, said(error),
-                        extra=LogCode.READING_RETURNS.extra,
-                    )  # fmt: skip
-                self.read_from(partition, anywhere, at_s=self._clock.monotonic_s() + retry_s)
-                if error.code() not in _out_of_range:
-                    self._other_error(error, f"topic {self._topic}, partition {partition}")
-                return
-            self._heads.put(partition, first)  # what retention took before is none of the group's
+        if self._heads.anywhere(
+            partition
+        ):  # where the log begins is being asked; until then there is no head
+            if partition not in self._beginnings:
+                self._beginnings.add(partition)
+                logger.warning(
+                    "topic %s, partition %d: the client reports an error (%s); reading returns to the beginning",
+                    self._topic, partition, said(error),
+                    extra=LogCode.READING_RETURNS.extra,
+                )  # fmt: skip
+            self.read_from(partition, anywhere, at_s=self._clock.monotonic_s() + retry_s)
+            if error.code() not in _out_of_range | _unreadable:
+                self._other_error(error, f"topic {self._topic}, partition {partition}")
+            return
+        _, end = self._consumer.get_watermark_offsets(place, cached=True)
         head = self._heads.next(partition)
         fault = ReadFault.OTHER
         if error.code() in _unreadable:

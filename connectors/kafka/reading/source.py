@@ -111,7 +111,7 @@ class KafkaSource:
             self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._member.fail
         )
         self._bounds = LogBounds(config, topic, clock=clock)
-        self._beginnings = Beginnings(self._bounds, group=group, topic=topic, clock=clock)
+        self._beginnings = Beginnings(self._bounds, heads=self._heads, group=group, topic=topic, clock=clock)
         self._first = FirstRecords(self._bounds, heads=self._heads)
         self._looks = BatchLooks(config, topic, clock=clock)
         self._returns = Returns(
@@ -144,6 +144,7 @@ class KafkaSource:
             for partition, begins in self._beginnings.turn().items():
                 if self._heads.anywhere(partition):
                     self._heads.put(partition, begins)
+                    self._first.put([partition])  # the client may look for the beginning later than we did
         if self._first:
             for partition in self._first.beyond_the_end(self._clock.monotonic_s(), self.ends):
                 if partition not in self._returns:
@@ -152,7 +153,7 @@ class KafkaSource:
         if self._careful:
             read, others = self._ours.owned - self._ours.held, self._ours.unplaced | self._ours.held
             self._careful.turn(read, waiting=bool(others))
-        if (passed := self._returns.turn(self._topic_id, records_max)) is not None:
+        if (passed := self._returns.turn(self._topic_id, records_max, self._beginnings)) is not None:
             return passed
         if self._seek_due:
             self.seek(self._seek_due)
@@ -273,8 +274,10 @@ class KafkaSource:
         records: Records | None = None
         if self._first and messages:
             messages, untold = self._first.believed(messages, self._clock.monotonic_s())
-            for partition in untold:
-                self._returns.read_from(partition, self._heads.next(partition), at_s=self._soon_s)
+            self._read_again(untold)
+        if self._beginnings and messages:
+            messages, untold = self._beginnings.believed(messages)
+            self._read_again(untold)
         if messages:
             records = to_records(self._topic, messages, self._topic_id)
             taken, forward = self._heads.pass_over(records.partitions, records.offsets)
@@ -282,8 +285,6 @@ class KafkaSource:
                 self.seek({partition: at for partition, at in forward.items() if partition not in broken})
                 records = records.take(taken) if len(taken) else None
         if records is not None:
-            if self._beginnings:
-                self._beginnings.saw(records)
             records = self._returns.believed(records)
             if len(records) > records_max:  # what was passed over has rows of its own
                 records = self._put_back(records, records_max)
@@ -292,6 +293,11 @@ class KafkaSource:
             self._seek_due.pop(partition, None)
             self._returns.send_back(partition, message)
         return records
+
+    def _read_again(self, partitions: Iterable[int]) -> None:
+        """Soon, from where they stand: whether anything before their first record was deleted is being asked."""
+        for partition in sorted(partitions):
+            self._returns.read_from(partition, self._heads.place(partition), at_s=self._soon_s)
 
     def _put_back(self, records: Records, records_max: int) -> Records:
         """As many of them as were asked for; the others are read again."""

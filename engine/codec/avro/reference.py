@@ -21,12 +21,14 @@ import orjson
 from numpy.typing import NDArray
 
 from penstock.engine.codec.avro.resolution import (
+    Branch,
+    Writes,
     branches,
     is_of_type,
     other_units,
-    reads_any,
     root_mismatch,
     unresolved,
+    writes_any,
 )
 from penstock.engine.codec.avro.types import UnsupportedSchemaError, parse
 from penstock.engine.codec.framing import Schema
@@ -61,10 +63,10 @@ class ReferenceRows:
         refuses_empty: bool = True,
     ) -> None:
         """See NativeRows. Raises RecordError (INCOMPATIBLE_SCHEMA) where no record can be read."""
-        self._records = ReferenceReader(writer, reader, skip=skip, record_type=record_type)
-        self._objects = ObjectRows(signature, refuses_empty=refuses_empty)
+        writes = _writes_any(writer, reader, signature) if refuses_empty else None
+        self._records = ReferenceReader(writer, reader, skip=skip, record_type=record_type, writes=writes)
+        self._objects = ObjectRows(signature, refuses_empty=refuses_empty and writes is None)
         self._width, self._dtype = signature.width, signature.record_dtype
-        self._empty = refuses_empty and not _writes_any(writer, reader, signature)
         _check_units(writer, reader, signature)
 
     def read(
@@ -85,8 +87,6 @@ class ReferenceRows:
                     continue
                 if record is None:
                     skipped.append(place)
-                elif self._empty:
-                    faults[place] = no_features(record)
                 else:
                     objects.append(record)
                     places.append(place)
@@ -110,18 +110,27 @@ def _check_units(writer: Schema, reader: Schema, signature: Signature) -> None:
             raise _incompatible(f"{why}, in {place}")
 
 
-def _writes_any(writer: Schema, reader: Schema, signature: Signature) -> bool:
-    """Whether a record of the writer's can hold a field of the model's; its reader's defaults do not count."""
+def _writes_any(writer: Schema, reader: Schema, signature: Signature) -> Writes | None:
+    """What tells of a record whether it holds a field of the model's; None where what is read of it has to."""
     try:
-        return reads_any(parse(writer), parse(reader), [feature.path for feature in signature.features])
-    except UnsupportedSchemaError:  # then its records decide, each
-        return True
+        return writes_any(parse(writer), parse(reader), [feature.path for feature in signature.features])
+    except UnsupportedSchemaError:
+        return None
 
 
 class ReferenceReader:
     """Records as dictionaries. Raises RecordError (INCOMPATIBLE_SCHEMA) for schemas that may not be read, or of which no record can."""
 
-    def __init__(self, writer: Schema, reader: Schema, *, skip: int, record_type: str | None = None) -> None:
+    def __init__(
+        self,
+        writer: Schema,
+        reader: Schema,
+        *,
+        skip: int,
+        record_type: str | None = None,
+        writes: Writes | None = None,
+    ) -> None:
+        """`writes`: of what it does not hold for the record is a fault (NO_FEATURES)."""
         try:
             written = parsed(writer)
             self._writer, self._reader = (
@@ -132,7 +141,8 @@ class ReferenceReader:
             raise _incompatible("the writer's schema is not one that can be read") from error
         if _has_empty_items(written, set()):
             raise _incompatible("the writer's schema has an array of items that take no bytes")
-        self._checker = avro.io.DatumReader(written)
+        self._checker = _WithBranches(written)
+        self._writes = writes
         self._skip = skip
         self._is_union, self._passed_over, self._why = _roots(writer, reader, record_type)
 
@@ -143,7 +153,7 @@ class ReferenceReader:
         if self._passed_over and self._is_of_another_type(value):
             return None
         try:
-            self._checker.read(StrictDecoder(stream))
+            written = self._checker.read(StrictDecoder(stream))
         except (RecursionError, MemoryError, avro.errors.AvroCollectionSizeException) as error:
             raise _fault(
                 Reason.LIMIT_EXCEEDED, "the record is nested deeper, or has more items, than is read"
@@ -172,6 +182,8 @@ class ReferenceReader:
             ) from error
         if not isinstance(datum, dict):
             raise _incompatible("the schema does not describe a record")
+        if self._writes is not None and not self._writes(written):
+            raise no_features(datum)
         return datum
 
     def _is_of_another_type(self, value: bytes) -> bool:
@@ -183,6 +195,16 @@ class ReferenceReader:
             return avro.io.BinaryDecoder(stream).read_long() in self._passed_over
         except (avro.errors.AvroException, IndexError):  # cut short: the reading tells so
             return False
+
+
+class _WithBranches(avro.io.DatumReader):
+    """Apache's reader by the writer's schema alone, which of a union's value says of which branch it is."""
+
+    def read_union(self, writers_schema: Any, readers_schema: Any, decoder: Any) -> Any:
+        place = int(decoder.read_long())
+        if not 0 <= place < len(writers_schema.schemas):
+            raise IndexError("the union has no such branch")
+        return Branch(place, self.read_data(writers_schema.schemas[place], readers_schema, decoder))
 
 
 class StrictDecoder(avro.io.BinaryDecoder):

@@ -1,7 +1,8 @@
 """Avro's schema resolution, asked of one value at a time: which of the reader's types it is read as, or why as none."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from penstock.engine.codec.avro.types import (
     AvroField,
@@ -157,23 +158,52 @@ def is_of_type(written: AvroType, wanted: AvroType, record_type: str) -> bool:
     return ours is not None and ours.kind == "record" and is_called(ours, record_type)
 
 
-def reads_any(written: AvroType, wanted: AvroType, paths: Sequence[Sequence[str]]) -> bool:
-    """Whether the writer writes one of these fields of the reader's, somewhere; the other ones are defaults in every record."""
-    return any(_reads(written, wanted, path) for path in paths)
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A value of a union, and which of its branches it is of."""
+
+    place: int
+    value: Any
 
 
-def _reads(written: AvroType, wanted: AvroType, path: Sequence[str]) -> bool:
-    if not path:
-        return True
-    for theirs in branches(written):
-        ours = branch_for(theirs, wanted)
-        if ours is None or ours.kind != "record":
-            continue
-        kinds = {each.name: each.type for each in theirs.fields}
-        for name, field in reader_fields(theirs, ours).items():
-            if field.name == path[0] and _reads(kinds[name], field.type, path[1:]):
-                return True
-    return False
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Writes:
+    """Whether a value of a writer's type writes one of the reader's fields that are looked for; defaults do not count."""
+
+    always: bool = False  # it is one of them
+    branches: tuple["Writes", ...] = ()  # of a union
+    fields: tuple[tuple[str, "Writes"], ...] = ()  # of a record: those below which one may stand
+
+    def __call__(self, value: Any) -> bool:
+        """Of one value: records are dictionaries by the writer's names, values of unions Branch."""
+        if self.always:
+            return True
+        if self.branches:
+            branch: Writes = self.branches[value.place]
+            return branch(value.value)
+        return any(inner(value[name]) for name, inner in self.fields)
+
+
+def writes_any(written: AvroType, wanted: AvroType, paths: Sequence[Sequence[str]]) -> Writes:
+    """What finds out of a record whether it holds one of these fields of the reader's; a field that is null is held.
+
+    Raises UnsupportedSchemaError.
+    """
+    if not all(paths):
+        return Writes(always=True)
+    if written.kind == "union":
+        return Writes(branches=tuple(writes_any(branch, wanted, paths) for branch in written.inner))
+    ours = branch_for(written, wanted) if paths else None
+    if ours is None or ours.kind != "record":
+        return Writes()
+    found = []
+    kinds = {each.name: each.type for each in written.fields}
+    for name, field in reader_fields(written, ours).items():
+        below = [path[1:] for path in paths if path[0] == field.name]
+        inner = writes_any(kinds[name], field.type, below)
+        if inner != Writes():
+            found.append((name, inner))
+    return Writes(fields=tuple(found))
 
 
 def _equals(written: AvroType, wanted: AvroType) -> bool:

@@ -1,20 +1,40 @@
 """The native reader against the reference path, on schemas and records that hypothesis makes up."""
 
+import os
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from penstock.engine.codec.avro.columns import NativeRows
 from penstock.engine.codec.avro.reference import ReferenceRows
 from penstock.engine.codec.schema_check import check_fields
+from penstock.engine.features.signature import Feature
 from penstock.schemas.reasons import Reason
-from tests.avro_pairs import Case, cases
+from tests.avro_pairs import Case, cases, make_signature
 
 pytestmark = pytest.mark.filterwarnings("ignore::avro.errors.IgnoredLogicalType")
 
 
-@settings(max_examples=300)
+def null_beside_a_default() -> Case:
+    """f0 is null, which holds two fields of the model; f1 the writer does not know."""
+    f0 = {"name": "T2", "namespace": "demo", "type": "record"}
+    f0["fields"] = [{"name": "f2", "type": "double"}, {"name": "f3", "type": "boolean"}]  # type: ignore[assignment]
+    field = {"name": "f0", "type": ["null", f0]}
+    head = {"name": "T1", "namespace": "demo", "type": "record"}
+    features = [Feature(name=name, kind="number") for name in ("f0.f2", "f1", "f0.f3")]
+    return Case(
+        writer=head | {"fields": [field]},
+        reader=head | {"fields": [field, {"name": "f1", "type": "double", "default": 0.5}]},
+        signature=make_signature(features),
+        data=[{"f0": None}, {"f0": {"f2": 1.0, "f3": True}}],
+        prefix=b"",
+    )
+
+
+@settings(max_examples=int(os.environ.get("PENSTOCK_AVRO_EXAMPLES", "300")), deadline=None)
 @given(cases())
+@example(null_beside_a_default())
 def test_native_rows_are_the_reference_rows(case: Case) -> None:
     check_fields(case.signature, case.reader, origin="the reader's schema")
     payloads, skip = case.payloads(), len(case.prefix)

@@ -137,6 +137,39 @@ def test_a_container_that_is_null_holds_no_features(way: Any) -> None:
 
 
 @ways
+@pytest.mark.parametrize("default", [0.5, None])
+def test_a_default_beside_a_container_that_is_null_is_no_feature(way: Any, default: float | None) -> None:
+    """The writer can write one, and this record of it does not."""
+    inner = record(("x", ["null", "double"]), name="bars.Inner")
+    writer = record(("after", ["null", inner]))
+    reader = record(("after", ["null", inner]), ("y", ["double", "null"] if default else ["null", "double"]))
+    reader["fields"][1]["default"] = default
+    features = [Feature(name="x", field="after.x", kind="number"), Feature(name="y", kind="number")]
+    data = [{"after": None}, {"after": {"x": None}}]
+    empty, null = read(way, writer, reader, data, *features)
+    assert empty[0] is Reason.NO_FEATURES
+    assert str(null) == str([math.nan, default or math.nan])
+
+
+@ways
+def test_a_default_inside_a_record_that_is_written_is_no_feature(way: Any) -> None:
+    """Of a union of two records one has the field; an array of the other stands beside it."""
+    with_x, without = record(("x", "double"), name="bars.A"), record(("z", "double"), name="bars.B")
+    writer = record(("one", [with_x, without]), ("many", {"type": "array", "items": "bars.B"}))
+    ours = {**record(("z", "double"), ("x", "double"), name="bars.B")}
+    ours["fields"][1]["default"] = 7.5
+    reader = record(("one", [with_x, ours]))
+    feature = Feature(name="x", field="one.x", kind="number")
+    data = [
+        {"one": ("bars.A", {"x": 1.0}), "many": []},
+        {"one": ("bars.B", {"z": 2.0}), "many": [{"z": 3.0}]},
+    ]
+    good, empty = read(way, writer, reader, data, feature)
+    assert good == [1.0]
+    assert empty[0] is Reason.NO_FEATURES
+
+
+@ways
 @pytest.mark.parametrize(
     ("writer", "reader", "why"),
     [

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartition
 
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import member as member_module
@@ -26,6 +26,7 @@ from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.connectors.kafka.wire.batches import StoredBatch
 from penstock.engine.clock import Clock, SystemClock
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
+from penstock.schemas.records import Unreadable
 
 
 def message(partition: int, offset: int) -> Message:
@@ -261,24 +262,122 @@ def appears_later(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
     member.consumer.assigned_now(0)
 
 
-@pytest.mark.parametrize(("begins", "first", "lost"), [(0, 0, 0), (17, 17, 17), (17, 20, 17), (17, 3, 3)])
-@pytest.mark.parametrize("silent", [0, 1, 3])
-def test_what_was_deleted_of_a_partition_that_appeared_later_is_said_and_counted(
+def sayings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    said = [record.getMessage() for record in caplog.records]
+    return [text for text in said if "were deleted before group g read them" in text]
+
+
+def sent_to(member: Member, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The offsets that the client is sent to from now on."""
+    sent: list[int] = []
+    monkeypatch.setattr(
+        member.consumer, "incremental_assign", lambda places: sent.extend(p.offset for p in places)
+    )
+    return sent
+
+
+@pytest.mark.parametrize(("begins", "first", "taken"), [(0, 5, 5), (17, 17, 17), (17, 20, 20), (17, 3, 17)])
+@pytest.mark.parametrize("silent", [1, 2, 4])
+def test_of_a_partition_that_appeared_later_nothing_is_taken_before_it_is_said_what_was_deleted_of_it(
     member: Member, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-    begins: int, first: int, lost: int, silent: int,
+    begins: int, first: int, taken: int, silent: int,
 ) -> None:  # fmt: skip
-    """(17, 3): the log began at 3 when it was read, and at 17 when it was asked."""
-    member.bounds.silent, member.bounds.bounds = silent + (first < begins), (begins, 100)
+    """Who reads on from a commit knows of nothing before it. (17, 3): the log began at 3 when it was read, and at 17 when it was asked."""
+    member.bounds.silent, member.bounds.bounds = silent, (begins, 100)
     appears_later(member, monkeypatch)
-    for offset in range(first, first + 7):
+    sent = sent_to(member, monkeypatch)
+    for _ in range(silent):
+        member.consumer.first.append(message(0, first))
+        assert member.source.poll(10, 0.0) is None
+        assert sayings(caplog) == []
+    assert sent == [OFFSET_BEGINNING] * silent
+    found = None
+    for offset in range(first, taken + 1):
+        member.consumer.first.append(message(0, offset))
+        found = member.source.poll(10, 0.0)
+    assert found is not None
+    assert found.offsets.tolist() == [taken]
+    assert member.source.reading().lost_offsets == begins
+    assert len(sayings(caplog)) == (begins > 0)
+    assert not begins or f"partition 0: offsets 0 to {begins - 1} " in sayings(caplog)[0]
+
+
+def test_a_first_record_at_offset_0_waits_for_no_answer(
+    member: Member, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing can be missing before it, whatever retention takes after that."""
+    member.bounds.silent, member.bounds.bounds = 2, (17, 100)
+    appears_later(member, monkeypatch)
+    for offset in range(7):
         member.consumer.first.append(message(0, offset))
         assert member.source.poll(10, 0.0) is not None
-    assert member.source.reading().lost_offsets == lost
-    said = [
-        r.getMessage() for r in caplog.records if "were deleted before group g read them" in r.getMessage()
-    ]
-    assert len(said) == (lost > 0)
-    assert not said or f"partition 0: offsets 0 to {lost - 1} " in said[0]
+    assert member.source.reading().lost_offsets == 0
+    assert sayings(caplog) == []
+
+
+def test_what_is_deleted_of_an_idle_partition_after_its_log_was_asked_for_is_not_passed_over(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log began at 0; the client, sent to the beginning, looks for it only when records have come and gone."""
+    member.bounds.bounds = (0, 0)
+    appears_later(member, monkeypatch)
+    assert member.source.poll(10, 0.0) is None
+    sent = sent_to(member, monkeypatch)
+    member.bounds.bounds = (5, 9)
+    member.consumer.first.append(message(0, 5))
+    assert member.source.poll(10, 0.0) is None
+    assert sent == [0]  # a fetcher made anew says that the offset is gone
+
+
+def test_bytes_that_cannot_be_read_are_set_aside_only_after_it_is_said_what_was_deleted_before_them(
+    member: Member, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = Member("set_aside")
+    member.bounds.silent, member.bounds.bounds = 3, (17, 100)
+    monkeypatch.setattr(member.consumer, "get_watermark_offsets", lambda place, **_: (17, 100))
+    member.looks.broken(17, 40)
+    appears_later(member, monkeypatch)
+    sent = sent_to(member, monkeypatch)
+    for _ in range(3):
+        member.consumer.first.append(bad_batch(17))
+        assert member.source.poll(10, 0.0) is None
+    assert sent == [OFFSET_BEGINNING] * 3
+    assert sayings(caplog) == []
+    member.consumer.first.append(bad_batch(17))
+    assert member.source.poll(10, 0.0) is None
+    assert len(sayings(caplog)) == 1
+    found = member.source.poll(10, 0.0)
+    assert found is not None
+    (passed,) = found.unreadable.values()
+    assert (passed.first, passed.next) == (17, 40)
+
+
+def test_read_carefully_a_broken_first_batch_waits_until_it_is_said_what_was_deleted_before_it(
+    member: Member, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where it begins was answered before the partition began; what is missing is asked after that."""
+    member = Member("set_aside", Careful(pause_s=0.1, tell=lambda *_: None))
+    member.bounds.bounds = (17, 100)
+    member.looks.broken(17, 40)
+    monkeypatch.setattr(
+        member.source._careful, "_found", {0: Unreadable(first=17, next=40, why="wrong checksum")}
+    )
+    member.looks.seen = Look(offset=40, asked_at_s=0.0)
+    appears_later(member, monkeypatch)
+    while not member.told.held:
+        assert member.source.poll(10, 0.0) is None
+        member.bounds.silent = 3
+    for _ in range(2):
+        member.consumer.first.append(message(0, 40))
+        assert member.source.poll(10, 0.0) is None
+        assert sayings(caplog) == []
+    found = None
+    while found is None:
+        found = member.source.poll(10, 0.0)
+    (passed,) = found.unreadable.values()
+    assert (passed.first, passed.next) == (17, 40)
+    assert len(sayings(caplog)) == 1
+    assert "offsets 0 to 16 were deleted" in sayings(caplog)[0]
 
 
 @pytest.mark.parametrize(("begins", "taken"), [(0, True), (1000, True), (1001, False), (1003, False)])
