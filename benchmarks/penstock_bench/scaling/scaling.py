@@ -8,7 +8,7 @@ import numpy as np
 
 from penstock.engine.console.terminal import Terminal
 from penstock_bench.picture import require_folder
-from penstock_bench.scaling.experiments import all_kinds, compare, measures
+from penstock_bench.scaling.experiments import all_kinds, compare, measures, spread
 from penstock_bench.scaling.loads import capacity_records_per_s, partitions, trace, zipf_steady
 from penstock_bench.scaling.pictures import front, timeline
 from penstock_bench.scaling.plant import simulate
@@ -46,6 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"which of {', '.join(make().name for make in rivals)} (default: all)",
     )
     parser.add_argument(
+        "--processes",
+        type=int,
+        choices=range(1, 65),
+        default=1,
+        metavar="N",
+        help="go over the loads in so many processes; the figures are the same (default: %(default)s)",
+    )
+    parser.add_argument(
         "--trace",
         type=Path,
         metavar="FILE.csv",
@@ -67,7 +75,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     tuning = list(range(arguments.tuning_seeds))
     seeds = list(range(1000, 1000 + arguments.seeds))
     terminal.say(f"tuned on seeds {tuning}, measured on seeds {seeds}")
-    found = compare(tuning_seeds=tuning, seeds=seeds, kinds=kinds, say=terminal.say, only=only)
+    with spread(arguments.processes) as over:
+        found = compare(tuning_seeds=tuning, seeds=seeds, kinds=kinds, say=terminal.say, only=only, over=over)
     found["zipf"] = zipf()
     if arguments.trace is not None:
         found["trace"] = [
