@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -92,7 +92,7 @@ class KafkaSource:
         self._exactly_once = exactly_once
         self._heads = ReadHeads()
         self._seek_due: dict[int, int] = {}  # seeks that the client could not do yet; no record passes before
-        self._dropped: dict[int, int] = {}  # the first offset that came of a partition while it was held
+        self._dropped: set[int] = set()  # held partitions of which something came meanwhile
         self._closed = False
         self._recreations = 0
         self._topic_facts: TopicFacts | None = None  # of the topic that is being read
@@ -186,14 +186,20 @@ class KafkaSource:
     def hold(self, partitions: Collection[int]) -> None:
         """As penstock.engine.ports.Source asks."""
         self._ours.hold(partitions, self._returns.held)
-        over = self._dropped.keys() - self._ours.held
-        self.seek({partition: self._dropped[partition] for partition in over})
+        for partition in sorted(
+            self._dropped - self._ours.held
+        ):  # to their heads: what came first may lack some
+            if self._heads.anywhere(partition):
+                self._dropped.remove(partition)
+                self._returns.read_from(partition, OFFSET_BEGINNING)
+            else:
+                self.seek({partition: self._heads.next(partition)})
 
     def seek(self, positions: Mapping[int, int]) -> None:
         """As penstock.engine.ports.Source asks."""
         for partition, offset in sorted(positions.items()):
             self._seek_due.pop(partition, None)
-            self._dropped.pop(partition, None)
+            self._dropped.discard(partition)
             if partition not in self._ours.owned:
                 continue
             self._heads.put(partition, offset)
@@ -267,9 +273,7 @@ class KafkaSource:
         present = set(map(partition_of, messages))
         stale = self._seek_due.keys() | (present - self._ours.owned) | self._ours.held
         if stale & present:
-            for message in messages:
-                if partition_of(message) in self._ours.held - self._seek_due.keys():
-                    self._dropped.setdefault(partition_of(message), cast(int, message.offset()))
+            self._dropped |= (present & self._ours.held) - self._seek_due.keys()
             messages = [message for message in messages if partition_of(message) not in stale]
         records: Records | None = None
         if self._first and messages:
@@ -415,7 +419,7 @@ class KafkaSource:
         if self._careful:
             self._careful.forget(partitions)
         for partition in partitions:
-            self._dropped.pop(partition, None)
+            self._dropped.discard(partition)
             self._seek_due.pop(partition, None)
         self._ours.let_go(partitions, returning)
 

@@ -329,6 +329,26 @@ def test_what_is_deleted_of_an_idle_partition_after_its_log_was_asked_for_is_not
     assert sent == [0]  # a fetcher made anew says that the offset is gone
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_what_came_first_while_a_partition_was_held_is_not_where_it_goes_on(
+    member: Member, monkeypatch: pytest.MonkeyPatch, later: bool
+) -> None:
+    """Held before its first record, sent to 1000 or to its beginning; what came and was dropped may have come too late."""
+    member.bounds.silent, member.bounds.bounds = 100, (1003, 1010)
+    appears_later(member, monkeypatch) if later else member.consumer.assigned_now(0)
+    while not member.told.held:
+        assert member.source.poll(10, 0.0) is None
+    member.source.hold([0])
+    member.consumer.first.append(message(0, 1003))
+    assert member.source.poll(10, 0.0) is None
+    sent = sent_to(member, monkeypatch)
+    monkeypatch.setattr(member.consumer, "seek", lambda place: sent.append(place.offset))
+    member.source.hold([])
+    assert sent == [OFFSET_BEGINNING if later else 1000]
+    member.consumer.first.append(message(0, 1003))
+    assert member.source.poll(10, 0.0) is None
+
+
 def test_bytes_that_cannot_be_read_are_set_aside_only_after_it_is_said_what_was_deleted_before_them(
     member: Member, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
