@@ -1,6 +1,8 @@
 """A verified bundle, held in Python: predict, explain and score as the stream does."""
 
+import os
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,18 @@ batch_rows_max: Final = 1024
 """The largest batch that the model is warmed up for; more rows go through it in pieces."""
 
 
+_models: "weakref.WeakSet[Model]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a child process no thread of the parent's is left that would give a turn back."""
+    for model in _models:
+        model._take_turns()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def load(path: Path | str, *, device: str = "auto", runtime: str = "auto", threads: int = 1) -> "Model":
     """The model in a bundle, verified, checked against its golden batch and warm.
 
@@ -46,8 +60,8 @@ def load(path: Path | str, *, device: str = "auto", runtime: str = "auto", threa
 class Model:
     """A bundle's model in this process. Made by `load`.
 
-    Any number of threads may call it: calls take turns, and what computes lets other threads run meanwhile. It is pickled
-    as the path of its bundle and loaded again where it is unpickled, which fails when the folder holds another bundle.
+    Any number of threads may call it: calls take turns, and what computes lets other threads run meanwhile. A process that was
+    forked may go on with it. It is pickled as the path of its bundle and loaded again where it is unpickled, which fails when the folder holds another bundle.
     """
 
     def __init__(
@@ -67,6 +81,10 @@ class Model:
         )
         self._reader = RowReader(bundle.signature)
         self._explainers: dict[str, Explainer] = {}
+        self._take_turns()
+        _models.add(self)
+
+    def _take_turns(self) -> None:
         self._turn = threading.Lock()
 
     @property

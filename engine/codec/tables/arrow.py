@@ -90,11 +90,12 @@ def _distinct(pa: Any, array: Any) -> Column:
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             return Values(values=array.to_pylist())
     indices = array.indices
-    codes = indices.fill_null(-1) if indices.null_count else indices
-    if pa.types.is_unsigned_integer(indices.type) and indices.null_count:
-        codes = indices.cast(pa.int64()).fill_null(-1)
+    if indices.null_count:
+        indices = indices.cast(pa.int64()).fill_null(
+            -1
+        )  # their own type may be unsigned, as that of polars is
     return Distinct(
-        values=array.dictionary.to_pylist(), codes=codes.to_numpy(zero_copy_only=False).astype(np.int64)
+        values=array.dictionary.to_pylist(), codes=indices.to_numpy(zero_copy_only=False).astype(np.int64)
     )
 
 
