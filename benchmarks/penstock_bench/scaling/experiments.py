@@ -48,8 +48,9 @@ def spread(processes: int) -> Iterator[Spread]:
         yield pool.map
 
 
-def _outcome(make: Callable[[], Policy], load: Load) -> Outcome:
-    return simulate(load, make())
+def outcome(make: Callable[[], Policy], load: Load, *, commit_s: int = 5, batch: int = 50) -> Outcome:
+    """Of a policy made anew, under one load; a plain function, for `spread`."""
+    return simulate(load, make(), commit_s=commit_s, batch=batch)
 
 
 def measure(
@@ -57,8 +58,8 @@ def measure(
 ) -> Measured:
     """The policy, made anew for each load."""
     policy, outcomes = make(), []
-    for each, outcome in zip(loads, over(partial(_outcome, make), loads), strict=True):
-        outcomes.append(outcome)
+    for each, found in zip(loads, over(partial(outcome, make), loads), strict=True):
+        outcomes.append(found)
         say(f"{policy.name}: {each.name}, seed {each.seed}")
     table = np.stack([np.stack([getattr(o, m) for o in outcomes], axis=-1) for m in measures])
     return Measured(name=policy.name, settings=policy.settings, table=table, outcomes=tuple(outcomes))
@@ -80,16 +81,15 @@ def better_on_all(rival: Measured, ours: Measured) -> list[tuple[str, int]]:
 
 
 def sensitivity(
-    loads: Sequence[Load], policies: Sequence[tuple[Callable[[], Policy], int]]
+    loads: Sequence[Load], policies: Sequence[tuple[Callable[[], Policy], int]], over: Spread = map
 ) -> list[dict[str, Any]]:
     """Each policy at one setting with commits every 1 and 30 s, and batches of 50 and 500."""
     rows = []
     for commit_s, batch in ((1, 50), (30, 50), (1, 500)):
         for make, setting in policies:
-            outcomes = [simulate(each, make(), commit_s=commit_s, batch=batch) for each in loads]
-            policy = make()
+            outcomes = list(over(partial(outcome, make, commit_s=commit_s, batch=batch), loads))
             totals = {m: float(sum(getattr(o, m)[setting] for o in outcomes)) for m in measures}
-            rows.append({"policy": policy.name, "commit_s": commit_s, "batch": batch, **totals})
+            rows.append({"policy": make().name, "commit_s": commit_s, "batch": batch, **totals})
     return rows
 
 
@@ -140,7 +140,7 @@ def compare(
             for place, each in enumerate(loads)
         ]  # fmt: skip
         drawn["rivals"].append((rival, best))
-    found["sensitivity"] = sensitivity(loads[:2], [(Penstock, 0)])
+    found["sensitivity"] = sensitivity(loads[:2], [(Penstock, 0)], over)
     return found | {"_": drawn}
 
 

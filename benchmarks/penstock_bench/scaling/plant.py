@@ -179,17 +179,18 @@ class _World:
         for partition in rng.permutation(self._partitions).tolist():
             held.get(owned[partition], orphans).append(partition)
         base, more = divmod(self._partitions, len(members))
-        for number, ordinal in enumerate(sorted(members, key=lambda m: -len(held[m]))):
+        counts = {ordinal: len(its) for ordinal, its in held.items()}
+        for number, ordinal in enumerate(sorted(members, key=counts.__getitem__, reverse=True)):
             share = base + (number < more)
-            orphans += held[ordinal][share:]
-            held[ordinal] = held[ordinal][:share]
-        for number, ordinal in enumerate(sorted(members, key=lambda m: -len(held[m]))):
-            share = base + (number < more)
-            while len(held[ordinal]) < share:
-                held[ordinal].append(orphans.pop())
+            if counts[ordinal] > share:
+                orphans += held[ordinal][share:]
+                counts[ordinal] = share
         owners = self.owners[k].copy()
-        for ordinal, its in held.items():
-            owners[its] = ordinal
+        for number, ordinal in enumerate(sorted(members, key=counts.__getitem__, reverse=True)):
+            lacking = base + (number < more) - counts[ordinal]
+            if lacking > 0:
+                owners[orphans[-lacking:]] = ordinal
+                del orphans[-lacking:]
         moved = owners != self.owners[k]
         self.free_at[k, moved] = second + pause_s
         self.paused_s[k] += pause_s * moved.sum()

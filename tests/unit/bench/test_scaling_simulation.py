@@ -12,7 +12,7 @@ from penstock.engine.cli.main import main
 
 assert find_laboratory()
 from penstock_bench.scaling import autoscaler, experiments, loads, plant, policies  # noqa: E402  behind the path
-from penstock_bench.scaling.scaling import zipf  # noqa: E402
+from penstock_bench.scaling.scaling import zipf, zipf_seed  # noqa: E402
 
 
 class Fixed:
@@ -72,7 +72,7 @@ def test_the_law_does_not_hang_on_how_often_is_committed_nor_on_the_batch_size()
 
 
 def test_skewed_partitions_are_kept_up_with_at_few_more_than_the_fewest_replicas() -> None:
-    found = zipf()
+    found = zipf(experiments.outcome(policies.Penstock, loads.zipf_steady(zipf_seed)))
     assert found["violation_min"] <= 5
     assert found["replicas"] <= 1.2 * found["fewest_feasible"]
 
