@@ -182,7 +182,7 @@ def _kafka_lost(house: House) -> None:
 
 ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
     Event.MODEL_LOADED: (
-        lambda house: house.events.note(Event.MODEL_LOADED, "model m 1, digest d, is verified and warm"),
+        lambda house: house.events.note(Event.MODEL_LOADED, "model m 1, digest d, on cpu with native is verified and warm"),
         "digest d", logging.INFO,
     ),  # that a start says so is proved in test_hot_path.py
     Event.JOINING: (_joining, "joining the group for 1. s: .* other on 10.0.0.7", logging.WARNING),
