@@ -19,6 +19,7 @@ from penstock.engine.console.logs import (
     set_log_level,
 )
 from penstock.engine.console.stacks import write_stacks_on_signal
+from penstock.engine.console.stop_signals import stop_signals
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.pipeline.collector import collector_again, no_collector
 from penstock.engine.worker.process import (
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Supervise until stopped."""
     configure_logging("supervisor", form=arguments.log_format, level=arguments.log_level)
     # Until there is a supervisor to tell: nothing is in hand yet, so a stop is an end.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: sys.exit(0))
     command = Command(arguments=(str(arguments.settings), *logging_words(arguments)))
     no_collector()
@@ -124,7 +125,7 @@ def _supervise(
         say=say,
         ahead=first,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, supervisor.request_stop)
     collector_again()
     write_stacks_on_signal(then=lambda: supervisor.pass_on(signal.SIGUSR1))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.stacks import write_stacks_on_signal
+from penstock.engine.console.stop_signals import stop_signals
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import ScalingSettings, Settings, load_settings
 from penstock.engine.settings.unencrypted import unencrypted_secrets
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         logger.warning("%s", sentence, extra=LogCode.SECRET_UNENCRYPTED.extra)
     write_stacks_on_signal()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: stop.set())
     serve(settings, stop=stop, say=terminal.say)
     return 0
