@@ -263,7 +263,17 @@ def test_a_change_that_brings_little_is_not_made() -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "running", "told"),
-    [(19, 22, 19), (18, 20, 20), (17, 19, 17), (9, 10, 10), (8, 10, 8), (6, 7, 7), (5, 6, 5), (2, 3, 2), (0, 1, 1)],
+    [
+        (19, 22, 19),
+        (18, 20, 20),
+        (17, 19, 17),
+        (9, 10, 10),
+        (8, 10, 8),
+        (6, 7, 7),
+        (5, 6, 5),
+        (2, 3, 2),
+        (0, 1, 1),
+    ],
 )
 def test_a_group_shrinks_by_two_or_by_15_percent_and_past_the_autoscalers_tolerance(
     wanted: int, running: int, told: int
