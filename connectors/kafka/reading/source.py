@@ -108,7 +108,13 @@ class KafkaSource:
         self._consumer = self._member.client
         self._ours = Assignment(self._consumer, topic)
         self._starts = Starts(
-            self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._member.fail
+            self._consumer,
+            group=group,
+            topic=topic,
+            start=start,
+            recreated=recreated,
+            fail=self._member.fail,
+            clock=clock,
         )
         self._bounds = LogBounds(config, topic, clock=clock)
         self._beginnings = Beginnings(self._bounds, heads=self._heads, group=group, topic=topic, clock=clock)
