@@ -13,6 +13,9 @@ class Reading:
     lost_offsets: int = 0  # deleted before the group read them
     recreations: int = 0  # how often the topic was found deleted and made anew
     stalled_s: Mapping[int, float] = field(default_factory=dict)  # behind, and nothing was read for so long
+    unplaced_s: Mapping[int, float] = field(
+        default_factory=dict
+    )  # assigned, and where to begin could not be found out for so long
     open_transactions: Mapping[int, int] = field(
         default_factory=dict
     )  # offsets behind an open transaction of a producer

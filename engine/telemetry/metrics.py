@@ -280,7 +280,7 @@ class Metrics(MetricSet):
     )
     stalled_partitions = gauge(
         "penstock_stalled_partitions",
-        "Owned partitions in which records wait and nothing was read for 30 s.",
+        "Partitions in which records wait and nothing was read for 30 s, or of which it could not be found out for 10 s where to begin.",
     )
     telemetry_seconds = counter(
         "penstock_telemetry_seconds_total",

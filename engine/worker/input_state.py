@@ -30,6 +30,9 @@ class InputState:
         self._unreadable = 0
         self._recreations = 0
         self._lost = 0
+        self._unplaced: set[int] = (
+            set()
+        )  # of the last look; that they begin, or go to another worker, others say
         self._since: dict[tuple[Event, int], tuple[int, Repeated]] = {}  # since when, in wall time
 
     @property
@@ -57,7 +60,7 @@ class InputState:
                 level=logging.WARNING,
             )
         self._recreations = reading.recreations
-        self._metrics.stalled_partitions.set(len(reading.stalled_s))
+        self._metrics.stalled_partitions.set(len(reading.stalled_s) + len(reading.unplaced_s))
         self._metrics.open_transaction_offsets.set(sum(reading.open_transactions.values()))
         texts: dict[tuple[Event, int], str] = {
             (Event.INPUT_UNREADABLE, partition): text for partition, text in reading.doubts.items()
@@ -70,13 +73,22 @@ class InputState:
             for partition, stalled_s in reading.stalled_s.items()
         }
         texts |= {
+            (Event.INPUT_STALLED, partition): (
+                f"nothing is read yet: where the group goes on could not be found out for {seconds(unplaced_s)} (brokers that are "
+                "slow or far away, or a transaction that a worker before left open)"
+            )
+            for partition, unplaced_s in reading.unplaced_s.items()
+        }
+        texts |= {
             (
                 Event.OPEN_TRANSACTION,
                 partition,
             ): f"{offsets:,} offsets wait for the end of a producer's transaction"
             for partition, offsets in reading.open_transactions.items()
         }
-        return self._tell(texts)
+        waits = self._tell(texts)
+        self._unplaced = {*reading.unplaced_s}
+        return waits
 
     def forget(self, partitions: Collection[int]) -> None:
         """These are another worker's now; what becomes of them is not known here."""
@@ -87,6 +99,8 @@ class InputState:
         now_s, now_ms = self._clock.monotonic_s(), self._clock.wall_ms()
         for key in self._since.keys() - texts.keys():
             since_ms, _ = self._since.pop(key)
+            if key[0] is Event.INPUT_STALLED and key[1] in self._unplaced:
+                continue
             self._events.note(
                 Event.INPUT_GOES_ON,
                 f"partition {key[1]} is read again after {seconds((now_ms - since_ms) / 1000)}",

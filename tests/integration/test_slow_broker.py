@@ -17,6 +17,7 @@ from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
 from penstock.engine.clock import SystemClock
 from penstock.schemas.records import Outgoing
+from tests.wire.proxy import Proxy
 
 pytestmark = pytest.mark.kafka
 topic = "slow"
@@ -169,3 +170,32 @@ def test_an_offset_that_came_late_does_not_undo_the_place_to_begin(
         kafka.resume_node(1)
         source.close(5.0)
     assert offsets == [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_brokers_that_are_far_away_are_read_all_the_same(
+    start_kafka: Callable[..., EmbeddedKafka], protocol: Literal["classic", "consumer"]
+) -> None:
+    """No answer came within what a poll may wait, so that no partition ever began, and nobody said so."""
+    kafka = start_kafka()
+    near = ClientConfig(bootstrap_servers=kafka.bootstrap_servers)
+    KafkaAdmin(near).create_topics({topic: 1})
+    writer = KafkaWriter(near, topic)
+    writer.write([b"%d" % number for number in range(10)])
+    writer.flush(patience_s)
+    writer.close()
+    with Proxy(kafka.bootstrap_servers, delay_s=0.1) as far:
+        source = KafkaSource(
+            ClientConfig(bootstrap_servers=far.bootstrap_servers), group="far", topic=topic, protocol=protocol, start="earliest",
+            listener=Unheard(), exactly_once=True, max_poll_interval_s=60.0, memory_bytes_max=1 << 20, clock=SystemClock(),
+        )  # fmt: skip
+        offsets: list[int] = []
+        try:
+            end_s = time.monotonic() + patience_s
+            while len(offsets) < 10:
+                assert time.monotonic() < end_s, offsets
+                records = source.poll(100, 0.2)
+                offsets += records.offsets.tolist() if records is not None else []
+        finally:
+            source.close(5.0)
+    assert offsets == [*range(10)]

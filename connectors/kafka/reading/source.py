@@ -42,6 +42,7 @@ facts_timeout_s = 0.05  # how long the polling thread waits for the topic's id
 hurry_s = 2.0
 """After an assignment; so long its places are looked up with `hurried_poll_s` between two turns, then with `placing_poll_s`."""
 hurried_poll_s, placing_poll_s = 0.01, 0.1
+unplaced_told_s = 10.0  # a look-up that takes longer is said
 bounds_old_s = 2.0
 bounds_patience_s = 30.0  # so long it is asked which offsets a log has that lacks our next one
 
@@ -94,6 +95,7 @@ class KafkaSource:
         self._seek_due: dict[int, int] = {}  # seeks that the client could not do yet; no record passes before
         self._dropped: set[int] = set()  # held partitions of which something came meanwhile
         self._closed = False
+        self._unplaced_since_s: dict[int, float] = {}
         self._recreations = 0
         self._topic_facts: TopicFacts | None = None  # of the topic that is being read
         self._facts_since_s = 0.0  # older answers may be about another topic than the assignment is
@@ -108,7 +110,13 @@ class KafkaSource:
         self._consumer = self._member.client
         self._ours = Assignment(self._consumer, topic)
         self._starts = Starts(
-            self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._member.fail
+            self._consumer,
+            group=group,
+            topic=topic,
+            start=start,
+            recreated=recreated,
+            fail=self._member.fail,
+            clock=clock,
         )
         self._bounds = LogBounds(config, topic, clock=clock)
         self._beginnings = Beginnings(self._bounds, heads=self._heads, group=group, topic=topic, clock=clock)
@@ -238,12 +246,18 @@ class KafkaSource:
         stalls = self._stalls.look(heads, self.ends(self._ours.owned), paused)
         return Reading(
             stalled_s=stalls.stalled_s,
+            unplaced_s=self._unplaced_s(),
             open_transactions=stalls.open_transactions,
             doubts=self._returns.sentences(),
             unreadable_offsets=self._returns.unreadable_offsets,
             recreations=self._recreations,
             lost_offsets=self._beginnings.lost_offsets,
         )
+
+    def _unplaced_s(self) -> dict[int, float]:
+        now_s, before = self._clock.monotonic_s(), self._unplaced_since_s
+        self._unplaced_since_s = since = {p: before.get(p, now_s) for p in self._ours.unplaced}
+        return {p: now_s - since_s for p, since_s in since.items() if now_s - since_s >= unplaced_told_s}
 
     @property
     def careful_over(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
+from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.errors import cause_of, consumer_error
 from penstock.connectors.kafka.reading.commits import noted_topic_id, offset_note
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
@@ -20,10 +21,16 @@ Recreated = Literal["read", "stop"]
 place_timeout_s = 0.15
 """The polling thread's patience with the coordinator in one call, for all partitions of an assignment together."""
 place_one_first_s = 0.02
+slow_first_s, slow_max_s = 0.3, 1.2
+"""So long one question in a while may take where none is answered in that time: the brokers may be further away than that. It
+doubles, and ten times as long as it took the polling thread is left alone after it."""
 
 
 class Starts:
     """Looks up where to begin, each time for a short time only. Polling thread only.
+
+    How short, the answers say: twice what the last one took, where that is more. An open transaction holds an answer back as
+    brokers do that are far away, so that is tried out seldom.
 
     `start` is about a group: it is resolved once, when no partition of the topic has a commit. Then the place of every
     partition, its beginning or its end, is committed before the first record is read: a record that is deleted after that
@@ -41,8 +48,12 @@ class Starts:
         start: Start,
         recreated: Recreated,
         fail: Callable[[PenstockError], None],
+        clock: Clock,
     ) -> None:
         """`fail` is told what a person has to mend."""
+        self._clock = clock
+        self._took_s = 0.0  # the last answer
+        self._slow_s, self._slow_due_s = slow_first_s, clock.monotonic_s() + 10 * place_timeout_s
         self._consumer = consumer
         self._group = group
         self._topic = topic
@@ -66,7 +77,9 @@ class Starts:
         """
         self._decides = decides
         heard, starts = self._find(partitions, place_timeout_s / 2, facts)
-        self._patience_s = place_one_first_s
+        self._slow_due_s = self._clock.monotonic_s() + 10 * place_timeout_s
+        if not heard:
+            self._patience_s = place_one_first_s
         if len(partitions) > 1 and not heard:
             for partition in sorted(partitions)[: int(place_timeout_s / 2 / place_one_first_s)]:
                 starts |= self._find({partition}, place_one_first_s, facts)[1]
@@ -84,12 +97,33 @@ class Starts:
         if missing and (not others or self._turn % 2):
             return self._by_the_group(missing, facts)
         partition = others[self._turn // 2 % len(others)] if missing else others[self._turn % len(others)]
-        heard, starts = self._find({partition}, self._patience_s, facts)
-        self._grow(heard=heard)
-        return starts
+        return self._find({partition}, self._patience(), facts)[1]
 
-    def _grow(self, *, heard: bool) -> None:
-        self._patience_s = place_one_first_s if heard else min(2 * self._patience_s, place_timeout_s)
+    def _patience(self) -> float:
+        """With the next question, which is the only one of this turn."""
+        if self._patience_s < self._patience_max_s or self._clock.monotonic_s() < self._slow_due_s:
+            return self._patience_s
+        return max(self._slow_s, self._patience_s)
+
+    @property
+    def _patience_max_s(self) -> float:
+        return max(place_timeout_s, min(2 * self._took_s, slow_max_s))
+
+    def _heard(self, began_s: float, timeout_s: float, *, answer: bool) -> None:
+        """A question was answered, or was not in its time."""
+        now_s = self._clock.monotonic_s()
+        if answer:
+            self._took_s = now_s - began_s
+            self._patience_s = max(place_one_first_s, min(2 * self._took_s, slow_max_s))
+            self._slow_s = slow_first_s
+        else:
+            if timeout_s >= self._patience_max_s:
+                self._took_s = 0.0  # nor is twice as long enough any more
+            self._patience_s = min(2 * self._patience_s, self._patience_max_s)
+            if timeout_s >= self._slow_s:
+                self._slow_s = min(2 * self._slow_s, slow_max_s)
+        if answer or timeout_s >= slow_first_s:
+            self._slow_due_s = now_s + 10 * max(now_s - began_s, slow_first_s)
 
     def _find(self, partitions: set[int], timeout_s: float, facts: TopicFacts) -> tuple[bool, dict[int, int]]:
         """Whether there was an answer, and where to begin by it.
@@ -123,10 +157,8 @@ class Starts:
         """Where partitions without a commit begin, by what the whole group has."""
         if self._decides and self._fresh and self._places is None:
             self._places = self._ask_places(facts)
-            self._grow(heard=self._places is not None)
             return {}
-        everywhere = self._committed(set(range(facts.partitions)), self._patience_s)
-        self._grow(heard=bool(everywhere))
+        everywhere = self._committed(set(range(facts.partitions)), self._patience())
         if not everywhere:
             return {}
         if any(place.offset >= 0 for place in everywhere):
@@ -163,11 +195,14 @@ class Starts:
         """
         where = OFFSET_BEGINNING if self._start == "earliest" else OFFSET_END
         asked = [TopicPartition(self._topic, partition, where) for partition in range(facts.partitions)]
+        began_s, timeout_s = self._clock.monotonic_s(), self._patience()
         try:
-            answers = self._consumer.offsets_for_times(asked, timeout=self._patience_s)
+            answers = self._consumer.offsets_for_times(asked, timeout=timeout_s)
         except KafkaException as error:
+            self._heard(began_s, timeout_s, answer=False)
             self._note(cause_of(error))
             return None
+        self._heard(began_s, timeout_s, answer=True)
         found = [place for place in answers if place.error is None and place.offset >= 0]
         if not found or (self._start == "latest" and len(found) < len(answers)):
             return None
@@ -185,11 +220,14 @@ class Starts:
         if not partitions:
             return []
         places = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
+        began_s = self._clock.monotonic_s()
         try:
             found = self._consumer.committed(places, timeout=timeout_s)
         except KafkaException as error:
+            self._heard(began_s, timeout_s, answer=False)
             self._note(cause_of(error))
             return []
+        self._heard(began_s, timeout_s, answer=True)
         for place in found:
             if place.error is not None:
                 self._note(place.error)

@@ -27,6 +27,7 @@ from penstock.connectors.kafka.wire.batches import StoredBatch
 from penstock.engine.clock import Clock, SystemClock
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 from penstock.schemas.records import Unreadable
+from tests.clocks import HandClock
 
 
 def message(partition: int, offset: int) -> Message:
@@ -537,3 +538,21 @@ def test_a_client_that_waits_beyond_the_end_of_a_log_is_sent_to_the_offset_anew(
     for _ in range(3):
         assert member.source.poll(10, 0.0) is None
     assert sent == [1000] * again
+
+
+def test_a_partition_of_which_nobody_says_where_it_goes_on_is_known_to_wait(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HandClock()
+    member = Member(clock=clock)
+    monkeypatch.setattr(member.consumer, "committed", lambda places, timeout: [])
+    member.consumer.assigned_now(0)
+    for _ in range(12):
+        member.source.poll(10, 0.0)
+        waits = member.source.reading().unplaced_s
+        clock.sleep(1.0)
+    assert waits == {0: 11.0}
+    monkeypatch.undo()
+    member.source.poll(10, 0.0)
+    assert member.told.held == {0}
+    assert member.source.reading().unplaced_s == {}

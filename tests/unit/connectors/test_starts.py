@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
-from penstock.connectors.kafka.reading.starts import Start, Starts
+from penstock.connectors.kafka.reading.starts import Start, Starts, place_timeout_s, slow_max_s
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.schemas.errors import PenstockError
 from tests.clocks import HandClock
@@ -38,11 +38,21 @@ class Coordinator:
         self.commits |= {place.partition: place.offset for place in offsets}
 
 
-def begin(coordinator: Coordinator, start: Start) -> tuple[dict[int, int], list[PenstockError]]:
-    """What is found in the end; asserts that no call waits longer than a poll may."""
+def begin(
+    coordinator: Coordinator, start: Start, *, wait_max_s: float = polling_max_s, between_s: float = 0.0
+) -> tuple[dict[int, int], list[PenstockError]]:
+    """What is found in the end; asserts that no call waits longer than a poll may. `between_s`: two calls."""
     failures: list[PenstockError] = []
     consumer: Any = coordinator
-    starts = Starts(consumer, group="g", topic="t", start=start, recreated="read", fail=failures.append)
+    starts = Starts(
+        consumer,
+        group="g",
+        topic="t",
+        start=start,
+        recreated="read",
+        fail=failures.append,
+        clock=coordinator.clock,
+    )
     clock = coordinator.clock
     found: dict[int, int] = {}
     for turn in range(200):
@@ -53,9 +63,10 @@ def begin(coordinator: Coordinator, start: Start) -> tuple[dict[int, int], list[
             if turn == 0
             else starts.one(waiting, facts, decides=True)
         )
-        assert clock.now_s - before_s <= polling_max_s, f"turn {turn}"
+        assert clock.now_s - before_s <= wait_max_s, f"turn {turn}"
         if len(found) == 4 or failures:
             break
+        clock.sleep(between_s)
     return found, failures
 
 
@@ -76,11 +87,65 @@ def test_no_call_waits_longer_than_a_poll_may_and_all_are_placed(
     assert found == {p: commits.get(p, OFFSET_BEGINNING) for p in range(4)}
 
 
+@pytest.mark.parametrize("answer_s", [0.16, 0.3, 0.9])
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+@pytest.mark.parametrize("commits", [{}, {0: 7}, {0: 7, 1: 8, 2: 9, 3: 10}], ids=["none", "one", "all"])
+def test_brokers_that_are_further_away_than_a_poll_may_wait_are_heard_all_the_same(
+    answer_s: float, start: Start, commits: dict[int, int]
+) -> None:
+    """Whatever was asked was given up before its answer came: no partition ever began."""
+    coordinator = Coordinator(answer_s, dict(commits))
+    found, failures = begin(coordinator, start, wait_max_s=2 * answer_s, between_s=0.1)
+    assert not failures
+    assert found == {p: commits.get(p, OFFSET_BEGINNING) if commits else 100 + p for p in range(4)}
+    assert coordinator.clock.now_s < 30
+
+
+def test_a_partition_whose_answer_is_held_back_takes_a_tenth_of_the_polling_thread_at_most() -> None:
+    """An open transaction of a predecessor, for a minute: the others read meanwhile, also where one answer had been slow once."""
+    coordinator = Coordinator(0.001, {0: 7})
+    consumer: Any = coordinator
+    clock = coordinator.clock
+    starts = Starts(
+        consumer,
+        group="g",
+        topic="t",
+        start="earliest",
+        recreated="read",
+        fail=lambda error: None,
+        clock=clock,
+    )
+    coordinator.answer_s = 0.5
+    while not starts.one({0}, facts, decides=True):
+        clock.sleep(0.1)
+    coordinator.answer_s = 1e9
+    began_s, waited_s = clock.now_s, 0.0
+    for _ in range(100_000):
+        before_s = clock.now_s
+        assert starts.one({0}, facts, decides=True) == {}
+        took_s = clock.now_s - before_s
+        assert took_s <= slow_max_s + 1e-9
+        if took_s > place_timeout_s + 1e-9:
+            waited_s += took_s
+        clock.sleep(0.1)
+        if clock.now_s > began_s + 60:
+            break
+    assert waited_s < 0.12 * 60
+
+
 def test_a_member_that_commits_meanwhile_decides_for_the_group() -> None:
     """Between the look at the ends and their commit: then what the other one committed holds."""
     coordinator = Coordinator(0.001, {})
     consumer: Any = coordinator
-    starts = Starts(consumer, group="g", topic="t", start="latest", recreated="read", fail=lambda error: None)
+    starts = Starts(
+        consumer,
+        group="g",
+        topic="t",
+        start="latest",
+        recreated="read",
+        fail=lambda error: None,
+        clock=HandClock(),
+    )
     assert starts.soon({0, 1}, facts, decides=True) == {}
     assert starts.one({0, 1}, facts, decides=True) == {}  # nobody has a commit
     assert starts.one({0, 1}, facts, decides=True) == {}  # the ends are known
@@ -143,7 +208,13 @@ def test_of_several_members_one_commits_once_where_the_group_begins(
     for name in mine:
         consumer: Any = Slow(log, late if name == "b" else 0)
         members[name] = Starts(
-            consumer, group="g", topic="t", start=start, recreated="read", fail=lambda error: None
+            consumer,
+            group="g",
+            topic="t",
+            start=start,
+            recreated="read",
+            fail=lambda error: None,
+            clock=HandClock(),
         )
     begun = {name: members[name].soon(mine[name], facts, decides=name == "a") for name in sorted(mine)}
     for name in order * 40:

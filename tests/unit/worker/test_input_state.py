@@ -49,6 +49,19 @@ def test_a_state_is_told_once_and_each_minute_and_shown_while_it_lasts(
         assert world.value(metric) == 0
 
 
+def test_a_partition_that_does_not_begin_is_told_and_where_it_begins_or_goes_others_say() -> None:
+    world = World()
+    for _ in range(70):
+        (wait,) = world.state.look(Reading(unplaced_s={3: 10.0}))
+        world.clock.sleep(1.0)
+    assert (wait.partition, str(wait.kind)) == (3, "stalled")
+    assert "could not be found out for 10 s" in wait.reason
+    assert world.value("penstock_stalled_partitions") == 1
+    assert world.state.look(Reading()) == []
+    assert world.events == [Event.INPUT_STALLED, Event.INPUT_STALLED]
+    assert world.value("penstock_stalled_partitions") == 0
+
+
 def test_what_is_counted_is_counted_once() -> None:
     world = World()
     for _ in range(3):
