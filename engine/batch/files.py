@@ -111,6 +111,20 @@ def format_of(files: Sequence[InputFile], asked: str | None) -> Format:
     return kind
 
 
+def check_unchanged(file: InputFile) -> None:
+    """Raises ScoreError where a file of this machine is another than when it was found: of two versions no part is the whole."""
+    if is_remote(file.address):
+        return
+    try:
+        facts = os.stat(file.address)
+    except OSError as error:
+        raise ScoreError(f"{file.address} is gone since the run began: {error.strerror}") from error
+    if stat.S_ISREG(facts.st_mode) and (facts.st_size, str(facts.st_mtime_ns)) != (file.bytes, file.changed):
+        raise ScoreError(
+            f"{file.address} changed while it was read: score it when it is whole, or a copy of it"
+        )
+
+
 @contextmanager
 def opened(file: InputFile) -> Iterator[IO[bytes] | Any]:
     """The file's bytes, to be read from. Raises ScoreError."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import penstock
 from penstock.engine.batch.apart import check_apart
 from penstock.engine.batch.errors import ScoreError
 from penstock.engine.batch.files import filesystem, find_files, format_of, is_remote
@@ -132,6 +133,7 @@ def prepare(request: Request) -> Prepared:
         delimiter=request.delimiter,
     )
     job = Job(
+        version=penstock.__version__,
         bundle=str(Path(request.bundle).absolute()),
         digest=bundle.digest,
         device=request.device,

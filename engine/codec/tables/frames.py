@@ -267,7 +267,20 @@ def _not_rows(rows: Any) -> str:
     if isinstance(rows, str) or hasattr(rows, "__fspath__"):
         hint = "; files are scored by `penstock score`"
     elif isinstance(rows, Mapping):
-        hint = "; one record alone is a list of one dictionary"
+        columns = rows and all(
+            hasattr(value, "__len__") and not isinstance(value, str | bytes) for value in rows.values()
+        )
+        hint = (
+            "; of columns by name pandas.DataFrame(...) makes a table"
+            if columns
+            else "; one record alone is a list of one dictionary"
+        )
     elif hasattr(rows, "collect"):
         hint = "; collect() it first"
+    elif hasattr(rows, "toarray"):
+        hint = "; toarray() it first"
+    elif hasattr(rows, "__array__"):
+        hint = "; numpy.asarray(...) it first"
+    elif hasattr(rows, "__next__"):
+        hint = "; list(...) it first"
     return f"rows are a matrix, a pandas, polars or Arrow table, or a list of dictionaries, not {_kind(rows)}{hint}"

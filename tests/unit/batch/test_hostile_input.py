@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import penstock
+from penstock.engine.batch import part as batch_part
 from penstock.engine.batch.files import find_files
 from penstock.engine.cli.main import main
 from penstock.engine.codec.tables.columns import ColumnRows, find_columns
@@ -167,3 +169,43 @@ def test_names_in_capitals_and_addresses_of_files_mean_the_same(bundle: Path, tm
     (tmp_path / "X.JSONL.GZ").write_bytes(gzip.compress(lines))
     assert score(bundle, tmp_path / "X.JSONL.GZ", "--out", f"file://{tmp_path}/o.jsonl") == 0
     assert len((tmp_path / "o.jsonl").read_bytes().splitlines()) == 3
+
+
+def test_a_file_that_changes_while_it_is_read_gives_no_result(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "1.parquet"
+    pq.write_table(table(), path)
+    read_part = batch_part.read_part
+
+    def replaced(*arguments: Any, **named: Any) -> Any:
+        pq.write_table(table(5), tmp_path / "new")
+        os.replace(tmp_path / "new", path)
+        return read_part(*arguments, **named)
+
+    monkeypatch.setattr(batch_part, "read_part", replaced)
+    assert score(bundle, path, "--out", tmp_path / "o.parquet") == 1
+    assert "1.parquet changed while it was read" in capsys.readouterr().err
+    assert not (tmp_path / "o.parquet").exists()
+
+
+@pytest.mark.parametrize(("other", "resumed"), [("1", 1), ("2", 0)])
+def test_what_another_version_has_left_is_done_again(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], other: str, resumed: int
+) -> None:  # fmt: skip
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("1", "2"):
+        pq.write_table(table(), folder / f"{name}.parquet")
+    good = (folder / "2.parquet").read_bytes()
+    os.utime(folder / "2.parquet", ns=(1, 1))
+    monkeypatch.setattr(penstock, "__version__", "1")
+    (folder / "2.parquet").write_bytes(good[:4] + b"\xff" * 40 + good[44:])
+    os.utime(folder / "2.parquet", ns=(1, 1))
+    assert score(bundle, folder, "--out", tmp_path / "o.parquet") == 1
+    (folder / "2.parquet").write_bytes(good)
+    os.utime(folder / "2.parquet", ns=(1, 1))
+    monkeypatch.setattr(penstock, "__version__", other)
+    capsys.readouterr()
+    assert score(bundle, folder, "--out", tmp_path / "o.parquet", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["parts_resumed"] == resumed

@@ -12,6 +12,7 @@ import pandas
 import polars
 import pyarrow
 import pytest
+import scipy.sparse
 
 from penstock.engine.codec.tables.frames import RowReader
 from penstock.engine.features.signature import Feature, ModelInput, Signature
@@ -100,6 +101,24 @@ def test_a_column_of_vectors_in_an_array_is_a_wrong_type_of_its_rows() -> None:
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_told_apart_are_one_sentence(name: str, rows: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (scipy.sparse.csr_matrix(np.eye(3)), r"toarray\(\) it first"),
+        (
+            {"a": [1.0], "b": [2.0], "land": ["FR"]},
+            r"of columns by name pandas.DataFrame\(...\) makes a table",
+        ),
+        ({"a": 1.0, "b": 2.0, "land": "FR"}, "one record alone is a list of one dictionary"),
+        (({"a": 1.0} for _ in range(2)), r"list\(...\) it first"),
+        (polars.LazyFrame({"a": [1.0]}), r"collect\(\) it first"),
+    ],
+)
+def test_what_is_nearly_rows_says_what_makes_it_some(rows: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read(rows)
 
