@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
+from penstock.connectors.kafka.reading.commits import offset_note
 from penstock.connectors.kafka.reading.starts import Start, Starts
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.schemas.errors import PenstockError
@@ -74,6 +75,30 @@ def test_no_call_waits_longer_than_a_poll_may_and_all_are_placed(
         assert found == {p: 100 + p for p in range(4)}
         return
     assert found == {p: commits.get(p, OFFSET_BEGINNING) for p in range(4)}
+
+
+def test_a_commit_of_another_program_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A consumer of something else in the group takes partitions, commits, and leaves: its records are not predicted."""
+
+    class Noted(Coordinator):
+        def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+            notes = {1: "", 2: "by hand"}
+            return [
+                TopicPartition(
+                    "t", p.partition, self.commits[p.partition], notes.get(p.partition, offset_note("t1"))
+                )
+                for p in places
+            ]
+
+    coordinator: Any = Noted(0.001, {0: 7, 1: 8, 2: 9, 3: 0})
+    starts = Starts(
+        coordinator, group="g", topic="t", start="earliest", recreated="read", fail=lambda error: None
+    )
+    for _ in range(3):
+        assert starts.soon({0, 1, 2, 3}, facts, decides=True) == {0: 7, 1: 8, 2: 9, 3: 0}
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "was not written by Penstock: partition 1 at offset 8, partition 2 at offset 9;" in said[0]
 
 
 def test_a_member_that_commits_meanwhile_decides_for_the_group() -> None:
