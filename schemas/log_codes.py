@@ -109,6 +109,7 @@ class LogCode(StrEnum):
         "topic_settings_untold",
         "the broker does not tell the settings of topics: Kafka's defaults are assumed",
     )
+    FOREIGN_COMMIT = "foreign_commit", "another program committed where the group reads on"
     READ_FROM_BEGINNING = "read_from_beginning", "partitions without a commit are read from their beginning"
     READING_RETURNS = "reading_returns", "the client could not read on: reading returns to a place"
     CAREFUL_READING_STEP = (
