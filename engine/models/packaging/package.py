@@ -16,7 +16,6 @@ from penstock.engine.features.narrowing import as_fed, widened
 from penstock.engine.features.overrides import read_features_file
 from penstock.engine.features.policies import unseen_code
 from penstock.engine.features.signature import Signature
-from penstock.engine.features.values import number_names
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle, Golden
 from penstock.engine.models.bundle.manifest import Manifest, json_object
@@ -27,6 +26,7 @@ from penstock.engine.models.packaging.converted import Converted, OwnAnswers, Pa
 from penstock.engine.models.packaging.optimize import Optimized, optimize
 from penstock.engine.models.packaging.output_meaning import measured
 from penstock.engine.models.packaging.parity import AsGiven, Expected, Parity, prove_parity, tolerance_default
+from penstock.engine.models.packaging.refused_rows import refuse_other_names, refuse_values_as_codes
 from penstock.engine.models.probes.boundary_rows import threshold_rows
 from penstock.engine.models.probes.probe_rows import (
     columns_of,
@@ -304,31 +304,16 @@ def _own(answers: OwnAnswers, signature: Signature) -> Expected:
     )  # fmt: skip
 
 
-def _refuse_values_as_codes(matrix: NDArray[np.float64], signature: Signature, what: str) -> None:
-    """Raises ConfigError where a column of codes may as well hold the numbers that its categories are called by."""
-    if matrix.ndim != 2 or matrix.shape[1] != signature.width:
-        return
-    for column, feature in enumerate(signature.column_features):
-        named = number_names(feature) if feature.kind == "category" else {}
-        if any(name != code for name, code in named.items()):
-            values = set(matrix[~np.isnan(matrix[:, column]), column].tolist())
-            if values and values <= set(named):
-                raise ConfigError(
-                    f"{what} hold numbers for {feature.name} that are both its categories and codes of others: give a data frame, whose "
-                    f"columns are called {', '.join(signature.columns[:3])}{', ...' if signature.width > 3 else ''} and hold "
-                    "categories as they are"
-                )
-
-
 def _rows(rows: Any, signature: Signature, what: str) -> _Rows:
     """The rows that no policy rejects, replacements in place, and which of those given they are."""
+    refuse_other_names(rows, signature, what)
     if isinstance(rows, (str, Path)):
         matrix = read_rows(Path(rows), signature)
     elif hasattr(rows, "columns"):
         matrix = rows_of_table(rows, signature, origin=what)
     else:
         matrix = np.asarray(rows, dtype=np.float64)
-        _refuse_values_as_codes(matrix, signature, what)
+        refuse_values_as_codes(matrix, signature, what)
     if matrix.ndim != 2 or matrix.shape[1] != signature.width or not len(matrix):
         raise ConfigError(f"{what} must be rows of {signature.width} columns, and at least one")
     for column, feature in enumerate(signature.column_features):

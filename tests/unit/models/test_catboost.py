@@ -321,3 +321,14 @@ def test_attributions_are_those_of_catboost_itself(one_hot: bool, tmp_path: Path
     wanted = trained.get_feature_importance(catboost.Pool(rows[:50], cat_features=columns), type="ShapValues")
     np.testing.assert_allclose(values, wanted[:, :-1], atol=1e-5)
     np.testing.assert_allclose(base, wanted[0, -1], atol=1e-6)
+
+
+def test_a_file_of_cross_entropy_names_no_classes_and_is_packaged(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    options = {"verbose": 0, "allow_writing_files": False, "thread_count": 1}
+    trained = catboost.CatBoost({"loss_function": "CrossEntropy", "iterations": 3, **options})
+    trained.fit(rows, 1 / (1 + np.exp(-rows[:, 0])))
+    trained.save_model(str(tmp_path / "model.json"), format="json")
+    report = package(tmp_path / "model.json", tmp_path / "bundle")
+    assert report.bundle.classes == ("0", "1")
+    assert report.parity.compared == {"probabilities": "predict, Probability"}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
@@ -43,3 +44,13 @@ def test_a_classifier_of_several_labels_at_once_is_refused_by_name(tmp_path: Pat
     labels = (rows > 0).astype(int)
     with pytest.raises(ConfigError, match="a classifier of several targets has no place in a bundle"):
         package(OneVsRestClassifier(LogisticRegression()).fit(rows, labels), tmp_path / "bundle")
+
+
+def test_a_table_for_a_model_without_names_is_refused_with_the_cure(tmp_path: Path) -> None:
+    rows = _rng.normal(size=(100, 2))
+    model = LogisticRegression().fit(rows, rows[:, 0] > 0)
+    table = pd.DataFrame(rows, columns=["age", "income"])
+    with pytest.raises(ConfigError, match="columns age, income, and the model was trained without names"):
+        package(model, tmp_path / "bundle", background=table[:20])
+    report = package(model, tmp_path / "named", background=table[:20], feature_names=["age", "income"])
+    assert report.bundle.signature.columns == ("age", "income")
