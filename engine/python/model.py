@@ -275,7 +275,7 @@ class Model:
         sampling = [part.sampling_error for part in parts if part.sampling_error is not None]
         sampling_error = np.concatenate(sampling) if sampling else None
         values, rest = strongest_only(values, top)
-        names = output_names(columns["output_index"], self.bundle.classes, parts[0].output_name)
+        names = output_names(self.bundle, columns["output_index"], parts[0].output_name)
         shape: tuple[int, ...] = (len(matrix),)
         if output == "all":
             each = len(values) // len(matrix)
@@ -333,12 +333,19 @@ def data_of(signature: Signature, matrix: NDArray[np.generic]) -> NDArray[Any]:
     return data
 
 
-def output_names(index: NDArray[np.int64], classes: tuple[str, ...], name: str) -> NDArray[np.object_]:
-    """What is explained of each row, (E,), by name: a class, or the output and the place in it."""
-    names = np.array([*classes] or [name], dtype=object)
-    if index.max(initial=0) >= len(names):
-        names = np.array([f"{name}[{place}]" for place in range(int(index.max()) + 1)], dtype=object)
-    return names[index]
+def output_names(bundle: Bundle, index: NDArray[np.int64], name: str) -> NDArray[np.object_]:
+    """What is explained of each row, (E,), by name: a class (one number for two classes is the second one's), else the output,
+    and of several numbers the place in it."""
+    classes = bundle.classes
+    width = {output.name: output.width for output in bundle.outputs}.get(name, len(classes) or 1)
+    width = max(width, int(index.max(initial=0)) + 1)
+    if width == len(classes):
+        names = [*classes]
+    elif width == 1:
+        names = [classes[1] if len(classes) == 2 else name]
+    else:
+        names = [f"{name}[{place}]" for place in range(width)]
+    return np.array(names, dtype=object)[index]
 
 
 def _reopened(path: str, digest: str, device: str, runtime: str, threads: int) -> Model:
