@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from penstock.engine.batch.csv_parts import WatchedCsv
 from penstock.engine.batch.errors import ScoreError
 from penstock.engine.batch.files import Format, InputFile, Part, is_remote, opened
-from penstock.engine.codec.tables.arrow import arrow, arrow_columns, leads_somewhere, top_columns
+from penstock.engine.codec.tables.arrow import (
+    arrow,
+    arrow_columns,
+    leads_somewhere,
+    top_columns,
+    valid_texts,
+)
 from penstock.engine.codec.tables.columns import Column, ColumnRows, FeatureColumns, find_columns
 from penstock.engine.codec.tables.frames import RowReader
 from penstock.engine.codec.tables.text import text_columns
@@ -121,13 +127,18 @@ class _TableReader:
         decoded = self._rows.decoded(*self._columns.read(plan, columns, batch.num_rows))
 
         def payload(row: int) -> str:
-            return orjson.dumps(batch.slice(row, 1).to_pylist()[0], default=str).decode()
+            one = batch.slice(row, 1)
+            try:
+                record = one.to_pylist()[0]
+            except UnicodeDecodeError:
+                record = valid_texts(one).to_pylist()[0]
+            return orjson.dumps(record, default=str).decode()
 
         return Block(
             rows=rows,
             decoded=decoded,
             lines=(),
-            kept=batch.select(self._keep) if self._keep else None,
+            kept=valid_texts(batch.select(self._keep)) if self._keep else None,
             payload=payload,
             unreadable=unreadable,
         )
@@ -247,7 +258,7 @@ def _csv_reader(pa: Any, stream: Any, delimiter: str, wanted: list[str] | None, 
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             null_values=[""],
-            check_utf8=True,
+            check_utf8=False,  # one bad byte is a fault of its record
             **convert,
         ),
     )

@@ -26,6 +26,8 @@ from penstock.engine.python.strongest import strongest_first, sum_of
 from penstock.engine.settings.model import ExplainSettings
 from penstock.schemas.errors import ConfigError
 
+runtimes: Final = ("auto", "onnxruntime", "native")
+threads_max: Final = 64
 batch_rows_max: Final = 1024
 """The largest batch that the model is warmed up for; more rows go through it in pieces."""
 
@@ -54,6 +56,10 @@ def load(path: Path | str, *, device: str = "auto", runtime: str = "auto", threa
 
     Raises ConfigError, in one sentence, for a folder that is not a bundle and for anything that a worker would refuse at start.
     """
+    if runtime not in runtimes:
+        raise ConfigError(f"runtime is one of {', '.join(runtimes)}, not {runtime!r}")
+    if not isinstance(threads, int) or not 1 <= threads <= threads_max:
+        raise ConfigError(f"threads is a whole number from 1 to {threads_max}, not {threads!r}")
     return Model(Path(path), Bundle.load(path), device=device, runtime=runtime, threads=threads)
 
 
@@ -152,8 +158,7 @@ class Model:
 
         Raises as predict does; ConfigError when the model cannot be explained, or has no such output.
         """
-        if top is not None and top < 1:
-            raise ConfigError(f"top is the number of attributions to keep, at least 1, not {top}")
+        _check_asked(top, output)
         scored = [part for _, part in self._scored(rows, output, strict=True)]
         found = [part.attributions for part in scored if part.attributions is not None]
         matrix = [part.matrix for part in scored if part.predictions is not None]
@@ -173,8 +178,7 @@ class Model:
 
         if output == "all":
             raise ConfigError("score explains one output of a row: name it, or leave output at predicted")
-        if top is not None and top < 1:
-            raise ConfigError(f"top is the number of attributions to keep, at least 1, not {top}")
+        _check_asked(top, output)
         batches = [
             scored_batch(part, self.bundle, explain=explain, top=top or 0)
             for _, part in self._scored(table, output if explain else None, strict=False)
@@ -304,6 +308,13 @@ class Model:
             served = self._open()
             found = self._explainer(output).explain(golden, served.predict(golden))
         return self._explanation([found], [golden], top=None, output=output)[:0]
+
+
+def _check_asked(top: Any, output: Any) -> None:
+    if top is not None and (not isinstance(top, int | np.integer) or isinstance(top, bool) or top < 1):
+        raise ConfigError(f"top is the number of attributions to keep, at least 1, not {top!r}")
+    if not isinstance(output, str):
+        raise ConfigError(f"output is predicted, all, or the name of a class or an output, not {output!r}")
 
 
 def strongest_only(

@@ -65,8 +65,10 @@ def _one_by_one(array: Any) -> Column:
     return Distinct(values=[_as_number(text) for text in texts.values], codes=texts.codes)
 
 
-def _as_number(text: str) -> Any:
-    """The number or boolean in a cell; any other text is returned as it is, and rejected later as a wrong type."""
+def _as_number(text: Any) -> Any:
+    """The number or boolean in a cell; any other text, and what is none, is returned as it is, and rejected later."""
+    if not isinstance(text, str):
+        return text
     plain = text.strip()
     if _number.fullmatch(plain) or _word.fullmatch(plain):
         return float(plain)
@@ -81,7 +83,9 @@ def _categories(column: Column, feature: Feature) -> Column:
     numbers = any(_number.fullmatch(name) for name in names)
     booleans = any(name.lower() in ("true", "false") for name in names)
 
-    def meant(text: str) -> Any:
+    def meant(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
         plain = text.strip()
         if text in names:
             return text

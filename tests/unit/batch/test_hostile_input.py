@@ -209,3 +209,32 @@ def test_what_another_version_has_left_is_done_again(
     capsys.readouterr()
     assert score(bundle, folder, "--out", tmp_path / "o.parquet", "--json") == 0
     assert json.loads(capsys.readouterr().out)["parts_resumed"] == resumed
+
+
+@pytest.mark.parametrize("out", ["o.parquet", "o.jsonl"])
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_a_text_that_is_not_utf8_is_its_own_records_fault(
+    bundle: Path, tmp_path: Path, name: str, out: str
+) -> None:
+    """As Excel and older writers leave them: in a feature a dead letter, in a column that is passed through the usual sign."""
+    csv = "a,b,c,note\n1,2,3,caf\xe9\n\xe9,2,3,x\n1,2,3,\n".encode("latin-1")
+    if name.endswith(".csv"):
+        (tmp_path / name).write_bytes(csv)
+    else:
+        texts = pa.array([b"caf\xe9", b"x", None], pa.binary()).view(pa.string())
+        a = pa.array([b"1", b"\xe9", b"1"], pa.binary()).view(pa.string())
+        pq.write_table(table(note=texts).set_column(0, "a", a), tmp_path / name)
+    code = score(bundle, tmp_path / name, "--out", tmp_path / out, "--keep", "note")
+    letters = [json.loads(line) for line in (tmp_path / f"{out}.dead-letters.jsonl").read_text().splitlines()]
+    corrupt = [each for each in letters if each["reason"] == "corrupt"]
+    assert [each["detail"] for each in corrupt] == ["field a holds bytes that are not UTF-8, which text is"]
+    assert json.loads(corrupt[0]["payload"])["a"] == "\ufffd"
+    if name.endswith(".csv"):
+        assert code == 0
+        found = tmp_path / out
+        rows = (
+            pq.read_table(found).to_pylist()
+            if out.endswith(".parquet")
+            else [json.loads(line) for line in found.read_text().splitlines()]
+        )
+        assert [row["note"] for row in rows] == ["caf\ufffd", None]
