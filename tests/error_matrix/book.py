@@ -7,7 +7,7 @@ from pathlib import Path
 import confluent_kafka
 import orjson
 
-from tests.error_matrix.cells import codes, spots
+from tests.error_matrix.cells import codes, every_cell, spots
 from tests.error_matrix.verdict import Verdict
 
 kafka_version = "4.1.1"
@@ -52,7 +52,7 @@ class Book:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.rows: dict[tuple[str, int], Row] = {}
-        names = {spot.name for spot in spots}
+        there = {(cell.spot.name, cell.code) for cell in every_cell()}
         lines = file.read_bytes().splitlines() if file.exists() else []
         for line in lines:
             try:
@@ -60,7 +60,7 @@ class Book:
                 row = Row(**found | {"faults": tuple(found["faults"])})
             except (orjson.JSONDecodeError, TypeError, KeyError):
                 continue
-            if row.spot in names and row.code in codes:
+            if (row.spot, row.code) in there:
                 self.rows[row.spot, row.code] = row
 
     def add(self, row: Row) -> None:

@@ -40,6 +40,8 @@ deadline_s: Final = 60.0
 """Of a worker; on a quiet machine none takes half of it."""
 not_asked_s: Final = 15.0
 transaction_timeout_s: Final = 6.0
+_open_s: Final = 30.0
+"""A transaction that was left open is ended by the broker long before."""
 clock = SystemClock()
 logger = logging.getLogger("tests.error_matrix")
 Place = tuple[int, int]
@@ -299,7 +301,8 @@ class Lane:
         """Read what is committed since the last cell, and compare it with what was written since."""
         wanted = {place for place in self._numbers if place[1] >= self._first[place[0]]}
         found: Counter[Place] = Counter()
-        for partition, values in self._read().items():
+        values_by_partition = self._read(verdict)
+        for partition, values in values_by_partition.items():
             newest = -1
             for value in values:
                 source, offset, answer = value.split(b" ")
@@ -323,9 +326,10 @@ class Lane:
         if ahead if self.kind == "at_least_once" else committed != self._ends:
             verdict.faults.append(f"committed {committed}, and the topic ends at {self._ends}")
 
-    def _read(self) -> dict[int, list[bytes]]:
-        """What a reader of committed records finds up to the end, or as far as an open transaction lets it."""
-        end_s = time.monotonic() + 20.0
+    def _read(self, verdict: Verdict) -> dict[int, list[bytes]]:
+        """What a reader of committed records finds up to the end, or as far as an open transaction lets it; that it did not come
+        so far is a fault of its own."""
+        end_s = time.monotonic() + _open_s
         while True:
             readable, ends = (
                 _insist(lambda level=level: self._ends_by(level))  # type: ignore[misc]
@@ -335,6 +339,9 @@ class Lane:
                 break
             time.sleep(0.02)
         found: dict[int, list[bytes]] = {p: [] for p in readable}
+        if readable != ends:
+            verdict.faults.append(f"a transaction is still open: {readable} of {ends} can be read")
+        end_s = time.monotonic() + deadline_s
         while any(self._read_to[p] < end for p, end in readable.items()) and time.monotonic() < end_s:
             message = self._reader.poll(0.5)
             if message is None:
@@ -347,6 +354,8 @@ class Lane:
                 self._read_to[partition] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:  # passes over what was aborted
                 self._read_to[partition] = offset
+        if any(self._read_to[p] < end for p, end in readable.items()):
+            verdict.faults.append(f"the test could not read its answers: {self._read_to} of {readable}")
         return found
 
     def _ends_by(self, level: IsolationLevel) -> dict[int, int]:

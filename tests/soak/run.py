@@ -19,7 +19,7 @@ import confluent_kafka
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.chaos.run import Report, run_chaos
-from tests.error_matrix.cells import codes, spots
+from tests.error_matrix.cells import codes, every_cell, spots
 from tests.soak.results import failed_shown_max, result_of
 from tests.unit.rules.alertmanager import missing
 
@@ -131,7 +131,7 @@ def _matrix_cells(share: float) -> int:
 commands: Final = (
     Command(
         part="protocol error matrix",
-        asked=lambda share: f"of {len(spots) * _matrix_cells(share)} cells of {len(spots) * len(codes)} those that no run had yet",
+        asked=lambda share: f"of {min(len(spots) * _matrix_cells(share), len(every_cell())):,} cells of {len(every_cell()):,} those that no run had yet",
         arguments=lambda share: [
             sys.executable, "-m", "tests.error_matrix.run", "--per-spot", str(_matrix_cells(share)), "--seed", "1",
             "--missing", "--report", "docs/figures/error-matrix.md",
