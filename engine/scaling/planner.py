@@ -38,7 +38,7 @@ class Bounds:
     slack: float = 0.07
     tolerance: float = 0.1
     hold_s: float = 300.0
-    hold_horizons: float = 3.0
+    hold_horizons: float = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

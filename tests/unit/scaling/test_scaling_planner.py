@@ -241,8 +241,8 @@ def test_up_at_once_and_down_late() -> None:
 def test_workers_that_take_long_to_come_back_are_kept_for_longer() -> None:
     held = Steadier(bounds(hold_s=300))
     assert decided(held, needs(8), 0, 8, horizon_s=200.0)[0] == 8
-    assert decided(held, needs(3), 599, 8, horizon_s=200.0) == (8, "held")
-    assert decided(held, needs(3), 601, 8, horizon_s=200.0) == (3, "rate")
+    assert decided(held, needs(3), 799, 8, horizon_s=200.0) == (8, "held")
+    assert decided(held, needs(3), 801, 8, horizon_s=200.0) == (3, "rate")
 
 
 def test_what_was_for_the_backlog_only_is_not_kept_for_the_whole_hold() -> None:
