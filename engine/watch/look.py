@@ -1,9 +1,11 @@
 """One look at a running engine over HTTP: its /status, the few metrics that are shown, and its newest records where it tells them."""
 
+import http.client
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 
 import httpx
@@ -108,14 +110,12 @@ class Engine:
     def __init__(self, url: str) -> None:
         """Raises ConfigError for what is no address."""
         self._url = engine_address(url).rstrip("/")
-        self._client = httpx.Client(timeout=answer_s_max, follow_redirects=False, trust_env=False)
+        place = httpx.URL(self._url)
+        self._host, self._port, self._prefix = place.host, place.port, place.raw_path.decode().rstrip("/")
+        self._tls = httpx.create_ssl_context(trust_env=False) if place.scheme == "https" else None
         self._tells_records = True
         self._newest: tuple[Outline, ...] = ()
         self._newest_due_s = -math.inf
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._client.close()
 
     def look(self, *, now_s: float) -> Seen:
         """Ask once. Raises UnavailableError when nobody answers as an engine does."""
@@ -139,11 +139,8 @@ class Engine:
 
     def _asked_newest(self) -> tuple[Outline, ...]:
         try:
-            answer = self._client.get(f"{self._url}/api/v1/records?limit={newest_max}")
-            records = (
-                orjson.loads(answer.content)["records"] if answer.status_code == httpx.codes.OK else None
-            )
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            records = orjson.loads(self._get(f"/api/v1/records?limit={newest_max}"))["records"]
+        except (UnavailableError, ValueError, KeyError, TypeError):
             records = None
         if not isinstance(records, list):
             self._tells_records = False
@@ -157,20 +154,27 @@ class Engine:
             raise self._stranger(path) from error
 
     def _get(self, path: str) -> bytes:
+        connection = self._connection()
         try:
-            with self._client.stream("GET", f"{self._url}{path}") as answer:
-                body = b""
-                for piece in answer.iter_bytes():
-                    body += piece
-                    if len(body) > answer_bytes_max:
-                        raise self._stranger(path)
-                if answer.status_code != httpx.codes.OK:
-                    raise UnavailableError(f"{self._url}{path} answers {answer.status_code}")
-                return body
-        except httpx.HTTPError as error:
-            raise UnavailableError(
-                f"nobody answers at {self._url}: {error or type(error).__name__}"
-            ) from error
+            connection.request("GET", f"{self._prefix}{path}")
+            answer = connection.getresponse()
+            body = answer.read(answer_bytes_max + 1)
+        except (OSError, http.client.HTTPException) as error:
+            why = str(error) or type(error).__name__
+            raise UnavailableError(f"nobody answers at {self._url}: {why}") from error
+        finally:
+            connection.close()
+        if len(body) > answer_bytes_max or answer.length:  # too long, or cut short
+            raise self._stranger(path)
+        if answer.status != HTTPStatus.OK:
+            raise UnavailableError(f"{self._url}{path} answers {answer.status}")
+        return body
+
+    def _connection(self) -> http.client.HTTPConnection:
+        """One for each question: an engine closes it behind its answer."""
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=answer_s_max)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=answer_s_max, context=self._tls)
 
     def _stranger(self, path: str) -> UnavailableError:
         return UnavailableError(f"{self._url}{path} does not answer as an engine does")

@@ -58,7 +58,7 @@ apart: Final = frozenset(
         "; faster than one worker, whatever their number: partition {}", ": {}", "an object", "a number", "a string", "a boolean", "a text", "an array",
         "an array of {} numbers", "the value", "in {} ", "{} is not {}", "; {}", "set input.json.nan: missing to read it, or let the producer write null", "the literal {}, which JSON does not have: {}",
         "is missing", "is infinite", "has a category that the model was not trained on", "is outside the ranges that the model takes", "feature {} {}",
-        "a value of the record does not resolve to the reader's schema{}", "Extra data", "a union of {}", "{} of {}", "{} {}", "{} on {}",
+        "a value of the record does not resolve to the reader's schema{}", "Extra data", "a union of {}", "{} of {}", "{} {}", "{} ({})",
         "the bytes end before the record does, {}at byte {}", "a length, index, number or text cannot be, {}before byte {}",
         "there are more items than are read, {}before byte {}", "{}, {}before byte {}",
         "a vector has another length than its feature, {}before byte {}", "feature {} has categories past 2^53", " or ", ", ", " ",

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         )
     clock = SystemClock()
     with ExitStack() as held:
-        engine = held.enter_context(closing(Engine(url)))
+        engine = Engine(url)
         engine.look(now_s=clock.monotonic_s())  # before any reader: nobody there is the first thing to say
         follow = _newest(settings, held) if settings is not None else None
         return watch(
