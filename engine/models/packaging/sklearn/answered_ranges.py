@@ -1,5 +1,7 @@
-"""Which numbers of a feature a scikit-learn model takes at all: Box-Cox refuses what is not above 0, and so does the estimator behind a
-logarithm. A record with any other number is set aside, as the original has no answer to it."""
+"""Which numbers of a feature a scikit-learn model takes at all; a record with any other is set aside.
+
+Box-Cox refuses what is not above 0, and so does the estimator behind a logarithm: the original has no answer to such a record.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
