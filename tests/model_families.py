@@ -19,6 +19,7 @@ from penstock.engine.models.runtime.loader import open_model
 from penstock.engine.ports import Predictions
 from tests.sklearn_cases import families as pipeline_families
 from tests.sklearn_cases import rows_of_page
+from tests.sklearn_every import rows_of_names
 from tests.sklearn_refused import refused_models
 from tests.sklearn_tables import kinds
 
@@ -418,6 +419,14 @@ def page() -> str:
         "| family | explained by |",
         "|---|---|",
         *rows_of_page(),
+        "",
+        "## Every estimator of scikit-learn by its name",
+        "",
+        "All that `sklearn.utils.all_estimators()` lists is tried in the simplest pipeline around it (`tests/sklearn_every.py`, `tests/unit/models/test_every_estimator.py`:",
+        "a few in `make test`, all with `PENSTOCK_MATRIX=all`): the bundle answers records that it has not seen within 1e-6 of the range of the original's answers, or the",
+        "refusal names the estimator and why.",
+        "",
+        *rows_of_names(),
     ]
     lines += [
         "", "## PMML", "", "| model | output | explained by |", "|---|---|---|",

@@ -10,6 +10,7 @@ import xgboost
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.covariance import EllipticEnvelope
 from sklearn.decomposition import FactorAnalysis, FastICA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -34,6 +35,8 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401  # makes
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, f_classif
 from sklearn.impute import IterativeImputer, KNNImputer, MissingIndicator, SimpleImputer
+from sklearn.kernel_approximation import Nystroem, RBFSampler
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import (
     Lasso,
     LogisticRegression,
@@ -45,6 +48,7 @@ from sklearn.linear_model import (
 )
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.multiclass import OneVsOneClassifier
 from sklearn.multioutput import MultiOutputRegressor, RegressorChain
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
@@ -261,6 +265,14 @@ families: dict[str, tuple[Build, Target]] = {
     "splines, ridge": (lambda kind: _encoded(kind, Ridge(), scaler=SplineTransformer(n_knots=4)), cost),
     "splines with straight ends, logistic": (lambda kind: _encoded(kind, LogisticRegression(), scaler=make_pipeline(StandardScaler(), SplineTransformer(knots="quantile", degree=2, extrapolation="linear", include_bias=False))), late),
     "periodic splines, ridge": (lambda kind: _encoded(kind, Ridge(), scaler=SplineTransformer(n_knots=5, extrapolation="periodic")), cost),
+    "kernel ridge": (lambda kind: _encoded(kind, KernelRidge(kernel="rbf", gamma=0.3)), cost),
+    "kernel map, ridge": (lambda kind: _encoded(kind, make_pipeline(Nystroem(n_components=12, random_state=0), Ridge())), cost),
+    "random waves, logistic": (lambda kind: _encoded(kind, make_pipeline(RBFSampler(n_components=12, random_state=0), LogisticRegression())), late),
+    "one against one": (lambda kind: _encoded(kind, OneVsOneClassifier(LogisticRegression())), grade),
+    "majority vote": (lambda kind: _encoded(kind, VotingClassifier([("a", RandomForestClassifier(4, max_depth=4, random_state=0)), ("b", LogisticRegression()), ("c", LinearSVC())], weights=[1.0, 2.0, 1.5])), grade),
+    "majority vote of pipelines": (lambda kind: VotingClassifier([("a", _encoded(kind, GaussianNB(), encoder=OneHotEncoder(handle_unknown="ignore", sparse_output=False))), ("b", _encoded(kind, LogisticRegression())), ("c", _encoded(kind, SVC()))]), late),
+    "distances from clusters, ridge": (lambda kind: _numeric(kind, StandardScaler(), KMeans(4, n_init=1, random_state=0), Ridge()), cost),
+    "elliptic envelope": (lambda kind: _numeric(kind, StandardScaler(), EllipticEnvelope(random_state=0)), late),
     "isolation forest": (lambda kind: _encoded(kind, IsolationForest(n_estimators=8, random_state=0)), late),
     "one-class SVM": (lambda kind: _encoded(kind, OneClassSVM()), late),
     "clusters": (lambda kind: _numeric(kind, StandardScaler(), KMeans(3, n_init=1, random_state=0)), late),
@@ -272,7 +284,7 @@ families: dict[str, tuple[Build, Target]] = {
 not_as_trees = (
     "vote with a line", "stacking", "calibrated pipelines of logistic", "calibrated linear", "projection", "log1p, ridge", "logistic", "ridge", "Poisson",
     "SVC", "SVR", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "of lines", "of neighbours", "near neighbours", "estimated", "splines", "clusters", "mixture", "dummy",
-    "vote over",
+    "vote over", "majority", "kernel", "waves", "one against one", "elliptic", "from clusters",
 )  # fmt: skip
 
 

@@ -10,11 +10,11 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import Birch
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.decomposition import NMF
-from sklearn.ensemble import VotingClassifier
+from sklearn.ensemble import StackingRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401  # makes the next line work
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
-from sklearn.kernel_approximation import Nystroem
+from sklearn.isotonic import IsotonicRegression
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import FixedThresholdClassifier
@@ -28,7 +28,6 @@ from sklearn.preprocessing import (
     QuantileTransformer,
     SplineTransformer,
 )
-from sklearn.tree import DecisionTreeClassifier
 
 from tests.sklearn_tables import cost, late
 
@@ -50,6 +49,10 @@ class RefusedModel:
 
 def _two_classes(frame: pd.DataFrame) -> np.ndarray:
     return np.stack((late(frame), 1 - late(frame)), axis=1)
+
+
+def _product(one: Any, other: Any) -> float:
+    return float(one @ other)
 
 
 def _rounded(rows: Any) -> Any:
@@ -76,13 +79,13 @@ refused_models = (
     RefusedModel(name="a step of Python before the words of a text", build=lambda: _words(make_pipeline(FunctionTransformer(_rounded), TfidfVectorizer(token_pattern=r"\w+"))), target=late, says="changes texts in a way", cure="change the texts before the stream", columns=("job",)),
     RefusedModel(name="a text that another step reads too", build=lambda: make_pipeline(ColumnTransformer([("words", CountVectorizer(token_pattern=r"\w+"), "job"), ("kind", OneHotEncoder(), ["job"])]), LogisticRegression()), target=late, says="by another step too", cure="a copy of the column", columns=("job",)),
     RefusedModel(name="more than 16,384 words", build=lambda: _words(CountVectorizer(vocabulary=[f"word{place}" for place in range(16_385)])), target=late, says="16384 are the most", cure="max_features, min_df, or SelectKBest", columns=("job",)),
-    RefusedModel(name="NMF", build=lambda: _filled(MinMaxScaler(), NMF(1), Ridge()), target=cost, says="NMF", cure="PCA"),
-    RefusedModel(name="Nystroem, RBFSampler", build=lambda: _filled(Nystroem(n_components=5), Ridge()), target=cost, says="Nystroem", cure="SVR, SVC"),
-    RefusedModel(name="KernelRidge", build=lambda: _filled(KernelRidge(kernel="rbf")), target=cost, says="KernelRidge", cure="SVR"),
-    RefusedModel(name="NearestCentroid", build=lambda: _filled(NearestCentroid()), target=late, says="NearestCentroid", cure="LinearDiscriminantAnalysis"),
-    RefusedModel(name="Birch", build=lambda: _filled(Birch(n_clusters=None)), target=cost, says="cannot say to which cluster", cure="KMeans"),
+    RefusedModel(name="NMF", build=lambda: _filled(MinMaxScaler(), NMF(1), Ridge()), target=cost, says="depends on the others of its batch", cure="PCA"),
+    RefusedModel(name="Birch", build=lambda: _filled(Birch(n_clusters=None)), target=cost, says="answers clusters alone", cure="KMeans"),
+    RefusedModel(name="IsotonicRegression(out_of_bounds='nan' or 'raise')", build=lambda: make_pipeline(MinMaxScaler(), IsotonicRegression()), target=cost, says="no answer beyond", cure="out_of_bounds='clip'", columns=("amount",)),
+    RefusedModel(name="kernels that are Python functions", build=lambda: _filled(KernelRidge(kernel=_product)), target=cost, says="a Python function", cure="kernel='rbf'"),
+    RefusedModel(name="NearestCentroid(metric='manhattan'), and before scikit-learn 1.6", build=lambda: _filled(NearestCentroid(metric="manhattan")), target=late, says="only classes", cure="metric='euclidean'"),
+    RefusedModel(name="a vote or a stack before another step", build=lambda: _filled(StackingRegressor([("a", Ridge())]), Ridge()), target=cost, says="stands before another step", cure="let it be the last step"),
     RefusedModel(name="classifiers of several targets", build=lambda: _filled(ClassifierChain(LogisticRegression())), target=_two_classes, says="several targets", cure="a bundle for each target"),
-    RefusedModel(name="vote by majority", build=lambda: _filled(VotingClassifier([("a", LogisticRegression()), ("b", DecisionTreeClassifier())])), target=late, says="neither probabilities nor a decision", cure="voting='soft'"),
     RefusedModel(name="FixedThresholdClassifier, TunedThresholdClassifierCV", build=lambda: _filled(FixedThresholdClassifier(LogisticRegression(), threshold=0.3)), target=late, says="by a threshold of its own", cure="package its estimator_"),
     RefusedModel(name="calibration by temperature", build=lambda: _filled(CalibratedClassifierCV(LogisticRegression(), method="temperature", cv=2)), target=late, says="temperature", cure="sigmoid or isotonic"),
     RefusedModel(name="target by quantiles or powers", build=lambda: TransformedTargetRegressor(_filled(Ridge()), transformer=QuantileTransformer(n_quantiles=20)), target=cost, says="backwards, which has no operators", cure="a scaler, or a function of NumPy"),

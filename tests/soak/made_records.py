@@ -29,7 +29,7 @@ from penstock.schemas.errors import PenstockError
 from tests.family_rows import answers_of, made_rows, original_answers, shapes
 from tests.model_families import Family, families, served
 from tests.sklearn_cases import families as pipelines
-from tests.sklearn_cases import kinds, numbers, table
+from tests.sklearn_tables import kinds, numbers, table
 
 off_max: Final = 1e-6
 """Of the range of the original's answers."""

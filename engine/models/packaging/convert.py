@@ -39,6 +39,11 @@ def convert(model: Any, wishes: PackageOptions) -> Converted:
         return xgboost_model(booster, wishes, stop_at_best=not is_booster)
     if hasattr(model, "predict") and hasattr(model, "get_params"):
         return _sklearn(model, wishes)
+    if hasattr(model, "get_params"):
+        last = model.steps[-1][1] if hasattr(model, "steps") else model
+        raise ConfigError(
+            f"{type(last).__name__} predicts nothing for a new record: package a model that does, or the pipeline that ends in one"
+        )
     raise ConfigError(f"a {type(model).__name__} cannot be packaged; give a model file, or a fitted model")
 
 

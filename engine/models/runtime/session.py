@@ -280,6 +280,8 @@ def _options(threads: int, optimization: Optimization) -> Any:
     # A spinning thread burns the core that the poll thread and the neighbours need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # It takes a number beside a product of matrices into that product as a float32, of doubles as well: 8 digits of 16 are lost.
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "MatMulScaleFusion")
     return options
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,33 @@ def test_a_file_of_another_kind_is_refused_by_name(
 def test_a_lightgbm_file_with_lines_of_windows_is_read(good: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_bytes(good[".txt"].replace(b"\n", b"\r\n"))
     assert package(tmp_path / "m.txt", tmp_path / "bundle").bundle.trees
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        ("feature_infos=.*", "feature_infos=none", "Wrong size of feature_infos"),
+        ("feature_infos=.*\n", "", "doesn't contain feature_infos"),
+        ("objective=.*", "objective=binary sigmoid:-1", "should be greater than zero"),
+    ],
+)
+def test_what_lightgbm_itself_calls_fatal_is_one_sentence_of_ours(
+    line: str,
+    instead: str,
+    said: str,
+    good: dict[str, bytes],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    text = re.sub(line, instead, good[".txt"].decode())
+    read_lightgbm(text, classes=None)  # our own reader has nothing against it
+    (tmp_path / "m.txt").write_text(text)
+    assert main(["package", str(tmp_path / "m.txt"), "--out", str(tmp_path / "bundle")]) == 2
+    written = capfd.readouterr().err
+    assert written.count("\n") == 1
+    assert "LightGBM refuses the model" in written
+    assert said in written
+    assert "[LightGBM]" not in written
 
 
 def _with_circle(data: bytes) -> bytes:

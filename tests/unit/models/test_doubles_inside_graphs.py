@@ -9,7 +9,9 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier, VotingClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.kernel_approximation import RBFSampler
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
 
 from penstock.engine.models.packaging.package import package
 
@@ -66,3 +68,16 @@ def test_where_only_float32_gets_through_the_report_says_so(tmp_path: Path) -> N
     report = package(model, tmp_path / "bundle", rows=rows)
     narrow = report.bundle.signature.inputs[0].dtype == "float32"
     assert any("in float32" in note for note in report.notes) == narrow
+
+
+def test_a_number_beside_a_product_of_matrices_keeps_its_digits(tmp_path: Path) -> None:
+    """ONNX Runtime takes it into the product, as a float32, where it is let."""
+    rows = np.random.default_rng(0).normal(size=(300, 4))
+    model = make_pipeline(RBFSampler(n_components=7, random_state=0), Ridge()).fit(
+        rows, rows @ np.arange(4.0)
+    )
+    bundle = package(model, tmp_path / "bundle", background=rows[:50]).bundle
+    records = [{f"f{place}": value for place, value in enumerate(row)} for row in rows.tolist()]
+    _, found = served(bundle, records)
+    wanted = model.predict(rows)
+    assert np.abs(found.outputs["value"][:, 0] - wanted).max() <= 1e-12

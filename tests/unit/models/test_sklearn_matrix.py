@@ -12,6 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import KernelPCA
+from sklearn.ensemble import VotingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from penstock.engine.explain.additive.explainer import AdditiveExplainer
 from penstock.engine.explain.factory import make_explainer
@@ -25,7 +32,7 @@ from penstock.schemas.errors import ConfigError, PenstockError
 from tests.records_read import read_records
 from tests.sklearn_cases import additive, cases, families, is_explained_as_trees, refused_cases, sums
 from tests.sklearn_refused import RefusedModel, refused_models
-from tests.sklearn_tables import Kind, kinds, records_of, table
+from tests.sklearn_tables import Kind, cost, kinds, records_of, table
 
 _asked = os.environ.get("PENSTOCK_MATRIX", "16")
 _every = [*cases()]
@@ -43,6 +50,17 @@ def original_answers(model: Any, method: str, frame: pd.DataFrame) -> NDArray[np
     """The original on the records, (R, K)."""
     found = np.asarray(getattr(model, method)(frame), dtype=np.float64)
     return found.reshape(len(frame), -1)
+
+
+def answers_of(model: Any, method: str, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """The same; of a vote by majority the share of the weights that each class has."""
+    vote = model[-1] if isinstance(model, Pipeline) else model
+    if method != "transform" or not isinstance(vote, VotingClassifier):
+        return original_answers(model, method, frame)
+    said = np.asarray(model.transform(frame))
+    weights = np.ones(said.shape[1]) if vote.weights is None else np.asarray(vote.weights)
+    votes = [np.where(said == place, weights, 0.0).sum(axis=1) for place in range(len(vote.classes_))]
+    return np.stack(votes, axis=1) / weights.sum()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -71,7 +89,7 @@ def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kin
         sums[family] for _ in range(family in sums)
     ]
     method = report.parity.compared[output]
-    wanted = original_answers(model, method, records.iloc[places])
+    wanted = answers_of(model, method, records.iloc[places])
     scores = found.outputs[output]
     if wanted.shape[1] == 1 and scores.shape[1] == 2:
         wanted = np.concatenate((-wanted, wanted), axis=1)
@@ -89,7 +107,7 @@ def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kin
         with pytest.raises(
             (ValueError, TypeError, AttributeError)
         ):  # what is set aside, the original refuses too
-            original_answers(model, method, records.iloc[[place]])
+            answers_of(model, method, records.iloc[[place]])
 
 
 def _is_additive(bundle: Bundle) -> bool:
@@ -101,6 +119,23 @@ def _is_additive(bundle: Bundle) -> bool:
     found = explainer.explain(bundle.golden.rows, model.predict(bundle.golden.rows))
     score = np.abs(found.base + found.values.sum(axis=1))
     return bool((np.abs(found.additivity_error) <= 1e-5 * np.maximum(1.0, score)).all())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_category_not_seen_is_no_missing_one_where_a_step_makes_nothing_of_either(tmp_path: Path) -> None:
+    """Beside a usual row, which lies far from all rows of training here, so that nothing is like it."""
+    training, records = (
+        table(kinds[-1], rows, seed, training=seed == 1) for rows, seed in ((160, 1), (200, 2))
+    )
+    filled = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    columns = ColumnTransformer(
+        [("numbers", StandardScaler(), ["amount"]), ("texts", filled, ["job"])], sparse_threshold=0
+    )
+    model = make_pipeline(columns, KernelPCA(4, kernel="rbf"), Ridge()).fit(training, cost(training))
+    bundle = package(model, tmp_path / "bundle", background=training[:20], rows=training).bundle
+    places, found = served(bundle, records_of(records))
+    assert len(places) == len(records)
+    assert np.abs(found.outputs["value"][:, 0] - model.predict(records)).max() <= 1e-6
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -165,8 +165,9 @@ def inputs_of(model: Any) -> list[Input]:
         return [Input(name=str(name)) for name in names]
     count = getattr(model, "n_features_in_", None)
     if count is None:
+        first = model.steps[0][1] if isinstance(model, Pipeline) else model
         raise ConfigError(
-            f"the {type(model).__name__} does not say how many features it takes: fit it on a data frame or an array of numbers"
+            f"{type(first).__name__} is given no table of columns, or none that it remembers, so that the {type(model).__name__} does not say how many features it takes: fit it on a data frame or an array of numbers"
         )
     return [Input(name=f"f{index}") for index in range(int(count))]
 

@@ -343,7 +343,7 @@ class _Conversion:
         ties = undecided(self._model, self._rows)
 
         def score_table(table: Any) -> dict[str, NDArray[np.float64]]:
-            found = np.asarray(self._asked_about(table, original.method), dtype=np.float64)
+            found = original.made_of(self._asked_about(table, original.method))
             return original.by_output(graph.outputs, found)
 
         return Converted(

@@ -27,6 +27,7 @@ from sklearn.tree import DecisionTreeClassifier
 from penstock.engine.models.packaging.sklearn.boosters import is_xgboost
 from penstock.engine.models.packaging.sklearn.columns import Column, Input, columns_after, function_name
 from penstock.engine.models.packaging.sklearn.inputs import Rows, gives_sparse, then
+from penstock.engine.models.packaging.sklearn.members import members, wrapped
 from penstock.engine.models.packaging.sklearn.moved_tests import Mover, NotFoldedError
 from penstock.engine.models.packaging.sklearn.moved_trees import Columns, moved_trees
 from penstock.engine.models.packaging.sklearn.tails.calibration import calibrated_sums
@@ -92,8 +93,8 @@ def _fold(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) ->
             columns = columns_after(step, columns, inputs, rows.apply)
             rows = then(step, rows)
         return _fold(model.steps[-1][1], columns, inputs, rows)
-    if hasattr(model, "best_estimator_"):
-        return _fold(model.best_estimator_, columns, inputs, rows)
+    if type(model).__name__ in wrapped or hasattr(model, "best_estimator_"):
+        return _fold(members(model)[0], columns, inputs, rows)
     if isinstance(model, (VotingClassifier, VotingRegressor)):
         return _vote(model, columns, inputs, rows)
     if isinstance(model, (BaggingClassifier, BaggingRegressor)):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.base import is_classifier, is_clusterer, is_outlier_detector
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import VotingClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from penstock.engine.features.narrowing import as_fed
@@ -19,7 +20,8 @@ from penstock.engine.models.bundle.manifest import Meaning, ModelOutput
 from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.boosters.forest_model import class_numbers
 from penstock.engine.models.packaging.onnx_file import OnnxGraph
-from penstock.engine.models.packaging.sklearn.members import members
+from penstock.engine.models.packaging.sklearn.committees.stand_ins import shares_of, weights_of
+from penstock.engine.models.packaging.sklearn.members import members, wrapped
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
@@ -44,6 +46,8 @@ class GraphAnswers:
     meaning: Meaning
     groups: tuple[str, ...] = ()
     """Of a clusterer: its clusters, by number."""
+    voters: NDArray[np.float64] | None = None
+    """Of a vote by majority: the weights of its members, whose classes the method answers."""
 
     @staticmethod
     def of(model: Any) -> "GraphAnswers":
@@ -57,14 +61,23 @@ class GraphAnswers:
                 return GraphAnswers(
                     model=model, method="decision_function", name="decision", meaning="decision"
                 )
+            last = _last(model)
+            if isinstance(last, VotingClassifier):
+                return GraphAnswers(
+                    model=model,
+                    method="transform",
+                    name="votes",
+                    meaning="probability",
+                    voters=weights_of(last),
+                )
             raise ConfigError(
-                f"{type(model).__name__} answers neither probabilities nor a decision, only classes"
+                f"{type(last).__name__} answers neither probabilities nor a decision, only classes: nothing of them could be explained"
             )
         if is_outlier_detector(model):
             return GraphAnswers(
                 model=model, method="decision_function", name="anomaly_score", meaning="anomaly_score"
             )
-        last = model.steps[-1][1] if isinstance(model, Pipeline) else model
+        last = _last(model)
         if hasattr(last, "n_components") and hasattr(model, "predict_proba"):  # a mixture
             groups = tuple(str(number) for number in range(last.n_components))
             return GraphAnswers(
@@ -75,22 +88,35 @@ class GraphAnswers:
                 groups=groups,
             )
         if is_clusterer(model):
-            if not hasattr(model, "predict") or not hasattr(last, "cluster_centers_"):
-                raise ConfigError(f"{type(model).__name__} cannot say to which cluster a new record belongs")
+            if not hasattr(model, "predict"):
+                raise ConfigError(
+                    f"{type(last).__name__} cannot say to which cluster a new record belongs: use KMeans"
+                )
+            if not hasattr(last, "cluster_centers_") or not hasattr(model, "transform"):
+                raise ConfigError(
+                    f"{type(last).__name__} answers clusters alone, without the distance of a record from each: use KMeans; from the "
+                    "centers that were found, KMeans(len(centers), init=centers, n_init=1, max_iter=1).fit(centers)"
+                )
             groups = tuple(str(number) for number in range(len(last.cluster_centers_)))
             return GraphAnswers(
                 model=model, method="transform", name="distances", meaning="cluster", groups=groups
             )
         if not hasattr(model, "predict"):
             raise ConfigError(
-                f"{type(model).__name__} predicts nothing: package the pipeline that ends in a model"
+                f"{type(last).__name__} predicts nothing: package the pipeline that ends in a model"
             )
         return GraphAnswers(model=model, method="predict", name="value", meaning="value")
 
     def ask(self, rows: Any) -> NDArray[np.float64]:
         """Its answers (R, K) to the original's rows."""
-        found = np.asarray(getattr(self.model, self.method)(rows), dtype=np.float64)
-        return found.reshape(len(found), -1)
+        return self.made_of(getattr(self.model, self.method)(rows))
+
+    def made_of(self, found: Any) -> NDArray[np.float64]:
+        """Its answers (R, K), of what its method answers."""
+        if self.voters is not None:
+            return shares_of(np.asarray(found, dtype=np.int64), self.voters, len(self.model.classes_))
+        numbers: NDArray[np.float64] = np.asarray(found, dtype=np.float64)
+        return numbers.reshape(len(numbers), -1)
 
     def labels(self, rows: Any) -> NDArray[np.int64]:
         """Its classes or clusters (R,), by number."""
@@ -111,6 +137,15 @@ class GraphAnswers:
         if answers.shape[1] == 1 and output.width == 2:  # the graph says it of both classes
             answers = np.concatenate((-answers, answers), axis=1)
         return {output.name: answers}
+
+
+def _last(model: Any) -> Any:
+    """The estimator that answers in the end: behind steps, of a search what it found."""
+    if isinstance(model, Pipeline):
+        return _last(model.steps[-1][1])
+    inner = members(model)
+    found = hasattr(model, "best_estimator_") or type(model).__name__ in wrapped
+    return _last(inner[0]) if found and inner else model
 
 
 def with_numbers(model: Any, classes: Sequence[Any] | None) -> tuple[Any, bool]:

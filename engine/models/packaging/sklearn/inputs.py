@@ -126,21 +126,28 @@ class Leaf:
     estimator: Any
     columns: list[Column]
     rows: Rows
+    unmixed: Rows
+    """What the last steps make before which no column is made of several features."""
 
 
-def leaves(model: Any, columns: list[Column], inputs: list[Input], rows: Rows) -> Iterator[Leaf]:
-    """The estimators at the ends of all pipelines inside the model. What the steps know of categories is noted in `inputs`."""
+def leaves(
+    model: Any, columns: list[Column], inputs: list[Input], rows: Rows, unmixed: Rows | None = None
+) -> Iterator[Leaf]:
+    """The estimators at the ends of all pipelines inside the model. What the steps know of categories is noted in `inputs`.
+    `unmixed`: see Leaf, of what stands around the model."""
+    unmixed = rows if unmixed is None else unmixed
     if isinstance(model, Pipeline):
         for _, step in model.steps[:-1]:
             columns = columns_after(step, columns, inputs, rows.apply)
             rows = then(step, rows)
-        yield from leaves(model.steps[-1][1], columns, inputs, rows)
+            unmixed = rows if all(len(column.features) <= 1 for column in columns) else unmixed
+        yield from leaves(model.steps[-1][1], columns, inputs, rows, unmixed)
         return
     inner = members(model)
     for each in inner:
-        yield from leaves(each, columns, inputs, rows)
+        yield from leaves(each, columns, inputs, rows, unmixed)
     if not inner:
-        yield Leaf(estimator=model, columns=columns, rows=rows)
+        yield Leaf(estimator=model, columns=columns, rows=rows, unmixed=unmixed)
 
 
 def gives_sparse(rows: Rows) -> bool:
@@ -270,19 +277,24 @@ def settle(inputs: list[Input], found: Sequence[Leaf]) -> None:
             given.missing = "reject"
         if any(row is None for row in unseen):
             given.unseen = "reject"
-        alike = all(_equal(one, other) for one, other in zip(missing, unseen, strict=True))
+        # Whatever the other columns are: a step that mixes them may make nothing of this one beside a usual row.
+        alike = all(
+            _equal(_row(leaf, place, given.marker, mixed=False), _row(leaf, place, other_text, mixed=False))
+            for leaf in found
+        )
         if given.unseen == "nan" and given.missing == "nan" and not alike:
             given.unseen = len(given.values)
             given.values.append(other_text)
         given.nan_value = given.marker if given.missing == "nan" else other_text
 
 
-def _row(leaf: Leaf, place: int, value: Any) -> NDArray[Any] | None:
-    """What the leaf is given of a usual row with that value; None where a step refuses it."""
+def _row(leaf: Leaf, place: int, value: Any, *, mixed: bool = True) -> NDArray[Any] | None:
+    """What the leaf (`mixed`; else the last step before columns are mixed) is given of a usual row with that value; None where a
+    step refuses it."""
     values: list[NDArray[Any] | None] = [None] * len(leaf.rows.inputs)
     values[place] = np.array([value], dtype=object)
     try:
-        made = leaf.rows.values_applied(values, 1)
+        made = (leaf.rows if mixed else leaf.unmixed).values_applied(values, 1)
         made = made.toarray() if hasattr(made, "toarray") else made
         row: NDArray[Any] = np.asarray(made, dtype=object)[0]
     except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, IndexError):

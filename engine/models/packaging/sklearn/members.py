@@ -5,13 +5,20 @@ from typing import Any
 
 import numpy as np
 
+wrapped = {
+    "SelfTrainingClassifier": "estimator_",
+    "FrozenEstimator": "estimator",
+    "RANSACRegressor": "estimator_",
+}
+"""Estimators that answer what one inside them answers, and how that is called."""
+
 
 def members(model: Any) -> list[Any]:
     """Fitted estimators inside a model that are given what it is given."""
+    if type(model).__name__ in wrapped:  # first: a frozen one has the attributes of what is inside
+        return [getattr(model, wrapped[type(model).__name__])]
     if hasattr(model, "best_estimator_"):
         return [model.best_estimator_]
-    if type(model).__name__ == "SelfTrainingClassifier":
-        return [model.estimator_]
     if hasattr(model, "calibrated_classifiers_"):
         return [each.estimator for each in model.calibrated_classifiers_]
     if hasattr(model, "regressor_"):
@@ -23,7 +30,7 @@ def members(model: Any) -> list[Any]:
 
 def with_members(model: Any, inner: list[Any]) -> Any:
     """A copy of the model with these in place of its members; of a search, and of training by itself, what it found."""
-    if hasattr(model, "best_estimator_") or type(model).__name__ == "SelfTrainingClassifier":
+    if hasattr(model, "best_estimator_") or type(model).__name__ in wrapped:
         return inner[0]
     copied = copy.copy(model)
     if hasattr(model, "calibrated_classifiers_"):

@@ -32,6 +32,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from penstock.engine.models.packaging.sklearn.boosters import is_booster
 from penstock.engine.models.packaging.sklearn.columns import function_name
+from penstock.engine.models.packaging.sklearn.committees.stand_ins import committee
+from penstock.engine.models.packaging.sklearn.kernels.stand_ins import kernel_model
 from penstock.engine.models.packaging.sklearn.members import members, with_members
 from penstock.engine.models.packaging.sklearn.step_stand_ins import (
     Above,
@@ -223,7 +225,7 @@ def stand_in(model: Any) -> Any | None:
         return Above(float(model.threshold))
     if isinstance(model, (OneClassSVM, SVR, NuSVR)) and _is_kernel(model):
         return KernelScores(model)
-    if isinstance(model, (SVC, NuSVC)) and _is_kernel(model) and not model.probability:
+    if isinstance(model, (SVC, NuSVC)) and _is_kernel(model) and not hasattr(model, "predict_proba"):
         if len(model.classes_) > 2 and model.decision_function_shape != "ovr":
             return None
         return KernelDecision(model, model.classes_)
@@ -252,6 +254,9 @@ def stand_in(model: Any) -> Any | None:
         return dense
     if isinstance(model, GaussianMixture):
         return _mixture(model)
+    found = committee(model) or kernel_model(model)
+    if found is not None:
+        return found
     linear = _linear(model)
     if linear is not None and isinstance(model, LinearDiscriminantAnalysis):
         return LinearDecision(linear, model.classes_, shares="softmax")
@@ -282,7 +287,8 @@ def _stacked(model: StackingClassifier) -> Stacked:
     methods = [method for method in model.stack_method_ if method != "drop"]
     for each, method in zip(model.estimators_, methods, strict=True):
         shares = method == "predict_proba"
-        below.append((each if shares else _scores(each), shares and len(model.classes_) == 2))
+        score = each if shares else margin(each, "StackingClassifier")
+        below.append((score, shares and len(model.classes_) == 2))
     final = model.final_estimator_
     return Stacked(below, stand_in(final) or final, bool(model.passthrough), model.classes_)
 
@@ -343,15 +349,16 @@ def _calibrated(model: CalibratedClassifierCV) -> Calibrated:
         )
     scores, calibrators = [], []
     for each in model.calibrated_classifiers_:
-        scores.append(_scores(each.estimator))
+        scores.append(margin(each.estimator, "CalibratedClassifierCV"))
         calibrators.append(list(each.calibrators))
     return Calibrated(scores, calibrators, model.classes_)
 
 
-def _scores(model: Any) -> Any:
-    """What a calibrator is given: the decision function where there is one, else probabilities."""
+def margin(model: Any, asked_by: str) -> Any:
+    """What a calibrator is given: the decision function where there is one, else probabilities. Raises ConfigError, naming who
+    asks for it, where there is no way."""
     if isinstance(model, Pipeline):
-        return Pipeline([*model.steps[:-1], (model.steps[-1][0], _scores(model.steps[-1][1]))])
+        return Pipeline([*model.steps[:-1], (model.steps[-1][0], margin(model.steps[-1][1], asked_by))])
     if isinstance(model, LinearDecision):
         return model.scores
     if isinstance(model, KernelDecision) and len(model.classes_) == 2:
@@ -366,8 +373,8 @@ def _scores(model: Any) -> Any:
     if isinstance(model, (SVC, NuSVC)) and len(model.classes_) == 2 and _is_kernel(model):
         return KernelScores(model)
     raise ConfigError(
-        f"CalibratedClassifierCV reads the decision function of {type(model).__name__}, which has no operators: calibrate a "
-        "linear model, trees or a model of probabilities alone"
+        f"{asked_by} reads the decision function of {type(model).__name__}, which has no operators: give it a linear model, "
+        "trees or a model of probabilities alone"
     )
 
 

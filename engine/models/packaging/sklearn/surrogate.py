@@ -4,6 +4,7 @@ Steps that read categories become tables, filled by the steps themselves, so tha
 infrequent categories is kept; functions of one number become operators known by name.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,10 @@ from penstock.engine.models.packaging.sklearn.columns import (
 )
 from penstock.engine.models.packaging.sklearn.estimated.stand_ins import estimated_stand_in
 from penstock.engine.models.packaging.sklearn.inputs import Rows, then
+from penstock.engine.models.packaging.sklearn.kernels.stand_ins import kernel_step
 from penstock.engine.models.packaging.sklearn.members import members, with_members
 from penstock.engine.models.packaging.sklearn.moved_tests import Mover, NotFoldedError
+from penstock.engine.models.packaging.sklearn.refused_kinds import why_not
 from penstock.engine.models.packaging.sklearn.stand_ins import stand_in
 from penstock.engine.models.packaging.sklearn.step_stand_ins import (
     FeatureTable,
@@ -79,7 +82,7 @@ def _copied(
         if len(steps) < len(model.steps):
             return _copied(Pipeline(steps), columns, inputs, rows, numbers)
         name, first = model.steps[0]
-        rest = [(each, plain(step, each)) for each, step in model.steps[1:]]
+        rest = _plain_steps(model.steps[1:])
         if isinstance(first, Pipeline):
             return Pipeline([(name, _copied(first, columns, inputs, rows, numbers)), *rest])
         if isinstance(first, ColumnTransformer):
@@ -117,7 +120,7 @@ def _columnwise(
         elif any(_needs_table(inputs[place]) for place in places) or _is_encoder(inner):
             new = _tabled(inner, name, given, inputs, of_branch)
         else:
-            new = plain(inner, name)
+            new = plain(inner, name, is_step=True)
             narrow = all(inputs[place].type is float32 for place in places)
         chosen = np.array([numbers[place] for place in places], dtype=np.int64)
         parts.append((name, new, chosen, narrow))
@@ -168,7 +171,7 @@ def _tabled(step: Any, name: str, columns: list[Column], inputs: list[Input], ro
         )
     count, after, made = best
     table = _table([next(iter(column.features)) for column in columns], after, inputs, made)
-    rest = [(each, plain(inner, each)) for each, inner in steps[count:]]
+    rest = _plain_steps(steps[count:])
     return Pipeline([("table", table), *rest]) if rest else table
 
 
@@ -228,26 +231,47 @@ def _tried(mover: Mover, place: int, values: NDArray[Any] | None, mine: list[int
         return np.zeros((1, len(mine)))
 
 
-def plain(step: Any, name: str) -> Any:
-    """The step with functions of NumPy known by name. Raises ConfigError for any other function."""
+def _plain_steps(steps: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The last ones of a pipeline; the very last may be its model."""
+    return [
+        (name, plain(step, name, is_step=place < len(steps) - 1)) for place, (name, step) in enumerate(steps)
+    ]
+
+
+def plain(step: Any, name: str, *, is_step: bool = False) -> Any:
+    """The step with functions of NumPy known by name; `is_step`: it is asked to transform, whatever else it can. Raises
+    ConfigError for any other function."""
     if is_idle(step):
         return NamedFunction("identity")
     if isinstance(step, Pipeline):
-        return in_row([(each, plain(inner, each)) for each, inner in step.steps if not is_idle(inner)])
+        steps = [(each, inner) for each, inner in step.steps if not is_idle(inner)]
+        if is_step:
+            return in_row([(each, plain(inner, each, is_step=True)) for each, inner in steps])
+        return in_row(_plain_steps(steps))
     if isinstance(step, ColumnTransformer):
         parts = [
-            (each, plain(inner, each), np.array(places, dtype=np.int64), False)
+            (each, plain(inner, each, is_step=True), np.array(places, dtype=np.int64), False)
             for each, inner, places in branches(step)
         ]
         return side_by_side(parts, step.transformer_weights)
     if isinstance(step, FeatureUnion):
-        union = [(each, plain(inner, each)) for each, inner in step.transformer_list if inner != "drop"]
+        union = [
+            (each, plain(inner, each, is_step=True))
+            for each, inner in step.transformer_list
+            if inner != "drop"
+        ]
         return FeatureUnion(union, transformer_weights=step.transformer_weights)
     if isinstance(step, FunctionTransformer):
         function = function_name(step)
         if function is None:
             raise ConfigError(f"step {name}: {function_refusal(step)}")
         return NamedFunction(function)
+    found = kernel_step(step) if is_step else None
+    if found is not None:
+        return found
+    kind = type(step).__name__
+    if kind in why_not and type(step).__module__.startswith("sklearn."):
+        raise ConfigError(f"step {name} ({kind}) is not packaged: {why_not[kind]}")
     inner = members(step)
     if inner:
         step = with_members(step, [plain(each, name) for each in inner])

@@ -9,7 +9,35 @@ from skl2onnx.common._registration import get_shape_calculator
 from sklearn.base import ClassifierMixin
 
 from penstock.engine.models.packaging.sklearn.boosters import booster_types
+from penstock.engine.models.packaging.sklearn.committees.operators import add_majority, add_pairs
+from penstock.engine.models.packaging.sklearn.committees.stand_ins import Majority, Pairs
 from penstock.engine.models.packaging.sklearn.estimated.stand_ins import Neighbourly, Regressed, Splines
+from penstock.engine.models.packaging.sklearn.kernels.operators import (
+    add_centroids,
+    add_chi2_steps,
+    add_distances,
+    add_ellipse,
+    add_hidden,
+    add_isotone,
+    add_kernel_map,
+    add_kernel_shares,
+    add_sketch,
+    add_waves,
+    map_shapes,
+)
+from penstock.engine.models.packaging.sklearn.kernels.stand_ins import (
+    Centroids,
+    Chi2Steps,
+    Distances,
+    Ellipse,
+    Hidden,
+    Isotone,
+    KernelAnswer,
+    KernelMap,
+    KernelShares,
+    Sketch,
+    Waves,
+)
 from penstock.engine.models.packaging.sklearn.operators.columns import (
     add_chosen,
     add_normalized,
@@ -151,6 +179,19 @@ def register() -> None:
         (Neighbourly, estimated_shapes, add_neighbourly),
         (Regressed, estimated_shapes, add_regressed),
         (Splines, estimated_shapes, add_splines),
+        (KernelMap, map_shapes, add_kernel_map),
+        (KernelAnswer, map_shapes, add_kernel_map),
+        (KernelShares, class_shapes, add_kernel_shares),
+        (Distances, map_shapes, add_distances),
+        (Isotone, map_shapes, add_isotone),
+        (Waves, map_shapes, add_waves),
+        (Chi2Steps, map_shapes, add_chi2_steps),
+        (Sketch, map_shapes, add_sketch),
+        (Hidden, map_shapes, add_hidden),
+        (Ellipse, map_shapes, add_ellipse),
+        (Centroids, class_shapes, add_centroids),
+        (Pairs, class_shapes, add_pairs),
+        (Majority, class_shapes, add_majority),
     ):
         _register(kind, shapes, add)
 

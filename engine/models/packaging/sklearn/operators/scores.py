@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 
+from penstock.engine.models.packaging.sklearn.committees.stand_ins import Pairs
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
 from penstock.engine.models.packaging.sklearn.operators.trees import forest_of
 from penstock.engine.models.packaging.sklearn.stand_ins import (
@@ -42,7 +43,7 @@ def class_shapes(operator: Any) -> None:
     width = len(model.classes_)
     if isinstance(model, LinearDecision) and not model.shares:
         width = len(model.scores.coef)
-    if isinstance(model, KernelDecision) and width == 2:
+    if isinstance(model, (KernelDecision, Pairs)) and width == 2:
         width = 1
     texts = np.asarray(model.classes_).dtype.kind in "OUS"
     operator.outputs[0].type = StringTensorType([rows]) if texts else Int64TensorType([rows])
@@ -134,7 +135,8 @@ def add_mixture(scope: Any, operator: Any, container: Any) -> None:
     joined = graph.node("Concat", parts, axis=1)
     scores = graph.node("Add", [joined, graph.tensor(model.offsets[None].astype(kind))])
     graph.node("Softmax", [scores], axis=1, output=output)
-    _add_spoken_for(graph, scores, len(model.means), model.classes_, kind, operator)
+    place = graph.node("ArgMax", [scores], axis=1, keepdims=0)
+    add_label(graph, place, model.classes_, operator.outputs[0].full_name)
 
 
 def add_kernel_scores(scope: Any, operator: Any, container: Any) -> None:

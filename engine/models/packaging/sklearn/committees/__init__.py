@@ -1,0 +1,1 @@
+"""Classifiers that are asked about pairs of classes, or vote with their classes."""

@@ -1,0 +1,1 @@
+"""Models and steps that compare a row with rows kept from training, or put it through random features."""
