@@ -39,6 +39,10 @@ class LogCode(StrEnum):
         "no room for a copy of the bundle: a change of its folder would end the workers",
     )
     BUNDLE_TRUST = "bundle_trust", "who signed the bundle, or that nobody did whose key is known"
+    SECRET_UNENCRYPTED = (
+        "secret_unencrypted",
+        "a password, secret or token is sent over the network unencrypted: which, and to whom",
+    )
     SUPERVISOR = "supervisor", "the supervisor replaces a worker, and why; or gives up"
     FENCED = "fenced", "another worker runs under the same identity: this one ends"
     WORKER_REFUSED = "worker_refused", "a worker ends: what it was given cannot work (exit code 2)"
@@ -105,6 +109,7 @@ class LogCode(StrEnum):
         "topic_settings_untold",
         "the broker does not tell the settings of topics: Kafka's defaults are assumed",
     )
+    FOREIGN_COMMIT = "foreign_commit", "another program committed where the group reads on"
     READ_FROM_BEGINNING = "read_from_beginning", "partitions without a commit are read from their beginning"
     READING_RETURNS = "reading_returns", "the client could not read on: reading returns to a place"
     CAREFUL_READING_STEP = (

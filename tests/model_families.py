@@ -333,7 +333,12 @@ cannot say it: `--missing -999`, or `"sentinel": -999` for one feature in `--fea
 
 CatBoost's categories: the file holds hashes only, so that their tables are given in `--features` (all that the training data had: where one lacks, the refusal counts
 them). What CatBoost asks about several features at once (its combinations) becomes tests of one feature each, to the same bits, categories included that training
-never saw; a category that is missing is refused, as by CatBoost. Explanations are then relative to background rows, in the features (`tests/unit/models/test_catboost.py`).
+never saw; a category that is missing is refused, as by CatBoost. Explanations are then relative to background rows, in the features (`tests/unit/models/test_catboost.py`);
+of numbers and one-hot categories in symmetric trees they are CatBoost's own `ShapValues` (whose values of other trees do not add up to the prediction; ours do).
+
+What a live object or a file cannot say is asked for: LightGBM writes `_` for a blank in a feature's name, so that features are called as the columns of `--background` or
+`--rows`; and which columns its category tables belong to, where ordered categories or codes stand beside them, a data frame tells, or `--features`. A classifier whose own `predict`
+does not choose the highest score is refused. Numbers that a scikit-learn pipeline refuses (Box-Cox of 0, a logarithm of what is negative) are set aside, `out_of_range`, by the feature's name.
 
 PMML (4.1 to 4.4) is read by our own reader, without entities and within bounds: tree models, scorecards, mining models of trees (sum, average, weightedAverage, majorityVote, votes by
 weight, selectFirst, sums of which some take part for some records, and the chains that converters of boosters write) come out as one tree ensemble with exact tree SHAP, whatever the file does with missing values

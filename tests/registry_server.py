@@ -30,6 +30,10 @@ class RegistryServer:
         self.headers: list[dict[str, str]] = []
         self.compatibility: dict[str, str] = {}
         self.released = threading.Event()
+        self.deleted: set[tuple[str, int]] = set()
+        """Versions of subjects that were deleted softly: only those who ask for deleted ones are told."""
+        self.late: Counter[int] = Counter()
+        """How often an id is still answered as unknown, as by a node that has not heard of it."""
         self._subjects: dict[str, list[int]] = {}
         self._schemas: dict[int, dict[str, Any]] = {}
         self._ids = itertools.count(1)
@@ -81,16 +85,21 @@ class RegistryServer:
                 self.faults_left -= 1
             return self.fault
 
-    def _answer(self, method: str, path: list[str], body: Any) -> tuple[int, Any]:
+    def _answer(self, method: str, path: list[str], body: Any, query: str = "") -> tuple[int, Any]:
         match method, path:
             case "GET", ["schemas", "ids", text]:
                 entry = self._schemas.get(int(text))
+                if self.late[int(text)] > 0:
+                    self.late[int(text)] -= 1
+                    entry = None
                 return (200, entry) if entry else (404, {"error_code": 40403, "message": "Schema not found"})
             case "GET", ["subjects", subject, "versions", version]:
                 versions = self._subjects.get(subject, [])
                 if not versions:
                     return 404, {"error_code": 40401, "message": "Subject not found"}
                 number = len(versions) if version == "latest" else int(version)
+                if number > len(versions) or ((subject, number) in self.deleted and query != "deleted=true"):
+                    return 404, {"error_code": 40402, "message": "Version not found"}
                 schema_id = versions[number - 1]
                 return 200, {
                     "subject": subject,
@@ -140,8 +149,9 @@ class RegistryServer:
                 server.headers.append(dict(self.headers))
                 fault = server._takes_fault()
                 if fault is None:
-                    path = [unquote(part) for part in self.path.strip("/").split("/")]
-                    status, answer = server._answer(self.command, path, body)
+                    place, _, query = self.path.partition("?")
+                    path = [unquote(part) for part in place.strip("/").split("/")]
+                    status, answer = server._answer(self.command, path, body, query)
                     self._send(status, json.dumps(answer).encode())
                 else:
                     self._fail(fault)

@@ -189,6 +189,7 @@ def compared(
         "spans": sum(each.spans for each in collected),
         "watched_for_plain": rates["watched"],
         "traced_for_plain": rates["traced"],
+        "p99_above_each_ms": [round(each, 3) for each in above_ms],
         "records": behind,
         "whole": whole,
         **figures,
@@ -224,7 +225,7 @@ def show(found: Mapping[str, Any], terminal: Terminal) -> None:
             f"bar {least:.2f}: {said[name]}"
         )
     for name, words in (
-        ("p99_above_ms", f"p99 above the plain one's, in the middle turn: {found['p99_above_ms']:.2f} ms; bar {p99_bar_ms:g} ms"),
+        ("p99_above_ms", f"p99 above the plain one's, in the middle turn: {found['p99_above_ms']:.2f} ms, in all from {min(found['p99_above_each_ms']):.2f} to {max(found['p99_above_each_ms']):.2f}; bar {p99_bar_ms:g} ms"),
         ("scrape_p99_ms", f"a scrape, p99: {found['scrape_p99_ms']:.1f} ms; bar {scrape_bar_ms:g} ms"),
         ("series", f"series of a scrape: {found['series']}; bar {series_max:,}"),
         ("supervisor_mb", f"the supervisor at most: {found['supervisor_mb']:.0f} MB, behind {found['records']:,} records; bar {supervisor_bar_mb:g} MB behind {supervisor_bar_records:,}"),

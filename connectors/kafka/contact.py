@@ -189,7 +189,7 @@ class KafkaContact:
             text = f"who is in it could not be learnt ({error})"
         else:
             others = [m for m in group.members if m.client_id != self._member]
-            shown = ", ".join(f"{m.client_id} on {m.address}" for m in others[:members_shown_max])
+            shown = ", ".join(f"{m.client_id} ({m.address})" for m in others[:members_shown_max])
             more = f" and {len(others) - members_shown_max} more" if len(others) > members_shown_max else ""
             state = re.sub("(?<=[a-z])(?=[A-Z])", " ", group.state).lower()
             text = f"the group is {state}; other members: {shown or 'none'}{more}"

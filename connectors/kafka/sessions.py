@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
-session_timeout_ms: Final = 10_000
-"""So long the partitions of a worker that was killed stand still; heartbeats come from a thread of the client."""
+session_timeout_ms: Final = 8_000
+"""So long the partitions of a worker that was killed stand still; heartbeats come from a thread of the client. With the time that its
+successor takes to join, on a busy machine too, this stays below 12 s; eight heartbeats have to be missed in turn, and no broker
+that is left as it comes asks for more than 6 s (`group.min.session.timeout.ms`)."""
 heartbeat_ms: Final = 1000
 """How soon a rebalance is heard of."""
 heartbeats_min: Final = 3

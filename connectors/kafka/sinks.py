@@ -23,9 +23,11 @@ from penstock.connectors.kafka.producers import (
     batch_bytes_default,
 )
 from penstock.connectors.kafka.reading.commits import noted_topic_id
+from penstock.connectors.kafka.sessions import session_timeout_ms
 
-transaction_timeout_default_s: Final = 10.0
-"""As long as a session: a transaction whose worker was killed holds its partitions for so long, and until the broker looks."""
+transaction_timeout_default_s: Final = session_timeout_ms / 1000
+"""As long as a session: a transaction whose worker was killed holds its partitions for so long, and until the broker looks; and one that
+is open for longer is of a worker that the group has given up by then."""
 
 
 class ExactlyOnceSink(TransactionalSink):

@@ -5,8 +5,8 @@ registry, the resolver or the network does: it runs on a thread of its own, whic
 """
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -31,7 +31,14 @@ references_max: Final = 32
 references_depth_max: Final = 8
 schemas_kept_max: Final = 256
 unknown_kept_max: Final = 10_000
+unknown_first_s: Final = 5.0
 unknown_kept_s: Final = 60.0
+"""An id that the registry did not know is not asked for again for so long; after the first time it is asked sooner."""
+unsure_waits_s: Final = (0.1, 0.3)
+"""Together less than `first_wait_s`. A registry of several nodes may answer from one that has not heard of a new schema yet, so
+an unknown id is asked for again after so long, where that has not been done often lately."""
+unsure_max: Final = 3
+unsure_window_s: Final = 60.0
 unknown_burst_max: Final = 10.0
 unknown_per_s: Final = 1.0
 
@@ -46,6 +53,12 @@ class RegisteredSchema:
     schema_id: int
     version: int
     schema: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Unknown:
+    until_s: float
+    detail: str
 
 
 class _Lookup:
@@ -78,8 +91,8 @@ class _Lookup:
 class Registry:
     """A client with a cache, for one thread at a time.
 
-    A schema, once known, is kept (ids never change their meaning). An id the registry does not know is remembered for a minute,
-    and such ids are asked for about once a second at most: a flood of invented ids costs the registry nothing and ends in
+    A schema, once known, is kept (ids never change their meaning). An id the registry does not know, asked a few times within
+    half a second, is remembered for some seconds, then for a minute, and such ids are asked for about once a second at most: a flood of invented ids costs the registry nothing and ends in
     the dead letters. Ids that turn out to be known do not count against that.
     """
 
@@ -93,11 +106,13 @@ class Registry:
         self._config = config
         self._monotonic_s = monotonic_s
         self._known: OrderedDict[int, Any] = OrderedDict()
-        self._unknown: OrderedDict[int, float] = OrderedDict()
+        self._unknown: OrderedDict[int, _Unknown] = OrderedDict()
+        self._unsure_at_s: deque[float] = deque(maxlen=unsure_max)
         self._lookups: dict[int, _Lookup] = {}
         self._failing: OrderedDict[int, None] = OrderedDict()  # ids whose last question had no answer
         self._tokens = unknown_burst_max
         self._tokens_at_s = monotonic_s()
+        self._sleep = sleep
         self._exchange = Exchange(config, monotonic_s=monotonic_s, sleep=sleep)
 
     def schema(self, schema_id: int) -> Any:
@@ -126,7 +141,7 @@ class Registry:
         except RecordError as error:
             self._failing.pop(schema_id, None)
             if error.reason is Reason.UNKNOWN_SCHEMA:
-                self._remember_unknown(schema_id)
+                self._remember_unknown(schema_id, error.detail)
             raise
         except UnavailableError:
             self._failing[schema_id] = None
@@ -134,6 +149,7 @@ class Registry:
                 self._failing.popitem(last=False)
             raise
         self._failing.pop(schema_id, None)
+        self._unknown.pop(schema_id, None)
         self._known[schema_id] = schema
         if len(self._known) > schemas_kept_max:
             self._known.popitem(last=False)
@@ -206,14 +222,26 @@ class Registry:
                 del self._lookups[other]  # nobody has come back for it
         if len(self._lookups) >= calls_max:
             raise UnavailableError("the schema registry has not answered the last calls")
-        lookup = _Lookup(lambda: self._fetch(schema_id), began_s=self._monotonic_s())
+        waits_s = self._unsure_waits_s(schema_id)
+        lookup = _Lookup(lambda: self._fetch(schema_id, waits_s), began_s=self._monotonic_s())
         self._lookups[schema_id] = lookup
         patience_s = again_wait_s if schema_id in self._failing else first_wait_s
         lookup.ended.wait(min(patience_s, self._config.timeout_s))
         return lookup
 
-    def _fetch(self, schema_id: int) -> Any:
+    def _unsure_waits_s(self, schema_id: int) -> tuple[float, ...]:
+        """Between questions for an id that is not known at once; none where the last ones were invented ids."""
+        now_s = self._monotonic_s()
+        often = len(self._unsure_at_s) == unsure_max and now_s - self._unsure_at_s[0] < unsure_window_s
+        return () if often or schema_id in self._unknown else unsure_waits_s
+
+    def _fetch(self, schema_id: int, waits_s: Sequence[float]) -> Any:
         answer = self._exchange.call("GET", f"/schemas/ids/{schema_id}")
+        for wait_s in waits_s:
+            if answer.status != 404 or answer.error_code != _schema_not_found:
+                break
+            self._sleep(wait_s)
+            answer = self._exchange.call("GET", f"/schemas/ids/{schema_id}")
         if answer.status == 404 and answer.error_code == _schema_not_found:
             raise _record_error(
                 Reason.UNKNOWN_SCHEMA, f"the schema registry does not know schema id {schema_id}"
@@ -232,20 +260,23 @@ class Registry:
 
     def _refuse_if_unknown(self, schema_id: int) -> None:
         now_s = self._monotonic_s()
-        asked_s = self._unknown.get(schema_id)
-        if asked_s is not None and now_s - asked_s < unknown_kept_s:
-            raise _record_error(
-                Reason.UNKNOWN_SCHEMA, f"the schema registry does not know schema id {schema_id}"
-            )
+        known = self._unknown.get(schema_id)
+        if known is not None and now_s < known.until_s:
+            raise _record_error(Reason.UNKNOWN_SCHEMA, known.detail)
         self._tokens = min(unknown_burst_max, self._tokens + (now_s - self._tokens_at_s) * unknown_per_s)
         self._tokens_at_s = now_s
         if self._tokens < 1.0:
             detail = f"schema id {schema_id} was not looked up: too many unknown ids arrive"
             raise _record_error(Reason.UNKNOWN_SCHEMA, detail)
 
-    def _remember_unknown(self, schema_id: int) -> None:
+    def _remember_unknown(self, schema_id: int, detail: str) -> None:
         self._tokens -= 1.0
-        self._unknown[schema_id] = self._monotonic_s()
+        now_s = self._monotonic_s()
+        first = schema_id not in self._unknown
+        if first and self._unsure_waits_s(schema_id):
+            self._unsure_at_s.append(now_s)
+        kept_s = unknown_first_s if first else unknown_kept_s
+        self._unknown[schema_id] = _Unknown(until_s=now_s + kept_s, detail=detail)
         self._unknown.move_to_end(schema_id)
         if len(self._unknown) > unknown_kept_max:
             self._unknown.popitem(last=False)
@@ -279,7 +310,14 @@ class Registry:
                 raise _record_error(
                     Reason.INCOMPATIBLE_SCHEMA, f"{what} has more than {references_max} references"
                 )
-            found = self._exchange.call("GET", f"/subjects/{quote(subject, safe='')}/versions/{version}")
+            # Deleted ones too, as every deserializer asks: the records that were written with them are still there.
+            place = f"/subjects/{quote(subject, safe='')}/versions/{version}?deleted=true"
+            found = self._exchange.call("GET", place)
+            if found.status == 404 and found.error_code in (_subject_not_found, _version_not_found):
+                raise _record_error(
+                    Reason.UNKNOWN_SCHEMA,
+                    f"{what} refers to version {version} of {subject}, which the schema registry does not have (any more)",
+                )
             if found.status != 200:
                 raise _unanswered(found, f"version {version} of {subject}")
             named[name] = _parsed(found, f"version {version} of {subject}")

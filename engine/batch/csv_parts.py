@@ -1,11 +1,14 @@
 """A CSV file cut into ranges of whole records: every quote of it is followed from the beginning, so no cut falls inside one."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from penstock.engine.batch.errors import ScoreError
 
 _scan_bytes: Final = 1 << 20
 _quote, _line_feed, _carriage_return = b'"\n\r'
@@ -24,11 +27,13 @@ class CsvRange:
     """Where the record that names the columns ends."""
 
 
-def csv_ranges(stream: IO[bytes], *, delimiter: str, bytes_min: int) -> Iterator[CsvRange]:
+def csv_ranges(
+    stream: IO[bytes], *, delimiter: str, bytes_min: int, origin: str = "the file"
+) -> Iterator[CsvRange]:
     """The file in ranges of at least `bytes_min` bytes, in order; the first one begins with the names of the columns.
 
     Records end where Arrow's reader ends them: a quote opens at the beginning of a field alone, ends at the next one that is not
-    doubled, and a line without a character is no record.
+    doubled, and a line without a character is no record. Raises ScoreError where the last quote does not end.
     """
     scan = _Scan(delimiter)
     start = first_row = 0
@@ -46,8 +51,31 @@ def csv_ranges(stream: IO[bytes], *, delimiter: str, bytes_min: int) -> Iterator
                 yield CsvRange(start=start, end=end, first_row=first_row, header_end=scan.header_end)
                 start, first_row = end, int(rows[place]) - 1
             place += 1
+    scan.refuse_open(origin)
     if scan.at > start:
         yield CsvRange(start=start, end=scan.at, first_row=first_row, header_end=scan.header_end)
+
+
+class WatchedCsv(io.RawIOBase):
+    """The bytes of a CSV file as they are; at their end, whether the last quoted field was closed is known."""
+
+    def __init__(self, stream: Any, *, delimiter: str) -> None:
+        self._stream = stream
+        self._scan = _Scan(delimiter)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        if data:
+            buffer[: len(data)] = data
+            self._scan.lines(data)
+        return len(data)
+
+    def refuse_open(self, origin: str) -> None:
+        """Raises ScoreError where the file ended inside a quoted field, into which the reader took all that follows it."""
+        self._scan.refuse_open(origin)
 
 
 class _Scan:
@@ -65,6 +93,15 @@ class _Scan:
         self._last = _line_feed
         self._line_start = 0
         self._rows = 0
+        self._opened_at = 0
+        """Of the last quote that began a field."""
+
+    def refuse_open(self, origin: str) -> None:
+        """Raises ScoreError where what was scanned ended inside a quoted field."""
+        if self._inside:
+            raise ScoreError(
+                f"{origin} ends inside a quoted text that begins at byte {self._opened_at}: all behind it would be taken for that text"
+            )
 
     def lines(self, data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where lines end in the next bytes, (N,), counted from the beginning of the file; and how many records are before each
@@ -89,6 +126,8 @@ class _Scan:
         if len(ends):
             self._rows, self._line_start = int(rows[-1]), int(absolute[-1])
         self._inside ^= len(turns) % 2 == 1
+        if self._inside and len(turns):
+            self._opened_at = self.at + int(turns[-1])
         self._last = data[-1]
         self.at += len(data)
         return absolute, rows

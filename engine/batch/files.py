@@ -2,6 +2,7 @@
 
 import glob
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _formats: Final[dict[str, Format]] = {
     ".json": "jsonl",
     ".jsonl.gz": "jsonl",
     ".ndjson.gz": "jsonl",
+    ".json.gz": "jsonl",
 }
 
 
@@ -39,6 +41,11 @@ class InputFile:
     def name(self) -> str:
         """The last part of the address."""
         return self.address.rstrip("/").rpartition("/")[2]
+
+    @property
+    def compressed(self) -> bool:
+        """Whether its bytes are gzip's, by its name."""
+        return self.name.lower().endswith(".gz")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +111,20 @@ def format_of(files: Sequence[InputFile], asked: str | None) -> Format:
     return kind
 
 
+def check_unchanged(file: InputFile) -> None:
+    """Raises ScoreError where a file of this machine is another than when it was found: of two versions no part is the whole."""
+    if is_remote(file.address):
+        return
+    try:
+        facts = os.stat(file.address)
+    except OSError as error:
+        raise ScoreError(f"{file.address} is gone since the run began: {error.strerror}") from error
+    if stat.S_ISREG(facts.st_mode) and (facts.st_size, str(facts.st_mtime_ns)) != (file.bytes, file.changed):
+        raise ScoreError(
+            f"{file.address} changed while it was read: score it when it is whole, or a copy of it"
+        )
+
+
 @contextmanager
 def opened(file: InputFile) -> Iterator[IO[bytes] | Any]:
     """The file's bytes, to be read from. Raises ScoreError."""
@@ -133,25 +154,48 @@ def _is_data(path: str, kind: str | None) -> bool:
 def _local(address: str, kind: str | None) -> list[InputFile]:
     path = Path(address)
     if path.is_dir():
-        paths = [
-            each for each in path.rglob("*") if each.is_file() and _is_data(str(each.relative_to(path)), kind)
-        ]
+        paths = [each for each in _below(path) if _is_data(str(each.relative_to(path)), kind)]
     elif path.exists():
         paths = [path]
     else:
-        paths = [Path(each) for each in glob.glob(address, recursive=True) if Path(each).is_file()]
+        paths = [Path(each) for each in glob.glob(address, recursive=True)]
+        paths = [each for each in paths if not each.is_dir()]
         if not paths and not glob.has_magic(address):
             raise ConfigError(f"{address}: there is no such file or folder")
-    found = []
+    found, known = [], set[str]()
     for each in sorted(paths):
+        real = os.path.realpath(each)  # by links, and around their circles, one file has many names
+        if real in known:
+            continue
+        known.add(real)
         try:
-            facts = os.stat(each)
+            facts = os.stat(real)
         except OSError as error:
-            raise ConfigError(f"cannot read {each}: {error.strerror}") from error
+            what = "a link that leads nowhere" if each.is_symlink() else error.strerror
+            raise ConfigError(f"cannot read {each}: {what}") from error
+        if not stat.S_ISREG(facts.st_mode) and len(paths) > 1:
+            raise ConfigError(f"{each} is no file that can be read to its end: leave it out")
         found.append(
             InputFile(address=str(each.absolute()), bytes=facts.st_size, changed=str(facts.st_mtime_ns))
         )
     return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All that lies in the folder and is no folder, behind links too, each folder once. Raises ConfigError for what cannot be seen."""
+
+    def refuse(error: OSError) -> None:
+        raise ConfigError(f"cannot look into {error.filename}: {error.strerror}") from error
+
+    known = set[str]()
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in known:
+            folders.clear()
+            continue
+        known.add(real)
+        folders[:] = sorted(each for each in folders if not each.startswith((".", "_")))
+        yield from (Path(place, name) for name in names)
 
 
 def _remote(address: str, kind: str | None) -> list[InputFile]:

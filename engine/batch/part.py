@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from penstock.engine.batch.errors import ScoreError
-from penstock.engine.batch.files import Format, InputFile, Part
+from penstock.engine.batch.files import Format, InputFile, Part, check_unchanged
 from penstock.engine.batch.read import read_part
 from penstock.engine.batch.write import LetterWriter, OutputFormat, ResultWriter, written_whole
 from penstock.engine.clock import Clock
@@ -103,6 +103,7 @@ def score_part(
                     for rejection in (*scored.rejections, *(each for _, each, _ in block.unreadable)):
                         reasons[str(rejection.reason)] = reasons.get(str(rejection.reason), 0) + 1
                     on_rows(scored.count + len(block.unreadable))
+                check_unchanged(part.file)
         counts = Counts(predicted=predicted, rejected=sum(reasons.values()), reasons=reasons)
         with written_whole(files.counts) as path:
             path.write_bytes(orjson.dumps(asdict(counts)))
@@ -136,6 +137,8 @@ def read_counts(path: Path) -> Counts | None:
 class Job:
     """All that a process needs to score parts."""
 
+    version: str
+    """Of Penstock: parts of another one are done again."""
     bundle: str
     digest: str
     device: str

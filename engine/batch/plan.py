@@ -1,12 +1,13 @@
 """The input cut into parts: what is written whole or not at all, and what a run that was stopped need not do again."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Final
 
 from penstock.engine.batch.csv_parts import csv_ranges
 from penstock.engine.batch.errors import ScoreError
 from penstock.engine.batch.files import Format, InputFile, Part, is_remote, opened
-from penstock.engine.batch.read import csv_names
+from penstock.engine.batch.read import csv_names, refuse_json_array
 from penstock.engine.codec.tables.arrow import arrow, leads_somewhere
 from penstock.engine.codec.tables.columns import find_columns
 from penstock.engine.features.signature import Signature
@@ -18,12 +19,21 @@ text_part_bytes: Final = 64 << 20
 """A part of a file of JSON lines or CSV is at least so many bytes, of whole lines or records, where the file is local and not
 compressed; else it is one part."""
 _scan_bytes: Final = 4 << 20
+_delimiters: Final = (";", "\t", "|", ",")
 
 
 def make_parts(
-    files: Sequence[InputFile], kind: Format, signature: Signature, *, keep: Sequence[str], delimiter: str
+    files: Sequence[InputFile],
+    kind: Format,
+    signature: Signature,
+    *,
+    keep: Sequence[str],
+    delimiter: str,
+    keep_alike: bool = False,
 ) -> list[Part]:
     """The parts in the order of the input; the files' columns are checked against the model and against each other.
+
+    `keep_alike`: the columns that are passed through go into one table, so that their types have to be the same.
 
     Raises ConfigError where the model finds no column in the first file, ScoreError for a file that cannot be read or is of
     another shape than the first.
@@ -34,7 +44,7 @@ def make_parts(
     first: dict[str, str] | None = None
     for file in files:
         if kind == "parquet":
-            kinds, pieces = _parquet(file, signature, keep)
+            kinds, pieces = _parquet(file, signature, keep, keep_alike=keep_alike)
         else:
             kinds, pieces = _csv(file, signature, keep, delimiter)
         parts += pieces
@@ -58,7 +68,9 @@ def _different(first: dict[str, str], other: dict[str, str]) -> tuple[str, str, 
     return None
 
 
-def _parquet(file: InputFile, signature: Signature, keep: Sequence[str]) -> tuple[dict[str, str], list[Part]]:
+def _parquet(
+    file: InputFile, signature: Signature, keep: Sequence[str], *, keep_alike: bool
+) -> tuple[dict[str, str], list[Part]]:
     pa = arrow("a Parquet file")
     import pyarrow.parquet as pq
 
@@ -70,6 +82,8 @@ def _parquet(file: InputFile, signature: Signature, keep: Sequence[str]) -> tupl
             raise ScoreError(f"{file.address} cannot be read as Parquet: {_first_line(error)}") from error
     columns = _model_columns(schema.names, signature, keep, file, schema)
     kinds = {name: _kind(pa, schema, name) for name in columns}
+    if keep_alike:
+        kinds |= {f"{name} (--keep)": str(schema.field(name).type) for name in keep}
     parts: list[Part] = []
     groups: list[int] = []
     first_row = rows = 0
@@ -84,6 +98,8 @@ def _parquet(file: InputFile, signature: Signature, keep: Sequence[str]) -> tupl
 
 
 def _json(file: InputFile) -> list[Part]:
+    if os.path.isfile(file.address) or is_remote(file.address):  # a pipe is read once
+        refuse_json_array(file)
     if not _is_cut(file):
         return [Part(file=file)]
     try:
@@ -95,7 +111,7 @@ def _json(file: InputFile) -> list[Part]:
 
 
 def _is_cut(file: InputFile) -> bool:
-    return not is_remote(file.address) and not file.name.endswith(".gz") and file.bytes > text_part_bytes
+    return not is_remote(file.address) and not file.compressed and file.bytes > text_part_bytes
 
 
 def _line_ranges(stream: IO[bytes], bytes_min: int) -> Iterator[tuple[int, int, int]]:
@@ -120,19 +136,31 @@ def _csv(
     names = csv_names(file, delimiter)
     if not names:  # nothing at all, not even a first line: no records, as in an empty file of JSON lines
         return {}, [Part(file=file)]
+    _refuse_one_column(names, delimiter, file)
     columns = _model_columns(names, signature, keep, file, None)
     kinds = dict.fromkeys(columns, "text")
     if not _is_cut(file):
         return kinds, [Part(file=file)]
     try:
         with opened(file) as stream:
-            ranges = [*csv_ranges(stream, delimiter=delimiter, bytes_min=text_part_bytes)]
+            ranges = [
+                *csv_ranges(stream, delimiter=delimiter, bytes_min=text_part_bytes, origin=file.address)
+            ]
     except OSError as error:
         raise ScoreError(f"cannot read {file.address}: {error.strerror or error}") from error
     return kinds, [
         Part(file=file, start=each.start, end=each.end, first_row=each.first_row, header_end=each.header_end)
         for each in ranges
     ]
+
+
+def _refuse_one_column(names: Sequence[str], delimiter: str, file: InputFile) -> None:
+    others = [each for each in _delimiters if each != delimiter and each in names[0]]
+    if len(names) == 1 and others:
+        shown = "a tab" if others[0] == "\t" else others[0]
+        raise ConfigError(
+            f"{file.name} has one column, {names[0]!r}: is it {shown} that separates them (--delimiter)?"
+        )
 
 
 def _model_columns(

@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,9 +12,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from penstock.engine.batch.csv_parts import WatchedCsv
 from penstock.engine.batch.errors import ScoreError
 from penstock.engine.batch.files import Format, InputFile, Part, is_remote, opened
-from penstock.engine.codec.tables.arrow import arrow, arrow_columns, leads_somewhere, top_columns
+from penstock.engine.codec.tables.arrow import (
+    arrow,
+    arrow_columns,
+    leads_somewhere,
+    top_columns,
+    valid_texts,
+)
 from penstock.engine.codec.tables.columns import Column, ColumnRows, FeatureColumns, find_columns
 from penstock.engine.codec.tables.frames import RowReader
 from penstock.engine.codec.tables.text import text_columns
@@ -32,6 +41,7 @@ _json_read_bytes: Final = 4 << 20
 _line_bytes_max: Final = 256 << 20
 """Bytes read without a line feed, after which the file is refused: it is not JSON lines."""
 _csv_block_bytes: Final = 4 << 20
+_array_begins: Final = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
 _blank_bytes: Final = 4096  # a CSV file that begins with so much white space holds something
 
 
@@ -67,7 +77,7 @@ def read_part(
                 yield from _parquet_blocks(part, source, reader, signature)
             else:
                 yield from _csv_blocks(part, stream, reader, signature, delimiter)
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
         words = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
         raise ScoreError(f"{part.file.address} cannot be read: {words}") from error
 
@@ -82,9 +92,24 @@ def csv_names(file: InputFile, delimiter: str) -> list[str]:
         with opened(file) as stream:
             names: list[str] = _csv_reader(pa, _plain(file, stream), delimiter, None, None).schema.names
             return names
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except UnicodeDecodeError as error:
+        raise ScoreError(f"{file.address} cannot be read as CSV: its first line is not UTF-8 text") from error
+    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
         words = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
         raise ScoreError(f"{file.address} cannot be read as CSV: {words}") from error
+
+
+def refuse_json_array(file: InputFile) -> None:
+    """Raises ScoreError for a file that is one array of records, of which each line would be set aside."""
+    try:
+        with opened(file) as stream:
+            begins = _plain(file, stream).read(_blank_bytes)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ScoreError(f"{file.address} cannot be read: {error}") from error
+    if _array_begins.match(begins):
+        raise ScoreError(
+            f"{file.address} is one JSON array, and a record on each line is read: jq -c '.[]' makes lines of it"
+        )
 
 
 class _TableReader:
@@ -102,13 +127,18 @@ class _TableReader:
         decoded = self._rows.decoded(*self._columns.read(plan, columns, batch.num_rows))
 
         def payload(row: int) -> str:
-            return orjson.dumps(batch.slice(row, 1).to_pylist()[0], default=str).decode()
+            one = batch.slice(row, 1)
+            try:
+                record = one.to_pylist()[0]
+            except UnicodeDecodeError:
+                record = valid_texts(one).to_pylist()[0]
+            return orjson.dumps(record, default=str).decode()
 
         return Block(
             rows=rows,
             decoded=decoded,
             lines=(),
-            kept=batch.select(self._keep) if self._keep else None,
+            kept=valid_texts(batch.select(self._keep)) if self._keep else None,
             payload=payload,
             unreadable=unreadable,
         )
@@ -182,7 +212,9 @@ def _csv_blocks(
         return "skip"
 
     wanted = reader.wanted(plan, names)
-    batches = _csv_reader(pa, _records_of(part, stream), delimiter, wanted, set_aside)
+    records = _records_of(part, stream)
+    watched = WatchedCsv(records, delimiter=delimiter) if part.end is None else None
+    batches = _csv_reader(pa, watched or records, delimiter, wanted, set_aside)
     at, told, block_rows = part.first_row, 0, _rows_of(_block_values, _block_rows, len(wanted))
     while True:
         try:
@@ -196,6 +228,8 @@ def _csv_blocks(
             at = int(rows[-1]) + 1
             yield reader.block(some, text_columns(some, plan), plan, rows, tuple(wrong[told:]))
             told = len(wrong)
+    if watched is not None:
+        watched.refuse_open(part.file.address)
     if told < len(wrong) or at == part.first_row:
         nothing = pa.RecordBatch.from_pylist([], schema=pa.schema([(name, pa.string()) for name in wanted]))
         rows = np.empty(0, dtype=np.int64)
@@ -224,7 +258,7 @@ def _csv_reader(pa: Any, stream: Any, delimiter: str, wanted: list[str] | None, 
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             null_values=[""],
-            check_utf8=True,
+            check_utf8=False,  # one bad byte is a fault of its record
             **convert,
         ),
     )
@@ -259,7 +293,7 @@ def _records_of(part: Part, stream: Any) -> Any:
 
 
 def _plain(file: InputFile, stream: Any) -> Any:
-    return gzip.GzipFile(fileobj=stream) if file.name.endswith(".gz") else stream
+    return gzip.GzipFile(fileobj=stream) if file.compressed else stream
 
 
 def _json_blocks(part: Part, keep: Sequence[str]) -> Iterator[Block]:
@@ -276,7 +310,7 @@ def _json_blocks(part: Part, keep: Sequence[str]) -> Iterator[Block]:
                     kept=_kept_of(lines, keep) if keep else None,
                     payload=lambda row, lines=lines: lines[row].decode("utf-8", "replace"),  # type: ignore[misc]
                 )
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ScoreError(f"{file.address} cannot be read: {error}") from error
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import penstock
+from penstock.engine.batch.apart import check_apart
 from penstock.engine.batch.errors import ScoreError
 from penstock.engine.batch.files import filesystem, find_files, format_of, is_remote
 from penstock.engine.batch.part import (
@@ -33,6 +35,7 @@ from penstock.engine.clock import Clock
 from penstock.engine.codec.tables.arrow import arrow
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.pipeline.collector import calm_collector
+from penstock.engine.python.arrow_table import result_columns
 from penstock.schemas.errors import ConfigError
 
 _suffixes: Final[dict[str, OutputFormat]] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -109,8 +112,17 @@ def prepare(request: Request) -> Prepared:
     files = find_files(request.input, request.input_format)
     kind = format_of(files, request.input_format)
     places = _places(request)
+    check_apart(places.out, places.letters, request.input, request.bundle, files)
     _check_free(places, request.overwrite)
-    parts = make_parts(files, kind, bundle.signature, keep=request.keep, delimiter=request.delimiter)
+    _check_keep(request.keep, bundle, explain=request.explain)
+    parts = make_parts(
+        files,
+        kind,
+        bundle.signature,
+        keep=request.keep,
+        delimiter=request.delimiter,
+        keep_alike=places.one_file and places.kind == "parquet",
+    )
     options = Options(
         input_format=kind,
         output_format=places.kind,
@@ -121,6 +133,7 @@ def prepare(request: Request) -> Prepared:
         delimiter=request.delimiter,
     )
     job = Job(
+        version=penstock.__version__,
         bundle=str(Path(request.bundle).absolute()),
         digest=bundle.digest,
         device=request.device,
@@ -171,13 +184,14 @@ def run(prepared: Prepared, clock: Clock, on_rows: Progress) -> Report:
 
 
 def _places(request: Request) -> _Places:
-    out = request.out.rstrip("/") if len(request.out) > 1 else request.out
+    out = request.out.removeprefix("file://")
+    out = out.rstrip("/") if len(out) > 1 else out
     by_name = next((kind for suffix, kind in _suffixes.items() if out.lower().endswith(suffix)), None)
     if by_name and request.output_format and by_name != request.output_format:
         raise ConfigError(
             f"--out {out} is called as {by_name}, and --output-format is {request.output_format}"
         )
-    letters = request.dead_letters or f"{out}.dead-letters.jsonl"
+    letters = (request.dead_letters or f"{out}.dead-letters.jsonl").removeprefix("file://")
     name = out.rpartition("/")[2]
     if is_remote(out):
         work = Path(tempfile.gettempdir(), f"penstock-score-{hashlib.sha256(out.encode()).hexdigest()[:16]}")
@@ -190,6 +204,17 @@ def _places(request: Request) -> _Places:
         kind=by_name or request.output_format or "parquet",
         one_file=by_name is not None,
     )
+
+
+def _check_keep(keep: tuple[str, ...], bundle: Bundle, *, explain: bool) -> None:
+    own = ["source", *result_columns(bundle, explain=explain)]
+    for name in keep:
+        if name in own:
+            raise ConfigError(
+                f"--keep {name}: the results have a column of that name; call it otherwise in the input, or join by source.row"
+            )
+        if keep.count(name) > 1:
+            raise ConfigError(f"--keep names {name} twice")
 
 
 def _check_free(places: _Places, overwrite: bool) -> None:

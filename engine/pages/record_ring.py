@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from penstock.engine.pages.documents.outlines import outline
+from penstock.engine.pages.told_texts import as_told
 
 records_kept: Final = 500
 bytes_kept: Final = 16 << 20
@@ -97,7 +98,9 @@ class RecordRing:
                 some = found.setdefault(each.outline["reason"], [])
                 if len(some) < examples_max:
                     place = {name: each.outline[name] for name in ("topic", "partition", "offset", "at_ms")}
-                    some.append(place | {"detail": each.detail, "stops": each.stops})
+                    some.append(
+                        place | {"detail": each.detail, "said": as_told(each.detail), "stops": each.stops}
+                    )
         return found
 
     def counts(self) -> tuple[int, int]:

@@ -2,31 +2,30 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
-import orjson
+from penstock.engine.pages.told_texts import sets, static_folder, told_if_known, words
 
-static_folder: Final = Path(__file__).parent / "static"
+__all__ = ["filled", "reasons_sentence", "said", "sentence", "static_folder", "words"]
+
 _named: Final = re.compile(r"\{([a-z_0-9]+)\}")
 reasons_told: Final = 3
-sets: Final = frozenset({"stage", "space", "bound", "rejection"})
-"""Values of these names are codes out of closed sets, which have words of their own."""
+told_names: Final = frozenset({"because", "detail", "fault", "reason", "why"})
+"""Values of these names are texts that the engine told elsewhere: sentences themselves, where they are its own."""
 
-Value = str | float | int | None
-
-
-@cache
-def words(language: str) -> Mapping[str, str]:
-    """The words of a language, by code."""
-    found: Mapping[str, str] = orjson.loads((static_folder / f"{language}.json").read_bytes())
-    return found
+Value = str | float | int | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
 
 def sentence(code: str, **values: Value) -> dict[str, Any]:
-    """The sentence of a code. A value that is missing or not known is said as a dash."""
+    """The sentence of a code. A value that is missing or not known is said as a dash; one may be a sentence, or several."""
+    values = {name: _nested(name, value) for name, value in values.items()}
     return {"code": code, "values": values, "text": filled(words("en")[code], values)}
+
+
+def _nested(name: str, value: Value) -> Value:
+    if name in told_names and isinstance(value, str):
+        return told_if_known(value) or value
+    return value
 
 
 def filled(template: str, values: Mapping[str, Value]) -> str:
@@ -48,7 +47,10 @@ def said(value: Value) -> str:
         return value
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    several = [value] if isinstance(value, Mapping) else value
+    return words("en")["reason.between"].join(str(each["text"]) for each in several)
 
 
 def reasons_sentence(
@@ -62,12 +64,10 @@ def reasons_sentence(
             feature=reason["feature"],
             value=reason["value"],
             amount=abs(reason["attribution"]),
-        )["text"]
+        )
         for reason in strongest
     ]
-    return sentence(
-        "record.reasons", output=output, base=base, total=total, space=words("en")[f"space.{space}"], reasons="; ".join(told)
-    )  # fmt: skip
+    return sentence("record.reasons", output=output, base=base, total=total, space=space, reasons=told)
 
 
 def _reason_code(reason: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from penstock.engine.clock import Clock
 from penstock.engine.pages.documents.flow import flow_document
 from penstock.engine.pages.documents.health import health_document
 from penstock.engine.pages.documents.hints import hints_document
+from penstock.engine.pages.documents.model import first_features
 from penstock.engine.pages.documents.records import absent_record, records_document
 from penstock.engine.pages.documents.scaling import scaling_document
 from penstock.engine.pages.model_watch import ModelWatch
@@ -47,6 +48,11 @@ class SupervisorContent:
         return {name: partial(self._made, make) for name, make in made.items()} | {
             "model": self._model.document
         }
+
+    def followed(self, page: str) -> Mapping[str, Any]:
+        """The document of a page, as it is sent to who follows it."""
+        document = self.documents[page]()
+        return first_features(document) if page == "model" else document
 
     def _made(self, make: Callable[[Picture], Mapping[str, Any]]) -> Mapping[str, Any]:
         return make(self._watch.picture())
@@ -119,7 +125,7 @@ def supervisor_pages(
     watch = Watch(facts, ask=ask, watched=lambda: watched(), clock=clock, turned=lambda: streams.wake())
     model = ModelWatch(ask, digests=digests, clock=clock)
     content = SupervisorContent(watch, model, facts)
-    live = Live(lambda page: content.documents[page](), boot=f"{clock.wall_ms():x}{os.getpid():x}")
+    live = Live(content.followed, boot=f"{clock.wall_ms():x}{os.getpid():x}")
     streams = Streams(live, clock=clock)
     trying = None
     if acts.trials is not None:

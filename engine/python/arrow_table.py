@@ -35,6 +35,19 @@ def predicted_columns(scored: Scored, bundle: Bundle, *, explain: bool, top: int
     return columns
 
 
+def result_columns(bundle: Bundle, *, explain: bool) -> list[str]:
+    """The names of predicted_columns."""
+    nothing = Scored(
+        count=0,
+        rows=np.empty(0, dtype=np.int64),
+        matrix=np.empty((0, bundle.signature.width)),
+        predictions=None,
+        attributions=None,
+        rejections=(),
+    )
+    return [*predicted_columns(nothing, bundle, explain=explain, top=0)]
+
+
 def scored_batch(scored: Scored, bundle: Bundle, *, explain: bool, top: int) -> Any:
     """A pyarrow.RecordBatch with every row of the block: its outcome, and null in the columns of the other outcomes."""
     pa = arrow("a table of scores")

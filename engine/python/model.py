@@ -1,6 +1,8 @@
 """A verified bundle, held in Python: predict, explain and score as the stream does."""
 
+import os
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +26,22 @@ from penstock.engine.python.strongest import strongest_first, sum_of
 from penstock.engine.settings.model import ExplainSettings
 from penstock.schemas.errors import ConfigError
 
+runtimes: Final = ("auto", "onnxruntime", "native")
+threads_max: Final = 64
 batch_rows_max: Final = 1024
 """The largest batch that the model is warmed up for; more rows go through it in pieces."""
+
+
+_models: "weakref.WeakSet[Model]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a child process no thread of the parent's is left that would give a turn back."""
+    for model in _models:
+        model._take_turns()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def load(path: Path | str, *, device: str = "auto", runtime: str = "auto", threads: int = 1) -> "Model":
@@ -40,14 +56,18 @@ def load(path: Path | str, *, device: str = "auto", runtime: str = "auto", threa
 
     Raises ConfigError, in one sentence, for a folder that is not a bundle and for anything that a worker would refuse at start.
     """
+    if runtime not in runtimes:
+        raise ConfigError(f"runtime is one of {', '.join(runtimes)}, not {runtime!r}")
+    if not isinstance(threads, int) or not 1 <= threads <= threads_max:
+        raise ConfigError(f"threads is a whole number from 1 to {threads_max}, not {threads!r}")
     return Model(Path(path), Bundle.load(path), device=device, runtime=runtime, threads=threads)
 
 
 class Model:
     """A bundle's model in this process. Made by `load`.
 
-    Any number of threads may call it: calls take turns, and what computes lets other threads run meanwhile. It is pickled
-    as the path of its bundle and loaded again where it is unpickled, which fails when the folder holds another bundle.
+    Any number of threads may call it: calls take turns, and what computes lets other threads run meanwhile. A process that was
+    forked may go on with it. It is pickled as the path of its bundle and loaded again where it is unpickled, which fails when the folder holds another bundle.
     """
 
     def __init__(
@@ -67,6 +87,10 @@ class Model:
         )
         self._reader = RowReader(bundle.signature)
         self._explainers: dict[str, Explainer] = {}
+        self._take_turns()
+        _models.add(self)
+
+    def _take_turns(self) -> None:
         self._turn = threading.Lock()
 
     @property
@@ -134,8 +158,7 @@ class Model:
 
         Raises as predict does; ConfigError when the model cannot be explained, or has no such output.
         """
-        if top is not None and top < 1:
-            raise ConfigError(f"top is the number of attributions to keep, at least 1, not {top}")
+        _check_asked(top, output)
         scored = [part for _, part in self._scored(rows, output, strict=True)]
         found = [part.attributions for part in scored if part.attributions is not None]
         matrix = [part.matrix for part in scored if part.predictions is not None]
@@ -155,8 +178,7 @@ class Model:
 
         if output == "all":
             raise ConfigError("score explains one output of a row: name it, or leave output at predicted")
-        if top is not None and top < 1:
-            raise ConfigError(f"top is the number of attributions to keep, at least 1, not {top}")
+        _check_asked(top, output)
         batches = [
             scored_batch(part, self.bundle, explain=explain, top=top or 0)
             for _, part in self._scored(table, output if explain else None, strict=False)
@@ -257,7 +279,7 @@ class Model:
         sampling = [part.sampling_error for part in parts if part.sampling_error is not None]
         sampling_error = np.concatenate(sampling) if sampling else None
         values, rest = strongest_only(values, top)
-        names = output_names(columns["output_index"], self.bundle.classes, parts[0].output_name)
+        names = output_names(self.bundle, columns["output_index"], parts[0].output_name)
         shape: tuple[int, ...] = (len(matrix),)
         if output == "all":
             each = len(values) // len(matrix)
@@ -288,6 +310,13 @@ class Model:
         return self._explanation([found], [golden], top=None, output=output)[:0]
 
 
+def _check_asked(top: Any, output: Any) -> None:
+    if top is not None and (not isinstance(top, int | np.integer) or isinstance(top, bool) or top < 1):
+        raise ConfigError(f"top is the number of attributions to keep, at least 1, not {top!r}")
+    if not isinstance(output, str):
+        raise ConfigError(f"output is predicted, all, or the name of a class or an output, not {output!r}")
+
+
 def strongest_only(
     values: NDArray[np.float64], top: int | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -315,12 +344,19 @@ def data_of(signature: Signature, matrix: NDArray[np.generic]) -> NDArray[Any]:
     return data
 
 
-def output_names(index: NDArray[np.int64], classes: tuple[str, ...], name: str) -> NDArray[np.object_]:
-    """What is explained of each row, (E,), by name: a class, or the output and the place in it."""
-    names = np.array([*classes] or [name], dtype=object)
-    if index.max(initial=0) >= len(names):
-        names = np.array([f"{name}[{place}]" for place in range(int(index.max()) + 1)], dtype=object)
-    return names[index]
+def output_names(bundle: Bundle, index: NDArray[np.int64], name: str) -> NDArray[np.object_]:
+    """What is explained of each row, (E,), by name: a class (one number for two classes is the second one's), else the output,
+    and of several numbers the place in it."""
+    classes = bundle.classes
+    width = {output.name: output.width for output in bundle.outputs}.get(name, len(classes) or 1)
+    width = max(width, int(index.max(initial=0)) + 1)
+    if width == len(classes):
+        names = [*classes]
+    elif width == 1:
+        names = [classes[1] if len(classes) == 2 else name]
+    else:
+        names = [f"{name}[{place}]" for place in range(width)]
+    return np.array(names, dtype=object)[index]
 
 
 def _reopened(path: str, digest: str, device: str, runtime: str, threads: int) -> Model:

@@ -10,6 +10,7 @@ _every = f"penstock_records_total{{{settled}}}"
 _over_budget = 'penstock_unexplained_records_total{reason="budget"}'
 _predicted = 'penstock_records_total{outcome="predicted"}'
 _aborted = 'penstock_deliveries_total{outcome="aborted"}'
+_lost_audit = 'penstock_audit_events_total{event="lost"}'
 _process = '{job=~".*penstock.*"}'
 
 
@@ -192,6 +193,15 @@ def _workers(terms: Terms) -> Sequence[Alert]:
             summary="A pod is there and hardly ever answers.",
             cause="It stops before it can be scraped (settings, model, permissions), or a network policy keeps Prometheus out.",
             command="penstock check penstock.yaml",
+        ),
+        Alert(
+            name="PenstockAuditLost",
+            severity=Severity.TICKET,
+            expr=f"{total(_lost_audit, '1h', function='increase')} > 0",
+            summary="{{ $value | printf \"%.0f\" }} records of what was done over HTTP are not in the audit topic.",
+            cause="The topic of admin.audit_topic refused them: mostly a permission that was taken away, or a topic that is gone. They stand in "
+            "the supervisor's log alone, each with its hash, until that is thrown away; the chain ended, and another begins.",
+            command="penstock audit verify penstock.yaml",
         ),
         Alert(
             name="PenstockRebalancesOften",

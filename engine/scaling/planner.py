@@ -24,7 +24,8 @@ class Bounds:
     """The objective, the limits, and what is left free: `utilisation` of all workers together, `fullest` of each one.
 
     `slack`: a number is only raised when the present one leaves less than this free. `tolerance`: the autoscaler does not
-    move for a smaller share. Down, the most that was needed within `hold_s` counts.
+    move for a smaller share. Down, the most that was needed within `hold_s` counts, or within `hold_horizons` of the time that a
+    new worker takes where that is longer: what is taken away then comes back late.
     """
 
     max_age_s: float
@@ -32,11 +33,12 @@ class Bounds:
     max_replicas: int
     workers_per_replica: int = 1
     assignor: Assignor = "sticky"
-    utilisation: float = 0.8
+    utilisation: float = 0.82
     fullest: float = 0.95
     slack: float = 0.07
     tolerance: float = 0.1
-    hold_s: float = 600.0
+    hold_s: float = 300.0
+    hold_horizons: float = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

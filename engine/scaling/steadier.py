@@ -11,6 +11,7 @@ settling_s = 30.0
 """So long after its start a scaler knows too little of what arrives to ask for fewer."""
 shrink_share = 0.15
 shrink_replicas = 2
+"""A group shrinks by so much, whichever is less, and by more than the autoscaler's tolerance: within that it would stay where it is."""
 drain_hold_horizons = 2.0
 age_seen_s = 5.0  # two readings: a younger age cannot be told from none
 settled_s = rate_window_s + 15.0
@@ -66,7 +67,7 @@ class Steadier:
             self._loads.clear()
             self._drains.clear()
             return self._plan(need, need.replicas, need.bound, snapshot, active=False)
-        _forget(self._loads, now_s - bounds.hold_s)
+        _forget(self._loads, now_s - max(bounds.hold_s, bounds.hold_horizons * snapshot.horizon_s))
         _forget(self._drains, now_s - drain_hold_horizons * snapshot.horizon_s)
         _note(self._loads, now_s, need.load)
         _note(self._drains, now_s, need.replicas)
@@ -88,7 +89,7 @@ class Steadier:
         if unhealthy:
             return self._plan(need, self._now, "unhealthy", snapshot, because=unhealthy)
         worth = self._now - held >= min(shrink_replicas, max(shrink_share * self._now, 1.0))
-        if not worth or held * (1 - 1e-9) > (1 - shrink_share) * self._now:
+        if not worth or held * (1 + 1e-9) >= (1 - bounds.tolerance) * self._now:
             return self._plan(need, self._now, "kept", snapshot)
         return self._plan(need, held, need.bound if held == need.replicas else "held", snapshot)
 

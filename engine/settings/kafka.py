@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from penstock.connectors.kafka.sessions import heartbeat_fault
-from penstock.engine.settings.section import Section, address, shown
+from penstock.engine.settings.section import Section, address, plain_name, shown
 
 client_properties_allowed = frozenset({
     "broker.address.family", "client.id", "client.rack", "connections.max.idle.ms", "compression.type", "fetch.max.bytes",
@@ -113,7 +113,7 @@ class KafkaSettings(Section):
     bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(
         min_length=1, description="host:port, several separated by commas"
     )
-    group: str = Field(
+    group: Annotated[str, AfterValidator(plain_name)] = Field(
         min_length=1, max_length=200, description="consumer group; also the prefix of the transactional ids"
     )
     delivery: Literal["exactly_once", "at_least_once"] = Field(

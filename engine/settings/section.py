@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
+
+_placeholder: Final = re.compile(r"\$\{[^{}]*\}|\$\([A-Za-z_]\w*\)|\{\{.*\}\}", re.DOTALL)
 
 
 class Section(BaseModel):
@@ -24,9 +26,22 @@ class Section(BaseModel):
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise ValueError("is not UTF-8 text")
         annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
-        if not value and {SecretStr, Path} & {annotation, *get_args(annotation)}:
+        kinds = {annotation, *get_args(annotation)}
+        if not value and {SecretStr, Path} & kinds:
             raise ValueError("is empty")
+        if SecretStr not in kinds and _placeholder.search(value):  # a secret may be whatever it likes
+            raise ValueError(
+                "holds a placeholder, as ${NAME}, and none is filled in here: set the PENSTOCK_ variable of this setting, or fill "
+                "the file in before"
+            )
         return value
+
+
+def plain_name(text: str) -> str:
+    """A name without white space at its ends, which a secret or a file leaves there and nobody sees."""
+    if text != text.strip() or not text.isprintable():
+        raise ValueError("begins or ends with white space, or holds a character that is not shown")
+    return text
 
 
 def address(url: str) -> str:

@@ -107,8 +107,8 @@ def seconds(duration_s: float) -> str:
 
 
 def listed(numbers: Mapping[int, object] | list[int] | tuple[int, ...], *, shown_max: int = 12) -> str:
-    """Partition numbers in a sentence: 0, 1, 2 or 0, 1, ... (64 of them)."""
+    """Partition numbers in a sentence: 0, 1, 2 or 0, 1, ... (64 in all)."""
     ordered = sorted(numbers)
     if len(ordered) <= shown_max:
         return ", ".join(map(str, ordered)) or "none"
-    return f"{', '.join(map(str, ordered[:3]))}, ... ({len(ordered)} of them)"
+    return f"{', '.join(map(str, ordered[:3]))}, ... ({len(ordered)} in all)"

@@ -1,12 +1,13 @@
-"""Keeps looking at an engine and shows what it sees, until Ctrl+C: drawn over itself on a terminal, a line a second elsewhere."""
+"""Keeps looking at an engine and shows what it sees, until Ctrl+C: drawn over itself on a terminal, line by line elsewhere."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Final
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
+from rich.console import Console, ConsoleDimensions
+from rich.control import Control
+from rich.segment import ControlType
 from rich.text import Text
 
 from penstock.engine.clock import Clock
@@ -19,17 +20,35 @@ from penstock.schemas.errors import UnavailableError
 look_every_s: Final = 1.0
 
 
-class Drawn:
-    """A frame as rich draws it, into whatever size the terminal has at that moment."""
+class Drawing:
+    """Frames drawn over each other, into whatever size the terminal has at that moment: of each frame the lines that changed."""
 
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: list[tuple[Text, str]] = []
+        self._size: ConsoleDimensions | None = None
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The lines, each drawn to its end."""
-        height = options.height or options.size.height
-        lines = screen(self._frame, width=options.max_width, height=height, ascii_only=options.ascii_only)
-        yield Text("\n").join(lines)
+    def draw(self, frame: Frame) -> None:
+        """In place of the frame before."""
+        console, size = self._console, self._console.size
+        lines = [
+            (line, str(line.style))
+            for line in screen(
+                frame, width=size.width, height=size.height, ascii_only=console.options.ascii_only
+            )
+        ]
+        with console:  # all of it is written at once
+            if size != self._size:
+                self._shown, self._size = [], size
+                console.control(Control(ControlType.CLEAR))
+            for row in range(max(len(lines), len(self._shown))):
+                line = lines[row] if row < len(lines) else None
+                if row < len(self._shown) and line == self._shown[row]:
+                    continue
+                console.control(Control((ControlType.CURSOR_MOVE_TO, 0, row), (ControlType.ERASE_IN_LINE, 2)))
+                if line is not None:
+                    console.print(line[0], end="", no_wrap=True, overflow="crop", crop=True)
+        self._shown = lines
 
 
 def can_draw(terminal: Terminal) -> bool:
@@ -44,37 +63,35 @@ def watch(
     *,
     newest: Callable[[], tuple[Newest, ...]] = tuple,
     seconds: float = 0.0,
+    every_s: float = look_every_s,
 ) -> int:
-    """Look once a second for so long, 0: until Ctrl+C, which is the way to end it. The exit code.
+    """Look every `every_s` for `seconds`, 0: until Ctrl+C, which is the way to end it. The exit code.
 
     Raises UnavailableError when nobody answers the first look; later ones are shown as missing.
     """
     frames, until_s = Frames(), clock.monotonic_s() + seconds
     shown = _shown(frames.add(look()), newest())
-    drawn = (
-        Live(Drawn(shown), console=terminal.console, screen=True, auto_refresh=False)
-        if can_draw(terminal)
-        else nullcontext()
-    )
+    draws = can_draw(terminal)
+    drawing = Drawing(terminal.console)
     try:
-        with drawn as live:
+        with terminal.console.screen() if draws else nullcontext():
             while True:
-                if live is not None:
-                    live.update(Drawn(shown), refresh=True)
+                if draws:
+                    drawing.draw(shown)
                 elif terminal.json:
                     terminal.result_line(shown.as_dict())
                 else:
                     terminal.say(plain_line(shown))
-                if seconds and clock.monotonic_s() + look_every_s > until_s:
+                if seconds and clock.monotonic_s() + every_s > until_s:
                     break
-                clock.sleep(look_every_s)
+                clock.sleep(every_s)
                 try:
                     shown = _shown(frames.add(look()), newest())
                 except UnavailableError as error:
                     shown = replace(shown, notes=(f"no answer: {error}; what is shown is older",))
     except KeyboardInterrupt:
         pass
-    if can_draw(terminal):
+    if draws:
         terminal.say(plain_line(shown))
     return 0
 

@@ -1,13 +1,15 @@
 """One look at a running engine over HTTP: its /status, the few metrics that are shown, and its newest records where it tells them."""
 
+import http.client
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 
 import httpx
 import orjson
-from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.engine.console.reasons import FeatureShare
 from penstock.engine.hints.sample import WorkerSample
@@ -18,6 +20,10 @@ from penstock.schemas.waits import WaitKind
 answer_s_max: Final = 3.0
 answer_bytes_max: Final = 16 << 20
 newest_max: Final = 5
+newest_every_s: Final = 1.0
+_sample: Final = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)(?: \S+)?")
+_label: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_escaped: Final = re.compile(r"\\(.)")
 _wanted: Final = (
     "penstock_end_to_end_seconds_bucket", "penstock_stage_seconds_sum", "penstock_stage_seconds_count", "penstock_lag_records",
     "penstock_lag_seconds", "penstock_latency_objective_seconds", "penstock_age_objective_seconds", "penstock_busy_seconds_total",
@@ -104,12 +110,12 @@ class Engine:
     def __init__(self, url: str) -> None:
         """Raises ConfigError for what is no address."""
         self._url = engine_address(url).rstrip("/")
-        self._client = httpx.Client(timeout=answer_s_max, follow_redirects=False, trust_env=False)
+        place = httpx.URL(self._url)
+        self._host, self._port, self._prefix = place.host, place.port, place.raw_path.decode().rstrip("/")
+        self._tls = httpx.create_ssl_context(trust_env=False) if place.scheme == "https" else None
         self._tells_records = True
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._client.close()
+        self._newest: tuple[Outline, ...] = ()
+        self._newest_due_s = -math.inf
 
     def look(self, *, now_s: float) -> Seen:
         """Ask once. Raises UnavailableError when nobody answers as an engine does."""
@@ -117,7 +123,7 @@ class Engine:
         if not isinstance(status, dict):
             raise self._stranger("/status")
         try:
-            return seen(status, text, now_s=now_s, newest=self._newest())
+            return seen(status, text, now_s=now_s, newest=self._newest_at(now_s))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._stranger("/status and /metrics") from error
 
@@ -125,16 +131,16 @@ class Engine:
         """What /api/v1/hints answers, as it came. Raises UnavailableError when nobody answers so."""
         return self._json("/api/v1/hints")
 
-    def _newest(self) -> tuple[Outline, ...]:
-        """Of engines that tell it; asked once and no more of one that does not."""
-        if not self._tells_records:
-            return ()
+    def _newest_at(self, now_s: float) -> tuple[Outline, ...]:
+        """Of engines that tell it, at most once a second; asked once and no more of one that does not."""
+        if self._tells_records and now_s >= self._newest_due_s:
+            self._newest, self._newest_due_s = self._asked_newest(), now_s + 0.9 * newest_every_s
+        return self._newest
+
+    def _asked_newest(self) -> tuple[Outline, ...]:
         try:
-            answer = self._client.get(f"{self._url}/api/v1/records")
-            records = (
-                orjson.loads(answer.content)["records"] if answer.status_code == httpx.codes.OK else None
-            )
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            records = orjson.loads(self._get(f"/api/v1/records?limit={newest_max}"))["records"]
+        except (UnavailableError, ValueError, KeyError, TypeError):
             records = None
         if not isinstance(records, list):
             self._tells_records = False
@@ -148,20 +154,27 @@ class Engine:
             raise self._stranger(path) from error
 
     def _get(self, path: str) -> bytes:
+        connection = self._connection()
         try:
-            with self._client.stream("GET", f"{self._url}{path}") as answer:
-                body = b""
-                for piece in answer.iter_bytes():
-                    body += piece
-                    if len(body) > answer_bytes_max:
-                        raise self._stranger(path)
-                if answer.status_code != httpx.codes.OK:
-                    raise UnavailableError(f"{self._url}{path} answers {answer.status_code}")
-                return body
-        except httpx.HTTPError as error:
-            raise UnavailableError(
-                f"nobody answers at {self._url}: {error or type(error).__name__}"
-            ) from error
+            connection.request("GET", f"{self._prefix}{path}")
+            answer = connection.getresponse()
+            body = answer.read(answer_bytes_max + 1)
+        except (OSError, http.client.HTTPException) as error:
+            why = str(error) or type(error).__name__
+            raise UnavailableError(f"nobody answers at {self._url}: {why}") from error
+        finally:
+            connection.close()
+        if len(body) > answer_bytes_max or answer.length:  # too long, or cut short
+            raise self._stranger(path)
+        if answer.status != HTTPStatus.OK:
+            raise UnavailableError(f"{self._url}{path} answers {answer.status}")
+        return body
+
+    def _connection(self) -> http.client.HTTPConnection:
+        """One for each question: an engine closes it behind its answer."""
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=answer_s_max)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=answer_s_max, context=self._tls)
 
     def _stranger(self, path: str) -> UnavailableError:
         return UnavailableError(f"{self._url}{path} does not answer as an engine does")
@@ -311,11 +324,21 @@ def _worker(slot: str, report: Mapping[str, Any], samples: Mapping[str, Sequence
 
 
 def _samples(metrics: str) -> dict[str, Sequence[tuple[dict[str, str], float]]]:
-    """Of the wanted metrics alone: a page of 1,500 series would take a tenth of a core to read whole each second."""
-    wanted = "\n".join(line for line in metrics.split("\n") if line.startswith(_wanted))
+    """Of the wanted metrics alone: a page of 1,500 series would take a tenth of a core to read whole each second. Raises ValueError."""
     found: dict[str, list[tuple[dict[str, str], float]]] = {name: [] for name in _wanted}
-    for family in text_string_to_metric_families(wanted + "\n"):
-        for sample in family.samples:
-            if sample.name in found:
-                found[sample.name].append((sample.labels, sample.value))
+    for line in metrics.split("\n"):
+        if not line.startswith(_wanted):
+            continue
+        sample = _sample.fullmatch(line)
+        if sample is None:
+            raise ValueError("a line of /metrics is no sample")
+        if sample[1] in found:
+            labels = {
+                name: _escaped.sub(_unescaped, value) for name, value in _label.findall(sample[2] or "")
+            }
+            found[sample[1]].append((labels, float(sample[3])))
     return dict(found)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return "\n" if match[1] == "n" else match[1]

@@ -1,6 +1,5 @@
 """What a running engine says of its own future: its forecast, and the likeliest cause."""
 
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +37,7 @@ class ToldHints:
 
 def ask_hints(url: str) -> ToldHints:
     """Ask once, for three seconds at most. Raises ConfigError for what is no address, UnavailableError when nobody answers as an engine does."""
-    with closing(Engine(url)) as engine:
-        document = engine.hints()
+    document = Engine(url).hints()
     try:
         return _told(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -47,7 +47,7 @@ from penstock.engine.worker.pages import show_worker
 from penstock.engine.worker.permissions import permissions
 from penstock.engine.worker.poison_records import InFlightLog
 from penstock.engine.worker.situation import await_kafka
-from penstock.engine.worker.startup.kafka_facts import KafkaFacts, kafka_facts
+from penstock.engine.worker.startup.kafka_facts import KafkaFacts, kafka_facts, raise_changed_limits
 from penstock.engine.worker.startup.startup import Startup, walk
 from penstock.engine.worker.startup.worker import worker_steps
 from penstock.schemas.errors import ConfigError, UnavailableError
@@ -205,7 +205,12 @@ def open_kafka_worker(
             clock=clock,
         )
         with permission_named(settings):
-            yield worker
+            try:
+                yield worker
+            except ConfigError as error:
+                limits = startup.the(startup.facts).limits
+                raise_changed_limits(error, limits, settings, client_config(settings.kafka))
+                raise
 
 
 @contextmanager

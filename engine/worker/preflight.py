@@ -68,6 +68,8 @@ class Findings:
     """What was checked, and what was found."""
     faults: list[tuple[str, str]] = field(default_factory=list)
     """What was checked, and one sentence on what is wrong."""
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    """What stops no start and has to be known: what it is about, and one sentence."""
     errors: dict[str, PenstockError] = field(default_factory=dict)
     """What was checked, and the error itself: its kind says whether waiting may help."""
     bundle: Bundle | None = None

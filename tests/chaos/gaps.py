@@ -16,12 +16,13 @@ import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.connectors.kafka.sessions import session_timeout_ms
 from tests.bundles import write_stump
 from tests.chaos.stops import Ended, tried_on_a_broker
 from tests.stream import Stream, children, event, event_schema, kill, partitions
 
 gap_s_max: Final = 12.0
-session_ms: Final = 10_000  # of the settings' defaults, as the transaction's time-out
+session_ms: Final = session_timeout_ms  # of the settings' defaults, as the transaction's time-out
 cases: Final = tuple(itertools.product(("classic", "consumer"), ("same", "other")))
 """By protocol, and by who takes up the work: the pod of the same name, which starts again at once, or one that was there."""
 _patience_s: Final = 90.0

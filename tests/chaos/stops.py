@@ -48,7 +48,7 @@ class _Ground:
         write_stump(folder / "model", input_schema=orjson.dumps(event_schema))
         self.stream = Stream(
             folder, broker.bootstrap_servers, f"stops-{time.time_ns()}", folder / "model", explained=False,
-            kafka={"client": {"session.timeout.ms": 10_000, "transaction.timeout.ms": 10_000}, "drain_budget_s": 3.0},
+            kafka={"client": {"session.timeout.ms": 8_000, "transaction.timeout.ms": 8_000}, "drain_budget_s": 3.0},
         )  # fmt: skip
 
     def committed(self) -> dict[int, int]:

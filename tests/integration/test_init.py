@@ -44,6 +44,14 @@ def test_a_group_of_any_name_stays_a_text(tmp_path: Path, odd: str) -> None:
     assert yaml.safe_load((tmp_path / "penstock.yaml").read_text())["kafka"]["group"] == odd
 
 
+@pytest.mark.parametrize("odd", ["2024", "on", "null", "0x1F", "12_3", "2024-01-01", "events"])
+def test_a_topic_of_any_name_stays_a_text(tmp_path: Path, odd: str) -> None:
+    assert _init(tmp_path, "--topic", odd) == 0
+    tree = yaml.safe_load((tmp_path / "penstock.yaml").read_text())
+    assert tree["input"]["topic"] == odd
+    assert tree["output"]["predictions"] == f"{odd}.predictions"
+
+
 def test_a_file_that_stands_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "penstock.yaml").write_text("mine")
     assert _init(tmp_path, "--topic", "events") == 2

@@ -21,7 +21,7 @@ from tests.stream import Stream, children, event, event_schema, kill
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 outage_s = float(os.environ.get("PENSTOCK_TEST_OUTAGE_S", "12"))
 """The long run of the same test: 60 and more."""
-as_by_default = {"session.timeout.ms": 10_000, "transaction.timeout.ms": 10_000}
+as_by_default = {"session.timeout.ms": 8_000, "transaction.timeout.ms": 8_000}
 per_s = 200
 
 OpenStream = Callable[..., Stream]

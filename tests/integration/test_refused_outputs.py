@@ -48,21 +48,23 @@ def open_stream(kafka: str, tmp_path: Path) -> Iterator[Callable[..., Stream]]:
         opened.append(stream)
         client = AdminClient({"bootstrap.servers": kafka})
         for role, properties in (topics or {}).items():
-            entries = [
-                ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
-                for key, value in properties.items()
-            ]
-            resource = ConfigResource(
-                ResourceType.TOPIC, stream.outputs.get(role, name), incremental_configs=entries
-            )
-            for altered in client.incremental_alter_configs([resource]).values():
-                altered.result(30)
-            await_told(client, ConfigResource(ResourceType.TOPIC, resource.name), properties)
+            alter(client, stream.outputs.get(role, name), properties)
         return stream
 
     yield make
     for stream in opened:
         stream.close()
+
+
+def alter(client: AdminClient, topic: str, properties: dict[str, str]) -> None:
+    entries = [
+        ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+        for key, value in properties.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    for altered in client.incremental_alter_configs([resource]).values():
+        altered.result(30)
+    await_told(client, ConfigResource(ResourceType.TOPIC, topic), properties)
 
 
 def await_told(client: AdminClient, resource: ConfigResource, properties: dict[str, str]) -> None:
@@ -234,6 +236,28 @@ def test_what_the_output_topics_take_is_read_before(
     said = " ".join(capsys.readouterr().out.split())
     assert f"at most {20_000 - envelope_bytes:,} bytes" in said
     assert "a record without a key becomes a dead letter" in said
+
+
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("properties", [{"max.message.bytes": "20000"}, {"cleanup.policy": "compact"}])
+def test_topics_that_take_less_while_a_worker_runs_do_not_end_the_deployment(
+    kafka: str, open_stream: Callable[..., Stream], delivery: str, properties: dict[str, str]
+) -> None:
+    stream = open_stream(kafka={"delivery": delivery})
+    stream.feed([good(number) for number in range(100)], per_s=1e6)
+    process = stream.start("a")
+    stream.wait(1.0, 60.0)
+    alter(AdminClient({"bootstrap.servers": kafka}), stream.outputs["predictions"], properties)
+    keys: list[Any] = [b"%d" % number for number in range(3000)]
+    keys[7] = None
+    stream.feed([good(number) for number in range(3000)], per_s=1e6, keys=keys)
+    stream.expected += 100
+    stream.wait(1.0, 60.0)
+    assert process.poll() is None
+    books = stream.books()
+    assert books.check(explained=False, duplicates=delivery != "exactly_once") == []
+    assert "the next one goes by them" in stream.said()
+    assert len(by_key(books.letters)) == ("cleanup.policy" in properties)
 
 
 @pytest.mark.parametrize(

@@ -16,20 +16,15 @@ import numpy as np
 import pytest
 
 from penstock.engine.clock import SystemClock
-from penstock.engine.pages.supervisor import supervisor_pages
-from penstock.engine.pages.watch import Facts
-from penstock.engine.telemetry.http_server import HttpServer, json_answer
 from penstock.schemas.reasons import Reason
 from tests.pages.guarded import guarded_engine, operator
 from tests.pages.running import Running, running_engine
+from tests.pages.standing import StandingEngine
 from tests.pages.visits import Visit, only_in_a_browser, started_browser, violations
 
 pytestmark = only_in_a_browser
 pictures = Path(__file__).parents[2] / "docs" / "figures" / "pages"
 texts_small_px = 12
-facts = Facts(
-    group="g", topic="t", objective_ms=50, max_age_s=30, workers=1, predictions="p", explanations=None, dead_letters="d",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -480,38 +475,6 @@ class HurriedClock(SystemClock):
         return super().monotonic_s() * 20
 
 
-class StandingEngine:
-    """A supervisor over one worker that says the same at each look: a partition waits for the end of a transaction."""
-
-    def __init__(self, held: ExitStack) -> None:
-        wait = {
-            "partition": 3,
-            "kind": "open_transaction",
-            "since_ms": 1,
-            "reason": "a producer's transaction",
-        }
-        status = {
-            "worker": "w", "state": "running", "kafka": None, "waits_for": [wait], "assigned": [3, 4], "model": None, "events": [],
-            "capacity_records_per_s": 1000.0, "finished_records_per_s": 0.0, "in_flight_batches": 0,
-        }  # fmt: skip
-        told = {
-            "at_s": 1.0, "status": status, "ready": {"ok": True, "reason": "running on 2 partitions"},
-            "counters": {"busy_s": 1.0, "blocked_s": 0.0}, "queues": {}, "blocked_s": 0.0, "sampled": 0, "records_sampled": 0, "records": [],
-            "lags": [[3, 7.0, 99.0, 100, 0.0], [4, 0.0, 0.0, 5, 0.0]], "lag_totals": {"partitions": 2, "records": 7.0, "age_s": 99.0},
-        }  # fmt: skip
-        worker = held.enter_context(
-            HttpServer({}, host="127.0.0.1", port=0, reader=lambda _: json_answer(told))
-        )
-        made = held.enter_context(
-            supervisor_pages(facts, ports=lambda: {"0": worker.port}, hosts=(), clock=HurriedClock())
-        )
-        self.port = held.enter_context(HttpServer({}, host="127.0.0.1", port=0, reader=made.reader)).port
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def send(self, count: int, *, poison: int = 0, start: int = 0) -> None:
-        """Nobody sends."""
-
-
 @pytest.mark.parametrize(
     ("locale", "width", "words"),
     [
@@ -523,7 +486,7 @@ def test_the_forecast_and_its_cause_are_on_the_flow_page(
     locale: str, width: int, words: tuple[str, ...], browser: Any
 ) -> None:
     with ExitStack() as held:
-        standing = StandingEngine(held)
+        standing = StandingEngine(held, clock=HurriedClock())
         options = {"viewport": {"width": width, "height": 900}, "locale": locale}
         visiting = Visit(browser, standing, **options, bypass_csp=True)
         page = visiting.open("/")

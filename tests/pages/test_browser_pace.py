@@ -5,14 +5,18 @@ The figures themselves are printed: `make test-pages ARGS="-s -k pace"`.
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.pages.sentences import reasons_sentence
+from penstock.engine.pages.told_texts import as_told
 from penstock.engine.pages.watch import points_kept
 from tests.pages.running import Running, running_engine
+from tests.pages.standing import StandingEngine
 from tests.pages.visits import Visit, only_in_a_browser, started_browser
 
 pytestmark = only_in_a_browser
@@ -103,6 +107,103 @@ def test_a_page_takes_little_and_is_there_soon(
             points_kept - 10 <= int(last) < points_kept
         )  # all that is kept, or nearly: it is measured meanwhile
     visit.close()
+
+
+features = 2000
+
+
+def wide_record() -> dict[str, Any]:
+    """A record of a model of so many features, with numbers that compress badly."""
+    draw = np.random.default_rng(5)
+    values, attributions = (
+        draw.normal(size=features).tolist(),
+        draw.normal(scale=0.01, size=features).tolist(),
+    )
+    names = [f"feature_{at}_{draw.integers(1 << 30):x}" for at in range(features)]
+    document = {
+        "page": "record", "topic": "t", "partition": 3, "offset": 7, "timestamp_ms": 1_700_000_000_000, "at_ms": 1_700_000_000_100,
+        "age_ms": 100, "worker": "w", "key": {"text": "k", "characters": 1, "masked": False}, "key_id": "k",
+        "input": [{"field": name, "type": "number", "shown": {"text": str(value), "characters": len(str(value)), "masked": False}}
+                  for name, value in zip(names[:500], values, strict=False)],
+        "input_fault": "1500 more fields are not shown", "input_fault_said": as_told("1500 more fields are not shown"), "input_stops": None,
+        "model": {"name": "m", "version": "1", "digest": "d"}, "times": [{"stage": "infer", "ms": 1.0}], "rows": 1,
+        "outcome": "predicted", "label": None, "rejection": None,
+        "features": [{"feature": name, "value": value, "model_value": value, "masked": False} for name, value in zip(names, values, strict=True)],
+        "outputs": [{"output": "score", "names": ["score"], "values": [0.25 + sum(attributions)]}],
+        "explanation": {
+            "output": "score", "space": "value", "method": "tree_path_dependent", "background": None, "base_value": 0.25,
+            "total": 0.25 + sum(attributions), "additivity_error": 1.5e-7,
+            "attributions": [{"feature": name, "value": value, "attribution": amount, "masked": False}
+                             for name, value, amount in zip(names, values, attributions, strict=True)],
+        },
+    }  # fmt: skip
+    document["sentence"] = reasons_sentence(
+        document["explanation"]["attributions"], output="score", base=0.25, total=document["explanation"]["total"], space="value"
+    )  # fmt: skip
+    return document
+
+
+def wide_model() -> dict[str, Any]:
+    names = [each["feature"] for each in wide_record()["features"]]
+    return {
+        "model": {"name": "m", "version": "1", "digest": "d", "device": "cpu", "runtime": "native", "runtime_reason": "model.runtime asks for it"},
+        "features": [{"feature": name, "field": f"field.{name}", "kind": "number", "categories": 0, "missing": "nan", "sensitive": False} for name in names],
+        "features_total": features, "columns": names, "outputs": [{"output": "score", "width": 1, "meaning": "value"}], "classes": [],
+        "trees": None, "graph": None, "complete": True, "warmup": [{"rows": 1, "ms": 0.1}],
+    }  # fmt: skip
+
+
+def amounts(page: Any) -> list[float]:
+    """The waterfall's, from the base to the total."""
+    texts = page.eval_on_selector_all(".waterfall li .amount", "found => found.map(each => each.innerText)")
+    return [float(each.replace("−", "-").replace("+", "").replace(",", "").strip("▲▼ ")) for each in texts]
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_thousands_of_features_take_no_more_and_add_up_the_same(
+    locale: str, browser: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ExitStack() as held:
+        standing = StandingEngine(
+            held, records=[wide_record()], described=wide_model(), model={"digest": "d"}
+        )
+        for path, rows in (
+            ("/records/t/3/7", ".waterfall li"),
+            ("/model", "tbody tr"),
+            ("/records", "tbody tr"),
+        ):
+            visit = Visit(browser, standing, locale=locale)
+            received = Received(visit)
+            visit.page.goto(standing.url + path, wait_until="commit")
+            visit.page.wait_for_selector(f"body[data-done] {rows}", timeout=15_000)
+            visit.page.wait_for_timeout(600)
+            first = sum(received.by_url.values())
+            with capsys.disabled():
+                print(f"\n  {path} of {features:,} features {locale}: {first:,} bytes", end="")
+            assert first <= page_bytes_max, received.by_url
+            page = visit.page
+            if path == "/model":
+                page.click("main > section:last-of-type button")
+                page.wait_for_function(
+                    f"() => document.querySelectorAll('main > section:last-of-type tbody tr').length === {features}"
+                )
+            if path.startswith("/records/"):
+                some = amounts(page)
+                residual = page.inner_text("section:has(.waterfall) > p.quiet")
+                assert len(some) == 17  # base, fourteen, the others, total
+                page.click("section:has(.waterfall) > button")
+                page.wait_for_function(
+                    f"() => document.querySelectorAll('.waterfall li').length === {features} + 2"
+                )
+                every = amounts(page)
+                step = 10.0 ** -len(
+                    str(some[1]).partition(".")[2]
+                )  # the more rows, the more digits there may be
+                assert np.allclose([*some[:15], some[-1]], [*every[:15], every[-1]], atol=1.5 * step, rtol=0)
+                for each in (some, every):
+                    assert round(sum(each[:-1]), 6) == each[-1]
+                assert page.inner_text("section:has(.waterfall) > p.quiet") == residual
+            visit.close()
 
 
 redraws = """async ([points, times]) => {

@@ -3,8 +3,8 @@ answered with anything but one sentence.
 
     python -m tests.soak.model_mutants --each 20000 --minutes 40
 
-The commands run in children of a warm process (`tests/warm_command.py`); of each format some are run as a user runs them as well, in
-an interpreter of their own, and must end and say the same.
+The commands run in children of a warm process (`tests/warm_command.py`), one after the other; of each format some are run as a user
+runs them as well, in an interpreter of their own, and must end and say the same. So is whatever looks like a fault.
 """
 
 import argparse
@@ -29,8 +29,12 @@ command_s_max: Final = 150.0
 """A trial of the file has 60 s of it; what takes longer than this hangs."""
 _foreign: Final = ("Traceback", "[bt]", "[ONNXRuntimeError]", "/workspace", ".cc:", ".cpp:", "0x7f")
 _kept: Final = Path("reports/soak/mutants")
+_each_child: Final = 40
+"""Commands that one child runs: what a fork costs is more than what most of them cost."""
 _threads: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_NUM_THREADS")
 _shown_every_s: Final = 30.0
+_quick: Final = Path("/dev/shm")
+"""Where there is one, a bundle is not waited for until a disk has it."""
 
 
 @dataclass(kw_only=True)
@@ -159,9 +163,12 @@ def run(mutants: Mutants, warm: WarmCommand, count: Count, seeds: range, until_s
 
     shown_s = began_s = time.monotonic()
     for seed, ended, folder in warm.run(commands()):
-        data = mutants.of(count.ending, seed)
-        words = words_of(folder, count.ending, data)
-        if count.take(seed, ended, lambda words=words: alone(words)):
+
+        def confirm(seed: int = seed, folder: Path = folder) -> Ended:
+            return alone(words_of(folder, count.ending, mutants.of(count.ending, seed)))
+
+        if count.take(seed, ended, confirm):
+            data = mutants.of(count.ending, seed)
             _kept.mkdir(parents=True, exist_ok=True)
             (_kept / f"{seed}{count.ending}").write_bytes(data)
             print(count.faults[-1], flush=True)
@@ -194,10 +201,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.executable, [sys.executable, "-P", "-m", "tests.soak.model_mutants", *(argv or sys.argv[1:])]
         )
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=_quick if _quick.is_dir() else None) as name:
         folder = Path(name)
         mutants = Mutants(folder)
-        warm = WarmCommand(folder, at_once=arguments.at_once, within_s=command_s_max)
+        warm = WarmCommand(folder, at_once=arguments.at_once, within_s=command_s_max, each=_each_child)
         counts = [Count(ending=ending) for ending in arguments.formats.split(",")]
         others: list[str] = []
         seeds = range(arguments.first, arguments.first + arguments.each)

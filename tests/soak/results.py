@@ -12,6 +12,7 @@ _result: Final = re.compile(
       =*\s*(?P<pytest>\d+\ (?:passed|failed|errors?|skipped|xfailed|xpassed|deselected)\b.*\ in\ [\d.]+s.*?)\s*=*
     | (?P<stops>\d+\ of\ \d+\ (?:within|clean)\ .*)
     | (?P<files>[\d,]+\ model\ files\ from\ .*)
+    | (?P<terminal>penstock\ top\ takes\ .*)
     | (?P<made>[\d,]+\ records\ of\ .*)
     | (?P<matrix>\d+\ cells\ in\ .*)
     | (?P<simulation>\d+\ runs\ from\ seed\ \d+\ on\ with\ \d+\ records\ in\ .*)

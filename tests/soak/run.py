@@ -229,6 +229,12 @@ commands: Final = (
         environment=lambda _: {"PENSTOCK_HINTS": "1"},
     ),
     Command(
+        part="terminal",
+        asked=lambda _: "penstock top, four times a second, 200 columns, for a minute",
+        arguments=lambda _: [sys.executable, "-P", "-m", "tests.soak.terminal_cost"],
+        environment=lambda _: {"OMP_NUM_THREADS": "1"},
+    ),
+    Command(
         part="numbers that agree",
         asked=lambda _: "100,000 records, 1 % of them bad",
         arguments=lambda _: _pytest("tests/integration/test_top_and_tail.py"),

@@ -31,6 +31,7 @@ of_a_worker = "2026-11-28T21:11:04.156+00:00 worker 0 INFO assigned partitions 0
         (["100 runs from seed 7 on with 5000 records in 3 s: 0 with findings"], 0, "100 runs from seed 7 on with 5000 records in 3 s: 0 with findings"),
         ([".pmml: 265 of 20,000, 8.5 a second", "160 model files from seed 7 on in 9 s: .pmml 160 (1 refused)"], 0, "160 model files from seed 7 on in 9 s: .pmml 160 (1 refused)"),
         (["1 of 4: XGBoost: 4,080 records, 0 off", "4,080 records of 1 families of 4: 0 off"], 0, "4,080 records of 1 families of 4: 0 off"),
+        ([of_a_worker, "penstock top takes 1.50 % of a core at 4 looks a second"], 0, "penstock top takes 1.50 % of a core at 4 looks a second"),
         ([of_a_worker], 1, "ended with exit code 1 before it had a result; its output is reports/soak/part.log"),
         (["Traceback (most recent call last):", of_a_worker], -9, "ended with exit code -9 before it had a result; its output is reports/soak/part.log"),
         ([], 1, "ended with exit code 1 before it had a result; its output is reports/soak/part.log"),

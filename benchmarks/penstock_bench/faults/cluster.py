@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from penstock.connectors.delivery.producer_port import AbortableError, FencedProducerError
 from penstock.connectors.memory.broker import MemoryBroker
@@ -230,15 +230,6 @@ class SimulatedAside:
 
     def close(self) -> None:
         """As Aside."""
-
-
-def opener(cluster: Cluster) -> Callable[[Any, Mapping[str, Any]], Any]:
-    """penstock.connectors.kafka.client.open_client by shape."""
-    from penstock_bench.faults.consumer import SimulatedConsumer
-    from penstock_bench.faults.producer import SimulatedProducer
-
-    made = {Consumer: SimulatedConsumer, Producer: SimulatedProducer}
-    return lambda kind, properties: made[kind](cluster, properties)
 
 
 def offsets_of(places: Sequence[Any]) -> dict[int, int]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from confluent_kafka import Consumer, Producer
+
 from penstock.connectors.kafka import producers, rejoin, sinks
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import member as membership
@@ -28,12 +30,13 @@ from penstock_bench.faults.cluster import (
     SimulatedAside,
     group,
     input_topic,
-    opener,
     output_topics,
 )
+from penstock_bench.faults.consumer import SimulatedConsumer
 from penstock_bench.faults.fates import Trouble
 from penstock_bench.faults.journal import Journal
 from penstock_bench.faults.lookups import NoStalls, SimulatedBounds, SimulatedLooks, SimulatedWatch
+from penstock_bench.faults.producer import SimulatedProducer
 from penstock_bench.faults.timeline import Timeline
 
 rows_max, batches_max = 16, 3
@@ -60,10 +63,15 @@ class _InLine:
 @contextmanager
 def simulated_clients(cluster: Cluster) -> Iterator[None]:
     """Meanwhile the connectors for Kafka get simulated clients of this cluster instead of librdkafka's."""
+    made: Mapping[Any, Any] = {Consumer: SimulatedConsumer, Producer: SimulatedProducer}
+
+    def opener(kind: Any, properties: Mapping[str, Any]) -> Any:
+        return made[kind](cluster, properties)
+
     replaced: list[tuple[Any, str, Any]] = [
-        (membership, "open_client", opener(cluster)),
-        (sinks, "open_client", opener(cluster)),
-        (producers, "open_client", opener(cluster)),
+        (membership, "open_client", opener),
+        (sinks, "open_client", opener),
+        (producers, "open_client", opener),
         (producers, "Aside", lambda _: SimulatedAside(cluster)),
         (reading, "TopicWatch", lambda _, topic, **__: _watch_of(cluster, topic)),
         (reading, "LogBounds", lambda _, topic, **__: SimulatedBounds(cluster, topic)),

@@ -1,7 +1,11 @@
 """What is run: rivals tuned on some loads, everybody measured on others, and what must not change anything."""
 
-from collections.abc import Callable, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -30,12 +34,32 @@ class Measured:
         return np.asarray(self.table.sum(axis=2))
 
 
-def measure(make: Callable[[], Policy], loads: Sequence[Load], say: Callable[[str], None]) -> Measured:
+Spread = Callable[[Callable[[Load], Outcome], Sequence[Load]], Iterator[Outcome]]
+"""A function over loads, here or in several processes; results in the order of the loads, the same either way."""
+
+
+@contextmanager
+def spread(processes: int) -> Iterator[Spread]:
+    """How to go over loads with so many processes. Those are ended with the block."""
+    if processes == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
+        yield pool.map
+
+
+def outcome(make: Callable[[], Policy], load: Load, *, commit_s: int = 5, batch: int = 50) -> Outcome:
+    """Of a policy made anew, under one load; a plain function, for `spread`."""
+    return simulate(load, make(), commit_s=commit_s, batch=batch)
+
+
+def measure(
+    make: Callable[[], Policy], loads: Sequence[Load], say: Callable[[str], None], over: Spread = map
+) -> Measured:
     """The policy, made anew for each load."""
-    outcomes = []
-    for each in loads:
-        policy = make()
-        outcomes.append(simulate(each, policy))
+    policy, outcomes = make(), []
+    for each, found in zip(loads, over(partial(outcome, make), loads), strict=True):
+        outcomes.append(found)
         say(f"{policy.name}: {each.name}, seed {each.seed}")
     table = np.stack([np.stack([getattr(o, m) for o in outcomes], axis=-1) for m in measures])
     return Measured(name=policy.name, settings=policy.settings, table=table, outcomes=tuple(outcomes))
@@ -57,16 +81,15 @@ def better_on_all(rival: Measured, ours: Measured) -> list[tuple[str, int]]:
 
 
 def sensitivity(
-    loads: Sequence[Load], policies: Sequence[tuple[Callable[[], Policy], int]]
+    loads: Sequence[Load], policies: Sequence[tuple[Callable[[], Policy], int]], over: Spread = map
 ) -> list[dict[str, Any]]:
     """Each policy at one setting with commits every 1 and 30 s, and batches of 50 and 500."""
     rows = []
     for commit_s, batch in ((1, 50), (30, 50), (1, 500)):
         for make, setting in policies:
-            outcomes = [simulate(each, make(), commit_s=commit_s, batch=batch) for each in loads]
-            policy = make()
+            outcomes = list(over(partial(outcome, make, commit_s=commit_s, batch=batch), loads))
             totals = {m: float(sum(getattr(o, m)[setting] for o in outcomes)) for m in measures}
-            rows.append({"policy": policy.name, "commit_s": commit_s, "batch": batch, **totals})
+            rows.append({"policy": make().name, "commit_s": commit_s, "batch": batch, **totals})
     return rows
 
 
@@ -77,12 +100,13 @@ def compare(
     kinds: Sequence[str],
     say: Callable[[str], None],
     only: Sequence[str],
+    over: Spread = map,
 ) -> dict[str, Any]:
     """Everything but the pictures; the figures as plain values, and under `_` what the pictures are drawn from."""
     chosen = [make for make in rivals if not only or make().name in only]
     tuning = [load(name, seed) for name in kinds for seed in tuning_seeds]
     loads = [load(name, seed) for name in kinds for seed in seeds]
-    ours_tuning, ours = measure(Penstock, tuning, say), measure(Penstock, loads, say)
+    ours_tuning, ours = measure(Penstock, tuning, say, over), measure(Penstock, loads, say, over)
     found: dict[str, Any] = {
         "tuning_seeds": list(tuning_seeds), "seeds": list(seeds), "loads": list(kinds),
         "penstock": dict(zip(measures, ours.total()[:, 0].tolist(), strict=True)), "rivals": [], "dominated": [],
@@ -97,8 +121,8 @@ def compare(
         for place, each in enumerate(loads)
     ]  # fmt: skip
     for make in chosen:
-        best = tuned(measure(make, tuning, say), ours_tuning)
-        rival = measure(make, loads, say)
+        best = tuned(measure(make, tuning, say, over), ours_tuning)
+        rival = measure(make, loads, say, over)
         found["rivals"].append(
             {"name": rival.name, "setting": rival.settings[best], **dict(zip(measures, rival.total()[:, best].tolist(), strict=True))}
         )  # fmt: skip
@@ -116,7 +140,7 @@ def compare(
             for place, each in enumerate(loads)
         ]  # fmt: skip
         drawn["rivals"].append((rival, best))
-    found["sensitivity"] = sensitivity(loads[:2], [(Penstock, 0)])
+    found["sensitivity"] = sensitivity(loads[:2], [(Penstock, 0)], over)
     return found | {"_": drawn}
 
 

@@ -68,6 +68,7 @@ def simulate(
     rng = np.random.default_rng([load.seed, 7])
     startup = rng.uniform(*load.startup_s, size=4096)
     arrived = np.vstack([np.zeros(partitions), np.cumsum(load.arrivals, axis=0)])
+    by_partition = np.ascontiguousarray(arrived.T)
     first = (
         max(int(np.ceil(load.arrivals[:60].sum() / 60 / (0.8 * capacity_records_per_s))), 1)
         if start is None
@@ -99,7 +100,7 @@ def simulate(
             committed = np.floor(finished / batch) * batch
         if second % look_s:
             continue
-        ages = _ages(arrived, finished, second)
+        ages = _ages(by_partition, finished, second)
         served = finished - before
         before = finished.copy()
         late += (served * (ages > objective_s)).sum(axis=1)
@@ -128,10 +129,10 @@ def simulate(
 
 
 def _ages(arrived: Array, finished: Array, second: int) -> Array:
-    """(k, p): how long the oldest unfinished record has waited; the second in which it came, from the cumulated arrivals."""
+    """(k, p): how long the oldest unfinished record has waited; the second in which it came, from the arrivals (p, seconds) cumulated."""
     ages = np.zeros_like(finished)
     for p in range(finished.shape[1]):
-        came = np.searchsorted(arrived[: second + 2, p], finished[:, p] + 1e-6, side="right") - 1
+        came = arrived[p, : second + 2].searchsorted(finished[:, p] + 1e-6, side="right") - 1
         ages[:, p] = np.maximum(second - came, 0.0)
     return ages
 
@@ -147,7 +148,7 @@ class _World:
         self.free_at = np.zeros((settings, partitions))
         self.changes = np.zeros(settings, dtype=np.int64)
         self.paused_s = np.zeros(settings)
-        self._members: list[tuple[int, ...]] = [tuple(range(first))] * settings
+        self._members = self.ready_at < 0  # of the group, when it last had any
         self._rows = np.arange(settings)[:, None] * partitions
 
     def scale(
@@ -162,12 +163,8 @@ class _World:
             self.ready_at = np.where(new, second + delays, self.ready_at)
         self.ready_at[~asked] = np.inf
         at_work = self.ready_at <= second
-        changed = np.zeros(len(wanted), dtype=bool)
-        for k in range(len(wanted)):
-            members = tuple(np.flatnonzero(at_work[k]).tolist())
-            if members and members != self._members[k]:
-                self._members[k] = members
-                changed[k] = True
+        changed: NDArray[np.bool_] = (at_work != self._members).any(axis=1) & at_work.any(axis=1)
+        self._members[changed] = at_work[changed]
         return changed
 
     def ready_now(self, second: int) -> NDArray[np.int64]:
@@ -175,25 +172,25 @@ class _World:
 
     def rebalance(self, k: int, second: int, pause_s: float, rng: np.random.Generator) -> None:
         """By count, moving as few as can be; which ones, chance decides."""
-        members = self._members[k]
-        place = {ordinal: index for index, ordinal in enumerate(members)}
+        members = np.flatnonzero(self._members[k]).tolist()
         held: dict[int, list[int]] = {ordinal: [] for ordinal in members}
         orphans: list[int] = []
+        owned = self.owners[k].tolist()
         for partition in rng.permutation(self._partitions).tolist():
-            owner = int(self.owners[k, partition])
-            (held[owner] if owner in place else orphans).append(partition)
+            held.get(owned[partition], orphans).append(partition)
         base, more = divmod(self._partitions, len(members))
-        for number, ordinal in enumerate(sorted(members, key=lambda m: -len(held[m]))):
+        counts = {ordinal: len(its) for ordinal, its in held.items()}
+        for number, ordinal in enumerate(sorted(members, key=counts.__getitem__, reverse=True)):
             share = base + (number < more)
-            orphans += held[ordinal][share:]
-            held[ordinal] = held[ordinal][:share]
-        for number, ordinal in enumerate(sorted(members, key=lambda m: -len(held[m]))):
-            share = base + (number < more)
-            while len(held[ordinal]) < share:
-                held[ordinal].append(orphans.pop())
+            if counts[ordinal] > share:
+                orphans += held[ordinal][share:]
+                counts[ordinal] = share
         owners = self.owners[k].copy()
-        for ordinal, its in held.items():
-            owners[its] = ordinal
+        for number, ordinal in enumerate(sorted(members, key=counts.__getitem__, reverse=True)):
+            lacking = base + (number < more) - counts[ordinal]
+            if lacking > 0:
+                owners[orphans[-lacking:]] = ordinal
+                del orphans[-lacking:]
         moved = owners != self.owners[k]
         self.free_at[k, moved] = second + pause_s
         self.paused_s[k] += pause_s * moved.sum()

@@ -1,20 +1,24 @@
 """`penstock simulate scaling`: the scaling law beside its rivals, each tuned by a grid, on loads that none was tuned on."""
 
 import argparse
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from penstock.engine.console.terminal import Terminal
 from penstock_bench.picture import require_folder
-from penstock_bench.scaling.experiments import all_kinds, compare, measures
+from penstock_bench.scaling.experiments import all_kinds, compare, measures, outcome, spread
 from penstock_bench.scaling.loads import capacity_records_per_s, partitions, trace, zipf_steady
 from penstock_bench.scaling.pictures import front, timeline
-from penstock_bench.scaling.plant import simulate
+from penstock_bench.scaling.plant import Outcome
 from penstock_bench.scaling.policies import Penstock, rivals
 
 summary = "Penstock's scaling law beside KEDA's triggers, Flink's law and others on a simulated group, in seconds of a clock that is none."
+
+
+zipf_seed: Final = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"which of {', '.join(make().name for make in rivals)} (default: all)",
     )
     parser.add_argument(
+        "--processes",
+        type=int,
+        choices=range(1, 65),
+        default=1,
+        metavar="N",
+        help="go over the loads in so many processes; the figures are the same (default: %(default)s)",
+    )
+    parser.add_argument(
         "--trace",
         type=Path,
         metavar="FILE.csv",
@@ -67,13 +79,18 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     tuning = list(range(arguments.tuning_seeds))
     seeds = list(range(1000, 1000 + arguments.seeds))
     terminal.say(f"tuned on seeds {tuning}, measured on seeds {seeds}")
-    found = compare(tuning_seeds=tuning, seeds=seeds, kinds=kinds, say=terminal.say, only=only)
-    found["zipf"] = zipf()
-    if arguments.trace is not None:
+    hours = (24, 2) if arguments.trace is not None else ()
+    with spread(arguments.processes) as over:
+        # The longest first: the others are done beside it.
+        recorded = [trace(arguments.trace, 1000, hours=each) for each in hours]
+        apart = over(partial(outcome, Penstock), [*recorded, zipf_steady(zipf_seed)])
+        found = compare(tuning_seeds=tuning, seeds=seeds, kinds=kinds, say=terminal.say, only=only, over=over)
+        *traces, skewed = apart
+    found["zipf"] = zipf(skewed)
+    if traces:
         found["trace"] = [
-            {"hours": hours, "startup_s": 180, **{m: float(getattr(recorded, m)[0]) for m in measures}}
-            for hours in (2, 24)
-            for recorded in [simulate(trace(arguments.trace, 1000, hours=hours), Penstock())]
+            {"hours": each, "startup_s": 180, **{m: float(getattr(its, m)[0]) for m in measures}}
+            for each, its in reversed(list(zip(hours, traces, strict=True)))
         ]
     if arguments.figures is not None:
         for name, drawn in (("scaling-front.svg", front(found)), ("scaling-timeline.svg", timeline(found))):
@@ -88,14 +105,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return 1 if found["dominated"] else 0
 
 
-def zipf(seed: int = 1000) -> dict[str, Any]:
-    """The steady load of which a few partitions get much, and the fewest replicas that can do it nine times out of ten, placed by count."""
-    load = zipf_steady(seed)
-    outcome = simulate(load, Penstock())
+def zipf(found: Outcome) -> dict[str, Any]:
+    """What became of the steady load of which a few partitions get much, and the fewest replicas that can do it nine times out of ten, placed by count."""
+    load = zipf_steady(zipf_seed)
     rates = load.arrivals.mean(axis=0)
     feasible = next(n for n in range(1, partitions + 1) if _fullest(rates, n) <= capacity_records_per_s)
     return {
-        "violation_min": float(outcome.violation_min[0]), "replicas": float(outcome.replica_min[0] / 120),
+        "violation_min": float(found.violation_min[0]), "replicas": float(found.replica_min[0] / 120),
         "fewest_feasible": feasible,
     }  # fmt: skip
 

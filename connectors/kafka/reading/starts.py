@@ -63,6 +63,7 @@ class Starts:
         self._decides = False
         self._turn = 0
         self._patience_s = place_one_first_s
+        self._foreign: dict[int, int] = {}  # commits of others, as last told of
         self._without_commit: set[int] = set()  # as last heard; what that means, the group as a whole says
         self._fresh = False  # no partition at all had a commit
         self._places: list[TopicPartition] | None = None  # to be committed if that is still so
@@ -132,12 +133,15 @@ class Starts:
         policy must be `error`, and for one without it must not."""
         starts: dict[int, int] = {}
         missing: set[int] = set()
+        foreign: dict[int, int] = {}
         answers = self._committed(partitions, timeout_s)
         for place in answers:
             if place.offset < 0:
                 missing.add(place.partition)
                 continue
             noted = noted_topic_id(place.metadata)
+            if noted is None and facts.id is not None and place.offset:
+                foreign[place.partition] = place.offset
             if noted is None or facts.id is None or noted == facts.id:
                 starts[place.partition] = place.offset
             elif self._recreated == "stop":
@@ -151,6 +155,14 @@ class Starts:
                 )  # fmt: skip
                 starts[place.partition] = OFFSET_BEGINNING
         self._without_commit |= missing
+        if foreign and foreign != self._foreign:
+            self._foreign = foreign
+            logger.warning(
+                "what group %s has committed of %s was not written by Penstock: %s; a consumer of another program in this group, or "
+                "who moved the offsets, decides that the records before are not predicted",
+                self._group, self._topic, ", ".join(f"partition {p} at offset {at}" for p, at in sorted(foreign.items())),
+                extra=LogCode.FOREIGN_COMMIT.extra,
+            )  # fmt: skip
         return bool(answers), starts
 
     def _by_the_group(self, missing: set[int], facts: TopicFacts) -> dict[int, int]:

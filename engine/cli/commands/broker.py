@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from penstock.engine.console.stop_signals import stop_signals
 from penstock.engine.console.terminal import Terminal
 from penstock.schemas.errors import ConfigError, UnavailableError
 from penstock.schemas.whole_number import whole_number
@@ -86,7 +87,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     terminal.say("starting Apache Kafka ...")
     with kafka:
         # Only now: until here both signals end the program at once, and the nodes with it.
-        for wish in (signal.SIGINT, signal.SIGTERM):
+        for wish in stop_signals():
             signal.signal(wish, stop)
         admin = KafkaAdmin(ClientConfig(bootstrap_servers=kafka.bootstrap_servers))
         there = admin.partition_counts(topics)

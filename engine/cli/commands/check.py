@@ -12,6 +12,7 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal, printable
 from penstock.engine.models.runtime.gpu_modes import ExecutionMode
 from penstock.engine.settings.model import load_settings
+from penstock.engine.settings.unencrypted import unencrypted_secrets
 from penstock.engine.worker.preflight import Findings, Preflight
 
 summary = (
@@ -31,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Check, and report; 0 when a worker would start."""
     settings = load_settings(arguments.settings)
-    findings = Findings(good=[("settings", str(arguments.settings))])
+    findings = Findings(
+        good=[("settings", str(arguments.settings))],
+        notes=[("unencrypted", sentence) for sentence in unencrypted_secrets(settings)],
+    )
     preflight = Preflight(settings, SystemClock(), findings)
     preflight.files()
     preflight.model()
@@ -50,6 +54,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "ok": not findings.faults,
         "checks": dict(findings.good),
         "faults": [{"check": what, "fault": fault} for what, fault in findings.faults],
+        "notes": [{"check": what, "note": note} for what, note in findings.notes],
         "device": model.device.name if model else None,
         "runtime": _runtime(findings),
         "warmup": [
@@ -98,6 +103,8 @@ def _runtime(findings: Findings) -> dict[str, Any] | None:
 def _show(findings: Findings, terminal: Terminal) -> None:
     for what, found in findings.good:
         terminal.say(Text.assemble(("ok     ", "green"), f"{what:<14}{printable(found)}"))
+    for what, note in findings.notes:
+        terminal.say(Text.assemble(("note   ", "yellow"), f"{what:<14}{printable(note)}"))
     for what, fault in findings.faults:
         terminal.say(Text.assemble(("fault  ", "bold red"), f"{what:<14}{printable(fault)}"))
     if findings.model is None:

@@ -141,7 +141,7 @@ def _explanation(bundle: Bundle, matrix: NDArray[np.generic], attributions: Attr
         base_values=attributions.base,
         data=data_of(bundle.signature, matrix),
         feature_names=bundle.signature.columns,
-        output_names=output_names(attributions.output_index, bundle.classes, attributions.output_name),
+        output_names=output_names(bundle, attributions.output_index, attributions.output_name),
         method=attributions.method,
         space=attributions.space,
         background=attributions.background,
@@ -301,7 +301,9 @@ def _target(predictions: Predictions, output: str, index: int) -> str:
     )
     if width == 1:
         return classes[1] if len(classes) == 2 else output
-    return classes[index] if index < len(classes) else output
+    if width in (0, len(classes)) and index < len(classes):
+        return classes[index]
+    return f"{output}[{index}]" if width > 1 else output
 
 
 def _headline(

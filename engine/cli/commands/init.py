@@ -27,10 +27,10 @@ kafka:
 {registry}input:
   topic: {topic}
 {input}output:
-{output}  predictions: {topic}.predictions
-  explanations: {topic}.explanations # leave this line out and nothing is explained
-  dead_letters: {topic}.dead-letters # records that cannot be scored, whole, with the reason
-  status: {topic}.status             # the workers' reports, for the scaler
+{output}  predictions: {predictions}
+  explanations: {explanations} # leave this line out and nothing is explained
+  dead_letters: {dead_letters} # records that cannot be scored, whole, with the reason
+  status: {status}             # the workers' reports, for the scaler
 model:
   path: {model}
   device: auto                       # auto, cpu or cuda:0
@@ -140,11 +140,25 @@ def _settings_text(arguments: argparse.Namespace, *, has_schema: bool) -> str:
         servers=_quoted(arguments.bootstrap_servers),
         group=_quoted(arguments.group or f"{arguments.topic}-scorer"),
         registry=registry,
-        topic=arguments.topic,
+        topic=_name(arguments.topic),
+        predictions=_name(f"{arguments.topic}.predictions"),
+        explanations=_name(f"{arguments.topic}.explanations"),
+        dead_letters=_name(f"{arguments.topic}.dead-letters"),
+        status=_name(f"{arguments.topic}.status"),
         input=lines[form],
         output=results[form],
         model=_quoted(model),
     )
+
+
+def _name(text: str) -> str:
+    """A name as it is, or in quotes where YAML would take it for something else, as the topic 2024."""
+    import yaml
+
+    try:
+        return text if yaml.safe_load(text) == text else _quoted(text)
+    except yaml.YAMLError:
+        return _quoted(text)
 
 
 def _quoted(text: str) -> str:

@@ -117,7 +117,7 @@ def _asker(url: str | None, settings: Settings) -> Callable[[], Forecast]:
         return lambda: Forecast(
             unknown="no running engine to ask: give --url, or an http.port in the settings"
         )
-    Engine(at).close()
+    Engine(at)  # what is no address is refused at once
 
     def ask() -> Forecast:
         try:

@@ -19,6 +19,7 @@ from penstock.engine.console.logs import (
     set_log_level,
 )
 from penstock.engine.console.stacks import write_stacks_on_signal
+from penstock.engine.console.stop_signals import stop_signals
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.pipeline.collector import collector_again, no_collector
 from penstock.engine.worker.process import (
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Supervise until stopped."""
     configure_logging("supervisor", form=arguments.log_format, level=arguments.log_level)
     # Until there is a supervisor to tell: nothing is in hand yet, so a stop is an end.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: sys.exit(0))
     command = Command(arguments=(str(arguments.settings), *logging_words(arguments)))
     no_collector()
@@ -78,6 +79,7 @@ def _supervise(
     # Late: the first worker loads its libraries at the same time. First only what lets it begin.
     from penstock.engine.clock import SystemClock
     from penstock.engine.settings.model import load_settings
+    from penstock.engine.settings.unencrypted import unencrypted_secrets
     from penstock.engine.worker.model_copy import copy_model
     from penstock.engine.worker.startup.startup import Startup, walk
     from penstock.engine.worker.startup.supervisor import supervisor_steps
@@ -87,6 +89,8 @@ def _supervise(
     copy = copy_model(settings.model.path, run_folder)
     held.callback(give_time_to_drain, first)
     let_begin(first)
+    for sentence in unencrypted_secrets(settings):
+        logger.warning("%s", sentence, extra=LogCode.SECRET_UNENCRYPTED.extra)
     if copy is None:
         logger.warning(
             "no room for a copy of the model in %s: a change of its folder would end the workers",
@@ -121,7 +125,7 @@ def _supervise(
         say=say,
         ahead=first,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, supervisor.request_stop)
     collector_again()
     write_stacks_on_signal(then=lambda: supervisor.pass_on(signal.SIGUSR1))

@@ -1,6 +1,7 @@
 """`penstock scaler`: tells KEDA how many workers it takes, and why."""
 
 import argparse
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -11,13 +12,18 @@ from typing import TYPE_CHECKING
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.stacks import write_stacks_on_signal
+from penstock.engine.console.stop_signals import stop_signals
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.settings.model import ScalingSettings, Settings, load_settings
+from penstock.engine.settings.unencrypted import unencrypted_secrets
 from penstock.schemas.errors import UnavailableError
+from penstock.schemas.log_codes import LogCode
 
 if TYPE_CHECKING:
     from penstock.connectors.kafka.client import ClientConfig
     from penstock.engine.settings.tls_files import TlsFiles
+
+logger = logging.getLogger(__name__)
 
 call_s = 4.0
 """Of one question to the cluster: twice as long without an answer and the client is thrown away, and the number is to be
@@ -37,9 +43,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Serve until SIGTERM or Ctrl-C. Raises ConfigError for a port, a topic or a certificate that cannot be had."""
     settings = load_settings(arguments.settings)
     configure_logging("scaler", form=arguments.log_format, level=arguments.log_level)
+    for sentence in unencrypted_secrets(settings):
+        logger.warning("%s", sentence, extra=LogCode.SECRET_UNENCRYPTED.extra)
     write_stacks_on_signal()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: stop.set())
     serve(settings, stop=stop, say=terminal.say)
     return 0

@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is explained: predicted (default), or a class or output",
     )
     parser.add_argument(
-        "--keep", default="", metavar="COLUMNS", help="columns of the input to pass on, comma-separated"
+        "--keep",
+        default="",
+        metavar="COLUMNS",
+        help="columns of the input to pass on, comma-separated; none that is called as one of the results",
     )
     parser.add_argument(
         "--format", choices=("parquet", "csv", "jsonl"), help="of the input, where its name does not say it"

@@ -1,14 +1,17 @@
 """Arrow's arrays as columns of a table. Needs pyarrow, which comes with an extra."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from penstock.engine.codec.tables.columns import Column, Distinct, FeatureColumns, Numbers, Values, Vectors
 from penstock.engine.features.signature import field_path
+from penstock.engine.features.values import Unreadable
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
+
+_no_text: Final = Unreadable(detail="bytes that are not UTF-8, which text is")
 
 
 def arrow(what: str) -> Any:
@@ -90,12 +93,45 @@ def _distinct(pa: Any, array: Any) -> Column:
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
             return Values(values=array.to_pylist())
     indices = array.indices
-    codes = indices.fill_null(-1) if indices.null_count else indices
-    if pa.types.is_unsigned_integer(indices.type) and indices.null_count:
-        codes = indices.cast(pa.int64()).fill_null(-1)
+    if indices.null_count:
+        indices = indices.cast(pa.int64()).fill_null(
+            -1
+        )  # their own type may be unsigned, as that of polars is
     return Distinct(
-        values=array.dictionary.to_pylist(), codes=codes.to_numpy(zero_copy_only=False).astype(np.int64)
+        values=_values_of(array.dictionary), codes=indices.to_numpy(zero_copy_only=False).astype(np.int64)
     )
+
+
+def _values_of(array: Any) -> list[Any]:
+    """As Python values; a text that is none is an Unreadable in its place, so that only its rows are at fault."""
+    try:
+        return list(array.to_pylist())
+    except UnicodeDecodeError:
+        return [_text(value) for value in array.cast(arrow("a table").large_binary()).to_pylist()]
+
+
+def _text(value: bytes | None) -> str | Unreadable | None:
+    try:
+        return None if value is None else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return _no_text
+
+
+def valid_texts(batch: Any) -> Any:
+    """The batch with U+FFFD in place of what is no UTF-8 in its columns of texts."""
+    pa = arrow("a table")
+    columns = []
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+                raise
+            values = column.cast(pa.large_binary()).to_pylist()
+            texts = [None if value is None else value.decode("utf-8", "replace") for value in values]
+            column = pa.array(texts, column.type)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _is_list(pa: Any, kind: Any) -> bool:

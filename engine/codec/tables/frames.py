@@ -73,18 +73,21 @@ class RowReader:
             raise ConfigError(_not_rows(rows))
 
     def _sequence(self, rows: Sequence[Any]) -> Iterator[tuple[int, Read]]:
-        if all(isinstance(row, dict) for row in rows):
+        rows = [*rows] if not isinstance(rows, list) else rows
+        if all(type(row) is dict for row in rows):
             for part in _slices(len(rows), self._block_rows):
                 yield part.stop - part.start, self._dictionaries(rows[part])
             return
-        if any(isinstance(row, Mapping) for row in rows):
-            place = next(place for place, row in enumerate(rows) if not isinstance(row, dict))
-            raise ConfigError(f"row {place} is {_kind(rows[place])}, and others are dictionaries")
-        try:
-            array = np.asarray(rows)
-        except ValueError as error:
-            raise ConfigError("the rows are not all of one length") from error
-        yield from self._array(array)
+        named = [_names_of(row) for row in rows]
+        if any(names is not None for names in named):
+            for place, names in enumerate(named):
+                if names is None:
+                    raise ConfigError(f"row {place} is {_kind(rows[place])}, and others have names")
+                if len(set(names)) < len(names):
+                    raise ConfigError(f"row {place} has a name twice")
+            yield from self._sequence([_by_name(row) for row in rows])
+            return
+        yield from self._array(_matrix_of(rows))
 
     def _dictionaries(self, records: Sequence[dict[str, Any]]) -> Read:
         count = len(records)
@@ -95,6 +98,10 @@ class RowReader:
 
     def _array(self, array: NDArray[Any]) -> Iterator[tuple[int, Read]]:
         if array.dtype.names:
+            if array.ndim != 1:
+                raise ConfigError(
+                    f"a structured array is one of rows, (n,), not of shape {array.shape}: ravel() it first"
+                )
             plan = find_columns(self._signature, array.dtype.names, origin="the array")
             for part in _slices(len(array), self._block_rows):
                 some = array[part]
@@ -125,6 +132,8 @@ class RowReader:
         """Matrix rows as they are: NaN is missing, and of a category what is no code of its table is unseen."""
         with np.errstate(over="ignore", invalid="ignore"):
             numbers = part if part.dtype == np.float32 else part.astype(np.float64)
+            if isinstance(numbers, np.ma.MaskedArray):
+                numbers = numbers.filled(np.nan)
             matrix = np.array(numbers, dtype=self._signature.record_dtype, order="C")
         for column, feature in enumerate(self._signature.column_features):
             if feature.kind == "category":
@@ -164,9 +173,46 @@ def _slices(count: int, rows: int) -> list[slice]:
 
 
 def _array_column(values: NDArray[Any]) -> Column:
+    """A column of an array; what a mask hides is missing."""
+    hidden = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+    values = np.ma.getdata(values)
+    if values.ndim > 1:
+        return Values(values=values.tolist())
     if values.dtype.kind in "fiub":
-        return Numbers(values=values)
-    return Values(values=values.tolist())
+        return Numbers(values=values, missing=hidden)
+    if hidden is None:
+        return Values(values=values.tolist())
+    return Values(
+        values=[None if gone else value for gone, value in zip(hidden, values.tolist(), strict=True)]
+    )
+
+
+def _names_of(row: Any) -> tuple[Any, ...] | None:
+    """The names that a row brings for its values: of a dictionary of whatever kind, a named tuple or a pandas Series; else None."""
+    if isinstance(row, Mapping):
+        return tuple(row)
+    if isinstance(row, tuple):
+        return getattr(row, "_fields", None)
+    if type(row).__module__.partition(".")[0] != "pandas" or not hasattr(row, "items"):
+        return None
+    names = tuple(row.keys())
+    return names if any(isinstance(name, str) for name in names) else None  # else it only counts them
+
+
+def _by_name(row: Any) -> dict[str, Any]:
+    """A row that brings names as a plain dictionary: one that makes up what it does not hold would make up a feature."""
+    if isinstance(row, tuple):
+        return dict(zip(row._fields, row, strict=True))  # type: ignore[attr-defined]
+    return {str(name): value for name, value in row.items()}
+
+
+def _matrix_of(rows: Sequence[Any]) -> NDArray[Any]:
+    """Rows without names as a matrix; of texts and numbers together each stays what it is."""
+    try:
+        array = np.ma.stack(rows) if any(map(np.ma.isMaskedArray, rows)) else np.asarray(rows)
+        return array if array.dtype.kind not in "US" else np.array(rows, dtype=object)
+    except ValueError as error:
+        raise ConfigError("the rows are not all of one length") from error
 
 
 def _is_pandas(rows: Any) -> bool:
@@ -221,7 +267,20 @@ def _not_rows(rows: Any) -> str:
     if isinstance(rows, str) or hasattr(rows, "__fspath__"):
         hint = "; files are scored by `penstock score`"
     elif isinstance(rows, Mapping):
-        hint = "; one record alone is a list of one dictionary"
+        columns = rows and all(
+            hasattr(value, "__len__") and not isinstance(value, str | bytes) for value in rows.values()
+        )
+        hint = (
+            "; of columns by name pandas.DataFrame(...) makes a table"
+            if columns
+            else "; one record alone is a list of one dictionary"
+        )
     elif hasattr(rows, "collect"):
         hint = "; collect() it first"
+    elif hasattr(rows, "toarray"):
+        hint = "; toarray() it first"
+    elif hasattr(rows, "__array__"):
+        hint = "; numpy.asarray(...) it first"
+    elif hasattr(rows, "__next__"):
+        hint = "; list(...) it first"
     return f"rows are a matrix, a pandas, polars or Arrow table, or a list of dictionaries, not {_kind(rows)}{hint}"

@@ -15,13 +15,8 @@ missing_words: Final = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 
 _whole: Final = re.compile(r"[+-]?[0-9]+")
 _number: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_words: Final = {
-    "true": True,
-    "false": False,
-    "inf": float("inf"),
-    "-inf": float("-inf"),
-    "infinity": float("inf"),
-}
+_word: Final = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_booleans: Final = {"true": True, "false": False}
 
 
 def text_columns(batch: Any, plan: Sequence[FeatureColumns]) -> dict[str, Column]:
@@ -36,30 +31,48 @@ def text_columns(batch: Any, plan: Sequence[FeatureColumns]) -> dict[str, Column
 
 
 def _numbers(array: Any) -> Column:
+    """Cells as numbers. What a cell says is decided by the cell alone: Arrow's cast, which takes a column or leaves it, and some
+    words that we do not know, is believed of finite numbers only."""
+    pa = arrow("a CSV file")
+    import pyarrow.compute as pc
+
+    numbers = _all_finite(array)
+    if numbers is None:
+        words = pc.is_in(array, value_set=pa.array(missing_words))
+        array = pc.if_else(words, pa.scalar(None, pa.string()), array)
+        numbers = _all_finite(array)
+    if numbers is None:
+        return _one_by_one(array)
+    missing = numbers.is_null().to_numpy(zero_copy_only=False) if numbers.null_count else None
+    return Numbers(values=numbers.fill_null(0.0).to_numpy(zero_copy_only=False), missing=missing)
+
+
+def _all_finite(array: Any) -> Any:
+    """The texts as doubles where Arrow takes each for a finite number, else None."""
     pa = arrow("a CSV file")
     import pyarrow.compute as pc
 
     try:
         numbers = pc.cast(array, pa.float64())
     except pa.ArrowInvalid:
-        words = pc.is_in(array, value_set=pa.array(missing_words))
-        array = pc.if_else(words, pa.scalar(None, pa.string()), array)
-        try:
-            numbers = pc.cast(array, pa.float64())
-        except pa.ArrowInvalid:
-            texts = column_of(array)
-            assert isinstance(texts, Distinct)
-            return Distinct(values=[_as_number(text) for text in texts.values], codes=texts.codes)
-    missing = numbers.is_null().to_numpy(zero_copy_only=False) if numbers.null_count else None
-    return Numbers(values=numbers.fill_null(0.0).to_numpy(zero_copy_only=False), missing=missing)
+        return None
+    return numbers if pc.all(pc.is_finite(numbers), min_count=0).as_py() else None
 
 
-def _as_number(text: str) -> Any:
-    """The number or boolean in a cell; any other text is returned as it is, and rejected later as a wrong type."""
+def _one_by_one(array: Any) -> Column:
+    texts = column_of(array)
+    assert isinstance(texts, Distinct)
+    return Distinct(values=[_as_number(text) for text in texts.values], codes=texts.codes)
+
+
+def _as_number(text: Any) -> Any:
+    """The number or boolean in a cell; any other text, and what is none, is returned as it is, and rejected later."""
+    if not isinstance(text, str):
+        return text
     plain = text.strip()
-    if _number.fullmatch(plain):
+    if _number.fullmatch(plain) or _word.fullmatch(plain):
         return float(plain)
-    return _words.get(plain.lower(), text)
+    return _booleans.get(plain.lower(), text)
 
 
 def _categories(column: Column, feature: Feature) -> Column:
@@ -70,7 +83,9 @@ def _categories(column: Column, feature: Feature) -> Column:
     numbers = any(_number.fullmatch(name) for name in names)
     booleans = any(name.lower() in ("true", "false") for name in names)
 
-    def meant(text: str) -> Any:
+    def meant(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
         plain = text.strip()
         if text in names:
             return text

@@ -184,6 +184,10 @@ def explained_output(predictions: Predictions, wanted: str) -> tuple[str, NDArra
         return name, np.full(count, predictions.classes.index(wanted), dtype=np.int64)
     if wanted in predictions.outputs and predictions.outputs[wanted].shape[1] == 1:
         return wanted, np.zeros(count, dtype=np.int64)
+    targets = 0 if predictions.classes else scores.shape[1]
+    if targets > 1 and wanted in {str(target) for target in range(targets)}:
+        return name, np.full(count, int(wanted), dtype=np.int64)
     raise ConfigError(
-        f"explain.output {wanted}: a sampled explanation is of predicted, of a class, or of an output of one number"
+        f"explain.output {wanted}: an explanation by evaluation is of predicted, of a class, of the number of a target, or of an "
+        "output of one number"
     )

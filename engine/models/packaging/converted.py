@@ -34,6 +34,8 @@ class PackageOptions:
     """Types that may be built from a .skops file besides those that are trusted anyway, by their full names."""
     tables: tuple[Any, ...] = ()
     """Data frames that were given as rows or background: their columns' types tell what the model was trained on."""
+    columns: tuple[tuple[str, ...], ...] = ()
+    """Of each table among those, also of the files, how its columns are called."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -29,6 +29,7 @@ _input_types: Mapping[int, InputType] = {
 }
 _float_types = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 _tried_rows = 3
+_opset_of_casts = 13
 _without_nan = ("int64", "int32", "bool")
 
 
@@ -57,6 +58,9 @@ def read_onnx(
     model = parse_model(data)
     zip_classes = _without_zip_map(model.graph)
     widened = _widen_half_inputs(model.graph)
+    if not any(each.domain in ("", "ai.onnx") for each in model.opset_import):
+        # Of operators of ai.onnx.ml alone, as exporters write a linear model: what took the ZipMap's place belongs to another set.
+        model.opset_import.append(onnx.helper.make_opsetid("", _opset_of_casts))
     signature = _signature(model.graph, feature_names, overrides)
     known = _class_values(model.graph) or zip_classes
     count = len(known) if known is not None else len(classes or ())

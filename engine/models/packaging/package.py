@@ -26,8 +26,10 @@ from penstock.engine.models.packaging.converted import Converted, OwnAnswers, Pa
 from penstock.engine.models.packaging.optimize import Optimized, optimize
 from penstock.engine.models.packaging.output_meaning import measured
 from penstock.engine.models.packaging.parity import AsGiven, Expected, Parity, prove_parity, tolerance_default
+from penstock.engine.models.packaging.refused_rows import refuse_other_names, refuse_values_as_codes
 from penstock.engine.models.probes.boundary_rows import threshold_rows
 from penstock.engine.models.probes.probe_rows import (
+    columns_of,
     policies_applied,
     read_expected,
     read_rows,
@@ -138,6 +140,7 @@ def package(
             missing=missing,
             trusted=tuple(trusted),
             tables=tuple(each for each in (background, rows) if each is not None),
+            columns=tuple(found for each in (background, rows) if (found := columns_of(each))),
         ),
     )
     signature = converted.signature
@@ -303,12 +306,14 @@ def _own(answers: OwnAnswers, signature: Signature) -> Expected:
 
 def _rows(rows: Any, signature: Signature, what: str) -> _Rows:
     """The rows that no policy rejects, replacements in place, and which of those given they are."""
+    refuse_other_names(rows, signature, what)
     if isinstance(rows, (str, Path)):
         matrix = read_rows(Path(rows), signature)
     elif hasattr(rows, "columns"):
         matrix = rows_of_table(rows, signature, origin=what)
     else:
         matrix = np.asarray(rows, dtype=np.float64)
+        refuse_values_as_codes(matrix, signature, what)
     if matrix.ndim != 2 or matrix.shape[1] != signature.width or not len(matrix):
         raise ConfigError(f"{what} must be rows of {signature.width} columns, and at least one")
     for column, feature in enumerate(signature.column_features):

@@ -128,7 +128,8 @@ def prove_parity(
         labels = _other_labels(converted, original, rows, found, tolerance)
     if labels:
         raise ParityError(
-            f"the packaged model gives another class than the original on {labels} of {len(rows)} rows"
+            f"the packaged model gives another class than the original on {labels} of {len(rows)} rows, at the same scores: "
+            "its predict does not choose the highest one; package what it is made of, and choose where the predictions are read"
         )
     compared = {
         name: converted.compared_by.get(name, converted.compared_with)

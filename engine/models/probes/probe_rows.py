@@ -62,6 +62,20 @@ def table_given(rows: Any) -> Any:
         raise ConfigError(f"cannot read {rows}: {error.strerror}") from error
 
 
+def columns_of(rows: Any) -> tuple[str, ...]:
+    """How the columns of what somebody gave as rows are called; none of what is no table. Raises ConfigError."""
+    if isinstance(rows, (str, Path)):
+        if Path(rows).suffix != ".csv":
+            return ()
+        try:
+            import pandas
+
+            rows = pandas.read_csv(rows, nrows=0)
+        except (ImportError, ValueError, OSError, UnicodeDecodeError):  # said where the rows are read
+            return ()
+    return tuple(str(name) for name in rows.columns) if hasattr(rows, "columns") else ()
+
+
 def rows_of_table(table: Any, signature: Signature, *, origin: str) -> NDArray[np.float64]:
     """The matrix rows (R, F) of a data frame whose columns are called as the features' fields, or as the features.
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from penstock.engine.pages.counts import ages, quantile
 from penstock.engine.pages.documents.hints import hints_shown
 from penstock.engine.pages.sentences import sentence
+from penstock.engine.pages.told_texts import as_told
 from penstock.engine.pages.watch import Change, Known, Picture
 
 stages: Final = ("wait", "decode", "infer", "explain", "encode", "deliver")
@@ -101,7 +102,7 @@ def worker_line(slot: str, known: Known) -> dict[str, Any]:
     """The schema's `worker`."""
     if known.told is None:
         return {
-            "slot": slot, "worker": None, "state": "silent", "ready": False, "reason": known.fault, "records_per_s": None,
+            "slot": slot, "worker": None, "state": "silent", "ready": False, "reason": known.fault, "reason_said": as_told(known.fault), "records_per_s": None,
             "capacity_records_per_s": None, "busy": None, "blocked": None, "idle": None, "in_flight_batches": None,
             "partitions": 0, "model_digest": None,
         }  # fmt: skip
@@ -114,6 +115,7 @@ def worker_line(slot: str, known: Known) -> dict[str, Any]:
         "state": status["state"],
         "ready": ready["ok"],
         "reason": ready["reason"],
+        "reason_said": as_told(ready["reason"]),
         "records_per_s": status["finished_records_per_s"],
         "capacity_records_per_s": status["capacity_records_per_s"] or None,
         "busy": busy,
@@ -127,7 +129,7 @@ def worker_line(slot: str, known: Known) -> dict[str, Any]:
 
 def changes(known: tuple[Change, ...]) -> list[dict[str, Any]]:
     """The newest, oldest first."""
-    return [asdict(each) for each in known[-changes_told:]]
+    return [asdict(each) | {"said": as_told(each.text)} for each in known[-changes_told:]]
 
 
 def series(picture: Picture) -> dict[str, list[Any]]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from penstock.engine.pages.documents.flow import changes, state
 from penstock.engine.pages.partition_trends import PartitionNow
 from penstock.engine.pages.sentences import sentence
+from penstock.engine.pages.told_texts import as_told
 from penstock.engine.pages.watch import Picture
 
 partitions_told_max: Final = 500
@@ -25,7 +26,9 @@ def health_document(picture: Picture) -> dict[str, Any]:
     lag_records, lag_s, known = _lag(told)
     partitions = picture.trends.partitions(partitions_told_max)
     waits = [
-        {"slot": slot} | {name: each[name] for name in ("partition", "kind", "since_ms", "reason")}
+        {"slot": slot}
+        | {name: each[name] for name in ("partition", "kind", "since_ms", "reason")}
+        | {"said": as_told(each["reason"])}
         for slot, one in told.items()
         for each in one["status"]["waits_for"]
     ]
@@ -37,7 +40,9 @@ def health_document(picture: Picture) -> dict[str, Any]:
         "state": state(picture),
         "summary": _summary(picture, lag_records, lag_s, known, rejected, len(waits)),
         "kafka": [
-            {"slot": slot} | {name: kafka[name] for name in ("address", "reachable", "answer_age_s", "fault")}
+            {"slot": slot}
+            | {name: kafka[name] for name in ("address", "reachable", "answer_age_s", "fault")}
+            | {"said": as_told(kafka["fault"]) if kafka["fault"] else None}
             for slot, one in told.items()
             if (kafka := one["status"]["kafka"]) is not None
         ],
@@ -84,6 +89,7 @@ def _partition(each: PartitionNow, max_age_s: float, waiting: Mapping[int, str])
         "drain_s": each.drain_s,
         "breach_s": breach_s,
         "waits_for": waiting.get(each.partition),
+        "waits_said": as_told(waiting[each.partition]) if each.partition in waiting else None,
     }
 
 

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from penstock.engine.pages.sentences import sentence
+from penstock.engine.pages.told_texts import as_told
 
 features_told_max: Final = 50
+features_followed_max: Final = 100
+"""Of the list of features, sent to who follows the page; all of them stand in /api/v1/model."""
 steady_share: Final = 0.05
 """A change of less is none, as on the page."""
 records_compared_min: Final = 30
@@ -52,6 +55,7 @@ def model_document(
     else:
         summary.append(sentence("model.no_reasons"))
     rest = {name: value for name, value in described.items() if name not in ("columns", "complete")}
+    rest["model"] = {**described["model"], "runtime_said": as_told(described["model"]["runtime_reason"])}
     return {
         "page": "model",
         "at_ms": at_ms,
@@ -61,6 +65,11 @@ def model_document(
         "importance": importance,
         "scores": _scores(described, reasons),
     }
+
+
+def first_features(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document as a page is sent it first: of thousands of features some, and their number."""
+    return {**document, "features": document["features"][:features_followed_max]}
 
 
 def _against_background(importance: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from penstock.engine.pages.documents.flow import worker_line
 from penstock.engine.pages.sentences import sentence
+from penstock.engine.pages.told_texts import as_told
 from penstock.engine.pages.watch import Picture
 
 
@@ -62,7 +63,7 @@ def scaling_document(picture: Picture) -> dict[str, Any]:
                 "at_ms": each.at_ms,
                 "from": None,
                 "to": None,
-                "text": sentence("scaling.happened", text=each.text),
+                "text": as_told(each.text),
             }
             for each in picture.changes
             if each.kind in ("worker", "draining", "stopped")

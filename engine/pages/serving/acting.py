@@ -18,6 +18,7 @@ from penstock.engine.clock import Clock
 from penstock.engine.pages.sentences import sentence
 from penstock.engine.pages.serving.callers import host_name, is_loopback, loopback_names
 from penstock.engine.pages.serving.static_files import headers
+from penstock.engine.pages.told_texts import as_told
 from penstock.engine.pages.trying import Trying
 from penstock.engine.telemetry.events import Repeated
 from penstock.engine.telemetry.http_request import Request
@@ -160,11 +161,21 @@ def _for_the_gate(request: Request) -> AdminRequest:
 
 def _of(reply: Reply) -> Answer:
     if "error" not in reply.body:
-        return _json(reply.body, reply.status, reply.headers)
+        return _json(_said(reply.body), reply.status, reply.headers)
     code = str(reply.body["error"])
     return _told(
         reply.status, f"act.{code}", headers_too=reply.headers, detail=str(reply.body.get("detail", ""))
     )
+
+
+def _said(body: Mapping[str, Any]) -> dict[str, Any]:
+    """With each fault of a replay as a sentence beside its text."""
+    found = dict(body)
+    if isinstance(body.get("replays"), list):
+        found["replays"] = [_said(each) for each in body["replays"]]
+    if isinstance(body.get("fault"), str):
+        found["said"] = as_told(body["fault"]) if body["fault"] else None
+    return found
 
 
 def _told(

@@ -5,7 +5,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
+import orjson
+
 from penstock.engine.clock import Clock
+from penstock.engine.pages.documents.records import first_rows
 from penstock.engine.pages.sentences import sentence, static_folder
 from penstock.engine.pages.serving.acting import Acting, acts
 from penstock.engine.pages.serving.callers import Callers
@@ -20,6 +23,7 @@ from penstock.schemas.whole_number import whole_number
 api: Final = "/api/v1/"
 _record_path: Final = re.compile(r"/records/([a-zA-Z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,18})")
 _part_path: Final = re.compile(r"/api/v1/model/(?:(trees|dependence)/([0-9]{1,6})|graph)")
+rows_max: Final = 2000
 _missing_part: Final = {"trees": "error.no_tree", "dependence": "error.no_column", "graph": "error.no_graph"}
 
 
@@ -106,11 +110,7 @@ class Site:
         if name in self._content.documents:
             return self._page(name, request)
         if (match := _record_path.fullmatch(path.removeprefix(api[:-1]))) is not None:
-            found, held = self._content.record(match[1], int(match[2]), int(match[3]))
-            status = HTTPStatus.OK if held else HTTPStatus.NOT_FOUND
-            if isinstance(found, bytes):
-                return Answer(body=found, status=status, headers=headers)
-            return _json(found, status)
+            return self._record(match[1], int(match[2]), int(match[3]), request)
         if (match := _part_path.fullmatch(path)) is not None:
             return self._part(match[1] or "graph", int(match[2] or 0))
         known = ", ".join(
@@ -127,6 +127,22 @@ class Site:
             )
         )
         return _json({"error": sentence("error.no_path", known=known)}, HTTPStatus.NOT_FOUND)
+
+    def _record(self, topic: str, partition: int, offset: int, request: Request) -> Answer:
+        odd = sorted(request.query.keys() - {"rows"})
+        if odd:
+            return bad_parameter(odd[0], request.query[odd[0]], "rows")
+        asked = request.query.get("rows", str(rows_max))
+        rows = whole_number(asked)
+        if rows is None or not 1 <= rows <= rows_max:
+            return bad_parameter("rows", asked, f"1 to {rows_max}")
+        found, held = self._content.record(topic, partition, offset)
+        if held and "rows" in request.query:
+            found = first_rows(orjson.loads(found) if isinstance(found, bytes) else found, rows)
+        status = HTTPStatus.OK if held else HTTPStatus.NOT_FOUND
+        if isinstance(found, bytes):
+            return Answer(body=found, status=status, headers=headers)
+        return _json(found, status)
 
     def _part(self, kind: str, number: int) -> Answer:
         found = self._content.part(kind, number)

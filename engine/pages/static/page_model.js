@@ -6,6 +6,7 @@ import { duration, exact, named, number, t, tell } from "./words.js";
 
 let wanted = 0;
 let opened = null;
+let every = null; // all features, once they were asked for
 
 async function open(number_, state) {
   wanted = number_;
@@ -18,13 +19,23 @@ async function open(number_, state) {
   state.redraw();
 }
 
+async function openFeatures(state) {
+  try {
+    every = (await (await fetch("/api/v1/model")).json()).features;
+  } catch {
+    every = null; // the button stays, to try again
+  }
+  state.redraw();
+}
+
 export function show(page, state) {
   if (!page.known) return sentences(page.summary);
   const { model, importance, scores } = page;
+  const features = every || page.features;
   return [
     sentences(page.summary),
     section(t("word.model"), facts([
-      [t("word.model"), foreign(`${model.name} ${model.version}`)], [t("word.runtime"), model.runtime, model.runtime_reason], [t("word.device"), model.device],
+      [t("word.model"), foreign(`${model.name} ${model.version}`)], [t("word.runtime"), model.runtime, tell(model.runtime_said)], [t("word.device"), model.device],
       [t("word.features"), number(page.features_total)], [t("word.classes"), page.classes.length ? foreign(page.classes.join(", ")) : t("word.none")], [t("word.digest"), h("code", {}, model.digest)],
     ])),
     section(t("model.importance"), strengths(importance)),
@@ -35,7 +46,8 @@ export function show(page, state) {
     h("div", { class: "pair", key: "pair" },
       section(t("model.warmup"), table(t("model.warmup"), [{ name: t("model.rows"), head: true, figure: true }, { name: t("word.duration"), figure: true }, { name: t("model.each"), figure: true }], page.warmup.map((each) => ({ key: String(each.rows), cells: [number(each.rows), duration(each.ms / 1000), duration(each.ms / 1000 / each.rows)] })))),
       section(t("record.outputs"), table(t("record.outputs"), [{ name: t("word.output"), head: true }, { name: t("model.width"), figure: true }, { name: t("model.meaning") }], page.outputs.map((each) => ({ key: each.output, cells: [foreign(each.output), number(each.width), named("space", each.meaning)] }))))),
-    section(t("word.features"), table(t("word.features"), [{ name: t("word.feature"), head: true }, { name: t("word.field") }, { name: t("word.type") }, { name: t("model.missing") }], page.features.map((each) => ({ key: each.feature, cells: [foreign(each.feature), foreign(each.field), each.kind === "category" ? t("model.categories", { count: each.categories }) : named("type", each.kind), [missing(each.missing), each.sensitive ? ` · ${t("word.masked")}` : ""]] })))),
+    section(t("word.features"), table(t("word.features"), [{ name: t("word.feature"), head: true }, { name: t("word.field") }, { name: t("word.type") }, { name: t("model.missing") }], features.map((each) => ({ key: each.feature, cells: [foreign(each.feature), foreign(each.field), each.kind === "category" ? t("model.categories", { count: each.categories }) : named("type", each.kind), [missing(each.missing), each.sensitive ? ` · ${t("word.masked")}` : ""]] }))),
+      features.length < page.features_total && !every ? h("p", {}, t("record.first", { shown: features.length, count: page.features_total }), " ", h("button", { type: "button", onclick: () => openFeatures(state) }, t("record.all", { count: page.features_total }))) : null),
   ];
 }
 
@@ -97,7 +109,7 @@ function tree(found) {
   }
   const line = (node) => h("li", { key: String(node.node) },
     node.branch === "root" ? null : h("span", { class: "branch" }, t(`branch.${node.branch}`)),
-    node.test === null ? h("span", { class: "leaf" }, `${t("model.leaf")} ${node.values.map(exact).join(", ")}`) : foreign(node.test),
+    node.test === null ? h("span", { class: "leaf" }, `${t("model.leaf")} ${node.values.map(exact).join(", ")}`) : tell(node.said),
     node.cover === null ? null : h("span", { class: "quiet" }, ` ${t("model.cover", { cover: node.cover })}`),
     children.has(node.node) ? h("ul", {}, children.get(node.node).map(line)) : null);
   return [

@@ -1,7 +1,7 @@
 // What several pages show: figures, tables, sentences, changes, workers.
 
 import { h } from "./dom.js";
-import { clock, duration, moment, named, number, percent, t, tell } from "./words.js";
+import { clock, duration, moment, named, number, percent, t, tell, whole } from "./words.js";
 
 export function section(title, ...children) {
   return h("section", { key: title }, h("h2", {}, title), children);
@@ -40,7 +40,7 @@ export function link(each) {
 }
 
 export function foreign(text) {
-  return h("bdi", {}, text);
+  return h("bdi", {}, typeof text === "string" ? whole(text) : text);
 }
 
 // Where a value that could not be decoded stops being readable.
@@ -59,7 +59,7 @@ export function changes(list) {
     h("time", { datetime: new Date(each.at_ms).toISOString(), title: moment(each.at_ms) }, clock(each.at_ms)),
     h("span", { class: "kind" }, named("kind", each.kind)),
     h("span", { class: "quiet" }, each.worker === "supervisor" ? t("word.supervisor") : t("word.worker_number", { worker: each.worker })),
-    foreign(each.text))));
+    h("span", {}, tell(each.said)))));
 }
 
 export function workers(list) {
@@ -69,7 +69,7 @@ export function workers(list) {
   ];
   return table(t("word.workers"), columns, list.map((each) => ({
     key: each.slot,
-    cells: [each.slot, [h("span", { class: each.ready ? "good" : "bad", "aria-hidden": "true" }, each.ready ? "● " : "▲ "), named("state", each.state), h("span", { class: "quiet" }, ` ${each.reason}`)],
+    cells: [each.slot, [h("span", { class: each.ready ? "good" : "bad", "aria-hidden": "true" }, each.ready ? "● " : "▲ "), named("state", each.state), h("span", { class: "quiet" }, " ", tell(each.reason_said))],
       number(each.records_per_s === null ? null : Math.round(each.records_per_s * 10) / 10), number(each.capacity_records_per_s), percent(each.busy), percent(each.blocked), percent(each.idle), number(each.partitions)],
   })), t("workers.none"));
 }
@@ -83,7 +83,7 @@ export function reason(each) {
 export function named_value(each) {
   if (each.masked) return t("reason.name_masked", { feature: each.feature });
   if (each.value === null) return t("reason.name_missing", { feature: each.feature });
-  return `${each.feature} = ${number(each.value)}`;
+  return `${whole(each.feature)} = ${number(each.value)}`;
 }
 
 export { duration };

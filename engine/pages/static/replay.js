@@ -52,7 +52,7 @@ export function replay(state, one) {
 function told(shown) {
   const read = shown.letters_read;
   if (shown.state === "looking" || shown.state === "putting_back") return h("p", { class: "quiet" }, t(`replay.${shown.state}`, { read }));
-  if (shown.state === "failed") return h("p", {}, t("replay.failed", { fault: shown.fault }));
+  if (shown.state === "failed") return h("p", {}, t("replay.failed", { fault: shown.said }));
   const report = shown.state === "done" ? shown.replayed : shown.to_replay;
   const by = Object.entries(report.by_reason).map(([each, count]) => `${named("rejection", each)}: ${number(count)}`).join(", ");
   const first = !report.replayed ? t(`replay.${shown.state}_none`, { read }) : t(`replay.${shown.state}`, { count: report.replayed, read, by });

@@ -1,7 +1,7 @@
 // The words of the chosen language, and numbers and times as it writes them.
 
 export const languages = { en: "English", zh: "中文" };
-const sets = new Set(["stage", "space", "bound", "rejection"]); // values of these names are codes, which have words of their own
+const sets = new Set(["stage", "space", "bound", "rejection", "state"]); // values of these names are codes, which have words of their own
 let words = {};
 export let language = "en";
 
@@ -52,7 +52,9 @@ export function t(code, values) {
 function said(value, name) {
   if (value === null || value === undefined) return "—";
   if (typeof value === "number") return number(value);
-  return sets.has(name) && has(`${name}.${value}`) ? words[`${name}.${value}`] : isolated(value);
+  if (Array.isArray(value)) return value.map((each) => tell(each)).join(words["reason.between"]);
+  if (typeof value === "object") return tell(value);
+  return sets.has(name) && has(`${name}.${value}`) ? words[`${name}.${value}`] : isolated(whole(value));
 }
 
 // Foreign text in a sentence must not turn the direction of what follows.
@@ -60,8 +62,15 @@ export function isolated(text) {
   return `\u2068${text}\u2069`;
 }
 
+// What the engine told elsewhere is an English text first of all: as such it is said word for word.
 export function tell(sentence, values) {
+  if (sentence.code === "told.as_it_is" || (language === "en" && sentence.code.startsWith("told."))) return isolated(whole(sentence.text));
   return has(sentence.code) ? t(sentence.code, { ...sentence.values, ...values }) : sentence.text;
+}
+
+// A text that was cut says how long it is: in English, as it came.
+export function whole(text) {
+  return text.replace(/… \((\d+) characters\)/g, (_, characters) => `… ${t("word.characters", { characters: Number(characters) })}`);
 }
 
 // A name out of a closed set, in the words of the language where it has some.

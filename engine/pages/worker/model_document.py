@@ -8,6 +8,7 @@ import numpy as np
 
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import ServedModel
+from penstock.engine.pages.sentences import sentence
 from penstock.engine.pages.shown import cut
 from penstock.engine.pages.worker.masking import Masks
 from penstock.engine.pages.worker.model_graph import graph_of
@@ -124,24 +125,27 @@ class ModelDocument:
 
     def _node(self, forest: Forest, node: int, depth: int, parent: int | None, branch: str) -> dict[str, Any]:
         is_leaf = forest.leaf[node] >= 0
+        test = None if is_leaf else self._test(forest, node)
         return {
             "node": node,
             "depth": depth,
             "parent": parent,
             "branch": branch,
-            "test": None if is_leaf else self._test(forest, node),
+            "test": None if test is None else test["text"],
+            "said": test,
             "values": forest.leaf_values[forest.leaf[node]][:20].tolist() if is_leaf else None,
             "cover": None if forest.cover is None else float(forest.cover[node]),
         }
 
-    def _test(self, forest: Forest, node: int) -> str:
+    def _test(self, forest: Forest, node: int) -> dict[str, Any]:
         column = int(forest.feature[node])
         feature = self._bundle.signature.column_features[column]
         name = cut(self._bundle.signature.columns[column], 60)
-        missing = " or missing" if forest.missing_yes[node] else ""
+        missing = "_or_missing" if forest.missing_yes[node] else ""
         at = int(forest.set_index[node])
         if at < 0:
-            return f"{name} ≤ {float(forest.threshold[node]):.6g}{missing}"
+            threshold = f"{float(forest.threshold[node]):.6g}"
+            return sentence(f"tree.at_most{missing}", feature=name, threshold=threshold)
         codes = (
             forest.set_values[forest.set_offsets[at] : forest.set_offsets[at + 1]].astype(np.int64).tolist()
         )
@@ -149,8 +153,10 @@ class ModelDocument:
             cut(feature.categories[code], 30) if 0 <= code < len(feature.categories) else str(code)
             for code in codes[:8]
         ]
-        more = f" and {len(codes) - 8} more" if len(codes) > 8 else ""
-        return f"{name} is {', '.join(named)}{more}{missing}"
+        more = "_and_more" if len(codes) > 8 else ""
+        return sentence(
+            f"tree.is_one_of{more}{missing}", feature=name, categories=", ".join(named), count=len(codes) - 8
+        )
 
     def _trees(self) -> Mapping[str, int] | None:
         forest = self._opened()

@@ -13,6 +13,7 @@ from penstock.engine.codec.plain_values import plain
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.pages.sentences import reasons_sentence, sentence
 from penstock.engine.pages.shown import cut, shown
+from penstock.engine.pages.told_texts import as_told
 from penstock.engine.pages.worker.masking import Masks, masked, without_masked
 from penstock.engine.pipeline.sampling import OneExplained, Sample
 from penstock.schemas.errors import PenstockError, RecordError
@@ -146,6 +147,7 @@ class RecordDocuments:
             "key_id": None if key is None or self._masks.hides("key") else _key_id(key),
             "input": fields,
             "input_fault": fault,
+            "input_fault_said": None if fault is None else as_told(fault),
             "input_stops": stops,
             "model": {
                 "name": self._bundle.name,

@@ -121,6 +121,8 @@ def read_catboost(
     """
     loss = columns.loss
     labels = tuple(classes or columns.classes) if _is_classifier(loss) else ()
+    if loss == "CrossEntropy" and not labels:  # trained on shares, of which its file names no classes
+        labels = ("0", "1")
     if not (labels or loss in _plain or loss in _ranks or loss in _exponential):
         raise ConfigError(f"CatBoost's loss {loss[:40]} has an output that no bundle can keep")
     try:

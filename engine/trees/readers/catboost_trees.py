@@ -50,7 +50,8 @@ class Grower:
         self._all_nodes = 0
 
     def oblivious(self, tree: Mapping[str, Any]) -> None:
-        """All tests of a level are one."""
+        """All tests of a level are one. The last one is asked first, as CatBoost's own SHAP values and shap.TreeExplainer have
+        it: the function is the same in any order, its path-dependent values are not."""
         asked = [self._test(split) for split in tree["splits"] or ()]
         leaves = 1 << len(asked)
         values = np.asarray(tree["leaf_values"], dtype=np.float64).reshape(leaves, self._outputs)
@@ -58,14 +59,14 @@ class Grower:
         grown = self._begin()
 
         def level(depth: int, index: int, known: _Known) -> int:
-            if depth == len(asked):
+            if depth < 0:
                 weight = float(weights[index]) if weights else None
                 return grown.leaf(index, values[index] * self._scale, weight)
             return self._ask(
-                grown, asked[depth], known, lambda bit, then: level(depth + 1, index | bit << depth, then)
+                grown, asked[depth], known, lambda bit, then: level(depth - 1, index | bit << depth, then)
             )
 
-        level(0, 0, _Known())
+        level(len(asked) - 1, 0, _Known())
         self._end(grown)
 
     def nested(self, tree: Mapping[str, Any]) -> None:

@@ -45,7 +45,9 @@ class LightgbmModel:
     """The answer is exp(raw score)."""
     feature_names: tuple[str, ...]
     categories: Mapping[int, tuple[str, ...]]
-    """Tables of the categorical features, by column."""
+    """Tables of the categorical features, by column; of ordered ones too, whose codes are compared as numbers."""
+    unowned_tables: tuple[tuple[str, ...], ...]
+    """Tables that it keeps without saying whose they are: then `categories` is empty."""
     categorical: tuple[int, ...]
     """Columns with category tests, with or without a table."""
     ranks: bool
@@ -54,15 +56,18 @@ class LightgbmModel:
     """The thresholds in double precision, column by column: Signature.cuts."""
 
 
-def read_lightgbm(text: str, *, classes: Sequence[str] | None = None) -> LightgbmModel:
-    """A model in LightGBM's text format. Raises ConfigError for what is malformed or cannot be kept exactly."""
+def read_lightgbm(
+    text: str, *, classes: Sequence[str] | None = None, table_columns: Sequence[int] | None = None
+) -> LightgbmModel:
+    """A model in LightGBM's text format. `table_columns`: the columns that were categories in its data frame, ascending, where
+    that is known. Raises ConfigError for what is malformed or cannot be kept exactly."""
     try:
-        return _read(text, classes)
+        return _read(text, classes, table_columns)
     except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
         raise ConfigError(f"the LightGBM model is malformed: {type(error).__name__} {error}") from error
 
 
-def _read(text: str, classes: Sequence[str] | None) -> LightgbmModel:
+def _read(text: str, classes: Sequence[str] | None, table_columns: Sequence[int] | None) -> LightgbmModel:
     head, *blocks = text.split("\nTree=")
     if head.lstrip()[:1] in ("{", "["):
         raise ConfigError(
@@ -104,11 +109,14 @@ def _read(text: str, classes: Sequence[str] | None) -> LightgbmModel:
     infos = header.get("feature_infos", "").split(" ")
     categorical = tuple(index for index, info in enumerate(infos) if ":" in info and not info.startswith("["))
     tested = np.unique(forest.feature[forest.set_index >= 0]).tolist()
+    tables = _tables(text)
+    owners = _owners(tables, infos, categorical, table_columns)
     return LightgbmModel(
         forest=forest,
         exponential=objective.exponential,
         feature_names=tuple(header["feature_names"].split(" ")),
-        categories=_tables(text, infos, categorical),
+        categories=dict(zip(owners, tables, strict=False)),
+        unowned_tables=() if len(owners) == len(tables) else tuple(tables),
         categorical=tuple(sorted({*categorical, *tested})),
         ranks=header.get("objective", "").split(" ")[0] in ("lambdarank", "rank_xendcg"),
         cuts=cuts,
@@ -236,21 +244,42 @@ def _numbers(text: str, kind: type[int] | type[float]) -> NDArray[Any]:
     return np.array([kind(word) for word in text.split()], dtype=np.int64 if kind is int else np.float64)
 
 
-def _tables(text: str, infos: Sequence[str], categorical: Sequence[int]) -> dict[int, tuple[str, ...]]:
-    """The tables that a pandas-trained model keeps: one for each categorical column, in column order."""
+def _tables(text: str) -> list[tuple[str, ...]]:
+    """The tables that a pandas-trained model keeps: one for each categorical column of its data frame, in column order."""
     _, found, line = text.rpartition("\npandas_categorical:")
     tables = json.loads(line.split("\n", 1)[0]) if found else None
-    if not tables:
-        return {}
-    columns = list(categorical)
-    if len(columns) != len(tables):  # a column that never varied is called none, whatever it was
-        columns = sorted({*columns, *(index for index, info in enumerate(infos) if info == "none")})
-    if len(columns) != len(tables):
-        raise ConfigError(
-            f"the LightGBM model keeps {len(tables)} category tables without saying whose they are; "
-            "name them in a features file"
-        )
-    return {
-        column: tuple(category if isinstance(category, str) else json.dumps(category) for category in table)
-        for column, table in zip(columns, tables, strict=True)
-    }
+    return [
+        tuple(category if isinstance(category, str) else json.dumps(category) for category in table)
+        for table in tables or ()
+    ]
+
+
+def _owners(
+    tables: Sequence[tuple[str, ...]],
+    infos: Sequence[str],
+    categorical: Sequence[int],
+    table_columns: Sequence[int] | None,
+) -> list[int]:
+    """The columns that the tables belong to; none where that is not sure."""
+    if table_columns is not None and len(table_columns) == len(tables):
+        return [*table_columns]
+    if len(categorical) == len(tables):
+        fits = all(_codes(infos[at]) < len(table) for at, table in zip(categorical, tables, strict=True))
+        return [*categorical] if fits else []
+    # One that never varied is called none, whatever it was; an ordered one looks like numbers that are its codes.
+    longest = max(map(len, tables), default=0)
+    perhaps = {column for column, info in enumerate(infos) if info == "none" or _may_be_codes(info, longest)}
+    columns = sorted({*categorical, *perhaps})
+    return columns if len(columns) == len(tables) else []
+
+
+def _codes(info: str) -> int:
+    """The largest code of a categorical column."""
+    return max(int(code) for code in info.split(":"))
+
+
+def _may_be_codes(info: str, longest: int) -> bool:
+    if not info.startswith("["):
+        return False
+    low, high = (float(end) for end in info.strip("[]").split(":"))
+    return low >= 0 and low.is_integer() and high.is_integer() and high < longest

@@ -12,7 +12,7 @@ from penstock.engine.dead_letters.message import message_bytes_min
 from penstock.engine.pipeline.outgoing import OutputLimits, letter_headers_bytes_max
 from penstock.engine.settings.model import Settings
 from penstock.engine.worker.permissions import permissions
-from penstock.schemas.errors import ConfigError
+from penstock.schemas.errors import ConfigError, UnavailableError
 
 
 def topics_of(settings: Settings) -> list[str]:
@@ -109,6 +109,24 @@ def kafka_facts(settings: Settings, config: ClientConfig) -> KafkaFacts:
             partitions={topic: count for topic, count in counts.items() if count is not None},
             limits=limits.result(),
         )
+
+
+def raise_changed_limits(
+    error: ConfigError, known: FoundLimits, settings: Settings, config: ClientConfig
+) -> None:
+    """Raises UnavailableError where topics take something else than when the worker began: another one, which reads it anew, helps.
+
+    `error`: the refusal that ended the worker. Only one that speaks of what a topic takes is looked into.
+    """
+    if not any(words in str(error) for words in ("max.message.bytes", "compacted topic")):
+        return
+    now = output_limits(settings, config)
+    if now != known:
+        raise UnavailableError(
+            f"the settings of the output topics are others than when this worker began (messages of at most "
+            f"{now.limits.predictions_bytes_max:,} bytes on {settings.output.predictions} and "
+            f"{now.limits.dead_letters_bytes_max:,} on {settings.output.dead_letters}): the next one goes by them"
+        ) from error
 
 
 def require_topics(found: Mapping[str, int | None]) -> None:

@@ -108,17 +108,22 @@ def test_parts_are_the_file(
 
 def test_bytes_by_chance_are_cut_as_arrow_reads_them(tmp_path: Path) -> None:
     """Quotes at every place, closed or not."""
-    path, draws, cut = tmp_path / "in.csv", random.Random(5), 0
+    path, draws, cut, open_ends = tmp_path / "in.csv", random.Random(5), 0, 0
     (tmp_path / "in.csv").write_bytes(b"")
     for _ in range(runs):
         body = bytes(draws.choices(b'"",,\n\r1x', k=draws.randrange(60)))
         path.write_bytes(b"a,b,note\n" + body)
         (whole,) = find_files(str(path), "csv")
-        parts = parts_of(path, draws.randrange(1, 30), ",")
         wanted = read([Part(file=whole)], ",")
+        try:
+            parts = parts_of(path, draws.randrange(1, 30), ",")
+        except ScoreError:  # a quote that does not end
+            open_ends += isinstance(wanted, str)
+            continue
         assert read(parts, ",") == wanted, body
         cut += len(parts) > 1
-    assert cut > runs / 4
+    assert cut > runs / 8
+    assert open_ends > runs / 8
 
 
 def test_a_big_file_of_quoted_lines_gives_the_same_output_in_parts_and_by_two_processes(

@@ -11,8 +11,8 @@ from penstock.engine.cli.laboratory import find_laboratory
 from penstock.engine.cli.main import main
 
 assert find_laboratory()
-from penstock_bench.scaling import autoscaler, loads, plant, policies  # noqa: E402  behind the path
-from penstock_bench.scaling.scaling import zipf  # noqa: E402
+from penstock_bench.scaling import autoscaler, experiments, loads, plant, policies  # noqa: E402  behind the path
+from penstock_bench.scaling.scaling import zipf, zipf_seed  # noqa: E402
 
 
 class Fixed:
@@ -72,9 +72,22 @@ def test_the_law_does_not_hang_on_how_often_is_committed_nor_on_the_batch_size()
 
 
 def test_skewed_partitions_are_kept_up_with_at_few_more_than_the_fewest_replicas() -> None:
-    found = zipf()
+    found = zipf(experiments.outcome(policies.Penstock, loads.zipf_steady(zipf_seed)))
     assert found["violation_min"] <= 5
     assert found["replicas"] <= 1.2 * found["fewest_feasible"]
+
+
+def test_several_processes_find_what_one_finds() -> None:
+    some = [
+        replace(each, arrivals=each.arrivals[:300]) for each in (loads.load("step", 1), loads.load("wave", 1))
+    ]
+    found = []
+    for processes in (1, 2):
+        with experiments.spread(processes) as over:
+            found.append(experiments.measure(policies.Penstock, some, lambda _: None, over))
+    one, two = found
+    assert (one.table == two.table).all()
+    assert one.table.shape == (3, 1, 2)
 
 
 def test_the_command_prints_its_seeds_and_writes_its_figures(

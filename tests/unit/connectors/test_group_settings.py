@@ -33,7 +33,7 @@ def test_a_member_sends_three_heartbeats_in_any_session(
     chosen = {} if session_ms is None else {"session_timeout_ms": str(session_ms) if text else session_ms}
     settings = member(poll_s, **chosen)
     session, beat = float(settings["session.timeout.ms"]), float(settings["heartbeat.interval.ms"])
-    assert session == (session_ms if session_ms is not None else min(10_000, int(poll_s * 1000)))
+    assert session == (session_ms if session_ms is not None else min(8_000, int(poll_s * 1000)))
     assert 1 <= beat <= 1000
     assert 3 * beat <= session
 

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from penstock.connectors.registry.client import Registry, unknown_burst_max, unknown_kept_s
+from penstock.connectors.registry.client import (
+    Registry,
+    unknown_burst_max,
+    unknown_first_s,
+    unknown_kept_s,
+    unsure_max,
+    unsure_waits_s,
+)
 from penstock.connectors.registry.exchange import RegistryConfig, attempts_max, calls_max
 from penstock.schemas.errors import AccessRefusedError, ConfigError, RecordError, UnavailableError
 from penstock.schemas.reasons import Reason
@@ -64,11 +71,16 @@ def test_a_schema_is_asked_for_once(server: RegistryServer, registry: Registry) 
 def test_an_unknown_id_is_the_records_fault_and_is_remembered_for_a_while(
     server: RegistryServer, registry: Registry, clock: Clock
 ) -> None:
-    for _ in range(3):
-        with pytest.raises(RecordError) as caught:
-            registry.schema(7)
-        assert caught.value.reason is Reason.UNKNOWN_SCHEMA
-    assert server.calls.total() == 1
+    asked = 0
+    for kept_s in (unknown_first_s, unknown_kept_s):
+        for _ in range(3):
+            with pytest.raises(RecordError) as caught:
+                registry.schema(7)
+            assert caught.value.reason is Reason.UNKNOWN_SCHEMA
+        assert server.calls.total() == asked + (1 if asked else 1 + len(unsure_waits_s))
+        asked = server.calls.total()
+        if kept_s == unknown_first_s:
+            clock.now_s += kept_s + 1
     for other in range(6):
         server.publish(f"other-{other}", {"type": "record", "name": f"R{other}", "fields": []})
     assert server.publish("points-value", point) == 7
@@ -84,7 +96,44 @@ def test_a_flood_of_unknown_ids_costs_the_registry_about_a_call_a_second(
         with pytest.raises(RecordError) as caught:
             registry.schema(schema_id)
         assert caught.value.reason is Reason.UNKNOWN_SCHEMA
-    assert server.calls.total() <= unknown_burst_max + 10 + 1
+    assert server.calls.total() <= unknown_burst_max + 10 + 1 + unsure_max * len(unsure_waits_s)
+
+
+def test_a_schema_that_a_node_has_not_heard_of_yet_is_waited_for(
+    server: RegistryServer, registry: Registry
+) -> None:
+    for number in range(unsure_max + 2):  # they turn out to be known, so patience is never used up
+        schema_id = server.publish("points-value", point | {"name": f"P{number}"})
+        server.late[schema_id] = len(unsure_waits_s)
+        assert registry.schema(schema_id)["name"] == f"P{number}"
+
+
+def test_good_records_are_lost_to_a_late_node_for_seconds_at_most(
+    server: RegistryServer, registry: Registry, clock: Clock
+) -> None:
+    schema_id = server.publish("points-value", point)
+    server.late[schema_id] = len(unsure_waits_s) + 1
+    with pytest.raises(RecordError):
+        registry.schema(schema_id)
+    clock.now_s += unknown_first_s
+    assert registry.schema(schema_id) == point
+
+
+def test_a_reference_to_a_deleted_version_is_read_and_one_that_is_gone_is_the_records_fault(
+    server: RegistryServer, registry: Registry
+) -> None:
+    server.publish("point", point)
+    server.deleted.add(("point", 1))
+    trip = {"type": "record", "name": "Trip", "fields": [{"name": "start", "type": "geo.Point"}]}
+    known = server.publish("trip", trip, references=[{"name": "geo.Point", "subject": "point", "version": 1}])
+    assert registry.schema(known)["fields"][0]["type"]["name"] == "Point"
+    for subject, version in (("point", 2), ("never", 1)):
+        named = [{"name": "geo.Point", "subject": subject, "version": version}]
+        gone = server.publish("trip", trip | {"name": f"T{subject}"}, references=named)
+        for _ in range(2):
+            with pytest.raises(RecordError, match=f"refers to version {version} of {subject}") as caught:
+                registry.schema(gone)
+            assert caught.value.reason is Reason.UNKNOWN_SCHEMA
 
 
 def test_known_ids_are_fetched_however_many_they_are(server: RegistryServer, registry: Registry) -> None:

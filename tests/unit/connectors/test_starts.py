@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
+from penstock.connectors.kafka.reading.commits import offset_note
 from penstock.connectors.kafka.reading.starts import Start, Starts, place_timeout_s, slow_max_s
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.schemas.errors import PenstockError
@@ -131,6 +132,36 @@ def test_a_partition_whose_answer_is_held_back_takes_a_tenth_of_the_polling_thre
         if clock.now_s > began_s + 60:
             break
     assert waited_s < 0.12 * 60
+
+
+def test_a_commit_of_another_program_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A consumer of something else in the group takes partitions, commits, and leaves: its records are not predicted."""
+
+    class Noted(Coordinator):
+        def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+            notes = {1: "", 2: "by hand"}
+            return [
+                TopicPartition(
+                    "t", p.partition, self.commits[p.partition], notes.get(p.partition, offset_note("t1"))
+                )
+                for p in places
+            ]
+
+    coordinator: Any = Noted(0.001, {0: 7, 1: 8, 2: 9, 3: 0})
+    starts = Starts(
+        coordinator,
+        group="g",
+        topic="t",
+        start="earliest",
+        recreated="read",
+        fail=lambda error: None,
+        clock=coordinator.clock,
+    )
+    for _ in range(3):
+        assert starts.soon({0, 1, 2, 3}, facts, decides=True) == {0: 7, 1: 8, 2: 9, 3: 0}
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "was not written by Penstock: partition 1 at offset 8, partition 2 at offset 9;" in said[0]
 
 
 def test_a_member_that_commits_meanwhile_decides_for_the_group() -> None:

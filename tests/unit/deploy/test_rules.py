@@ -64,6 +64,8 @@ def well(release: str) -> list[dict[str, str]]:
                 **worker,
             ),
             series("penstock_rebalances_total", "1x240", release, worker="0", **worker),
+            series("penstock_audit_events_total", "0x240", release, event="lost", **worker),
+            series("penstock_audit_events_total", "0+1x240", release, event="done", **worker),
             series(
                 "penstock_records_total", "0+30000x240", release, outcome="predicted", worker="0", **worker
             ),
@@ -205,6 +207,13 @@ scenarios: dict[str, tuple[list[dict[str, str]], dict[str, list[dict[str, str]]]
     "scaled to zero": (
         broken(*both("penstock_required_replicas", "0x240"), without=r"(up|process|penstock_(?!required|scaling|group)).*worker-"),
         {},
+    ),
+    "an audit that lost a record within the hour": (
+        broken(series("penstock_audit_events_total", "0x200 1x39", "a", pod="a-worker-0", event="lost")),
+        {"PenstockAuditLost": [a]},
+    ),
+    "an audit that lost a record yesterday": (
+        broken(series("penstock_audit_events_total", "1x240", "a", pod="a-worker-0", event="lost")), {},
     ),
     "workers die": (
         broken(series("penstock_worker_restarts_total", "0+0.5x240", "a", pod="a-worker-0")),

@@ -109,8 +109,37 @@ def test_every_variable_and_output_says_what_it_is() -> None:
 @needs_terraform
 def test_the_modules_are_formatted_and_valid(workspaces: dict[str, Workspace]) -> None:
     for workspace in workspaces.values():
-        workspace.run("fmt", "-check", "-diff")
+        workspace.run("fmt", "-check", "-diff", "-recursive")
         assert "Success" in workspace.run("validate")
+
+
+@needs_terraform
+@pytest.mark.parametrize(("module", "runs"), [("kafka", 10), ("release", 3)])
+def test_the_modules_own_tests_pass_with_mocked_providers(
+    workspaces: dict[str, Workspace], module: str, runs: int
+) -> None:
+    assert f"Success! {runs} passed, 0 failed." in workspaces[module].run("test")
+
+
+@needs_terraform
+def test_a_modules_own_tests_notice_what_they_are_for(workspaces: dict[str, Workspace]) -> None:
+    main_file = workspaces["kafka"].folder / "main.tf"
+    right = main_file.read_text()
+    try:
+        main_file.write_text(
+            right.replace("merge(local.durable, each.value.config, ", "merge(each.value.config, ")
+        )
+        assert "topics_are_made_from_the_list" in workspaces["kafka"].run("test", fails=True)
+    finally:
+        main_file.write_text(right)
+
+
+def test_the_list_of_the_modules_own_tests_is_what_penstock_acl_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = modules / "kafka" / "tests"
+    assert main(["acl", str(folder / "penstock.yaml"), "--json"]) == 0
+    assert capsys.readouterr().out == (folder / "needs.json").read_text()
 
 
 @needs_terraform

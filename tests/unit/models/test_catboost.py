@@ -285,3 +285,50 @@ def test_mutants_of_the_json_are_trees_or_refused(way: str, tmp_path: Path) -> N
         except ConfigError:
             continue
         assert isinstance(forest, Forest)
+
+
+def test_categories_of_any_script_and_sign_are_found_by_their_hash(tmp_path: Path) -> None:
+    strange = ["Zürich", "日本", 'a"b', "a\\b", "a}b", "tab\there", "\x01x", "ü1"]
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"x": rng.normal(size=300), "place": rng.choice(strange, 300)})
+    trained = catboost.CatBoostRegressor(
+        iterations=8, depth=3, verbose=0, allow_writing_files=False, thread_count=1, one_hot_max_size=2
+    ).fit(rows, rows.x + rows.place.map(strange.index), cat_features=["place"])
+    tables = [{"name": "place", "kind": "category", "categories": strange}]
+    report = package(trained, tmp_path / "bundle", features=tables, rows=rows)
+    assert report.parity.difference_max < 1e-6
+    assert report.parity.rows_given == 300
+
+
+@pytest.mark.parametrize("one_hot", [False, True], ids=["numbers", "one-hot"])
+def test_attributions_are_those_of_catboost_itself(one_hot: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows = pd.DataFrame({"a": rng.normal(size=400), "b": rng.normal(size=400), "c": rng.normal(size=400)})
+    given: list[dict[str, Any]] = []
+    if one_hot:
+        rows["c"] = rng.choice(letters, 400)
+        given = [{"name": "c", "kind": "category", "categories": letters}]
+    answers = rows.a * rows.b + (rows.c == "a" if one_hot else rows.c)
+    columns = ["c"] if one_hot else []
+    trained = catboost.CatBoostRegressor(
+        iterations=10, depth=4, verbose=0, allow_writing_files=False, thread_count=1, one_hot_max_size=10
+    ).fit(rows, answers, cat_features=columns)
+    bundle = package(trained, tmp_path / "bundle", features=given).bundle
+    codes = rows[:50].copy()
+    if one_hot:
+        codes["c"] = [letters.index(letter) for letter in codes.c]
+    values, base = TreeShap.from_bundle(bundle).shap_values(codes.to_numpy(dtype=np.float64))
+    wanted = trained.get_feature_importance(catboost.Pool(rows[:50], cat_features=columns), type="ShapValues")
+    np.testing.assert_allclose(values, wanted[:, :-1], atol=1e-5)
+    np.testing.assert_allclose(base, wanted[0, -1], atol=1e-6)
+
+
+def test_a_file_of_cross_entropy_names_no_classes_and_is_packaged(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    options = {"verbose": 0, "allow_writing_files": False, "thread_count": 1}
+    trained = catboost.CatBoost({"loss_function": "CrossEntropy", "iterations": 3, **options})
+    trained.fit(rows, 1 / (1 + np.exp(-rows[:, 0])))
+    trained.save_model(str(tmp_path / "model.json"), format="json")
+    report = package(tmp_path / "model.json", tmp_path / "bundle")
+    assert report.bundle.classes == ("0", "1")
+    assert report.parity.compared == {"probabilities": "predict, Probability"}

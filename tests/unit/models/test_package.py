@@ -498,6 +498,23 @@ def _zip_map_model() -> bytes:
     return graph_bytes(nodes, [tensor("x", ["N", 3])], outputs, [constant("w", weights)])
 
 
+def test_a_zip_map_is_taken_out_of_a_graph_that_imports_no_other_operators(tmp_path: Path) -> None:
+    model = onnx.ModelProto.FromString(_zip_map_model())
+    del model.graph.node[:3]
+    scores = helper.make_node(
+        "LinearClassifier", ["x"], ["label", "shares"], domain="ai.onnx.ml", classlabels_ints=[0, 1],
+        coefficients=[1.0, 0.5, -2.0, -1.0, 2.0, 0.25], intercepts=[0.0, 0.1], post_transform="SOFTMAX",
+    )  # fmt: skip
+    model.graph.node.insert(0, scores)
+    model.graph.ClearField("initializer")
+    model.ClearField("opset_import")
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    report = package(tmp_path / "model.onnx", tmp_path / "bundle")
+    assert report.bundle.outputs[0].width == 2
+    assert report.bundle.classes == ("0", "1")
+
+
 def test_an_onnx_model_loses_its_zip_map_and_keeps_its_scores(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(_zip_map_model())
     report = package(tmp_path / "model.onnx", tmp_path / "bundle", feature_names=["a", "b", "c"])

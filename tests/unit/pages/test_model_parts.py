@@ -259,7 +259,7 @@ def test_the_feature_furthest_from_the_background_is_named(
     records: int, sums: list[float], word: str
 ) -> None:
     described = {
-        "model": {"name": "m", "version": "1", "runtime": "r", "device": "d"}, "columns": ["a", "b"], "features_total": 2,
+        "model": {"name": "m", "version": "1", "runtime": "r", "device": "d", "runtime_reason": ""}, "columns": ["a", "b"], "features_total": 2,
         "trees": None, "graph": None, "outputs": [], "complete": True,
     }  # fmt: skip
     reasons = [{"lately": {"rows": records, "sums": [2.0 * records, 0.2 * records], "span_s": 5.0}, "before": {"rows": 0, "sums": []},

@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 
+from penstock.engine.pages.documents.records import first_rows
 from penstock.engine.pages.record_ring import RecordRing, examples_max, records_kept, same_key_max
 
 
@@ -45,3 +46,24 @@ def test_the_newest_of_each_reason_are_its_examples() -> None:
         "reason-0": ["byte 8", "byte 6", "byte 4"],
     }
     assert all(len(some) == examples_max for some in found.values())
+
+
+def test_the_first_rows_and_what_the_others_come_to_are_the_whole() -> None:
+    amounts = [0.5, -0.25, 0.125, -2.0, 0.5, None]
+    whole = {
+        "features": [{"feature": str(at)} for at in range(6)],
+        "input": [{"field": "a"}],
+        "explanation": {"attributions": [{"feature": str(at), "attribution": each} for at, each in enumerate(amounts)]},
+    }  # fmt: skip
+    some = first_rows(whole, 3)
+    assert [each["feature"] for each in some["explanation"]["attributions"]] == [
+        "0",
+        "3",
+        "4",
+    ]  # in the model's order
+    assert some["left_out"] == {"features": 3, "input": 0, "attributions": 3, "attribution": -0.125}
+    assert [each["feature"] for each in some["features"]] == ["0", "1", "2"]
+    every = first_rows(whole, 6)
+    assert every["explanation"] == whole["explanation"]
+    assert every["left_out"] == {"features": 0, "input": 0, "attributions": 0, "attribution": 0.0}
+    assert first_rows({**whole, "explanation": None}, 3)["explanation"] is None

@@ -69,7 +69,7 @@ def test_workers_that_serve_another_model_have_no_part_in_what_matters() -> None
             "lately": {"rows": 10, "sums": [10 * one], "span_s": 3.0}, "before": {"rows": 0, "sums": []}, "space": "value", "scores": None,
         }  # fmt: skip
         described = {
-            "model": {"name": digests[slot], "version": "1", "runtime": "r", "device": "d"}, "columns": ["a"], "features_total": 1,
+            "model": {"name": digests[slot], "version": "1", "runtime": "r", "device": "d", "runtime_reason": ""}, "columns": ["a"], "features_total": 1,
             "trees": None, "graph": None, "outputs": [], "complete": True,
         }  # fmt: skip
         found = {"/pages/reasons": reasons, "/pages/model": described}.get(path, {"state": "none"})

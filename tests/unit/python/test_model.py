@@ -178,6 +178,30 @@ def test_an_explanation_is_a_shap_explanation_too(stump: Model) -> None:
     assert other.feature_names == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"runtime": "ntive"}, "runtime is one of auto, onnxruntime, native, not 'ntive'"),
+        ({"threads": 0}, "threads is a whole number from 1 to 64, not 0"),
+        ({"threads": 10**9}, "threads is a whole number"),
+        ({"threads": "2"}, "threads is a whole number from 1 to 64, not '2'"),
+    ],
+)
+def test_a_wrong_wish_at_loading_is_one_sentence(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
+    write_linear(tmp_path / "linear")
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        load(tmp_path / "linear", **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"top": 1.5}, {"top": "2"}, {"top": True}, {"top": 0}, {"output": 0}, {"output": None}]
+)
+def test_a_wrong_wish_for_an_explanation_is_one_sentence(linear: Model, wrong: dict[str, Any]) -> None:
+    for ask in (linear.explain, lambda rows, **more: linear.score(rows, explain=True, **more)):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))} is "):
+            ask(rows(), **wrong)
+
+
 def test_many_threads_ask_at_once(linear: Model) -> None:
     x = rows(3000)
     expected = linear.predict(x).outputs["scores"].tobytes()

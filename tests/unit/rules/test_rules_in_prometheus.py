@@ -147,6 +147,7 @@ faults: dict[str, Callable[[Pipeline], None]] = {
     "PenstockNotReady": lambda it: it.worker.ready.set(0),
     "PenstockDeliveriesAbort": lambda it: it.worker.deliveries.labels(outcome="aborted").inc(),
     "PenstockWorkersDie": lambda it: it.supervisor.worker_restarts.inc(),
+    "PenstockAuditLost": lambda it: it.supervisor.audit_events.labels(event="lost").inc(),
     "PenstockCrashLoop": _crash,
     "PenstockRebalancesOften": lambda it: it.worker.rebalances.inc(),
     "PenstockScalerBlind": lambda it: it.scaler.stale.set(1),

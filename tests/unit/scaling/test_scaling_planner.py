@@ -79,7 +79,7 @@ limits = st.builds(
 
 def test_the_number_keeps_up_with_what_arrives_and_works_off_what_waits() -> None:
     need = required(snapshot(), bounds())
-    assert need.rate_term == 1000 / (0.8 * 500)
+    assert need.rate_term == 1000 / (0.82 * 500)
     assert (need.replicas, need.bound) == (3, "rate")
     need = required(snapshot(backlog=30_000, replicas_now=2), bounds())
     # 30,000 in 30 s beside 1,000 a second
@@ -238,6 +238,13 @@ def test_up_at_once_and_down_late() -> None:
     assert decided(held, needs(3), 311, 8) == (3, "rate")
 
 
+def test_workers_that_take_long_to_come_back_are_kept_for_longer() -> None:
+    held = Steadier(bounds(hold_s=300))
+    assert decided(held, needs(8), 0, 8, horizon_s=200.0)[0] == 8
+    assert decided(held, needs(3), 799, 8, horizon_s=200.0) == (8, "held")
+    assert decided(held, needs(3), 801, 8, horizon_s=200.0) == (3, "rate")
+
+
 def test_what_was_for_the_backlog_only_is_not_kept_for_the_whole_hold() -> None:
     held = Steadier(bounds(hold_s=300))
     assert decided(held, needs(20, load=5), 0, 5, horizon_s=30.0)[0] == 20
@@ -252,6 +259,28 @@ def test_a_change_that_brings_little_is_not_made() -> None:
     assert decided(held, needs(22, enough=21), 2, 20) == (22, "rate")
     assert decided(held, needs(20), 60, 22) == (22, "kept")
     assert decided(held, needs(18), 120, 22) == (18, "rate")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "running", "told"),
+    [
+        (19, 22, 19),
+        (18, 20, 20),
+        (17, 19, 17),
+        (9, 10, 10),
+        (8, 10, 8),
+        (6, 7, 7),
+        (5, 6, 5),
+        (2, 3, 2),
+        (0, 1, 1),
+    ],
+)
+def test_a_group_shrinks_by_two_or_by_15_percent_and_past_the_autoscalers_tolerance(
+    wanted: int, running: int, told: int
+) -> None:
+    held = Steadier(bounds(hold_s=10, min_replicas=1))
+    decided(held, needs(running), 0, running)
+    assert decided(held, needs(max(wanted, 1)), 60, running)[0] == told
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def _kafka_back(house: House) -> None:
 
 def _joining(house: House) -> None:
     house.member = False
-    house.contact = Known(members="the group is preparing_rebalance; other members: other on 10.0.0.7")
+    house.contact = Known(members="the group is preparing_rebalance; other members: other (10.0.0.7)")
     house.turns(12)
 
 
@@ -182,10 +182,10 @@ def _kafka_lost(house: House) -> None:
 
 ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
     Event.MODEL_LOADED: (
-        lambda house: house.events.note(Event.MODEL_LOADED, "model m 1, digest d, is verified and warm"),
+        lambda house: house.events.note(Event.MODEL_LOADED, "model m 1, digest d, on cpu with native is verified and warm"),
         "digest d", logging.INFO,
     ),  # that a start says so is proved in test_hot_path.py
-    Event.JOINING: (_joining, "joining the group for 1. s: .* other on 10.0.0.7", logging.WARNING),
+    Event.JOINING: (_joining, "joining the group for 1. s: .* other \\(10.0.0.7\\)", logging.WARNING),
     Event.ASSIGNED: (_assigned, "assigned partitions 0, 1 of in; 2 owned now", logging.INFO),
     Event.REVOKED: (_revoked, "gave back partitions 1 of in; 1 owned now", logging.INFO),
     Event.PARTITIONS_LOST: (_partitions_lost, "lost partitions 0, 1 of in", logging.WARNING),

@@ -241,3 +241,21 @@ def test_a_registry_that_refuses_our_contracts_is_a_fault_of_the_check_as_of_the
         server.fault = "401"
         Preflight(settings, SystemClock(), findings).registry()
         assert len(findings.faults) == 2
+
+
+def test_a_password_that_is_sent_unencrypted_is_a_note_and_no_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _bundle(tmp_path)
+    file = _settings(tmp_path)
+    tree = yaml.safe_load(file.read_text())
+    tree["registry"] = {"url": "http://registry.bank:8081", "username": "u", "password": "s3cret"}
+    file.write_text(yaml.safe_dump(tree))
+    assert main(["check", str(file), "--no-kafka", "--json"]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert note["check"] == "unencrypted"
+    assert "registry.bank" in note["note"]
+    assert main(["check", str(file), "--no-kafka"]) == 0
+    shown = capsys.readouterr().out
+    assert "note   unencrypted" in shown
+    assert "s3cret" not in shown

@@ -40,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the engine's HTTP port (default: http.host and http.port of the settings)",
     )
     parser.add_argument("--seconds", type=_seconds, default=0.0, metavar="S", help="end after so long")
+    parser.add_argument(
+        "--every",
+        type=_interval,
+        default=1.0,
+        metavar="S",
+        help="look every so many seconds, 0.25 to 3600 (default: 1)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
 
@@ -57,7 +64,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         )
     clock = SystemClock()
     with ExitStack() as held:
-        engine = held.enter_context(closing(Engine(url)))
+        engine = Engine(url)
         engine.look(now_s=clock.monotonic_s())  # before any reader: nobody there is the first thing to say
         follow = _newest(settings, held) if settings is not None else None
         return watch(
@@ -66,6 +73,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
             clock,
             newest=tuple if follow is None else follow,
             seconds=arguments.seconds,
+            every_s=arguments.every,
         )
 
 
@@ -106,6 +114,13 @@ def _newest(settings: Settings, held: ExitStack) -> _Newest:
         predictions=readers[0], explanations=readers[1] if len(readers) > 1 else None, clock=clock
     )
     return _Newest(results, readers)
+
+
+def _interval(text: str) -> float:
+    value = float(text)
+    if not 0.25 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.25 and 3600 s")
+    return value
 
 
 def _seconds(text: str) -> float:

@@ -19,7 +19,7 @@ from penstock.engine.models.packaging.trial import try_file
 from penstock.engine.trees.readers.catboost import CatboostColumns, read_catboost, read_columns
 from penstock.schemas.errors import ConfigError
 
-_hashes_in: Final = re.compile(r"cat_features_hashes\s*=\s*(\{.*?\})", re.DOTALL)
+_hashes_in: Final = re.compile(r"cat_features_hashes\s*=\s*(\{.*?\n\})", re.DOTALL)
 _strange: Final = "\x00no such category"
 """Stands for a category that no table holds."""
 
@@ -140,8 +140,9 @@ def _hashes(categories: Sequence[str]) -> dict[str, int]:
         model.save_model(str(path), format="python", pool=pool)
         found = _hashes_in.search(path.read_text(encoding="utf-8"))
     try:
-        hashed = {
-            str(name): int(value) for name, value in ast.literal_eval(found[1] if found else "").items()
+        hashed = {  # each character stands for a byte of UTF-8
+            str(name).encode("latin-1").decode("utf-8"): int(value)
+            for name, value in ast.literal_eval(found[1] if found else "").items()
         }
         return {name: hashed[name] for name in categories}
     except (ValueError, SyntaxError, KeyError) as error:

@@ -31,9 +31,11 @@ def of_forest(
     compared_with: str | None = None,
     meaning: Meaning | None = None,
     predict_table: Callable[[Any], Any] | None = None,
+    predict_classes: Callable[[NDArray[np.float64]], NDArray[np.int64]] | None = None,
 ) -> Converted:
     """A model that is trees and nothing else. `predict` is the original: (R,) or (R, K) answers of matrix rows; so is
-    `predict_table`, of a data frame as it was given.
+    `predict_table`, of a data frame as it was given; `predict_classes`: the class numbers (R,) that it says itself, where it
+    has a method of its own for them.
 
     With `exponential` the answer is exp(raw score): the raw score is an output too, since that is what adds up.
     `cuts`: see Signature. `meaning`: of the answer, where it is neither a probability nor a value.
@@ -81,9 +83,27 @@ def of_forest(
         labels=Labels(classes=forest.labels, output=name, values=None) if forest.labels else None,
         score=score,
         score_table=None if predict_table is None else lambda table: outputs_of(predict_table(table)),
+        score_labels=predict_classes if forest.labels else None,
         compared_with=compared_with or ("predict_proba" if forest.labels else "predict"),
         notes=(*notes, *crowded(features, cuts)),
     )
+
+
+def class_numbers(model: Any, rows: Any) -> NDArray[np.int64]:
+    """The classes (R,) that a classifier of scikit-learn says of its rows, by their places in `classes_`.
+
+    A subclass may say another class than the likeliest. Raises ConfigError where it refuses the rows.
+    """
+    places = {label: place for place, label in enumerate(np.asarray(model.classes_).tolist())}
+    try:
+        said = np.asarray(model.predict(rows))
+        if said.ndim > 1:
+            raise ConfigError(
+                "a classifier of several targets has no place in a bundle: package one for each target"
+            )
+        return np.array([places[label] for label in said.tolist()], dtype=np.int64)
+    except _foreign_errors as error:
+        raise ConfigError(f"the original model cannot predict the rows: {error}") from error
 
 
 def with_sentinel(features: tuple[Feature, ...], sentinel: float | None) -> tuple[Feature, ...]:

@@ -1,5 +1,6 @@
 """LightGBM: a live model or its text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from penstock.engine.models.packaging.boosters.forest_model import of_forest, wi
 from penstock.engine.models.packaging.converted import Converted, PackageOptions, missing_library
 from penstock.engine.models.packaging.trial import try_file
 from penstock.schemas.errors import ConfigError
+
+_named_max = 5
 
 
 def lightgbm_file(data: bytes, wishes: PackageOptions) -> Converted:
@@ -39,24 +42,92 @@ def lightgbm_model(text: str, wishes: PackageOptions) -> Converted:
 
     lightgbm = _import_lightgbm()
     read = read_lightgbm(text, classes=wishes.classes)
+    columns = _category_columns(read.feature_names, wishes.tables)
+    if columns is not None:
+        read = read_lightgbm(text, classes=wishes.classes, table_columns=columns)
     try:
         booster = lightgbm.Booster(model_str=text)
     except lightgbm.basic.LightGBMError as error:
         raise ConfigError(f"LightGBM refuses the model: {error}") from error
-    names = wishes.feature_names or read.feature_names
+    names = wishes.feature_names
+    notes: tuple[str, ...] = ()
+    if names is None:
+        said = {str(item.get("name")) for item in wishes.overrides}
+        names, notes = _names(read.feature_names, wishes.columns, said)
+    _refuse_unowned(read.unowned_tables, wishes)
     features = table_features(
         names, tables=read.categories, categorical=read.categorical, overrides=wishes.overrides
     )
     features = with_sentinel(features, wishes.missing)
+    # Codes lie on either side of any threshold between them, whatever the rounding.
+    cuts = tuple(
+        () if feature.kind == "category" else of_column
+        for feature, of_column in zip(
+            (feature for feature in features for _ in range(feature.width)), read.cuts, strict=True
+        )
+    )
     return of_forest(
         read.forest,
         exponential=read.exponential,
         source=f"lightgbm {lightgbm.__version__}",
         features=features,
+        notes=notes,
         predict=lambda rows: np.asarray(
             booster.predict(without_markers(rows, features, besides=None), num_threads=1)
         ),
-        cuts=read.cuts,
+        cuts=cuts,
         compared_with="Booster.predict",
         meaning="rank" if read.ranks else None,
+    )
+
+
+def _refuse_unowned(tables: Sequence[tuple[str, ...]], wishes: PackageOptions) -> None:
+    """Raises ConfigError where the model does not say whose tables these are, and no features file does."""
+    said = [
+        tuple(item["categories"]) for item in wishes.overrides if isinstance(item.get("categories"), list)
+    ]
+    for table in tables:
+        if table not in said:
+            shown = ", ".join(table[:_named_max]) + (", ..." if len(table) > _named_max else "")
+            raise ConfigError(
+                f"the LightGBM model keeps the categories {shown} without saying whose they are: give --background or --rows as a "
+                "data frame or .parquet whose columns are of type category as in training, or these categories, in this order, of "
+                "their feature in --features"
+            )
+
+
+def _category_columns(written: Sequence[str], tables: Sequence[Any]) -> list[int] | None:
+    """The places of the columns that are categories in a data frame that was given, if one has all that the model takes."""
+    for table in tables:
+        if not hasattr(table, "iloc"):
+            continue
+        kinds = {str(name).replace(" ", "_"): kind for name, kind in table.dtypes.items()}
+        if all(name in kinds for name in written):
+            return [place for place, name in enumerate(written) if hasattr(kinds[name], "categories")]
+    return None
+
+
+def _names(
+    written: Sequence[str], tables: Sequence[Sequence[str]], said: set[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The features' names as records write them, and a note where that is not known: LightGBM writes `_` for each blank.
+
+    `tables`: the columns of tables that were given; `said`: names that a person uses as they are.
+    """
+    found, unsure = [], []
+    if all(name == f"Column_{place}" for place, name in enumerate(written)):  # it made them up
+        return tuple(written), ()
+    for name in written:
+        blank = [each for table in tables for each in table if each.replace(" ", "_") == name]
+        sure = name in said or name in blank
+        found.append(name if sure or not blank else blank[0])
+        if "_" in name and not sure and not blank:
+            unsure.append(name)
+    if not unsure:
+        return tuple(found), ()
+    more = ", ..." if len(unsure) > _named_max else ""
+    return tuple(found), (
+        f"LightGBM writes _ for a blank in a feature's name, and no table was given that tells them apart: "
+        f"{', '.join(unsure[:_named_max])}{more} must be called so in the records, else give --background, --rows or --features "
+        "with the names of the records",
     )

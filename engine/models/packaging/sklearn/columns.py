@@ -103,8 +103,6 @@ class Input:
     """Of a number: whether the model answers where a logarithm or a root of it is not a number."""
     sure: list[Any] = field(default_factory=list)
     """Of a category: values that an encoder knows, which refuses others."""
-    begins: str = ""
-    """Which function keeps the model from small numbers of it, and where."""
     is_read: bool = False
     """Whether anything is made of it."""
     type: ColumnType | None = None
@@ -361,7 +359,6 @@ def _function(step: FunctionTransformer, given: list[Column], inputs: list[Input
                         column, same=False, low=start if name != "sqrt" else float(np.nextafter(0.0, -np.inf))
                     )
                 )
-                inputs[place].begins = f"{name} begins at {start:g}"
         else:
             columns.append(Column(features=column.features, known=False))
     return columns

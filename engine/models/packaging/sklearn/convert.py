@@ -12,9 +12,10 @@ from sklearn.pipeline import Pipeline
 
 from penstock.engine.features.overrides import described_features
 from penstock.engine.features.signature import Feature
-from penstock.engine.models.packaging.boosters.forest_model import of_forest
+from penstock.engine.models.packaging.boosters.forest_model import class_numbers, of_forest
 from penstock.engine.models.packaging.converted import Converted, PackageOptions, class_names
 from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
+from penstock.engine.models.packaging.sklearn.answered_ranges import within_answered
 from penstock.engine.models.packaging.sklearn.boosters import is_booster, is_xgboost
 from penstock.engine.models.packaging.sklearn.column_types import float32, types_known
 from penstock.engine.models.packaging.sklearn.columns import first_columns, inputs_of
@@ -185,6 +186,10 @@ class _Conversion:
         method = "predict_proba" if labels else "predict" if folded.tail is None else "decision_function"
         answer = getattr(self._model, method)
         features, notes = self._settled(self._features(places), places, answer)
+
+        def classes(rows: NDArray[np.float64]) -> NDArray[np.int64]:
+            return class_numbers(self._model, self._rows.of_matrix(rows, places))
+
         if folded.tail is not None:
             tail = folded.tail
             return of_sums(
@@ -199,6 +204,7 @@ class _Conversion:
                 predict_table=lambda table: self._asked_about(table, method),
                 ask=lambda rows: tail.ask(self._rows.of_matrix(rows, places)),
                 compared_with=method,
+                predict_classes=classes,
             )
         return of_forest(
             forest,
@@ -210,6 +216,7 @@ class _Conversion:
             notes=notes,
             cuts=cuts,
             compared_with=method,
+            predict_classes=classes,
         )
 
     def _asked_about(self, table: Any, method: str) -> Any:
@@ -233,12 +240,10 @@ class _Conversion:
         notes, features = without_missing(
             lambda rows: answer(self._rows.of_matrix(rows, places)), features, usual
         )
-        begins = [f"{given.name}, whose {given.begins}" for given in self._inputs if given.begins]
-        if begins:
-            notes = (
-                *notes,
-                f"smaller numbers of {'; '.join(begins)}, are refused by the original and answered here as the smallest known",
-            )
+        more, features = within_answered(
+            lambda rows: answer(self._rows.of_matrix(rows, places)), features, usual
+        )
+        notes = (*notes, *more)
         apart = [given.name for given in self._inputs if given.is_told_apart]
         if apart:
             notes = (

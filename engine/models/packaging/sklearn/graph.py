@@ -17,6 +17,7 @@ from penstock.engine.features.narrowing import as_fed
 from penstock.engine.features.signature import Feature
 from penstock.engine.models.bundle.manifest import Meaning, ModelOutput
 from penstock.engine.models.packaging.answered import answered
+from penstock.engine.models.packaging.boosters.forest_model import class_numbers
 from penstock.engine.models.packaging.onnx_file import OnnxGraph
 from penstock.engine.models.packaging.sklearn.members import members
 from penstock.engine.models.runtime.session import raw_runner
@@ -93,11 +94,9 @@ class GraphAnswers:
 
     def labels(self, rows: Any) -> NDArray[np.int64]:
         """Its classes or clusters (R,), by number."""
-        found = np.asarray(self.model.predict(rows)).tolist()
         if self.groups:
-            return np.array(found, dtype=np.int64)
-        places = {label: place for place, label in enumerate(np.asarray(self.model.classes_).tolist())}
-        return np.array([places[label] for label in found], dtype=np.int64)
+            return np.asarray(self.model.predict(rows)).astype(np.int64)
+        return class_numbers(self.model, rows)
 
     def of_outputs(self, outputs: Sequence[ModelOutput], rows: Any) -> dict[str, NDArray[np.float64]]:
         """Its answers by the output of the graph that repeats them."""

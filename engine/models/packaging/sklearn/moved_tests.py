@@ -313,7 +313,7 @@ class _Search:
             item += [number] * len(bounds)
             low += [bounds[0], *(float(np.nextafter(cut, np.inf)) for cut in bounds[1:])]
             high += [*bounds[1:], _end]
-        items, lows, highs = np.array(item), _ordinals(np.array(low)), _ordinals(np.array(high))
+        items, lows, highs = np.array(item), ordinals(np.array(low)), ordinals(np.array(high))
         at_low, at_high = self._at(items, lows), self._at(items, highs)
         first, last = lows.copy(), highs.copy()
         while (on := np.flatnonzero((at_low != at_high) & (first + 1 < last))).size:
@@ -324,8 +324,8 @@ class _Search:
             first[on] = np.where(same, middle, first[on])
             last[on] = np.where(same, last[on], middle)
         found: list[list[float]] = [[] for _ in self._entries]
-        inside = _floats(first)
-        borders = _floats(highs)
+        inside = doubles(first)
+        borders = doubles(highs)
         for place, number in enumerate(items.tolist()):
             if at_low[place] != at_high[place]:
                 found[number].append(float(inside[place]))
@@ -353,20 +353,21 @@ class _Search:
                 found[place].append(value)
         return [tuple(each) for each in found]
 
-    def _at(self, items: NDArray[np.int64], ordinals: NDArray[np.int64]) -> NDArray[np.bool_]:
-        values = _floats(ordinals)
+    def _at(self, items: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        values = doubles(places)
         for place, item in enumerate(items.tolist()) if any(self._points) else ():
             if values[place] in self._points[item]:
                 values[place] = np.nextafter(values[place], np.inf)
         return self._mover.columns_at(self._asked, self._entries[items], self._owners[items], values)
 
 
-def _ordinals(values: NDArray[np.float64]) -> NDArray[np.int64]:
+def ordinals(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """Numbers in the order of the doubles, neighbours one apart, both zeros 0."""
     bits = (values + 0.0).view(np.int64)
     return np.where(bits < 0, -(bits & 0x7FFFFFFFFFFFFFFF), bits)
 
 
-def _floats(ordinals: NDArray[np.int64]) -> NDArray[np.float64]:
-    magnitude = np.abs(ordinals).view(np.float64)
-    return np.where(ordinals < 0, -magnitude, magnitude)
+def doubles(places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Undo ordinals."""
+    magnitude = np.abs(places).view(np.float64)
+    return np.where(places < 0, -magnitude, magnitude)

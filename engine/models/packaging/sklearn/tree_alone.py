@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.features.overrides import table_features
 from penstock.engine.features.signature import Feature
-from penstock.engine.models.packaging.boosters.forest_model import of_forest
+from penstock.engine.models.packaging.boosters.forest_model import class_numbers, of_forest
 from penstock.engine.models.packaging.converted import Converted, PackageOptions
 from penstock.engine.models.packaging.sklearn.inputs import in_order
 from penstock.engine.trees.readers.sklearn import read_sklearn_trees
@@ -62,6 +62,7 @@ def trees_alone(model: Any, wishes: PackageOptions) -> Converted:
         predict=lambda rows: answer(given(rows)),
         notes=notes,
         predict_table=lambda table: answer(in_order(table, own_names)),
+        predict_classes=lambda rows: class_numbers(model, given(rows)),
     )
 
 

@@ -40,9 +40,10 @@ def of_sums(
     predict_table: Callable[[Any], Any],
     ask: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     compared_with: str,
+    predict_classes: Callable[[NDArray[np.float64]], NDArray[np.int64]],
 ) -> Converted:
     """The forest's K sums and the tail. `predict`: the original's own answers to matrix rows; `predict_table`: to a data frame;
-    `ask`: Tail.ask of matrix rows. Raises ConfigError where the operators cannot say it."""
+    `ask`: Tail.ask of matrix rows; `predict_classes`: the class numbers (R,) that it says itself. Raises ConfigError where the operators cannot say it."""
     model, explained = _graph(forest, tail)
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -70,6 +71,7 @@ def of_sums(
         labels=Labels(classes=labels, output=tail.name, values=None) if labels else None,
         score=score,
         score_table=lambda table: answers(predict_table(table)),
+        score_labels=predict_classes if labels else None,
         compared_with=compared_with,
         compared_by={tail.sums: tail.asks},
         notes=(*notes, tail.note, *crowded(features, cuts)),
