@@ -203,6 +203,8 @@ def _tree(tree: Mapping[str, Any], weight: float, output: int) -> Tree:
         values = _vectors(tree, is_leaf, right, width) * weight
     if len({len(left), len(right), len(condition), len(default_left)}) != 1:
         raise ConfigError("an XGBoost tree has arrays of different lengths")
+    with np.errstate(invalid="ignore"):  # what is no number here is refused with the ensemble
+        cover = np.array(tree["sum_hessian"], dtype=np.float64)
     return Tree(
         feature=np.array(tree["split_indices"], dtype=np.int64),
         # x < t is x <= the float32 before t.
@@ -210,7 +212,7 @@ def _tree(tree: Mapping[str, Any], weight: float, output: int) -> Tree:
         yes=np.where(in_set, right, left),
         no=np.where(in_set, left, right),
         missing_yes=np.where(in_set, ~default_left, default_left),
-        cover=np.array(tree["sum_hessian"], dtype=np.float64),
+        cover=cover,
         values=values,
         output=output,
         sets=sets,

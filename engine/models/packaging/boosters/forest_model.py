@@ -56,7 +56,9 @@ def of_forest(
         try:
             found = predict(rows)
         except _foreign_errors as error:
-            raise ConfigError(f"the original model cannot predict the rows: {error}") from error
+            # XGBoost adds its stack of C++ calls, behind line ends that may be written out.
+            why = " ".join(str(error).replace("\\n", "\n").partition("Stack trace")[0].split())
+            raise ConfigError(f"the original model cannot predict the rows: {why.rstrip(': ')}") from error
         return outputs_of(found)
 
     def outputs_of(answers: Any) -> dict[str, NDArray[np.float64]]:
