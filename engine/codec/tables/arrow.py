@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.engine.codec.tables.columns import Column, Distinct, FeatureColumns, Numbers, Values, Vectors
 from penstock.engine.features.signature import field_path
@@ -57,6 +58,21 @@ def arrow_columns(batch: Any, plan: Sequence[FeatureColumns]) -> dict[str, Colum
                 first, *rest = field_path(name)
                 found[name] = column_of(_inside(batch.column(first), rest))
     return found
+
+
+def rows_without_fields(batch: Any, plan: Sequence[FeatureColumns]) -> NDArray[np.bool_] | None:
+    """(N,) whether a row of a pyarrow.RecordBatch has none of the plan's fields, since whatever they stand in is null there.
+
+    None where no row can be so: every row has the table's own columns, be it as null.
+    """
+    names = {name for place in plan for name in place.names}
+    if names & set(batch.schema.names):
+        return None
+    without = np.ones(batch.num_rows, dtype=np.bool_)
+    for first, *between in {tuple(field_path(name)[:-1]) for name in names}:
+        around = _inside(batch.column(first), between)
+        without &= around.is_null().to_numpy(zero_copy_only=False)
+    return without
 
 
 def _inside(array: Any, path: Sequence[str]) -> Any:

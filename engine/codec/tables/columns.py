@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.codec.object_rows import ObjectRows, without_faults
+from penstock.engine.codec.object_rows import ObjectRows, no_features, without_faults
 from penstock.engine.features.signature import Feature, ModelInput, Signature
 from penstock.schemas.errors import ConfigError, RecordError
 
@@ -116,9 +116,15 @@ class ColumnRows:
         self._readers = {feature.name: _OneFeature(feature) for feature in signature.features}
 
     def read(
-        self, plan: Sequence[FeatureColumns], columns: Mapping[str, Column], count: int
+        self,
+        plan: Sequence[FeatureColumns],
+        columns: Mapping[str, Column],
+        count: int,
+        without: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.generic], NDArray[np.int64], list[tuple[int, RecordError]]]:
         """`(matrix (R, F), rows (R,) ascending places, faults by ascending place)`; R + faults = count.
+
+        `without`: (count,) which rows have no feature's field, not even as null; each is a fault (NO_FEATURES). None: none.
 
         NaN is missing and features.policies.unseen_code an unseen category, as every reader leaves them.
         """
@@ -127,19 +133,22 @@ class ColumnRows:
         with np.errstate(
             over="ignore", invalid="ignore"
         ):  # a double past float32 becomes an infinity, which has its own policy
-            for place in plan:
-                feature = place.feature
-                if len(place.names) > 1:
+            for each in plan:
+                feature = each.feature
+                if len(each.names) > 1:
                     parts = [
-                        self._readers[feature.name].numbers(columns[name], faults) for name in place.names
+                        self._readers[feature.name].numbers(columns[name], faults) for name in each.names
                     ]
                     numbers = np.stack(parts, axis=1)
                 else:
-                    numbers = self._readers[feature.name].read(columns[place.names[0]], faults)
+                    numbers = self._readers[feature.name].read(columns[each.names[0]], faults)
                 if numbers.ndim == 1:
-                    matrix[:, place.start] = numbers
+                    matrix[:, each.start] = numbers
                 else:
-                    matrix[:, place.start : place.start + feature.width] = numbers
+                    matrix[:, each.start : each.start + feature.width] = numbers
+        if without is not None:
+            for place in np.flatnonzero(without).tolist():
+                faults.setdefault(place, no_features())
         return without_faults(matrix, faults)
 
 

@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.codec.object_rows import ObjectRows, without_faults
-from penstock.engine.codec.tables.arrow import arrow, arrow_columns, leads_somewhere, top_columns
+from penstock.engine.codec.tables.arrow import (
+    arrow,
+    arrow_columns,
+    leads_somewhere,
+    rows_without_fields,
+    top_columns,
+)
 from penstock.engine.codec.tables.columns import Column, ColumnRows, Distinct, Numbers, Values, find_columns
 from penstock.engine.features.policies import FeaturePolicies, unseen_code
 from penstock.engine.features.signature import Signature
@@ -165,7 +171,11 @@ class RowReader:
         if not batches:
             yield 0, self._dictionaries([])
         for batch in batches:
-            yield batch.num_rows, self._columns.read(plan, arrow_columns(batch, plan), batch.num_rows)
+            without = rows_without_fields(batch, plan)
+            yield (
+                batch.num_rows,
+                self._columns.read(plan, arrow_columns(batch, plan), batch.num_rows, without),
+            )
 
 
 def _slices(count: int, rows: int) -> list[slice]:

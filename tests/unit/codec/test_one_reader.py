@@ -258,3 +258,37 @@ def test_a_vector_is_the_same_by_every_door() -> None:
         assert [(r.index, r.reason, r.detail) for r in decoded.rejections] == [
             (r.index, r.reason, r.detail) for r in stream.rejections
         ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_objects_that_are_null_are_the_same_in_a_table_and_in_records(seed: int) -> None:
+    """A row that has no field of the model at all, since what they stand in is null, is rejected by either door."""
+    chance = np.random.default_rng(seed)
+    feature_x, feature_z = (Feature(name=name, field=name, kind="number") for name in ("a.x", "b.c.z"))
+    inputs = tuple(
+        ModelInput(name=name, dtype="float64", start=place, width=1)
+        for place, name in enumerate(("a.x", "b.c.z"))
+    )
+    signature = Signature(features=(feature_x, feature_z), inputs=inputs)
+
+    def some(value: Any) -> Any:
+        return None if chance.random() < 0.4 else value
+
+    records = [
+        {"a": some({"x": some(1.5)}), "b": some({"c": some({"z": some(2.5)})}), "id": row}
+        for row in range(40)
+    ]
+    kinds = [
+        ("a", pyarrow.struct([("x", pyarrow.float64())])),
+        ("b", pyarrow.struct([("c", pyarrow.struct([("z", pyarrow.float64())]))])),
+        ("id", pyarrow.int64()),
+    ]
+    table = pyarrow.Table.from_pylist(records, schema=pyarrow.schema(kinds))
+    reader = RowReader(signature)
+    ((_, by_table),) = reader.blocks(table)
+    ((_, by_record),) = reader.blocks(records)
+    assert by_table.rows.tolist() == by_record.rows.tolist()
+    np.testing.assert_array_equal(by_table.matrix, by_record.matrix)
+    reasons = [(each.index, each.reason) for each in by_table.rejections]
+    assert reasons == [(each.index, each.reason) for each in by_record.rejections]
+    assert Reason.NO_FEATURES in {reason for _, reason in reasons}
