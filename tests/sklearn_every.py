@@ -15,7 +15,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators
 
-from penstock.engine.models.packaging.sklearn.refused_kinds import why_not
+from penstock.engine.models.packaging.sklearn.operators.refused_kinds import why_not
 from tests.sklearn_tables import cost, late
 
 _options: Final[dict[str, dict[str, Any]]] = {

@@ -203,7 +203,7 @@ class _WithBranches(avro.io.DatumReader):
     def read_union(self, writers_schema: Any, readers_schema: Any, decoder: Any) -> Any:
         place = int(decoder.read_long())
         if not 0 <= place < len(writers_schema.schemas):
-            raise IndexError("the union has no such branch")
+            raise IndexError(place)  # told as any other index that cannot be
         return Branch(place, self.read_data(writers_schema.schemas[place], readers_schema, decoder))
 
 

@@ -59,7 +59,7 @@ def test_defaults_work_and_paths_are_relative_to_the_file() -> None:
         ),
         (
             {"kafka.client": {"heartbeat.interval.ms": 20_000}},
-            "heartbeat.interval.ms, 20000, has to be less than session.timeout.ms, which is 10000 unless set",
+            "heartbeat.interval.ms, 20000, has to be less than session.timeout.ms, which is 8000 unless set",
         ),
         ({"explain.policy": "sample:2"}, "explain.policy: sample wants a share"),
         ({"model.device": "gpu"}, "model.device"),

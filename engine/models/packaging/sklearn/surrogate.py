@@ -32,7 +32,7 @@ from penstock.engine.models.packaging.sklearn.inputs import Rows, then
 from penstock.engine.models.packaging.sklearn.kernels.stand_ins import kernel_step
 from penstock.engine.models.packaging.sklearn.members import members, with_members
 from penstock.engine.models.packaging.sklearn.moved_tests import Mover, NotFoldedError
-from penstock.engine.models.packaging.sklearn.refused_kinds import why_not
+from penstock.engine.models.packaging.sklearn.operators.refused_kinds import why_not
 from penstock.engine.models.packaging.sklearn.stand_ins import stand_in
 from penstock.engine.models.packaging.sklearn.step_stand_ins import (
     FeatureTable,
