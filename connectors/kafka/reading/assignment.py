@@ -1,11 +1,19 @@
 """Which partitions of the topic are ours, and which of them are paused for whose sake."""
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.errors import cause_of, consumer_error
+from penstock.schemas.log_codes import LogCode
+
+logger = logging.getLogger("penstock.kafka")
+
+refused_max_s: Final = 1.0
+"""A fetcher that is between two states is through with it in milliseconds."""
 
 
 class AssignmentListener(Protocol):
@@ -26,9 +34,17 @@ class Assignment:
 
     Promises: a partition is resumed only when nobody wants it paused, and no pause flag outlives an assignment.
     `returning` are partitions that wait, paused, for another attempt after an error.
+
+    A pause or a resume makes librdkafka forget what it was told before and has not begun: given a partition and a pause right
+    after it, it may never begin to read, and refuses every seek (its issues 2190 and 5591). So a partition is `unproven` until
+    a record of it came or a seek went through, and one that refuses to be sought for `refused_max_s` is given anew.
     """
 
-    def __init__(self, consumer: Consumer, topic: str) -> None:
+    def __init__(self, consumer: Consumer, topic: str, *, clock: Clock) -> None:
+        self._clock = clock
+        self._refused_s: dict[int, float] = {}  # since when it refuses every seek
+        self.unproven: set[int] = set()
+        self.to_prove: set[int] = set()  # the unproven ones that were paused meanwhile, and are not any more
         self._consumer = consumer
         self._topic = topic
         self.owned: set[int] = set()  # what the listener was told
@@ -47,7 +63,9 @@ class Assignment:
         """All but those that wait for another reason."""
         if self.paused:
             self.paused = False
-            self._consumer.resume(self.places(self.owned.difference(self.held, returning)))
+            over = self.owned.difference(self.held, returning)
+            self._consumer.resume(self.places(over))
+            self.released(over)
 
     def hold(self, partitions: Collection[int], returning: Iterable[int]) -> None:
         """Exactly these stand still from now on."""
@@ -58,6 +76,7 @@ class Assignment:
             self._consumer.pause(self.places(new))
         if over and not self.paused:
             self._consumer.resume(self.places(over.difference(returning)))
+            self.released(over.difference(returning))
 
     def take(self, partitions: set[int], starts: Mapping[int, int]) -> None:
         """Assigned to us: those with a start are read from there, the others wait for one."""
@@ -66,6 +85,7 @@ class Assignment:
         )
         unplaced = partitions - starts.keys()
         self.unplaced |= unplaced
+        self.unproven |= starts.keys()
         # Whether a partition comes back paused depends on protocol and version, so nothing is assumed.
         held_back = partitions if self.paused else unplaced
         if held_back:
@@ -77,6 +97,15 @@ class Assignment:
         if partitions and not self.paused:
             self._consumer.resume(self.places(partitions))
 
+    def released(self, partitions: Iterable[int]) -> None:
+        """They are not paused any more."""
+        self.to_prove |= self.unproven.intersection(partitions)
+
+    def proven(self, partitions: Iterable[int]) -> None:
+        """Their fetchers do something."""
+        self.unproven.difference_update(partitions)
+        self.to_prove.difference_update(partitions)
+
     def let_go(self, partitions: set[int], returning: Iterable[int]) -> None:
         """Not ours any more. `returning`: as before they were let go."""
         self.owned -= partitions
@@ -84,20 +113,42 @@ class Assignment:
         paused = partitions if self.paused else partitions & self.unplaced.union(self.held, returning)
         self.held -= partitions
         self.unplaced -= partitions
+        self.proven(partitions)
+        for partition in partitions:
+            self._refused_s.pop(partition, None)
         if paused:
             self._consumer.resume(self.places(paused))  # leave no flag behind for the next assignment
         self._consumer.incremental_unassign(self.places(partitions))
 
     def seek(self, partition: int, offset: int) -> bool:
-        """Send the client there; False: not yet. Raises what stands behind any other refusal."""
+        """Send the client there; False: not yet, to be tried again soon. Raises what stands behind any other refusal."""
         try:
             self._consumer.seek(TopicPartition(self._topic, partition, offset))
         except KafkaException as error:
             cause = cause_of(error)
             if cause.code() in (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS):
-                return False  # the fetcher is between two states
+                self._refused(partition, offset)  # the fetcher is between two states, or was never begun
+                return False
             raise consumer_error(cause, f"topic {self._topic}, partition {partition}") from error
+        self._refused_s.pop(partition, None)
+        self.proven([partition])
         return True
+
+    def _refused(self, partition: int, offset: int) -> None:
+        now_s = self._clock.monotonic_s()
+        since_s = self._refused_s.setdefault(partition, now_s)
+        if now_s - since_s < refused_max_s or self.paused or partition in self.held:
+            return
+        del self._refused_s[partition]
+        logger.warning(
+            "topic %s, partition %d: the client did not begin to read it, and is given it anew",
+            self._topic, partition,
+            extra=LogCode.READING_RETURNS.extra,
+        )  # fmt: skip
+        place = TopicPartition(self._topic, partition)
+        self._consumer.resume([place])  # now, since a resume behind the assignment would undo that one too
+        self._consumer.incremental_unassign([place])
+        self._consumer.incremental_assign([TopicPartition(self._topic, partition, offset)])
 
     def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """The log end of those that are ours as the fetches last saw it; nothing is asked of the broker."""
