@@ -13,7 +13,7 @@ from penstock.schemas.log_codes import LogCode
 logger = logging.getLogger("penstock.kafka")
 
 refused_max_s: Final = 1.0
-"""A fetcher that is between two states is through with it in milliseconds."""
+"""A fetcher that is between two states is through with it in milliseconds; one that refuses a seek for longer has ended."""
 
 
 class AssignmentListener(Protocol):
@@ -34,17 +34,11 @@ class Assignment:
 
     Promises: a partition is resumed only when nobody wants it paused, and no pause flag outlives an assignment.
     `returning` are partitions that wait, paused, for another attempt after an error.
-
-    A pause or a resume makes librdkafka forget what it was told before and has not begun: given a partition and a pause right
-    after it, it may never begin to read, and refuses every seek (its issues 2190 and 5591). So a partition is `unproven` until
-    a record of it came or a seek went through, and one that refuses to be sought for `refused_max_s` is given anew.
     """
 
     def __init__(self, consumer: Consumer, topic: str, *, clock: Clock) -> None:
         self._clock = clock
         self._refused_s: dict[int, float] = {}  # since when it refuses every seek
-        self.unproven: set[int] = set()
-        self.to_prove: set[int] = set()  # the unproven ones that were paused meanwhile, and are not any more
         self._consumer = consumer
         self._topic = topic
         self.owned: set[int] = set()  # what the listener was told
@@ -63,9 +57,7 @@ class Assignment:
         """All but those that wait for another reason."""
         if self.paused:
             self.paused = False
-            over = self.owned.difference(self.held, returning)
-            self._consumer.resume(self.places(over))
-            self.released(over)
+            self._consumer.resume(self.places(self.owned.difference(self.held, returning)))
 
     def hold(self, partitions: Collection[int], returning: Iterable[int]) -> None:
         """Exactly these stand still from now on."""
@@ -76,7 +68,6 @@ class Assignment:
             self._consumer.pause(self.places(new))
         if over and not self.paused:
             self._consumer.resume(self.places(over.difference(returning)))
-            self.released(over.difference(returning))
 
     def take(self, partitions: set[int], starts: Mapping[int, int]) -> None:
         """Assigned to us: those with a start are read from there, the others wait for one."""
@@ -85,7 +76,6 @@ class Assignment:
         )
         unplaced = partitions - starts.keys()
         self.unplaced |= unplaced
-        self.unproven |= starts.keys()
         # Whether a partition comes back paused depends on protocol and version, so nothing is assumed.
         held_back = partitions if self.paused else unplaced
         if held_back:
@@ -97,15 +87,6 @@ class Assignment:
         if partitions and not self.paused:
             self._consumer.resume(self.places(partitions))
 
-    def released(self, partitions: Iterable[int]) -> None:
-        """They are not paused any more."""
-        self.to_prove |= self.unproven.intersection(partitions)
-
-    def proven(self, partitions: Iterable[int]) -> None:
-        """Their fetchers do something."""
-        self.unproven.difference_update(partitions)
-        self.to_prove.difference_update(partitions)
-
     def let_go(self, partitions: set[int], returning: Iterable[int]) -> None:
         """Not ours any more. `returning`: as before they were let go."""
         self.owned -= partitions
@@ -113,7 +94,6 @@ class Assignment:
         paused = partitions if self.paused else partitions & self.unplaced.union(self.held, returning)
         self.held -= partitions
         self.unplaced -= partitions
-        self.proven(partitions)
         for partition in partitions:
             self._refused_s.pop(partition, None)
         if paused:
@@ -121,34 +101,40 @@ class Assignment:
         self._consumer.incremental_unassign(self.places(partitions))
 
     def seek(self, partition: int, offset: int) -> bool:
-        """Send the client there; False: not yet, to be tried again soon. Raises what stands behind any other refusal."""
+        """Send the client there; False: not yet, to be tried again soon. Raises what stands behind any other refusal.
+
+        A fetcher that ended refuses for ever: at bytes that cannot be read, say, which it came upon in the log's first records
+        before it was known where to begin. Then the partition is given to the client anew, at this offset.
+        """
         try:
             self._consumer.seek(TopicPartition(self._topic, partition, offset))
         except KafkaException as error:
             cause = cause_of(error)
             if cause.code() in (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS):
-                self._refused(partition, offset)  # the fetcher is between two states, or was never begun
-                return False
+                return self._given_anew(partition, offset)
             raise consumer_error(cause, f"topic {self._topic}, partition {partition}") from error
         self._refused_s.pop(partition, None)
-        self.proven([partition])
         return True
 
-    def _refused(self, partition: int, offset: int) -> None:
+    def _given_anew(self, partition: int, offset: int) -> bool:
+        """Where it has refused for long enough, and nobody wants it to stand still."""
         now_s = self._clock.monotonic_s()
         since_s = self._refused_s.setdefault(partition, now_s)
         if now_s - since_s < refused_max_s or self.paused or partition in self.held:
-            return
+            return False
         del self._refused_s[partition]
         logger.warning(
-            "topic %s, partition %d: the client did not begin to read it, and is given it anew",
-            self._topic, partition,
+            "topic %s, partition %d: the client stopped reading before it was sent to offset %d; it is given the partition anew",
+            self._topic, partition, offset,
             extra=LogCode.READING_RETURNS.extra,
         )  # fmt: skip
         place = TopicPartition(self._topic, partition)
-        self._consumer.resume([place])  # now, since a resume behind the assignment would undo that one too
+        self._consumer.resume(
+            [place]
+        )  # now: behind the assignment it might undo that (librdkafka issue 5591)
         self._consumer.incremental_unassign([place])
         self._consumer.incremental_assign([TopicPartition(self._topic, partition, offset)])
+        return True
 
     def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """The log end of those that are ours as the fetches last saw it; nothing is asked of the broker."""

@@ -72,10 +72,8 @@ class Returns:
         paused: Callable[[int], bool],
         give_up: Callable[[int, GivenUp, KafkaError], None],
         other_error: Callable[[KafkaError, str], None],
-        given: Callable[[int], None],
-        released: Callable[[Iterable[int]], None],
     ) -> None:
-        """`looks`: at what the client could not read, where the policy is to set it aside. `paused`: whether a partition is to stay paused for another reason. `give_up`: reading of a partition cannot go on; `other_error`: called with errors that concern neither bytes nor offsets. `given`: a partition was given to the client and paused at once; `released`: such are not paused any more."""
+        """`looks`: at what the client could not read, where the policy is to set it aside. `paused`: whether a partition is to stay paused for another reason. `give_up`: reading of a partition cannot go on; `other_error`: called with errors that concern neither bytes nor offsets."""
         self._consumer = consumer
         self._topic = topic
         self._heads = heads
@@ -83,8 +81,6 @@ class Returns:
         self._paused = paused
         self._give_up = give_up
         self._other_error = other_error
-        self._given = given
-        self._released = released
         self._doubts = ReadDoubts(policy=policy)
         self._looks = looks
         self._looks_for = policy == "set_aside"
@@ -243,17 +239,15 @@ class Returns:
         """Give the client the partition anew: a fetcher that an error has ended does not seek, and a new one has nothing
         left of what came before."""
         place = TopicPartition(self._topic, partition)
+        self._consumer.incremental_unassign([place])
+        self._consumer.incremental_assign([TopicPartition(self._topic, partition, offset)])
         self._held.pop(partition, None)
         if at_s > self._clock.monotonic_s():
             self._held[partition] = at_s
-        stands = self._paused(partition) or partition in self._held
-        if not stands:
-            self._consumer.resume([place])  # before: behind the assignment it might undo that
-        self._consumer.incremental_unassign([place])
-        self._consumer.incremental_assign([TopicPartition(self._topic, partition, offset)])
-        if stands:
+        if self._paused(partition) or partition in self._held:
             self._consumer.pause([place])
-            self._given(partition)
+        else:
+            self._consumer.resume([place])
 
     def _pass_broken(self) -> None:
         """What a look by hand found broken is not tried any further."""
@@ -275,10 +269,9 @@ class Returns:
         ready = sorted(partition for partition, at_s in self._held.items() if at_s <= now_s)
         for partition in ready:
             del self._held[partition]
-        ready = [partition for partition in ready if not self._paused(partition)]
-        if ready:
-            self._consumer.resume([TopicPartition(self._topic, partition) for partition in ready])
-            self._released(ready)
+        places = [TopicPartition(self._topic, p) for p in ready if not self._paused(p)]
+        if places:
+            self._consumer.resume(places)
 
     def _row(self, partition: int, unreadable: Unreadable, topic_id: str | None) -> Records:
         self.unreadable_offsets += unreadable.next - unreadable.first

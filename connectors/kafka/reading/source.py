@@ -126,7 +126,6 @@ class KafkaSource:
             self._consumer, topic=topic, heads=self._heads, policy=unreadable, looks=self._looks, clock=clock,
             paused=lambda partition: self._ours.paused or partition in self._ours.held,
             give_up=self._give_up, other_error=self._member.note_error,
-            given=self._ours.unproven.add, released=self._ours.released,
         )  # fmt: skip
         self._careful = None if careful is None else CarefulReading(
             careful, self._consumer, self._looks, self._bounds, heads=self._heads, returns=self._returns, clock=clock,
@@ -166,8 +165,6 @@ class KafkaSource:
             return passed
         if self._seek_due:
             self.seek(self._seek_due)
-        for partition in sorted(self._ours.to_prove.difference(self._seek_due, self._returns.held)):
-            self._ours.seek(partition, self._heads.place(partition))
         consumer = self._consumer
         try:
             poll = self._careful.poll if self._careful else consumer.poll
@@ -288,7 +285,6 @@ class KafkaSource:
         if any(map(Message.error, messages)):
             messages, broken = self._returns.without_errors(messages, self._ours.owned)
         present = set(map(partition_of, messages))
-        self._ours.proven(present)
         stale = self._seek_due.keys() | (present - self._ours.owned) | self._ours.held
         if stale & present:
             self._dropped |= (present & self._ours.held) - self._seek_due.keys()

@@ -1,4 +1,4 @@
-"""A partition that the client was given and never began to read is given anew, and no other is."""
+"""A partition whose fetcher ended before it was sent to its beginning is given anew, and no other is."""
 
 from typing import Any
 
@@ -10,10 +10,9 @@ from tests.clocks import HandClock
 
 
 class Fetchers:
-    """librdkafka's: what a pause overtakes is forgotten (`loses`), and then every seek is refused."""
+    """librdkafka's: one that ended refuses every seek."""
 
     def __init__(self) -> None:
-        self.loses = False
         self.started: dict[int, int] = {}
         self.paused: set[int] = set()
 
@@ -26,8 +25,6 @@ class Fetchers:
 
     def pause(self, places: list[TopicPartition]) -> None:
         self.paused |= {place.partition for place in places}
-        if self.loses:
-            self.incremental_unassign(places)
 
     def resume(self, places: list[TopicPartition]) -> None:
         self.paused -= {place.partition for place in places}
@@ -38,88 +35,57 @@ class Fetchers:
         self.started[place.partition] = place.offset
 
 
-def made(loses: bool) -> tuple[Assignment, Any, HandClock]:
+def made() -> tuple[Assignment, Any, HandClock]:
     fetchers, clock = Fetchers(), HandClock()
-    fetchers.loses = loses
     consumer: Any = fetchers
     return Assignment(consumer, "t", clock=clock), fetchers, clock
 
 
-def sought(ours: Assignment, clock: HandClock, partition: int, offset: int) -> bool:
-    """As the source does it: again at each poll."""
+def sought(ours: Assignment, clock: HandClock, partition: int, offset: int) -> float | None:
+    """As the source does it, at each poll: after how many seconds it went through."""
+    began_s = clock.now_s
     for _ in range(100):
         if ours.seek(partition, offset):
-            return True
+            return clock.now_s - began_s
         clock.sleep(0.05)
-    return False
+    return None
 
 
-@pytest.mark.parametrize("loses", [False, True])
-def test_one_that_waited_for_its_beginning_begins(loses: bool) -> None:
-    ours, fetchers, clock = made(loses)
+@pytest.mark.parametrize("ended", [False, True])
+def test_one_that_waited_for_its_beginning_begins(ended: bool) -> None:
+    ours, fetchers, clock = made()
     ours.take({0, 1}, {})
-    assert fetchers.paused == {0, 1}
-    assert sought(ours, clock, 0, 7)
+    if ended:
+        del fetchers.started[0]
+    took_s = sought(ours, clock, 0, 7)
+    assert took_s is not None
+    assert took_s == pytest.approx(refused_max_s if ended else 0.0, abs=0.06)
     ours.place([0])
     assert fetchers.started[0] == 7
     assert fetchers.paused == {1}
 
 
-@pytest.mark.parametrize("loses", [False, True])
-def test_one_that_came_while_all_were_paused_begins(loses: bool) -> None:
-    ours, fetchers, clock = made(loses)
-    ours.pause()
-    ours.take({0}, {0: 7})
-    ours.owned |= {0}
-    assert not ours.to_prove
-    ours.resume(())
-    assert ours.to_prove == {0}
-    assert sought(ours, clock, 0, 7)
-    assert not ours.to_prove
-    assert fetchers.started == {0: 7}
-    assert not fetchers.paused
-
-
-@pytest.mark.parametrize("loses", [False, True])
-def test_one_that_was_held_at_once_begins(loses: bool) -> None:
-    ours, fetchers, clock = made(loses)
-    ours.take({0}, {0: 7})
-    ours.owned |= {0}
-    ours.hold([0], ())
-    ours.hold([], ())
-    assert ours.to_prove == {0}
-    assert sought(ours, clock, 0, 7)
-    assert fetchers.started == {0: 7}
-    assert not fetchers.paused
-
-
-def test_one_of_which_something_came_is_not_sought() -> None:
-    ours, _, _ = made(loses=False)
-    ours.take({0}, {0: 7})
-    ours.owned |= {0}
-    ours.proven([0])
-    ours.pause()
-    ours.resume(())
-    assert not ours.to_prove
-
-
-def test_one_that_stands_still_is_not_given_anew() -> None:
-    ours, fetchers, clock = made(loses=True)
-    ours.take({0}, {0: 7})
-    ours.owned |= {0}
-    ours.pause()
-    clock.sleep(10 * refused_max_s)
+def test_a_fetcher_that_is_between_two_states_is_left_alone() -> None:
+    ours, fetchers, clock = made()
+    ours.take({0}, {0: 3})
     for _ in range(3):
+        at = fetchers.started.pop(0)
         assert not ours.seek(0, 7)
-        clock.sleep(refused_max_s)
-    assert not fetchers.started
-    assert fetchers.paused == {0}
+        clock.sleep(0.9 * refused_max_s)
+        assert not ours.seek(0, 7)
+        fetchers.started[0] = at
+        assert ours.seek(0, 7)
 
 
-def test_what_is_let_go_leaves_nothing_to_prove() -> None:
-    ours, fetchers, _ = made(loses=False)
+@pytest.mark.parametrize("how", ["paused", "held"])
+def test_one_that_is_to_stand_still_is_not_given_anew(how: str) -> None:
+    ours, fetchers, clock = made()
     ours.take({0}, {0: 7})
     ours.owned |= {0}
-    ours.let_go({0}, ())
-    assert not ours.unproven
-    assert not fetchers.started
+    ours.pause() if how == "paused" else ours.hold([0], ())
+    fetchers.started.clear()
+    assert sought(ours, clock, 0, 7) is None
+    assert fetchers.paused == {0}
+    ours.resume(()) if how == "paused" else ours.hold([], ())
+    assert sought(ours, clock, 0, 7) is not None
+    assert fetchers.started == {0: 7}
