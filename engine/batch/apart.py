@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from penstock.engine.batch.files import InputFile, is_remote
+from penstock.engine.batch.files import InputFile, is_passed_over, is_remote
 from penstock.schemas.errors import ConfigError
 
 
@@ -28,7 +28,7 @@ def check_apart(out: str, letters: str, given: str, bundle: str, files: Sequence
         for real, address in inputs.items():
             if _holds(place, real):
                 raise ConfigError(f"{option} would replace {address}, which is read: name another place")
-        if folder is not None and _holds(folder, place) and not _passed_over(place[len(folder) :]):
+        if folder is not None and _holds(folder, place) and not is_passed_over(place[len(folder) :]):
             raise ConfigError(
                 f"{option} lies in {given}, of which the next run would read it as input: name another place"
             )
@@ -49,7 +49,3 @@ def _is_folder(given: str, files: Sequence[InputFile]) -> bool:
     if is_remote(given):
         return "*" not in given and any(file.address != given.rstrip("/") for file in files)
     return Path(given.removeprefix("file://")).is_dir()
-
-
-def _passed_over(below: str) -> bool:
-    return any(part.startswith((".", "_")) for part in below.split("/"))

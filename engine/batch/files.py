@@ -146,9 +146,12 @@ def _by_name(name: str) -> Format | None:
 
 
 def _is_data(path: str, kind: str | None) -> bool:
-    return (kind is not None or _by_name(path) is not None) and not any(
-        part.startswith((".", "_")) for part in path.split("/")
-    )
+    return (kind is not None or _by_name(path) is not None) and not is_passed_over(path)
+
+
+def is_passed_over(path: str) -> bool:
+    """Whether a file below an input folder is none of its data, by a hidden name on the way to it, as Spark's readers have it."""
+    return any(part.startswith((".", "_")) for part in path.split("/"))
 
 
 def _local(address: str, kind: str | None) -> list[InputFile]:
@@ -194,7 +197,7 @@ def _below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         known.add(real)
-        folders[:] = sorted(each for each in folders if not each.startswith((".", "_")))
+        folders[:] = sorted(each for each in folders if not is_passed_over(each))
         yield from (Path(place, name) for name in names)
 
 

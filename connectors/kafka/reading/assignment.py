@@ -129,9 +129,8 @@ class Assignment:
             extra=LogCode.READING_RETURNS.extra,
         )  # fmt: skip
         place = TopicPartition(self._topic, partition)
-        self._consumer.resume(
-            [place]
-        )  # now: behind the assignment it might undo that (librdkafka issue 5591)
+        # Resumed first: behind the assignment it might undo that (librdkafka issue 5591).
+        self._consumer.resume([place])
         self._consumer.incremental_unassign([place])
         self._consumer.incremental_assign([TopicPartition(self._topic, partition, offset)])
         return True

@@ -177,9 +177,7 @@ class Returns:
         """After an error: to the head, whatever the client's position is now."""
         error, place = message.error(), TopicPartition(self._topic, partition)
         assert error is not None
-        if self._heads.anywhere(
-            partition
-        ):  # where the log begins is being asked; until then there is no head
+        if self._heads.anywhere(partition):  # where the log begins is being asked: there is no head yet
             if partition not in self._beginnings:
                 self._beginnings.add(partition)
                 logger.warning(

@@ -194,9 +194,8 @@ class KafkaSource:
     def hold(self, partitions: Collection[int]) -> None:
         """As penstock.engine.ports.Source asks."""
         self._ours.hold(partitions, self._returns.held)
-        for partition in sorted(
-            self._dropped - self._ours.held
-        ):  # to their heads: what came first may lack some
+        # To their heads: before what came first some may be gone.
+        for partition in sorted(self._dropped - self._ours.held):
             if self._heads.anywhere(partition):
                 self._dropped.remove(partition)
                 self._returns.read_from(partition, OFFSET_BEGINNING)

@@ -1,5 +1,6 @@
 """Where a member begins: within the polling thread's patience, however slow the coordinator is, and in the end."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,21 +40,23 @@ class Coordinator:
         self.commits |= {place.partition: place.offset for place in offsets}
 
 
+def starts_of(
+    consumer: Any,
+    start: Start,
+    clock: HandClock,
+    *,
+    fail: Callable[[PenstockError], None] = lambda error: None,
+) -> Starts:
+    return Starts(consumer, group="g", topic="t", start=start, recreated="read", fail=fail, clock=clock)
+
+
 def begin(
     coordinator: Coordinator, start: Start, *, wait_max_s: float = polling_max_s, between_s: float = 0.0
 ) -> tuple[dict[int, int], list[PenstockError]]:
     """What is found in the end; asserts that no call waits longer than a poll may. `between_s`: two calls."""
     failures: list[PenstockError] = []
     consumer: Any = coordinator
-    starts = Starts(
-        consumer,
-        group="g",
-        topic="t",
-        start=start,
-        recreated="read",
-        fail=failures.append,
-        clock=coordinator.clock,
-    )
+    starts = starts_of(consumer, start, coordinator.clock, fail=failures.append)
     clock = coordinator.clock
     found: dict[int, int] = {}
     for turn in range(200):
@@ -107,15 +110,7 @@ def test_a_partition_whose_answer_is_held_back_takes_a_tenth_of_the_polling_thre
     coordinator = Coordinator(0.001, {0: 7})
     consumer: Any = coordinator
     clock = coordinator.clock
-    starts = Starts(
-        consumer,
-        group="g",
-        topic="t",
-        start="earliest",
-        recreated="read",
-        fail=lambda error: None,
-        clock=clock,
-    )
+    starts = starts_of(consumer, "earliest", clock)
     coordinator.answer_s = 0.5
     while not starts.one({0}, facts, decides=True):
         clock.sleep(0.1)
@@ -148,15 +143,7 @@ def test_a_commit_of_another_program_is_told_of_once(caplog: pytest.LogCaptureFi
             ]
 
     coordinator: Any = Noted(0.001, {0: 7, 1: 8, 2: 9, 3: 0})
-    starts = Starts(
-        coordinator,
-        group="g",
-        topic="t",
-        start="earliest",
-        recreated="read",
-        fail=lambda error: None,
-        clock=coordinator.clock,
-    )
+    starts = starts_of(coordinator, "earliest", coordinator.clock)
     for _ in range(3):
         assert starts.soon({0, 1, 2, 3}, facts, decides=True) == {0: 7, 1: 8, 2: 9, 3: 0}
     said = [record.getMessage() for record in caplog.records]
@@ -168,15 +155,7 @@ def test_a_member_that_commits_meanwhile_decides_for_the_group() -> None:
     """Between the look at the ends and their commit: then what the other one committed holds."""
     coordinator = Coordinator(0.001, {})
     consumer: Any = coordinator
-    starts = Starts(
-        consumer,
-        group="g",
-        topic="t",
-        start="latest",
-        recreated="read",
-        fail=lambda error: None,
-        clock=HandClock(),
-    )
+    starts = starts_of(consumer, "latest", HandClock())
     assert starts.soon({0, 1}, facts, decides=True) == {}
     assert starts.one({0, 1}, facts, decides=True) == {}  # nobody has a commit
     assert starts.one({0, 1}, facts, decides=True) == {}  # the ends are known
@@ -238,15 +217,7 @@ def test_of_several_members_one_commits_once_where_the_group_begins(
     members = {}
     for name in mine:
         consumer: Any = Slow(log, late if name == "b" else 0)
-        members[name] = Starts(
-            consumer,
-            group="g",
-            topic="t",
-            start=start,
-            recreated="read",
-            fail=lambda error: None,
-            clock=HandClock(),
-        )
+        members[name] = starts_of(consumer, start, HandClock())
     begun = {name: members[name].soon(mine[name], facts, decides=name == "a") for name in sorted(mine)}
     for name in order * 40:
         waiting = mine[name] - begun[name].keys()

@@ -10,7 +10,7 @@ from skl2onnx.common.data_types import Int64TensorType
 from penstock.engine.models.packaging.sklearn.committees.stand_ins import Majority, Pairs
 from penstock.engine.models.packaging.sklearn.operators.combined import add_inside
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
-from penstock.engine.models.packaging.sklearn.operators.scores import add_label
+from penstock.engine.models.packaging.sklearn.operators.scores import add_label, add_pair_votes
 
 
 def add_pairs(scope: Any, operator: Any, container: Any) -> None:
@@ -34,16 +34,7 @@ def add_pairs(scope: Any, operator: Any, container: Any) -> None:
     above = graph.node("Greater", [scores, graph.tensor(np.array([middles], dtype=kind))])
     won = graph.node("Cast", [above], to=TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT)
     lost = graph.node("Sub", [graph.tensor(np.ones(1, dtype=kind)), won])
-    votes = graph.node(
-        "Add",
-        [
-            graph.node("MatMul", [won, graph.tensor(winners.astype(kind))]),
-            graph.node("MatMul", [lost, graph.tensor(losers.astype(kind))]),
-        ],
-    )
-    total = graph.node("MatMul", [scores, graph.tensor((winners - losers).astype(kind))])
-    most = graph.node("Add", [graph.node("Abs", [total]), graph.tensor(np.ones(1, dtype=kind))])
-    share = graph.node("Div", [total, graph.node("Mul", [most, graph.tensor(np.array([3.0], dtype=kind))])])
+    votes, share = add_pair_votes(graph, scores, won, lost, winners, losers, kind)
     output, label = operator.outputs[1].full_name, operator.outputs[0].full_name
     if count > 2:
         decision = graph.node("Add", [votes, share], output=output)

@@ -52,7 +52,7 @@ class Kernel:
     coef0: float
 
 
-class KernelMap(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class _Likeness(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """How alike a row is to some rows, weighted: (N, K)."""
 
     def __init__(self, kernel: Kernel, vectors: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
@@ -60,6 +60,14 @@ class KernelMap(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.kernel = kernel
         self.vectors = vectors
         self.weights = weights
+
+
+class KernelMap(TransformerMixin, _Likeness):  # type: ignore[misc]  # scikit-learn has no types
+    """As a step."""
+
+
+class KernelAnswer(RegressorMixin, _Likeness):  # type: ignore[misc]  # scikit-learn has no types
+    """As what a model answers."""
 
 
 class Distances(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -78,17 +86,7 @@ class Isotone(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
         self.fitted = fitted
 
 
-class KernelAnswer(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """The same as what a model answers."""
-
-    def __init__(self, kernel: Kernel, vectors: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
-        """See KernelMap."""
-        self.kernel = kernel
-        self.vectors = vectors
-        self.weights = weights
-
-
-class KernelShares(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class KernelShares(ClassifierMixin, _Likeness):  # type: ignore[misc]  # scikit-learn has no types
     """The same as shares of one, of classes."""
 
     def __init__(
@@ -98,10 +96,8 @@ class KernelShares(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         weights: NDArray[np.float64],
         classes_: NDArray[Any],
     ) -> None:
-        """See KernelMap; `classes_`: as the original calls them."""
-        self.kernel = kernel
-        self.vectors = vectors
-        self.weights = weights
+        """`classes_`: as the original calls them."""
+        super().__init__(kernel, vectors, weights)
         self.classes_ = classes_
 
 

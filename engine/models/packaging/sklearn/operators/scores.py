@@ -166,6 +166,26 @@ def add_kernel_decision(scope: Any, operator: Any, container: Any) -> None:
     to = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
     lost = graph.node("Cast", [first], to=to)
     won = graph.node("Sub", [graph.tensor(np.ones(1, dtype=kind)), lost])
+    votes, share = add_pair_votes(graph, pairs, won, lost, winners, losers, kind)
+    graph.node("Add", [votes, share], output=output)
+    chosen = votes if not machine.break_ties else output
+    _add_spoken_for(graph, chosen, count, model.classes_, kind, operator)
+
+
+def add_pair_votes(
+    graph: GraphNodes,
+    scores: str,
+    won: str,
+    lost: str,
+    winners: NDArray[np.float64],
+    losers: NDArray[np.float64],
+    kind: type[Any],
+) -> tuple[str, str]:
+    """What pairs of classes say of each class: their votes, and how sure they are, as less than a third of a vote; (N, K) each.
+
+    `scores`, `won`, `lost` (N, P): of each pair its score, and 1 or 0 by it; `winners`, `losers` (P, K): for which class a pair
+    that won speaks, and for which one that lost.
+    """
     votes = graph.node(
         "Add",
         [
@@ -173,12 +193,10 @@ def add_kernel_decision(scope: Any, operator: Any, container: Any) -> None:
             graph.node("MatMul", [lost, graph.tensor(losers.astype(kind))]),
         ],
     )
-    sure = graph.node("MatMul", [pairs, graph.tensor((winners - losers).astype(kind))])
+    sure = graph.node("MatMul", [scores, graph.tensor((winners - losers).astype(kind))])
     most = graph.node("Add", [graph.node("Abs", [sure]), graph.tensor(np.ones(1, dtype=kind))])
     share = graph.node("Div", [sure, graph.node("Mul", [most, graph.tensor(np.array([3.0], dtype=kind))])])
-    graph.node("Add", [votes, share], output=output)
-    chosen = votes if not machine.break_ties else output
-    _add_spoken_for(graph, chosen, count, model.classes_, kind, operator)
+    return votes, share
 
 
 def _of_pairs(
