@@ -11,6 +11,7 @@ from penstock.connectors.kafka import producers, rejoin, sinks
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.reading import member as membership
 from penstock.connectors.kafka.reading import source as reading
+from penstock.connectors.kafka.reading import starts
 from penstock.connectors.kafka.reading.source import KafkaSource
 from penstock.connectors.kafka.sinks import ExactlyOnceSink, KafkaAtLeastOnceSink
 from penstock.engine.pipeline.batcher import Batch, Batcher, CostCurve
@@ -79,6 +80,7 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
         (reading, "StallDetector", lambda **_: NoStalls()),
         (membership, "threading", _InLine),
         (rejoin, "Aside", lambda _: SimulatedAside(cluster)),
+        (starts, "Aside", lambda _: SimulatedAside(cluster)),
         (rejoin, "group_is_served", lambda *_: cluster.is_served()),
         (rejoin, "leave_group", lambda *_, member_id, **__: cluster.group(group).leave(member_id)),
     ]

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.errors import is_fatal, said
+from penstock.connectors.kafka.reading.assignment import Assignment
 from penstock.connectors.kafka.reading.batch_looks import BatchLooks
 from penstock.connectors.kafka.reading.doubts import (
     GivenUp,
@@ -69,16 +70,16 @@ class Returns:
         policy: UnreadablePolicy,
         looks: BatchLooks,
         clock: Clock,
-        paused: Callable[[int], bool],
+        ours: Assignment,
         give_up: Callable[[int, GivenUp, KafkaError], None],
         other_error: Callable[[KafkaError, str], None],
     ) -> None:
-        """`looks`: at what the client could not read, where the policy is to set it aside. `paused`: whether a partition is to stay paused for another reason. `give_up`: reading of a partition cannot go on; `other_error`: called with errors that concern neither bytes nor offsets."""
+        """`looks`: at what the client could not read, where the policy is to set it aside. `give_up`: reading of a partition cannot go on; `other_error`: called with errors that concern neither bytes nor offsets."""
         self._consumer = consumer
         self._topic = topic
         self._heads = heads
         self._clock = clock
-        self._paused = paused
+        self._ours = ours
         self._give_up = give_up
         self._other_error = other_error
         self._doubts = ReadDoubts(policy=policy)
@@ -236,16 +237,10 @@ class Returns:
     def read_from(self, partition: int, offset: int, *, at_s: float = 0.0) -> None:
         """Give the client the partition anew: a fetcher that an error has ended does not seek, and a new one has nothing
         left of what came before."""
-        place = TopicPartition(self._topic, partition)
-        self._consumer.incremental_unassign([place])
-        self._consumer.incremental_assign([TopicPartition(self._topic, partition, offset)])
         self._held.pop(partition, None)
         if at_s > self._clock.monotonic_s():
             self._held[partition] = at_s
-        if self._paused(partition) or partition in self._held:
-            self._consumer.pause([place])
-        else:
-            self._consumer.resume([place])
+        self._ours.give_anew(partition, offset, waits=partition in self._held)
 
     def _pass_broken(self) -> None:
         """What a look by hand found broken is not tried any further."""
@@ -267,7 +262,7 @@ class Returns:
         ready = sorted(partition for partition, at_s in self._held.items() if at_s <= now_s)
         for partition in ready:
             del self._held[partition]
-        places = [TopicPartition(self._topic, p) for p in ready if not self._paused(p)]
+        places = [TopicPartition(self._topic, p) for p in ready if not self._ours.stands(p)]
         if places:
             self._consumer.resume(places)
 

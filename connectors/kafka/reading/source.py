@@ -124,8 +124,7 @@ class KafkaSource:
         self._looks = BatchLooks(config, topic, clock=clock)
         self._returns = Returns(
             self._consumer, topic=topic, heads=self._heads, policy=unreadable, looks=self._looks, clock=clock,
-            paused=lambda partition: self._ours.paused or partition in self._ours.held,
-            give_up=self._give_up, other_error=self._member.note_error,
+            ours=self._ours, give_up=self._give_up, other_error=self._member.note_error,
         )  # fmt: skip
         self._careful = None if careful is None else CarefulReading(
             careful, self._consumer, self._looks, self._bounds, heads=self._heads, returns=self._returns, clock=clock,
@@ -272,6 +271,7 @@ class KafkaSource:
         self._stalls.close()
         self._bounds.close()
         self._looks.close()
+        self._starts.close()
         held = sorted(self._ours.owned)
         self._ours.owned.clear()
         self._ours.unplaced.clear()
@@ -393,6 +393,7 @@ class KafkaSource:
 
     def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         partitions = {place.partition for place in places}
+        self._starts.anew()
         self._facts_since_s = self._clock.monotonic_s()
         starts: dict[int, int] = {}
         soon = bool(partitions) and self._careful is None

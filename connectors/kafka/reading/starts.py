@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from penstock.connectors.delivery.producer_port import Clock
+from penstock.connectors.kafka.call_thread import Aside
 from penstock.connectors.kafka.errors import cause_of, consumer_error
 from penstock.connectors.kafka.reading.commits import noted_topic_id, offset_note
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
@@ -23,13 +25,31 @@ place_timeout_s = 0.15
 place_one_first_s = 0.02
 slow_first_s, slow_max_s = 0.3, 1.2
 """So long one question in a while may take where none is answered in that time: the brokers may be further away than that. It
-doubles, and ten times as long as it took the polling thread is left alone after it."""
+doubles, and ten times as long as it took is left to shorter ones, about the other partitions. The polling thread goes on meanwhile."""
+call_end_s = 0.02
+"""So much later than its own time-out a call may end."""
+
+Places = list[TopicPartition]
+
+
+@dataclass(eq=False, slots=True)
+class _Question:
+    """To the brokers, and what is made of the answer; `take` gets None without one, and gives where to begin."""
+
+    ask: Callable[[float], Places]
+    take: Callable[[Places | None], dict[int, int]]
+    timeout_s: float
+    began_s: float = 0.0
+    ended_s: float = 0.0
+    ended: bool = False
+    answer: Places | None = None
 
 
 class Starts:
-    """Looks up where to begin, each time for a short time only. Polling thread only.
+    """Looks up where to begin, one question at a time on a thread of its own. Called by the polling thread only, which waits for
+    an answer for `place_timeout_s` at most and looks in for a later one at its next call.
 
-    How short, the answers say: twice what the last one took, where that is more. An open transaction holds an answer back as
+    How long a question may take, the answers say: twice what the last one took. An open transaction holds an answer back as
     brokers do that are far away, so that is tried out seldom.
 
     `start` is about a group: it is resolved once, when no partition of the topic has a commit. Then the place of every
@@ -52,6 +72,8 @@ class Starts:
     ) -> None:
         """`fail` is told what a person has to mend."""
         self._clock = clock
+        self._aside = Aside("starts")
+        self._asked: _Question | None = None  # under way, or answered and not looked at yet
         self._took_s = 0.0  # the last answer
         self._slow_s, self._slow_due_s = slow_first_s, clock.monotonic_s() + 10 * place_timeout_s
         self._consumer = consumer
@@ -77,28 +99,113 @@ class Starts:
         with the one it concerns; so each is then asked about alone, and only that one waits.
         """
         self._decides = decides
-        heard, starts = self._find(partitions, place_timeout_s / 2, facts)
+        if not self._idle(place_one_first_s):
+            return {}
+        heard, starts = self._at_once(partitions, place_timeout_s / 2, facts)
         self._slow_due_s = self._clock.monotonic_s() + 10 * place_timeout_s
         if not heard:
             self._patience_s = place_one_first_s
         if len(partitions) > 1 and not heard:
             for partition in sorted(partitions)[: int(place_timeout_s / 2 / place_one_first_s)]:
-                starts |= self._find({partition}, place_one_first_s, facts)[1]
+                starts |= self._at_once({partition}, place_one_first_s, facts)[1]
         return starts
 
     def one(self, waiting: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
         """Where to begin one of these, another one at each call, so that one that has to wait holds up no other.
 
-        One question is asked of the brokers at each call: what one answer leads to is the next call's.
+        One question is asked of the brokers at each call, or an answer to the last one is looked for: what one answer leads to
+        is the next call's.
         """
         self._decides = decides
+        if self._asked is None:
+            self._begin(self._next(waiting, facts))
+        starts = self._looked_in()
+        return {} if starts is None else {p: at for p, at in starts.items() if p in waiting}
+
+    def anew(self) -> None:
+        """Partitions were assigned: an answer to what was asked before says where they were then, and is passed over."""
+        if self._asked is not None:
+            self._asked.take = lambda _: {}
+
+    def close(self) -> None:
+        """Before the consumer is closed, which a call under way would not survive: it is waited for, `slow_max_s` at most."""
+        self._idle(slow_max_s + 1.0)
+        self._aside.close()
+
+    def _next(self, waiting: set[int], facts: TopicFacts) -> _Question:
         missing = self._without_commit & waiting
         others = sorted(waiting - missing)
         self._turn += 1
         if missing and (not others or self._turn % 2):
-            return self._by_the_group(missing, facts)
+            if self._decides and self._fresh and self._places is None:
+                return self._of_places(facts)
+            return self._of_commits(
+                set(range(facts.partitions)),
+                self._patience(),
+                lambda found: self._by_the_group(found, missing),
+            )
         partition = others[self._turn // 2 % len(others)] if missing else others[self._turn % len(others)]
-        return self._find({partition}, self._patience(), facts)[1]
+        return self._of_commits({partition}, self._patience(), lambda found: self._found(found or [], facts))
+
+    def _at_once(
+        self, partitions: set[int], timeout_s: float, facts: TopicFacts
+    ) -> tuple[bool, dict[int, int]]:
+        """Whether there was an answer in this time, and where to begin by it."""
+        heard = False
+
+        def take(found: Places | None) -> dict[int, int]:
+            nonlocal heard
+            heard = bool(found)
+            return self._found(found or [], facts)
+
+        if self._asked is not None:  # one before has not even ended
+            return False, {}
+        self._begin(self._of_commits(partitions, timeout_s, take))
+        starts = self._looked_in()
+        return heard, starts or {}
+
+    def _begin(self, question: _Question) -> None:
+        self._asked = question
+        question.began_s = question.ended_s = self._clock.monotonic_s()
+
+        def call() -> None:
+            try:
+                question.answer = question.ask(question.timeout_s)
+            finally:
+                question.ended_s = self._clock.monotonic_s()
+
+        self._wait(question, lambda timeout_s: self._aside.run(call, timeout_s), self._in_time_s(question))
+
+    def _looked_in(self) -> dict[int, int] | None:
+        """What the question under way leads to; None while it is under way."""
+        question = self._asked
+        assert question is not None
+        if not self._wait(question, self._aside.wait, self._in_time_s(question)):
+            return None
+        self._asked = None
+        self._heard(question)
+        return question.take(question.answer)
+
+    def _idle(self, timeout_s: float) -> bool:
+        """Whether no call is under way after this time; what it answered is dropped."""
+        if self._asked is not None and self._wait(self._asked, self._aside.wait, timeout_s):
+            self._asked = None
+        return self._asked is None
+
+    def _wait(self, question: _Question, wait: Callable[[float], bool], timeout_s: float) -> bool:
+        """Whether it ended within this time; a refusal is an end, and noted."""
+        if not question.ended:
+            try:
+                question.ended = wait(timeout_s)
+            except KafkaException as error:
+                question.ended = True
+                self._note(cause_of(error))
+        return question.ended
+
+    @staticmethod
+    def _in_time_s(question: _Question) -> float:
+        """So long the polling thread waits: for one that may take longer than it does, not at all."""
+        return question.timeout_s + call_end_s if question.timeout_s <= place_timeout_s else 0.0
 
     def _patience(self) -> float:
         """With the next question, which is the only one of this turn."""
@@ -110,12 +217,12 @@ class Starts:
     def _patience_max_s(self) -> float:
         return max(place_timeout_s, min(2 * self._took_s, slow_max_s))
 
-    def _heard(self, began_s: float, timeout_s: float, *, answer: bool) -> None:
-        """A question was answered, or was not in its time."""
-        now_s = self._clock.monotonic_s()
-        if answer:
-            self._took_s = now_s - began_s
-            self._patience_s = max(place_one_first_s, min(2 * self._took_s, slow_max_s))
+    def _heard(self, question: _Question) -> None:
+        """It was answered, or was not in its time."""
+        took_s, timeout_s = question.ended_s - question.began_s, question.timeout_s
+        if question.answer is not None:
+            self._took_s = took_s
+            self._patience_s = max(place_one_first_s, min(2 * took_s, slow_max_s))
             self._slow_s = slow_first_s
         else:
             if timeout_s >= self._patience_max_s:
@@ -123,18 +230,17 @@ class Starts:
             self._patience_s = min(2 * self._patience_s, self._patience_max_s)
             if timeout_s >= self._slow_s:
                 self._slow_s = min(2 * self._slow_s, slow_max_s)
-        if answer or timeout_s >= slow_first_s:
-            self._slow_due_s = now_s + 10 * max(now_s - began_s, slow_first_s)
+        if question.answer is not None or timeout_s >= slow_first_s:
+            self._slow_due_s = self._clock.monotonic_s() + 10 * max(took_s, slow_first_s)
 
-    def _find(self, partitions: set[int], timeout_s: float, facts: TopicFacts) -> tuple[bool, dict[int, int]]:
-        """Whether there was an answer, and where to begin by it.
+    def _found(self, answers: Places, facts: TopicFacts) -> dict[int, int]:
+        """Where to begin by what is committed.
 
-        The committed offset is asked for here rather than by the client: for a group with commits the client's reset
-        policy must be `error`, and for one without it must not."""
+        That is asked for here rather than by the client: for a group with commits the client's reset policy must be `error`, and
+        for one without it must not."""
         starts: dict[int, int] = {}
         missing: set[int] = set()
         foreign: dict[int, int] = {}
-        answers = self._committed(partitions, timeout_s)
         for place in answers:
             if place.offset < 0:
                 missing.add(place.partition)
@@ -163,14 +269,10 @@ class Starts:
                 self._group, self._topic, ", ".join(f"partition {p} at offset {at}" for p, at in sorted(foreign.items())),
                 extra=LogCode.FOREIGN_COMMIT.extra,
             )  # fmt: skip
-        return bool(answers), starts
+        return starts
 
-    def _by_the_group(self, missing: set[int], facts: TopicFacts) -> dict[int, int]:
+    def _by_the_group(self, everywhere: Places | None, missing: set[int]) -> dict[int, int]:
         """Where partitions without a commit begin, by what the whole group has."""
-        if self._decides and self._fresh and self._places is None:
-            self._places = self._ask_places(facts)
-            return {}
-        everywhere = self._committed(set(range(facts.partitions)), self._patience())
         if not everywhere:
             return {}
         if any(place.offset >= 0 for place in everywhere):
@@ -200,26 +302,27 @@ class Starts:
             self._fresh, self._places = False, None
         return {}
 
-    def _ask_places(self, facts: TopicFacts) -> list[TopicPartition] | None:
-        """What to commit so that the group begins where `start` says; None without an answer.
-
-        For the ends it has to be a whole one: a partition that is left out begins at its beginning, which for `earliest` is right.
-        """
+    def _of_places(self, facts: TopicFacts) -> _Question:
+        """What to commit so that the group begins where `start` says."""
         where = OFFSET_BEGINNING if self._start == "earliest" else OFFSET_END
         asked = [TopicPartition(self._topic, partition, where) for partition in range(facts.partitions)]
-        began_s, timeout_s = self._clock.monotonic_s(), self._patience()
-        try:
-            answers = self._consumer.offsets_for_times(asked, timeout=timeout_s)
-        except KafkaException as error:
-            self._heard(began_s, timeout_s, answer=False)
-            self._note(cause_of(error))
-            return None
-        self._heard(began_s, timeout_s, answer=True)
-        found = [place for place in answers if place.error is None and place.offset >= 0]
-        if not found or (self._start == "latest" and len(found) < len(answers)):
-            return None
-        note = offset_note(facts.id)
-        return [TopicPartition(self._topic, place.partition, place.offset, note) for place in found]
+
+        def take(answers: Places | None) -> dict[int, int]:
+            found = [place for place in answers or [] if place.error is None and place.offset >= 0]
+            # For the ends it has to be a whole answer: a partition that is left out begins at its beginning, which for `earliest` is
+            # right.
+            if found and (self._start == "earliest" or len(found) == len(asked)):
+                note = offset_note(facts.id)
+                self._places = [
+                    TopicPartition(self._topic, place.partition, place.offset, note) for place in found
+                ]
+            return {}
+
+        return _Question(
+            lambda timeout_s: self._consumer.offsets_for_times(asked, timeout=timeout_s),
+            take,
+            self._patience(),
+        )
 
     def _commit(self, places: list[TopicPartition]) -> None:
         try:
@@ -227,23 +330,21 @@ class Starts:
         except KafkaException as error:
             self._note(cause_of(error))
 
-    def _committed(self, partitions: set[int], timeout_s: float) -> list[TopicPartition]:
+    def _of_commits(
+        self, partitions: set[int], timeout_s: float, take: Callable[[Places | None], dict[int, int]]
+    ) -> _Question:
         """What the coordinator says; partitions that it has no answer for are left out."""
-        if not partitions:
-            return []
         places = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
-        began_s = self._clock.monotonic_s()
-        try:
-            found = self._consumer.committed(places, timeout=timeout_s)
-        except KafkaException as error:
-            self._heard(began_s, timeout_s, answer=False)
-            self._note(cause_of(error))
-            return []
-        self._heard(began_s, timeout_s, answer=True)
-        for place in found:
-            if place.error is not None:
-                self._note(place.error)
-        return [place for place in found if place.error is None]
+
+        def told(found: Places | None) -> dict[int, int]:
+            for place in found or []:
+                if place.error is not None:
+                    self._note(place.error)
+            return take(None if found is None else [place for place in found if place.error is None])
+
+        return _Question(
+            lambda allowed_s: self._consumer.committed(places, timeout=allowed_s), told, timeout_s
+        )
 
     def _note(self, error: KafkaError) -> None:
         failure = consumer_error(error, f"offsets of group {self._group}")

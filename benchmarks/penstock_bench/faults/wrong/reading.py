@@ -45,7 +45,7 @@ bugs: tuple[Bug, ...] = (
     ),
     Bug(
         name="a committed offset is believed whatever topic it is of",
-        where="Starts._find",
+        where="Starts._found",
         old="noted is None or facts.id is None or noted == facts.id",
         new="True",
         only=(Trouble.TOPIC, Trouble.CRASH),
@@ -139,8 +139,8 @@ bugs: tuple[Bug, ...] = (
     Bug(
         name="reading returns one record too far after an error",
         where="Returns.read_from",
-        old="TopicPartition(self._topic, partition, offset)",
-        new="TopicPartition(self._topic, partition, offset + 1)",
+        old="self._ours.give_anew(partition, offset,",
+        new="self._ours.give_anew(partition, offset + 1,",
         only=_reading,
     ),
 )
