@@ -74,10 +74,20 @@ def tuned(rival: Measured, ours: Measured) -> int:
     return int(np.lexsort((replicas, np.where(affordable, violations, np.inf)))[0])
 
 
-def better_on_all(rival: Measured, ours: Measured) -> list[tuple[str, int]]:
-    """(setting, load) of each where a rival is better on every measure at once; equal on one is not better."""
-    dominated = (rival.table < ours.table[:, :1, :]).all(axis=0)
-    return [(rival.settings[k], int(place)) for k, place in np.argwhere(dominated)]
+def better_on_all(rival: Array, ours: Array) -> list[tuple[int, int]]:
+    """(setting, load) of each where a rival is better on every measure at once; equal on one is not better.
+
+    `rival` (measures, settings, loads), `ours` (measures, loads).
+    """
+    dominated = (rival < ours[:, None, :]).all(axis=0)
+    return [(int(setting), int(place)) for setting, place in np.argwhere(dominated)]
+
+
+def by_kind(table: Array, kinds: Sequence[str], loads: Sequence[Load]) -> Array:
+    """The sums over the seeds of each kind of load: (..., loads) to (..., kinds)."""
+    return np.stack(
+        [table[..., [each.name == kind for each in loads]].sum(axis=-1) for kind in kinds], axis=-1
+    )
 
 
 def sensitivity(
@@ -109,7 +119,8 @@ def compare(
     ours_tuning, ours = measure(Penstock, tuning, say, over), measure(Penstock, loads, say, over)
     found: dict[str, Any] = {
         "tuning_seeds": list(tuning_seeds), "seeds": list(seeds), "loads": list(kinds),
-        "penstock": dict(zip(measures, ours.total()[:, 0].tolist(), strict=True)), "rivals": [], "dominated": [],
+        "penstock": dict(zip(measures, ours.total()[:, 0].tolist(), strict=True)), "rivals": [],
+        "dominated": [], "dominated_once": [],
     }  # fmt: skip
     drawn: dict[str, Any] = {"loads": loads, "ours": ours, "rivals": []}
     found["per_load"] = [
@@ -126,10 +137,20 @@ def compare(
         found["rivals"].append(
             {"name": rival.name, "setting": rival.settings[best], **dict(zip(measures, rival.total()[:, best].tolist(), strict=True))}
         )  # fmt: skip
+        of_kinds = better_on_all(
+            by_kind(rival.table[:, [best]], kinds, loads), by_kind(ours.table[:, 0], kinds, loads)
+        )
         found["dominated"] += [
-            {"rival": rival.name, "setting": setting, "load": loads[place].name, "seed": loads[place].seed}
-            for setting, place in better_on_all(rival, ours)
+            {"rival": rival.name, "setting": rival.settings[best], "load": kinds[place]}
+            for _, place in of_kinds
         ]
+        found["dominated_once"] += [
+            {
+                "rival": rival.name, "setting": rival.settings[setting], "load": loads[place].name, "seed": loads[place].seed,
+                "tuned": setting == best,
+            }
+            for setting, place in better_on_all(rival.table, ours.table[:, 0])
+        ]  # fmt: skip
         found["per_load"] += [
             {
                 "load": each.name, "seed": each.seed, "policy": rival.name,

@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    """Simulate and show; 1 where a rival is better on everything on some load."""
+    """Simulate and show; 1 where a tuned rival is better on everything on some kind of load."""
     require_folder(arguments.figures / "x" if arguments.figures else None, "--figures")
     kinds = [name.strip() for name in arguments.loads.split(",")]
     only = [name.strip() for name in arguments.rivals.split(",") if name.strip()]
@@ -141,13 +141,16 @@ def table(found: dict[str, Any]) -> str:
         lines.append(
             f"| {name} | {setting} | {row['violation_min']:.0f} | {row['replica_min']:,.0f} | {row['changes']:.0f} |"
         )
-    tuned = {(r["name"], r["setting"]) for r in found["rivals"]}
-    of_these = sum((d["rival"], d["setting"]) in tuned for d in found["dominated"])
     lines += [
         "",
-        f"Better on all three measures at once, on any load: {of_these} of these rivals, and {len(found['dominated'])} of all the settings of the grids.",
+        f"Better on all three measures at once: on {len(found['dominated'])} of the {len(found['loads'])} kinds of load one of these rivals, the seeds of a kind summed. In single",
+        f"runs, of any setting of the grids: {len(found['dominated_once'])}.",
     ]
-    lines += [f"- {d['rival']}, {d['setting']}: {d['load']}, seed {d['seed']}" for d in found["dominated"]]
+    lines += [f"- {d['rival']}, {d['setting']}: {d['load']}" for d in found["dominated"]]
+    lines += [
+        f"- {d['rival']}, {d['setting']}{', the tuned one' if d['tuned'] else ''}: {d['load']}, seed {d['seed']}"
+        for d in found["dominated_once"]
+    ]
     lines += ["", "| Penstock with | violation minutes | replica-minutes | rebalances |", "|---|---|---|---|"]
     for row in found["sensitivity"]:
         lines.append(

@@ -106,3 +106,19 @@ def test_the_command_prints_its_seeds_and_writes_its_figures(
     assert "| penstock | max_age_s 30 |" in written
     assert (tmp_path / "scaling-front.svg").read_text().startswith("<svg")
     assert (tmp_path / "scaling-timeline.svg").read_text().startswith("<svg")
+
+
+def test_a_rival_is_better_only_where_it_is_on_every_measure_of_a_kind_of_load() -> None:
+    made = [loads.load(kind, seed) for kind in loads.names[:2] for seed in (0, 1)]
+    ours = np.array([[3.0, 1, 5, 5], [10, 10, 10, 10], [4, 4, 4, 4]])  # (measures, loads)
+    rival = np.array([[2.0, 2, 5, 1], [9, 12, 9, 9], [3, 3, 3, 3]])[:, None, :]
+    assert experiments.better_on_all(rival, ours) == [(0, 0), (0, 3)]
+    kinds = list(loads.names[:2])
+    summed = experiments.by_kind(rival, kinds, made), experiments.by_kind(ours, kinds, made)
+    assert summed[1].tolist() == [[4, 10], [20, 20], [8, 8]]
+    assert experiments.better_on_all(*summed) == [(0, 1)]
+
+
+@pytest.mark.parametrize("kind", loads.names)
+def test_a_load_is_known_by_the_name_of_its_kind(kind: str) -> None:
+    assert loads.load(kind, 0).name == kind
