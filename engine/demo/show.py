@@ -32,7 +32,7 @@ stream_from_month = 4
 catch_up_patience_s = 60.0
 first_prediction_patience_s = 60.0
 warm_up_records = 200
-start_up_max_s = 5.0
+start_up_max_s = 10.0
 """So much of the stream, but no more than a third, is told apart: a broker that has just started compiles itself while it works."""
 live_window_s = 10.0
 lines_every_s = 5.0

@@ -2,10 +2,13 @@
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 clock_step_s = 1e-9  # a shorter duration was not measured
 offsets_passed_min = 1000
+_periods_min = 3
+_alike = 0.03  # periods whose busy shares lie closer together tell nothing apart
 
 
 @dataclass(slots=True)
@@ -113,3 +116,56 @@ class CapacityEstimator:
         rows = max(min(float(self._rows_max), 10.0 * self._rows_seen_max), 1.0)
         busy_s = fixed_s + each_s * rows
         return rows / busy_s if busy_s > 0 and math.isfinite(busy_s) else None
+
+
+class CpuShare:
+    """What a CPU limit (`resources.limits.cpu` of a pod) leaves of a capacity that was estimated from busy time.
+
+    A worker with little to do computes its small batches before the kernel's limit stops it, and looks as fast as without one. So
+    CPU seconds = idle + each * busy seconds is fitted to the last periods, which tells what a second of nothing but work would take.
+    Where they are too much alike to tell the two apart, all counts as work: what that adds is little where there is much of it. Not
+    thread-safe.
+    """
+
+    def __init__(
+        self, *, cores: Callable[[], float | None], period_s: float = 5.0, periods: int = 30
+    ) -> None:
+        """`cores`: what this worker may use at most, None without a limit; asked for once a period, since a pod may be resized."""
+        self._limit = cores
+        self._cores: float | None = None
+        self._period_s = period_s
+        self._shares: deque[tuple[float, float]] = deque(
+            maxlen=periods
+        )  # busy seconds and CPU seconds a second
+        self._before: tuple[float, float, float] | None = None  # when, and both so far
+
+    def observe(self, *, now_s: float, busy_s: float, cpu_s: float) -> None:
+        """Busy seconds of the compute side and CPU seconds of the process, both since its start; about once a second."""
+        if self._before is None:
+            self._before = now_s, busy_s, cpu_s
+            return
+        passed_s = now_s - self._before[0]
+        if passed_s < self._period_s:
+            return
+        self._shares.append(((busy_s - self._before[1]) / passed_s, (cpu_s - self._before[2]) / passed_s))
+        self._before = now_s, busy_s, cpu_s
+        self._cores = self._limit()
+
+    def left(self) -> float:
+        """The part of the estimate that the limit allows, above 0 to 1; 1 while there is nothing to go by."""
+        if self._cores is None or len(self._shares) < _periods_min:
+            return 1.0
+        busy = [x for x, _ in self._shares]
+        cpu = [y for _, y in self._shares]
+        mean_busy, mean_cpu = sum(busy) / len(busy), sum(cpu) / len(cpu)
+        if mean_busy <= 0.0:
+            return 1.0
+        spread = sum((x - mean_busy) ** 2 for x in busy)
+        idle = 0.0
+        if spread > len(busy) * (_alike * mean_busy) ** 2:
+            slope = sum((x - mean_busy) * (y - mean_cpu) for x, y in self._shares) / spread
+            idle = min(max(mean_cpu - slope * mean_busy, 0.0), min(cpu))
+        each = (mean_cpu - idle) / mean_busy
+        if idle + each <= self._cores:
+            return 1.0
+        return max(self._cores - idle, 0.01 * self._cores) / each

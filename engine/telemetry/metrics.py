@@ -222,6 +222,10 @@ class Metrics(MetricSet):
         "penstock_worker_capacity_measured",
         "1 when the capacity was seen while more waited than the worker could do, 0 when busy time was all there is to go by.",
     )
+    cpu_limit_cores = gauge(
+        "penstock_cpu_limit_cores",
+        "Cores that the kernel lets the container use (resources.limits.cpu of a pod), shared by its workers; NaN without a limit.",
+    )
     saturated_rate = gauge(
         "penstock_worker_saturated_records_per_second",
         "Finished while saturated, by kind of work; 0 when never seen apart.",

@@ -2,12 +2,13 @@
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from penstock.engine.clock import Clock
 from penstock.engine.telemetry.balance import Balance
-from penstock.engine.telemetry.capacity import CapacityEstimator, RateWindow
+from penstock.engine.telemetry.capacity import CapacityEstimator, CpuShare, RateWindow
 from penstock.engine.telemetry.events import Happened
 from penstock.engine.telemetry.pauses import PauseLog
 from penstock.engine.telemetry.saturation import SaturatedRates
@@ -74,8 +75,12 @@ class StatusBoard:
         started_s: float | None = None,
         limits: LivenessLimits | None = None,
         events: Callable[[], tuple[Happened, ...]] = tuple,
+        cores_max: Callable[[], float | None] = lambda: None,
+        cpu_s: Callable[[], float] = time.process_time,
     ) -> None:
-        """`started_s`: the process's start on the monotonic clock, now when None; `rows_max`: the largest batch."""
+        """`started_s`: the process's start on the monotonic clock, now when None; `rows_max`: the largest batch. `cores_max`: the
+        kernel lets this process use no more now, None without a limit; `cpu_s`: what it has used so far.
+        """
         self._worker = worker
         self._group = group
         self._topic = topic
@@ -88,6 +93,9 @@ class StatusBoard:
         self._window = RateWindow()
         self._estimate = CapacityEstimator(rows_max=rows_max)
         self._saturated = SaturatedRates()
+        self._cpu_share = CpuShare(cores=cores_max)
+        self._cpu_s = cpu_s
+        self._busy_s = 0.0
         self._pauses = PauseLog()
 
     @property
@@ -191,6 +199,7 @@ class StatusBoard:
             for reason, count in (unexplained or {}).items():
                 self._facts.unexplained[reason] = self._facts.unexplained.get(reason, 0) + count
             self._facts.progress_s = now_s
+            self._busy_s += busy_s
             self._window.add(now_s=now_s, records=rows, busy_s=busy_s, explained=explained)
             self._estimate.observe(rows=rows, busy_s=busy_s)
             self._saturated.finished(now_s=now_s, rows=rows, explained=explained)
@@ -217,6 +226,7 @@ class StatusBoard:
                 if partition in known
             )
             self._window.add(now_s=now_s, passed=passed)
+            self._cpu_share.observe(now_s=now_s, busy_s=self._busy_s, cpu_s=self._cpu_s())
             self._facts.offsets.update(offsets)
             self._facts.oldest_ms = dict(oldest_ms)
 
@@ -273,6 +283,10 @@ class StatusBoard:
                 )
             return Verdict(ok=True, reason=f"running on {len(facts.assigned)} partitions")
 
+    def _estimated(self) -> float:
+        """Records a second by busy time, as far as the CPU limit lets it; 0 before the first batch."""
+        return (self._estimate.records_per_s() or 0.0) * self._cpu_share.left()
+
     def _why_not_running(self) -> str:
         whole = [wait.reason for wait in self._facts.waits_for if wait.partition is None]
         return f"{self._facts.state}: {whole[0]}" if whole else str(self._facts.state)
@@ -294,9 +308,7 @@ class StatusBoard:
                 state=facts.state,
                 model=facts.model,
                 startup_s=facts.startup_s,
-                capacity_records_per_s=max(
-                    self._estimate.records_per_s() or 0.0 if measured is None else measured, rate
-                ),
+                capacity_records_per_s=max(self._estimated() if measured is None else measured, rate),
                 capacity_measured=measured is not None,
                 predict_records_per_s=1.0 / plain_s if plain_s else 0.0,
                 explain_records_per_s=1.0 / explained_s if explained_s else 0.0,

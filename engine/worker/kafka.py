@@ -1,6 +1,7 @@
 """A worker on a real Kafka: proves topics and contracts, opens the two ends, serves health and metrics."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -47,6 +48,7 @@ from penstock.engine.worker.pages import show_worker
 from penstock.engine.worker.permissions import permissions
 from penstock.engine.worker.poison_records import InFlightLog
 from penstock.engine.worker.situation import await_kafka
+from penstock.engine.worker.startup.cpu_limit import cpu_limit_cores
 from penstock.engine.worker.startup.kafka_facts import KafkaFacts, kafka_facts, raise_changed_limits
 from penstock.engine.worker.startup.startup import Startup, walk
 from penstock.engine.worker.startup.worker import worker_steps
@@ -142,6 +144,12 @@ def open_kafka_worker(
     name = worker_name(settings.kafka.group, slot)
     metrics = new_metrics(settings)
     events = event_log(metrics, clock)
+
+    def cores_max() -> float | None:
+        limit = cpu_limit_cores()
+        metrics.cpu_limit_cores.set(math.nan if limit is None else limit)
+        return None if limit is None else limit / settings.workers
+
     board = StatusBoard(
         worker=name,
         group=settings.kafka.group,
@@ -149,6 +157,7 @@ def open_kafka_worker(
         clock=clock,
         rows_max=settings.objective.batch_rows_max,
         events=events.newest,
+        cores_max=cores_max,
     )
     view = WorkerView(board=board, metrics=metrics, clock=clock)
     answers = WorkerAnswers(view, clock=clock)

@@ -1,7 +1,8 @@
-"""A pod's CPU limit, as the kernel keeps it for a container: who has used up the period's share stands still until there is more.
+"""A pod's CPU limit: who has used up the period's share stands still until there is more.
 
-The kernel's own control of bandwidth needs a writable cgroup, which a user and a CI job do not have. Stopping and going on
-does the same from outside: processes get their share of each tenth of a second and no more, and know nothing of it.
+The kernel's own control of bandwidth, which a container has, needs a control group that may be written to. Where there is none, as for most
+users, stopping and going on does the same from outside: processes get their share of each tenth of a second and no more. They
+know nothing of it then, where a worker in a group reads its limit.
 """
 
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 period_s: Final = 0.1
 _look_s: Final = 0.01
@@ -60,6 +61,8 @@ class _Held:
 
 class CpuLimits:
     """Process trees, each held to so many cores. Everybody goes on when it is closed."""
+
+    kind = "from outside, stopped when its share of a tenth of a second is used up"
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -109,3 +112,83 @@ class CpuLimits:
         elif held.credit_s >= 0 and held.stopped:
             send(held.pids, signal.SIGCONT)
             held.stopped = False
+
+
+class Limits(Protocol):
+    """CpuLimits by shape."""
+
+    kind: str
+    """In words: who keeps them."""
+
+    def hold(self, pid: int, cores: float) -> None:
+        """As CpuLimits; likewise below."""
+
+    def release(self, pid: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class KernelLimits:
+    """The same by control groups, one for each process tree, as a kubelet makes them."""
+
+    kind = "by the kernel, as a container is"
+
+    def __init__(self, parent: Path) -> None:
+        """`parent`: where groups can be made, as `writable_groups` finds it."""
+        self._parent = parent
+        self._groups: dict[int, Path] = {}
+
+    def hold(self, pid: int, cores: float) -> None:
+        """Raises OSError where the kernel refuses."""
+        if pid in self._groups:
+            return
+        group = self._parent / f"penstock-replay-{pid}"
+        group.mkdir()
+        self._groups[pid] = group
+        quota, period = round(cores * period_s * 1e6), round(period_s * 1e6)
+        if (group / "cpu.max").exists():
+            (group / "cpu.max").write_text(f"{quota} {period}")
+        else:
+            (group / "cpu.cfs_period_us").write_text(str(period))
+            (group / "cpu.cfs_quota_us").write_text(str(quota))
+        for each in family(pid):
+            with suppress(ProcessLookupError):
+                (group / "cgroup.procs").write_text(str(each))
+
+    def release(self, pid: int) -> None:
+        """No limit any more; the group goes when nobody is in it."""
+        group = self._groups.pop(pid, None)
+        if group is None:
+            return
+        for each in (group / "cgroup.procs").read_text().split():
+            with suppress(OSError):
+                (self._parent / "cgroup.procs").write_text(each)
+        with suppress(OSError):
+            group.rmdir()
+
+    def close(self) -> None:
+        """Everybody goes on."""
+        for pid in list(self._groups):
+            self.release(pid)
+
+
+def writable_groups(groups: Path = Path("/sys/fs/cgroup")) -> Path | None:
+    """Where control groups with a CPU limit can be made by this process, cgroup v2 or v1; None where it may not."""
+    for parent in (groups, groups / "cpu"):
+        trial = parent / f"penstock-replay-trial-{os.getpid()}"
+        try:
+            trial.mkdir()
+        except OSError:
+            continue
+        found = any((trial / name).exists() for name in ("cpu.max", "cpu.cfs_quota_us"))
+        with suppress(OSError):
+            trial.rmdir()
+        if found:
+            return parent
+    return None
+
+
+def limits_here() -> Limits:
+    """The kernel's where it lets us, else by stopping and going on."""
+    parent = writable_groups()
+    return CpuLimits() if parent is None else KernelLimits(parent)

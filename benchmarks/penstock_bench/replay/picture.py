@@ -18,7 +18,7 @@ def table(found: dict[str, Any]) -> str:
         "# A replay with real workers", "",
         f"Made by `penstock bench replay{' --short' if found['short'] else ''} --figures docs/figures`. The scaler, the workers and Kafka are the real ones; KEDA, the autoscaler and",
         "the kubelet are stand-ins: they ask over gRPC, reckon as Kubernetes does, and start and stop processes whose names return. Each",
-        f"worker is held to a part of a core and then does {found['capacity_records_per_s']:.1f} records a second; the calm load is 0.4 of one worker, the step ten times that.",
+        f"worker is held to a part of a core ({found['limited']}) and then does {found['capacity_records_per_s']:.1f} records a second; the calm load is 0.4 of one worker, the step ten times that.",
         f"Autoscaler every {script['sync_s']:g} s, cool-down {script['cooldown_s']:g} s, objective 30 s, seed {found['seed']}.", "",
         "| part | records | p50 age | p99 age | oldest | replicas, at most |", "|---|---|---|---|---|---|",
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Final
 
 from penstock.connectors.embedded.process import KeptProcesses
 from penstock.engine.clock import Clock
-from penstock_bench.replay.limits import CpuLimits
+from penstock_bench.replay.limits import Limits
 
 probe_every_s: Final = 1.0
 probe_timeout_s: Final = 2.0
@@ -50,7 +50,7 @@ class Pods:
     highest, and goes on only while all are ready. `turn` is called often, from one thread."""
 
     def __init__(
-        self, plan: PodPlan, *, processes: KeptProcesses, limits: CpuLimits, folder: Path, clock: Clock
+        self, plan: PodPlan, *, processes: KeptProcesses, limits: Limits, folder: Path, clock: Clock
     ) -> None:
         self.replicas = 0
         self.revision = 1
@@ -81,6 +81,11 @@ class Pods:
     def running(self) -> int:
         """Processes, whatever they do."""
         return len(self._pods)
+
+    @property
+    def limited(self) -> str:
+        """Who keeps their CPU limits, in words."""
+        return self._limits.kind
 
     @property
     def rolled_out(self) -> bool:

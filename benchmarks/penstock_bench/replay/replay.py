@@ -186,6 +186,7 @@ def told(world: World, audited: Audit, marks: dict[str, float], capacity: float)
     }
     return {
         "capacity_records_per_s": capacity,
+        "limited": world.pods.limited,
         "startup_s": {"median": float(np.median(world.pods.startups_s)), "max": startup_s},
         "drain_s_max": max(world.pods.drains_s, default=0.0),
         "wake_s": woken - wake_first_s,

@@ -22,7 +22,7 @@ from penstock.engine.clock import Clock
 from penstock.schemas.errors import ConfigError
 from penstock_bench.replay.audit import Audit, Watch, audit
 from penstock_bench.replay.keda import Keda, Spec
-from penstock_bench.replay.limits import CpuLimits
+from penstock_bench.replay.limits import limits_here
 from penstock_bench.replay.load import Load
 from penstock_bench.replay.network import write_network
 from penstock_bench.replay.pods import PodPlan, Pods
@@ -129,7 +129,7 @@ def open_world(
             yaml.safe_dump(_settings(servers, folder, objective_s=objective_s, http=ports[0], grpc=ports[1]))
         )
         processes = held.enter_context(closing(KeptProcesses(root=folder / "kept", temporary=True, files={})))
-        limits = held.enter_context(closing(CpuLimits()))
+        limits = held.enter_context(closing(limits_here()))
         keda = held.enter_context(closing(Keda(f"127.0.0.1:{ports[1]}", spec, clock=clock)))
         plan = PodPlan(
             name="worker",

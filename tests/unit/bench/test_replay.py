@@ -35,7 +35,7 @@ from penstock.schemas.externalscaler import (
 assert find_laboratory()
 from penstock_bench.replay.audit import ages_s, audit, oldest_s  # noqa: E402  behind the path
 from penstock_bench.replay.keda import Keda, Spec  # noqa: E402
-from penstock_bench.replay.limits import CpuLimits, family, used_s  # noqa: E402
+from penstock_bench.replay.limits import CpuLimits, KernelLimits, Limits, family, used_s, writable_groups  # noqa: E402
 from penstock_bench.replay.load import Load, record  # noqa: E402
 from penstock_bench.replay.picture import picture, table  # noqa: E402
 from penstock_bench.replay.pods import PodPlan, Pods  # noqa: E402
@@ -88,7 +88,7 @@ def a_run(
     seen = [(due + ages.get(p, 1.0), output(n)) for n, (due, p) in enumerate(zip(due_s, part, strict=True))]
     world: Any = SimpleNamespace(
         load=SimpleNamespace(due_s=due_s, partition=[n % 12 for n in range(len(due_s))], refused=[]),
-        pods=SimpleNamespace(**{"startups_s": [4.0, 6.0], "drains_s": [1.0], "killed": 0, "restarts": 0, **pods}),
+        pods=SimpleNamespace(limited="as a test does", **{"startups_s": [4.0, 6.0], "drains_s": [1.0], "killed": 0, "restarts": 0, **pods}),
         samples=[Sample(at_s=s, asked=5, ready=5, value=5.0) for s in range(240)],
         changes=[(170.0, 0), (220.4, 1)],
     )  # fmt: skip
@@ -353,7 +353,12 @@ def test_who_does_not_end_in_its_grace_is_killed_and_who_ends_by_itself_is_start
         until(lambda: turned(lambda: pods.restarts == 2))
 
 
-def test_a_limit_holds_a_process_and_its_children_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept_by", ["stops", "kernel"])
+def test_a_limit_holds_a_process_and_its_children_together(kept_by: str, tmp_path: Path) -> None:
+    parent = writable_groups()
+    if kept_by == "kernel" and parent is None:
+        pytest.skip("control groups may not be made here")
+    kept_limits: Limits = KernelLimits(parent) if kept_by == "kernel" and parent is not None else CpuLimits()
     spin = "import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', 'while True: pass'])\nwhile True: pass"
     with closing(KeptProcesses(root=tmp_path / "kept", temporary=True, files={})) as kept:
         kept.start("spin", [sys.executable, "-S", "-c", spin], output=Path("/dev/null"))
@@ -361,7 +366,7 @@ def test_a_limit_holds_a_process_and_its_children_together(tmp_path: Path) -> No
         until(lambda: len(family(pid)) == 2)
         both = family(pid)
         try:
-            with closing(CpuLimits()) as limits:
+            with closing(kept_limits) as limits:
                 limits.hold(pid, 0.05)
                 time.sleep(0.3)
                 before_s, began_s = sum(used_s(both).values()), time.monotonic()
