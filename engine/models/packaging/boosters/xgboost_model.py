@@ -1,6 +1,7 @@
 """XGBoost: a live booster or its file, trees or lines."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from penstock.engine.models.packaging.boosters.forest_model import (
 from penstock.engine.models.packaging.converted import Converted, PackageOptions, missing_library
 from penstock.engine.models.packaging.trial import try_file
 from penstock.schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from penstock.engine.trees.readers.xgboost import UnsureTable
 
 
 def xgboost_file(data: bytes, wishes: PackageOptions) -> Converted:
@@ -56,9 +60,9 @@ def xgboost_model(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | 
     read = read_xgboost(data, classes=wishes.classes, stop_at_best=stop_at_best)
     columns = read.forest.features
     names = wishes.feature_names or read.feature_names or tuple(f"f{index}" for index in range(columns))
-    features = table_features(
-        names, tables=read.categories, categorical=read.categorical, overrides=wishes.overrides
-    )
+    tables = {**read.categories, **_told(read.unsure, read.feature_names or names, wishes)}
+    _refuse_others(read.unsure, names, tables, wishes)
+    features = table_features(names, tables=tables, categorical=read.categorical, overrides=wishes.overrides)
     features = with_sentinel(features, wishes.missing)
     types = ["c" if index in read.categorical else "q" for index in range(columns)]
     objective = str(xgboost_tree(data)["learner"]["objective"]["name"])
@@ -93,6 +97,52 @@ def xgboost_model(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | 
         compared_with="Booster.predict",
         meaning=xgboost_meaning(objective),
     )
+
+
+def _told(
+    unsure: "Mapping[int, UnsureTable]", names: Sequence[str], wishes: PackageOptions
+) -> dict[int, tuple[str, ...]]:
+    """Tables that a data frame tells, by column: its categories, or all its texts in order, where XGBoost would have written
+    just what the file holds of them."""
+    found: dict[int, tuple[str, ...]] = {}
+    for column, stored in unsure.items():
+        for table in wishes.tables:
+            if not hasattr(table, "iloc") or names[column] not in table.columns:
+                continue
+            values = table[names[column]]
+            kept = getattr(values.dtype, "categories", None)
+            known = sorted({str(each) for each in values.dropna()}) if kept is None else [*map(str, kept)]
+            if stored.is_of(known):
+                found[column] = tuple(known)
+                break
+    return found
+
+
+def _refuse_others(
+    unsure: "Mapping[int, UnsureTable]",
+    names: Sequence[str],
+    tables: Mapping[int, tuple[str, ...]],
+    wishes: PackageOptions,
+) -> None:
+    """Raises ConfigError where nobody says such a table, or a features file says another one."""
+    said = {str(item.get("name")): item.get("categories") for item in wishes.overrides}
+    alone = len(wishes.overrides) == len(names) and not set(said) <= set(
+        names
+    )  # features by other names, in order
+    for column, stored in unsure.items():
+        name = names[column]
+        given = wishes.overrides[column].get("categories") if alone else said.get(name)
+        if given is not None and not stored.is_of([str(each) for each in given]):
+            raise ConfigError(
+                f"the categories of {name} in --features are not those that the model file holds: give all that training had, in the "
+                "order of their codes"
+            )
+        if given is None and column not in tables:
+            raise ConfigError(
+                f"feature {name} is a category with names beyond ASCII, and the model file does not keep its table whole: give --background "
+                "or --rows as a data frame or .parquet whose columns are of type category as in training, or its categories, in the order of "
+                "their codes, in a features file (--features)"
+            )
 
 
 def _xgboost_reason(error: Exception) -> str:
