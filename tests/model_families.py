@@ -335,7 +335,7 @@ cannot say it: `--missing -999`, or `"sentinel": -999` for one feature in `--fea
 CatBoost's categories: the file holds hashes only, so that their tables are given in `--features` (all that the training data had: where one lacks, the refusal counts
 them). What CatBoost asks about several features at once (its combinations) becomes tests of one feature each, to the same bits, categories included that training
 never saw; a category that is missing is refused, as by CatBoost. Explanations are then relative to background rows, in the features (`tests/unit/models/test_catboost.py`);
-of numbers and one-hot categories in symmetric trees they are CatBoost's own `ShapValues` (whose values of other trees do not add up to the prediction; ours do).
+of numbers, one-hot categories and `Counter` statistics in symmetric trees they are CatBoost's own `ShapValues` (whose values of other trees do not add up to the prediction; ours do).
 
 What a live object or a file cannot say is asked for: LightGBM writes `_` for a blank in a feature's name, so that features are called as the columns of `--background` or
 `--rows`; and which columns its category tables belong to, where ordered categories or codes stand beside them, a data frame tells, or `--features`. A classifier whose own `predict`
