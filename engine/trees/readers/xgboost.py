@@ -104,12 +104,19 @@ def _read(
     objective = Objective.parse(learner["objective"]["name"])
     outputs = max(int(facts["num_class"]), int(facts.get("num_target", 1)), 1)
     base_values = [objective.margin(score) for score in base_scores(facts["base_score"])]
-    rounds_in_file = len(model["iteration_indptr"]) - 1
+    ends = [int(each) for each in model["iteration_indptr"]]
+    if (
+        ends[0] != 0
+        or any(later < earlier for earlier, later in pairwise(ends))
+        or not ends[-1] == len(model["trees"]) == len(model["tree_info"])
+    ):  # XGBoost would find that out as it predicts, and says it on its own
+        raise ConfigError("the XGBoost model is malformed: its rounds do not end where its trees do")
+    rounds_in_file = len(ends) - 1
     attributes = learner.get("attributes", {})
     best = int(attributes["best_iteration"]) + 1 if "best_iteration" in attributes else rounds_in_file
     stops = "scikit_learn" in attributes if stop_at_best is None else stop_at_best
     rounds = min(best, rounds_in_file) if stops else rounds_in_file
-    count = int(model["iteration_indptr"][rounds])
+    count = ends[rounds]
     trees = [
         _tree(tree, 1.0 if weights is None else float(weights[number]), int(model["tree_info"][number]))
         for number, tree in enumerate(model["trees"][:count])

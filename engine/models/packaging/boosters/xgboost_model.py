@@ -1,6 +1,9 @@
 """XGBoost: a live booster or its file, trees or lines."""
 
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,10 +40,8 @@ def xgboost_file(data: bytes, wishes: PackageOptions) -> Converted:
         width = read_xgboost(data, classes=wishes.classes).forest.features
     try_file("xgboost", data, rows_width=width)
     booster = xgboost.Booster()
-    try:
+    with in_silence("model"):
         booster.load_model(bytearray(data))
-    except xgboost.core.XGBoostError as error:
-        raise ConfigError(f"XGBoost refuses the model: {_xgboost_reason(error)}") from error
     return xgboost_model(booster, wishes, stop_at_best=None)
 
 
@@ -51,10 +52,8 @@ def xgboost_model(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | 
     from penstock.engine.models.packaging.boosters.linear_booster import is_linear, linear_booster
     from penstock.engine.trees.readers.xgboost import read_xgboost, xgboost_tree
 
-    try:
+    with in_silence("model"):  # some broken trees are found when they are written
         data = bytes(booster.save_raw("ubj"))
-    except xgboost.core.XGBoostError as error:  # some broken trees are found when they are written
-        raise ConfigError(f"XGBoost refuses the model: {_xgboost_reason(error)}") from error
     if is_linear(data):
         return linear_booster(booster, data, wishes)
     read = read_xgboost(data, classes=wishes.classes, stop_at_best=stop_at_best)
@@ -70,15 +69,16 @@ def xgboost_model(booster: Any, wishes: PackageOptions, *, stop_at_best: bool | 
     rounds = read.rounds
 
     def predict(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        matrix = xgboost.DMatrix(
-            without_markers(rows, features, besides=wishes.missing),
-            missing=np.nan if wishes.missing is None else wishes.missing,
-            feature_types=booster.feature_types or types,
-            feature_names=booster.feature_names,
-            enable_categorical=True,
-            nthread=1,
-        )
-        found = booster.predict(matrix, iteration_range=(0, rounds), output_margin=as_margin)
+        with in_silence("rows"):
+            matrix = xgboost.DMatrix(
+                without_markers(rows, features, besides=wishes.missing),
+                missing=np.nan if wishes.missing is None else wishes.missing,
+                feature_types=booster.feature_types or types,
+                feature_names=booster.feature_names,
+                enable_categorical=True,
+                nthread=1,
+            )
+            found = booster.predict(matrix, iteration_range=(0, rounds), output_margin=as_margin)
         return softmax(found) if as_margin else np.asarray(found, dtype=np.float64)
 
     notes = []
@@ -145,10 +145,25 @@ def _refuse_others(
             )
 
 
+@contextmanager
+def in_silence(what: str) -> Iterator[None]:
+    """XGBoost writes nothing to standard error, neither by itself nor as a warning of Python's. Raises ConfigError, with what it
+    says of the `what`, where it refuses them."""
+    import xgboost
+
+    try:
+        with warnings.catch_warnings(), xgboost.config_context(verbosity=0):
+            warnings.simplefilter("ignore")
+            yield
+    except xgboost.core.XGBoostError as error:
+        raise ConfigError(f"XGBoost refuses the {what}: {_xgboost_reason(error)}") from error
+
+
 def _xgboost_reason(error: Exception) -> str:
     """The sentence in an error of XGBoost: what stands behind its check, before the stack of C++."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = next(
         (line for line in lines if not line.startswith(("Stack trace", "[bt]"))), "it says nothing more"
     )
+    said = re.sub(r"^\[[0-9:]+\]\s+\S+:[0-9]+:\s*", "", said)  # the time, and the place in its own code
     return said.rpartition("Check failed: ")[2].split(": ", 1)[-1] if "Check failed: " in said else said
