@@ -296,7 +296,7 @@ pmml_families = (
 onnx_forms = (
     "any number of named inputs", "float32, float64, float16, int64, int32, bool and text inputs", "a fixed batch",
     "symbolic widths", "outputs without a shape", "ranks above two", "weights in files beside it",
-    "ZipMap", "opsets that ONNX Runtime runs",
+    "ZipMap, and an output for each class (zipmap=\"columns\")", "opsets that ONNX Runtime runs",
 )  # fmt: skip
 
 
@@ -335,7 +335,7 @@ cannot say it: `--missing -999`, or `"sentinel": -999` for one feature in `--fea
 CatBoost's categories: the file holds hashes only, so that their tables are given in `--features` (all that the training data had: where one lacks, the refusal counts
 them). What CatBoost asks about several features at once (its combinations) becomes tests of one feature each, to the same bits, categories included that training
 never saw; a category that is missing is refused, as by CatBoost. Explanations are then relative to background rows, in the features (`tests/unit/models/test_catboost.py`);
-of numbers and one-hot categories in symmetric trees they are CatBoost's own `ShapValues` (whose values of other trees do not add up to the prediction; ours do).
+of numbers, one-hot categories and `Counter` statistics in symmetric trees they are CatBoost's own `ShapValues` (whose values of other trees do not add up to the prediction; ours do).
 
 What a live object or a file cannot say is asked for: LightGBM writes `_` for a blank in a feature's name, so that features are called as the columns of `--background` or
 `--rows`; and which columns its category tables belong to, where ordered categories or codes stand beside them, a data frame tells, or `--features`. A classifier whose own `predict`
@@ -400,7 +400,12 @@ SVC and NuSVC answer decisions in double precision; with `probability=True` they
 them; of two classes, CalibratedClassifierCV around the same machine without probabilities is packaged in double precision.
 
 KNNImputer compares a record with a missing value with every row that it was fitted on, at 262,144 numbers the most; where several are equally near, the original takes any. IterativeImputer repeats its turns in double precision;
-a batch in which every number of every record is missing, which the original fills by its first step alone, is answered as any other."""
+a batch in which every number of every record is missing, which the original fills by its first step alone, is answered as any other.
+
+Neighbours (of a number or within a radius, alike or weighted by distance) compute distances in double precision, column by column: a record that is a row of training is answered by that row
+alone, as by the original. GaussianProcessClassifier keeps Laplace's latent mean and variance and scikit-learn's own approximation of the probability, in double precision, of 2,048 rows of training at the most.
+
+What steps make of several numbers together (products, rotations) may be past float32, which trees of scikit-learn refuse: such a record is set aside, `output_not_finite`, as the original has no answer to it."""
 
 
 def page() -> str:

@@ -34,6 +34,8 @@ from sklearn.ensemble import (
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401  # makes IterativeImputer importable
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process.kernels import RBF
 from sklearn.impute import IterativeImputer, KNNImputer, MissingIndicator, SimpleImputer
 from sklearn.kernel_approximation import Nystroem, RBFSampler
 from sklearn.kernel_ridge import KernelRidge
@@ -239,6 +241,9 @@ families: dict[str, tuple[Build, Target]] = {
     "discriminant analysis": (lambda kind: _numeric(kind, StandardScaler(), LinearDiscriminantAnalysis()), late),
     "neighbours": (lambda kind: _encoded(kind, KNeighborsClassifier(3)), late),
     "neighbours, regression": (lambda kind: _numeric(kind, StandardScaler(), KNeighborsRegressor(3)), cost),
+    "neighbours by distance": (lambda kind: _encoded(kind, KNeighborsClassifier(4, weights="distance")), grade),
+    "neighbours by distance, regression": (lambda kind: _numeric(kind, StandardScaler(), KNeighborsRegressor(3, weights="distance", p=1)), cost),
+    "Gaussian process of classes": (lambda kind: _encoded(kind, GaussianProcessClassifier(1.0 * RBF(1.5), optimizer=None)), late),
     "neural net": (lambda kind: _encoded(kind, MLPClassifier((6,), max_iter=60, random_state=0)), late),
     "union of scalers, forest": (lambda kind: _numeric(kind, FeatureUnion([("a", StandardScaler()), ("b", MinMaxScaler())]), RandomForestRegressor(4, max_depth=4, random_state=0)), cost),
     "words, logistic": (lambda kind: _noted(kind, TfidfVectorizer(), LogisticRegression(), fills=True), late),
@@ -283,7 +288,7 @@ families: dict[str, tuple[Build, Target]] = {
 
 not_as_trees = (
     "vote with a line", "stacking", "calibrated pipelines of logistic", "calibrated linear", "projection", "log1p, ridge", "logistic", "ridge", "Poisson",
-    "SVC", "SVR", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "neural", "of lines", "of neighbours", "near neighbours", "estimated", "splines", "clusters", "mixture", "dummy",
+    "SVC", "SVR", "SVM", "SGD", "perceptron", "Bayes", "discriminant", "neighbours", "process", "neural", "of lines", "of neighbours", "near neighbours", "estimated", "splines", "clusters", "mixture", "dummy",
     "vote over", "majority", "kernel", "waves", "one against one", "elliptic", "from clusters",
 )  # fmt: skip
 
@@ -329,9 +334,7 @@ refused_cases = frozenset(
         ("ordinal, histogram boosting by category", "all of it"),
         ("ordinal, histogram boosting by category", "booleans and codes"),
         # Operators of float32: the proof finds that they do not tell such ids apart.
-        ("neighbours, regression", "large ids"),
         ("mixture", "large ids"),
-        ("neighbours, regression", "all of it"),
         ("mixture", "all of it"),
         # Two knots of the calibration are 1e-15 apart, and 0.3 of probability: rounding of the original decides.
         ("calibrated LightGBM, isotonic", "large ids"),

@@ -13,13 +13,15 @@ from sklearn.decomposition import NMF
 from sklearn.ensemble import StackingRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401  # makes the next line work
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process.kernels import Matern
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.isotonic import IsotonicRegression
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.multioutput import ClassifierChain
-from sklearn.neighbors import NearestCentroid
+from sklearn.neighbors import KNeighborsRegressor, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -84,6 +86,8 @@ refused_models = (
     RefusedModel(name="IsotonicRegression(out_of_bounds='nan' or 'raise')", build=lambda: make_pipeline(MinMaxScaler(), IsotonicRegression()), target=cost, says="no answer beyond", cure="out_of_bounds='clip'", columns=("amount",)),
     RefusedModel(name="kernels that are Python functions", build=lambda: _filled(KernelRidge(kernel=_product)), target=cost, says="a Python function", cure="kernel='rbf'"),
     RefusedModel(name="NearestCentroid(metric='manhattan'), and before scikit-learn 1.6", build=lambda: _filled(NearestCentroid(metric="manhattan")), target=late, says="only classes", cure="metric='euclidean'"),
+    RefusedModel(name="neighbours weighted by a Python function; by distance in other metrics than Euclid's, Manhattan's, Chebyshev's and Minkowski's", build=lambda: _filled(KNeighborsRegressor(2, weights="distance", metric="cosine")), target=cost, says="has no operators for metric='cosine'", cure="metric='euclidean' behind Normalizer()"),
+    RefusedModel(name="GaussianProcessClassifier(multi_class='one_vs_one'), or with a Matern kernel of another nu", build=lambda: _filled(GaussianProcessClassifier(Matern(nu=0.7), optimizer=None)), target=late, says="which has no operators", cure="'one_vs_rest'; RBF, Matern of nu 0.5, 1.5, 2.5"),
     RefusedModel(name="a vote or a stack before another step", build=lambda: _filled(StackingRegressor([("a", Ridge())]), Ridge()), target=cost, says="stands before another step", cure="let it be the last step"),
     RefusedModel(name="classifiers of several targets", build=lambda: _filled(ClassifierChain(LogisticRegression())), target=_two_classes, says="several targets", cure="a bundle for each target"),
     RefusedModel(name="FixedThresholdClassifier, TunedThresholdClassifierCV", build=lambda: _filled(FixedThresholdClassifier(LogisticRegression(), threshold=0.3)), target=late, says="by a threshold of its own", cure="package its estimator_"),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.codec.tables.frames import RowReader
+from penstock.engine.explain.chosen_output import speaks_of_the_second
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.features.signature import Signature
 from penstock.engine.models.bundle.bundle import Bundle
@@ -348,12 +349,13 @@ def output_names(bundle: Bundle, index: NDArray[np.int64], name: str) -> NDArray
     """What is explained of each row, (E,), by name: a class (one number for two classes is the second one's), else the output,
     and of several numbers the place in it."""
     classes = bundle.classes
-    width = {output.name: output.width for output in bundle.outputs}.get(name, len(classes) or 1)
+    width = bundle.widths.get(name, len(classes) or 1)
     width = max(width, int(index.max(initial=0)) + 1)
     if width == len(classes):
         names = [*classes]
     elif width == 1:
-        names = [classes[1] if len(classes) == 2 else name]
+        second = speaks_of_the_second(name, bundle.widths, classes, trees=bundle.trees)
+        names = [classes[1] if second else name]
     else:
         names = [f"{name}[{place}]" for place in range(width)]
     return np.array(names, dtype=object)[index]

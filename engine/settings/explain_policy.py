@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -94,22 +94,34 @@ def lots(records: Records, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     return place
 
 
+def main_output(widths: Mapping[str, int], classes: Sequence[str]) -> str | None:
+    """The output that a prediction is of, by the widths of all: with a number for each class where there is one, else the only
+    one; None where there are several and nothing tells which."""
+    of_classes = [name for name, width in widths.items() if width == len(classes) > 1]
+    if of_classes:
+        return of_classes[0]
+    if len(widths) == 1:
+        return next(iter(widths))
+    single = [name for name, width in widths.items() if width == 1]
+    return single[0] if classes and len(single) == 1 else None
+
+
+def has_one_score(widths: Mapping[str, int], classes: Sequence[str]) -> bool:
+    """Whether `score` in a policy can mean one number only."""
+    main = main_output(widths, classes)
+    return main is not None and widths[main] in (1, len(classes))
+
+
 def score_of(predictions: Predictions) -> NDArray[np.float64]:
     """One number a row, (R,): what `score` means in a policy."""
-    scores = next(iter(predictions.outputs.values()))
+    widths = {name: scores.shape[1] for name, scores in predictions.outputs.items()}
+    main = main_output(widths, predictions.classes)
+    scores = predictions.outputs[next(iter(widths)) if main is None else main]
     if scores.shape[1] == 1 or predictions.labels is None or scores.shape[1] != len(predictions.classes):
         return scores[:, 0]
     if scores.shape[1] == 2:
         return scores[:, 1]
     return scores[np.arange(len(scores)), predictions.labels]
-
-
-def score_column(predictions: Predictions) -> NDArray[np.int64]:
-    """Which column of the first output speaks of the predicted class, (R,); 0 without classes."""
-    scores = next(iter(predictions.outputs.values()))
-    if predictions.labels is None or scores.shape[1] != len(predictions.classes):
-        return np.zeros(len(scores), dtype=np.int64)
-    return predictions.labels
 
 
 def parse_policy(text: str) -> Policy:

@@ -134,7 +134,10 @@ class ExplainSettings(Section):
         description="time for the explanations of a batch; records it does not reach are predicted, not explained, and counted",
     )
     top: int = Field(0, ge=0, description="only the strongest this many features; 0 means all")
-    output: str = Field("predicted", description="predicted, all, or the name of a class or output")
+    output: str = Field(
+        "predicted",
+        description="predicted, all, or the name of a class or output; of several targets all, or the number of one",
+    )
     samples: int = Field(
         1024,
         ge=16,

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.clock import Clock
 from penstock.engine.explain.budget import explain_within
+from penstock.engine.explain.chosen_output import usual_choice
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import open_model
@@ -46,7 +47,8 @@ def importance(bundle: Bundle, clock: Clock) -> Importance:
     chosen = rows[places]
     try:
         model = open_model(bundle, device="cpu", batch_rows_max=_batch_rows, clock=clock)
-        explainer = make_explainer(bundle, model, ExplainSettings())
+        wanted = usual_choice(bundle.widths, bundle.classes, trees=bundle.trees)
+        explainer = make_explainer(bundle, model, ExplainSettings(output=wanted))
         predictions = model.predict(chosen)
     except (ConfigError, ModelError) as error:
         return Importance(values=nothing, said=f"Nothing is explained: {error}.")
@@ -54,7 +56,8 @@ def importance(bundle: Bundle, clock: Clock) -> Importance:
     found = explain_within(explainer, chosen, predictions, every, budget_s=budget_s, clock=clock)
     values = np.concatenate([nothing, *(part.values for _, part in found.parts)])
     finite = np.isfinite(values).all(axis=1)
-    said = [f"Explained: {int(finite.sum()):,} of {len(rows):,} {what} rows"]
+    each = max(1, len(values) // max(1, sum(len(places) for places, _ in found.parts)))  # explanations a row
+    said = [f"Explained: {int(finite.sum()) // each:,} of {len(rows):,} {what} rows"]
     if found.parts:
         first = found.parts[0][1]
         said[0] += f", by {first.method.replace('_', ' ')}, in units of {first.space.replace('_', ' ')}"
@@ -62,13 +65,13 @@ def importance(bundle: Bundle, clock: Clock) -> Importance:
         said.append(
             "Each row's explanation is of the class predicted for it"
             if labels
-            else f"Output: {first.output_name}"
+            else f"Output: {first.output_name}" + (f", all {each} targets" if each > 1 else "")
         )
     for number, why in (
         (len(rows) - len(chosen), f"left out, so that no more than {rows_max:,} are explained"),
         (len(found.skipped), f"left out after {budget_s:g} s"),
         (len(found.failed), "could not be explained"),
-        (int((~finite).sum()), "have attributions that are not finite"),
+        (int((~finite).sum()) // each, "have attributions that are not finite"),
     ):
         if number:
             said.append(f"{number:,} rows {why}")

@@ -19,6 +19,7 @@ from penstock.engine.charts.page import Section, html_page
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.reasons import FeatureShare, draw, signed_bar
 from penstock.engine.console.terminal import Terminal, printable
+from penstock.engine.explain.chosen_output import speaks_of_the_second
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import open_model
@@ -255,7 +256,7 @@ def _show_each(
     for row in range(len(matrix)):
         reasons = reasons_of(bundle, matrix[row], attributions.values[row])
         index = int(attributions.output_index[row])
-        target = _target(predictions, attributions.output_name, index)
+        target = _target(bundle, predictions, attributions.output_name, index)
         score = float(attributions.base[row] + attributions.values[row].sum())
         if row < shown_max:
             terminal.say(
@@ -293,14 +294,15 @@ def _show_each(
     terminal.result({"model": model, "records": results})
 
 
-def _target(predictions: Predictions, output: str, index: int) -> str:
+def _target(bundle: Bundle, predictions: Predictions, output: str, index: int) -> str:
     """What the explained number speaks of: one number for two classes is the second one's."""
     classes, width = (
         predictions.classes,
         predictions.outputs[output].shape[1] if output in predictions.outputs else 0,
     )
     if width == 1:
-        return classes[1] if len(classes) == 2 else output
+        second = speaks_of_the_second(output, bundle.widths, classes, trees=bundle.trees)
+        return classes[1] if second else output
     if width in (0, len(classes)) and index < len(classes):
         return classes[index]
     return f"{output}[{index}]" if width > 1 else output

@@ -12,6 +12,7 @@ from rich.table import Table
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.explain.additive.explainer import AdditiveExplainer
+from penstock.engine.explain.chosen_output import usual_choice
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.explain.gradient.explainer import GradientExplainer
 from penstock.engine.explain.sampled.explainer import SampledExplainer
@@ -243,13 +244,17 @@ def _compared_with(report: PackageReport) -> str:
 def _explained_by(report: PackageReport) -> str:
     """How the predictions of this bundle will be explained by default."""
     bundle = report.bundle
-    if bundle.covers:
-        return "exact tree SHAP, path-dependent (the covers are kept)"
-    if bundle.background is None:
+    if not bundle.covers and bundle.background is None:
         return "nothing: it has no background"
-    if bundle.trees:
-        return "exact tree SHAP, interventional"
-    return _sampled_by(bundle)
+    if bundle.covers:
+        words = "exact tree SHAP, path-dependent (the covers are kept)"
+    else:
+        words = "exact tree SHAP, interventional" if bundle.trees else _sampled_by(bundle)
+    wanted = usual_choice(bundle.widths, bundle.classes, trees=bundle.trees)
+    if wanted == "predicted":
+        return words
+    ways = "all, or the number of one" if wanted == "all" else "one by its name"
+    return f"{words}; it has several {'targets' if wanted == 'all' else 'outputs'}: explain.output chooses {ways}"
 
 
 def _sampled_by(bundle: Bundle) -> str:
@@ -257,7 +262,8 @@ def _sampled_by(bundle: Bundle) -> str:
     golden = bundle.golden
     model = Opening(device=Device(), threads=1, batch_rows_max=tried_rows).open(bundle)
     try:
-        explainer = make_explainer(bundle, model, ExplainSettings())
+        wanted = usual_choice(bundle.widths, bundle.classes, trees=False)
+        explainer = make_explainer(bundle, model, ExplainSettings(output=wanted))
         rows = golden.rows[:tried_rows]
         found = explainer.explain(rows, model.predict(rows))
     except (ConfigError, ModelError) as error:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.explain.additive.margin import Margin, margins_of
-from penstock.engine.explain.sampled.explainer import explained_output, representatives
+from penstock.engine.explain.chosen_output import chosen_columns, explained_output
+from penstock.engine.explain.sampled.explainer import representatives
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.bundle.manifest import ModelOutput
@@ -79,7 +80,7 @@ class AdditiveExplainer:
         if len(bundle.model) > model_bytes_max:
             raise NotAdditiveError(f"its file is longer than {model_bytes_max:,} bytes")
         widths = {output.name: output.width for output in bundle.outputs}
-        self._name = settings.output if settings.output in widths else bundle.outputs[0].name
+        self._name, _ = chosen_columns(widths, bundle.classes, settings.output)
         self._output, self._width = settings.output, widths[self._name]
         self._features = bundle.signature.width
         background = representatives(bundle.background, min(background_rows_max, len(bundle.background)))
@@ -101,12 +102,12 @@ class AdditiveExplainer:
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """Attributions of every row (R, F); see penstock.engine.ports.Explainer. Raises ModelError where a row's score is not
         the sum of its parts."""
-        name, index = explained_output(predictions, self._output)
-        count = np.arange(len(matrix))
+        chosen = explained_output(predictions, self._output)
+        index = chosen.index
         column = np.zeros_like(index) if len(self._at_start) == 1 else index
         sign = np.where(index == 0, -1.0, 1.0) if self._is_mirrored else np.ones(len(index))
-        score = self._scores.of(matrix)[count, column] * sign
-        phi = self._parts(matrix, column) * sign[:, None]
+        score = self._scores.of(matrix)[chosen.row, column] * sign
+        phi = self._parts(matrix[chosen.row], column) * sign[:, None]
         base = self._base[column] * sign
         error = base + phi.sum(axis=1) - score
         if (
@@ -118,7 +119,7 @@ class AdditiveExplainer:
             values=phi,
             base=base,
             output_index=index,
-            output_name=name,
+            output_name=chosen.name,
             additivity_error=error,
             sampling_error=None,
             method="additive",

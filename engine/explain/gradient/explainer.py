@@ -9,8 +9,9 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.explain.chosen_output import chosen_columns, explained_output
 from penstock.engine.explain.gradient.graph import derive
-from penstock.engine.explain.sampled.explainer import explained_output, representatives
+from penstock.engine.explain.sampled.explainer import representatives
 from penstock.engine.features.signature import Feature, ModelInput, Signature
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle
@@ -73,7 +74,7 @@ class GradientExplainer:
         self._background = representatives(whole, rows)
         self._digest = hashlib.sha256(self._background.tobytes()).hexdigest()
         outputs = {output.name: output.width for output in bundle.outputs}
-        self._name = settings.output if settings.output in outputs else bundle.outputs[0].name
+        self._name, _ = chosen_columns(outputs, bundle.classes, settings.output)
         self._scores = outputs[self._name]
         self._output = settings.output
         self._features = signature.width
@@ -102,25 +103,25 @@ class GradientExplainer:
 
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """Attributions of every row (R, F); see penstock.engine.ports.Explainer."""
-        name, index = explained_output(predictions, self._output)
-        phi = np.empty((len(matrix), self._features))
-        error = None if self._rule is None else np.empty(len(matrix))
+        chosen = explained_output(predictions, self._output)
+        index, count = chosen.index, len(chosen.row)
+        phi = np.empty((count, self._features))
+        error = None if self._rule is None else np.empty(count)
         per_row = len(self._background) * (1 if self._rule is None else len(self._rule[0]))
         at_once = min(evaluated_at_once_max, cells_at_once_max // self._features)
         step = max(1, at_once // per_row)
-        for start in range(0, len(matrix), step):
+        for start in range(0, count, step):
             at = slice(start, start + step)
-            phi[at], found = self._shared_out(matrix[at], index[at])
+            phi[at], found = self._shared_out(matrix[chosen.row[at]], index[at])
             if error is not None:
                 error[at] = found
         base = self._base[index]
-        score = predictions.outputs[name][np.arange(len(matrix)), index]
         return Attributions(
             values=phi,
             base=base,
             output_index=index,
-            output_name=name,
-            additivity_error=base + phi.sum(axis=1) - score,
+            output_name=chosen.name,
+            additivity_error=base + phi.sum(axis=1) - chosen.scores(predictions),
             sampling_error=error,
             method=self._method,
             space=self._space,

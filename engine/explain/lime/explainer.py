@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.explain.chosen_output import explained_output
 from penstock.engine.explain.lime.bins import find_bins
-from penstock.engine.explain.sampled.explainer import explained_output, representatives
+from penstock.engine.explain.sampled.explainer import representatives
 from penstock.engine.features.signature import Signature
 from penstock.engine.ports import Attributions, Model, Predictions
 from penstock.engine.settings.model import ExplainSettings
@@ -70,30 +71,30 @@ class LimeExplainer:
 
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """Attributions of every row (R, F); see penstock.engine.ports.Explainer."""
-        name, index = explained_output(predictions, self._output)
-        if not self._whole[name]:
+        chosen = explained_output(predictions, self._output)
+        if not self._whole[chosen.name]:
             raise ConfigError(
                 "explain.method lime: the model answers NaN or an infinity for a perturbed record"
             )
-        scores, places = self._answers[name], self._bins.of(matrix)
-        phi, base, error = np.empty(matrix.shape), np.empty(len(matrix)), np.empty(len(matrix))
-        for row, place in enumerate(places):
+        scores, places = self._answers[chosen.name], self._bins.of(matrix)
+        count = len(chosen.row)
+        phi, base, error = np.empty((count, matrix.shape[1])), np.empty(count), np.empty(count)
+        for row, place in enumerate(places[chosen.row]):
             stays = (self._places == place).astype(np.float64)
             weight = self._bins.leaving ** (matrix.shape[1] - stays.sum(axis=1))
-            target = scores[:, index[row]]
+            target = scores[:, chosen.index[row]]
             base[row], phi[row] = _least_squares(stays, weight, target)
             halves = [_least_squares(stays[part::2], weight[part::2], target[part::2])[1] for part in (0, 1)]
             error[row] = np.sqrt(np.mean(((halves[0] - halves[1]) / 2) ** 2))
-        score = predictions.outputs[name][np.arange(len(matrix)), index]
         return Attributions(
             values=phi,
             base=base,
-            output_index=index,
-            output_name=name,
-            additivity_error=base + phi.sum(axis=1) - score,
+            output_index=chosen.index,
+            output_name=chosen.name,
+            additivity_error=base + phi.sum(axis=1) - chosen.scores(predictions),
             sampling_error=error,
             method="lime",
-            space=self._meanings.get(name, "value"),
+            space=self._meanings.get(chosen.name, "value"),
             background=self._digest,
         )
 

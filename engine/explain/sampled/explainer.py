@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.explain.chosen_output import Chosen, explained_output
 from penstock.engine.explain.sampled.coalitions import exact_design, paired_design
 from penstock.engine.features.signature import Signature
 from penstock.engine.ports import Attributions, Model, Predictions
-from penstock.engine.settings.explain_policy import score_column
 from penstock.engine.settings.model import ExplainSettings
 from penstock.schemas.errors import ConfigError, ModelError
 
@@ -92,32 +92,34 @@ class SampledExplainer:
 
     def explain(self, matrix: NDArray[np.generic], predictions: Predictions) -> Attributions:
         """Attributions of every row (R, F); see penstock.engine.ports.Explainer."""
-        name, index = explained_output(predictions, self._output)
-        features = matrix.shape[1]
-        phi, base = np.empty((len(matrix), features)), np.empty(len(matrix))
-        error = None if self._design.halves is None else np.empty(len(matrix))
+        chosen = explained_output(predictions, self._output)
+        count, features = len(chosen.row), matrix.shape[1]
+        phi, base = np.empty((count, features)), np.empty(count)
+        error = None if self._design.halves is None else np.empty(count)
         for start in range(0, len(matrix), self._rows_at_once):
-            at = slice(start, start + self._rows_at_once)
-            values = self._values(matrix[at], name, index[at])  # (R, m)
+            end = start + self._rows_at_once
+            at = slice(start * chosen.each, end * chosen.each)
+            values = self._values(matrix[start:end], chosen, chosen.index[at])  # (E, m)
             phi[at], base[at] = values @ self._design.solve.T, values[:, 0]
             if error is not None and self._design.halves is not None:
                 first, second = (values @ half.T for half in self._design.halves)
                 error[at] = np.sqrt(np.mean(((first - second) / 2) ** 2, axis=1))
-        score = predictions.outputs[name][np.arange(len(matrix)), index]
         return Attributions(
             values=phi,
             base=base,
-            output_index=index,
-            output_name=name,
-            additivity_error=base + phi.sum(axis=1) - score,
+            output_index=chosen.index,
+            output_name=chosen.name,
+            additivity_error=base + phi.sum(axis=1) - chosen.scores(predictions),
             sampling_error=error,
             method="exact_enumeration" if self._exact else "sampled",
-            space=self._meanings.get(name, "value"),
+            space=self._meanings.get(chosen.name, "value"),
             background=self._digest,
         )
 
-    def _values(self, rows: NDArray[np.generic], name: str, index: NDArray[np.int64]) -> NDArray[np.float64]:
-        """v(S) of every coalition, (R, m): one run of the model over rows x background x coalitions."""
+    def _values(
+        self, rows: NDArray[np.generic], chosen: Chosen, index: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """v(S) of every coalition and explanation of the rows, (E, m): one run of the model over rows x background x coalitions."""
         rows = np.ascontiguousarray(rows, dtype=self._background.dtype)
         mixed = self._mixed[: len(rows)]
         if self._exact:
@@ -125,9 +127,11 @@ class SampledExplainer:
         else:
             self._mix(rows, mixed)
         found = self._model.predict(mixed.reshape(-1, rows.shape[1]))
-        answers = found.outputs[name].reshape(*mixed.shape[:3], -1)
+        answers = found.outputs[chosen.name].reshape(*mixed.shape[:3], -1)
         if answers.shape[3] == 1:
             picked = answers[..., 0]
+        elif chosen.each > 1:  # of every number of the output
+            picked = np.moveaxis(answers, 3, 1).reshape(-1, *mixed.shape[1:3])
         else:
             picked = np.take_along_axis(answers, index[:, None, None, None], axis=3)[..., 0]
         values = picked[:, 0] if picked.shape[1] == 1 else picked.mean(axis=1)
@@ -172,22 +176,3 @@ def representatives(background: NDArray[np.generic], count: int) -> NDArray[np.g
         return np.ascontiguousarray(background[[int(np.argmin(far))]])
     chosen = np.linspace(0, len(background) - 1, min(count, len(background))).astype(np.int64)
     return np.ascontiguousarray(background[chosen])
-
-
-def explained_output(predictions: Predictions, wanted: str) -> tuple[str, NDArray[np.int64]]:
-    """The output's name and, for each row, the place in it that is explained. Raises ConfigError."""
-    name, scores = next(iter(predictions.outputs.items()))
-    count = len(scores)
-    if wanted == "predicted":
-        return name, score_column(predictions)
-    if wanted in predictions.classes and scores.shape[1] == len(predictions.classes):
-        return name, np.full(count, predictions.classes.index(wanted), dtype=np.int64)
-    if wanted in predictions.outputs and predictions.outputs[wanted].shape[1] == 1:
-        return wanted, np.zeros(count, dtype=np.int64)
-    targets = 0 if predictions.classes else scores.shape[1]
-    if targets > 1 and wanted in {str(target) for target in range(targets)}:
-        return name, np.full(count, int(wanted), dtype=np.int64)
-    raise ConfigError(
-        f"explain.output {wanted}: an explanation by evaluation is of predicted, of a class, of the number of a target, or of an "
-        "output of one number"
-    )

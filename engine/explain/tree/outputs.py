@@ -77,6 +77,9 @@ def _fixed_outputs(forest: Forest, output: str) -> NDArray[np.int64] | None:
     names: Sequence[str] = forest.labels or [str(number) for number in range(forest.outputs)]
     if output in names:
         return np.array([names.index(output)])
+    places = [f"{forest.output_name}[{number}]" for number in range(forest.outputs)]
+    if not forest.labels and output in places:
+        return np.array([places.index(output)])
     if output == forest.output_name and forest.classes == 1:
         return np.zeros(1, dtype=np.int64)
     raise ConfigError(

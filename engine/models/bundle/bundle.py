@@ -195,6 +195,11 @@ class Bundle:
         return self.manifest.outputs
 
     @property
+    def widths(self) -> dict[str, int]:
+        """Numbers a row of each output, by its name."""
+        return {output.name: output.width for output in self.outputs}
+
+    @property
     def labels(self) -> Labels | None:
         """How a class is read from the answer."""
         return self.manifest.labels

@@ -19,6 +19,8 @@ Score = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
 Outputs that the original has no method for are left out, and reported as not compared.
 """
 input_name: Final = "features"
+refused_mark: Final = "is_refused"
+"""How names begin of tensors that say which rows an estimator inside a graph refuses to answer, (N, 1)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

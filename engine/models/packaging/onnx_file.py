@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from penstock.engine.features.overrides import Overrides, described_features
 from penstock.engine.features.signature import Feature, InputType, ModelInput, Signature
 from penstock.engine.models.bundle.graph_checks import parse_model
 from penstock.engine.models.bundle.manifest import Labels, ModelOutput
+from penstock.engine.models.packaging.exported.class_columns import with_columns_joined
 from penstock.engine.models.packaging.output_meaning import meaning_of
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.forest import Forest
@@ -45,6 +46,8 @@ class OnnxGraph:
     notes: tuple[str, ...]
     widened: bool
     """Its inputs of float16 take float32 now."""
+    joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of an output that took the place of one for each class, how those were called."""
 
 
 def read_onnx(
@@ -57,6 +60,9 @@ def read_onnx(
     """The graph in these bytes. Raises ConfigError when it cannot be served, saying what is missing."""
     model = parse_model(data)
     zip_classes = _without_zip_map(model.graph)
+    joined = None if zip_classes else with_columns_joined(model.graph)
+    if joined is not None:
+        zip_classes = joined.classes
     widened = _widen_half_inputs(model.graph)
     if not any(each.domain in ("", "ai.onnx") for each in model.opset_import):
         # Of operators of ai.onnx.ml alone, as exporters write a linear model: what took the ZipMap's place belongs to another set.
@@ -81,6 +87,7 @@ def read_onnx(
         forest=forest,
         notes=tuple(notes),
         widened=widened,
+        joined={} if joined is None else {joined.called: joined.columns},
     )
 
 

@@ -25,7 +25,13 @@ def convert_onnx(data: bytes, wishes: PackageOptions) -> Converted:
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         found = run(as_fed(rows, graph.signature))
-        return {output.name: _plain(found[output.name], len(rows)) for output in graph.outputs}
+        return {
+            output.name: np.concatenate(
+                [_plain(found[name], len(rows)) for name in graph.joined.get(output.name, (output.name,))],
+                axis=1,
+            )
+            for output in graph.outputs
+        }
 
     def score_labels(rows: NDArray[np.float64]) -> NDArray[np.int64]:
         assert labels is not None

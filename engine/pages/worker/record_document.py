@@ -10,6 +10,7 @@ import orjson
 
 from penstock.engine.codec.part_read import PartRead
 from penstock.engine.codec.plain_values import plain
+from penstock.engine.explain.chosen_output import speaks_of_the_second
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.pages.sentences import reasons_sentence, sentence
 from penstock.engine.pages.shown import cut, shown
@@ -229,11 +230,13 @@ class RecordDocuments:
     def _target(self, explained: OneExplained) -> str:
         """What the explained number speaks of: one number for two classes is the second one's."""
         classes = self._bundle.classes
-        widths = {output.name: output.width for output in self._bundle.outputs}
-        if widths.get(explained.output_name) == 1:
-            return cut(classes[1] if len(classes) == 2 else explained.output_name)
+        widths, name = self._bundle.widths, explained.output_name
+        if widths.get(name) == 1:
+            second = speaks_of_the_second(name, widths, classes, trees=self._bundle.trees)
+            return cut(classes[1] if second else name)
         index = explained.output_index
-        return cut(classes[index] if index < len(classes) else f"{explained.output_name}[{index}]")
+        of_class = widths.get(name, len(classes)) == len(classes) and index < len(classes)
+        return cut(classes[index] if of_class else f"{name}[{index}]")
 
     def _explanation(self, explained: OneExplained, reasons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.readers.assemble import join_trees
-from penstock.engine.trees.readers.catboost_ctr import Statistics
+from penstock.engine.trees.readers.catboost_ctr import Statistics, counting
 from penstock.engine.trees.readers.catboost_trees import Grower, Test
 from penstock.schemas.errors import ConfigError
 
@@ -184,6 +184,11 @@ def _tests(tree: Mapping[str, Any], hashes: Mapping[int, NDArray[np.int32]]) -> 
     for ctr in info.get("ctrs") or ():
         elements, values = statistics.of(ctr)
         tests += [
-            Test(elements=elements, truth=values > np.float32(border)) for border in ctr.get("borders") or ()
+            Test(
+                elements=elements,
+                truth=values > np.float32(border),
+                is_of_target=ctr["ctr_type"] not in counting,
+            )
+            for border in ctr.get("borders") or ()
         ]
     return tests

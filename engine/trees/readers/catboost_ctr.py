@@ -11,6 +11,8 @@ from penstock.schemas.errors import ConfigError
 
 cells_max: Final = 1 << 20
 """Combinations of the categories that one statistic may be of."""
+counting: Final = ("Counter", "FeatureFreq")
+"""Kinds of statistics that count the rows of a category, whatever their target."""
 _no_key: Final = (1 << 64) - 1
 """An empty place of the table."""
 _magic: Final = np.uint64(0x4906BA494954CB65)
@@ -149,7 +151,7 @@ def _counted(
     kind, border = ctr["ctr_type"], int(ctr["target_border_idx"])
     if kind in ("BinarizedTargetMeanValue", "FloatTargetMeanValue"):
         return counts[:, 0], counts[:, 1]
-    if kind in ("Counter", "FeatureFreq"):
+    if kind in counting:
         return counts[:, 0], np.full(len(counts), denominator)
     if kind == "Buckets":
         return counts[:, border], counts.sum(axis=1)
@@ -160,4 +162,4 @@ def _counted(
 
 def _of_none(ctr: Mapping[str, Any], denominator: float) -> float:
     """Out of how many nothing was counted."""
-    return denominator if ctr["ctr_type"] in ("Counter", "FeatureFreq") else 0.0
+    return denominator if ctr["ctr_type"] in counting else 0.0

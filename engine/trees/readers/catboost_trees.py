@@ -26,6 +26,8 @@ class Test:
 
     elements: tuple[Element, ...]
     truth: NDArray[np.bool_]  # an axis for each element
+    is_of_target: bool = False
+    """It asks about a statistic of the target, which was another number for each row of training than it is in the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Grower:
         self.trees.append(grown.tree(self._outputs))
 
     def _ask(self, grown: "_Grown", test: Test, known: _Known, then: _Then) -> int:
+        grown.has_covers &= not test.is_of_target
         return self._along(grown, test.elements, test.truth, known, then)
 
     def _along(
@@ -171,6 +174,8 @@ class _Grown:
     """A tree under way; node 0 is the first one made."""
 
     room: int
+    has_covers: bool = True
+    """The weights of the file's leaves are those of the rows that the model sends there."""
     feature: list[int] = field(default_factory=list)
     threshold: list[float] = field(default_factory=list)
     missing_yes: list[bool] = field(default_factory=list)
@@ -207,7 +212,11 @@ class _Grown:
         for node, value in self.values.items():
             values[node] = value
         # Where a leaf of the file became several, nobody knows how much of its data came to each.
-        known = len(set(self.leaves)) == len(self.leaves) and None not in self.weights.values()
+        known = (
+            self.has_covers
+            and len(set(self.leaves)) == len(self.leaves)
+            and None not in self.weights.values()
+        )
         cover = np.zeros(n)
         for node in range(n - 1, -1, -1):
             weight = self.weights.get(node)

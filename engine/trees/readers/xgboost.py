@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class XgboostModel:
     feature_names: tuple[str, ...] | None
     categories: Mapping[int, tuple[str, ...]]
     """Tables of the categorical features, by column."""
+    unsure: "Mapping[int, UnsureTable]"
+    """By column, tables that the file does not tell for certain."""
     categorical: tuple[int, ...]
     """Columns with category tests, with or without a table."""
     rounds: int
@@ -102,12 +104,19 @@ def _read(
     objective = Objective.parse(learner["objective"]["name"])
     outputs = max(int(facts["num_class"]), int(facts.get("num_target", 1)), 1)
     base_values = [objective.margin(score) for score in base_scores(facts["base_score"])]
-    rounds_in_file = len(model["iteration_indptr"]) - 1
+    ends = [int(each) for each in model["iteration_indptr"]]
+    if (
+        ends[0] != 0
+        or any(later < earlier for earlier, later in pairwise(ends))
+        or not ends[-1] == len(model["trees"]) == len(model["tree_info"])
+    ):  # XGBoost would find that out as it predicts, and says it on its own
+        raise ConfigError("the XGBoost model is malformed: its rounds do not end where its trees do")
+    rounds_in_file = len(ends) - 1
     attributes = learner.get("attributes", {})
     best = int(attributes["best_iteration"]) + 1 if "best_iteration" in attributes else rounds_in_file
     stops = "scikit_learn" in attributes if stop_at_best is None else stop_at_best
     rounds = min(best, rounds_in_file) if stops else rounds_in_file
-    count = int(model["iteration_indptr"][rounds])
+    count = ends[rounds]
     trees = [
         _tree(tree, 1.0 if weights is None else float(weights[number]), int(model["tree_info"][number]))
         for number, tree in enumerate(model["trees"][:count])
@@ -123,12 +132,14 @@ def _read(
         output_name="probabilities" if labels else "value",
     )
     types = learner.get("feature_types") or []
+    tables, unsure = _tables(model.get("cats"))
     tested = np.unique(forest.feature[forest.set_index >= 0]).tolist()
     return XgboostModel(
         forest=forest,
         exponential=objective.exponential,
         feature_names=tuple(learner["feature_names"]) if learner.get("feature_names") else None,
-        categories=_tables(model.get("cats")),
+        categories=tables,
+        unsure=unsure,
         categorical=tuple(sorted({*tested, *(index for index, kind in enumerate(types) if kind == "c")})),
         rounds=rounds,
         rounds_in_file=rounds_in_file,
@@ -249,16 +260,40 @@ def _sets(tree: Mapping[str, Any]) -> dict[int, NDArray[np.float32]]:
     }
 
 
-def _tables(cats: Mapping[str, Any] | None) -> dict[int, tuple[str, ...]]:
-    """The category tables that XGBoost 3.1 and later keep of a data frame: strings as offsets into UTF-8, or numbers."""
-    tables = {}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnsureTable:
+    """Names of categories beyond ASCII. XGBoost 3.2 counts the characters of pandas' where it stores bytes, so that the last bytes are
+    cut off and the names lie elsewhere than it says; of other frames they are whole, and the file does not tell which."""
+
+    text: bytes
+    ends: tuple[int, ...]
+
+    def is_of(self, categories: Sequence[str]) -> bool:
+        """Whether these categories, in this order, are written so."""
+        stored = [name.encode("utf-8", "surrogatepass") for name in categories]
+        text = b"".join(stored)
+        whole = text == self.text and self.ends == tuple(accumulate(map(len, stored), initial=0))
+        ends = tuple(accumulate(map(len, categories), initial=0))
+        return whole or (self.ends == ends and self.text == text[: ends[-1]])
+
+
+def _tables(
+    cats: Mapping[str, Any] | None,
+) -> tuple[dict[int, tuple[str, ...]], dict[int, UnsureTable]]:
+    """The category tables that XGBoost 3.1 and later keep of a data frame: strings as offsets into UTF-8, or numbers; and
+    those that are not certain."""
+    tables: dict[int, tuple[str, ...]] = {}
+    unsure: dict[int, UnsureTable] = {}
     for column, table in enumerate((cats or {}).get("enc", [])):
         if "type" in table:
             if table["type"] not in _integer_types:
                 raise ConfigError(f"the categories of column {column} are of a type that is not known")
             tables[column] = tuple(str(value) for value in table["values"])
-        elif len(table["offsets"]) and all(0 <= value < 0x80 for value in list(table["values"])):
-            # XGBoost 3.2 counts characters where it stores bytes: beyond ASCII its tables are torn, and are not used.
-            text, ends = bytes(list(table["values"])), list(table["offsets"])
-            tables[column] = tuple(text[start:stop].decode() for start, stop in pairwise(ends))
-    return {column: table for column, table in tables.items() if table}
+        elif len(table["offsets"]):
+            text = bytes(int(value) & 0xFF for value in list(table["values"]))
+            ends = tuple(int(end) for end in list(table["offsets"]))
+            if text.isascii():
+                tables[column] = tuple(text[start:stop].decode() for start, stop in pairwise(ends))
+            elif len(ends) > 1:
+                unsure[column] = UnsureTable(text=text, ends=ends)
+    return {column: table for column, table in tables.items() if table}, unsure

@@ -19,7 +19,7 @@ from penstock.engine.pipeline.outgoing import OutgoingMessages, OutputLimits, To
 from penstock.engine.pipeline.sampling import Sampler
 from penstock.engine.pipeline.scorer import Explaining, Scorer
 from penstock.engine.ports import Explainer
-from penstock.engine.settings.explain_policy import Every, parse_policy
+from penstock.engine.settings.explain_policy import Every, Score, has_one_score, parse_policy
 from penstock.engine.settings.model import Settings
 from penstock.engine.telemetry.metrics import Metrics, cache_outcomes
 from penstock.engine.worker.model_copy import ModelCopy
@@ -148,6 +148,12 @@ def make_explaining(
 
 def open_explainer(settings: Settings, bundle: Bundle, model: ServedModel, clock: Clock) -> Explainer | None:
     """What explains this model; None where nothing is to be explained. Raises ConfigError."""
-    if settings.output.explanations is None or parse_policy(settings.explain.policy) == Every(False):
+    policy = parse_policy(settings.explain.policy)
+    if settings.output.explanations is None or policy == Every(False):
         return None
+    if isinstance(policy, Score) and not has_one_score(bundle.widths, bundle.classes):
+        raise ConfigError(
+            f"explain.policy {settings.explain.policy}: the model has several outputs or targets, and none of them alone is the score; "
+            "choose every, none, sample:0.1 or header:NAME"
+        )
     return make_explainer(bundle, model, settings.explain, device=model.device, clock=clock)

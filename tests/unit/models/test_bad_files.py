@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from penstock.engine.cli.main import main
 from penstock.engine.models.bundle.graph_checks import parse_model
+from penstock.engine.models.packaging.boosters.xgboost_model import in_silence
 from penstock.engine.models.packaging.onnx_file import read_onnx
 from penstock.engine.models.packaging.package import package
 from penstock.engine.trees.readers.lightgbm import read_lightgbm
@@ -284,3 +286,31 @@ def test_a_tree_that_xgboost_reads_and_does_not_write_is_refused_in_a_sentence(
     said = capsys.readouterr().err
     assert "XGBoost refuses the model" in said
     assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("ends", [[0, 1, 99], [0, 3, 1, 4], [1, 4], [0, 2]], ids=str)
+def test_rounds_that_do_not_end_where_the_trees_do_are_refused_before_xgboost_sees_them(
+    ends: list[int], good: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = json.loads(good[".json"])
+    model = tree["learner"]["gradient_booster"]["model"]
+    assert len(model["trees"]) == model["iteration_indptr"][-1] > 2
+    model["iteration_indptr"] = ends
+    said = _refused(json.dumps(tree).encode(), "model.json", tmp_path, capsys)
+    assert "its rounds do not end where its trees do" in said
+
+
+def test_what_xgboost_says_of_a_model_is_one_sentence_without_its_code(
+    good: dict[str, bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(good[".json"]))
+
+    def asked() -> None:
+        with in_silence("rows"):
+            warnings.warn("[10:00:00] WARNING: /src/a.cc:1: strange", UserWarning, stacklevel=1)
+            booster.predict(xgboost.DMatrix(np.zeros((2, 90))), iteration_range=(0, 10_000))
+
+    with pytest.raises(ConfigError, match=r"^XGBoost refuses the rows: (?!\[)"):
+        asked()
+    assert capfd.readouterr().err == ""

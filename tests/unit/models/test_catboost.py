@@ -120,6 +120,34 @@ def test_records_are_answered_as_catboost_answers_them(loss: str, way: str, tmp_
     assert np.abs(shap.base + values.sum(axis=1) - scores).max() < 1e-9
 
 
+@pytest.mark.parametrize("boosting", ["Ordered", "Plain"])
+@pytest.mark.parametrize("kind", ["Borders", "Buckets", "BinarizedTargetMeanValue", "Counter"])
+def test_statistics_of_the_target_are_explained_relative_to_the_background(
+    kind: str, boosting: str, tmp_path: Path
+) -> None:
+    """In training each row was sent by what the rows before it said, so that the weights of the leaves are of other rows."""
+    more = {"simple_ctr": [kind], "max_ctr_complexity": 1, "boosting_type": boosting, "model_size_reg": 0}
+    model, table = trained("RMSE", **more)
+    background = table[:50]
+    bundle = package(model, tmp_path / "bundle", features=features, background=background).bundle
+    shap = TreeShap.from_bundle(bundle)
+    values, scores = shap.contributions(matrix_of(table), precision="float64")
+    np.testing.assert_allclose(shap.base + values.sum(axis=1), scores, atol=1e-9)
+    if kind == "Counter":  # how often a category was met is one number, in training and in the model
+        theirs = model.get_feature_importance(
+            catboost.Pool(table, cat_features=list(tables)), type="ShapValues"
+        )
+        assert shap.method == "tree_path_dependent"
+        np.testing.assert_allclose(values[:, :, 0], theirs[:, :-1], atol=1e-6)
+        np.testing.assert_allclose(shap.base, theirs[0, -1], atol=1e-6)
+        return
+    assert shap.method == "tree_interventional"
+    np.testing.assert_allclose(shap.base, model.predict(background).mean(), atol=1e-6)
+    bare = package(model, tmp_path / "bare", features=features)
+    with pytest.raises(ConfigError, match=r"neither covers nor background rows to explain by.*--background"):
+        TreeShap.from_bundle(bare.bundle)
+
+
 def test_combinations_of_features_are_explained_by_enumeration_over_the_original(tmp_path: Path) -> None:
     model, table = trained("RMSE", iterations=12, **ways["statistics of all kinds"])
     assert combines(model, tmp_path)

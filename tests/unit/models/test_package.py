@@ -337,21 +337,44 @@ def test_early_stopping_counts_where_the_model_itself_counts_it(tmp_path: Path) 
     assert any("early" in note for note in report.notes)
 
 
-def test_categories_that_xgboost_tears_are_asked_for(tmp_path: Path) -> None:
+def _torn() -> tuple[pd.DataFrame, Any, list[str]]:
     table = _flights()
     table["carrier"] = table.carrier.cat.rename_categories({"AA": "Ä", "B6": "ß6"})
     trained = xgboost.XGBClassifier(n_estimators=4, enable_categorical=True).fit(table, _late(_flights()))
-    with pytest.raises(ConfigError, match="feature carrier is a category, and the model file does not keep"):
-        _package(trained, tmp_path / "bundle", background=table, rows=table)
-    table_of = list(table.carrier.cat.categories)
-    features = [{"name": "carrier", "categories": table_of, "field": "flight.carrier", "unseen": "reject"}]
+    return table, trained, list(table.carrier.cat.categories)
+
+
+@pytest.mark.parametrize("way", ["live", "file, frame", "file, parquet"])
+def test_categories_that_xgboost_tears_are_told_by_a_frame(way: str, tmp_path: Path) -> None:
+    table, trained, names = _torn()
+    model: Any = trained
+    rows: Any = table
+    if way != "live":
+        model = tmp_path / "m.json"
+        trained.save_model(model)
+    if way == "file, parquet":
+        rows = tmp_path / "rows.parquet"
+        table.to_parquet(rows)
+    report = _package(model, tmp_path / "bundle", background=rows)
+    assert report.bundle.signature.features[2].categories == tuple(names)
+    np.testing.assert_allclose(
+        _predict(report.bundle, table).outputs["probabilities"], trained.predict_proba(table), atol=1e-6
+    )
+
+
+def test_categories_that_xgboost_tears_are_asked_for(tmp_path: Path) -> None:
+    table, trained, names = _torn()
+    others = table.assign(carrier=table.carrier.cat.reorder_categories(names[::-1]))
+    for rows in (table.assign(carrier=0.0).to_numpy(), others):
+        with pytest.raises(ConfigError, match="feature carrier is a category with names beyond ASCII"):
+            _package(trained, tmp_path / "bundle", background=rows)
+    features = [{"name": "carrier", "categories": names, "field": "flight.carrier", "unseen": "reject"}]
     report = _package(trained, tmp_path / "bundle", background=table, rows=table, features=features)
     carrier = report.bundle.signature.features[2]
-    assert (carrier.categories, carrier.field, carrier.unseen) == (
-        tuple(table_of),
-        "flight.carrier",
-        "reject",
-    )
+    assert (carrier.categories, carrier.field, carrier.unseen) == (tuple(names), "flight.carrier", "reject")
+    features[0]["categories"] = names[::-1]
+    with pytest.raises(ConfigError, match="the categories of carrier in --features are not those"):
+        _package(trained, tmp_path / "bundle", background=table, features=features)
 
 
 def test_numbers_that_lightgbm_takes_for_zero_go_where_it_sends_them(tmp_path: Path) -> None:

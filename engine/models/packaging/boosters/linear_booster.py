@@ -79,6 +79,8 @@ def linear_booster(booster: Any, data: bytes, wishes: PackageOptions) -> Convert
     """A gblinear booster; `data` is what it saves. Raises ConfigError."""
     import xgboost
 
+    from penstock.engine.models.packaging.boosters.xgboost_model import in_silence
+
     read = read_linear(data, classes=wishes.classes)
     names = wishes.feature_names or read.feature_names or tuple(f"f{index}" for index in range(read.features))
     features = table_features(names, tables={}, categorical=(), overrides=wishes.overrides)
@@ -89,13 +91,14 @@ def linear_booster(booster: Any, data: bytes, wishes: PackageOptions) -> Convert
     meaning = xgboost_meaning(read.objective_name) or ("probability" if shares else "value")
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        matrix = xgboost.DMatrix(
-            without_markers(rows, features, besides=wishes.missing),
-            missing=np.nan if wishes.missing is None else wishes.missing,
-            feature_names=booster.feature_names,
-            nthread=1,
-        )
-        found = np.asarray(booster.predict(matrix, output_margin=as_margin), dtype=np.float64)
+        with in_silence("rows"):
+            matrix = xgboost.DMatrix(
+                without_markers(rows, features, besides=wishes.missing),
+                missing=np.nan if wishes.missing is None else wishes.missing,
+                feature_names=booster.feature_names,
+                nthread=1,
+            )
+            found = np.asarray(booster.predict(matrix, output_margin=as_margin), dtype=np.float64)
         found = (softmax(found) if as_margin else found).reshape(len(rows), -1)
         if len(read.labels) == 2 and found.shape[1] == 1:
             found = np.concatenate((1 - found, found), axis=1)

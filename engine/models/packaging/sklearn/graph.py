@@ -19,6 +19,7 @@ from penstock.engine.features.signature import Feature
 from penstock.engine.models.bundle.manifest import Meaning, ModelOutput
 from penstock.engine.models.packaging.answered import answered
 from penstock.engine.models.packaging.boosters.forest_model import class_numbers
+from penstock.engine.models.packaging.converted import input_name, refused_mark
 from penstock.engine.models.packaging.onnx_file import OnnxGraph
 from penstock.engine.models.packaging.sklearn.committees.stand_ins import shares_of, weights_of
 from penstock.engine.models.packaging.sklearn.members import members, wrapped
@@ -188,7 +189,7 @@ def _converted(model: Any, width: int, *, wide: bool, opset: int) -> bytes:
     proto = convert_sklearn(
         model,
         name="model",  # the default is a random name, and the bundle's bytes would differ each time
-        initial_types=[("features", (DoubleTensorType if wide else FloatTensorType)([None, width]))],
+        initial_types=[(input_name, (DoubleTensorType if wide else FloatTensorType)([None, width]))],
         target_opset={"": opset, "ai.onnx.ml": 3},
     )
     return bytes(proto.SerializeToString(deterministic=True))
@@ -305,6 +306,8 @@ def _keep(
         graph.initializer.append(numpy_helper.from_array(change.astype(np.int64), "column_order"))
         graph.node.append(helper.make_node("Gather", [source, "column_order"], ["reordered"], axis=1))
         source = "reordered"
+    kind = next(item.type.tensor_type.elem_type for item in graph.output if item.name == name)
+    source = _without_refused(graph, source, kind)
     kept = [
         item
         for item in graph.output
@@ -316,9 +319,23 @@ def _keep(
             node.output[:] = [f"inner_{each}" if each == called else each for each in node.output]
     if called != source:
         graph.node.append(helper.make_node("Identity", [source], [called]))
-    kind = next(item.type.tensor_type.elem_type for item in graph.output if item.name == name)
     graph.ClearField("output")
     graph.output.extend([*kept, helper.make_tensor_value_info(called, kind, [None, width])])
+
+
+def _without_refused(graph: onnx.GraphProto, source: str, kind: int) -> str:
+    """NaN in place of what an estimator inside would have refused to answer: what steps make of a record may be infinite."""
+    marks = [name for node in graph.node for name in node.output if name.startswith(refused_mark)]
+    if not marks:
+        return source
+    total = marks[0]
+    for place, mark in enumerate(marks[1:]):
+        graph.node.append(helper.make_node("Or", [total, mark], [f"refused_upto_{place}"]))
+        total = f"refused_upto_{place}"
+    nothing = np.array([np.nan], dtype=np.float64 if kind == TensorProto.DOUBLE else np.float32)
+    graph.initializer.append(numpy_helper.from_array(nothing, "unanswered"))
+    graph.node.append(helper.make_node("Where", [total, "unanswered", source], ["answers_or_nothing"]))
+    return "answers_or_nothing"
 
 
 def _sample(features: Sequence[Feature], usual: NDArray[np.float64]) -> NDArray[np.float64]:

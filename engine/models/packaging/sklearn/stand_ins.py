@@ -33,6 +33,8 @@ from sklearn.utils.validation import check_is_fitted
 from penstock.engine.models.packaging.sklearn.boosters import is_booster
 from penstock.engine.models.packaging.sklearn.columns import function_name
 from penstock.engine.models.packaging.sklearn.committees.stand_ins import committee
+from penstock.engine.models.packaging.sklearn.kernels.neighbours import neighbour_model
+from penstock.engine.models.packaging.sklearn.kernels.processes import process_model
 from penstock.engine.models.packaging.sklearn.kernels.stand_ins import kernel_model
 from penstock.engine.models.packaging.sklearn.members import members, with_members
 from penstock.engine.models.packaging.sklearn.step_stand_ins import (
@@ -248,13 +250,16 @@ def stand_in(model: Any) -> Any | None:
         return _retargeted(model)
     if isinstance(model, IsolationForest):
         return Isolation(model)
+    near = neighbour_model(model)
+    if near is not None:
+        return near
     if hasattr(getattr(model, "_fit_X", None), "toarray"):  # neighbours among rows that were sparse
         dense = copy.copy(model)
         dense._fit_X = model._fit_X.toarray()
         return dense
     if isinstance(model, GaussianMixture):
         return _mixture(model)
-    found = committee(model) or kernel_model(model)
+    found = committee(model) or kernel_model(model) or process_model(model)
     if found is not None:
         return found
     linear = _linear(model)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.models.packaging.sklearn.kernels.numbers import Numbers
 from penstock.engine.models.packaging.sklearn.kernels.stand_ins import (
     Centroids,
     Chi2Steps,
@@ -18,7 +19,6 @@ from penstock.engine.models.packaging.sklearn.kernels.stand_ins import (
     Waves,
 )
 from penstock.engine.models.packaging.sklearn.operators.calibrators import add_calibrator
-from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
 from penstock.engine.models.packaging.sklearn.operators.scores import add_label
 
 
@@ -38,31 +38,7 @@ def map_shapes(operator: Any) -> None:
     operator.outputs[0].type = type(operator.inputs[0].type)([rows, width])
 
 
-class _Numbers:
-    """Nodes on numbers of one precision."""
-
-    def __init__(self, scope: Any, operator: Any, container: Any) -> None:
-        self.graph, self.kind = GraphNodes(scope, container), kind_of(operator)
-        self.given = operator.inputs[0].full_name
-        self.axis = self.graph.tensor(np.array([1]))
-
-    def known(self, values: Any) -> str:
-        return self.graph.tensor(np.ascontiguousarray(np.asarray(values, dtype=self.kind)))
-
-    def row(self, values: Any) -> str:
-        return self.known(np.asarray(values).reshape(1, -1))
-
-    def number(self, value: float) -> str:
-        return self.known(np.array([value]))
-
-    def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        return self.graph.node(kind, [*inputs], output=output, **attributes)
-
-    def total(self, values: str) -> str:
-        return self.node("ReduceSum", values, self.axis, keepdims=1)
-
-
-def _alike(nodes: _Numbers, kernel: Kernel, vectors: NDArray[np.float64]) -> str:
+def alike(nodes: Numbers, kernel: Kernel, vectors: NDArray[np.float64]) -> str:
     """How alike each row is to each vector, (N, M)."""
     given = nodes.given
     if kernel.name == "laplacian":
@@ -73,7 +49,7 @@ def _alike(nodes: _Numbers, kernel: Kernel, vectors: NDArray[np.float64]) -> str
         return nodes.node("Exp", nodes.node("Mul", nodes.node("Sum", *parts), nodes.number(-kernel.gamma)))
     if kernel.name == "rbf":  # distances between numbers near each other, far from 0, would lose their digits
         middle = vectors.mean(axis=0)
-        apart = _squares(nodes, nodes.node("Sub", given, nodes.row(middle)), vectors - middle)
+        apart = nodes.squares(nodes.node("Sub", given, nodes.row(middle)), vectors - middle)
         return nodes.node("Exp", nodes.node("Mul", apart, nodes.number(-kernel.gamma)))
     if kernel.name == "cosine":
         size = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -92,43 +68,34 @@ def _alike(nodes: _Numbers, kernel: Kernel, vectors: NDArray[np.float64]) -> str
     return nodes.node("Pow", moved, nodes.number(kernel.degree))
 
 
-def _squares(nodes: _Numbers, given: str, vectors: NDArray[np.float64]) -> str:
-    """Squared distances from the vectors, (N, M)."""
-    product = nodes.node("MatMul", given, nodes.known(vectors.T))
-    own = nodes.total(nodes.node("Mul", given, given))
-    both = nodes.node("Add", own, nodes.row((vectors**2).sum(axis=1)))
-    apart = nodes.node("Sub", both, nodes.node("Mul", product, nodes.number(2.0)))
-    return nodes.node("Max", apart, nodes.number(0.0))
-
-
 def add_kernel_map(scope: Any, operator: Any, container: Any) -> None:
     """Of KernelMap and KernelAnswer."""
-    nodes, model = _Numbers(scope, operator, container), operator.raw_operator
-    alike = _alike(nodes, model.kernel, model.vectors)
-    nodes.node("MatMul", alike, nodes.known(model.weights), output=operator.outputs[0].full_name)
+    nodes, model = Numbers(scope, operator, container), operator.raw_operator
+    near = alike(nodes, model.kernel, model.vectors)
+    nodes.node("MatMul", near, nodes.known(model.weights), output=operator.outputs[0].full_name)
 
 
 def add_distances(scope: Any, operator: Any, container: Any) -> None:
     """Of Distances."""
-    nodes = _Numbers(scope, operator, container)
+    nodes = Numbers(scope, operator, container)
     places = operator.raw_operator.places
     middle = places.mean(axis=0)
-    squares = _squares(nodes, nodes.node("Sub", nodes.given, nodes.row(middle)), places - middle)
+    squares = nodes.squares(nodes.node("Sub", nodes.given, nodes.row(middle)), places - middle)
     nodes.node("Sqrt", squares, output=operator.outputs[0].full_name)
 
 
 def add_isotone(scope: Any, operator: Any, container: Any) -> None:
     """Of Isotone."""
-    nodes = _Numbers(scope, operator, container)
+    nodes = Numbers(scope, operator, container)
     answer = add_calibrator(nodes.graph, operator.raw_operator.fitted, nodes.given, nodes.kind)
     nodes.node("Reshape", answer, nodes.graph.tensor(np.array([-1, 1])), output=operator.outputs[0].full_name)
 
 
 def add_kernel_shares(scope: Any, operator: Any, container: Any) -> None:
     """Of KernelShares."""
-    nodes = _Numbers(scope, operator, container)
+    nodes = Numbers(scope, operator, container)
     model: KernelShares = operator.raw_operator
-    sums = nodes.node("MatMul", _alike(nodes, model.kernel, model.vectors), nodes.known(model.weights))
+    sums = nodes.node("MatMul", alike(nodes, model.kernel, model.vectors), nodes.known(model.weights))
     shares = nodes.node("Div", sums, nodes.total(sums), output=operator.outputs[1].full_name)
     place = nodes.node("ArgMax", shares, axis=1, keepdims=0)
     add_label(nodes.graph, place, model.classes_, operator.outputs[0].full_name)
@@ -136,7 +103,7 @@ def add_kernel_shares(scope: Any, operator: Any, container: Any) -> None:
 
 def add_waves(scope: Any, operator: Any, container: Any) -> None:
     """Of Waves."""
-    nodes = _Numbers(scope, operator, container)
+    nodes = Numbers(scope, operator, container)
     model: Waves = operator.raw_operator
     given = nodes.given
     if model.skew is not None:
@@ -149,7 +116,7 @@ def add_waves(scope: Any, operator: Any, container: Any) -> None:
 
 def add_chi2_steps(scope: Any, operator: Any, container: Any) -> None:
     """Of Chi2Steps: a number below 0 comes out as NaN, where the original refuses it."""
-    nodes = _Numbers(scope, operator, container)
+    nodes = Numbers(scope, operator, container)
     model: Chi2Steps = operator.raw_operator
     given, zero = nodes.given, nodes.number(0.0)
     none = nodes.node("Equal", given, zero)
@@ -167,7 +134,7 @@ def add_chi2_steps(scope: Any, operator: Any, container: Any) -> None:
 
 def add_sketch(scope: Any, operator: Any, container: Any) -> None:
     """Of Sketch: the transforms are products with known matrices."""
-    nodes = _Numbers(scope, operator, container)
+    nodes = Numbers(scope, operator, container)
     model: Sketch = operator.raw_operator
     count = model.hashed.shape[2]
     turns = 2 * np.pi * (np.outer(np.arange(count), np.arange(count)) % count) / count
@@ -193,7 +160,7 @@ def add_sketch(scope: Any, operator: Any, container: Any) -> None:
 
 def add_hidden(scope: Any, operator: Any, container: Any) -> None:
     """Of Hidden."""
-    nodes = _Numbers(scope, operator, container)
+    nodes = Numbers(scope, operator, container)
     scores = operator.raw_operator.scores
     sums = nodes.node(
         "Add", nodes.node("MatMul", nodes.given, nodes.known(scores.coef.T)), nodes.row(scores.intercept)
@@ -203,7 +170,7 @@ def add_hidden(scope: Any, operator: Any, container: Any) -> None:
 
 def add_ellipse(scope: Any, operator: Any, container: Any) -> None:
     """Of Ellipse."""
-    nodes, model = _Numbers(scope, operator, container), operator.raw_operator
+    nodes, model = Numbers(scope, operator, container), operator.raw_operator
     apart = nodes.node("Sub", nodes.given, nodes.row(model.middle))
     turned = nodes.node("MatMul", apart, nodes.known(model.precision))
     distance = nodes.total(nodes.node("Mul", turned, apart))
@@ -213,14 +180,14 @@ def add_ellipse(scope: Any, operator: Any, container: Any) -> None:
 
 def add_centroids(scope: Any, operator: Any, container: Any) -> None:
     """Of Centroids."""
-    nodes = _Numbers(scope, operator, container)
+    nodes = Numbers(scope, operator, container)
     model: Centroids = operator.raw_operator
     middle = model.middles.mean(axis=0)
 
     def near(scale: NDArray[np.float64]) -> str:
         """Negative squared distances, (N, K)."""
         given = nodes.node("Div", nodes.node("Sub", nodes.given, nodes.row(middle)), nodes.row(scale))
-        return nodes.node("Neg", _squares(nodes, given, (model.middles - middle) / scale))
+        return nodes.node("Neg", nodes.squares(given, (model.middles - middle) / scale))
 
     scores = nodes.node("Add", near(model.scale), nodes.row(2.0 * np.log(model.priors)))
     nodes.node("Softmax", scores, axis=1, output=operator.outputs[1].full_name)

@@ -113,7 +113,9 @@ def add_products(scope: Any, operator: Any, container: Any) -> None:
     )
     row = graph.node("Concat", [given, one], axis=1)
     product = ""
-    for places in model.factors.T:
+    for places in model.factors.T[
+        ::-1
+    ]:  # from the last, as the original multiplies: what overflows on the way does so here too
         factor = graph.node("Gather", [row, graph.tensor(np.ascontiguousarray(places))], axis=1)
         product = graph.node("Mul", [product, factor]) if product else factor
     graph.node("Identity", [product], output=output)

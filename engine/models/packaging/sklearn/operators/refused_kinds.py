@@ -17,7 +17,5 @@ why_not: Final = {
     "RadiusNeighborsTransformer": "it makes a column for each row of training: use RadiusNeighborsClassifier or -Regressor",
     "BisectingKMeans": "its clusters are found by halves, and are not always the nearest: use KMeans",
     "RandomTreesEmbedding": "it makes a column for each leaf: use a forest",
-    "GaussianProcessClassifier": "its probabilities need the error function in double precision, which ONNX Runtime does not have: use SVC "
-    "behind CalibratedClassifierCV, or GaussianProcessRegressor",
 }
 """By the name of the type: why, and what to use."""

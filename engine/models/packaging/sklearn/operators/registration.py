@@ -12,6 +12,12 @@ from penstock.engine.models.packaging.sklearn.boosters import booster_types
 from penstock.engine.models.packaging.sklearn.committees.operators import add_majority, add_pairs
 from penstock.engine.models.packaging.sklearn.committees.stand_ins import Majority, Pairs
 from penstock.engine.models.packaging.sklearn.estimated.stand_ins import Neighbourly, Regressed, Splines
+from penstock.engine.models.packaging.sklearn.kernels.neighbour_nodes import (
+    add_neighbour_shares,
+    add_neighbour_values,
+    neighbour_shapes,
+)
+from penstock.engine.models.packaging.sklearn.kernels.neighbours import NeighbourShares, NeighbourValues
 from penstock.engine.models.packaging.sklearn.kernels.operators import (
     add_centroids,
     add_chi2_steps,
@@ -25,6 +31,8 @@ from penstock.engine.models.packaging.sklearn.kernels.operators import (
     add_waves,
     map_shapes,
 )
+from penstock.engine.models.packaging.sklearn.kernels.process_nodes import add_processes
+from penstock.engine.models.packaging.sklearn.kernels.processes import Processes
 from penstock.engine.models.packaging.sklearn.kernels.stand_ins import (
     Centroids,
     Chi2Steps,
@@ -190,6 +198,9 @@ def register() -> None:
         (Hidden, map_shapes, add_hidden),
         (Ellipse, map_shapes, add_ellipse),
         (Centroids, class_shapes, add_centroids),
+        (NeighbourValues, neighbour_shapes, add_neighbour_values),
+        (NeighbourShares, class_shapes, add_neighbour_shares),
+        (Processes, class_shapes, add_processes),
         (Pairs, class_shapes, add_pairs),
         (Majority, class_shapes, add_majority),
     ):

@@ -1,14 +1,18 @@
 """Tree ensembles inside a graph, without loss."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType
 from sklearn.base import is_classifier
 
+from penstock.engine.models.packaging.converted import input_name, refused_mark
 from penstock.engine.models.packaging.sklearn.boosters import forest_of_booster, is_booster
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
 from penstock.engine.models.packaging.sklearn.operators.ranks import ranked_thresholds, ranks_of_columns
@@ -66,7 +70,35 @@ def add_trees(scope: Any, operator: Any, container: Any) -> None:
         marker=marker,
         cuts=cuts,
         widens=_is_asked_for_doubles(operator),
+        refused=_refused(model, operator),
     )
+
+
+Refused = frozenset[str]
+"""Operators that find what an estimator refuses to answer: IsInf, IsNaN."""
+
+
+def _refused(model: Any, operator: Any) -> Refused:
+    """What it refuses of numbers that steps made, by asking it. Of the features themselves their policies see to that."""
+    if operator.inputs[0].raw_name == input_name:
+        return frozenset()
+    usual = np.zeros((1, int(model.n_features_in_)))
+    kinds = {"IsInf": 2.0 * float(np.finfo(np.float32).max), "IsNaN": np.nan}
+    return frozenset(
+        kind
+        for kind, number in kinds.items()
+        if _is_answered(model, usual) and not _is_answered(model, np.where(usual == 0, number, usual))
+    )
+
+
+def _is_answered(model: Any, rows: NDArray[np.float64]) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            (model.decision_function if hasattr(model, "score_samples") else model.predict)(rows)
+    except (ValueError, TypeError, RuntimeError, AttributeError, ArithmeticError):
+        return False
+    return True
 
 
 def _is_asked_for_doubles(operator: Any) -> bool:
@@ -89,7 +121,9 @@ def add_forest(
     marker: float | None = None,
     cuts: Cuts = (),
     widens: bool = False,
+    refused: Refused = frozenset(),
 ) -> None:
+    """The trees as operators. `refused`: rows with such numbers are marked, so that their records are set aside."""
     scores = scope.get_unique_variable_name("scores") if exponential or widens else outputs[-1]
     narrow = scope.get_unique_variable_name("narrow")
     if any(cuts):
@@ -135,6 +169,19 @@ def add_forest(
             name=scope.get_unique_operator_name(node.op_type),
             **attributes,
         )
+    if refused:
+        _add_refusals(narrow, sorted(refused), scope, container)
+
+
+def _add_refusals(given: str, refused: Sequence[str], scope: Any, container: Any) -> None:
+    """Of numbers (N, F), which rows hold one that the estimator refuses, (N, 1), by a name that is looked for in the end."""
+    graph = GraphNodes(scope, container)
+    zero = graph.tensor(np.zeros(1, dtype=np.float32))
+    found = []
+    for kind in refused:
+        marks = graph.node("Cast", [graph.node(kind, [given])], to=TensorProto.FLOAT)
+        found.append(graph.node("Greater", [graph.node("ReduceMax", [marks], axes=[1], keepdims=1), zero]))
+    graph.node("Or", [found[0], found[-1]], output=str(scope.get_unique_variable_name(refused_mark)))
 
 
 def _marked(given: str, narrow: str, marker: float, container: Any, name_of: Any) -> list[onnx.NodeProto]:
@@ -152,7 +199,17 @@ def add_tree_margin(scope: Any, operator: Any, container: Any) -> None:
     forest, cuts, _, marker = forest_of(operator.raw_operator.trees)
     plain = replace(forest, post_transform=PostTransform.NONE, labels=())
     margin = str(scope.get_unique_variable_name("margin"))
-    add_forest(scope, container, plain, operator.inputs[0].full_name, [margin], marker=marker, cuts=cuts)
+    refused = _refused(operator.raw_operator.trees, operator)
+    add_forest(
+        scope,
+        container,
+        plain,
+        operator.inputs[0].full_name,
+        [margin],
+        marker=marker,
+        cuts=cuts,
+        refused=refused,
+    )
     kind = TensorProto.DOUBLE if kind_of(operator) is np.float64 else TensorProto.FLOAT
     GraphNodes(scope, container).node("Cast", [margin], to=kind, output=operator.outputs[0].full_name)
 
@@ -162,7 +219,9 @@ def add_isolation(scope: Any, operator: Any, container: Any) -> None:
     graph, model, kind = GraphNodes(scope, container), operator.raw_operator.forest, kind_of(operator)
     forest, unit = read_isolation(model)
     lengths = str(scope.get_unique_variable_name("lengths"))
-    add_forest(scope, container, forest, operator.inputs[0].full_name, [lengths])
+    add_forest(
+        scope, container, forest, operator.inputs[0].full_name, [lengths], refused=_refused(model, operator)
+    )
     wide = graph.node("Cast", [lengths], to=TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT)
 
     def number(value: float) -> str:

@@ -1,0 +1,1 @@
+"""What exporters write in ways of their own."""
