@@ -92,6 +92,7 @@ def score_part(
                     model.bundle.signature,
                     keep=options.keep,
                     delimiter=options.delimiter,
+                    schema=model.bundle.input_schema,
                 ):
                     if block.decoded is None:
                         scored = stages.run_records(block.lines)

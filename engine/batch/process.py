@@ -9,6 +9,7 @@ from pathlib import Path
 
 from penstock.engine.batch.part import Job, no_progress, open_job_model, part_files, score_part
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.exhausted import exhaustion_told
 from penstock.engine.console.faults import show_faults
 from penstock.engine.pipeline.collector import calm_collector
 from penstock.schemas.errors import PenstockError
@@ -21,8 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     try:
-        job = Job.from_json((folder / "job.json").read_bytes())
-        model = open_job_model(job)
+        with exhaustion_told():
+            job = Job.from_json((folder / "job.json").read_bytes())
+            model = open_job_model(job)
         clock = SystemClock()
         with calm_collector():
             for line in sys.stdin:

@@ -61,14 +61,23 @@ class Block:
 
 
 def read_part(
-    part: Part, kind: Format, signature: Signature, *, keep: Sequence[str], delimiter: str
+    part: Part,
+    kind: Format,
+    signature: Signature,
+    *,
+    keep: Sequence[str],
+    delimiter: str,
+    schema: dict[str, Any] | None = None,
 ) -> Iterator[Block]:
-    """The blocks of a part, in order. Raises ScoreError where the file cannot be read."""
+    """The blocks of a part, in order. `schema`: of the stream's records in Avro, which says the units of times.
+
+    Raises ScoreError where the file cannot be read, ConfigError for times in another unit than the schema has.
+    """
     if kind == "jsonl":
         yield from _json_blocks(part, keep)
         return
     pa = arrow("a table")
-    reader = _TableReader(signature, keep)
+    reader = _TableReader(signature, keep, schema)
     try:
         with opened(part.file) as stream:
             if kind == "parquet":
@@ -113,8 +122,8 @@ def refuse_json_array(file: InputFile) -> None:
 
 
 class _TableReader:
-    def __init__(self, signature: Signature, keep: Sequence[str]) -> None:
-        self._columns, self._rows, self._keep = ColumnRows(signature), RowReader(signature), [*keep]
+    def __init__(self, signature: Signature, keep: Sequence[str], schema: dict[str, Any] | None) -> None:
+        self._columns, self._rows, self._keep = ColumnRows(signature, schema), RowReader(signature), [*keep]
 
     def block(
         self,

@@ -1,25 +1,22 @@
 """`penstock score`: every part scored, by as many processes as asked, then the output put in its place in one step."""
 
-import fcntl
-import hashlib
 import json
-import os
 import queue
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import penstock
 from penstock.engine.batch.apart import check_apart
+from penstock.engine.batch.deliver import Places, check_free, deliver, places_of, work_folder
 from penstock.engine.batch.errors import ScoreError
-from penstock.engine.batch.files import filesystem, find_files, format_of, is_remote
+from penstock.engine.batch.files import find_files, format_of
 from penstock.engine.batch.part import (
     Counts,
     Job,
@@ -30,15 +27,13 @@ from penstock.engine.batch.part import (
     score_part,
 )
 from penstock.engine.batch.plan import make_parts
-from penstock.engine.batch.write import OutputFormat, join_lines, join_parquet, make_ours, written_whole
+from penstock.engine.batch.write import OutputFormat
 from penstock.engine.clock import Clock
 from penstock.engine.codec.tables.arrow import arrow
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.pipeline.collector import calm_collector
 from penstock.engine.python.arrow_table import result_columns
 from penstock.schemas.errors import ConfigError
-
-_suffixes: Final[dict[str, OutputFormat]] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,15 +70,6 @@ class Report:
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Places:
-    out: str
-    letters: str
-    work: Path
-    kind: OutputFormat
-    one_file: bool
-
-
 Progress = Callable[[int], None]
 """Told how many more records are done."""
 
@@ -93,7 +79,7 @@ class Prepared:
     """A run that may begin: input, bundle and output are as they should be."""
 
     job: Job
-    places: _Places
+    places: Places
     processes: int
     overwrite: bool
     files: int
@@ -111,9 +97,11 @@ def prepare(request: Request) -> Prepared:
     bundle = Bundle.load(request.bundle)
     files = find_files(request.input, request.input_format)
     kind = format_of(files, request.input_format)
-    places = _places(request)
+    places = places_of(
+        out=request.out, dead_letters=request.dead_letters, output_format=request.output_format
+    )
     check_apart(places.out, places.letters, request.input, request.bundle, files)
-    _check_free(places, request.overwrite)
+    check_free(places, overwrite=request.overwrite)
     _check_keep(request.keep, bundle, explain=request.explain)
     parts = make_parts(
         files,
@@ -157,7 +145,7 @@ def run(prepared: Prepared, clock: Clock, on_rows: Progress) -> Report:
     began_s = clock.monotonic_s()
     job, places = prepared.job, prepared.places
     try:
-        with _work_folder(places.work, job):
+        with work_folder(places.work, job):
             resumed = dict(done_parts(places.work, job))
             on_rows(sum(counts.predicted + counts.rejected for counts in resumed.values()))
             left = [number for number in range(len(job.parts)) if number not in resumed]
@@ -168,7 +156,7 @@ def run(prepared: Prepared, clock: Clock, on_rows: Progress) -> Report:
             counts = Counts()
             for each in (*resumed.values(), *made):
                 counts = counts.plus(each)
-            _deliver(places, job, overwrite=prepared.overwrite)
+            deliver(places, job, overwrite=prepared.overwrite)
         shutil.rmtree(places.work, ignore_errors=True)
     except OSError as error:
         raise ScoreError(f"cannot write {places.out}: {error.strerror or error}") from error
@@ -183,29 +171,6 @@ def run(prepared: Prepared, clock: Clock, on_rows: Progress) -> Report:
     )
 
 
-def _places(request: Request) -> _Places:
-    out = request.out.removeprefix("file://")
-    out = out.rstrip("/") if len(out) > 1 else out
-    by_name = next((kind for suffix, kind in _suffixes.items() if out.lower().endswith(suffix)), None)
-    if by_name and request.output_format and by_name != request.output_format:
-        raise ConfigError(
-            f"--out {out} is called as {by_name}, and --output-format is {request.output_format}"
-        )
-    letters = (request.dead_letters or f"{out}.dead-letters.jsonl").removeprefix("file://")
-    name = out.rpartition("/")[2]
-    if is_remote(out):
-        work = Path(tempfile.gettempdir(), f"penstock-score-{hashlib.sha256(out.encode()).hexdigest()[:16]}")
-    else:
-        work = Path(out).absolute().with_name(f".{name}.penstock-score")
-    return _Places(
-        out=out,
-        letters=letters,
-        work=work,
-        kind=by_name or request.output_format or "parquet",
-        one_file=by_name is not None,
-    )
-
-
 def _check_keep(keep: tuple[str, ...], bundle: Bundle, *, explain: bool) -> None:
     own = ["source", *result_columns(bundle, explain=explain)]
     for name in keep:
@@ -215,52 +180,6 @@ def _check_keep(keep: tuple[str, ...], bundle: Bundle, *, explain: bool) -> None
             )
         if keep.count(name) > 1:
             raise ConfigError(f"--keep names {name} twice")
-
-
-def _check_free(places: _Places, overwrite: bool) -> None:
-    for address in (places.out, places.letters):
-        if not _exists(address):
-            continue
-        if not overwrite:
-            raise ConfigError(f"{address} exists: give another name, or --overwrite to replace it")
-        path = Path(address)
-        if not is_remote(address) and path.is_dir():
-            strange = [each.name for each in path.iterdir() if not each.name.startswith("part-")]
-            if strange or places.one_file:
-                raise ConfigError(
-                    f"{address} holds {strange[0] if strange else 'parts'}, which is not replaced: give another name"
-                )
-
-
-def _exists(address: str) -> bool:
-    if not is_remote(address):
-        return Path(address).exists()
-    store, path = filesystem(address)
-    try:
-        return bool(store.exists(path))
-    except (OSError, ValueError) as error:
-        raise ScoreError(f"cannot look at {address}: {error}") from error
-
-
-@contextmanager
-def _work_folder(folder: Path, job: Job) -> Iterator[None]:
-    """Hold the working folder, with what an earlier run of the same job has left there. Raises ConfigError when it is held."""
-    make_ours(folder)
-    with open(folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another run writes the same output now (it holds {folder})") from error
-        known = folder / "job.json"
-        if not known.exists() or known.read_bytes() != job.to_json():
-            for each in folder.iterdir():
-                if each.is_dir():
-                    shutil.rmtree(each)
-                elif each.name != "lock":
-                    each.unlink()
-            with written_whole(known) as path:
-                path.write_bytes(job.to_json())
-        yield
 
 
 def _here(job: Job, folder: Path, numbers: list[int], clock: Clock, on_rows: Progress) -> list[Counts]:
@@ -353,67 +272,3 @@ def _feed(
             return
         answer: dict[str, Any] = json.loads(line)
         found.put(answer["error"] if "error" in answer else Counts(**answer["counts"]))
-
-
-def _deliver(places: _Places, job: Job, *, overwrite: bool) -> None:
-    """The parts, or the one file made of them, and the dead letters under their final names."""
-    files = [part_files(places.work, number, places.kind) for number in range(len(job.parts))]
-    letters = places.work / "letters"
-    with written_whole(letters) as path:
-        join_lines([each.letters for each in files], path)
-    results = [each.results for each in files]
-    if places.one_file:
-        whole = results[0]
-        if len(results) > 1:
-            whole = places.work / f"whole.{places.kind}"
-            with written_whole(whole) as path:
-                (join_parquet if places.kind == "parquet" else join_lines)(results, path)
-        _move(whole, places.out)
-    elif is_remote(places.out):
-        if overwrite:
-            _remove_remote(places.out)
-        for each in results:
-            _move(each, f"{places.out}/{each.name}")
-    else:
-        _move_folder(results, Path(places.out), places.work)
-    _move(letters, places.letters)
-
-
-def _move(path: Path, address: str) -> None:
-    if not is_remote(address):
-        target = Path(address)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path.stat().st_dev == target.parent.stat().st_dev:
-            os.replace(path, target)
-            return
-        with written_whole(target) as work:
-            shutil.copyfile(path, work)
-        return
-    store, there = filesystem(address)
-    try:  # an object store shows an object when it is whole; elsewhere the renaming does it
-        store.makedirs(store._parent(there), exist_ok=True)
-        store.put_file(str(path), f"{there}.partial")
-        store.mv(f"{there}.partial", there)
-    except (OSError, ValueError) as error:
-        raise ScoreError(f"cannot write {address}: {error}") from error
-
-
-def _remove_remote(address: str) -> None:
-    store, there = filesystem(address)
-    try:
-        if store.exists(there):
-            store.rm(there, recursive=True)
-    except (OSError, ValueError) as error:
-        raise ScoreError(f"cannot replace {address}: {error}") from error
-
-
-def _move_folder(parts: list[Path], folder: Path, work: Path) -> None:
-    fresh, old = work / "out", work / "old"
-    for left in (fresh, old):
-        shutil.rmtree(left, ignore_errors=True)
-    fresh.mkdir()
-    for part in parts:
-        os.link(part, fresh / part.name)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)

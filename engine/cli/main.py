@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import penstock
+from penstock.engine.console.exhausted import exhausted
 from penstock.engine.console.faults import show_faults
 from penstock.engine.console.terminal import Terminal, printable, write_safely
 from penstock.schemas.distribution import extra_of, how_to_install
@@ -48,6 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
     name = next((word for word in words if not word.startswith("-")), None)
+    try:
+        return _run(words, name)
+    except Exception as error:
+        sentence = exhausted(error)
+        if sentence is None:
+            raise
+        sys.stderr.write(f"penstock {name}: {sentence}\n")
+        return exit_failed
+
+
+def _run(words: Sequence[str], name: str | None) -> int:
     parser = _parser([name] if name in commands else [])
     try:
         arguments = parser.parse_args(words)
@@ -61,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(module.run(arguments, terminal))
     except PenstockError as error:
-        sys.stderr.write(f"penstock {arguments.command}: {printable(str(error))}\n")
+        cure = exhausted(error.__cause__) if error.__cause__ is not None else None
+        said = str(error) if cure is None else f"{error}: {cure}"
+        sys.stderr.write(f"penstock {arguments.command}: {printable(said)}\n")
         return _exit_code(error)
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")

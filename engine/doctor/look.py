@@ -24,6 +24,7 @@ from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.scaling.lag import PartitionLag, compare, measure
 from penstock.engine.scaling.report_message import Report, decode_status
 from penstock.engine.settings.model import Settings
+from penstock.engine.settings.worker_names import is_worker
 from penstock.engine.watch.look import engine_address
 from penstock.engine.watch.told_hints import ask_hints
 from penstock.engine.worker.preflight import Findings, Preflight
@@ -158,13 +159,12 @@ class _Look:
         from penstock.engine.worker.kafka import client_config
 
         kafka = self._settings.kafka
-        own = str(kafka.client.get("client.id", ""))
         return [
             Member(
                 name=member.client_id,
                 host=member.address,
                 partitions=sum(map(len, member.assigned.values())),
-                ours=member.client_id.startswith(f"{kafka.group}-") or member.client_id == own,
+                ours=is_worker(member.client_id, kafka),
             )
             for member in describe_group(client_config(kafka), kafka.group).members
         ]

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from penstock.engine.features.fields import field_of, field_path
 from penstock.engine.features.texts import TextPart, column_names, part_from_json, words_max
 from penstock.schemas.errors import ConfigError
 
@@ -55,7 +56,7 @@ class Feature:
         if self.parts:
             object.__setattr__(self, "width", sum(len(part.column_words) for part in self.parts))
         if not self.field:
-            object.__setattr__(self, "field", _field_of(self.name))
+            object.__setattr__(self, "field", field_of(self.name))
         if not self.name or any(not part for part in self.path):
             raise ConfigError(f"feature {self.name or '(without a name)'} reads no field: {self.field!r}")
         if self.kind not in get_args(Kind):
@@ -154,32 +155,6 @@ class Feature:
     def may_be_nan(self) -> bool:
         """Whether a NaN can stand in one of its columns."""
         return self.missing == "nan" or (self.kind == "category" and self.unseen == "nan")
-
-
-def _field_of(name: str) -> str:
-    """The field of a feature that only has a name: a name that is no path is a member's name as it is."""
-    if "\\" not in name and all(name.split(".")):
-        return name
-    return name.replace("\\", "\\\\").replace(".", "\\.")
-
-
-def field_path(field: str) -> tuple[str, ...]:
-    """The parts of a field between its dots; `\\.` and `\\\\` stand for a dot and a backslash of a name.
-
-    Raises ConfigError for an escape of nothing.
-    """
-    parts, escaped = [""], False
-    for character in field:
-        if escaped or character not in ".\\":
-            parts[-1] += character
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        else:
-            parts.append("")
-    if escaped:
-        raise ConfigError(f"the field {field} ends within an escape: write \\\\ for a backslash")
-    return tuple(parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from penstock.engine.features.policies import unseen_code
 from penstock.engine.features.signature import Feature
 from penstock.engine.features.texts import TextColumns, characters_max
+from penstock.engine.features.times import is_time, time_number
 from penstock.schemas.errors import RecordError
 from penstock.schemas.reasons import Reason, Stage
 
@@ -105,8 +106,12 @@ def boolean_names(feature: Feature) -> dict[bool, float]:
 
 
 def plain(value: Any) -> Any:
-    """A value of a library as the Python value that it stands for: a numpy scalar or array, a tuple, pandas.NA; NaN, where
-    no number is wanted, is nothing."""
+    """A value of a library as the Python value that it stands for: a numpy scalar or array, a tuple, pandas.NA, a date or time
+    (its number); NaN, where no number is wanted, is nothing."""
+    if is_time(value):
+        return None if type(value).__name__ in _nothing_names else time_number(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "mM":
+        return [*map(time_number, value)] if value.ndim == 1 else value.tolist()
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, tuple):

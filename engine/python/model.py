@@ -86,7 +86,7 @@ class Model:
             batch_rows_max=batch_rows_max,
             clock=self._clock,
         )
-        self._reader = RowReader(bundle.signature)
+        self._reader = RowReader(bundle.signature, bundle.input_schema)
         self._explainers: dict[str, Explainer] = {}
         self._take_turns()
         _models.add(self)

@@ -1,6 +1,6 @@
 """How far behind: per partition, in records and in seconds, and whether anything moves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -47,6 +47,7 @@ class Movement(StrEnum):
         "unreadable"  # the next record cannot be read: every worker stops there until someone intervenes
     )
     OUT_OF_RANGE = "out of range"  # the committed offset is not in the log, or is of another topic
+    FOREIGN = "foreign"  # owned by another program's member of the group: what that reads is not predicted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,6 +175,30 @@ def _compared(before: PartitionLag | None, after: PartitionLag) -> PartitionLag:
         note = f"nothing from {first} on was finished in between; penstock doctor says why"
         return replace(after, movement=movement, note=note)
     return replace(after, movement=movement)
+
+
+def with_foreign(lags: Sequence[PartitionLag], is_worker: Callable[[str], bool]) -> list[PartitionLag]:
+    """The same; what a member owns that is no worker, by its client id, is FOREIGN and says so, however little waits there."""
+    return [
+        _foreign(lag) if lag.owner is not None and not is_worker(_client_id(lag.owner)) else lag
+        for lag in lags
+    ]
+
+
+def _foreign(lag: PartitionLag) -> PartitionLag:
+    what = "what it commits there is not predicted; give it a group of its own"
+    told = f"owned by {lag.owner}, which is no worker of this group: {what}"
+    stands = lag.movement in (Movement.UNREADABLE, Movement.OUT_OF_RANGE)
+    return replace(
+        lag,
+        movement=lag.movement if stands else Movement.FOREIGN,
+        note=f"{lag.note}; {told}" if lag.note else told,
+    )
+
+
+def _client_id(owner: str) -> str:
+    """Of an owner as OffsetReading tells it, client id and address."""
+    return owner.rpartition("@")[0] or owner
 
 
 def oldest_s(lags: Sequence[PartitionLag]) -> float:

@@ -17,7 +17,7 @@ from penstock.engine.scaling.planner import Bounds, fullest_share, required
 from penstock.engine.scaling.show import show
 from penstock.engine.scaling.steadier import Plan, Steadier
 from penstock.engine.telemetry.http_server import Answer, Routes, json_answer
-from penstock.engine.telemetry.metrics import content_type, render
+from penstock.engine.telemetry.metric_declarations import content_type, render
 from penstock.engine.telemetry.port_routes import verdict_answer
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics, scaler_faults
 from penstock.engine.telemetry.worker_status import Verdict

@@ -1,13 +1,12 @@
 """Why a settings tree is refused, as one sentence of ours: which setting, what it is, what it has to be. Quotes no text."""
 
 import difflib
-from collections.abc import Iterator, Mapping
-from types import UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from penstock.engine.settings.section import shown
+from penstock.engine.settings.section import kinds_of, shown
 
 _forms: Final = {
     r"^[a-zA-Z0-9._-]+$": "has to be the name of a topic: letters, digits, dots, hyphens and underscores",
@@ -113,28 +112,16 @@ def _place(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[tupl
         if section is not None:
             path.append(str(part))
             found = [info for name, info in section.model_fields.items() if part in (name, info.alias)]
-            members = list(_members(found[0].annotation)) if found else []
+            members = kinds_of(found[0].annotation) if found else []
             continue
         held = [m for m in members if get_origin(m) in (dict, tuple, list)]
         if not held:
             break
         path.append(str(part))
-        members = [each for m in held for inner in get_args(m)[-1:] for each in _members(inner)]
+        members = [each for m in held for inner in get_args(m)[-1:] for each in kinds_of(inner)]
         if get_origin(held[0]) is tuple:
-            members = list(_members(get_args(held[0])[0]))
+            members = kinds_of(get_args(held[0])[0])
     return tuple(path), members
-
-
-def _members(annotation: Any) -> Iterator[Any]:
-    """The types that a value may have, without Annotated and the bars between them."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _members(get_args(annotation)[0])
-    elif origin in (Union, UnionType):
-        for each in get_args(annotation):
-            yield from _members(each)
-    else:
-        yield annotation
 
 
 def _keys_at(path: tuple[str, ...], root: type[BaseModel]) -> list[str]:

@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any, Final, get_args
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 _placeholder: Final = re.compile(r"\$\{[^{}]*\}|\$\([A-Za-z_]\w*\)|\{\{.*\}\}", re.DOTALL)
 
@@ -18,7 +20,9 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _whole(cls, value: Any, info: ValidationInfo) -> Any:
-        """Text goes to libraries in C: a NUL would cut it there in silence."""
+        """Text goes to libraries in C: a NUL would cut it there in silence. A flag is no number to us, though it is one to Python."""
+        if isinstance(value, bool | int | float):
+            return cls._of_its_kind(value, info)
         if not isinstance(value, str):
             return value
         if "\0" in value:
@@ -35,6 +39,25 @@ class Section(BaseModel):
                 "the file in before"
             )
         return value
+
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        """`workers: true` would be one worker, and `single_use: 1` true."""
+        kinds = kinds_of(cls.model_fields[info.field_name].annotation) if info.field_name else []
+        numbers, flags = int in kinds or float in kinds, bool in kinds
+        if (numbers and not flags) if isinstance(value, bool) else (flags and not numbers):
+            raise PydanticCustomError("other_kind", "a flag for a number, or a number for a flag")
+        return value
+
+
+def kinds_of(annotation: Any) -> list[Any]:
+    """The types that a value may have, without Annotated and the bars between them."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return kinds_of(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [kind for each in get_args(annotation) for kind in kinds_of(each)]
+    return [annotation]
 
 
 def plain_name(text: str) -> str:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Any, Final, get_origin
 
 import yaml
 from pydantic import BaseModel, SecretStr
 
+from penstock.engine.settings.section import kinds_of
 from penstock.schemas.errors import ConfigError
 
 environment_prefix: Final = "PENSTOCK_"
@@ -68,7 +68,7 @@ def secret_names(section: type[BaseModel]) -> frozenset[str]:
     """The names of all settings that are secrets, wherever they stand."""
     names: set[str] = set()
     for name, info in section.model_fields.items():
-        names |= {info.alias or name} if SecretStr in _members(info.annotation) else set()
+        names |= {info.alias or name} if SecretStr in kinds_of(info.annotation) else set()
         below = _section(info.annotation)
         names |= secret_names(below) if below else set()
     return frozenset(names)
@@ -83,18 +83,8 @@ def _step(annotation: Any, word: str) -> tuple[str, Any]:
     return word, None
 
 
-def _members(annotation: Any) -> list[Any]:
-    """The types that a value may have, without Annotated and the bars between them."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _members(get_args(annotation)[0])
-    if origin in (Union, UnionType):
-        return [member for each in get_args(annotation) for member in _members(each)]
-    return [annotation]
-
-
 def _section(annotation: Any) -> type[BaseModel] | None:
-    for member in _members(annotation):
+    for member in kinds_of(annotation):
         if isinstance(member, type) and issubclass(member, BaseModel):
             return member
     return None
@@ -103,7 +93,7 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 def _is_collection(annotation: Any) -> bool:
     return any(
         (get_origin(member) or member) in (dict, list, tuple, set, frozenset, Mapping)
-        for member in _members(annotation)
+        for member in kinds_of(annotation)
     )
 
 

@@ -1,4 +1,4 @@
-"""How metrics are declared: a table in a class, from which they are made on a registry and docs/metrics.md is written."""
+"""Metrics declared as a table in a class: made on a registry, written into docs/metrics.md, put out for a scrape."""
 
 import math
 import threading
@@ -8,11 +8,22 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.samples import Exemplar
 
 from penstock.schemas.errors import InvariantError
+
+content_type = "text/plain; version=0.0.4; charset=utf-8"
+openmetrics_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 Labels = Mapping[str, Sequence[str] | None]
 """Label name to its closed set of values; None where the values come from the deployment (a topic, a version)."""
@@ -174,3 +185,13 @@ def array_histogram(name: str, help: str, buckets: tuple[float, ...]) -> Declare
 def bound_text(value: float) -> str:
     """A bucket's bound as the exposition writes it."""
     return f"{value:.15g}" if value != int(value) else f"{value:.1f}"
+
+
+def render_openmetrics(registry: CollectorRegistry) -> bytes:
+    """The registry in the OpenMetrics form, with exemplars, up to its `# EOF`."""
+    return bytes(openmetrics.generate_latest(registry))  # type: ignore[no-untyped-call]
+
+
+def render(registry: CollectorRegistry) -> bytes:
+    """The registry in the text format that Prometheus scrapes."""
+    return bytes(generate_latest(registry))

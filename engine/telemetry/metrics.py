@@ -5,12 +5,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import (
-    CollectorRegistry,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 import penstock
 from penstock.engine.features.value_counts import ValueCounts
@@ -26,9 +21,6 @@ from penstock.engine.telemetry.metric_declarations import (
     histogram,
 )
 from penstock.schemas.reasons import Reason
-
-content_type = "text/plain; version=0.0.4; charset=utf-8"
-openmetrics_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 record_outcomes = ("predicted", "explained", "rejected", "skipped")
 unexplained_reasons = ("policy", "budget")
@@ -400,13 +392,3 @@ class Metrics(MetricSet):
         for partition in partitions:
             for lag in (self.lag_records, self.lag_seconds):
                 lag.remove_by_labels({"topic": topic, "partition": str(partition)})
-
-
-def render_openmetrics(registry: CollectorRegistry) -> bytes:
-    """The registry in the OpenMetrics form, with exemplars, up to its `# EOF`."""
-    return bytes(openmetrics.generate_latest(registry))  # type: ignore[no-untyped-call]
-
-
-def render(registry: CollectorRegistry) -> bytes:
-    """The registry in the text format that Prometheus scrapes."""
-    return bytes(generate_latest(registry))

@@ -8,13 +8,13 @@ import orjson
 from penstock.engine.clock import SystemClock
 from penstock.engine.telemetry.ask_workers import Reply, ask_workers, reason_of
 from penstock.engine.telemetry.http_server import Answer, HttpServer, Routes, json_answer, openmetrics_path
-from penstock.engine.telemetry.metrics import (
-    Metrics,
+from penstock.engine.telemetry.metric_declarations import (
     content_type,
     openmetrics_type,
     render,
     render_openmetrics,
 )
+from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.supervisor_metrics import SupervisorMetrics
 from penstock.engine.telemetry.worker_status import Verdict

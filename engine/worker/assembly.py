@@ -1,8 +1,6 @@
 """Puts a worker together: the only place that knows both the engine and the connectors."""
 
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,11 +93,6 @@ class Worker:
                 self.traces.close(timeout_s=traces_close_s)
             self.compute.close(timeout_s=compute_close_s)
             self.pipeline.close(timeout_s=clients_close_s)
-
-
-def worker_name(group: str, slot: int, environ: Mapping[str, str] = os.environ) -> str:
-    """Stable across restarts of the same place: group, identity (PENSTOCK_IDENTITY, else the host's name) and slot."""
-    return f"{group}-{environ.get('PENSTOCK_IDENTITY') or socket.gethostname()}-{slot}"
 
 
 def make_worker(

@@ -30,6 +30,7 @@ from penstock.engine.settings.kafka import KafkaSettings, poll_interval_max_ms
 from penstock.engine.settings.model import Settings
 from penstock.engine.settings.secret_file import read_secret_bytes
 from penstock.engine.settings.topics import RegistrySettings
+from penstock.engine.settings.worker_names import transactional_id, worker_name
 from penstock.engine.telemetry.http_server import HttpServer
 from penstock.engine.telemetry.port_routes import worker_routes
 from penstock.engine.telemetry.status import StatusBoard
@@ -40,7 +41,6 @@ from penstock.engine.worker.assembly import (
     event_log,
     make_worker,
     new_metrics,
-    worker_name,
 )
 from penstock.engine.worker.careful_reading import carefully_read
 from penstock.engine.worker.model_copy import copied_model
@@ -323,7 +323,7 @@ def kafka_link(
         settings,
         config,
         facts,
-        transactional_ids=(f"{name}-a", f"{name}-b"),
+        transactional_ids=[transactional_id(settings.kafka.group, name, use) for use in ("a", "b")],
         partition_counts=partition_counts,
         clock=clock,
     )

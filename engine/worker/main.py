@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.exhausted import exhaustion_told
 from penstock.engine.console.faults import show_faults
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.stacks import write_stacks_on_signal
@@ -66,11 +68,12 @@ def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int, *, ca
     _follow_parent(begin)
     no_collector()
     # Late: a wrong argument is answered, and a stop is heard, before the libraries load.
-    from penstock.engine.models.runtime.onnx_runtime import onnx_runtime
-    from penstock.engine.settings.model import load_settings
-    from penstock.engine.worker.kafka import open_kafka_worker
+    with exhaustion_told():
+        from penstock.engine.models.runtime.onnx_runtime import onnx_runtime
+        from penstock.engine.settings.model import load_settings
+        from penstock.engine.worker.kafka import open_kafka_worker
 
-    onnx_runtime()
+        onnx_runtime()
     begin.wait()
     if signals.heard:
         return 0
@@ -79,16 +82,19 @@ def _run(settings_path: Path, slot: int, run_folder: Path, http_port: int, *, ca
     def stopping() -> bool:
         return signals.heard
 
+    opening = open_kafka_worker(
+        settings,
+        slot=slot,
+        run_folder=run_folder,
+        http_port=http_port,
+        clock=SystemClock(),
+        stopping=stopping,
+        careful=careful,
+    )
     try:
-        with open_kafka_worker(
-            settings,
-            slot=slot,
-            run_folder=run_folder,
-            http_port=http_port,
-            clock=SystemClock(),
-            stopping=stopping,
-            careful=careful,
-        ) as worker:
+        with ExitStack() as held:
+            with exhaustion_told():
+                worker = held.enter_context(opening)
             signals.pass_on_to(worker.pipeline.request_stop)
             with calm_collector():
                 worker.run(until=worker.over)

@@ -25,7 +25,8 @@ from penstock.engine.pipeline.scorer import Scorer
 from penstock.engine.ports import Sink
 from penstock.engine.settings.kafka import poll_interval_max_ms
 from penstock.engine.settings.model import Settings
-from penstock.engine.worker.assembly import new_metrics, worker_name
+from penstock.engine.settings.worker_names import transactional_id, worker_name
+from penstock.engine.worker.assembly import new_metrics
 from penstock.engine.worker.calibration import Rehearsed
 from penstock.engine.worker.process import not_warm
 from penstock.engine.worker.startup.startup import AddressTakenError, Group, Startup, Step, walk
@@ -143,7 +144,8 @@ class Preflight:
                 settings,
                 configs[0],
                 facts,
-                transactional_ids=(f"{startup.name}-preflight",),  # no worker's: it would fence that one
+                # No worker's: it would fence that one.
+                transactional_ids=[transactional_id(settings.kafka.group, startup.name, "preflight")],
                 partition_counts=facts.partitions,
                 clock=self._clock,
             )

@@ -114,6 +114,42 @@ def test_lag_is_told_per_partition_and_commit_markers_are_none(
     assert document["summary"][0]["text"] in printed
 
 
+def test_partitions_of_another_programs_consumer_are_said_to_be_its(
+    kafka: str,
+    new_topic: Callable[..., str],
+    settings_file: SettingsFile,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    topic = new_topic("foreign", partitions=2)
+    group = f"{topic}-group"
+    produce(kafka, topic, {0: 3})
+    stranger = Consumer(
+        {
+            "bootstrap.servers": kafka,
+            "group.id": group,
+            "client.id": "nightly-export",
+            "auto.offset.reset": "earliest",
+        }
+    )
+    with closing(stranger):
+        stranger.subscribe([topic])
+        read = 0
+        until_s = time.monotonic() + 60
+        while read < 3 or len(stranger.assignment()) < 2:
+            assert time.monotonic() < until_s
+            read += stranger.poll(0.2) is not None
+        stranger.commit(asynchronous=False)  # all is read, and nothing of it predicted
+        asked = ["lag", str(settings_file(topic, group)), "--over", "0", "--url", "http://127.0.0.1:1"]
+        assert main(asked) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "caught up" not in printed
+        assert "partition 0: owned by nightly-export@" in printed
+        assert main([*asked, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+    assert told["foreign"] == [0, 1]
+    assert {each["movement"] for each in told["partitions"]} == {"foreign"}
+
+
 def test_a_topic_that_is_not_there_is_one_sentence(
     settings_file: SettingsFile, capsys: pytest.CaptureFixture[str]
 ) -> None:

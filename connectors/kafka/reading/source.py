@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message
 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
@@ -14,7 +14,6 @@ from penstock.connectors.kafka.errors import cause_of, consumer_error, said
 from penstock.connectors.kafka.group import KafkaMembership, group_settings
 from penstock.connectors.kafka.reading.assignment import Assignment, AssignmentListener
 from penstock.connectors.kafka.reading.batch_looks import BatchLooks
-from penstock.connectors.kafka.reading.beginnings import Beginnings, FirstRecords
 from penstock.connectors.kafka.reading.careful import Careful, CarefulReading
 from penstock.connectors.kafka.reading.commits import Commits, offset_note
 from penstock.connectors.kafka.reading.doubts import (
@@ -25,6 +24,8 @@ from penstock.connectors.kafka.reading.doubts import (
 )
 from penstock.connectors.kafka.reading.log_bounds import LogBounds
 from penstock.connectors.kafka.reading.member import GroupMember
+from penstock.connectors.kafka.reading.places.beginnings import Beginnings, FirstRecords
+from penstock.connectors.kafka.reading.places.placing import Placing, facts_timeout_s
 from penstock.connectors.kafka.reading.read_positions import ReadHeads
 from penstock.connectors.kafka.reading.records import partition_of, to_records
 from penstock.connectors.kafka.reading.returns import Returns
@@ -38,11 +39,6 @@ from penstock.schemas.records import Records
 
 logger = logging.getLogger("penstock.kafka")
 
-facts_timeout_s = 0.05  # how long the polling thread waits for the topic's id
-hurry_s = 2.0
-"""After an assignment; so long its places are looked up with `hurried_poll_s` between two turns, then with `placing_poll_s`."""
-hurried_poll_s, placing_poll_s = 0.01, 0.1
-unplaced_told_s = 10.0  # a look-up that takes longer is said
 bounds_old_s = 2.0
 bounds_patience_s = 30.0  # so long it is asked which offsets a log has that lacks our next one
 
@@ -95,10 +91,8 @@ class KafkaSource:
         self._seek_due: dict[int, int] = {}  # seeks that the client could not do yet; no record passes before
         self._dropped: set[int] = set()  # held partitions of which something came meanwhile
         self._closed = False
-        self._unplaced_since_s: dict[int, float] = {}
         self._recreations = 0
         self._topic_facts: TopicFacts | None = None  # of the topic that is being read
-        self._facts_since_s = 0.0  # older answers may be about another topic than the assignment is
         settings = group_settings(
             config, group=group, protocol=protocol, max_poll_interval_s=max_poll_interval_s,
             memory_bytes_max=memory_bytes_max, single_batches_s=None if careful is None else careful.pause_s,
@@ -110,14 +104,8 @@ class KafkaSource:
         self._consumer = self._member.client
         self._ours = Assignment(self._consumer, topic, clock=clock)
         self._starts = Starts(
-            self._consumer,
-            group=group,
-            topic=topic,
-            start=start,
-            recreated=recreated,
-            fail=self._member.fail,
-            clock=clock,
-        )
+            self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._member.fail, clock=clock
+        )  # fmt: skip
         self._bounds = LogBounds(config, topic, clock=clock)
         self._beginnings = Beginnings(self._bounds, heads=self._heads, group=group, topic=topic, clock=clock)
         self._first = FirstRecords(self._bounds, heads=self._heads)
@@ -134,7 +122,12 @@ class KafkaSource:
         self._stalls = StallDetector(
             topic=topic, open_offsets=lambda: KafkaOffsets(config, group), clock=clock
         )
-        self._member.join(on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self._placing = Placing(
+            self._starts, self._watch, ours=self._ours, listener=listener, careful=self._careful, clock=clock,
+            facts_by=self._facts_by, begun=self._begin_at, gone=self._let_go, lost=self._member.lost,
+        )  # fmt: skip
+        placing = self._placing
+        self._member.join(on_assign=placing.on_assign, on_revoke=placing.on_revoke, on_lost=placing.on_lost)
 
     def poll(self, records_max: int, timeout_s: float) -> Records | None:
         """As penstock.engine.ports.Source asks."""
@@ -144,9 +137,8 @@ class KafkaSource:
         answered = self._watch.newest
         timeout_s = min(timeout_s, self._member.turn(0.0 if answered is None else answered.asked_at_s))
         if self._ours.unplaced:
-            self._place()
-            hurried = self._clock.monotonic_s() < self._facts_since_s + hurry_s
-            timeout_s = min(timeout_s, hurried_poll_s if hurried else placing_poll_s)
+            self._placing.turn()
+            timeout_s = min(timeout_s, self._placing.poll_max_s)
         if self._beginnings:
             for partition, begins in self._beginnings.turn().items():
                 if self._heads.anywhere(partition):
@@ -244,18 +236,13 @@ class KafkaSource:
         stalls = self._stalls.look(heads, self.ends(self._ours.owned), paused)
         return Reading(
             stalled_s=stalls.stalled_s,
-            unplaced_s=self._unplaced_s(),
+            unplaced_s=self._placing.unplaced_s(),
             open_transactions=stalls.open_transactions,
             doubts=self._returns.sentences(),
             unreadable_offsets=self._returns.unreadable_offsets,
             recreations=self._recreations,
             lost_offsets=self._beginnings.lost_offsets,
         )
-
-    def _unplaced_s(self) -> dict[int, float]:
-        now_s, before = self._clock.monotonic_s(), self._unplaced_since_s
-        self._unplaced_since_s = since = {p: before.get(p, now_s) for p in self._ours.unplaced}
-        return {p: now_s - since_s for p, since_s in since.items() if now_s - since_s >= unplaced_told_s}
 
     @property
     def careful_over(self) -> bool:
@@ -272,11 +259,7 @@ class KafkaSource:
         self._bounds.close()
         self._looks.close()
         self._starts.close()
-        held = sorted(self._ours.owned)
-        self._ours.owned.clear()
-        self._ours.unplaced.clear()
-        if held:
-            self._listener.on_revoked(held)
+        self._placing.close()
         self._member.close(timeout_s)
 
     def _records(self, messages: list[Message], records_max: int) -> Records | None:
@@ -355,9 +338,11 @@ class KafkaSource:
     def _topic_id(self) -> str | None:
         return None if self._topic_facts is None else self._topic_facts.id
 
-    @property
-    def _holds_first(self) -> bool:
-        return 0 in self._ours.owned or 0 in self._ours.unplaced
+    def _facts_by(self, newest: TopicFacts) -> TopicFacts:
+        """Of the topic that is being read, once a newer answer about it is taken in."""
+        if newest is not self._topic_facts:
+            self._compare_topic()
+        return self._topic_facts or newest
 
     def _compare_topic(self) -> bool:
         """Take the newest answer about the topic; whether it is another topic of the same name."""
@@ -388,41 +373,8 @@ class KafkaSource:
         for partition in again:
             self._seek_due.pop(partition, None)
             self._returns.read_from(partition, OFFSET_BEGINNING)
-        self._tell_assigned(dict.fromkeys(again, OFFSET_BEGINNING))
+        self._placing.tell_assigned(dict.fromkeys(again, OFFSET_BEGINNING))
         return True
-
-    def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = {place.partition for place in places}
-        self._starts.anew()
-        self._facts_since_s = self._clock.monotonic_s()
-        starts: dict[int, int] = {}
-        soon = bool(partitions) and self._careful is None
-        if soon and (facts := self._watch.since(self._facts_since_s, facts_timeout_s)) is not None:
-            if facts is not self._topic_facts:
-                self._compare_topic()
-            starts = self._starts.soon(
-                partitions, self._topic_facts or facts, decides=self._holds_first or 0 in partitions
-            )
-        self._ours.take(partitions, starts)
-        self._tell_assigned(starts)
-
-    def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = {place.partition for place in places}
-        try:
-            told = sorted(partitions & self._ours.owned)
-            if told and not self._closed:
-                self._listener.on_revoked(told)
-        finally:
-            self._let_go(partitions)
-
-    def _on_lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        partitions = {place.partition for place in places}
-        told = sorted(partitions & self._ours.owned)
-        self._let_go(partitions)
-        if not self._closed:
-            self._member.lost()
-        if told and not self._closed:
-            self._listener.on_lost(told)
 
     def _let_go(self, partitions: set[int]) -> None:
         returning = set(self._returns.held)
@@ -437,29 +389,9 @@ class KafkaSource:
             self._seek_due.pop(partition, None)
         self._ours.let_go(partitions, returning)
 
-    def _tell_assigned(self, partitions: Mapping[int, int]) -> None:
-        if partitions:
-            for partition, offset in partitions.items():
-                self._heads.put(partition, offset)
-            self._beginnings.put(p for p, offset in partitions.items() if offset == OFFSET_BEGINNING)
-            self._first.forget(partitions)
-            self._first.put(p for p, offset in partitions.items() if offset != OFFSET_BEGINNING)
-            self._ours.owned |= partitions.keys()
-            self._listener.on_assigned(sorted(partitions))
-
-    def _place(self) -> None:
-        """Begin what could not be begun when it was assigned: one partition each time, so that the others go on."""
-        facts = self._watch.since(self._facts_since_s)
-        if facts is None:
-            return
-        if facts is not self._topic_facts:
-            self._compare_topic()
-        starts = self._starts.one(self._ours.unplaced, self._topic_facts or facts, decides=self._holds_first)
-        if self._careful:
-            self._careful.begin(starts, self._ours.seek, self._begin)
-            return
-        self._begin({partition: at for partition, at in starts.items() if self._ours.seek(partition, at)})
-
-    def _begin(self, placed: Mapping[int, int]) -> None:
-        self._ours.place(placed)
-        self._tell_assigned(placed)
+    def _begin_at(self, starts: Mapping[int, int]) -> None:
+        for partition, offset in starts.items():
+            self._heads.put(partition, offset)
+        self._beginnings.put(p for p, offset in starts.items() if offset == OFFSET_BEGINNING)
+        self._first.forget(starts)
+        self._first.put(p for p, offset in starts.items() if offset != OFFSET_BEGINNING)

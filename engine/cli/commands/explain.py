@@ -129,7 +129,9 @@ def _read(file: str, bundle: Bundle, kind: str | None) -> Iterator[tuple[NDArray
     files = find_files(file, kind)
     form = format_of(files, kind)
     for part in make_parts(files, form, bundle.signature, keep=(), delimiter=","):
-        for block in read_part(part, form, bundle.signature, keep=(), delimiter=","):
+        for block in read_part(
+            part, form, bundle.signature, keep=(), delimiter=",", schema=bundle.input_schema
+        ):
             for row, rejection, _ in block.unreadable:
                 raise ConfigError(f"{file}, record {row + 1}: {rejection.detail}")
             decoded = block.decoded

@@ -15,8 +15,16 @@ from rich.text import Text
 
 from penstock.engine.clock import Clock, SystemClock
 from penstock.engine.console.terminal import Terminal, printable
-from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure, oldest_s
+from penstock.engine.scaling.lag import (
+    Movement,
+    PartitionLag,
+    compare,
+    measure,
+    oldest_s,
+    with_foreign,
+)
 from penstock.engine.settings.model import Settings, load_settings
+from penstock.engine.settings.worker_names import is_worker
 from penstock.schemas.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -31,7 +39,10 @@ example = "penstock lag penstock.yaml --watch"
 _watch_every_s = 2.0
 _notes_max = 20
 _standing = (Movement.STUCK, Movement.UNREADABLE, Movement.OUT_OF_RANGE)
-_colours = dict.fromkeys(_standing, "bold red") | {Movement.UNOWNED: "yellow", Movement.CAUGHT_UP: "green"}
+_colours = dict.fromkeys((*_standing, Movement.FOREIGN), "bold red") | {
+    Movement.UNOWNED: "yellow",
+    Movement.CAUGHT_UP: "green",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +83,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
         def look() -> list[PartitionLag]:
             readings = offsets.read(settings.input.topic)
-            return measure(readings, now_ms=clock.wall_ms(), start=settings.kafka.start)
+            lags = measure(readings, now_ms=clock.wall_ms(), start=settings.kafka.start)
+            return with_foreign(lags, lambda client_id: is_worker(client_id, settings.kafka))
 
         if arguments.watch:
             _watch(look, forecast, settings, terminal)
@@ -136,6 +148,7 @@ def as_json(lags: Sequence[PartitionLag], settings: Settings, forecast: Forecast
         "lag_records": sum(lag.lag_records for lag in lags),
         "lag_seconds": oldest_s(lags),
         "stuck": [lag.partition for lag in lags if lag.movement in _standing],
+        "foreign": [lag.partition for lag in lags if lag.movement is Movement.FOREIGN],
         "partitions": [asdict(lag) for lag in lags],
         "hints": None if forecast.told is None else asdict(forecast.told),
         "hints_unknown": forecast.unknown or None,
@@ -192,8 +205,10 @@ def _watch(
         while True:
             total = sum(lag.lag_records for lag in before)
             stuck = [str(lag.partition) for lag in before if lag.movement in _standing]
+            foreign = [str(lag.partition) for lag in before if lag.movement is Movement.FOREIGN]
+            others = f", another program's: {', '.join(foreign)}" if foreign else ""
             terminal.say(
-                f"lag {total} records, {oldest_s(before):.1f} s, stuck: {', '.join(stuck) or 'none'}"
+                f"lag {total} records, {oldest_s(before):.1f} s, stuck: {', '.join(stuck) or 'none'}{others}"
                 f"; {'; '.join(forecast().lines())}"
             )
             pause.wait(_watch_every_s)

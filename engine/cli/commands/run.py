@@ -215,10 +215,10 @@ def _admin(
 
     from penstock.connectors.kafka.audit import KafkaAuditWriter
     from penstock.engine.clock import SystemClock
+    from penstock.engine.settings.worker_names import worker_name
     from penstock.engine.worker.admin.actions import Told
     from penstock.engine.worker.admin.port import admin_port
     from penstock.engine.worker.admin.replays import Replays
-    from penstock.engine.worker.assembly import worker_name
     from penstock.engine.worker.kafka import client_config
     from penstock.engine.worker.letters.replaying import proven_replaying
 

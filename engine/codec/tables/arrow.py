@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.codec.tables.columns import Column, Distinct, FeatureColumns, Numbers, Values, Vectors
-from penstock.engine.features.signature import field_path
+from penstock.engine.features.fields import field_path
 from penstock.engine.features.values import Unreadable
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
@@ -87,6 +87,10 @@ def column_of(array: Any) -> Column:
     kind = array.type
     if isinstance(array, pa.ExtensionArray):
         array, kind = array.storage, array.storage.type
+    unit = None
+    if is_time_type(kind):
+        unit = _unit(pa, kind)
+        array, kind = _time_numbers(pa, array), pa.int64()
     if pa.types.is_null(kind):
         return Distinct(values=(), codes=np.full(len(array), -1))
     if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
@@ -94,12 +98,40 @@ def column_of(array: Any) -> Column:
         if array.null_count:
             missing = array.is_null().to_numpy(zero_copy_only=False)
             array = array.fill_null(False if pa.types.is_boolean(kind) else 0)
-        return Numbers(values=array.to_numpy(zero_copy_only=False), missing=missing)
+        return Numbers(values=array.to_numpy(zero_copy_only=False), missing=missing, unit=unit)
     if _is_list(pa, kind):
         return _lists(pa, array)
     if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_union(kind):
         return Values(values=array.to_pylist())
     return _distinct(pa, array)
+
+
+def is_time_type(kind: Any) -> bool:
+    """Whether an Arrow type is one of dates, times or durations, or a dictionary of such."""
+    pa = arrow("a table")
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(
+        pa.types.is_timestamp(kind)
+        or pa.types.is_date(kind)
+        or pa.types.is_time(kind)
+        or pa.types.is_duration(kind)
+    )
+
+
+def _unit(pa: Any, kind: Any) -> str:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return "D" if pa.types.is_date(kind) else str(kind.unit)
+
+
+def _time_numbers(pa: Any, array: Any) -> Any:
+    """As penstock.engine.features.times has them: a date in days, anything else in its own units."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_date64(array.type):
+        array = array.cast(pa.date32())
+    if array.type.bit_width == 32:
+        array = array.cast(pa.int32())
+    return array.cast(pa.int64())
 
 
 def _distinct(pa: Any, array: Any) -> Column:
@@ -156,6 +188,8 @@ def _is_list(pa: Any, kind: Any) -> bool:
 
 def _lists(pa: Any, array: Any) -> Column:
     """Vectors where every one is there, as long as the others, and of numbers without a gap; else Python lists."""
+    if is_time_type(array.type.value_type):
+        return Values(values=_time_lists(pa, array))
     flat = array.flatten()
     count = len(array)
     plain = pa.types.is_floating(flat.type) or pa.types.is_integer(flat.type)
@@ -170,3 +204,8 @@ def _lists(pa: Any, array: Any) -> Column:
             numbers = flat.to_numpy(zero_copy_only=False).astype(np.float64)
             return Vectors(values=numbers.reshape(count, width))
     return Values(values=array.to_pylist())
+
+
+def _time_lists(pa: Any, array: Any) -> list[list[int | None] | None]:
+    """Lists of dates or times, each as its number."""
+    return [_time_numbers(pa, each.values).to_pylist() if each.is_valid else None for each in array]

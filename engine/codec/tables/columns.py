@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.codec.object_rows import ObjectRows, no_features, without_faults
+from penstock.engine.codec.tables.time_units import require_unit, units_of
 from penstock.engine.features.signature import Feature, ModelInput, Signature
 from penstock.schemas.errors import ConfigError, RecordError
 
@@ -21,6 +22,8 @@ class Numbers:
 
     values: NDArray[Any]  # (N,) of kind f, i, u or b
     missing: NDArray[np.bool_] | None = None  # (N,); None: no value is missing, NaN apart
+    unit: str | None = None
+    """Of dates and times, as numpy writes it: D, s, ms, us, ns."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -110,7 +113,9 @@ class ColumnRows:
     is plain, go straight into the matrix.
     """
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, schema: dict[str, Any] | None = None) -> None:
+        """`schema`: of the stream's records in Avro, which says the units of times."""
+        self._units = units_of(signature, schema)
         self._width = signature.width
         self._dtype = signature.record_dtype
         self._readers = {feature.name: _OneFeature(feature) for feature in signature.features}
@@ -126,8 +131,12 @@ class ColumnRows:
 
         `without`: (count,) which rows have no feature's field, not even as null; each is a fault (NO_FEATURES). None: none.
 
-        NaN is missing and features.policies.unseen_code an unseen category, as every reader leaves them.
+        NaN is missing and features.policies.unseen_code an unseen category, as every reader leaves them. Raises ConfigError for
+        times in another unit than the schema has.
         """
+        for each in plan:
+            for name in each.names if self._units else ():
+                require_unit(name, getattr(columns[name], "unit", None), self._units.get(each.feature.name))
         matrix = np.full((count, self._width), np.nan, dtype=self._dtype)
         faults: dict[int, RecordError] = {}
         with np.errstate(

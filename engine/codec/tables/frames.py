@@ -10,6 +10,8 @@ from penstock.engine.codec.object_rows import ObjectRows, without_faults
 from penstock.engine.codec.tables.arrow import (
     arrow,
     arrow_columns,
+    column_of,
+    is_time_type,
     leads_somewhere,
     rows_without_fields,
     top_columns,
@@ -17,6 +19,7 @@ from penstock.engine.codec.tables.arrow import (
 from penstock.engine.codec.tables.columns import Column, ColumnRows, Distinct, Numbers, Values, find_columns
 from penstock.engine.features.policies import FeaturePolicies, unseen_code
 from penstock.engine.features.signature import Signature
+from penstock.engine.features.times import time_number, time_numbers
 from penstock.engine.ports import Decoded
 from penstock.schemas.errors import ConfigError, RecordError
 from penstock.schemas.records import Rejection
@@ -33,10 +36,11 @@ Read = tuple[NDArray[np.generic], NDArray[np.int64], Faults]
 class RowReader:
     """Rows in any form to blocks of decoded rows, as the stream's decoder would leave them."""
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, schema: dict[str, Any] | None = None) -> None:
+        """`schema`: of the stream's records in Avro, which says the units of times."""
         self._signature = signature
         self._objects = ObjectRows(signature)
-        self._columns = ColumnRows(signature)
+        self._columns = ColumnRows(signature, schema)
         self._policies = FeaturePolicies(signature)
         self._block_rows = max(64, min(block_rows, block_numbers // signature.width))
 
@@ -187,9 +191,16 @@ def _array_column(values: NDArray[Any]) -> Column:
     hidden = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
     values = np.ma.getdata(values)
     if values.ndim > 1:
+        if values.dtype.kind in "mM":
+            return Values(values=[[*map(time_number, row)] for row in values])
         return Values(values=values.tolist())
     if values.dtype.kind in "fiub":
         return Numbers(values=values, missing=hidden)
+    if values.dtype.kind in "mM":
+        numbers, missing = time_numbers(values)
+        gone = [each for each in (missing, hidden) if each is not None]
+        unit, _ = np.datetime_data(values.dtype)
+        return Numbers(values=numbers, missing=np.logical_or.reduce(gone) if gone else None, unit=unit)
     if hidden is None:
         return Values(values=values.tolist())
     return Values(
@@ -235,8 +246,13 @@ def _is_pandas(rows: Any) -> bool:
 def _pandas_column(series: Any) -> Column:
     """A column of a data frame, by its type; without Arrow, which pandas need not have."""
     kind = series.dtype
-    if isinstance(kind, np.dtype) and kind.kind in "fiub":
-        return Numbers(values=series.to_numpy())
+    if isinstance(kind, np.dtype) and kind.kind in "fiubmM":
+        return _array_column(series.to_numpy())
+    if type(kind).__name__ == "ArrowDtype" and is_time_type(kind.pyarrow_dtype):
+        chunks = series.array.__arrow_array__()
+        return column_of(chunks.combine_chunks() if hasattr(chunks, "combine_chunks") else chunks)
+    if type(kind).__name__ == "DatetimeTZDtype":
+        return _array_column(series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
     if hasattr(kind, "categories"):
         return Distinct(values=kind.categories.tolist(), codes=series.cat.codes.to_numpy().astype(np.int64))
     if getattr(kind, "kind", "O") in "fiub" and not isinstance(

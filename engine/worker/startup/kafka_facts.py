@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.connectors.kafka.admin.permissions import require_permissions
-from penstock.connectors.kafka.admin.topic_settings import batch_bytes_max, read_topic_settings
+from penstock.connectors.kafka.admin.topic_settings import (
+    batch_bytes_max,
+    broker_message_bytes_max,
+    read_topic_settings,
+)
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.engine.dead_letters.message import message_bytes_min
 from penstock.engine.pipeline.outgoing import OutputLimits, letter_headers_bytes_max
@@ -41,7 +45,8 @@ class FoundLimits:
 def output_limits(settings: Settings, config: ClientConfig) -> FoundLimits:
     """What the output topics take, read from their settings.
 
-    Raises ConfigError for a dead-letter topic that would refuse or lose letters; UnavailableError.
+    Raises ConfigError for a topic that takes no message at all, and for a dead-letter topic that would refuse or lose letters;
+    UnavailableError.
     """
     output = settings.output
     names = [name for name in (output.predictions, output.explanations, output.dead_letters) if name]
@@ -57,6 +62,12 @@ def output_limits(settings: Settings, config: ClientConfig) -> FoundLimits:
             f"the dead-letter topic {output.dead_letters} is compacted: it refuses letters of records without a key and forgets all"
             " but the newest of each key; set its cleanup.policy to delete"
         )
+    for name in names:
+        if not found[name].message_bytes_max(config):
+            raise ConfigError(
+                f"no message at all fits into topic {name}: its max.message.bytes is {found[name].batch_bytes_max}; raise it "
+                f"(Kafka's own default is {broker_message_bytes_max})"
+            )
     bytes_min = message_bytes_min + letter_headers_bytes_max
     letter_bytes_max = letters.message_bytes_max(config)
     if letter_bytes_max < bytes_min:

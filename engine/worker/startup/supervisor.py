@@ -3,8 +3,13 @@
 import socket
 from typing import Final
 
+from penstock.engine.console.exhausted import require_limits
 from penstock.engine.worker.model_copy import bundle_digest, bundle_files
 from penstock.engine.worker.startup.startup import AddressTakenError, Startup, Step
+
+
+def _limits(startup: Startup) -> None:
+    require_limits()
 
 
 def _files(startup: Startup) -> str:
@@ -58,6 +63,12 @@ def _free(host: str, port: int, section: str) -> str | None:
 
 
 supervisor_steps: Final[tuple[Step, ...]] = (
+    Step(
+        name="limits",
+        group="supervisor",
+        prove=_limits,
+        proves="the system gives a process as many files and as much address space as a worker needs",
+    ),
     Step(
         name="files",
         group="supervisor",

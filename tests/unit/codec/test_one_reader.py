@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,166 @@ def test_rows_to_package_with_are_read_as_the_stream_reads_them(kind: str) -> No
                 assert wanted in (Reason.MISSING_VALUE, Reason.NOT_FINITE, Reason.UNSEEN_CATEGORY), value
             else:
                 assert same(found, wanted), (feature, value, found)
+
+
+moment = datetime(2026, 11, 29, 22, 41, 48, 250_000, tzinfo=UTC)
+day, clock, span = moment.date(), moment.time(), timedelta(days=1, milliseconds=250)
+per_s = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+whole_s = {"at": 1_795_992_108, "clock": 81_708, "span": 86_400}
+
+
+def number_in(what: str, unit: str) -> int:
+    """Of the moment, its time of day or the span, in units; whole seconds and a quarter."""
+    return whole_s[what] * per_s[unit] + per_s[unit] // 4
+
+
+times: dict[str, tuple[str, Any, int]] = {
+    "date": ("date", day, 20_786),
+    **{f"timestamp-{name}": ("at", moment, number_in("at", unit)) for name, unit in (("millis", "ms"), ("micros", "us"))},
+    **{f"time-{name}": ("clock", clock, number_in("clock", unit)) for name, unit in (("millis", "ms"), ("micros", "us"))},
+}  # fmt: skip
+"""By the logical type: what it says, as Python has it, and the number that Avro stores."""
+
+
+def time_tables(logical: str) -> dict[str, Any]:
+    """The time as each kind of table keeps it in the units of the logical type, and a missing one behind it."""
+    kind, value, _ = times[logical]
+    unit = {"millis": "ms", "micros": "us"}.get(logical.rpartition("-")[2], "us")
+    if kind == "date":
+        arrays = {
+            "Arrow date32": pyarrow.array([day, None], pyarrow.date32()),
+            "Arrow date64": pyarrow.array([day, None], pyarrow.date64()),
+            "Arrow dictionary": pyarrow.array([day, None], pyarrow.date32()).dictionary_encode(),
+        }
+        numpy_array = np.array([day, "NaT"], "datetime64[D]")
+    elif kind == "clock":
+        arrow_kind = pyarrow.time32("ms") if unit == "ms" else pyarrow.time64("us")
+        arrays = {"Arrow time": pyarrow.array([clock, None], arrow_kind)}
+        numpy_array = np.array([number_in("clock", unit), "NaT"], f"timedelta64[{unit}]")
+    else:
+        arrays = {
+            "Arrow timestamp": pyarrow.array([moment, None], pyarrow.timestamp(unit, tz="UTC")),
+            "Arrow timestamp without zone": pyarrow.array(
+                [moment.replace(tzinfo=None), None], pyarrow.timestamp(unit)
+            ),
+            "Arrow timestamp elsewhere": pyarrow.array(
+                [moment, None], pyarrow.timestamp(unit, tz="Asia/Tokyo")
+            ),
+            "Arrow dictionary": pyarrow.array([moment, None], pyarrow.timestamp(unit)).dictionary_encode(),
+        }
+        numpy_array = np.array([moment.replace(tzinfo=None), None], f"datetime64[{unit}]")
+    tables: dict[str, Any] = {name: pyarrow.table({"x": array}) for name, array in arrays.items()}
+    tables |= {f"pandas of {name}": pandas.DataFrame({"x": pandas.Series(array, dtype=pandas.ArrowDtype(array.type))}) for name, array in arrays.items() if "dictionary" not in name}  # fmt: skip
+    structured = np.zeros(2, dtype=[("x", numpy_array.dtype)])
+    structured["x"] = numpy_array
+    tables["numpy structured"] = structured
+    tables["numpy in dictionaries"] = [{"x": each} for each in numpy_array]
+    if kind != "date":
+        series = pandas.Series(numpy_array)
+        tables |= {"pandas": pandas.DataFrame({"x": series}), "pandas categorical": pandas.DataFrame({"x": series.astype("category")})}  # fmt: skip
+        tables["pandas objects"] = pandas.DataFrame({"x": series.astype(object)})
+    if kind == "at":
+        zoned = pandas.Series(numpy_array).dt.tz_localize("UTC").dt.tz_convert("Asia/Tokyo")
+        tables["pandas with a zone"] = pandas.DataFrame({"x": zoned})
+    if kind == "date" or unit == "us":  # Python's own objects are kept in microseconds
+        tables["Python objects"] = [{"x": value}, {"x": None}]
+        tables["pandas Python objects"] = pandas.DataFrame({"x": pandas.Series([value, None], dtype=object)})
+    return tables
+
+
+def time_by_avro(feature: Feature, logical: str, number: int, *, recursive: bool) -> Outcome:
+    kind = "int" if logical in ("date", "time-millis") else "long"
+    fields: list[Any] = [{"name": "x", "type": ["null", {"type": kind, "logicalType": logical}]}]
+    plain: list[Any] = [{"name": "x", "type": ["null", kind]}]
+    datum: dict[str, Any] = {"x": number}
+    if recursive:
+        fields.append({"name": "next", "type": ["null", "R"]})
+        plain.append({"name": "next", "type": ["null", "R"]})
+        datum["next"] = None
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema({"type": "record", "name": "R", "fields": plain}), datum)  # fmt: skip
+    schema = {"type": "record", "name": "R", "fields": fields}
+    try:
+        decoder = make_decoder(settings(framing="none"), signature(feature), schema, None, 1 << 20)
+    except ConfigError as error:
+        return _wrong_type(error)
+    return outcomes(decoder.decode(records([out.getvalue()])), 1)[0]
+
+
+@pytest.mark.parametrize("logical", list(times))
+def test_a_date_or_time_is_the_same_number_by_every_door(logical: str) -> None:
+    _, _, number = times[logical]
+    table = Feature(name="x", kind="category", categories=(str(number), "other"))
+    other = Feature(name="x", kind="category", categories=("A", "B"))
+    cases = [*numbers(), *(replace(each, missing=m, unseen=u) for each in (table, other) for m in ("nan", "reject", 1) for u in ("nan", "reject", 0))]  # fmt: skip
+    for feature in cases:
+        wanted = expected_time(feature, number)
+        assert same(by_json(feature, number), wanted)
+        for recursive in (False, True):
+            assert same(time_by_avro(feature, logical, number, recursive=recursive), wanted)
+        for door, rows in time_tables(logical).items():
+            first, second = by_rows(feature, rows, 2)
+            assert same(first, wanted), (door, feature, first, wanted)
+            assert same(second, expected(feature, None)), (door, feature, second)
+
+
+def expected_time(feature: Feature, number: int) -> Outcome:
+    if feature.kind == "number":
+        return float(number)
+    return 0.0 if feature.categories[0] == str(number) else Reason.WRONG_TYPE
+
+
+@pytest.mark.parametrize("unit", list(per_s))
+def test_units_that_avro_does_not_have_are_those_that_the_column_has(unit: str) -> None:
+    feature = Feature(name="x", kind="number")
+    for what, array in (
+        ("at", np.array([number_in("at", unit)], f"datetime64[{unit}]")),
+        ("span", np.array([number_in("span", unit)], f"timedelta64[{unit}]")),
+    ):
+        for rows in (
+            pandas.DataFrame({"x": pandas.Series(array)}), pyarrow.table({"x": pyarrow.array(array)}), [{"x": array[0]}],
+        ):  # fmt: skip
+            assert by_rows(feature, rows, 1) == [float(number_in(what, unit))]
+    assert by_rows(feature, [{"x": span}], 1) == [number_in("span", "us")]
+
+
+@pytest.mark.parametrize("logical", list(times))
+def test_times_in_other_units_than_the_records_have_are_refused(logical: str) -> None:
+    feature = Feature(name="x", field="inner.x", kind="number")
+    kind = "int" if logical in ("date", "time-millis") else "long"
+    inner = {"type": "record", "name": "I", "fields": [{"name": "x", "type": ["null", {"type": kind, "logicalType": logical}]}]}  # fmt: skip
+    schema = {"type": "record", "name": "R", "fields": [{"name": "inner", "type": inner}]}
+    reader = RowReader(replace(signature(feature)), schema)
+    for rows in time_tables(logical).values():
+        if not isinstance(rows, list):
+            names = {"x": "inner.x"}
+            if isinstance(rows, np.ndarray):
+                continue
+            renamed = (
+                rows.rename_columns(names) if isinstance(rows, pyarrow.Table) else rows.rename(columns=names)
+            )
+            assert [count for count, _ in reader.blocks(renamed)] == [2]
+    strange = pandas.DataFrame({"inner.x": pandas.Series(np.array([1], "datetime64[ns]"))})
+    with pytest.raises(
+        ConfigError,
+        match=r"column inner\.x holds times in nanoseconds, and the schema of the model's records",
+    ):
+        [*reader.blocks(strange)]
+    assert [count for count, _ in RowReader(signature(feature)).blocks(strange)] == [1]
+
+
+def test_a_list_of_times_is_a_vector_of_numbers() -> None:
+    feature = Feature(name="x", kind="vector", width=2)
+    two = Signature(features=(feature,), inputs=(ModelInput(name="i", dtype="float64", start=0, width=2),))
+    array = pyarrow.array([[moment, moment], None], pyarrow.list_(pyarrow.timestamp("ms")))
+    [(_, decoded)] = RowReader(two).blocks(pyarrow.table({"x": array}))
+    assert decoded.matrix[0].tolist() == [float(number_in("at", "ms"))] * 2
+
+
+def test_a_time_is_no_text_and_a_text_that_looks_like_one_no_time() -> None:
+    feature = Feature(name="x", kind="number")
+    assert by_rows(feature, [{"x": moment.isoformat()}], 1) == [Reason.WRONG_TYPE]
+    assert by_json(feature, moment.isoformat()) is Reason.WRONG_TYPE
 
 
 def test_there_are_enough_cases() -> None:

@@ -15,7 +15,8 @@ from penstock.engine.pipeline.scorer import Explaining, Outcome, Scorer
 from penstock.engine.ports import Attributions, Decoded, Predictions
 from penstock.engine.settings.explain_policy import parse_policy
 from penstock.engine.settings.model import ExplainSettings
-from penstock.engine.telemetry.metrics import Metrics, render
+from penstock.engine.telemetry.metric_declarations import render
+from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.schemas.errors import ModelError
 from penstock.schemas.reasons import Reason

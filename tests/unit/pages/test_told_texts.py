@@ -3,7 +3,9 @@
 import ast
 import itertools
 import json
+import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import penstock
+from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.pages.sentences import filled, sentence
 from penstock.engine.pages.told_texts import (
     as_it_is,
@@ -23,6 +26,8 @@ from penstock.engine.pages.told_texts import (
     prefix,
     static_folder,
 )
+from penstock.schemas.errors import ConfigError
+from tests.bundles import write_stump
 
 english, chinese = (json.loads((static_folder / f"{each}.json").read_text()) for each in ("en", "zh"))
 told_codes = [code for code in english if code.startswith(prefix) and code != as_it_is]
@@ -201,3 +206,67 @@ def test_a_sentence_about_a_text_of_ours_has_it_as_a_sentence() -> None:
     assert foreign["values"] == {"reason": "Broker: Not coordinator"}
     several = [sentence("reason.raised", feature="a", value=1.0, amount=2.0), sentence("reason.lowered", feature="b", value="x", amount=0.5)]  # fmt: skip
     assert filled("{reasons}.", {"reasons": several}) == "a = 1 raised it by 2; b = x lowered it by 0.5."
+
+
+def spoilt(folder: Path, how: str) -> None:
+    """A bundle that something happened to."""
+    manifest, rows = folder / "manifest.json", folder / "golden_rows.npy"
+    match how:
+        case "nothing there":
+            shutil.rmtree(folder)
+        case "nothing in it":
+            shutil.rmtree(folder)
+            folder.mkdir()
+        case "a file less":
+            rows.unlink()
+        case "a file more":
+            (folder / "notes.txt").write_text("mine")
+        case "a link":
+            rows.rename(folder.with_name("rows.npy"))
+            rows.symlink_to(folder.with_name("rows.npy"))
+        case "a hard link":
+            os.link(rows, folder.with_name("rows.npy"))
+        case "another byte":
+            rows.write_bytes(rows.read_bytes()[:-1] + b"\xff")
+        case "another format":
+            tree = json.loads(manifest.read_text())
+            manifest.write_text(json.dumps(tree | {"format": 99}))
+        case "no JSON":
+            manifest.write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("nothing there", "told.bundle_no_folder"), ("nothing in it", "told.bundle_none"), ("a file less", "told.bundle_missing"),
+        ("a file more", "told.bundle_strange"), ("a link", "told.bundle_unreadable"), ("a hard link", "told.bundle_link"),
+        ("another byte", "told.bundle_other"), ("another format", "told.bundle_format"), ("no JSON", "told.bundle_not_json"),
+    ],
+)  # fmt: skip
+def test_why_a_bundle_cannot_be_tried_is_said_in_the_pages_language(
+    how: str, code: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stump"
+    write_stump(folder)
+    spoilt(folder, how)
+    with pytest.raises(ConfigError) as refused:
+        Bundle.load(folder)
+    found = sentence("trial.not_loaded", reason=str(refused.value))
+    reason = found["values"]["reason"]
+    assert reason["code"] == code
+    assert reason["values"]["folder"] == str(folder)
+    assert filled(chinese[code], reason["values"]) != filled(english[code], reason["values"])
+
+
+def test_what_else_keeps_a_bundle_from_being_tried_is_known() -> None:
+    folder = "model bundle /models/next"
+    for text, code in (
+        (f"{folder}: it is not signed: model.sig is missing", "told.bundle_unsigned"),
+        (f"{folder}: model.sig is by none of the trusted keys", "told.bundle_untrusted"),
+        (f"{folder}: model.onnx changed while it was read", "told.bundle_changed"),
+        (f"{folder}: model.onnx has 900 bytes, more than 800", "told.bundle_long"),
+        ("on cpu the model does not say what it said when it was packaged: golden row 3 gets another class", "told.model_differs"),
+        ("the schema of the bundle does not fit the model: field a is missing (there is b); field c is missing", "told.no_fit"),
+    ):  # fmt: skip
+        found = as_told(text)
+        assert (found["code"], found["text"]) == (code, text)

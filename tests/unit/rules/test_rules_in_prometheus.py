@@ -25,7 +25,8 @@ from prometheus_client import CollectorRegistry
 
 from penstock.engine.rules.alert import Terms
 from penstock.engine.rules.files import dashboard_files, rules
-from penstock.engine.telemetry.metrics import Metrics, render
+from penstock.engine.telemetry.metric_declarations import render
+from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics
 from penstock.engine.telemetry.supervisor_metrics import SupervisorMetrics
 from tests.unit.rules.alertmanager import alertmanager, missing

@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import fastavro
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from penstock.engine.scaling.collector import Collector
 from penstock.engine.scaling.flow import Flow, stall_s
 from penstock.engine.scaling.forecast import Arrivals
-from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure
+from penstock.engine.scaling.lag import Movement, PartitionLag, compare, measure, with_foreign
 from penstock.engine.scaling.report_message import Report, decode_status, encode_status
 from penstock.engine.scaling.reports import ReportBook, Reporter
 from penstock.engine.telemetry.worker_status import ModelIdentity, Position, WorkerState, WorkerStatus
@@ -617,3 +617,22 @@ def test_offsets_behind_an_open_transaction_are_shown_beside_the_lag() -> None:
     lag = lag_of(caught_up)
     assert (lag.lag_records, lag.open_offsets, lag.movement) == (0, 5_001, Movement.CAUGHT_UP)
     assert lag.note == "5,001 offsets are behind an open transaction of a producer"
+
+
+def test_what_another_program_owns_is_not_caught_up_however_little_waits_there() -> None:
+    done = Reading(committed=100, oldest_unfinished_timestamp_ms=None, owner="rdkafka@10.0.0.9")
+    readings = [
+        done, replace(done, partition=1, owner="g-here-0@10.0.0.1"), replace(done, partition=2, owner=None),
+        replace(done, partition=3, committed=40, oldest_unfinished_timestamp_ms=1_000, open_offsets=7),
+        replace(done, partition=4, fault="bad checksum"),
+    ]  # fmt: skip
+    lags = measure(readings, now_ms=3_500, start="earliest")
+    assert lags[0].movement is Movement.CAUGHT_UP  # the scaler's view
+    told = with_foreign(lags, lambda client_id: client_id.startswith("g-"))
+    assert [each.movement for each in told] == [
+        Movement.FOREIGN, Movement.CAUGHT_UP, Movement.CAUGHT_UP, Movement.FOREIGN, Movement.UNREADABLE,
+    ]  # fmt: skip
+    assert "owned by rdkafka@10.0.0.9, which is no worker of this group" in told[0].note
+    assert told[3].note.startswith("7 offsets are behind an open transaction of a producer; owned by rdkafka")
+    assert "owned by rdkafka" in told[4].note
+    assert compare(told, told) == told

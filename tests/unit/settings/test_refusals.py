@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from penstock.engine.settings.model import Settings, parse_settings
+from penstock.engine.settings.section import kinds_of
 from penstock.schemas.errors import ConfigError
 
 canary = "hunterCANARY7f3a"
@@ -83,6 +84,48 @@ def test_a_wrong_value_of_any_type_is_one_sentence_of_ours(path: tuple[str, ...]
     assert refused, "nothing at all is wrong there?"
 
 
+def fields(section: type[BaseModel] = Settings) -> Iterator[tuple[type[BaseModel], str, list[Any]]]:
+    """Every section with each of its keys, and the types that this may have."""
+    for name, info in section.model_fields.items():
+        kinds = kinds_of(info.annotation)
+        yield section, info.alias or name, kinds
+        for below in kinds:
+            if isinstance(below, type) and issubclass(below, BaseModel):
+                yield from fields(below)
+
+
+numbers = [
+    (section, key) for section, key, kinds in fields() if {int, float} & {*kinds} and bool not in kinds
+]
+flags = [(section, key) for section, key, kinds in fields() if bool in kinds and not {int, float} & {*kinds}]
+
+
+def refused(section: type[BaseModel], key: str, value: Any) -> list[str]:
+    """The kinds of faults of this one setting."""
+    try:
+        section.model_validate({key: value})
+    except ValidationError as error:
+        return [fault["type"] for fault in error.errors() if fault["loc"] == (key,)]
+    return []
+
+
+@pytest.mark.parametrize(("section", "key"), numbers)
+def test_a_flag_is_no_number(section: type[BaseModel], key: str) -> None:
+    assert refused(section, key, True) == refused(section, key, False) == ["other_kind"]
+
+
+@pytest.mark.parametrize(("section", "key"), flags)
+def test_a_number_is_no_flag(section: type[BaseModel], key: str) -> None:
+    for value in (0, 1, 0.0, 1.0):
+        assert refused(section, key, value) == ["other_kind"]
+    assert refused(section, key, True) == refused(section, key, "true") == []  # a text, as a variable has it
+
+
+def test_there_are_settings_of_both_kinds() -> None:
+    assert len(numbers) >= 20
+    assert flags
+
+
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -104,6 +147,8 @@ def test_so_is_whatever_else_yaml_can_hold(path: tuple[str, ...], value: Any) ->
     [
         ("workers", "three", "workers: has to be a whole number; it is a text"),
         ("workers", 0, "workers: has to be at least 1; it is 0"),
+        ("workers", True, "workers: has to be a whole number; it is true"),
+        ("model.batch_s_max", False, "model.batch_s_max: has to be a finite number or null; it is false"),
         ("workers", 2.5, "workers: has to be a whole number; it is 2.5"),
         ("kafka.drain_budget_s", 900, "kafka.drain_budget_s: has to be at most 300; it is 900"),
         ("kafka.start", "newest", "kafka.start: has to be one of earliest, latest, error; it is a text"),

@@ -16,7 +16,8 @@ from penstock.engine.clock import SystemClock
 from penstock.engine.telemetry import ask_workers as engine_asking
 from penstock.engine.telemetry import http_server as engine_http
 from penstock.engine.telemetry.http_server import Answer, HttpServer
-from penstock.engine.telemetry.metrics import Metrics, render
+from penstock.engine.telemetry.metric_declarations import render
+from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.port_routes import SupervisorView, merge_expositions, serve_worker
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.telemetry.supervisor_metrics import SupervisorMetrics

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 import penstock
-from penstock.engine.telemetry.metric_declarations import ArrayHistogram
-from penstock.engine.telemetry.metrics import Metrics, render, stages
+from penstock.engine.telemetry.metric_declarations import ArrayHistogram, render
+from penstock.engine.telemetry.metrics import Metrics, stages
 from penstock.engine.telemetry.metrics_reference import all_declared
 from penstock.schemas.reasons import Reason, Stage
 

@@ -11,7 +11,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from penstock.engine.telemetry.http_server import HttpServer, asks_for_openmetrics, openmetrics_path
-from penstock.engine.telemetry.metrics import Metrics, render, render_openmetrics
+from penstock.engine.telemetry.metric_declarations import render, render_openmetrics
+from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.metrics_reference import all_declared, reference, series_max
 from penstock.engine.telemetry.port_routes import SupervisorView, merge_expositions, worker_routes
 from penstock.engine.telemetry.scaler_metrics import ScalerMetrics

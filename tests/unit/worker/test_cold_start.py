@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock.connectors.kafka.admin.topic_settings import TopicSettings
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.engine.settings.model import Settings, parse_settings
 from penstock.engine.worker.startup import kafka_facts as asked
@@ -107,3 +108,17 @@ def test_of_several_faults_the_one_is_told_that_the_others_follow_from(cluster: 
     del cluster.faults["permissions"]
     with pytest.raises(UnavailableError, match="no counts"):
         asked.kafka_facts(settings, config)
+
+
+@pytest.mark.parametrize("topic", ["out", "dead"])
+@pytest.mark.parametrize("bytes_max", [0, 1, 512])
+def test_a_topic_that_takes_no_message_at_all_is_refused_by_its_name(
+    topic: str, bytes_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every record would become a letter, "longer than the 0 bytes" of its topic."""
+    taken = {name: TopicSettings(batch_bytes_max=1_048_588, compacted=False) for name in ("out", "dead")}
+    taken[topic] = TopicSettings(batch_bytes_max=bytes_max, compacted=False)
+    monkeypatch.setattr(asked, "read_topic_settings", lambda *_: taken)
+    sentence = f"no message at all fits into topic {topic}: its max.message.bytes is {bytes_max}; raise it"
+    with pytest.raises(ConfigError, match=sentence):
+        asked.output_limits(settings, config)

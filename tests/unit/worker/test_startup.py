@@ -166,6 +166,7 @@ no_steps = {
     "make_worker": "walks the steps",
     "open_traces": "reads the files that the step tracing has found good",
     "KafkaSource": "joins the group: the start is over",
+    "exhaustion_told": "puts a sentence to what any step may run out of",
 }
 """Why what may refuse is called by a start or a check, and yet is no step of its own."""
 

@@ -40,10 +40,10 @@ from penstock.engine.models.packaging.sklearn.members import members, with_membe
 from penstock.engine.models.packaging.sklearn.step_stand_ins import (
     Above,
     Bins,
-    Filled,
     Marks,
     Narrow,
     Projection,
+    filled_of,
 )
 from penstock.schemas.errors import ConfigError
 
@@ -270,21 +270,6 @@ def stand_in(model: Any) -> Any | None:
     if linear is not None and isinstance(model, (LogisticRegression, SGDClassifier)):
         return LinearDecision(linear, model.classes_, shares=_shares(model))
     return None
-
-
-def filled_of(model: SimpleImputer) -> Filled | None:
-    """Of an imputer of numbers; None of texts."""
-    values = np.asarray(model.statistics_)
-    if values.dtype == object and all(isinstance(each, (int, float)) for each in values.tolist()):
-        values = values.astype(np.float64)
-    if values.dtype.kind not in "fiu" or not isinstance(model.missing_values, (int, float)):
-        return None
-    kept = np.arange(len(values)) if model.keep_empty_features else np.flatnonzero(~np.isnan(values))
-    marks = (
-        np.empty(0, dtype=np.int64) if model.indicator_ is None else np.asarray(model.indicator_.features_)
-    )
-    filling = np.nan_to_num(values[kept].astype(np.float64))  # of an empty column that is kept: 0
-    return Filled(kept, filling, marks.astype(np.int64), float(model.missing_values))
 
 
 def _stacked(model: StackingClassifier) -> Stacked:

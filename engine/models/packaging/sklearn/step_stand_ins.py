@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_selection import SelectorMixin
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import (
     Normalizer,
@@ -213,6 +214,21 @@ def step_stand_in(step: Any) -> Any | None:
     if isinstance(step, (OneHotEncoder, OrdinalEncoder, TargetEncoder)):
         return _encoded(step)
     return None
+
+
+def filled_of(model: SimpleImputer) -> Filled | None:
+    """Of an imputer of numbers; None of texts."""
+    values = np.asarray(model.statistics_)
+    if values.dtype == object and all(isinstance(each, (int, float)) for each in values.tolist()):
+        values = values.astype(np.float64)
+    if values.dtype.kind not in "fiu" or not isinstance(model.missing_values, (int, float)):
+        return None
+    kept = np.arange(len(values)) if model.keep_empty_features else np.flatnonzero(~np.isnan(values))
+    marks = (
+        np.empty(0, dtype=np.int64) if model.indicator_ is None else np.asarray(model.indicator_.features_)
+    )
+    filling = np.nan_to_num(values[kept].astype(np.float64))  # of an empty column that is kept: 0
+    return Filled(kept, filling, marks.astype(np.int64), float(model.missing_values))
 
 
 def _powers(step: PowerTransformer) -> Powers:

@@ -11,7 +11,7 @@ from sklearn.impute import KNNImputer, MissingIndicator
 from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import SplineTransformer
 
-from penstock.engine.models.packaging.sklearn.step_stand_ins import Marks
+from penstock.engine.models.packaging.sklearn.step_stand_ins import Marks, filled_of
 from penstock.schemas.errors import ConfigError
 
 neighbour_cells_max = 1 << 18
@@ -133,7 +133,7 @@ def _neighbourly(step: KNNImputer) -> Neighbourly:
 
 
 def _regressed(step: Any) -> Regressed:
-    from penstock.engine.models.packaging.sklearn.stand_ins import filled_of, stand_in
+    from penstock.engine.models.packaging.sklearn.stand_ins import stand_in
 
     _check_marker(step)
     if step.sample_posterior:
