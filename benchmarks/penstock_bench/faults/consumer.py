@@ -158,6 +158,9 @@ class SimulatedConsumer:
             found.append(TopicPartition(place.topic, place.partition, offset, note))
         return found
 
+    def list_topics(self, topic: str, timeout: float) -> None:
+        """Answered at once; nothing is made of it."""
+
     def offsets_for_times(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
         """Only asked for beginnings and ends."""
         if self._fates.call(transactional=False, twins=False).ends_s > timeout:

@@ -71,6 +71,7 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
 
     replaced: list[tuple[Any, str, Any]] = [
         (membership, "open_client", opener),
+        (reading, "open_client", opener),
         (sinks, "open_client", opener),
         (producers, "open_client", opener),
         (producers, "Aside", lambda _: SimulatedAside(cluster)),

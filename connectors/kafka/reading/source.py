@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
-from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, consumer_error, said
 from penstock.connectors.kafka.group import KafkaMembership, group_settings
 from penstock.connectors.kafka.reading.assignment import Assignment, AssignmentListener
@@ -104,7 +104,8 @@ class KafkaSource:
         self._consumer = self._member.client
         self._ours = Assignment(self._consumer, topic, clock=clock)
         self._starts = Starts(
-            self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._member.fail, clock=clock
+            self._consumer, group=group, topic=topic, start=start, recreated=recreated, fail=self._member.fail, clock=clock,
+            open_other=lambda: open_client(Consumer, consumer_config(config) | {"group.id": group}),
         )  # fmt: skip
         self._bounds = LogBounds(config, topic, clock=clock)
         self._beginnings = Beginnings(self._bounds, heads=self._heads, group=group, topic=topic, clock=clock)

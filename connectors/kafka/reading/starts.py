@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,8 +27,8 @@ place_one_first_s = 0.02
 slow_first_s, slow_max_s = 0.3, 1.2
 """So long one question in a while may take where none is answered in that time: the brokers may be further away than that. It
 doubles, and ten times as long as it took is left to shorter ones, about the other partitions. The polling thread goes on meanwhile."""
-call_end_s = 0.02
-"""So much later than its own time-out a call may end."""
+own_commit_s = 10.0
+"""So long a commit of where the group begins is waited for before another one is sent."""
 
 Places = list[TopicPartition]
 
@@ -36,18 +37,22 @@ Places = list[TopicPartition]
 class _Question:
     """To the brokers, and what is made of the answer; `take` gets None without one, and gives where to begin."""
 
-    ask: Callable[[float], Places]
+    ask: Callable[[Consumer, float], Places]
     take: Callable[[Places | None], dict[int, int]]
     timeout_s: float
     began_s: float = 0.0
     ended_s: float = 0.0
     ended: bool = False
     answer: Places | None = None
+    error: KafkaError | None = None
 
 
 class Starts:
-    """Looks up where to begin, one question at a time on a thread of its own. Called by the polling thread only, which waits for
-    an answer for `place_timeout_s` at most and looks in for a later one at its next call.
+    """Looks up where to begin, one question at a time. Called by the polling thread only, which waits for an answer for
+    `place_timeout_s` at most; what may take longer is asked on a thread of its own, and looked for at the next calls.
+
+    That thread has a client of its own too: behind a rebalance callback, and while this one is polled without a pause, the client answers
+    no other thread (confluent-kafka 2.16: for seconds, whatever the time-out).
 
     How long a question may take, the answers say: twice what the last one took. An open transaction holds an answer back as
     brokers do that are far away, so that is tried out seldom.
@@ -68,9 +73,13 @@ class Starts:
         start: Start,
         recreated: Recreated,
         fail: Callable[[PenstockError], None],
+        open_other: Callable[[], Consumer],
         clock: Clock,
     ) -> None:
-        """`fail` is told what a person has to mend."""
+        """`fail` is told what a person has to mend. `open_other`: a client of the same group that is never polled, for the first
+        question that may take longer, which in most lives never comes."""
+        self._open_other = open_other
+        self._other: Consumer | None = None
         self._clock = clock
         self._aside = Aside("starts")
         self._asked: _Question | None = None  # under way, or answered and not looked at yet
@@ -89,6 +98,7 @@ class Starts:
         self._without_commit: set[int] = set()  # as last heard; what that means, the group as a whole says
         self._fresh = False  # no partition at all had a commit
         self._places: list[TopicPartition] | None = None  # to be committed if that is still so
+        self._sent_s = -own_commit_s  # when they were
 
     def soon(self, partitions: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
         """Where to begin each, of those for which the coordinator says so in a short time.
@@ -99,8 +109,6 @@ class Starts:
         with the one it concerns; so each is then asked about alone, and only that one waits.
         """
         self._decides = decides
-        if not self._idle(place_one_first_s):
-            return {}
         heard, starts = self._at_once(partitions, place_timeout_s / 2, facts)
         self._slow_due_s = self._clock.monotonic_s() + 10 * place_timeout_s
         if not heard:
@@ -126,10 +134,10 @@ class Starts:
         """Partitions were assigned: an answer to what was asked before says where they were then, and is passed over."""
         if self._asked is not None:
             self._asked.take = lambda _: {}
+        self._sent_s = -own_commit_s  # of the generation before it may have been refused
 
     def close(self) -> None:
-        """Before the consumer is closed, which a call under way would not survive: it is waited for, `slow_max_s` at most."""
-        self._idle(slow_max_s + 1.0)
+        """Ask nothing more; the other client goes with the process."""
         self._aside.close()
 
     def _next(self, waiting: set[int], facts: TopicFacts) -> _Question:
@@ -158,54 +166,46 @@ class Starts:
             heard = bool(found)
             return self._found(found or [], facts)
 
-        if self._asked is not None:  # one before has not even ended
-            return False, {}
-        self._begin(self._of_commits(partitions, timeout_s, take))
-        starts = self._looked_in()
-        return heard, starts or {}
+        question = self._of_commits(partitions, timeout_s, take)
+        self._ask(question, self._consumer)
+        self._heard(question)
+        starts = question.take(question.answer)
+        return heard, starts
 
     def _begin(self, question: _Question) -> None:
         self._asked = question
-        question.began_s = question.ended_s = self._clock.monotonic_s()
+        if question.timeout_s <= place_timeout_s:
+            self._ask(question, self._consumer)
+        else:
+            question.ended = self._aside.run(lambda: self._ask(question, self._others_client()), 0.0)
 
-        def call() -> None:
-            try:
-                question.answer = question.ask(question.timeout_s)
-            finally:
-                question.ended_s = self._clock.monotonic_s()
+    def _ask(self, question: _Question, client: Consumer) -> None:
+        question.began_s = self._clock.monotonic_s()
+        try:
+            question.answer = question.ask(client, question.timeout_s)
+        except KafkaException as error:
+            question.error = cause_of(error)
+        question.ended_s = self._clock.monotonic_s()
+        question.ended = question.timeout_s <= place_timeout_s
 
-        self._wait(question, lambda timeout_s: self._aside.run(call, timeout_s), self._in_time_s(question))
+    def _others_client(self) -> Consumer:
+        if self._other is None:
+            self._other = self._open_other()
+            with suppress(KafkaException):  # connected before the time of a question counts
+                self._other.list_topics(self._topic, timeout=slow_max_s)
+        return self._other
 
     def _looked_in(self) -> dict[int, int] | None:
         """What the question under way leads to; None while it is under way."""
         question = self._asked
         assert question is not None
-        if not self._wait(question, self._aside.wait, self._in_time_s(question)):
+        if not question.ended:
+            question.ended = self._aside.wait(0.0)
+        if not question.ended:
             return None
         self._asked = None
         self._heard(question)
         return question.take(question.answer)
-
-    def _idle(self, timeout_s: float) -> bool:
-        """Whether no call is under way after this time; what it answered is dropped."""
-        if self._asked is not None and self._wait(self._asked, self._aside.wait, timeout_s):
-            self._asked = None
-        return self._asked is None
-
-    def _wait(self, question: _Question, wait: Callable[[float], bool], timeout_s: float) -> bool:
-        """Whether it ended within this time; a refusal is an end, and noted."""
-        if not question.ended:
-            try:
-                question.ended = wait(timeout_s)
-            except KafkaException as error:
-                question.ended = True
-                self._note(cause_of(error))
-        return question.ended
-
-    @staticmethod
-    def _in_time_s(question: _Question) -> float:
-        """So long the polling thread waits: for one that may take longer than it does, not at all."""
-        return question.timeout_s + call_end_s if question.timeout_s <= place_timeout_s else 0.0
 
     def _patience(self) -> float:
         """With the next question, which is the only one of this turn."""
@@ -220,6 +220,8 @@ class Starts:
     def _heard(self, question: _Question) -> None:
         """It was answered, or was not in its time."""
         took_s, timeout_s = question.ended_s - question.began_s, question.timeout_s
+        if question.error is not None:
+            self._note(question.error)
         if question.answer is not None:
             self._took_s = took_s
             self._patience_s = max(place_one_first_s, min(2 * took_s, slow_max_s))
@@ -295,9 +297,12 @@ class Starts:
                 )
             )
             return {}
+        if self._clock.monotonic_s() < self._sent_s + own_commit_s:
+            return {}  # ours is on its way: a client of its own may be answered before that arrives
         self._fresh = True
         if self._places is not None and self._decides:  # and still nobody else has committed
             self._commit(self._places)
+            self._sent_s = self._clock.monotonic_s()
             self._without_commit.clear()  # read back next: whichever member was first, all begin by the same
             self._fresh, self._places = False, None
         return {}
@@ -319,7 +324,7 @@ class Starts:
             return {}
 
         return _Question(
-            lambda timeout_s: self._consumer.offsets_for_times(asked, timeout=timeout_s),
+            lambda client, timeout_s: client.offsets_for_times(asked, timeout=timeout_s),
             take,
             self._patience(),
         )
@@ -343,7 +348,7 @@ class Starts:
             return take(None if found is None else [place for place in found if place.error is None])
 
         return _Question(
-            lambda allowed_s: self._consumer.committed(places, timeout=allowed_s), told, timeout_s
+            lambda client, allowed_s: client.committed(places, timeout=allowed_s), told, timeout_s
         )
 
     def _note(self, error: KafkaError) -> None:

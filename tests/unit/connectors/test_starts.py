@@ -71,6 +71,9 @@ class Coordinator:
         self._wait(timeout)
         return [TopicPartition("t", place.partition, 100 + place.partition) for place in places]
 
+    def list_topics(self, topic: str, timeout: float) -> None:
+        self._wait(timeout)
+
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
         assert asynchronous
         self.commits |= {place.partition: place.offset for place in offsets}
@@ -85,7 +88,16 @@ def starts_of(
 ) -> Starts:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(starts_module, "Aside", lambda name: HandAside(clock))
-        return Starts(consumer, group="g", topic="t", start=start, recreated="read", fail=fail, clock=clock)
+        return Starts(
+            consumer,
+            group="g",
+            topic="t",
+            start=start,
+            recreated="read",
+            fail=fail,
+            open_other=lambda: consumer,
+            clock=clock,
+        )
 
 
 def begin(
@@ -190,20 +202,6 @@ def test_what_was_asked_before_an_assignment_is_not_believed_after_it() -> None:
         found = starts.one({0}, facts, decides=True)
         clock.sleep(0.1)
     assert found == {0: 50}
-
-
-def test_the_consumer_is_closed_behind_the_question_that_uses_it() -> None:
-    coordinator = Coordinator(0.9, {0: 7})
-    consumer: Any = coordinator
-    clock = coordinator.clock
-    starts = starts_of(consumer, "earliest", clock)
-    while starts._asked is None or starts._asked.timeout_s < slow_first_s:
-        starts.one({0}, facts, decides=True)
-        clock.sleep(0.1)
-    question = starts._asked
-    starts.close()
-    assert question.ended
-    assert clock.now_s >= question.ended_s
 
 
 def test_a_commit_of_another_program_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
