@@ -242,7 +242,7 @@ families: dict[str, tuple[Build, Target]] = {
     "neighbours": (lambda kind: _encoded(kind, KNeighborsClassifier(3)), late),
     "neighbours, regression": (lambda kind: _numeric(kind, StandardScaler(), KNeighborsRegressor(3)), cost),
     "neighbours by distance": (lambda kind: _encoded(kind, KNeighborsClassifier(4, weights="distance")), grade),
-    "neighbours by distance, regression": (lambda kind: _numeric(kind, StandardScaler(), KNeighborsRegressor(3, weights="distance", p=1)), cost),
+    "neighbours by distance, regression": (lambda kind: _encoded(kind, KNeighborsRegressor(3, weights="distance", p=1)), cost),
     "Gaussian process of classes": (lambda kind: _encoded(kind, GaussianProcessClassifier(1.0 * RBF(1.5), optimizer=None)), late),
     "neural net": (lambda kind: _encoded(kind, MLPClassifier((6,), max_iter=60, random_state=0)), late),
     "union of scalers, forest": (lambda kind: _numeric(kind, FeatureUnion([("a", StandardScaler()), ("b", MinMaxScaler())]), RandomForestRegressor(4, max_depth=4, random_state=0)), cost),
@@ -333,6 +333,8 @@ refused_cases = frozenset(
         # Histogram boosting by category keeps its own encoder of objects where booleans are among the columns.
         ("ordinal, histogram boosting by category", "all of it"),
         ("ordinal, histogram boosting by category", "booleans and codes"),
+        # Two whole numbers a row: some rows of training are equally near to a row given, and the original takes any.
+        ("neighbours, regression", "large ids"),
         # Operators of float32: the proof finds that they do not tell such ids apart.
         ("mixture", "large ids"),
         ("mixture", "all of it"),
