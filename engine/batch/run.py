@@ -89,7 +89,7 @@ class Prepared:
 
 def prepare(request: Request) -> Prepared:
     """Check everything that can be checked without scoring. Raises ConfigError or ScoreError."""
-    arrow("penstock score")
+    arrow("scoring files")
     if request.processes < 1:
         raise ConfigError("--processes is at least 1")
     if request.output == "all":

@@ -1,6 +1,7 @@
 """The `penstock` command: finds the subcommand, turns errors into one sentence and an exit code."""
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -16,7 +17,7 @@ from penstock.schemas.errors import ConfigError, FencedError, NotReadyError, Pen
 commands = {
     "demo": "everything on one machine: real flights, predicted and explained as they take off",
     "broker": "an Apache Kafka for this machine, in the foreground",
-    "package": "make a model bundle from ONNX, XGBoost, LightGBM or scikit-learn",
+    "package": "make a model bundle from ONNX, XGBoost, LightGBM, CatBoost, scikit-learn or PMML",
     "sign": "sign a model bundle, for model.trust",
     "init": "write a penstock.yaml for a bundle and a topic",
     "check": "preflight: what would be refused at start, and the warm-up table",
@@ -49,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
     name = next((word for word in words if not word.startswith("-")), None)
+    if name is not None and name not in commands:
+        near = difflib.get_close_matches(name, commands, n=1)
+        hint = f"did you mean {near[0]}?" if near else "penstock --help lists them"
+        sys.stderr.write(f"penstock: there is no command {printable(name)}; {hint}\n")
+        return exit_usage
     try:
         return _run(words, name)
     except Exception as error:

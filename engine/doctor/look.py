@@ -370,6 +370,7 @@ def _text(url: str, path: str) -> str:
         return error.read(answer_bytes_max).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
         why = getattr(error, "reason", error)
+        why = getattr(why, "strerror", None) or why
         raise UnavailableError(f"nobody answers at {url}: {why}") from error
 
 

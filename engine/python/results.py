@@ -1,6 +1,6 @@
 """What a model in Python answers: predictions and explanations as arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +39,7 @@ class Predictions:
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name} {array.shape}" for name, array in self.outputs.items())
         classes = f", classes {_few(self.classes)}" if self.classes else ""
-        return f"Predictions({len(self)} rows: {outputs}{classes})"
+        return f"Predictions({_rows(self)}: {outputs}{classes})"
 
     def to_frame(self) -> Any:
         """A pandas data frame, a row each: `label`, and a column for every number of an output."""
@@ -111,7 +111,7 @@ class Explanation:
 
     def __repr__(self) -> str:
         outputs = "" if self.values.ndim == 2 else f", {self.values.shape[2]} outputs"
-        return f"Explanation({len(self)} rows, {len(self.feature_names)} features{outputs}: {self.method}, in {self.space})"
+        return f"Explanation({_rows(self)}, {len(self.feature_names)} features{outputs}: {self.method}, in {self.space})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the waterfall of one row, the beeswarm of several."""
@@ -207,3 +207,7 @@ def _pandas() -> Any:
     except ImportError as error:
         raise ConfigError(f"to_frame needs pandas: {how_to_install('package')}") from error
     return pandas
+
+
+def _rows(found: Sized) -> str:
+    return f"{len(found)} row{'s' * (len(found) != 1)}"

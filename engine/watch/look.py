@@ -160,7 +160,7 @@ class Engine:
             answer = connection.getresponse()
             body = answer.read(answer_bytes_max + 1)
         except (OSError, http.client.HTTPException) as error:
-            why = str(error) or type(error).__name__
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise UnavailableError(f"nobody answers at {self._url}: {why}") from error
         finally:
             connection.close()

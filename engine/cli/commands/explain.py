@@ -35,7 +35,7 @@ summary = (
     "Predict records and say why: reasons as signed bars, the strongest first. Records are JSON lines, CSV or "
     "Parquet by field name; with --global the mean strength of every feature over all of them; --html writes a page of it."
 )
-example = """echo '{"carrier": "UA", "departure_delay_min": 42}' | penstock explain models/flights --row -"""
+example = "penstock explain models/flights departures.jsonl --html page.html"
 
 rows_max = 100_000
 shown_max = 20
@@ -46,12 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the model bundle")
     parser.add_argument(
-        "--row",
-        required=True,
+        "records",
+        nargs="?",
         metavar="FILE",
         help="records: JSON lines, CSV or Parquet, a folder, a glob or any address that fsspec opens; - is JSON lines on "
         "standard input",
     )
+    parser.add_argument("--row", metavar="FILE", help="the same, by a name")
     parser.add_argument(
         "--format",
         choices=("parquet", "csv", "jsonl"),
@@ -78,8 +79,10 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Predict and explain the file's records."""
     if arguments.top < 0:
         raise ConfigError("--top cannot be negative")
+    if (arguments.records is None) == (arguments.row is None):
+        raise ConfigError("name the records once: penstock explain BUNDLE FILE")
     bundle = Bundle.load(arguments.bundle)
-    matrix = _matrix(arguments.row, bundle, arguments.format)
+    matrix = _matrix(arguments.records or arguments.row, bundle, arguments.format)
     model = open_model(
         bundle, device="cpu", batch_rows_max=min(max(len(matrix), 1), 4096), clock=SystemClock()
     )

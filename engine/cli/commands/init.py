@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from penstock.connectors.kafka.admin.admin import KafkaAdmin
     from penstock.engine.settings.model import Settings
 
+_comment_column = 52
 summary = "Write a commented penstock.yaml for a bundle and a topic; with --create-topics the topics as well."
 example = "penstock init models/fraud --bootstrap-servers localhost:9092 --topic transactions --create-topics"
 
@@ -41,7 +42,7 @@ explain:
   top: 0                             # only so many of the strongest reasons; 0: all
 workers: 1
 http:
-  port: 9464                         # /metrics /live /ready /status; each worker takes the next one
+  port: 9464                         # pages, /metrics /live /ready /status: one port for all workers
 """
 
 
@@ -135,10 +136,10 @@ def _settings_text(arguments: argparse.Namespace, *, has_schema: bool) -> str:
     }
     registry = f"registry:\n  url: {_quoted(arguments.registry)}\n" if arguments.registry else ""
     model = os.path.relpath(arguments.bundle, arguments.out.parent or ".")
-    return _template.format(
+    text = _template.format(
         file=arguments.out,
-        servers=_quoted(arguments.bootstrap_servers),
-        group=_quoted(arguments.group or f"{arguments.topic}-scorer"),
+        servers=_name(arguments.bootstrap_servers),
+        group=_name(arguments.group or f"{arguments.topic}-scorer"),
         registry=registry,
         topic=_name(arguments.topic),
         predictions=_name(f"{arguments.topic}.predictions"),
@@ -147,8 +148,17 @@ def _settings_text(arguments: argparse.Namespace, *, has_schema: bool) -> str:
         status=_name(f"{arguments.topic}.status"),
         input=lines[form],
         output=results[form],
-        model=_quoted(model),
+        model=_name(model),
     )
+    return "".join(map(_aligned, text.splitlines(keepends=True)))
+
+
+def _aligned(line: str) -> str:
+    """The comment behind a setting in the column of the others."""
+    setting, mark, comment = line.partition(" # ")
+    if not mark or line.startswith("#") or setting.count("'") % 2:  # a name may hold the mark
+        return line
+    return f"{setting.rstrip():<{_comment_column}} # {comment}"
 
 
 def _name(text: str) -> str:
