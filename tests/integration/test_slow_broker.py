@@ -145,14 +145,17 @@ def test_an_offset_that_came_late_does_not_undo_the_place_to_begin(
     )  # fmt: skip
     asked: list[set[int]] = []
 
-    def starts(partitions: set[int], timeout_s: float, facts: object) -> tuple[bool, dict[int, int]]:
+    def soon(partitions: set[int], facts: object, *, decides: bool) -> dict[int, int]:
         asked.append(partitions)
-        if len(asked) > 1:  # the coordinator, which is another node in life, answers before the leader
-            return True, {0: 5}
         kafka.pause_node(1)
-        return False, {}
+        return {}
 
-    monkeypatch.setattr(source._starts, "_find", starts)
+    def one(waiting: set[int], facts: object, *, decides: bool) -> dict[int, int]:
+        asked.append(waiting)
+        return {0: 5}  # the coordinator, which is another node in life, answers before the leader
+
+    monkeypatch.setattr(source._starts, "soon", soon)
+    monkeypatch.setattr(source._starts, "one", one)
     offsets: list[int] = []
     try:
         end_s = time.monotonic() + patience_s
