@@ -132,6 +132,7 @@ class Stream:
         """`changes`: settings by section, over the plain ones; `session_ms`: how long a killed worker's partitions stand still."""
         self.servers, self.name, self.folder = servers, name, folder
         self._clock = SystemClock()
+        self._asking: AdminClient | None = None
         self.config = ClientConfig(bootstrap_servers=servers)
         outputs = {"predictions": f"{name}-p", "explanations": f"{name}-e", "dead_letters": f"{name}-d"}
         KafkaAdmin(self.config, timeout_s=30.0).create_topics(
@@ -269,7 +270,9 @@ class Stream:
 
     def _hidden(self) -> dict[tuple[str, int], tuple[int, int]]:
         """Output partitions that a read_committed reader cannot read to their ends: how far it can, and the end."""
-        client = AdminClient({"bootstrap.servers": self.servers})
+        if self._asking is None:  # a client of its own for each look would see a transaction when it is over
+            self._asking = AdminClient({"bootstrap.servers": self.servers})
+        client = self._asking
         places = [TopicPartition(topic, p) for topic in self.outputs.values() for p in range(partitions)]
         ends: list[dict[tuple[str, int], int]] = []
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):

@@ -28,6 +28,7 @@ cases: Final = tuple(itertools.product(("classic", "consumer"), ("same", "other"
 _patience_s: Final = 90.0
 _attempts_max: Final = 5  # until a kill falls into a transaction
 _per_s: Final = 200
+_fed_s: Final = 25.0  # longer than the longest gap and the start of a worker
 
 
 class Reader:
@@ -144,7 +145,7 @@ def _kill_once(ground: _Ground, who: str, chance: random.Random) -> float:
     """The longest that a reader waited behind a kill that left a transaction open."""
     stream, reader = ground.stream, ground.reader
     for _ in range(_attempts_max):
-        stream.feed([event(number) for number in range(round(_per_s * 45.0))], per_s=_per_s)
+        stream.feed([event(number) for number in range(round(_per_s * _fed_s))], per_s=_per_s)
         before = dict(reader.newest)
         _until(
             lambda before=before: all(reader.newest[each] > before[each] for each in before),  # type: ignore[misc]
