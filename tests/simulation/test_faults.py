@@ -56,7 +56,7 @@ def test_a_few_seeds_without_a_process_of_their_own(seed: int) -> None:
     assert simulate(1_000_000 + seed).findings == ()
 
 
-@pytest.mark.parametrize("seed", [5780, 15633])
+@pytest.mark.parametrize("seed", [5780, 15633, 5001595])
 def test_seeds_that_found_a_fault_once(seed: int) -> None:
     """5780, 15633: records of a topic made anew were committed before it was known what was deleted before them."""
     assert simulate(seed).findings == ()

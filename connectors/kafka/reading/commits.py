@@ -40,6 +40,13 @@ class Commits:
         if self._open:
             self._send(consumer, self._open, note)
 
+    def hand_over(self, consumer: Consumer, partitions: Collection[int], note: str) -> None:
+        """These go to another member, which waits for us: what was refused of them, or is not answered yet, is sent once more,
+        and reaches the coordinator before our leave for them does. May raise as `send`."""
+        left = {p: offset for p, offset in self._open.items() if p in partitions}
+        if left:
+            self._send(consumer, left, note)
+
     def forget(self, partitions: Collection[int]) -> None:
         """These are another's now, or of another topic."""
         for partition in partitions:

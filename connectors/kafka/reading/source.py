@@ -52,8 +52,7 @@ class KafkaSource:
     reading was sent back to the offset that comes next and went on there. Offsets are those of one topic, known by its id:
     of a topic that was deleted and made anew everything is read, or ConfigError is raised.
 
-    Members are dynamic. With a static name, a member that was killed is kept out for a whole session by the
-    `consumer` protocol, and the classic one takes a name from its living holder.
+    Members are dynamic. A static name keeps a killed member out for a session (`consumer`), or is taken from its living holder (`classic`).
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class KafkaSource:
         )
         self._placing = Placing(
             self._starts, self._watch, ours=self._ours, listener=listener, careful=self._careful, clock=clock,
-            facts_by=self._facts_by, begun=self._begin_at, gone=self._let_go, lost=self._member.lost,
+            facts_by=self._facts_by, begun=self._begin_at, gone=self._let_go, lost=self._member.lost, hand_over=self._hand_over,
         )  # fmt: skip
         placing = self._placing
         self._member.join(on_assign=placing.on_assign, on_revoke=placing.on_revoke, on_lost=placing.on_lost)
@@ -376,6 +375,9 @@ class KafkaSource:
             self._returns.read_from(partition, OFFSET_BEGINNING)
         self._placing.tell_assigned(dict.fromkeys(again, OFFSET_BEGINNING))
         return True
+
+    def _hand_over(self, partitions: set[int]) -> None:
+        self._commits.hand_over(self._consumer, partitions, offset_note(self._topic_id))
 
     def _let_go(self, partitions: set[int]) -> None:
         returning = set(self._returns.held)

@@ -85,6 +85,21 @@ def test_nothing_is_sent_for_a_partition_that_is_another_members(clock: HandCloc
     assert len(consumer.asked) == 2
 
 
+def test_what_is_not_acknowledged_is_sent_once_more_before_its_partition_goes(
+    clock: HandClock, consumer: Any
+) -> None:
+    """Else the next member begins before it, and a few records come twice although nothing went wrong."""
+    commits = Commits("t", clock)
+    commits.send(consumer, {0: 5, 1: 7, 2: 9}, "note")
+    commits.answered(refused, places({0: 5}))
+    commits.answered(None, places({2: 9}))
+    commits.hand_over(consumer, {0, 1, 2}, "note")
+    assert consumer.asked[1:] == [{0: 5, 1: 7}]
+    commits.forget({0, 1, 2})
+    commits.hand_over(consumer, {0, 1, 2}, "note")
+    assert len(consumer.asked) == 2
+
+
 def test_a_call_that_fails_for_now_is_made_again_and_one_that_is_refused_is_raised(
     clock: HandClock, consumer: Any
 ) -> None:

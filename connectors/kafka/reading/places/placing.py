@@ -36,12 +36,14 @@ class Placing:
         careful: CarefulReading | None,
         facts_by: Callable[[TopicFacts], TopicFacts],
         begun: Callable[[Mapping[int, int]], None],
+        hand_over: Callable[[set[int]], None],
         gone: Callable[[set[int]], None],
         lost: Callable[[], None],
         clock: Clock,
     ) -> None:
         """`facts_by`: the facts of the topic that is being read, once a newer answer about it is taken in. `begun` hears where
-        partitions begin, before the listener does; `gone` lets go of what is known of partitions; `lost` hears that the group
+        partitions begin, before the listener does; `hand_over`: another member gets partitions once we have let
+        go of them; `gone` lets go of what is known of partitions; `lost` hears that the group
         goes on without us."""
         self._starts = starts
         self._watch = watch
@@ -50,6 +52,7 @@ class Placing:
         self._careful = careful
         self._facts_by = facts_by
         self._begun = begun
+        self._hand_over = hand_over
         self._gone = gone
         self._lost = lost
         self._clock = clock
@@ -107,6 +110,7 @@ class Placing:
             told = sorted(partitions & self._ours.owned)
             if told and not self._closed:
                 self._listener.on_revoked(told)
+            self._hand_over(partitions)
         finally:
             self._gone(partitions)
 
@@ -128,6 +132,7 @@ class Placing:
         self._ours.unplaced.clear()
         if held:
             self._listener.on_revoked(held)
+            self._hand_over(set(held))
 
     def _begin(self, placed: Mapping[int, int]) -> None:
         self._ours.place(placed)
