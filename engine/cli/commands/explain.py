@@ -1,8 +1,6 @@
 """`penstock explain`: one record's prediction and its reasons, or what matters over a whole file."""
 
 import argparse
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from penstock.engine.batch.files import find_files, format_of
-from penstock.engine.batch.part import json_decoder
-from penstock.engine.batch.plan import make_parts
-from penstock.engine.batch.read import read_part
+from penstock.engine.batch.in_memory import Rows, read_rows
 from penstock.engine.batch.write import written_whole
 from penstock.engine.charts.page import Section, html_page
 from penstock.engine.clock import SystemClock
@@ -23,11 +18,10 @@ from penstock.engine.explain.chosen_output import speaks_of_the_second
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.runtime.loader import open_model
-from penstock.engine.ports import Attributions, Decoded, Predictions
+from penstock.engine.ports import Attributions, Predictions
 from penstock.engine.python.model import data_of, output_names
 from penstock.engine.python.plots import waterfall, words_of
 from penstock.engine.python.results import Explanation
-from penstock.engine.python.stages import records_of
 from penstock.engine.settings.model import ExplainSettings
 from penstock.schemas.errors import ConfigError
 
@@ -37,7 +31,6 @@ summary = (
 )
 example = "penstock explain models/flights departures.jsonl --html page.html"
 
-rows_max = 100_000
 shown_max = 20
 dependences_max = 4
 
@@ -82,7 +75,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if (arguments.records is None) == (arguments.row is None):
         raise ConfigError("name the records once: penstock explain BUNDLE FILE")
     bundle = Bundle.load(arguments.bundle)
-    matrix = _matrix(arguments.records or arguments.row, bundle, arguments.format)
+    found_rows = read_rows(arguments.records or arguments.row, bundle, arguments.format)
+    matrix = found_rows.matrix
     model = open_model(
         bundle, device="cpu", batch_rows_max=min(max(len(matrix), 1), 4096), clock=SystemClock()
     )
@@ -93,52 +87,25 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         raise ConfigError("--output all is for the stream; name one output here")
     if arguments.html is not None:
         found = _explanation(bundle, matrix, attributions)
-        _write_page(arguments.html, bundle, found, predictions, overall=arguments.overall, top=arguments.top)
+        _write_page(
+            arguments.html,
+            bundle,
+            found,
+            predictions,
+            found_rows,
+            overall=arguments.overall,
+            top=arguments.top,
+        )
         terminal.say(f"written: {arguments.html}")
     if arguments.overall:
-        _show_overall(bundle, attributions, terminal, arguments.top)
+        _show_overall(bundle, attributions, terminal, arguments.top, found_rows)
     else:
-        _show_each(bundle, matrix, predictions, attributions, terminal, arguments.top)
+        _show_each(bundle, found_rows, predictions, attributions, terminal, arguments.top)
+    for line in found_rows.told()[:shown_max]:
+        terminal.say(line)
+    if len(found_rows.rejected) > shown_max:
+        terminal.say(f"... and {len(found_rows.rejected) - shown_max} more set aside; --json has them all")
     return 0
-
-
-def _matrix(file: str, bundle: Bundle, kind: str | None) -> NDArray[np.generic]:
-    """The rows of the input, after the features' policies. Raises ConfigError for the first that is set aside."""
-    name = "standard input" if file == "-" else file
-    parts: list[NDArray[np.generic]] = []
-    count = 0
-    for rows, decoded in _read(file, bundle, kind):
-        count += len(rows)
-        if count > rows_max:
-            raise ConfigError(
-                f"{name} holds more than {rows_max} records; up to {rows_max} are explained at once"
-            )
-        if decoded.rejections:
-            first = decoded.rejections[0]
-            raise ConfigError(f"{name}, record {int(rows[first.index]) + 1}: {first.detail}")
-        parts.append(decoded.matrix)
-    if not count:
-        raise ConfigError(f"{name} holds no record")
-    return np.concatenate(parts)
-
-
-def _read(file: str, bundle: Bundle, kind: str | None) -> Iterator[tuple[NDArray[np.int64], Decoded]]:
-    """Blocks of records: their numbers in the file, and what the decoder made of them."""
-    decoder = json_decoder(bundle.signature)
-    if file == "-":
-        lines = [line for line in sys.stdin.buffer.read().splitlines() if line.strip()]
-        yield np.arange(len(lines)), decoder.decode(records_of([*lines]))
-        return
-    files = find_files(file, kind)
-    form = format_of(files, kind)
-    for part in make_parts(files, form, bundle.signature, keep=(), delimiter=","):
-        for block in read_part(
-            part, form, bundle.signature, keep=(), delimiter=",", schema=bundle.input_schema
-        ):
-            for row, rejection, _ in block.unreadable:
-                raise ConfigError(f"{file}, record {row + 1}: {rejection.detail}")
-            decoded = block.decoded
-            yield block.rows, decoder.decode(records_of([*block.lines])) if decoded is None else decoded
 
 
 def _explanation(bundle: Bundle, matrix: NDArray[np.generic], attributions: Attributions) -> Explanation:
@@ -159,11 +126,21 @@ def _explanation(bundle: Bundle, matrix: NDArray[np.generic], attributions: Attr
 
 
 def _write_page(
-    file: Path, bundle: Bundle, found: Explanation, predictions: Predictions, *, overall: bool, top: int
+    file: Path,
+    bundle: Bundle,
+    found: Explanation,
+    predictions: Predictions,
+    rows: Rows,
+    *,
+    overall: bool,
+    top: int,
 ) -> None:
     """The page of the records, or of all of them together. Raises ConfigError when it cannot be written."""
     shown = top or len(found.feature_names)
-    sections = _overall(found, shown) if overall else _each(found, predictions, shown)
+    sections = _overall(found, shown) if overall else _each(found, predictions, shown, rows.numbers)
+    if rows.rejected:
+        title = f"Set aside: {len(rows.rejected):,}"
+        sections.append(Section(title=title, sentences=rows.told()[:shown_max], charts=()))
     background = f", relative to the background {found.background[:12]}" if found.background else ""
     page = html_page(
         title=f"{bundle.name} {bundle.version}",
@@ -205,7 +182,9 @@ def _overall(found: Explanation, shown: int) -> list[Section]:
     ]
 
 
-def _each(found: Explanation, predictions: Predictions, shown: int) -> list[Section]:
+def _each(
+    found: Explanation, predictions: Predictions, shown: int, numbers: NDArray[np.int64]
+) -> list[Section]:
     sections = []
     for row in range(min(len(found), shown_max)):
         order = np.argsort(-np.abs(found.values[row]), kind="stable")[: min(shown, 5)].tolist()
@@ -218,7 +197,7 @@ def _each(found: Explanation, predictions: Predictions, shown: int) -> list[Sect
         label = "" if predictions.labels is None else f": {predictions.classes[int(predictions.labels[row])]}"
         sections.append(
             Section(
-                title=f"Record {row + 1}{label}",
+                title=f"Record {int(numbers[row])}{label}",
                 sentences=[f"The {scale} of {found.output_names[row]}: {'; '.join(reasons)}."],
                 charts=[waterfall(found, row, shown)],
             )
@@ -251,12 +230,13 @@ def reasons_of(bundle: Bundle, row: NDArray[np.generic], values: NDArray[np.floa
 
 def _show_each(
     bundle: Bundle,
-    matrix: NDArray[np.generic],
+    rows: Rows,
     predictions: Predictions,
     attributions: Attributions,
     terminal: Terminal,
     top: int,
 ) -> None:
+    matrix = rows.matrix
     results: list[dict[str, Any]] = []
     for row in range(len(matrix)):
         reasons = reasons_of(bundle, matrix[row], attributions.values[row])
@@ -266,12 +246,13 @@ def _show_each(
         if row < shown_max:
             terminal.say(
                 _headline(
-                    row,
+                    int(rows.numbers[row]),
                     predictions,
                     target,
                     score,
                     float(attributions.base[row]),
                     attributions.space,
+                    row=row,
                     as_share=bundle.outputs[0].meaning == "probability",
                 )
             )
@@ -279,6 +260,7 @@ def _show_each(
             terminal.say("")
         results.append(
             {
+                "record": int(rows.numbers[row]),
                 "outputs": {name: output[row].tolist() for name, output in predictions.outputs.items()},
                 "label": None
                 if predictions.labels is None
@@ -296,7 +278,7 @@ def _show_each(
     if len(matrix) > shown_max:
         terminal.say(f"... and {len(matrix) - shown_max} more; --json has them all, --global sums them up")
     model = {"name": bundle.name, "version": bundle.version, "digest": bundle.digest}
-    terminal.result({"model": model, "records": results})
+    terminal.result({"model": model, "records": results, "rejected": rows.as_json()})
 
 
 def _target(bundle: Bundle, predictions: Predictions, output: str, index: int) -> str:
@@ -314,10 +296,18 @@ def _target(bundle: Bundle, predictions: Predictions, output: str, index: int) -
 
 
 def _headline(
-    row: int, predictions: Predictions, target: str, score: float, base: float, space: str, *, as_share: bool
+    number: int,
+    predictions: Predictions,
+    target: str,
+    score: float,
+    base: float,
+    space: str,
+    *,
+    row: int,
+    as_share: bool,
 ) -> Text:
-    """`as_share`: the scores of the first output are probabilities, and shown as percentages."""
-    text = Text(f"record {row + 1}: ", style="bold")
+    """`number`: of the record in the input, `row` of its prediction. `as_share`: the scores of the first output are probabilities, and shown as percentages."""
+    text = Text(f"record {number}: ", style="bold")
     if predictions.labels is not None:
         label = predictions.classes[int(predictions.labels[row])]
         text.append(printable(label), style="bold")
@@ -332,7 +322,9 @@ def _headline(
     return text
 
 
-def _show_overall(bundle: Bundle, attributions: Attributions, terminal: Terminal, top: int) -> None:
+def _show_overall(
+    bundle: Bundle, attributions: Attributions, terminal: Terminal, top: int, rows: Rows
+) -> None:
     strength = np.abs(attributions.values).mean(axis=0)
     order = np.argsort(-strength, kind="stable")
     names = bundle.signature.columns
@@ -346,6 +338,7 @@ def _show_overall(bundle: Bundle, attributions: Attributions, terminal: Terminal
     terminal.result(
         {
             "records": len(attributions.base),
+            "rejected": rows.as_json(),
             "space": attributions.space,
             "method": attributions.method,
             "features": [

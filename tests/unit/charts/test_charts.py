@@ -142,8 +142,8 @@ def test_a_record_that_is_set_aside_is_named_whatever_the_format(
     (tmp_path / "in.csv").write_text("a,b,c\n1,2,3\n1,x,3\n")
     (tmp_path / "in.jsonl").write_text('{"a": 1}\n{"b": "x"}\n')
     for name in ("in.csv", "in.jsonl"):
-        assert main(["explain", str(model._path), "--row", str(tmp_path / name)]) == 2
-        assert "record 2: field b is not a number" in capsys.readouterr().err
+        assert main(["explain", str(model._path), "--row", str(tmp_path / name)]) == 0
+        assert "record 2: set aside: field b is not a number" in capsys.readouterr().out
     (tmp_path / "in.csv").write_text("a,b,c\n1,2,3\n1,3\n")
-    assert main(["explain", str(model._path), "--row", str(tmp_path / "in.csv")]) == 2
-    assert "record 2: the line has 2 columns" in capsys.readouterr().err
+    assert main(["explain", str(model._path), "--row", str(tmp_path / "in.csv")]) == 0
+    assert "record 2: set aside: the line has 2 columns" in capsys.readouterr().out
