@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -154,24 +155,28 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.tensorboard is not None:
         check_folder(arguments.tensorboard, bundle=arguments.out)
     within = error_allowed_default if arguments.allow_error is None else arguments.allow_error
-    report = package(
-        arguments.model,
-        arguments.out,
-        name=arguments.name,
-        version=arguments.version,
-        feature_names=arguments.feature_names,
-        features=arguments.features,
-        classes=arguments.classes,
-        background=arguments.background,
-        rows=arguments.rows,
-        expected=arguments.expected,
-        missing=arguments.missing,
-        trusted=arguments.trust,
-        input_schema=arguments.input_schema,
-        tolerance=arguments.tolerance,
-        optimize_within=within if arguments.optimize else None,
-        optimize_on=arguments.device or "cpu",
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # what other libraries warn of is no sentence of ours; the report has notes
+        report = package(
+            arguments.model,
+            arguments.out,
+            name=arguments.name,
+            version=arguments.version,
+            feature_names=arguments.feature_names,
+            features=arguments.features,
+            classes=arguments.classes,
+            background=arguments.background,
+            rows=arguments.rows,
+            expected=arguments.expected,
+            missing=arguments.missing,
+            trusted=arguments.trust,
+            input_schema=arguments.input_schema,
+            tolerance=arguments.tolerance,
+            optimize_within=within if arguments.optimize else None,
+            optimize_on=arguments.device or "cpu",
+        )
     if arguments.sign is not None:
         Bundle.sign(arguments.out, key=arguments.sign, password=read_password(arguments.key_password_file))
     facts = _facts(report)

@@ -156,9 +156,10 @@ def package(
     made_up = records_made_up(signature, converted.forest, given)
     head_on = _head_on(converted, given, made_up)
     tried_on = np.concatenate((made_up, head_on))
-    tried_on = tried_on[
-        answered(converted.score, tried_on)
-    ]  # the original refuses some values: a logarithm's, say
+    is_answered = answered(converted.score, tried_on)  # the original refuses some values: a logarithm's, say
+    if len(tried_on) and not is_answered.any() and not len(given):
+        converted.score(tried_on[:1])  # it refuses all, and says why
+    tried_on = tried_on[is_answered]
     parity = prove_parity(
         converted,
         runner,

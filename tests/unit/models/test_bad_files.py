@@ -15,7 +15,7 @@ import onnx
 import pytest
 import xgboost
 from onnx import TensorProto, external_data_helper, helper
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -314,3 +314,32 @@ def test_what_xgboost_says_of_a_model_is_one_sentence_without_its_code(
     with pytest.raises(ConfigError, match=r"^XGBoost refuses the rows: (?!\[)"):
         asked()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("seed", [2000262, 2000263, 2000382])
+def test_catboost_says_nothing_beside_the_one_sentence(
+    seed: int, good: dict[str, bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.cbm").write_bytes(mutant(good[".cbm"], random.Random(seed)))
+    assert main(["package", str(tmp_path / "m.cbm"), "--out", str(tmp_path / "bundle"), "--unproved"]) == 2
+    assert len(capfd.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_model_that_refuses_every_row_is_refused_in_its_own_words(tmp_path: Path) -> None:
+    broken = make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=2, random_state=0))
+    broken.fit(rows, answers)
+    broken.steps[0][1].mean_ = np.full(rows.shape[1], np.nan)  # as in a file that was changed by hand
+    with pytest.raises(ConfigError, match="Input X contains NaN"):
+        package(broken, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    "ending", ["pandas_categorical:[[1]] x", "pandas_categorical:[", "pandas_categorical:nul"]
+)
+def test_what_stands_behind_lightgbm_s_trees_is_read_or_refused_in_a_sentence(
+    ending: str, good: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = good[".txt"].decode()
+    changed = text[: text.index("pandas_categorical:")] + ending + "\n"
+    said = _refused(changed.encode(), "m.txt", tmp_path, capsys)
+    assert "LightGBM" in said

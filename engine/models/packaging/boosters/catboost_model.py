@@ -1,8 +1,11 @@
 """CatBoost: a live model, a .cbm or its JSON, with categories, as trees over the features."""
 
 import ast
+import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +38,8 @@ def catboost_file(data: bytes, wishes: PackageOptions, *, kind: Literal["cbm", "
         path = Path(folder, "model")
         path.write_bytes(data)
         try:
-            model.load_model(str(path), format=kind)
+            with _in_silence():
+                model.load_model(str(path), format=kind)
         except catboost.CatBoostError as error:
             raise ConfigError(f"CatBoost refuses the model: {_reason(error)}") from error
     return catboost_model(model, wishes)
@@ -70,9 +74,10 @@ def catboost_model(model: Any, wishes: PackageOptions) -> Converted:
 
     def predict(rows: NDArray[np.float64]) -> NDArray[np.generic]:
         frame = _frame(without_markers(rows, features, besides=None), columns.names, tables)
-        pool = catboost.Pool(frame, cat_features=list(tables))
         try:
-            return np.asarray(model.predict(pool, prediction_type=method, thread_count=1))
+            with _in_silence():
+                pool = catboost.Pool(frame, cat_features=list(tables))
+                return np.asarray(model.predict(pool, prediction_type=method, thread_count=1))
         except catboost.CatBoostError as error:
             raise ConfigError(f"the original model cannot predict the rows: {_reason(error)}") from error
 
@@ -153,10 +158,22 @@ def _as_json(model: Any, catboost: Any) -> bytes:
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.json")
         try:
-            model.save_model(str(path), format="json")
+            with _in_silence():
+                model.save_model(str(path), format="json")
         except catboost.CatBoostError as error:
             raise ConfigError(f"CatBoost cannot say the model in JSON: {_reason(error)}") from error
         return path.read_bytes()
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """CatBoost writes nothing to standard error beside what it raises: neither its log nor a warning of Python's."""
+    from catboost import core
+
+    quiet = core.log_fixup(io.StringIO(), io.StringIO()) if hasattr(core, "log_fixup") else nullcontext()
+    with warnings.catch_warnings(), quiet:
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _imported() -> Any:

@@ -49,6 +49,8 @@ def lightgbm_model(text: str, wishes: PackageOptions) -> Converted:
         booster = lightgbm.Booster(model_str=text)
     except lightgbm.basic.LightGBMError as error:
         raise ConfigError(f"LightGBM refuses the model: {error}") from error
+    except ValueError as error:  # of its parameters and categories, which it reads as JSON
+        raise ConfigError(f"LightGBM cannot read what stands behind the model's trees: {error}") from error
     names = wishes.feature_names
     notes: tuple[str, ...] = ()
     if names is None:

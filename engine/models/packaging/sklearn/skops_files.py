@@ -85,4 +85,5 @@ def load_skops(data: bytes, *, trusted: Sequence[str] = ()) -> Any:
         return skops.io.loads(data, trusted=found)
     except _foreign_errors as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = re.sub(r" object at 0x[0-9a-f]+", "", reason)
         raise ConfigError(f"the .skops file cannot be read: {reason}") from error
