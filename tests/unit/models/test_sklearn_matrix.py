@@ -21,6 +21,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from penstock.engine.explain.additive.explainer import AdditiveExplainer
+from penstock.engine.explain.chosen_output import usual_choice
 from penstock.engine.explain.factory import make_explainer
 from penstock.engine.gpu.device import Device
 from penstock.engine.models.bundle.bundle import Bundle
@@ -113,7 +114,8 @@ def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kin
 def _is_additive(bundle: Bundle) -> bool:
     """Whether the explainer that runs by default explains the golden rows by a part for each feature, and they add up."""
     model = Opening(device=Device(), threads=1, batch_rows_max=64).open(bundle)
-    explainer = make_explainer(bundle, model, ExplainSettings(samples=16))
+    wanted = usual_choice(bundle.widths, bundle.classes, trees=bundle.trees)
+    explainer = make_explainer(bundle, model, ExplainSettings(samples=16, output=wanted))
     if not isinstance(explainer, AdditiveExplainer):
         return False
     found = explainer.explain(bundle.golden.rows, model.predict(bundle.golden.rows))
