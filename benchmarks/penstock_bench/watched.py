@@ -1,6 +1,7 @@
 """`penstock bench pipeline --watched`: what it costs that somebody looks, and that batches are traced, each for itself; and what the looking takes."""
 
 import json
+import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -157,16 +158,23 @@ def compared(
     above_ms = [
         ours.p99_ms - theirs.p99_ms for theirs, ours in zip(p99["plain"], p99["watched"], strict=True)
     ]
+    machine_cores = os.cpu_count() or 1
+    looked_share = [
+        (ours.cores - theirs.cores) / machine_cores
+        for theirs, ours in zip(p99["plain"], p99["watched"], strict=True)
+    ]
     whole = all(run.lost == 0 and run.duplicated == 0 for each in runs.values() for run in each)
     supervisor_mb = max((run.first_process_mb or 0.0 for run in runs["watched"]), default=0.0)
     behind = max((run.records for run in runs["watched"]), default=0)
     figures = {
+        "cpu_share": round(statistics.median(looked_share), 5),
         "p99_above_ms": round(statistics.median(above_ms), 3),
         "scrape_p99_ms": round(max(each.scrape_p99_ms for each in seen), 2),
         "series": max(each.series for each in seen),
         "supervisor_mb": round(supervisor_mb, 1),
     }
     bars = {
+        "cpu_share": throughput_bars["watched"],
         "p99_above_ms": p99_bar_ms,
         "scrape_p99_ms": scrape_bar_ms,
         "series": series_max,
@@ -190,6 +198,7 @@ def compared(
         "watched_for_plain": rates["watched"],
         "traced_for_plain": rates["traced"],
         "p99_above_each_ms": [round(each, 3) for each in above_ms],
+        "cpu_share_each": [round(each, 5) for each in looked_share],
         "records": behind,
         "whole": whole,
         **figures,
@@ -225,6 +234,7 @@ def show(found: Mapping[str, Any], terminal: Terminal) -> None:
             f"bar {least:.2f}: {said[name]}"
         )
     for name, words in (
+        ("cpu_share", f"CPU that looking takes, of all of the machine's, at the offered rate: {found['cpu_share']:.2%}, in all turns from {min(found['cpu_share_each']):.2%} to {max(found['cpu_share_each']):.2%}; bar {throughput_bars['watched']:.0%}"),
         ("p99_above_ms", f"p99 above the plain one's, in the middle turn: {found['p99_above_ms']:.2f} ms, in all from {min(found['p99_above_each_ms']):.2f} to {max(found['p99_above_each_ms']):.2f}; bar {p99_bar_ms:g} ms"),
         ("scrape_p99_ms", f"a scrape, p99: {found['scrape_p99_ms']:.1f} ms; bar {scrape_bar_ms:g} ms"),
         ("series", f"series of a scrape: {found['series']}; bar {series_max:,}"),

@@ -16,6 +16,7 @@ import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
+from penstock.connectors.kafka.admin.group_members import describe_group
 from penstock.connectors.kafka.sessions import session_timeout_ms
 from tests.bundles import write_stump
 from tests.chaos.stops import Ended, tried_on_a_broker
@@ -156,8 +157,9 @@ def _kill_once(ground: _Ground, who: str, chance: random.Random) -> float:
             "both workers own partitions",
         )
         time.sleep(chance.uniform(0.0, 1.0))
-        dies = chance.choice(("a", "b"))
-        _until(lambda: bool(stream._hidden()), "a transaction is open")
+        owners = _owners(stream)
+        hidden = _first(stream._hidden, "a transaction is open")
+        dies = owners.get(next(iter(hidden))[1]) or chance.choice(("a", "b"))
         for pid in (ground.running[dies].pid, *children(ground.running[dies])):
             kill(pid)
         killed_s = time.monotonic()
@@ -184,6 +186,18 @@ def _log(stream: Stream, identity: str) -> str:
     return (stream.folder / f"{stream.name}-{identity}.log").read_text(errors="replace")
 
 
+def _owners(stream: Stream) -> dict[int, str]:
+    """By partition, whose it is now."""
+    members = describe_group(stream.config, f"{stream.name}-group").members
+    return {
+        partition: identity
+        for member in members
+        for identity in ("a", "b")
+        if f"-{identity}-" in member.client_id
+        for partition in member.assigned.get(stream.name, ())
+    }
+
+
 def _owns(stream: Stream, identity: str, began: int) -> bool:
     """Whether a worker last said that it has partitions; its log begins at this place."""
     told = re.findall(r"(\d+) owned now", _log(stream, identity)[began:])
@@ -196,6 +210,15 @@ def _until(met: Callable[[], bool], what: str) -> None:
         if time.monotonic() > end_s:
             raise Stuck(f"not within {_patience_s:g} s: {what}")
         time.sleep(0.01)
+
+
+def _first(told: Callable[[], dict[tuple[str, int], Any]], what: str) -> dict[tuple[str, int], Any]:
+    """The first answer that is not empty."""
+    end_s = time.monotonic() + _patience_s
+    while not (found := told()):
+        if time.monotonic() > end_s:
+            raise Stuck(f"not within {_patience_s:g} s: {what}")
+    return found
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from penstock_bench import module_command
 from penstock_bench.peers.contestants import Contestant
 from penstock_bench.peers.environment import BenchEnvironment, Running
 from penstock_bench.peers.load import Order, Report
+from penstock_bench.peers.processes import cpu_s, family
 from penstock_bench.peers.statistics import percentile
 
 warm_up_records: Final = 30_000
@@ -34,6 +35,8 @@ class Latency:
     p99_ms: float
     p999_ms: float
     late_p99_ms: float
+    cores: float
+    """CPU seconds a second of all the contestant's processes, while the records came."""
 
     def as_json(self) -> dict[str, Any]:
         """Rounded; an infinite figure is null."""
@@ -103,6 +106,8 @@ def _at(
     clock = environment.clock
     arrived_s = np.full(records, np.inf)
     came = 0
+    pids = family(running.pid)
+    began_s, used_s, last_s, used_last_s = clock.monotonic_s(), cpu_s(pids), clock.monotonic_s(), 0.0
     with environment.beside(
         f"load-{running.name}-{rate}",
         module_command("penstock_bench.peers.load", str(order_file)),
@@ -113,6 +118,8 @@ def _at(
             now_s = clock.monotonic_s()
             if report_file.exists():
                 deadline_s = min(deadline_s, now_s + drain_s)
+            elif now_s >= last_s + 0.5:
+                last_s, used_last_s = now_s, cpu_s(pids) - used_s
             if batch is None:
                 environment.require_alive(running)
                 continue
@@ -125,10 +132,18 @@ def _at(
     if not report_file.exists():
         raise NotReadyError(f"the load of {rate} records a second did not end in time")
     report = Report(**json.loads(report_file.read_text(encoding="utf-8")))
-    return summarize(arrived_s, report, rate=rate, dropped=int(rate * warm_up_s))
+    return summarize(
+        arrived_s,
+        report,
+        rate=rate,
+        dropped=int(rate * warm_up_s),
+        cores=used_last_s / max(last_s - began_s, 1e-9),
+    )
 
 
-def summarize(arrived_s: NDArray[np.float64], report: Report, *, rate: int, dropped: int) -> Latency:
+def summarize(
+    arrived_s: NDArray[np.float64], report: Report, *, rate: int, dropped: int, cores: float
+) -> Latency:
     """Percentiles from the due times of the records (n,), the first `dropped` of which warmed things up; infinite: never came."""
     due_s = report.first_due_s + np.arange(len(arrived_s)) / rate
     taken_ms = (arrived_s - due_s)[dropped:] * 1e3
@@ -143,4 +158,5 @@ def summarize(arrived_s: NDArray[np.float64], report: Report, *, rate: int, drop
         p99_ms=p99,
         p999_ms=p999,
         late_p99_ms=report.late_p99_ms,
+        cores=cores,
     )

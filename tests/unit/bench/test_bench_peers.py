@@ -125,7 +125,7 @@ def test_latency_runs_from_the_moment_a_record_was_due() -> None:
     arrived_s[:200] += 7.0  # a slow start, which does not count
     arrived_s[-2:] = np.inf
     report = Report(first_due_s=100.0, late_p99_ms=0.2, late_max_ms=1.0)
-    found = summarize(arrived_s, report, rate=1_000, dropped=200)
+    found = summarize(arrived_s, report, rate=1_000, dropped=200, cores=0.5)
     assert (found.records, found.unanswered) == (800, 2)
     assert found.p50_ms == pytest.approx(5.0)
     assert found.p99_ms == pytest.approx(5.0)

@@ -5,6 +5,7 @@ import http.server
 import io
 import json
 import math
+import os
 import threading
 import time
 from typing import Any
@@ -27,10 +28,10 @@ def run(records_per_s: float, *, lost: int = 0, supervisor_mb: float = 80.0, rec
     )  # fmt: skip
 
 
-def at(p99_ms: float) -> Latency:
+def at(p99_ms: float, cores: float = 0.5) -> Latency:
     return Latency(
-        rate=1000, records=100, unanswered=0, p50_ms=1.0, p99_ms=p99_ms, p999_ms=1.0, late_p99_ms=0.1
-    )
+        rate=1000, records=100, unanswered=0, p50_ms=1.0, p99_ms=p99_ms, p999_ms=1.0, late_p99_ms=0.1, cores=cores,
+    )  # fmt: skip
 
 
 def seen(scrape_ms: float = 5.0, series: int = 400) -> Seen:
@@ -48,10 +49,11 @@ def compare(
     *,
     traced: list[Run] | None = None,
     collected: Collected | None = None,
+    looked_cores: float = 0.5,
 ) -> dict[str, Any]:
     return watched.compared(
         {"plain": [run(1000)] * len(ours), "watched": ours, "traced": traced or [run(1000)] * len(ours)},
-        {"plain": [at(5.0)] * len(p99), "watched": [at(each) for each in p99]},
+        {"plain": [at(5.0)] * len(p99), "watched": [at(each, looked_cores) for each in p99]},
         [audience],
         [collected or came()],
         seed=1,
@@ -92,6 +94,7 @@ def test_each_figure_is_held_against_its_own_bar() -> None:
         "watched": verdicts([run(975)] * 3, [5.0], seen(), traced=[run(975)] * 3),
         "traced": verdicts([run(985)] * 3, [5.0], seen(), traced=[run(965)] * 3),
         "p99_above_ms": verdicts([run(1000)], [6.5], seen()),
+        "cpu_share": verdicts([run(1000)], [5.0], seen(), looked_cores=0.5 + 0.021 * (os.cpu_count() or 1)),
         "scrape_p99_ms": verdicts([run(1000)], [5.0], seen(scrape_ms=60.0)),
         "series": verdicts([run(1000)], [5.0], seen(series=1501)),
         "supervisor_mb": verdicts([run(1000, supervisor_mb=121.0, records=1000)], [5.0], seen()),
