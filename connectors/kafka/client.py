@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from penstock.connectors.kafka.admin.access import AccessFault, require_files, sasl_fault, tls_fault
-from penstock.connectors.kafka.errors import access_faults, cause_of, lacks_token, refuses_client, said
+from penstock.connectors.kafka.errors import (
+    access_faults,
+    cause_of,
+    elsewhere,
+    lacks_token,
+    refuses_client,
+    said,
+)
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 from penstock.schemas.log_codes import LogCode
 
@@ -20,6 +27,7 @@ logger = logging.getLogger("penstock.kafka")
 Client = TypeVar("Client")
 
 waiting_said_every_s: Final = 60.0
+_leader_pause_s: Final = 0.1  # between two questions to a partition whose leader changes
 
 consumer_properties: Final = frozenset({
     "fetch.max.bytes", "fetch.min.bytes", "fetch.wait.max.ms", "heartbeat.interval.ms", "isolation.level",
@@ -287,3 +295,20 @@ def _security(config: ClientConfig) -> dict[str, Any]:
 
 def _path(file: Path | None) -> str | None:
     return None if file is None else str(file)
+
+
+def watermarks(consumer: Consumer, topic: str, partition: int, timeout_s: float) -> tuple[int, int]:
+    """Earliest and last stable offset of a partition, asked for again while its leader changes. Raises KafkaException."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        left_s = max(deadline_s - time.monotonic(), 0.0)
+        try:
+            found: tuple[int, int] = consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=left_s
+            )
+        except KafkaException as error:
+            if cause_of(error).code() not in elsewhere or left_s <= _leader_pause_s:
+                raise
+        else:
+            return found
+        time.sleep(_leader_pause_s)

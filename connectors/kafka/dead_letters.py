@@ -14,7 +14,13 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, producer_config
+from penstock.connectors.kafka.client import (
+    ClientConfig,
+    consumer_config,
+    open_client,
+    producer_config,
+    watermarks,
+)
 from penstock.connectors.kafka.errors import cause_of, translate
 from penstock.connectors.kafka.reading.records import StoredMessage, stored
 from penstock.schemas.errors import UnavailableError
@@ -105,9 +111,7 @@ class KafkaLog:
                 self._ranges = {
                     partition: self._bounded(
                         partition,
-                        *self._consumer.get_watermark_offsets(
-                            TopicPartition(self._topic, partition), timeout=call_s
-                        ),
+                        *watermarks(self._consumer, self._topic, partition, call_s),
                     )
                     for partition in metadata.partitions
                 }

@@ -27,6 +27,12 @@ refusals: Final = frozenset({
     KafkaError.INVALID_RECORD,
 })  # fmt: skip
 """Repeating cannot help: a person has to change a setting, a topic or a permission."""
+elsewhere: Final = frozenset({
+    KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.KAFKA_STORAGE_ERROR,
+})  # fmt: skip
+"""A partition is led by another broker, or in another epoch, than the client knows."""
 
 fences: Final = frozenset({
     KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.FENCED_INSTANCE_ID,

@@ -21,6 +21,7 @@ from penstock.connectors.kafka.client import (
     hear,
     open_client,
     producer_config,
+    watermarks,
 )
 from penstock.connectors.kafka.errors import cause_of, consumer_error, translate
 from penstock.connectors.kafka.reading.records import to_records
@@ -204,9 +205,6 @@ class KafkaReader:
     def _bounds(self, partition: int) -> tuple[int, int]:
         """Earliest and last stable offset."""
         try:
-            earliest, end = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=call_timeout_s
-            )
+            return watermarks(self._consumer, self._topic, partition, call_timeout_s)
         except KafkaException as error:
             raise consumer_error(cause_of(error), f"topic {self._topic}, partition {partition}") from error
-        return earliest, end

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from penstock.connectors.kafka.client import ClientConfig, ClientErrors, base_config, open_client
-from penstock.connectors.kafka.errors import translate
+from penstock.connectors.kafka.errors import elsewhere, translate
 from penstock.schemas.errors import ConfigError, PenstockError
 
 Key = TypeVar("Key", bound=Hashable)
@@ -27,12 +27,6 @@ absent: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN
 unheard: Final = frozenset({
     KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT,
 })  # fmt: skip
-elsewhere: Final = frozenset({
-    KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.FENCED_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.REPLICA_NOT_AVAILABLE,
-    KafkaError.KAFKA_STORAGE_ERROR,
-})  # fmt: skip
-"""A partition is led by another broker, or in another epoch, than the client knows."""
 transient: Final = elsewhere | frozenset({
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR,
     KafkaError.NOT_CONTROLLER,

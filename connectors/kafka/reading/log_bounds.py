@@ -8,9 +8,10 @@ from confluent_kafka import IsolationLevel, KafkaError, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, not re-exported
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.admin.session import AdminSession, elsewhere
+from penstock.connectors.kafka.admin.session import AdminSession
 from penstock.connectors.kafka.call_thread import Aside
 from penstock.connectors.kafka.client import ClientConfig
+from penstock.connectors.kafka.errors import elsewhere
 from penstock.schemas.errors import PenstockError
 from penstock.schemas.log_codes import LogCode
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
+from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, watermarks
 from penstock.connectors.kafka.errors import translate
 from penstock.connectors.kafka.reading.records import StoredMessage, stored, to_records
 from penstock.schemas.errors import UnavailableError
@@ -95,8 +95,7 @@ class OneRecord:
         return first <= offset < end
 
     def _ask_bounds(self, partition: int) -> None:
-        place = TopicPartition(self._topic, partition)
         try:
-            self._bounds[partition] = self._consumer.get_watermark_offsets(place, timeout=self._call_s)
+            self._bounds[partition] = watermarks(self._consumer, self._topic, partition, self._call_s)
         except KafkaException as error:
             raise translate(error, f"read topic {self._topic}") from error
