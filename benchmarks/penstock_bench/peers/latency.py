@@ -107,7 +107,8 @@ def _at(
     arrived_s = np.full(records, np.inf)
     came = 0
     pids = family(running.pid)
-    began_s, used_s, last_s, used_last_s = clock.monotonic_s(), cpu_s(pids), clock.monotonic_s(), 0.0
+    began_s, used_s, used_last_s = clock.monotonic_s(), cpu_s(pids), 0.0
+    last_s = began_s
     with environment.beside(
         f"load-{running.name}-{rate}",
         module_command("penstock_bench.peers.load", str(order_file)),

@@ -176,6 +176,7 @@ class Starts:
         self._asked = question
         if question.timeout_s <= place_timeout_s:
             self._ask(question, self._consumer)
+            question.ended = True
         else:
             question.ended = self._aside.run(lambda: self._ask(question, self._others_client()), 0.0)
 
@@ -186,7 +187,6 @@ class Starts:
         except KafkaException as error:
             question.error = cause_of(error)
         question.ended_s = self._clock.monotonic_s()
-        question.ended = question.timeout_s <= place_timeout_s
 
     def _others_client(self) -> Consumer:
         if self._other is None:
