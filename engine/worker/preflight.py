@@ -18,6 +18,7 @@ from penstock.connectors.kafka.sessions import session_ms
 from penstock.engine.clock import Clock
 from penstock.engine.codec.contracts import OutputPrefixes
 from penstock.engine.codec.framing import Schema
+from penstock.engine.console.exhausted import exhaustion_told
 from penstock.engine.models.bundle.bundle import Bundle
 from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.models.runtime.loader import ServedModel
@@ -81,9 +82,13 @@ class Findings:
     first_batch: FirstBatch | None = None
 
     def look(self, what: str, check: Callable[[], str | None]) -> bool:
-        """Run one check: the sentence it returns, or the error it raises; whether there was none."""
+        """Run one check: the sentence it returns, or the error it raises; whether there was none.
+
+        What runs out on the way (memory, files, threads) is a fault of this check, beside those found before it.
+        """
         try:
-            found = check()
+            with exhaustion_told():
+                found = check()
         except PenstockError as error:
             self.faults.append((what, str(error)))
             self.errors[what] = error
@@ -122,9 +127,19 @@ class Preflight:
         if settings.registry is not None:
             self._startup.schemas = _NoSchemas()
 
-    def files(self) -> None:
-        """What the supervisor and the scaler begin with: the bundle's files, ports, certificates, tokens."""
+    def files(self) -> bool:
+        """What the supervisor and the scaler begin with: limits, the bundle's files, ports, certificates, tokens.
+
+        False where this process is given so little that to look further would prove nothing: a library may end it without
+        a word, and what runs out first depends on the machine.
+        """
         self._walk("supervisor", "scaler")
+        if "limits" not in self._findings.errors:
+            return True
+        self._findings.notes.append(
+            ("limits", "the model, Kafka and the registry were not looked at with so little")
+        )
+        return False
 
     def kafka(self) -> None:
         """Topics, permissions, producers."""
@@ -197,7 +212,8 @@ class Preflight:
 
         # A daemon, and no executor: those wait at exit for what never ends.
         checking = threading.Thread(target=take, name="check-model", daemon=True)
-        checking.start()
+        if not findings.look("model", checking.start):
+            return
         checking.join(self._settings.model.warmup_s_max)
         late = checking.is_alive()
         findings.good += list(taken.good)

@@ -37,11 +37,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         notes=[("unencrypted", sentence) for sentence in unencrypted_secrets(settings)],
     )
     preflight = Preflight(settings, SystemClock(), findings)
-    preflight.files()
-    preflight.model()
-    if not arguments.no_kafka:
-        preflight.kafka()
-        preflight.registry()
+    if preflight.files():
+        preflight.model()
+        if not arguments.no_kafka:
+            preflight.kafka()
+            preflight.registry()
     _show(findings, terminal)
     terminal.result(as_json(findings))
     return 2 if findings.faults else 0

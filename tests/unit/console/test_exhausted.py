@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from penstock.engine.console.exhausted import exhausted, exhaustion_told
+from penstock.engine.worker.preflight import Findings
 from penstock.schemas.errors import ConfigError, UnavailableError
 from tests.bundles import write_stump
 
@@ -108,3 +109,32 @@ def test_a_command_that_may_have_too_little_says_so_in_one_sentence(
     assert found.returncode in (1, 2)
     assert "Traceback" not in said
     assert words in said
+
+
+@pytest.mark.parametrize("allowed_mib", range(200, 2_000, 150))
+def test_a_check_tells_the_limit_whatever_ran_out_first(
+    allowed_mib: int, commands: dict[str, list[str]]
+) -> None:
+    """Which library fails at which size depends on the machine: how many cores, how large a stack."""
+    found = ended(commands["check"], resource.RLIMIT_AS, allowed_mib << 20)
+    said = " ".join((found.stdout + found.stderr).split())
+    assert found.returncode in (1, 2)
+    assert "Traceback" not in said
+    if "settings" in said:
+        assert f"limited to {allowed_mib:,} MiB, and a worker needs 2,048 at least" in said
+        assert "the model, Kafka and the registry were not looked at" in said
+    else:
+        assert "not enough memory" in said or "may start no more threads" in said
+
+
+def test_what_runs_out_in_one_check_hides_none_of_the_others() -> None:
+    findings = Findings()
+
+    def no_threads() -> str:
+        raise RuntimeError("can't start new thread")
+
+    assert findings.look("first", lambda: "fine")
+    assert not findings.look("second", no_threads)
+    assert findings.good == [("first", "fine")]
+    assert [what for what, _ in findings.faults] == ["second"]
+    assert "may start no more threads" in findings.faults[0][1]
