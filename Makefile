@@ -62,7 +62,7 @@ test-cluster: setup ## the chart, the scaler and KEDA on a real API server, buil
 	@mkdir -p reports
 	@programs=$$(PYTHONPATH=. $(BIN)/python -m tests.cluster.built)
 	PATH="$$programs:$$PATH" PENSTOCK_CLUSTER=1 $(if $(ARGS),,PENSTOCK_CLUSTER_REPORT=docs/figures/cluster.md) $(PYTEST) --junit-xml=reports/cluster.xml \
-		$(or $(ARGS),tests/cluster tests/unit/deploy/test_chart_values.py)
+		$(or $(ARGS),-n 3 --dist loadgroup tests/cluster tests/unit/deploy/test_chart_values.py)
 
 test-fast: setup ## the tests that need no broker and no minutes
 	@mkdir -p reports

@@ -157,6 +157,7 @@ class Stream:
         self.settings.write_text(yaml.safe_dump(tree))
         self._started: list[subprocess.Popen[bytes]] = []
         self._feeder: threading.Thread | None = None
+        self._enough = threading.Event()
         self.expected = 0
 
     def _shorten_sessions(self, kafka: dict[str, Any], session_ms: int) -> None:
@@ -181,6 +182,7 @@ class Stream:
         """Write records at this rate from a thread; without keys of its own, a few come again and again."""
         self.expected = len(values)
         keys = keys or [b"k%d" % (i % key_count) for i in range(len(values))]
+        self._enough.clear()
         self._feeder = threading.Thread(target=self._feed, args=(values, keys, per_s))
         self._feeder.start()
 
@@ -189,14 +191,20 @@ class Stream:
         assert self._feeder is not None
         self._feeder.join()
 
+    def feed_no_more(self) -> None:
+        """Until what is on its way is written; the rest never is."""
+        self._enough.set()
+        self.wait_fed()
+
     def _feed(self, values: Sequence[bytes | None], keys: Sequence[bytes], per_s: float) -> None:
         writer = KafkaWriter(self.config, self.name)
-        began_s, some = time.monotonic(), 500
+        began_s, some = time.monotonic(), max(min(500, round(per_s / 20)), 1)
         try:
             for first in range(0, len(values), some):
                 part = values[first : first + some]
                 writer.write(part, keys=keys[first : first + some])
-                time.sleep(max(began_s + (first + some) / per_s - time.monotonic(), 0.0))
+                if self._enough.wait(max(began_s + (first + some) / per_s - time.monotonic(), 0.0)):
+                    break
             writer.flush(120.0)
         finally:
             writer.close()
@@ -264,11 +272,11 @@ class Stream:
     def await_readers(self, timeout_s: float) -> None:
         """Until no transaction is open: a killed worker's own ends when its successor starts, not with the last commit."""
         end_s = time.monotonic() + timeout_s
-        while hidden := self._hidden():
+        while hidden := self.hidden():
             assert time.monotonic() < end_s, f"{hidden} are hidden behind open transactions\n{self.said()}"
             time.sleep(0.05)
 
-    def _hidden(self) -> dict[tuple[str, int], tuple[int, int]]:
+    def hidden(self) -> dict[tuple[str, int], tuple[int, int]]:
         """Output partitions that a read_committed reader cannot read to their ends: how far it can, and the end."""
         if self._asking is None:  # a client of its own for each look would see a transaction when it is over
             self._asking = AdminClient({"bootstrap.servers": self.servers})

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 import random
 import re
+import signal
 import sys
 import threading
 import time
@@ -27,9 +29,11 @@ session_ms: Final = session_timeout_ms  # of the settings' defaults, as the tran
 cases: Final = tuple(itertools.product(("classic", "consumer"), ("same", "other")))
 """By protocol, and by who takes up the work: the pod of the same name, which starts again at once, or one that was there."""
 _patience_s: Final = 90.0
-_attempts_max: Final = 5  # until a kill falls into a transaction
+_attempts_max: Final = (
+    5  # until a kill falls into a transaction: one whose commit is on its way is over all the same
+)
 _per_s: Final = 200
-_fed_s: Final = 25.0  # longer than the longest gap and the start of a worker
+_fed_s: Final = 120.0  # at most: fed no more once every partition is read again
 
 
 class Reader:
@@ -157,15 +161,10 @@ def _kill_once(ground: _Ground, who: str, chance: random.Random) -> float:
             "both workers own partitions",
         )
         time.sleep(chance.uniform(0.0, 1.0))
-        owners = _owners(stream)
-        hidden = _first(stream._hidden, "a transaction is open")
-        dies = owners.get(next(iter(hidden))[1]) or chance.choice(("a", "b"))
-        for pid in (ground.running[dies].pid, *children(ground.running[dies])):
-            kill(pid)
-        killed_s = time.monotonic()
-        ground.running[dies].wait()
+        dies = chance.choice(("a", "b"))
+        killed_s = _killed_within(ground, dies, chance)
         time.sleep(0.3)
-        left_open = bool(stream._hidden())
+        left_open = bool(stream.hidden())
         if who == "same":
             ground.start(dies)
         ends = {partition: reader.newest[partition] + 1 for partition in range(partitions)}
@@ -176,10 +175,37 @@ def _kill_once(ground: _Ground, who: str, chance: random.Random) -> float:
         took_s = reader.longest_s(killed_s)
         if who == "other":
             ground.start(dies)
-        stream.wait_fed()
+        stream.feed_no_more()
         if left_open:
             return took_s
     raise Stuck(f"no kill of {_attempts_max} fell into a transaction")
+
+
+def _killed_within(ground: _Ground, dies: str, chance: random.Random) -> float:
+    """When this worker was killed: it is held at moments drawn by chance until it is held amid a transaction, and goes on from no other."""
+    process, stream = ground.running[dies], ground.stream
+    pids = (process.pid, *children(process))
+    mine = {partition for partition, owner in _owners(stream).items() if owner == dies}
+
+    def amid() -> bool:
+        time.sleep(chance.uniform(0.0, 0.1))
+        _tell(pids, signal.SIGSTOP)
+        if any(partition in mine for _, partition in stream.hidden()):
+            return True
+        _tell(pids, signal.SIGCONT)
+        return False
+
+    _until(amid, "a transaction of it is open")
+    for pid in pids:
+        kill(pid)
+    killed_s = time.monotonic()
+    process.wait()
+    return killed_s
+
+
+def _tell(pids: Sequence[int], number: int) -> None:
+    for pid in pids:
+        os.kill(pid, number)
 
 
 def _log(stream: Stream, identity: str) -> str:
@@ -210,15 +236,6 @@ def _until(met: Callable[[], bool], what: str) -> None:
         if time.monotonic() > end_s:
             raise Stuck(f"not within {_patience_s:g} s: {what}")
         time.sleep(0.01)
-
-
-def _first(told: Callable[[], dict[tuple[str, int], Any]], what: str) -> dict[tuple[str, int], Any]:
-    """The first answer that is not empty."""
-    end_s = time.monotonic() + _patience_s
-    while not (found := told()):
-        if time.monotonic() > end_s:
-            raise Stuck(f"not within {_patience_s:g} s: {what}")
-    return found
 
 
 def main(argv: Sequence[str]) -> int:

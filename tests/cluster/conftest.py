@@ -1,6 +1,8 @@
 """The cluster that the tests share, started when the first one asks for it, and the report of what was seen."""
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,12 +15,33 @@ from tests.cluster.api import await_
 from tests.cluster.built import BuildError, Programs, programs
 from tests.cluster.plane import ControlPlane
 from tests.cluster.releases import Helm
-from tests.cluster.report import Report
+from tests.cluster.report import Report, page
+
+
+_report_parts = "PENSTOCK_CLUSTER_REPORT_PARTS"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where each process of this run leaves what it saw."""
+    if "PENSTOCK_CLUSTER_REPORT" in os.environ and not hasattr(config, "workerinput"):
+        os.environ[_report_parts] = tempfile.mkdtemp(prefix="penstock-cluster-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """One page of it all."""
+    if hasattr(config, "workerinput") or _report_parts not in os.environ:
+        return
+    parts = Path(os.environ.pop(_report_parts))
+    if any(parts.iterdir()):
+        Path(os.environ["PENSTOCK_CLUSTER_REPORT"]).write_text(page(parts))
+    shutil.rmtree(parts)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test-cluster` runs these."""
+    """`make test-cluster` runs these. First those that wait for KEDA's pace, a process for each: the others need the processors
+    meanwhile."""
     here = Path(__file__).parent
+    items.sort(key=lambda item: item.path != here / "test_operator.py")
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.cluster)
@@ -37,11 +60,11 @@ def built() -> Programs:
 
 @pytest.fixture(scope="session")
 def report(built: Programs) -> Iterator[Report]:
-    """What was seen, written where PENSTOCK_CLUSTER_REPORT says."""
+    """What was seen, for the page that goes where PENSTOCK_CLUSTER_REPORT says."""
     made = Report(built.versions)
     yield made
-    if where := os.environ.get("PENSTOCK_CLUSTER_REPORT"):
-        Path(where).write_text(made.text())
+    if parts := os.environ.get(_report_parts):
+        made.save(Path(parts), os.environ.get("PYTEST_XDIST_WORKER", "main"))
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +79,10 @@ def plane(
             running.api.make("CustomResourceDefinition", _any(kind, plural))
         for kind in ("ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule"):
             await_(partial(running.api.all_of, kind), 60, f"the kind {kind}")
-        report.note("start", f"{running.start_s:.1f} s from nothing to the controllers' first work")
         yield running
-        report.note("memory", ", ".join(f"{each.name} {each.memory_mb()} MB" for each in running.processes))
+        report.note_plane(
+            start_s=running.start_s, memory_mb={each.name: each.memory_mb() for each in running.processes}
+        )
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""docs/figures/cluster.md: what `make test-cluster` saw."""
+"""docs/figures/cluster.md: what `make test-cluster` saw, in all of its processes."""
 
-from typing import Final
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
 
 _titles: Final = {
-    "start": "Control plane started in",
-    "memory": "It holds, at the end",
     "accepted": "Value sets installed, pods admitted under Pod Security restricted",
     "refused": "Value sets refused with the path or a sentence, nothing made",
     "upgrade": "Install, upgrade, rollback",
@@ -19,29 +20,59 @@ _titles: Final = {
 
 
 class Report:
-    """Lines by subject, in the order above."""
+    """What one process saw: lines by subject, and what its control plane took."""
 
     def __init__(self, versions: dict[str, str]) -> None:
         self._versions = versions
         self._notes: dict[str, list[str]] = {}
+        self._plane: dict[str, Any] | None = None
 
     def note(self, subject: str, line: str) -> None:
         """Add what was seen of a subject."""
         assert subject in _titles, subject
         self._notes.setdefault(subject, []).append(line)
 
-    def text(self) -> str:
-        """The page. What was not run has no line."""
-        parts = ", ".join(f"{part} {version}" for part, version in self._versions.items())
-        rows = [
-            f"| {title} | {'; '.join(self._notes[key])} |"
+    def note_plane(self, *, start_s: float, memory_mb: dict[str, int]) -> None:
+        """What the control plane took: from nothing to the controllers' first work, and by program at the end."""
+        self._plane = {"start_s": start_s, "memory_mb": memory_mb}
+
+    def save(self, folder: Path, name: str) -> None:
+        """For the page, which may be of several processes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        seen = {"versions": self._versions, "notes": self._notes, "plane": self._plane}
+        (folder / f"{name}.json").write_text(json.dumps(seen))
+
+
+def page(folder: Path) -> str:
+    """The page of what was saved there, subjects in the order above. What was not run has no line."""
+    seen = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    parts = ", ".join(f"{part} {version}" for part, version in seen[0]["versions"].items())
+    rows = [
+        *_of_planes([each["plane"] for each in seen if each["plane"] is not None]),
+        *(
+            f"| {title} | {'; '.join(lines)} |"
             for key, title in _titles.items()
-            if key in self._notes
-        ]
-        return "\n".join([
-            "# In a cluster", "",
-            f"Written by `make test-cluster`: {parts}, built from their published Go modules, on this machine without containers. "
-            "The API server, the controllers, Helm, and KEDA's operator, adapter and client are the real ones. A stand-in binds the pods and runs what they would run "
-            "(`tests/cluster/node.py`): there is no kubelet, no scheduler and no pod network, so that network policies are stored and not enforced.",
-            "", "| | seen |", "|---|---|", *rows, "",
-        ])  # fmt: skip
+            if (lines := [line for each in seen for line in each["notes"].get(key, ())])
+        ),
+    ]
+    return "\n".join([
+        "# In a cluster", "",
+        f"Written by `make test-cluster`: {parts}, built from their published Go modules, on this machine without containers. "
+        "The API server, the controllers, Helm, and KEDA's operator, adapter and client are the real ones. A stand-in binds the pods and runs what they would run "
+        "(`tests/cluster/node.py`): there is no kubelet, no scheduler and no pod network, so that network policies are stored and not enforced.",
+        "", "| | seen |", "|---|---|", *rows, "",
+    ])  # fmt: skip
+
+
+def _of_planes(planes: list[dict[str, Any]]) -> Iterable[str]:
+    if not planes:
+        return
+    slowest_s = max(each["start_s"] for each in planes)
+    at_once = f", the slowest of {len(planes)} at once" if len(planes) > 1 else ""
+    yield f"| Control plane started in | {slowest_s:.1f} s from nothing to the controllers' first work{at_once} |"
+    most: dict[str, int] = {}
+    for each in planes:
+        for name, held_mb in each["memory_mb"].items():
+            most[name] = max(most.get(name, 0), held_mb)
+    held = ", ".join(f"{name} {held_mb} MB" for name, held_mb in most.items())
+    yield f"| It holds, at the end | {held}{', the most of any' if at_once else ''} |"
