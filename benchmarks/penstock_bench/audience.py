@@ -22,7 +22,7 @@ _step_s: Final = 0.02
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """What the audience got. Of the scrapes that were answered in full; NaN where none was."""
+    """What the audience got. Of the scrapes in which the workers' metrics were; NaN where there was none."""
 
     events: int
     scrapes: int
@@ -39,8 +39,7 @@ class Audience:
         self._port = port
         self._ended = threading.Event()
         self._events = dict.fromkeys(pages, 0)
-        self._taken_ms: list[float] = []
-        self._series = 0
+        self._scrapes: list[tuple[float, int]] = []
         self._stood = 0
 
     def watch(self) -> Seen:
@@ -57,13 +56,15 @@ class Audience:
                 with suppress(OSError, http.client.HTTPException):
                     self._scrape()
             looked_s = now_s
-        p50, p99 = np.percentile(self._taken_ms, [50, 99]) if self._taken_ms else (np.nan, np.nan)
+        series_max = max((series for _, series in self._scrapes), default=0)
+        taken_ms = [took_ms for took_ms, series in self._scrapes if series > series_max / 2]
+        p50, p99 = np.percentile(taken_ms, [50, 99]) if taken_ms else (np.nan, np.nan)
         return Seen(
             events=sum(self._events.values()),
-            scrapes=len(self._taken_ms),
+            scrapes=len(taken_ms),
             scrape_p50_ms=float(p50),
             scrape_p99_ms=float(p99),
-            series=self._series,
+            series=series_max,
         )
 
     def end(self) -> None:
@@ -84,9 +85,10 @@ class Audience:
         finally:
             connection.close()
         if response.status == 200 and stood == self._stood:
-            self._taken_ms.append((time.monotonic() - began_s) * 1e3)
-            series = sum(bool(line) and not line.startswith(b"#") for line in body.splitlines())
-            self._series = max(self._series, series)
+            took_ms = (time.monotonic() - began_s) * 1e3
+            self._scrapes.append(
+                (took_ms, sum(bool(line) and not line.startswith(b"#") for line in body.splitlines()))
+            )
 
     def _follow(self, page: str) -> None:
         while not self._ended.wait(0.1):

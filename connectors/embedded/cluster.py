@@ -117,6 +117,15 @@ def require_free(ports: Collection[int], *, purpose: str = "for Kafka, so choose
             raise ConfigError(f"port {port} is not free {purpose}")
 
 
+def few_threads(cores: int) -> dict[str, str]:
+    """Settings of a node that shares so many cores with its clients: of the eight threads and three that Kafka starts for requests
+    most only wake each other up there."""
+    return {
+        "num.io.threads": str(min(max(cores, 2), 8)),
+        "num.network.threads": str(min(max(cores // 2, 1), 3)),
+    }
+
+
 def node_properties(
     plan: ClusterPlan,
     node: Node,

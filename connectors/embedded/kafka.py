@@ -6,6 +6,7 @@
 import argparse
 import contextlib
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -21,6 +22,7 @@ from penstock.connectors.embedded.cluster import (
     ClusterPlan,
     Jvm,
     Node,
+    few_threads,
     format_command,
     format_words,
     host,
@@ -81,7 +83,7 @@ class EmbeddedKafka:
         self._data = data
         self._port = port
         self._jvm = jvm
-        self._settings = dict(settings or {})
+        self._settings = {**(few_threads(os.cpu_count() or 1) if jvm == "quick" else {}), **(settings or {})}
         self._users = dict(users or {})
         self.secure = None if secure is None else SecureFolder(secure, users)
         self._announce = announce

@@ -17,7 +17,6 @@ from tests.cluster.plane import ControlPlane
 from tests.cluster.releases import Helm
 from tests.cluster.report import Report, page
 
-
 _report_parts = "PENSTOCK_CLUSTER_REPORT_PARTS"
 
 

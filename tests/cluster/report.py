@@ -1,6 +1,7 @@
 """docs/figures/cluster.md: what `make test-cluster` saw, in all of its processes."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,11 @@ _titles: Final = {
     "outage": "The broker away and back",
     "workers": "Real workers under the operator",
 }
+_counted: Final = {
+    "accepted": "{sets} of {sets}, {pods} pods",
+    "refused": "{sets} of {sets}: {by_schema} by the schema, {by_chart} by the chart",
+}
+"""A set that is not as it should be fails its test."""
 
 
 class Report:
@@ -25,12 +31,19 @@ class Report:
     def __init__(self, versions: dict[str, str]) -> None:
         self._versions = versions
         self._notes: dict[str, list[str]] = {}
+        self._counts: dict[str, dict[str, int]] = {}
         self._plane: dict[str, Any] | None = None
 
     def note(self, subject: str, line: str) -> None:
         """Add what was seen of a subject."""
         assert subject in _titles, subject
         self._notes.setdefault(subject, []).append(line)
+
+    def count(self, subject: str, **amounts: int) -> None:
+        """Add to what all processes of the run count together; `_counted` says it."""
+        counts = self._counts.setdefault(subject, {})
+        for name, amount in amounts.items():
+            counts[name] = counts.get(name, 0) + amount
 
     def note_plane(self, *, start_s: float, memory_mb: dict[str, int]) -> None:
         """What the control plane took: from nothing to the controllers' first work, and by program at the end."""
@@ -39,7 +52,12 @@ class Report:
     def save(self, folder: Path, name: str) -> None:
         """For the page, which may be of several processes."""
         folder.mkdir(parents=True, exist_ok=True)
-        seen = {"versions": self._versions, "notes": self._notes, "plane": self._plane}
+        seen = {
+            "versions": self._versions,
+            "notes": self._notes,
+            "counts": self._counts,
+            "plane": self._plane,
+        }
         (folder / f"{name}.json").write_text(json.dumps(seen))
 
 
@@ -47,6 +65,12 @@ def page(folder: Path) -> str:
     """The page of what was saved there, subjects in the order above. What was not run has no line."""
     seen = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     parts = ", ".join(f"{part} {version}" for part, version in seen[0]["versions"].items())
+    for subject, said in _counted.items():
+        counts: Counter[str] = Counter()
+        for each in seen:
+            counts.update(each["counts"].get(subject, {}))
+        if counts:
+            seen[0]["notes"].setdefault(subject, []).append(said.format_map(counts))
     rows = [
         *_of_planes([each["plane"] for each in seen if each["plane"] is not None]),
         *(

@@ -58,13 +58,7 @@ def test_good_values_make_pods_that_are_admitted(
             "Pod", mine.namespace, labels=policy["spec"]["podSelector"]["matchLabels"]
         )
         assert len(selected) == len(pods)
-    accepted.append(len(pods))
-    if len(accepted) == len(good):
-        report.note("accepted", f"{len(accepted)} of {len(good)}, {sum(accepted)} pods")
-
-
-accepted: list[int] = []
-refused: list[str] = []
+    report.count("accepted", sets=1, pods=len(pods))
 
 
 def owner(pod: dict[str, Any]) -> str:
@@ -99,12 +93,7 @@ def test_bad_values_are_refused_and_make_nothing(
     assert owners(plane, one_namespace.namespace) == []
     assert plane.api.all_of("Secret", one_namespace.namespace) == [], "Helm kept a release"
     assert [each["metadata"]["name"] for each in plane.api.all_of("ConfigMap", one_namespace.namespace)] == ["kube-root-ca.crt"]  # fmt: skip
-    refused.append(name)
-    if len(refused) == len(bad_by_schema) + len(bad_by_chart):
-        report.note(
-            "refused",
-            f"{len(refused)} of {len(refused)}: {len(bad_by_schema)} by the schema, {len(bad_by_chart)} by the chart",
-        )
+    report.count("refused", sets=1, **{"by_schema" if name in bad_by_schema else "by_chart": 1})
 
 
 def test_two_releases_side_by_side_share_no_pod(plane: ControlPlane, helm: HelmMaker) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,12 +15,16 @@ from penstock_bench import module_command
 from penstock_bench.peers.contestants import Contestant
 from penstock_bench.peers.environment import BenchEnvironment, Running
 from penstock_bench.peers.load import Order, Report
-from penstock_bench.peers.processes import cpu_s, family
+from penstock_bench.peers.processes import compiler_cpu_s, cpu_s, family
 from penstock_bench.peers.statistics import percentile
 
 warm_up_records: Final = 30_000
 warm_up_s: Final = 2.0
 drain_s: Final = 6.0
+compiled_share: Final = 0.05
+"""Of a core, over `compiled_look_s`: with less the JVM's compilers are done with what the load needs."""
+compiled_look_s: Final = 5.0
+compiled_patience_s: Final = 150.0
 behind_share: Final = 0.01
 """With more than this share of the records unanswered in the end, higher rates are not tried."""
 
@@ -81,6 +86,53 @@ def latencies(
     return found
 
 
+def settle_broker(environment: BenchEnvironment, contestant: Contestant, *, rate: int, seed: int) -> None:
+    """Let the broker's JVM compile what a load of so many records a second needs, as one that has run for minutes has.
+
+    Its compilers take a core while they work: on two cores p99 was 140 ms in the first half minute of a rate, and 35 ms a minute later. Raises NotReadyError.
+    """
+    topic, clock, terminal = environment.empty_topic("compiled"), environment.clock, environment.terminal
+    terminal.say(f"{rate:,} records a second until the broker's JVM has compiled what they need ...")
+    with environment.running(contestant, topic) as running:
+        environment.send_probes(contestant, running)
+        began_s = clock.monotonic_s()
+        order = _order(running, rate=rate, records=int(rate * compiled_patience_s), first_key=0, seed=seed)
+        with environment.beside(f"compiled-{running.name}", _load(running, order)):
+            share = 1.0
+            while share > compiled_share and clock.monotonic_s() < began_s + compiled_patience_s:
+                before_s, since_s = _compilers_s(environment), clock.monotonic_s()
+                clock.sleep(compiled_look_s)
+                environment.require_alive(running)
+                share = (_compilers_s(environment) - before_s) / (clock.monotonic_s() - since_s)
+    if share > compiled_share:
+        terminal.say(
+            f"its compilers still take {share:.0%} of a core: the latencies are of a broker that warms up"
+        )
+
+
+def _compilers_s(environment: BenchEnvironment) -> float:
+    return sum(compiler_cpu_s(pid) for pid in environment.broker_pids)
+
+
+def _order(running: Running, *, rate: int, records: int, first_key: int, seed: int) -> Order:
+    return Order(
+        servers=running.entry.servers,
+        topic=running.entry.input,
+        rate=rate,
+        records=records,
+        first_key=first_key,
+        seed=seed,
+        report=str(running.entry.folder / f"report-{rate}.json"),
+    )
+
+
+def _load(running: Running, order: Order) -> list[str]:
+    """The command of the process that sends them."""
+    file = running.entry.folder / f"order-{order.rate}.json"
+    file.write_text(json.dumps(asdict(order)), encoding="utf-8")
+    return module_command("penstock_bench.peers.load", str(file))
+
+
 def _at(
     environment: BenchEnvironment,
     running: Running,
@@ -91,28 +143,15 @@ def _at(
     first_key: int,
     seed: int,
 ) -> Latency:
-    report_file = running.entry.folder / f"report-{rate}.json"
-    order = Order(
-        servers=running.entry.servers,
-        topic=running.entry.input,
-        rate=rate,
-        records=records,
-        first_key=first_key,
-        seed=seed,
-        report=str(report_file),
-    )
-    order_file = running.entry.folder / f"order-{rate}.json"
-    order_file.write_text(json.dumps(asdict(order)), encoding="utf-8")
+    order = _order(running, rate=rate, records=records, first_key=first_key, seed=seed)
+    report_file = Path(order.report)
     clock = environment.clock
     arrived_s = np.full(records, np.inf)
     came = 0
     pids = family(running.pid)
     began_s, used_s, used_last_s = clock.monotonic_s(), cpu_s(pids), 0.0
     last_s = began_s
-    with environment.beside(
-        f"load-{running.name}-{rate}",
-        module_command("penstock_bench.peers.load", str(order_file)),
-    ):
+    with environment.beside(f"load-{running.name}-{rate}", _load(running, order)):
         deadline_s = clock.monotonic_s() + records / rate + 30.0
         while came < records and clock.monotonic_s() < deadline_s:
             batch = reader.read(10_000, 0.1)

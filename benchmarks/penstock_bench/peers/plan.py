@@ -16,14 +16,13 @@ from penstock.schemas.errors import ConfigError, NotReadyError
 from penstock_bench.peers.alone import onnxruntime_alone
 from penstock_bench.peers.contestants import Contestant, chosen
 from penstock_bench.peers.environment import BenchEnvironment, open_environment
-from penstock_bench.peers.latency import Latency, latencies
+from penstock_bench.peers.latency import Latency, latencies, settle_broker
 from penstock_bench.peers.statistics import ratio, shuffled
 from penstock_bench.peers.throughput import Run, measure_throughput
 
 Found = TypeVar("Found")
 records_max: Final = 100_000_000
 warm_up_records: Final = 40_000
-warm_up_s: Final = 15.0
 alone_slug: Final = "onnxruntime"
 alone_s: Final = 2.0
 _short: Final = {"exactly-once": "EOS", "at-least-once": "ALO", "none": "none"}
@@ -83,10 +82,7 @@ def carry_out(plan: Plan, terminal: Terminal, clock: Clock) -> dict[str, Any]:
         if plan.rates:
             # Full speed has not compiled what the broker does for small requests: that took half of the time of the first
             # contestants at a low rate.
-            terminal.say("a first run at a low rate that counts for nobody, likewise ...")
-            latencies(
-                environment, chosen("python-loop")[0], rates=plan.rates[:1], seconds=warm_up_s, seed=plan.seed
-            )
+            settle_broker(environment, chosen("python-loop")[0], rate=plan.rates[0], seed=plan.seed)
         for contestant in shuffled([each for each in ready if each.slug in laps], plan.seed + 1):
             rates = plan.rates[: {"none": 0, "lowest": 1, "all": len(plan.rates)}[contestant.offered]]
             if rates:

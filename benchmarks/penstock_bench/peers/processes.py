@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,16 @@ def cpu_s(pids: Iterable[int]) -> float:
             continue
         ticks += int(fields[11]) + int(fields[12])
     return ticks / _ticks_per_s
+
+
+def compiler_cpu_s(pid: int) -> float:
+    """Seconds that the compiler threads of a JVM have worked so far."""
+    nanoseconds = 0
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if (task / "comm").read_text().startswith(("C1 Compil", "C2 Compil")):
+                nanoseconds += int((task / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def resident_mb(pids: Iterable[int]) -> float:

@@ -172,7 +172,7 @@ def test_a_scrape_while_all_stood_still_is_not_counted() -> None:
         audience = Audience(server.server_port)
         audience._scrape()
         assert asked.is_set()
-        assert audience._taken_ms == []
+        assert audience._scrapes == []
         server.shutdown()
 
 

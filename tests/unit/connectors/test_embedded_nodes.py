@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.connectors.embedded.cluster import (
     ClusterPlan,
+    few_threads,
     format_command,
     format_words,
     free_ports,
@@ -145,3 +146,10 @@ def test_any_password_stays_inside_its_quotes(password: str) -> None:
         place += 1
     assert read == password
     assert login[place + 1 :] == ";"
+
+
+@pytest.mark.parametrize(
+    ("cores", "io", "network"), [(1, "2", "1"), (2, "2", "1"), (4, "4", "2"), (8, "8", "3"), (64, "8", "3")]
+)
+def test_a_node_has_no_more_threads_than_its_machine_can_run(cores: int, io: str, network: str) -> None:
+    assert few_threads(cores) == {"num.io.threads": io, "num.network.threads": network}
