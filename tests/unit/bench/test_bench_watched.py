@@ -50,11 +50,13 @@ def compare(
     traced: list[Run] | None = None,
     collected: Collected | None = None,
     looked_cores: float = 0.5,
+    full: Seen | None = None,
 ) -> dict[str, Any]:
     return watched.compared(
         {"plain": [run(1000)] * len(ours), "watched": ours, "traced": traced or [run(1000)] * len(ours)},
         {"plain": [at(5.0)] * len(p99), "watched": [at(each, looked_cores) for each in p99]},
         [audience],
+        [full or seen()],
         [collected or came()],
         seed=1,
     )
@@ -96,6 +98,7 @@ def test_each_figure_is_held_against_its_own_bar() -> None:
         "p99_above_ms": verdicts([run(1000)], [6.5], seen()),
         "cpu_share": verdicts([run(1000)], [5.0], seen(), looked_cores=0.5 + 0.021 * (os.cpu_count() or 1)),
         "scrape_p99_ms": verdicts([run(1000)], [5.0], seen(scrape_ms=60.0)),
+        "scrape_full_p99_ms": verdicts([run(1000)], [5.0], seen(), full=seen(scrape_ms=60.0)),
         "series": verdicts([run(1000)], [5.0], seen(series=1501)),
         "supervisor_mb": verdicts([run(1000, supervisor_mb=121.0, records=1000)], [5.0], seen()),
     }.items():
@@ -108,6 +111,20 @@ def test_a_lost_record_is_never_within_and_few_records_say_nothing_of_the_memory
     assert verdicts([run(1000, records=999_999)], [5.0], seen())["supervisor_mb"] == "undecided"
     assert verdicts([run(900), run(1100), run(1000)], [5.0], seen())["watched"] == "undecided"
     assert verdicts([run(2000)] * 2, [5.0], seen())["watched"] == "undecided"
+
+
+def test_a_longer_p99_in_some_turns_and_not_in_others_is_undecided() -> None:
+    assert verdicts([run(1000)] * 3, [4.0, 9.0, 12.0], seen())["p99_above_ms"] == "undecided"
+    assert verdicts([run(1000)] * 3, [6.1, 9.0, 12.0], seen())["p99_above_ms"] == "beyond"
+    assert verdicts([run(1000)] * 3, [4.0, 5.0, 5.9], seen())["p99_above_ms"] == "within"
+
+
+def test_a_scrape_before_any_worker_answers_says_nothing_of_how_long_one_takes() -> None:
+    audience = Audience(0)
+    audience._scrapes = [(500.0, 20), (10.0, 300), (12.0, 313), (900.0, 25)]
+    audience.end()
+    found = audience.watch()
+    assert (found.scrapes, found.series, found.scrape_p50_ms) == (2, 313, 11.0)
 
 
 def test_a_stream_of_which_no_trace_came_says_nothing_of_what_traces_cost() -> None:
