@@ -16,6 +16,8 @@ import numpy as np
 
 pages: Final = ("flow", "records", "model")
 scrape_every_s: Final = 1.0
+look_signal: Final = signal.SIGUSR1
+rest_signal: Final = signal.SIGUSR2
 _timeout_s: Final = 10.0
 _step_s: Final = 0.02
 
@@ -38,6 +40,7 @@ class Audience:
     def __init__(self, port: int) -> None:
         self._port = port
         self._ended = threading.Event()
+        self._resting = threading.Event()
         self._events = dict.fromkeys(pages, 0)
         self._scrapes: list[tuple[float, int]] = []
         self._stood = 0
@@ -51,7 +54,7 @@ class Audience:
         while not self._ended.wait(_step_s):
             now_s = time.monotonic()
             waited_s += min(now_s - looked_s, 2 * _step_s)  # for as long as we stood still nothing comes due
-            if waited_s >= scrape_every_s:
+            if waited_s >= scrape_every_s and not self._resting.is_set():
                 waited_s -= scrape_every_s
                 with suppress(OSError, http.client.HTTPException):
                     self._scrape()
@@ -70,6 +73,14 @@ class Audience:
     def end(self) -> None:
         """Now; from a signal, too."""
         self._ended.set()
+
+    def look(self) -> None:
+        """From now on; at once. From a signal, too."""
+        self._resting.clear()
+
+    def rest(self) -> None:
+        """Close the pages and scrape no more, until `look`. From a signal, too."""
+        self._resting.set()
 
     def stood(self) -> None:
         """We stood still, and what we look at as well: what was asked for then says nothing of how long it takes. From a signal, too."""
@@ -92,16 +103,21 @@ class Audience:
 
     def _follow(self, page: str) -> None:
         while not self._ended.wait(0.1):
+            if self._resting.is_set():
+                continue
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_timeout_s)
             try:
                 connection.request("GET", f"/api/v1/events?page={page}")
                 response = connection.getresponse()
-                while response.status == 200 and not self._ended.is_set() and (line := response.readline()):
+                while response.status == 200 and not self._over() and (line := response.readline()):
                     self._events[page] += line.startswith(b"event:")
             except (OSError, http.client.HTTPException):
                 continue  # not there yet, or cut off: a browser comes back
             finally:
                 connection.close()
+
+    def _over(self) -> bool:
+        return self._ended.is_set() or self._resting.is_set()
 
 
 def main() -> None:
@@ -114,7 +130,12 @@ def main() -> None:
     def stood(_number: int, _frame: FrameType | None) -> None:
         audience.stood()
 
+    def told(number: int, _frame: FrameType | None) -> None:
+        (audience.look if number == look_signal else audience.rest)()
+
     signal.signal(signal.SIGTERM, ended)
+    for number in (look_signal, rest_signal):
+        signal.signal(number, told)
     signal.signal(signal.SIGCONT, stood)
     report = Path(sys.argv[2])
     fresh = report.with_suffix(".part")

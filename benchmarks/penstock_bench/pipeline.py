@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--watched",
         type=int,
         metavar="TURNS",
-        help="instead of all that: Penstock with three pages open and a scrape each second, Penstock that traces one batch in 100, and Penstock that nobody looks at, taking turns of two seconds, with so many starts of all three; then the p99 of the watched one above the other's, what a scrape takes and holds, and the supervisor's memory",
+        help="instead of all that: Penstock with three pages open and a scrape each second, Penstock that traces one batch in 100, and Penstock that nobody looks at, taking turns of two seconds, with so many starts of all three; then the p99 of one that is looked at every other few seconds (--seconds), above its own without; what a scrape takes and holds, and the supervisor's memory",
     )
     parser.add_argument(
         "--guarded",

@@ -3,7 +3,7 @@
 import json
 import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +19,12 @@ from penstock.engine.telemetry.metrics_reference import series_max
 from penstock.engine.worker.startup.tracing import require_tracing
 from penstock.schemas.errors import ConfigError, NotReadyError
 from penstock_bench import module_command
-from penstock_bench.audience import Seen
+from penstock_bench.audience import Seen, look_signal, rest_signal
 from penstock_bench.collector import Collected
+from penstock_bench.looks import latencies_in_turns
 from penstock_bench.peers.contestants import Contestant, Entry, chosen, penstock
 from penstock_bench.peers.environment import BenchEnvironment, open_environment
-from penstock_bench.peers.latency import Latency, latencies, settle_broker
+from penstock_bench.peers.latency import Latency, settle_broker
 from penstock_bench.peers.statistics import ratios_told, verdict
 from penstock_bench.peers.throughput import Run, measure_throughput
 from penstock_bench.slices import measure_in_slices
@@ -48,8 +49,8 @@ supervisor_bar_records: Final = 1_000_000
 def measure(
     *, turns: int, records: int, rate: int, seconds: float, seed: int, terminal: Terminal, clock: Clock
 ) -> dict[str, Any]:
-    """All three in slices of two seconds each for their records a second, then two one after the other for their p99; shows it and
-    returns all of it.
+    """All three in slices of two seconds each for their records a second, then one that is looked at now and then for its p99; shows
+    it and returns all of it. `seconds`: how long it is looked at, and how long it is left alone, six times each.
 
     Raises ConfigError, NotReadyError.
     """
@@ -76,20 +77,20 @@ def measure(
                     runs[name].append(run)
         settle_broker(environment, plain, rate=rate, seed=seed)
         for turn in range(turns):
-            for name in sorted(p99, reverse=turn % 2 == 1):
-                p99[name].append(_latency(environment, plain, name, seen, rate, seconds, seed + turn))
+            with looking_on(environment, seen) as (port, audience):
+                by_looks = latencies_in_turns(
+                    environment, _at_port(plain, port), rate=rate, window_s=seconds, seed=seed + turn, looks=_looks(audience)
+                )  # fmt: skip
+            p99["plain"].append(by_looks[False])
+            p99["watched"].append(by_looks[True])
     found = compared(runs, p99, seen, seen_full, collected, seed=seed)
     show(found, terminal)
     return found
 
 
-def _latency(
-    environment: BenchEnvironment, plain: Contestant, name: str, seen: list[Seen], rate: int, seconds: float, seed: int
-) -> Latency:  # fmt: skip
-    if name == "plain":
-        return latencies(environment, plain, rates=[rate], seconds=seconds, seed=seed)[0]
-    with looking_on(environment, seen) as (port, _):
-        return latencies(environment, _at_port(plain, port), rates=[rate], seconds=seconds, seed=seed)[0]
+def _looks(audience: int) -> Callable[[bool], None]:
+    """Tells the process of an audience to look, or to stop."""
+    return lambda looked: os.kill(audience, look_signal if looked else rest_signal)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """End-to-end latency: from the moment at which a record was due to the moment at which a read_committed reader has its output."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -96,7 +96,7 @@ def settle_broker(environment: BenchEnvironment, contestant: Contestant, *, rate
     with environment.running(contestant, topic) as running:
         environment.send_probes(contestant, running)
         began_s = clock.monotonic_s()
-        order = _order(running, rate=rate, records=int(rate * compiled_patience_s), first_key=0, seed=seed)
+        order = order_of(running, rate=rate, records=int(rate * compiled_patience_s), first_key=0, seed=seed)
         with environment.beside(f"compiled-{running.name}", _load(running, order)):
             share = 1.0
             while share > compiled_share and clock.monotonic_s() < began_s + compiled_patience_s:
@@ -114,7 +114,8 @@ def _compilers_s(environment: BenchEnvironment) -> float:
     return sum(compiler_cpu_s(pid) for pid in environment.broker_pids)
 
 
-def _order(running: Running, *, rate: int, records: int, first_key: int, seed: int) -> Order:
+def order_of(running: Running, *, rate: int, records: int, first_key: int, seed: int) -> Order:
+    """For the process that sends."""
     return Order(
         servers=running.entry.servers,
         topic=running.entry.input,
@@ -143,35 +144,18 @@ def _at(
     first_key: int,
     seed: int,
 ) -> Latency:
-    order = _order(running, rate=rate, records=records, first_key=first_key, seed=seed)
-    report_file = Path(order.report)
-    clock = environment.clock
-    arrived_s = np.full(records, np.inf)
-    came = 0
-    pids = family(running.pid)
+    order = order_of(running, rate=rate, records=records, first_key=first_key, seed=seed)
+    clock, pids = environment.clock, family(running.pid)
     began_s, used_s, used_last_s = clock.monotonic_s(), cpu_s(pids), 0.0
     last_s = began_s
-    with environment.beside(f"load-{running.name}-{rate}", _load(running, order)):
-        deadline_s = clock.monotonic_s() + records / rate + 30.0
-        while came < records and clock.monotonic_s() < deadline_s:
-            batch = reader.read(10_000, 0.1)
-            now_s = clock.monotonic_s()
-            if report_file.exists():
-                deadline_s = min(deadline_s, now_s + drain_s)
-            elif now_s >= last_s + 0.5:
-                last_s, used_last_s = now_s, cpu_s(pids) - used_s
-            if batch is None:
-                environment.require_alive(running)
-                continue
-            keys = np.array([int(key) for key in batch.keys if key], np.int64) - first_key
-            keys = keys[(keys >= 0) & (keys < records)]
-            came += int(np.count_nonzero(np.isinf(arrived_s[keys])))
-            arrived_s[keys] = np.minimum(arrived_s[keys], now_s)
-        while not report_file.exists() and clock.monotonic_s() < deadline_s:
-            clock.sleep(0.05)
-    if not report_file.exists():
-        raise NotReadyError(f"the load of {rate} records a second did not end in time")
-    report = Report(**json.loads(report_file.read_text(encoding="utf-8")))
+
+    def look(sent: bool) -> None:
+        nonlocal last_s, used_last_s
+        now_s = clock.monotonic_s()
+        if not sent and now_s >= last_s + 0.5:
+            last_s, used_last_s = now_s, cpu_s(pids) - used_s
+
+    arrived_s, report = arrivals(environment, running, reader, order, look)
     return summarize(
         arrived_s,
         report,
@@ -179,6 +163,42 @@ def _at(
         dropped=int(rate * warm_up_s),
         cores=used_last_s / max(last_s - began_s, 1e-9),
     )
+
+
+def arrivals(
+    environment: BenchEnvironment,
+    running: Running,
+    reader: KafkaReader,
+    order: Order,
+    look: Callable[[bool], None],
+) -> tuple[NDArray[np.float64], Report]:
+    """Send what is ordered and read what comes of it: the moments (records,), in seconds, infinite for what never came.
+
+    `look` is called ten times a second and more often, with whether all is sent. Raises NotReadyError.
+    """
+    report_file, clock = Path(order.report), environment.clock
+    arrived_s = np.full(order.records, np.inf)
+    came = 0
+    with environment.beside(f"load-{running.name}-{order.rate}", _load(running, order)):
+        deadline_s = clock.monotonic_s() + order.records / order.rate + 30.0
+        while came < order.records and clock.monotonic_s() < deadline_s:
+            batch = reader.read(10_000, 0.1)
+            now_s = clock.monotonic_s()
+            if sent := report_file.exists():
+                deadline_s = min(deadline_s, now_s + drain_s)
+            look(sent)
+            if batch is None:
+                environment.require_alive(running)
+                continue
+            keys = np.array([int(key) for key in batch.keys if key], np.int64) - order.first_key
+            keys = keys[(keys >= 0) & (keys < order.records)]
+            came += int(np.count_nonzero(np.isinf(arrived_s[keys])))
+            arrived_s[keys] = np.minimum(arrived_s[keys], now_s)
+        while not report_file.exists() and clock.monotonic_s() < deadline_s:
+            clock.sleep(0.05)
+    if not report_file.exists():
+        raise NotReadyError(f"the load of {order.rate} records a second did not end in time")
+    return arrived_s, Report(**json.loads(report_file.read_text(encoding="utf-8")))
 
 
 def summarize(

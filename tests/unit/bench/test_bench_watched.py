@@ -10,11 +10,14 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from penstock_bench import watched
 from penstock_bench.audience import Audience, Seen
 from penstock_bench.collector import Collected, Collector
+from penstock_bench.looks import Window, of_windows
 from penstock_bench.peers.latency import Latency
+from penstock_bench.peers.load import Report
 from penstock_bench.peers.throughput import Run
 from rich.console import Console
 
@@ -210,3 +213,52 @@ def test_a_collector_counts_batches_and_spans() -> None:
             connection.close()
         collector.shutdown()
     assert collector.collected() == Collected(requests=2, bytes=2 * len(body), batches=2, spans=6)
+
+
+def test_an_audience_that_rests_asks_for_nothing() -> None:
+    asked: list[str] = []
+
+    class Engine(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"a 1\n")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        audience = Audience(server.server_port)
+        audience.rest()
+        watching = threading.Thread(target=audience.watch)
+        watching.start()
+        time.sleep(1.5)
+        assert asked == []
+        audience.look()
+        deadline_s = time.monotonic() + 10
+        while len({path.partition("?")[2] for path in asked}) < 4 and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        assert {path.partition("?")[2] for path in asked} == {"", "page=flow", "page=records", "page=model"}
+        audience.end()
+        watching.join(10)
+        assert not watching.is_alive()
+        server.shutdown()
+
+
+def test_a_window_has_the_records_that_were_due_in_it_and_no_others() -> None:
+    due_s = 100.0 + np.arange(1000) / 100
+    arrived_s = due_s + np.where((due_s >= 103) & (due_s < 104), 0.5, 0.01)
+    arrived_s[750] = np.inf
+    report = Report(first_due_s=100.0, late_p99_ms=0.1, late_max_ms=0.2)
+    windows = {
+        False: [Window(looked=False, began_s=101.0, ended_s=103.0, cpu_s=0.5)],
+        True: [
+            Window(looked=True, began_s=103.0, ended_s=104.0, cpu_s=0.4),
+            Window(looked=True, began_s=107.0, ended_s=108.0, cpu_s=0.6),
+        ],
+    }
+    left, looked = (of_windows(arrived_s, report, rate=100, found=windows[each]) for each in (False, True))
+    assert (left.records, left.unanswered, round(left.p99_ms, 6), left.cores) == (200, 0, 10.0, 0.25)
+    assert (looked.records, looked.unanswered, round(looked.p50_ms), looked.cores) == (200, 1, 500, 0.5)
