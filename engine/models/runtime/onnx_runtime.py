@@ -15,7 +15,9 @@ distributions = ("onnxruntime", "onnxruntime-gpu")
 reason_characters_max: Final = 300
 _head_characters: Final = 120
 
-_prefix = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_prefix = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : "
+)  # once more in the middle, where one of its errors carries another
 _place = re.compile(r"(?:[A-Za-z]:)?[^\s:]*\.(?:cc|h|cpp|cu|cuh|hpp):\d+\s+")
 
 

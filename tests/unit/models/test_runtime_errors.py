@@ -64,3 +64,8 @@ def test_a_long_text_keeps_its_end() -> None:
     assert len(told) == reason_characters_max
     assert told.endswith("the reason")
     assert runtime_reason(ValueError("")) == "ValueError"
+
+
+def test_an_error_that_carries_another_shows_the_marks_of_neither() -> None:
+    text = "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: [ONNXRuntimeError] : 1 : FAIL : Initializer 'a': 0 of 2"
+    assert runtime_reason(RuntimeError(text)) == "Exception during initialization: Initializer 'a': 0 of 2"
