@@ -14,7 +14,7 @@ from penstock.connectors.embedded.secured import SecureFolder
 from penstock.schemas.errors import ConfigError
 
 Jvm = Literal["quick", "full"]
-"""quick: starts in 1.3 s and never optimises far, for tests; full: what a server uses, for measurements."""
+"""quick: starts in 1.3 s, never optimises far and has few threads for requests, for tests and the demo; full: what a server uses, for measurements."""
 
 host: Final = "127.0.0.1"
 words_file: Final = "format.words"

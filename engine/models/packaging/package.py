@@ -144,8 +144,9 @@ def package(
         ),
     )
     signature = converted.signature
-    given_background = None if background is None else _rows(background, signature, "the background")
-    given_rows = None if rows is None else _rows(rows, signature, "the rows")
+    schema_bytes, schema = (None, None) if input_schema is None else _schema(input_schema, signature)
+    given_background = None if background is None else _rows(background, signature, "the background", schema)
+    given_rows = None if rows is None else _rows(rows, signature, "the rows", schema)
     known = None if given_background is None else given_background.matrix
     more = np.empty((0, signature.width)) if given_rows is None else given_rows.matrix
     given = more if known is None else np.concatenate((known, more))
@@ -176,7 +177,6 @@ def package(
             if each is not None and hasattr(each.table, "iloc")
         ],
     )
-    schema = None if input_schema is None else _schema_bytes(input_schema, signature)
     fed = as_fed(given, signature).astype(np.float64)
     alike = rows_made_up(signature, converted.forest, fed)
     tried = np.concatenate((fed[:tried_rows_max], alike)).astype(signature.dtype)
@@ -209,7 +209,7 @@ def package(
         model=converted.model,
         golden=_golden(keeper, np.concatenate((fed[: golden_rows // 2], alike)).astype(signature.dtype)),
         background=None if known is None else as_fed(known, signature),
-        input_schema=schema,
+        input_schema=schema_bytes,
         table=converted.table,
     )
     notes = [*converted.notes, *parity.notes]
@@ -305,13 +305,13 @@ def _own(answers: OwnAnswers, signature: Signature) -> Expected:
     )  # fmt: skip
 
 
-def _rows(rows: Any, signature: Signature, what: str) -> _Rows:
+def _rows(rows: Any, signature: Signature, what: str, schema: dict[str, Any] | None) -> _Rows:
     """The rows that no policy rejects, replacements in place, and which of those given they are."""
     refuse_other_names(rows, signature, what)
     if isinstance(rows, (str, Path)):
-        matrix = read_rows(Path(rows), signature)
+        matrix = read_rows(Path(rows), signature, schema)
     elif hasattr(rows, "columns"):
-        matrix = rows_of_table(rows, signature, origin=what)
+        matrix = rows_of_table(rows, signature, origin=what, schema=schema)
     else:
         matrix = np.asarray(rows, dtype=np.float64)
         refuse_values_as_codes(matrix, signature, what)
@@ -373,10 +373,11 @@ def _provenance(converted: Converted, parity: Parity) -> dict[str, Any]:
     }
 
 
-def _schema_bytes(path: Path, signature: Signature) -> bytes:
+def _schema(path: Path, signature: Signature) -> tuple[bytes, dict[str, Any]]:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    check_fields(signature, json_object(data, str(path)), origin=str(path))
-    return data
+    schema = json_object(data, str(path))
+    check_fields(signature, schema, origin=str(path))
+    return data, schema

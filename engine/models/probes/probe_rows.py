@@ -27,10 +27,10 @@ words_a_row = 20
 decimals_max = 10
 
 
-def read_rows(path: Path, signature: Signature) -> NDArray[np.float64]:
+def read_rows(path: Path, signature: Signature, schema: dict[str, Any] | None = None) -> NDArray[np.float64]:
     """The rows of a .npy, .csv or .parquet file as matrix rows (R, F) in float64; a category is its code, missing is NaN.
 
-    Tables are read by column name; a .npy file holds the matrix itself. Raises ConfigError.
+    Tables are read by column name; a .npy file holds the matrix itself. `schema`: as `rows_of_table` takes it. Raises ConfigError.
     """
     try:
         if path.stat().st_size > file_bytes_max:
@@ -42,7 +42,7 @@ def read_rows(path: Path, signature: Signature) -> NDArray[np.float64]:
             return matrix
         if path.suffix not in (".csv", ".parquet"):
             raise ConfigError(f"{path} is neither .npy nor .csv nor .parquet")
-        return rows_of_table(_read_table(path, signature), signature, origin=str(path))
+        return rows_of_table(_read_table(path, signature), signature, origin=str(path), schema=schema)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
@@ -76,15 +76,20 @@ def columns_of(rows: Any) -> tuple[str, ...]:
     return tuple(str(name) for name in rows.columns) if hasattr(rows, "columns") else ()
 
 
-def rows_of_table(table: Any, signature: Signature, *, origin: str) -> NDArray[np.float64]:
+def rows_of_table(
+    table: Any, signature: Signature, *, origin: str, schema: dict[str, Any] | None = None
+) -> NDArray[np.float64]:
     """The matrix rows (R, F) of a data frame whose columns are called as the features' fields, or as the features.
 
     What a value is, the reader of every other table says: NaN is missing, and unseen_code a category that the feature's
-    table does not hold. Doubles, whatever the model takes. Raises ConfigError that names the row and the field.
+    table does not hold. Doubles, whatever the model takes. `schema`: of the stream's records in Avro: times have to be in its units.
+
+    Raises ConfigError that names the row and the field.
     """
     doubles = ModelInput(name="rows", dtype="float64", start=0, width=signature.width)
     parts, before = [], 0
-    for count, (matrix, _, faults) in RowReader(replace(signature, inputs=(doubles,), cuts=())).read(table):
+    reader = RowReader(replace(signature, inputs=(doubles,), cuts=()), schema=schema)
+    for count, (matrix, _, faults) in reader.read(table):
         if faults:
             place, fault = faults[0]
             raise ConfigError(f"{origin}, row {before + place + 1}: {fault.detail}")

@@ -626,6 +626,43 @@ def test_the_command_packages_reports_and_checks_the_input_schema(
     assert report["parity"]["difference_max"] <= 1e-6
 
 
+@pytest.mark.parametrize("given", ["background", "rows"])
+@pytest.mark.parametrize("as_file", [True, False])
+def test_times_given_in_other_units_than_the_stream_has_are_refused(
+    given: str, as_file: bool, tmp_path: Path
+) -> None:
+    """A thousand times as large, they would have made a background that no record is like, in silence."""
+    seen = pd.DataFrame({"at": pd.date_range("2026-11-01", periods=200, freq="h"), "x": np.arange(200.0)})
+    trained_on = seen.assign(at=seen["at"].astype("datetime64[ms]").astype(np.int64).astype(float))
+    booster = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1).fit(trained_on, seen["x"] > 100).booster_
+    booster.save_model(tmp_path / "m.txt")
+    fields = [
+        {"name": "at", "type": ["null", {"type": "long", "logicalType": "timestamp-millis"}]},
+        {"name": "x", "type": "double"},
+    ]
+    schema = tmp_path / "in.avsc"
+    schema.write_text(json.dumps({"type": "record", "name": "Seen", "fields": fields}))
+
+    def as_given(unit: str) -> Any:
+        frame = seen.assign(at=seen["at"].astype(f"datetime64[{unit}]"))
+        if as_file:
+            frame.to_parquet(tmp_path / f"{unit}.parquet")
+        return tmp_path / f"{unit}.parquet" if as_file else frame
+
+    def packaged(unit: str, out: str) -> PackageReport:
+        return package(tmp_path / "m.txt", tmp_path / out, input_schema=schema, **{given: as_given(unit)})  # type: ignore[arg-type]
+
+    with pytest.raises(
+        ConfigError, match=r"column at holds times in microseconds, .* has them in milliseconds"
+    ):
+        packaged("us", "refused")
+    assert not (tmp_path / "refused").exists()
+    kept = packaged("ms", "bundle").bundle.background
+    if given == "background":
+        assert kept is not None
+        np.testing.assert_array_equal(kept[:, 0], trained_on["at"].astype(np.float32))
+
+
 @pytest.mark.parametrize(
     "kind", ["lightgbm multi-class", "lightgbm poisson", "xgboost binary", "xgboost partitions"]
 )
