@@ -6,6 +6,7 @@ missing category always fails them.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ _is_categorical, _default_left, _missing_shift = 1, 2, 2
 _missing_none, _missing_zero, _missing_nan = 0, 1, 2
 _zero_reach = float(np.float32(1e-35))
 """LightGBM takes every number up to this for zero."""
+
+_parameter = re.compile(r"\[[^:\[\]\s]+: .*\]")
 
 _identity = (
     "regression",
@@ -80,7 +83,10 @@ def _read(text: str, classes: Sequence[str] | None, table_columns: Sequence[int]
         raise ConfigError("the LightGBM model is cut off: its trees do not end")
     if "\nend of parameters" not in blocks[-1]:  # LightGBM itself reads past the end of such a file
         raise ConfigError("the LightGBM model is cut off: its parameters do not end")
-    blocks[-1] = blocks[-1].split("\nend of trees", 1)[0]
+    blocks[-1], behind = blocks[-1].split("\nend of trees", 1)
+    _require_parameters(behind)
+    if "tree_sizes" in header:
+        _require_places(header["tree_sizes"], blocks)
     outputs = int(header["num_tree_per_iteration"])
     features = int(header["max_feature_idx"]) + 1
     if len(blocks) % outputs:
@@ -121,6 +127,29 @@ def _read(text: str, classes: Sequence[str] | None, table_columns: Sequence[int]
         ranks=header.get("objective", "").split(" ")[0] in ("lambdarank", "rank_xendcg"),
         cuts=cuts,
     )
+
+
+def _require_places(sizes: str, blocks: Sequence[str]) -> None:
+    """Raises ConfigError where the trees do not stand where the header says: LightGBM looks there, past the end of the file too."""
+    said = [int(size) for size in sizes.split()]
+    # what follows the last tree says nothing of where one begins
+    stand = [len(f"Tree={block}\n".encode()) for block in blocks[:-1]]
+    if len(said) != len(blocks) or said[:-1] != stand:
+        raise ConfigError(
+            "the LightGBM model is malformed: its trees are not as long as its tree_sizes say; save it again with save_model"
+        )
+
+
+def _require_parameters(behind: str) -> None:
+    """Raises ConfigError for a parameter that LightGBM cannot take apart: it reads past the end of one, which may end the process or
+    not, as its memory happens to be."""
+    inside = False
+    for line in behind.split("\n"):
+        if line == "end of parameters":
+            return
+        if inside and line and not _parameter.fullmatch(line):
+            raise ConfigError(f"the LightGBM model is malformed: {line[:80]!r} is no parameter")
+        inside = inside or line == "parameters:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

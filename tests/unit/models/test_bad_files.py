@@ -125,6 +125,32 @@ def test_what_lightgbm_itself_calls_fatal_is_one_sentence_of_ours(
     assert "[LightGBM]" not in written
 
 
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        (r"(?m)^\[num_leaves: \d+\]$", "[num_leaves 31]", "'[num_leaves 31]' is no parameter"),
+        (r"(?m)^\[num_leaves: \d+\]$", "[num_leaves: 31", "'[num_leaves: 31' is no parameter"),
+        (r"(?m)^\[num_leaves: \d+\]$", "num_leaves", "'num_leaves' is no parameter"),
+        (r"(?m)^\[num_leaves: \d+\]$", ":", "':' is no parameter"),
+        (r"(?m)^tree_sizes=\d+", "tree_sizes=99999", "not as long as its tree_sizes say"),
+        (r"(?m)^tree_sizes=\d+ ", "tree_sizes=", "not as long as its tree_sizes say"),
+        (r"(?m)^tree_sizes=", "tree_sizes=-", "not as long as its tree_sizes say"),
+    ],
+)
+def test_what_lightgbm_would_read_past_the_end_of_never_reaches_it(
+    line: str,
+    instead: str,
+    said: str,
+    good: dict[str, bytes],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It ends the process now and then, as its memory happens to be, so that a trial beforehand may miss it."""
+    text, count = re.subn(line, instead, good[".txt"].decode(), count=1)
+    assert count == 1
+    assert said in _refused(text.encode(), "m.txt", tmp_path, capsys)
+
+
 def _with_circle(data: bytes) -> bytes:
     model = onnx.load_from_string(data)
     node = next(node for node in model.graph.node if node.op_type.startswith("TreeEnsemble"))
