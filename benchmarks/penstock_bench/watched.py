@@ -75,7 +75,7 @@ def measure(
                     environment, order, records=records, seed=seed, beside={"watched": audience, "traced": collector}, each_s=slice_s,
                 ).items():  # fmt: skip
                     runs[name].append(run)
-        settle_broker(environment, plain, rate=rate, seed=seed)
+        settle_broker(environment, plain, rate=rate, seconds=seconds, seed=seed)
         for turn in range(turns):
             with looking_on(environment, seen) as (port, audience):
                 by_looks = latencies_in_turns(

@@ -24,7 +24,8 @@ drain_s: Final = 6.0
 compiled_share: Final = 0.05
 """Of a core, over `compiled_look_s`: with less the JVM's compilers are done with what the load needs."""
 compiled_look_s: Final = 5.0
-compiled_patience_s: Final = 150.0
+compiled_patience: Final = 30.0
+"""Times as long as is measured: what is measured for a moment only is not worth minutes."""
 behind_share: Final = 0.01
 """With more than this share of the records unanswered in the end, higher rates are not tried."""
 
@@ -86,22 +87,26 @@ def latencies(
     return found
 
 
-def settle_broker(environment: BenchEnvironment, contestant: Contestant, *, rate: int, seed: int) -> None:
-    """Let the broker's JVM compile what a load of so many records a second needs, as one that has run for minutes has.
+def settle_broker(
+    environment: BenchEnvironment, contestant: Contestant, *, rate: int, seconds: float, seed: int
+) -> None:
+    """Let the broker's JVM compile what a load of so many records a second needs, as one that has run for minutes has: for
+    `compiled_patience` times these seconds at most.
 
     Its compilers take a core while they work: on two cores p99 was 140 ms in the first half minute of a rate, and 35 ms a minute later. Raises NotReadyError.
     """
     topic, clock, terminal = environment.empty_topic("compiled"), environment.clock, environment.terminal
+    patience_s = compiled_patience * seconds
     terminal.say(f"{rate:,} records a second until the broker's JVM has compiled what they need ...")
     with environment.running(contestant, topic) as running:
         environment.send_probes(contestant, running)
         began_s = clock.monotonic_s()
-        order = order_of(running, rate=rate, records=int(rate * compiled_patience_s), first_key=0, seed=seed)
+        order = order_of(running, rate=rate, records=int(rate * patience_s), first_key=0, seed=seed)
         with environment.beside(f"compiled-{running.name}", _load(running, order)):
             share = 1.0
-            while share > compiled_share and clock.monotonic_s() < began_s + compiled_patience_s:
+            while share > compiled_share and clock.monotonic_s() < began_s + patience_s:
                 before_s, since_s = _compilers_s(environment), clock.monotonic_s()
-                clock.sleep(compiled_look_s)
+                clock.sleep(min(compiled_look_s, patience_s))
                 environment.require_alive(running)
                 share = (_compilers_s(environment) - before_s) / (clock.monotonic_s() - since_s)
     if share > compiled_share:

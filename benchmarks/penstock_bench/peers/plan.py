@@ -82,7 +82,13 @@ def carry_out(plan: Plan, terminal: Terminal, clock: Clock) -> dict[str, Any]:
         if plan.rates:
             # Full speed has not compiled what the broker does for small requests: that took half of the time of the first
             # contestants at a low rate.
-            settle_broker(environment, chosen("python-loop")[0], rate=plan.rates[0], seed=plan.seed)
+            settle_broker(
+                environment,
+                chosen("python-loop")[0],
+                rate=plan.rates[0],
+                seconds=plan.seconds,
+                seed=plan.seed,
+            )
         for contestant in shuffled([each for each in ready if each.slug in laps], plan.seed + 1):
             rates = plan.rates[: {"none": 0, "lowest": 1, "all": len(plan.rates)}[contestant.offered]]
             if rates:

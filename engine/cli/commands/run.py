@@ -4,7 +4,6 @@ import argparse
 import logging
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +18,7 @@ from penstock.engine.console.logs import (
     set_log_level,
 )
 from penstock.engine.console.stacks import write_stacks_on_signal
-from penstock.engine.console.stop_signals import stop_signals
+from penstock.engine.console.stop_signals import EndsAtOnce, stop_signals
 from penstock.engine.console.terminal import Terminal
 from penstock.engine.pipeline.collector import collector_again, no_collector
 from penstock.engine.worker.process import (
@@ -60,8 +59,9 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Supervise until stopped."""
     configure_logging("supervisor", form=arguments.log_format, level=arguments.log_level)
     # Until there is a supervisor to tell: nothing is in hand yet, so a stop is an end.
+    early = EndsAtOnce()
     for number in stop_signals():
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, early)
     command = Command(arguments=(str(arguments.settings), *logging_words(arguments)))
     no_collector()
     with ExitStack() as held:
@@ -70,11 +70,16 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         except OSError as error:
             raise ConfigError(f"no folder for temporary files can be made; set TMPDIR: {error}") from error
         first = held.enter_context(started_ahead(command, run_folder))
-        return _supervise(arguments.settings, command, run_folder, first, held)
+        return _supervise(arguments.settings, command, run_folder, first, held, early)
 
 
 def _supervise(
-    settings_path: Path, command: Command, run_folder: Path, first: subprocess.Popen[bytes], held: ExitStack
+    settings_path: Path,
+    command: Command,
+    run_folder: Path,
+    first: subprocess.Popen[bytes],
+    held: ExitStack,
+    early: EndsAtOnce,
 ) -> int:
     # Late: the first worker loads its libraries at the same time. First only what lets it begin.
     from penstock.engine.clock import SystemClock
@@ -127,6 +132,8 @@ def _supervise(
     )
     for number in stop_signals():
         signal.signal(number, supervisor.request_stop)
+    if early.heard:
+        supervisor.request_stop()
     collector_again()
     write_stacks_on_signal(then=lambda: supervisor.pass_on(signal.SIGUSR1))
     view = SupervisorView(metrics=metrics, ports=lambda: _ports(supervisor, run_folder))

@@ -305,7 +305,7 @@ def _own(answers: OwnAnswers, signature: Signature) -> Expected:
     )  # fmt: skip
 
 
-def _rows(rows: Any, signature: Signature, what: str, schema: dict[str, Any] | None) -> _Rows:
+def _rows(rows: Any, signature: Signature, what: str, schema: dict[str, Any] | None = None) -> _Rows:
     """The rows that no policy rejects, replacements in place, and which of those given they are."""
     refuse_other_names(rows, signature, what)
     if isinstance(rows, (str, Path)):

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ from tests.bundles import write_linear
 pytestmark = pytest.mark.timeout(120)
 
 
-def start(tmp_path: Path, before: Callable[[], object] | None = None) -> "subprocess.Popen[bytes]":
-    """One that waits for a cluster that is not there, once its worker does."""
+def settings_file(tmp_path: Path) -> Path:
+    """Of a worker whose cluster is not there."""
     write_linear(tmp_path / "model")
     (tmp_path / "runs").mkdir()
     settings = {
@@ -28,13 +28,24 @@ def start(tmp_path: Path, before: Callable[[], object] | None = None) -> "subpro
         "http": {"port": 0},
     }
     (tmp_path / "penstock.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path / "penstock.yaml"
+
+
+def begin(tmp_path: Path, *words: str, before: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
+    """An interpreter with these words, its output in `log`."""
     log = tmp_path / "log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "penstock", "run", str(tmp_path / "penstock.yaml")],
+        return subprocess.Popen(
+            [*before, sys.executable, "-P", *words],
             env={**os.environ, "TMPDIR": str(tmp_path / "runs")},
-            stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, preexec_fn=before,
+            stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
         )  # fmt: skip
+
+
+def start(tmp_path: Path, before: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
+    """One that waits for a cluster that is not there, once its worker does."""
+    process = begin(tmp_path, "-m", "penstock", "run", str(settings_file(tmp_path)), before=before)
+    log = tmp_path / "log"
     deadline_s = time.monotonic() + 60
     while b"pages, metrics and health" not in log.read_bytes() and time.monotonic() < deadline_s:
         assert process.poll() is None, log.read_text()
@@ -51,9 +62,42 @@ def test_a_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) ->
 
 
 def test_under_nohup_it_goes_on_when_the_terminal_goes_away(tmp_path: Path) -> None:
-    process = start(tmp_path, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = start(tmp_path, before=("sh", "-c", "trap '' HUP; exec \"$@\"", "sh"))
     process.send_signal(signal.SIGHUP)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
     process.terminate()
     assert process.wait(30) == 0
+
+
+deaf = """
+import os, signal, sys, time
+from penstock.engine.cli.main import main
+from penstock.engine.worker import model_copy
+
+class Callback:
+    def __del__(self):  # what is raised in here is printed and passed over, as in a callback that C code makes
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+copy = model_copy.copy_model
+
+def copy_model(*given):
+    Callback()
+    return copy(*given)
+
+model_copy.copy_model = copy_model
+sys.exit(main(["run", sys.argv[1]]))
+"""
+
+
+def test_a_stop_amid_a_librarys_callback_is_not_lost(tmp_path: Path) -> None:
+    process = begin(tmp_path, "-c", deaf, str(settings_file(tmp_path)))
+    try:
+        assert process.wait(30) == 0, (tmp_path / "log").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    said = (tmp_path / "log").read_text()
+    assert "Exception ignored" in said, "the signal came at another moment than is tried here"
+    assert [*(tmp_path / "runs").iterdir()] == []
