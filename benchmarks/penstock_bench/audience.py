@@ -54,10 +54,11 @@ class Audience:
         while not self._ended.wait(_step_s):
             now_s = time.monotonic()
             waited_s += min(now_s - looked_s, 2 * _step_s)  # for as long as we stood still nothing comes due
-            if waited_s >= scrape_every_s and not self._resting.is_set():
-                waited_s -= scrape_every_s
-                with suppress(OSError, http.client.HTTPException):
-                    self._scrape()
+            if waited_s >= scrape_every_s:
+                waited_s -= scrape_every_s  # while we rest too: what came due then is not caught up with
+                if not self._resting.is_set():
+                    with suppress(OSError, http.client.HTTPException):
+                        self._scrape()
             looked_s = now_s
         series_max = max((series for _, series in self._scrapes), default=0)
         taken_ms = [took_ms for took_ms, series in self._scrapes if series > series_max / 2]

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from penstock.connectors.kafka.simple import KafkaReader
 from penstock_bench.peers.contestants import Contestant
 from penstock_bench.peers.environment import BenchEnvironment
-from penstock_bench.peers.latency import Latency, arrivals, order_of, warm_up_records
+from penstock_bench.peers.latency import Latency, arrivals, latency_of, order_of, warm_up_records
 from penstock_bench.peers.load import Report
 from penstock_bench.peers.processes import cpu_s, family
-from penstock_bench.peers.statistics import percentile
 
 windows: Final = 12
 """Half of them with somebody who looks on."""
@@ -85,12 +84,6 @@ def of_windows(arrived_s: NDArray[np.float64], report: Report, *, rate: int, fou
     inside = np.zeros(len(due_s), bool)
     for each in found:
         inside |= (due_s >= each.began_s) & (due_s < each.ended_s)
-    taken_ms = (arrived_s - due_s)[inside] * 1e3
-    answered = taken_ms[np.isfinite(taken_ms)]
-    missing = len(taken_ms) - len(answered)
-    p50, p99, p999 = (percentile(answered, percent, missing=missing) for percent in (50, 99, 99.9))
     lasted_s = sum(each.ended_s - each.began_s for each in found)
-    return Latency(
-        rate=rate, records=len(taken_ms), unanswered=missing, p50_ms=p50, p99_ms=p99, p999_ms=p999,
-        late_p99_ms=report.late_p99_ms, cores=sum(each.cpu_s for each in found) / max(lasted_s, 1e-9),
-    )  # fmt: skip
+    cores = sum(each.cpu_s for each in found) / max(lasted_s, 1e-9)
+    return latency_of((arrived_s - due_s)[inside], report, rate=rate, cores=cores)

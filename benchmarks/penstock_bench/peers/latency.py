@@ -211,13 +211,17 @@ def summarize(
 ) -> Latency:
     """Percentiles from the due times of the records (n,), the first `dropped` of which warmed things up; infinite: never came."""
     due_s = report.first_due_s + np.arange(len(arrived_s)) / rate
-    taken_ms = (arrived_s - due_s)[dropped:] * 1e3
-    answered = taken_ms[np.isfinite(taken_ms)]
-    missing = len(taken_ms) - len(answered)
+    return latency_of((arrived_s - due_s)[dropped:], report, rate=rate, cores=cores)
+
+
+def latency_of(taken_s: NDArray[np.float64], report: Report, *, rate: int, cores: float) -> Latency:
+    """Percentiles of what records (n,) took, in seconds; infinite: never came."""
+    answered = taken_s[np.isfinite(taken_s)] * 1e3
+    missing = len(taken_s) - len(answered)
     p50, p99, p999 = (percentile(answered, percent, missing=missing) for percent in (50, 99, 99.9))
     return Latency(
         rate=rate,
-        records=len(taken_ms),
+        records=len(taken_s),
         unanswered=missing,
         p50_ms=p50,
         p99_ms=p99,
