@@ -14,6 +14,7 @@ import yaml
 from penstock.connectors.memory.broker import MemoryBroker
 from penstock.engine.cli.commands import run as run_command
 from penstock.engine.cli.main import main
+from penstock.engine.console.stop_signals import EndsAtOnce
 from penstock.engine.clock import SystemClock
 from penstock.engine.settings.model import load_settings
 from penstock.engine.telemetry.status import StatusBoard
@@ -98,7 +99,7 @@ def faulty(all_of: tuple[Step, ...], name: str) -> tuple[Step, ...]:
 def start(step: Step, path: Path, folder: Path) -> None:
     """The part of a start that takes this step."""
     if step.group == "supervisor":
-        run_command._supervise(path, Command(), folder, None, None)  # type: ignore[arg-type]  # it comes to no worker
+        run_command._supervise(path, Command(), folder, None, None, EndsAtOnce())  # type: ignore[arg-type]  # it comes to no worker
     else:
         start_worker(path)
 
