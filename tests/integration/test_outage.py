@@ -23,6 +23,8 @@ outage_s = float(os.environ.get("PENSTOCK_TEST_OUTAGE_S", "12"))
 """The long run of the same test: 60 and more."""
 as_by_default = {"session.timeout.ms": 8_000, "transaction.timeout.ms": 8_000}
 per_s = 200
+stopped_s_max = 8.0
+"""5 on a quiet machine: 3 to drain, what closing a client whose broker is away may take, and the processes' own ends."""
 
 OpenStream = Callable[..., Stream]
 
@@ -121,7 +123,7 @@ def test_a_stop_while_the_cluster_is_away_takes_five_seconds(
     took_s = time.monotonic() - began_s
     print(f"stopped in {took_s:.1f} s")
     broker.start_node(1)  # for whoever still writes
-    assert took_s < 6.0  # 5 on a quiet machine
+    assert took_s < stopped_s_max, stream.said()
 
 
 def test_a_stop_in_the_first_second_is_no_failure(open_stream: OpenStream, kafka: str) -> None:
@@ -132,7 +134,7 @@ def test_a_stop_in_the_first_second_is_no_failure(open_stream: OpenStream, kafka
         worker.send_signal(signal.SIGTERM)
         began_s = time.monotonic()
         assert worker.wait(30) == 0, stream.said()
-        assert time.monotonic() - began_s < 6.0
+        assert time.monotonic() - began_s < stopped_s_max
 
 
 def test_the_partitions_of_a_killed_worker_go_on_after_a_session(open_stream: OpenStream, kafka: str) -> None:
