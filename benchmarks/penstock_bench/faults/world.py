@@ -4,14 +4,13 @@ import hashlib
 import logging
 from dataclasses import dataclass
 
-from penstock.connectors.memory.log import State, Transaction
 from penstock.engine.pipeline.scorer import Scorer
 from penstock.schemas.errors import ConfigError, FencedError, PenstockError, UnavailableError
 from penstock_bench.faults.checker import Checker, Fault, Finding
 from penstock_bench.faults.cluster import Cluster, group, input_topic, output_topics
 from penstock_bench.faults.fates import Fates, Trouble
-from penstock_bench.faults.journal import Journal, Kind, Mode, OffsetsReset, Place, Start, Written
-from penstock_bench.faults.outcomes import write_input
+from penstock_bench.faults.inputs import Inputs
+from penstock_bench.faults.journal import Journal, Mode, OffsetsReset, Start
 from penstock_bench.faults.stages import make_scorer
 from penstock_bench.faults.timeline import Timeline
 from penstock_bench.faults.worker import Worker, poll_interval_max_s, simulated_clients
@@ -112,13 +111,17 @@ class World:
         self._trace = hashlib.blake2b(digest_size=8)
         self.cluster.trace = self._note
         self._turns = drawn.choice((40, 80, 80, 160))
-        self._records_max = drawn.choice((20, 60, 60, 200))
-        self.records = 0
-        self._keys = drawn.choice((2, 8))
+        self._inputs = Inputs(
+            self.cluster, self.journal, self.fates,
+            records_max=drawn.choice((20, 60, 60, 200)), keys=drawn.choice((2, 8)),
+        )  # fmt: skip
         self._drain_budget_s = drawn.choice((0.05, 0.5, 5.0))
         self._workers: list[Worker] = []
-        self._open: dict[str, tuple[Transaction, float]] = {}
-        self._made = 0
+
+    @property
+    def records(self) -> int:
+        """Written so far."""
+        return self._inputs.records
 
     def digest(self) -> str:
         """Of everything that happened so far."""
@@ -150,7 +153,7 @@ class World:
         if self.fates.chance(0.3, Trouble.READING):
             self._spoil()
         self.fates.calm = True
-        self._end_foreign()
+        self._inputs.end_foreign()
         for _ in range(calm_turns_max):
             if self._finished():
                 self.timeline.sleep(
@@ -192,7 +195,7 @@ class World:
         """One thing happens; mostly, a worker takes a turn."""
         chance = self._drawn.random()
         if chance < 0.15:
-            self._write()
+            self._inputs.write()
         elif chance < 0.25:
             self._trouble()
         elif chance < 0.27:
@@ -228,52 +231,6 @@ class World:
         elif self._drawn.random() < 0.3:
             self._start()
 
-    def _write(self) -> None:
-        """Some more records arrive."""
-        drawn = self._drawn
-        for _ in range(min(drawn.choice((1, 3, 12)), self._records_max - self.records)):
-            kind = Kind.GOOD
-            if self.fates.chance(0.06, Trouble.POISON):
-                kind = drawn.choice(tuple(Kind))
-            self.records += 1
-            key = b"k%d" % drawn.randrange(self._keys) if drawn.random() < 0.9 else None
-            weight = drawn.randrange(1000)
-            value = write_input(kind, self.records, weight, self.journal.output_format)
-            partition = self.cluster.choose(key, self.cluster.partitions(input_topic))
-            transaction, visible = None, True
-            for name in [n for n, (held, _) in self._open.items() if held.state is not State.OPEN]:
-                del self._open[name]  # by its time-out
-            if self._open and drawn.random() < 0.5:
-                name = drawn.choice(sorted(self._open))
-                transaction, visible = self._open[name][0], False
-            offset = self.cluster.high(input_topic, partition)
-            place: Place = (self.cluster.topic_id(input_topic), partition, offset)
-            self.journal.entries.append(Written(place, key, kind, self.records, weight, visible))
-            if transaction is not None:
-                self.cluster.foreign[name].append(place)
-            self.cluster.append(input_topic, partition, [key], [value], transaction=transaction)
-        self._foreign()
-
-    def _foreign(self) -> None:
-        """Other producers begin and end transactions."""
-        if self.fates.chance(0.2, Trouble.FOREIGN):
-            self._begin_foreign()
-        elif self._open and self._drawn.random() < 0.3:
-            self._end_foreign(self._drawn.choice(sorted(self._open)))
-
-    def _begin_foreign(self) -> str:
-        self._made += 1
-        name = f"foreign-{self._made}"
-        epoch = self.cluster.initialise(name)
-        self._open[name] = (self.cluster.begin(name, epoch, 15.0), epoch)
-        self.cluster.foreign[name] = []
-        return name
-
-    def _end_foreign(self, only: str | None = None) -> None:
-        for name in [only] if only else sorted(self._open):
-            self._open.pop(name)
-            self.cluster.end_foreign(name, committed=self._drawn.random() < 0.6)
-
     def _rebalance(self) -> None:
         self.fates.disturbed()
         if self._workers and self._drawn.random() < 0.5:
@@ -294,16 +251,16 @@ class World:
             self._note("grow")
             self.cluster.create_topic(input_topic, count + self._drawn.choice((1, 2)))
             return
-        self._end_foreign()
+        self._inputs.end_foreign()
         self._note("made anew")
         self.cluster.recreate_topic(input_topic, self._drawn.choice((count, max(count - 1, 1))))
-        self._write()
+        self._inputs.write()
 
     def _spoil(self) -> None:
         """Bytes that were written cannot be read any more; behind them may stand only the end of a transaction."""
         if self.fates.chance(0.5, Trouble.FOREIGN):
-            name = self._begin_foreign()
-            self._write()
+            name = self._inputs.begin_foreign()
+            self._inputs.write()
             self.cluster.end_foreign(name, committed=True)
         partition = self._drawn.randrange(self.cluster.partitions(input_topic))
         first, end = self.cluster.bounds(input_topic, partition)
