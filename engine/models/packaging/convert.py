@@ -104,7 +104,7 @@ def _onnx_file(data: bytes, wishes: PackageOptions) -> Converted:
 
 
 def _skops_file(data: bytes, wishes: PackageOptions) -> Converted:
-    from penstock.engine.models.packaging.sklearn.skops_files import load_skops
+    from penstock.engine.models.packaging.sklearn.stored.skops_files import load_skops
 
     return _sklearn(load_skops(data, trusted=wishes.trusted), wishes)
 

@@ -78,7 +78,7 @@ def join_trees(
         if tree.cover is not None:
             made["cover"] = tree.cover
         for name, column in made.items():
-            columns[name].append(column.astype(_column_types[name], copy=False))
+            columns[name].append(_narrow(name, column))
         roots.append(nodes)
         nodes, leaves = nodes + len(inner), leaves + len(values)
     if not roots:
@@ -116,6 +116,19 @@ _column_types: Mapping[str, type[np.generic]] = {
     "leaf_values": np.float64,
     "cover": np.float64,
 }
+
+
+def _narrow(name: str, column: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The column in its type. A place that does not fit would be another one there, which may well exist."""
+    wanted = np.dtype(_column_types[name])
+    if wanted.kind == "i" and wanted.itemsize < column.dtype.itemsize and len(column):
+        places, most = column.astype(np.int64, copy=False), np.iinfo(wanted).max
+        if places.min() < -1 or places.max() > most:
+            raise ConfigError(f"the tree ensemble has a {_places.get(name, name)} that is not there")
+    return column.astype(wanted, copy=False)
+
+
+_places: Mapping[str, str] = {"yes": "child", "no": "child", "feature": "feature"}
 
 
 def _by_level(tree: Tree) -> Tree:

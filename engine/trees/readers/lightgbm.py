@@ -254,10 +254,15 @@ def _sets(
     if not in_set.any():
         return {}
     bounds = _numbers(members["cat_boundaries"], int)
-    words = _numbers(members["cat_threshold"], int).astype(np.uint32)
+    given = _numbers(members["cat_threshold"], int)
+    words = given.astype(np.uint32)
+    if (words != given).any() or bounds.min() < 0 or bounds.max() > len(words) or (np.diff(bounds) < 0).any():
+        raise ConfigError("the LightGBM model is malformed: its sets of categories are not where it says")
     sets = {}
     for node in np.flatnonzero(in_set).tolist():
         number = int(threshold[node])
+        if not 0 <= number < len(bounds) - 1:
+            raise ConfigError(f"the LightGBM model is malformed: it has no set of categories {number}")
         sets[node] = bits_set(words[bounds[number] : bounds[number + 1]])
     return sets
 

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from penstock.engine.models.packaging.package import package
-from penstock.engine.models.packaging.sklearn.skops_files import is_trusted, load_skops
+from penstock.engine.models.packaging.sklearn.stored.skops_files import is_trusted, load_skops
 from penstock.schemas.errors import ConfigError
 from tests.sklearn_cases import families
 from tests.sklearn_tables import kinds, table

@@ -14,8 +14,8 @@ import yaml
 from penstock.connectors.memory.broker import MemoryBroker
 from penstock.engine.cli.commands import run as run_command
 from penstock.engine.cli.main import main
-from penstock.engine.console.stop_signals import EndsAtOnce
 from penstock.engine.clock import SystemClock
+from penstock.engine.console.stop_signals import EndsAtOnce
 from penstock.engine.settings.model import load_settings
 from penstock.engine.telemetry.status import StatusBoard
 from penstock.engine.worker import assembly, preflight

@@ -36,8 +36,8 @@ from penstock.engine.models.packaging.sklearn.inputs import (
     settle,
     settle_types,
 )
-from penstock.engine.models.packaging.sklearn.skops_files import load_skops
 from penstock.engine.models.packaging.sklearn.stand_ins import narrowed_last
+from penstock.engine.models.packaging.sklearn.stored.skops_files import load_skops
 from penstock.engine.models.packaging.sklearn.surrogate import function_places, reads_columns, surrogate
 from penstock.engine.models.packaging.sklearn.tails.published import of_sums
 from penstock.engine.models.packaging.sklearn.texts.opened import (

@@ -8,6 +8,7 @@ from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
+from penstock.engine.models.packaging.sklearn.stored.intact import check_intact
 from penstock.engine.models.packaging.trial import try_file
 from penstock.schemas.distribution import how_to_install
 from penstock.schemas.errors import ConfigError
@@ -82,8 +83,10 @@ def load_skops(data: bytes, *, trusted: Sequence[str] = ()) -> Any:
                 f"file and what the type does, give --trust {strange[0]}"
             )
         try_file("skops", data)  # what has been changed by hand may take its process down
-        return skops.io.loads(data, trusted=found)
+        model = skops.io.loads(data, trusted=found)
+        check_intact(model)
     except _foreign_errors as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         reason = re.sub(r" object at 0x[0-9a-f]+", "", reason)
         raise ConfigError(f"the .skops file cannot be read: {reason}") from error
+    return model
