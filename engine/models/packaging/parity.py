@@ -288,7 +288,12 @@ def _as_expected(converted: Converted, model: Model, expected: Expected, toleran
 
 
 def relative_difference(expected: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Element by element, relative to what was expected where that is above 1; infinity where one alone is NaN."""
+    """Element by element, relative to what was expected where that is above 1; infinity where one alone is NaN. Raises ParityError
+    where the original answers with more or fewer numbers a row."""
+    if expected.shape != found.shape:
+        raise ParityError(
+            f"the original answers with numbers of shape {expected.shape}, the packaged model with {found.shape}"
+        )
     with np.errstate(invalid="ignore"):
         difference = np.abs(expected - found) / np.maximum(1.0, np.abs(expected))
     same = (expected == found) | (np.isnan(expected) & np.isnan(found))

@@ -88,6 +88,10 @@ def _read(text: str, classes: Sequence[str] | None, table_columns: Sequence[int]
     if "tree_sizes" in header:
         _require_places(header["tree_sizes"], blocks)
     outputs = int(header["num_tree_per_iteration"])
+    if int(header.get("num_class", outputs)) != outputs:
+        raise ConfigError(
+            f"the LightGBM model is malformed: it is of {header['num_class']} classes with {outputs} trees an iteration"
+        )
     features = int(header["max_feature_idx"]) + 1
     if len(blocks) % outputs:
         raise ConfigError(f"the LightGBM model has {len(blocks)} trees for {outputs} outputs")

@@ -24,6 +24,7 @@ from penstock.engine.models.bundle.graph_checks import parse_model
 from penstock.engine.models.packaging.boosters.xgboost_model import in_silence
 from penstock.engine.models.packaging.onnx_file import read_onnx
 from penstock.engine.models.packaging.package import package
+from penstock.engine.models.packaging.parity import ParityError, relative_difference
 from penstock.engine.trees.readers.lightgbm import read_lightgbm
 from penstock.engine.trees.readers.xgboost import read_xgboost
 from penstock.schemas.errors import ConfigError
@@ -135,6 +136,7 @@ def test_what_lightgbm_itself_calls_fatal_is_one_sentence_of_ours(
         (r"(?m)^tree_sizes=\d+", "tree_sizes=99999", "not as long as its tree_sizes say"),
         (r"(?m)^tree_sizes=\d+ ", "tree_sizes=", "not as long as its tree_sizes say"),
         (r"(?m)^tree_sizes=", "tree_sizes=-", "not as long as its tree_sizes say"),
+        (r"(?m)^num_class=1$", "num_class=5", "of 5 classes with 1 trees an iteration"),
     ],
 )
 def test_what_lightgbm_would_read_past_the_end_of_never_reaches_it(
@@ -149,6 +151,35 @@ def test_what_lightgbm_would_read_past_the_end_of_never_reaches_it(
     text, count = re.subn(line, instead, good[".txt"].decode(), count=1)
     assert count == 1
     assert said in _refused(text.encode(), "m.txt", tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("line", "word", "said"),
+    [
+        ("cat_threshold", str(2**32 + 6), "sets of categories are not where it says"),
+        ("cat_threshold", "-1", "sets of categories are not where it says"),
+        ("cat_boundaries", "-1", "sets of categories are not where it says"),
+        ("cat_boundaries", "99", "sets of categories are not where it says"),
+        ("threshold", "-1", "no set of categories -1"),
+        ("threshold", "9", "no set of categories 9"),
+    ],
+)
+def test_a_set_of_categories_that_is_not_there_is_not_another(line: str, word: str, said: str) -> None:
+    rows = np.random.default_rng(0).integers(0, 8, size=(400, 1)).astype(float)
+    data = lightgbm.Dataset(rows, np.isin(rows[:, 0], (1, 4, 6)).astype(float), categorical_feature=[0])
+    booster = lightgbm.train({"objective": "binary", "verbose": -1, "num_leaves": 2}, data, 1)
+    text = booster.model_to_string()
+    read_lightgbm(text)
+    broken, count = re.subn(rf"(?m)^{line}=(.*?)\S+$", rf"{line}=\g<1>{word}", text, count=1)
+    assert count == 1
+    with pytest.raises(ConfigError, match=said):
+        read_lightgbm(broken)
+
+
+def test_answers_of_another_shape_are_no_difference_but_a_refusal() -> None:
+    """One column compared with two would be compared with each."""
+    with pytest.raises(ParityError, match=r"\(3, 1\).*\(3, 2\)"):
+        relative_difference(np.zeros((3, 1)), np.zeros((3, 2)))
 
 
 def _with_circle(data: bytes) -> bytes:
