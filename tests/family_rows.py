@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from tests.model_families import Family
 
-Shape = Callable[[int, np.random.Generator], NDArray[np.float64]]
+Shape = Callable[[int, np.random.Generator], NDArray[Any]]
 
 
-def _prices(count: int, random: np.random.Generator) -> NDArray[np.float64]:
+def _prices(count: int, random: np.random.Generator) -> NDArray[Any]:
     return np.round(np.exp(random.normal(3, 1, count)), 2)
 
 
@@ -26,9 +26,8 @@ shapes: dict[str, Shape] = {
 def made_rows(shape: str, count: int, *, missing: bool, seed: int) -> NDArray[np.float64]:
     """Rows (count, 3): numbers of that shape, doubles, whole numbers; `missing`: some of each are NaN."""
     random = np.random.default_rng(seed)
-    rows = np.stack(
-        (shapes[shape](count, random), random.normal(size=count), random.integers(0, 5, count)), 1
-    )
+    columns = (shapes[shape](count, random), random.normal(size=count), random.integers(0, 5, count))
+    rows = np.stack(columns, 1, dtype=np.float64)
     if missing:
         rows[random.random(rows.shape) < 0.1] = np.nan
     return rows
@@ -36,7 +35,7 @@ def made_rows(shape: str, count: int, *, missing: bool, seed: int) -> NDArray[np
 
 def answers_of(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Numbers above 0 (R,) that hang on the rows."""
-    known = np.nan_to_num(rows[:, 0], nan=np.nanmean(rows[:, 0]))
+    known = np.nan_to_num(rows[:, 0], nan=float(np.nanmean(rows[:, 0])))
     share = (known - known.min()) / np.ptp(known)
     return np.asarray(np.exp(np.sin(share * 20) + (np.nan_to_num(rows[:, 1]) > 0) * share))
 

@@ -3,6 +3,7 @@
 from fractions import Fraction
 from itertools import combinations
 from math import factorial
+from typing import Any
 
 import numpy as np
 import onnx
@@ -109,13 +110,13 @@ def random_rows(seed: int, rows: int, features: int = 6, *, infinite: bool = Tru
     return X
 
 
-def run_onnx(model: onnx.ModelProto, X: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+def run_onnx(model: onnx.ModelProto, X: NDArray[np.generic]) -> list[NDArray[Any]]:
     """The model's outputs in ONNX Runtime."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    results: list[NDArray[np.generic]] = session.run(None, {session.get_inputs()[0].name: X})
+    results: list[NDArray[Any]] = session.run(None, {session.get_inputs()[0].name: X})
     return results
 
 

@@ -89,7 +89,7 @@ def targets(chance: random.Random) -> list[Target]:
         signature = Signature(features=tuple(drawn.features), inputs=inputs)
         reader = None if number % 2 else drawn.schema
         decoder = make_decoder(settings(), signature, reader, _Schemas(drawn.schema), record_bytes_max)
-        whole = [drawn.pieces() for _ in range(8)]
+        whole: list[Any] = [drawn.pieces() for _ in range(8)]
         made.append(
             Target(name=f"avro {number}", decoder=decoder, whole=whole, prefix=b"\0\0\0\0\7", json=False)
         )

@@ -90,7 +90,10 @@ def classifier(attributes: dict[str, Any], *, features: int, classes: int, **mor
     node = helper.make_node(
         "TreeEnsembleClassifier", ["X"], ["label", "p"], domain="ai.onnx.ml", **labels | attributes | more
     )
-    outputs = [("label", TensorProto.INT64, [None]), ("p", TensorProto.FLOAT, [None, classes])]
+    outputs: list[tuple[str, int, list[int | None]]] = [
+        ("label", TensorProto.INT64, [None]),
+        ("p", TensorProto.FLOAT, [None, classes]),
+    ]
     return model_of([node], features=features, outputs=outputs)
 
 

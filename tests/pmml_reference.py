@@ -224,7 +224,7 @@ class Interpreter:
         for weight, shares in zip(weights, found, strict=True):
             if method.endswith("Vote"):
                 order = [name for name in classes if name in shares]
-                shares = {max(order, key=lambda name, shares=shares: shares[name]): 1.0}
+                shares = {max(order, key=shares.__getitem__): 1.0}
             for name, share in shares.items():
                 total[name] = total.get(name, 0.0) + weight * share / whole
         return total
@@ -278,8 +278,8 @@ class _Scope:
     def _input(self, mining: Tree.Element, field: Tree.Element, raw: Any) -> Any:
         kind = self.kinds[mining.get("name", "")] = field.get("dataType", "")
         by_kind: dict[str, list[Any]] = {"valid": [], "missing": [], "invalid": []}
-        for value in _kids(field, "Value"):
-            by_kind[value.get("property", "valid")].append(_cast(value.get("value"), kind))
+        for each in _kids(field, "Value"):
+            by_kind[each.get("property", "valid")].append(_cast(each.get("value"), kind))
         value = _cast(raw, kind)
         if value in by_kind["missing"]:
             value = None

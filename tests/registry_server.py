@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 Fault = Literal[
-    "hang", "trickle", "500", "429", "401", "404", "garbage", "redirect", "huge", "empty", "hang_up"
+    "hang", "trickle", "500", "429", "401", "403", "404", "garbage", "redirect", "huge", "empty", "hang_up"
 ]
 
 

@@ -17,7 +17,7 @@ import fastavro
 import numpy as np
 import yaml
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -282,9 +282,10 @@ class Stream:
             self._asking = AdminClient({"bootstrap.servers": self.servers})
         client = self._asking
         places = [TopicPartition(topic, p) for topic in self.outputs.values() for p in range(partitions)]
+        newest: OffsetSpec = OffsetSpec.latest()
         ends: list[dict[tuple[str, int], int]] = []
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
-            asked = client.list_offsets(dict.fromkeys(places, OffsetSpec.latest()), isolation_level=level)
+            asked = client.list_offsets(dict.fromkeys(places, newest), isolation_level=level)
             ends.append(
                 {(place.topic, place.partition): told.result(30).offset for place, told in asked.items()}
             )

@@ -17,13 +17,13 @@ class Provider:
         self.given = 0
         self._server: _Server | None = None
         self._back = threading.Event()
+        self.port = 0
         self.come()
-        assert self._server is not None
-        self.port = self._server.server_address[1]
 
-    def come(self, answer: Callable[["_Handler"], None] | None = None) -> None:
+    def come(self, answer: Callable[["_Handler"], object] | None = None) -> None:
         """Listen, with tokens or with another answer."""
-        self._server = _Server(("127.0.0.1", getattr(self, "port", 0)), self, answer or _Handler.give)
+        self._server = _Server(("127.0.0.1", self.port), self, answer or _Handler.give)
+        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def go(self) -> None:
@@ -40,7 +40,7 @@ class Provider:
         if kind == "fails":
             self.come(_Handler.fail)
         elif kind == "hangs":
-            self.come(lambda _: bool(self._back.wait(self._hang_s)))
+            self.come(lambda _: self._back.wait(self._hang_s))
 
     def return_(self) -> None:
         """Give tokens again."""
@@ -55,7 +55,7 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(
-        self, address: tuple[str, int], provider: Provider, answer: Callable[["_Handler"], None]
+        self, address: tuple[str, int], provider: Provider, answer: Callable[["_Handler"], object]
     ) -> None:
         super().__init__(address, _Handler)
         self.provider, self.answer = provider, answer

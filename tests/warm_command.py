@@ -25,6 +25,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -131,7 +132,7 @@ class WarmCommand:
         """Imports what these commands import, which a child of each says; each must end with 0."""
         for words in commands:
             names = self._folder / "imported"
-            pid = _forked(lambda words=words, names=names: _imported(words, names), self._folder / "warm-up")
+            pid = _forked(partial(_imported, words, names), self._folder / "warm-up")
             code = _code(os.waitpid(pid, 0)[1])
             assert code == 0, f"{words}: {code}: {(self._folder / 'warm-up').read_text()}"
             for name in names.read_text().split():

@@ -287,10 +287,10 @@ def _revoke(world: World) -> Heal:
 def _delete_denials(world: World) -> None:
     denies = AclBindingFilter(
         ResourceType.TOPIC,
-        None,
+        None,  # type: ignore[arg-type]  # any name: the stub leaves None out, here and below
         ResourcePatternType.LITERAL,
-        None,
-        None,
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
         AclOperation.ANY,
         AclPermissionType.DENY,
     )

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -227,8 +228,12 @@ class MemoryBench(Bench):
             return self.broker.exactly_once_sink(
                 group=group, topic=topic, transactional_ids=ids, transaction_timeout_s=timeout_s
             )
+
+        def producer(name: str) -> TransactionalProducer:
+            return wrap(MemoryProducer(self.broker, name, topic, timeout_s))
+
         return TransactionalSink(
-            producers={i: lambda i=i: wrap(MemoryProducer(self.broker, i, topic, timeout_s)) for i in ids},
+            producers={i: partial(producer, i) for i in ids},
             read_committed=lambda partitions, t: self.broker.stable_offsets(group, topic, partitions, t),
             clock=self.clock,
             transaction_timeout_s=timeout_s,

@@ -160,8 +160,9 @@ def appended(kafka: str, topic: str) -> Counter[int]:
         ended: set[int | None] = set()
         while len(ended) < partitions:
             for message in reader.consume(50_000, 1.0):
-                if message.error() is not None:
-                    assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                error = message.error()
+                if error is not None:
+                    assert error.code() == KafkaError._PARTITION_EOF, error
                     ended.add(message.partition())
                     continue
                 kind, at_ms = message.timestamp()

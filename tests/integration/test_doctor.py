@@ -29,7 +29,6 @@ from penstock.engine.cli.main import main
 from penstock.engine.codec.contracts import contract
 from penstock.engine.codec.framing import single_object_prefix
 from penstock.engine.dead_letters.message import DeadLetterEncoder, ModelIdentity
-from penstock.engine.doctor import look
 from penstock.engine.telemetry.metrics import Metrics
 from penstock.engine.telemetry.port_routes import serve_worker
 from penstock.engine.telemetry.status import StatusBoard
@@ -447,7 +446,7 @@ def _disk(house: House, _: ExitStack, patch: pytest.MonkeyPatch) -> Pipeline:
     class Usage:
         free = 1 << 20
 
-    patch.setattr(look.shutil, "disk_usage", lambda folder: Usage)
+    patch.setattr("shutil.disk_usage", lambda folder: Usage)
     return house.pipeline().create()
 
 

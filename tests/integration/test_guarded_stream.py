@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -22,7 +23,7 @@ long = bool(os.environ.get("PENSTOCK_GUARDED_LONG"))
 
 
 @contextmanager
-def stream_on(folder: Path, servers: str, **changes: object) -> Iterator[Stream]:
+def stream_on(folder: Path, servers: str, **changes: Any) -> Iterator[Stream]:
     write_stump(folder / "model", input_schema=orjson.dumps(event_schema))
     stream = Stream(
         folder, servers, f"guarded-{time.time_ns()}", folder / "model", explained=False, **changes

@@ -112,10 +112,10 @@ class Guarded:
         finally:
             everything = AclBindingFilter(
                 ResourceType.ANY,
-                None,
+                None,  # type: ignore[arg-type]  # any name: the stub leaves None out, here and below
                 ResourcePatternType.ANY,
-                None,
-                None,
+                None,  # type: ignore[arg-type]
+                None,  # type: ignore[arg-type]
                 AclOperation.ANY,
                 AclPermissionType.ANY,
             )
@@ -227,7 +227,9 @@ def first_of(plain: dict[str, Any], topic: str) -> bytes | None:
         while time.monotonic() < deadline_s:
             message = reader.poll(1.0)
             if message is not None and message.error() is None:
-                return bytes(message.value())
+                value = message.value()
+                assert value is not None
+                return value
         return None
     finally:
         reader.close()

@@ -128,7 +128,7 @@ def ground(kafka: str) -> Iterator[Ground]:
 
 @pytest.fixture(params=["classic", "consumer"])
 def protocol(request: pytest.FixtureRequest) -> Protocol:
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
 def member(ground: Ground, protocol: Protocol, **how: object) -> "closing[Member]":

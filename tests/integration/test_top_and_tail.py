@@ -183,7 +183,8 @@ def stored(kafka: str, topic: str) -> list[Any]:
     )  # fmt: skip
     partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
     consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in partitions])
-    found, ends = [], set()
+    found: list[Any] = []
+    ends: set[int | None] = set()
     until_s = time.monotonic() + 60
     while len(ends) < len(partitions):
         assert time.monotonic() < until_s

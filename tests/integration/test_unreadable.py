@@ -110,7 +110,7 @@ def _poll(source: KafkaSource, until: Callable[[list[Records]], bool]) -> list[R
 
 def _offsets(polled: Sequence[Records]) -> list[int]:
     """Every offset accounted for, in order: read, or in a range set aside."""
-    found = []
+    found: list[int] = []
     for records in polled:
         for row, offset in enumerate(records.offsets.tolist()):
             passed = records.unreadable.get(row)

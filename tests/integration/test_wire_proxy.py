@@ -251,7 +251,7 @@ def test_what_clients_ask_is_written_again_as_it_came(
     offsets = [TopicPartition(topic, 0, 1, "note")]
     writer.send_offsets_to_transaction(offsets, reader.consumer_group_metadata(), patience_s)
     writer.commit_transaction(patience_s)
-    reader.commit(got, asynchronous=False)
+    reader.commit(message=got, asynchronous=False)
     reader.close()
     assert wrong == []
     assert seen >= {

@@ -120,7 +120,7 @@ def wide_record() -> dict[str, Any]:
         draw.normal(scale=0.01, size=features).tolist(),
     )
     names = [f"feature_{at}_{draw.integers(1 << 30):x}" for at in range(features)]
-    document = {
+    document: dict[str, Any] = {
         "page": "record", "topic": "t", "partition": 3, "offset": 7, "timestamp_ms": 1_700_000_000_000, "at_ms": 1_700_000_000_100,
         "age_ms": 100, "worker": "w", "key": {"text": "k", "characters": 1, "masked": False}, "key_id": "k",
         "input": [{"field": name, "type": "number", "shown": {"text": str(value), "characters": len(str(value)), "masked": False}}

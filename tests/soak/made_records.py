@@ -17,8 +17,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,14 @@ def around(trained: NDArray[np.float64], count: int, random: np.random.Generator
     return chosen
 
 
+def _said_row(shape: str, rows: NDArray[np.float64], row: int) -> str:
+    return f"{shape}: {rows[row].tolist()!r}"
+
+
+def _said_record(kind: str, frame: Any, row: int) -> str:
+    return f"{kind}: {frame.iloc[row].to_dict()!r}"
+
+
 def bare(family: Family, count: int, until_s: float, folder: Path) -> Count:
     """One of the models of `tests/model_families.py`, on each kind of numbers."""
     found = Count(family=f"{family.library}, {family.name}")
@@ -124,13 +133,13 @@ def bare(family: Family, count: int, until_s: float, folder: Path) -> Count:
             share.take(
                 wanted,
                 loaded.predict(rows).outputs[output],
-                lambda row, rows=rows, shape=shape: f"{shape}: {rows[row].tolist()!r}",
+                partial(_said_row, shape, rows),
             )
             few = rows[::_json_share]
             share.take(
                 wanted[::_json_share],
                 served(bundle, few).outputs[output],
-                lambda row, few=few, shape=shape: f"{shape}, JSON: {few[row].tolist()!r}",
+                partial(_said_row, f"{shape}, JSON", few),
             )
         share.settle()
         _join(found, share)
@@ -182,7 +191,7 @@ def pipeline(name: str, count: int, until_s: float, folder: Path) -> Count:
             share.take(
                 wanted,
                 scores,
-                lambda row, frame=frame, kind=kind: f"{kind.name}: {frame.iloc[row].to_dict()!r}",
+                partial(_said_record, kind.name, frame),
             )
         share.settle()
         _join(found, share)

@@ -112,7 +112,7 @@ def forged(provider: Provider) -> Iterator[tuple[str, str]]:
     alien = Provider(now_s=now_s, kid=provider.kid)
     public = provider.key.public_key()
     claims = provider.claims
-    for name, moments in {
+    by_time: dict[str, dict[str, Any]] = {
         "expired": {"iat": now_s - 900, "exp": now_s - 600},
         "expired long ago": {"iat": 1, "exp": 2},
         "expired as text": {"exp": str(now_s + 300)},
@@ -130,9 +130,10 @@ def forged(provider: Provider) -> Iterator[tuple[str, str]]:
         "expires behind all numbers": {"exp": 10**400},
         "not before a number of 4,000 digits": {"nbf": 10**4000},
         "valid for too long": {"exp": now_s + 10 * 86_400},
-    }.items():
+    }
+    for name, moments in by_time.items():
         yield name, provider.token(claims(**moments))
-    for name, who in {
+    by_name: dict[str, dict[str, Any]] = {
         "another issuer": {"iss": "https://identity.example/other"},
         "issuer with a slash more": {"iss": issuer + "/"},
         "issuer in capitals": {"iss": issuer.upper()},
@@ -149,9 +150,10 @@ def forged(provider: Provider) -> Iterator[tuple[str, str]]:
         "a subject that is half a character": {"sub": "anna\ud800"},
         "a subject that is the other half": {"sub": "\udfff"},
         "a subject without end": {"sub": "a" * 5000},
-    }.items():
+    }
+    for name, who in by_name.items():
         yield name, provider.token(claims(**who))
-    for name, changes in {
+    by_head: dict[str, dict[str, Any]] = {
         "algorithm none": {"alg": "none"},
         "algorithm None": {"alg": "None"},
         "algorithm nOnE": {"alg": "nOnE"},
@@ -177,7 +179,8 @@ def forged(provider: Provider) -> Iterator[tuple[str, str]]:
         "a wrong type": {"typ": "logout+jwt"},
         "a type that is a number": {"typ": 3},
         "compressed": {"zip": "DEF"},
-    }.items():
+    }
+    for name, changes in by_head.items():
         yield name, provider.token(**changes)
     yield (
         "an embedded jwk",

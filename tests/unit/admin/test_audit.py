@@ -3,10 +3,11 @@
 import json
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from penstock.engine.admin.audit_record import AuditFacts, Chain, canonical, hash_of
+from penstock.engine.admin.audit_record import AuditFacts, Chain, Event, canonical, hash_of
 from penstock.engine.admin.audit_verify import Finding, Stored, verify
 
 key = b"k" * 32
@@ -18,10 +19,10 @@ def written(count: int = 40, *, keyed: bool = True, chains: int = 2) -> list[Sto
     messages: list[Stored] = []
     for number in range(count):
         chain = number % chains
-        event = "started" if number < chains else "stopped" if number >= count - chains else "refused"
+        event: Event = "started" if number < chains else "stopped" if number >= count - chains else "refused"
         value, _ = made[chain].next(
             AuditFacts(event=event, action="drain", origin=f"10.0.0.{number}"), 1000 + number
-        )  # type: ignore[arg-type]
+        )
         messages.append(Stored(partition=chain, offset=number // chains, value=value))
     return messages
 
@@ -55,7 +56,8 @@ def changed(messages: list[Stored], chance: random.Random) -> tuple[list[Stored]
         ("who", "somebody"), ("action", "pause"), ("at_ms", 5), ("event", "done"), ("origin", ""), ("count", 9), ("previous", "1" * 64),
         ("hash", "2" * 64), ("number", 77), ("keyed", False), ("chain", "app-9"), ("target", {"x": 1}), ("code", "ok"),
     ])  # fmt: skip
-    messages[at] = rewritten(messages[at], **{field: value})
+    other: dict[str, Any] = {field: value}
+    messages[at] = rewritten(messages[at], **other)
     return messages, places(messages, at)
 
 

@@ -15,6 +15,7 @@ import pytest
 import penstock
 from penstock.engine.batch import part as batch_part
 from penstock.engine.batch.files import find_files
+from penstock.engine.batch.read import read_part
 from penstock.engine.cli.main import main
 from penstock.engine.codec.tables.columns import ColumnRows, find_columns
 from penstock.engine.codec.tables.text import text_columns
@@ -176,7 +177,6 @@ def test_a_file_that_changes_while_it_is_read_gives_no_result(
 ) -> None:
     path = tmp_path / "1.parquet"
     pq.write_table(table(), path)
-    read_part = batch_part.read_part
 
     def replaced(*arguments: Any, **named: Any) -> Any:
         pq.write_table(table(5), tmp_path / "new")

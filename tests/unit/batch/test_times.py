@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,9 @@ moment = datetime(2026, 11, 29, 22, 41, 48, 250_000, tzinfo=UTC)
 def field(tmp_path: Path) -> str:
     """A bundle whose first feature is a time stamp in milliseconds, by the schema of its records."""
     names = [each.field for each in write_stump(tmp_path / "plain").signature.features]
-    fields = [{"name": name, "type": ["null", "double"], "default": None} for name in names]
+    fields: list[dict[str, Any]] = [
+        {"name": name, "type": ["null", "double"], "default": None} for name in names
+    ]
     fields[0]["type"] = ["null", {"type": "long", "logicalType": "timestamp-millis"}]
     schema = {"type": "record", "name": "Event", "fields": fields}
     write_stump(tmp_path / "timed", input_schema=json.dumps(schema).encode())

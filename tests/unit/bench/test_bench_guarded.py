@@ -12,6 +12,7 @@ from penstock_bench.peers.contestants import Entry
 from penstock_bench.peers.throughput import Run
 from penstock_bench.peers.workload import Workload
 
+from penstock.connectors.kafka.admin.admin import KafkaAdmin
 from penstock.engine.settings.model import load_settings
 from penstock.engine.worker.admin.port import require_files
 from penstock.engine.worker.startup.stages import open_bundle
@@ -63,7 +64,7 @@ def test_the_interval_holds_the_ratio_that_noise_hides() -> None:
 
 def test_everything_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[dict[str, int]] = []
-    monkeypatch.setattr(guarded.KafkaAdmin, "create_topics", lambda _, topics: made.append(topics))
+    monkeypatch.setattr(KafkaAdmin, "create_topics", lambda _, topics: made.append(topics))
     bundle = write_stump(tmp_path / "plain")
     workload = Workload(**dict.fromkeys(Workload.__dataclass_fields__, tmp_path) | {"bundle": tmp_path / "plain"})  # fmt: skip
     (tmp_path / "run").mkdir()

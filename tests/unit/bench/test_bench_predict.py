@@ -2,6 +2,7 @@
 
 import argparse
 import io
+from typing import Any
 
 import pytest
 from penstock_bench import predict
@@ -12,7 +13,7 @@ from penstock.schemas.errors import ConfigError
 from tests.clocks import SteppingClock
 
 
-def run(*words: str) -> tuple[dict[str, object], str]:
+def run(*words: str) -> tuple[dict[str, Any], str]:
     parser = argparse.ArgumentParser()
     predict.add_arguments(parser)
     shown = io.StringIO()
@@ -22,7 +23,7 @@ def run(*words: str) -> tuple[dict[str, object], str]:
 
 def test_all_are_timed_on_every_batch_size_and_the_bar_is_judged() -> None:
     found, shown = run("--models", "3x2", "--batches", "1,256", "--seconds", "0.1")
-    (model,) = found["models"]  # type: ignore[misc]
+    (model,) = found["models"]
     assert model["model"] == "3x2"
     for batch in (1, 256):
         rates = model["rows_per_s"][str(batch)]

@@ -112,7 +112,7 @@ def test_each_bar_is_met_by_a_good_run_and_missed_by_what_it_is_there_for() -> N
         ({"lost": True}, "every record"), ({"step_age_s": 36.5}, "the step"), ({"upgrade_age_s": 30.5}, "the upgrade"),
         ({"killed": 1}, "no worker"), ({"restarts": 1}, "no worker"),
     ):  # fmt: skip
-        missed = [bar for bar, met in a_run(**change)["bars"].items() if not met]  # type: ignore[arg-type]
+        missed = [bar for bar, met in a_run(**change)["bars"].items() if not met]
         assert len(missed) == 1, change
         assert missed[0].startswith(word)
     assert "| step | 600 | 2.0 s | 2.0 s | 2.0 s | 5 |" in table(good)

@@ -315,7 +315,7 @@ def test_no_records_and_records_without_bytes() -> None:
     reader = one("double", default=2.0)
     native = NativeRows(schema, reader, make_signature([number], "float32"), skip=0, refuses_empty=False)
     matrix, rows, faults = native.read([])
-    assert (matrix.shape, matrix.dtype, rows.shape, faults) == ((0, 1), np.float32, (0,), [])
+    assert (matrix.shape, matrix.dtype, rows.shape, faults) == ((0, 1), np.dtype(np.float32), (0,), [])
     assert native.read([b"", b""])[0].tolist() == [[2.0], [2.0]]
     short = NativeRows(schema, reader, make_signature([number]), skip=5)
     assert [fault.reason for _, fault in short.read([b"1234"])[2]] == [Reason.TRUNCATED]

@@ -73,7 +73,7 @@ lineage = Lineage(
 
 
 def records(partitions: Any, offsets: Any, timestamps_ms: Any) -> Records:
-    nothing = [None] * len(partitions)
+    nothing: list[bytes | None] = [None] * len(partitions)
     return Records(
         topic="transactions", partitions=partitions, offsets=offsets, timestamps_ms=timestamps_ms, keys=nothing, values=nothing,
         topic_id="7nZ",

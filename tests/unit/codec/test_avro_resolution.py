@@ -32,14 +32,15 @@ def enum(*symbols: str, **more: Any) -> Any:
 
 def read(
     way: Any, writer: Any, reader: Any, data: list[Any], *features: Feature, **options: Any
-) -> list[list[float] | tuple[Reason, str]]:
+) -> list[Any]:
+    """Of each record its row, or why it gave none: a reason and a detail."""
     signature = make_signature([*features] or [number])
     rows = way(writer, reader, signature, skip=0, **options)
     payloads = [written(writer, datum) for datum in data]
     matrix, places, faults = rows.read(payloads)
     found: dict[int, Any] = {place: (fault.reason, fault.detail) for place, fault in faults}
     found |= dict(zip(places.tolist(), matrix.tolist(), strict=True))
-    return [found.get(place) for place in range(len(data))]  # type: ignore[misc]
+    return [found.get(place) for place in range(len(data))]
 
 
 ways = pytest.mark.parametrize("way", [NativeRows, ReferenceRows])
@@ -120,9 +121,9 @@ def test_defaults_alone_are_no_features_and_a_null_is_one(way: Any) -> None:
     reader = record(("x", ["double", "null"]), ("k", "long"))
     reader["fields"][0]["default"] = 7.5
     writer = record(("k", "long"))
-    assert read(way, writer, reader, [{"k": 1}])[0][0] is Reason.NO_FEATURES  # type: ignore[index]
+    assert read(way, writer, reader, [{"k": 1}])[0][0] is Reason.NO_FEATURES
     assert read(way, writer, reader, [{"k": 1}], refuses_empty=False) == [[7.5]]
-    assert math.isnan(read(way, reader, reader, [{"k": 1, "x": None}])[0][0])  # type: ignore[index, arg-type]
+    assert math.isnan(read(way, reader, reader, [{"k": 1, "x": None}])[0][0])
 
 
 @ways

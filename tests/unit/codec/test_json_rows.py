@@ -200,14 +200,14 @@ def test_a_field_that_leads_nowhere_is_refused(field: str) -> None:
     ],
 )
 def test_a_record_without_any_of_the_fields_is_no_row(value: Any, hint: str) -> None:
-    kind, detail = outcome(reader, json.dumps(value).encode())  # type: ignore[misc]
+    kind, detail = outcome(reader, json.dumps(value).encode())
     assert kind is Reason.NO_FEATURES
     assert hint in str(detail)
     scored = JsonRows(
         Signature(features=features, inputs=(ModelInput(name="x", dtype="float64", start=0, width=6),)),
         refuses_empty=False,
     )
-    assert np.isnan(outcome(scored, json.dumps(value).encode())).all()  # type: ignore[arg-type]
+    assert np.isnan(outcome(scored, json.dumps(value).encode())).all()
 
 
 @pytest.mark.parametrize("value", [{"delay": None}, {"weather": {"wind": {"gust": None}}}, {"carrier": "?"}])
@@ -218,7 +218,7 @@ def test_one_field_is_enough_even_as_null(value: Any) -> None:
 def test_the_literals_that_json_does_not_have_are_named_or_read() -> None:
     rows = one_reader(Feature(name="x", kind="number"))
     for literal in ("NaN", "Infinity", "-Infinity"):
-        kind, detail = outcome(rows, f'{{"x": {literal}}}'.encode())  # type: ignore[misc]
+        kind, detail = outcome(rows, f'{{"x": {literal}}}'.encode())
         assert kind is Reason.CORRUPT
         assert "input.json.nan: missing" in str(detail)
         assert literal.removeprefix("-") in str(detail)
@@ -257,7 +257,7 @@ def test_what_is_wrong_in_a_field_that_nobody_reads_harms_nobody(note: str) -> N
     ],
 )  # fmt: skip
 def test_a_value_that_is_no_json_is_named_for_what_it_is(value: bytes, kind: Reason, said: str) -> None:
-    found, detail = outcome(reader, value)  # type: ignore[misc]
+    found, detail = outcome(reader, value)
     assert (found, said in str(detail)) == (kind, True), detail
 
 
@@ -268,7 +268,7 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 def test_json_behind_a_schema_id_is_read_where_the_settings_say_so() -> None:
     rows = one_reader(Feature(name="x", kind="number"), confluent_header=True)
     assert outcome(rows, b'\0\0\0\0\7{"x": 1}') == [1.0]
-    kind, detail = outcome(rows, b'{"x": 1}')  # type: ignore[misc]
+    kind, detail = outcome(rows, b'{"x": 1}')
     assert kind is Reason.BAD_FRAMING
     assert "leave out input.framing" in str(detail)
 

@@ -231,7 +231,8 @@ def test_rows_to_package_with_are_read_as_the_stream_reads_them(kind: str) -> No
     for feature in kinds[kind]:
         for value in values:
             frame = pandas.DataFrame({"x": pandas.Series([value], dtype=object)})
-            [found] = by_table(feature, frame) or [None]
+            read: list[Outcome | None] = [*by_table(feature, frame)]
+            [found] = read or [None]
             wanted = expected(feature, value)
             if found is None:
                 assert wanted in (Reason.MISSING_VALUE, Reason.NOT_FINITE, Reason.UNSEEN_CATEGORY), value

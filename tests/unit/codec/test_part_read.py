@@ -68,7 +68,7 @@ def test_the_fault_is_named_by_its_field_and_byte(
     assert JsonPart(skip=0).read(text) == PartRead(fields=tuple(fields), field=field, byte=byte)
 
 
-inner = {
+inner: dict[str, Any] = {
     "type": "record",
     "name": "Inner",
     "fields": [{"name": "x", "type": "int"}, {"name": "y", "type": ["null", "string"]}],

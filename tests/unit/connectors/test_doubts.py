@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -121,8 +122,14 @@ def test_every_offset_has_one_outcome_and_no_readable_one_is_set_aside(seed: int
 
 def test_where_it_is_to_stop_it_gives_up_at_the_offset_after_its_patience() -> None:
     doubts, now_s = ReadDoubts(policy="stop"), 0.0
-    report = {"head": 5, "fault": ReadFault.UNREADABLE, "offset": 5, "why": "checksum", "end": 9}
-    while isinstance(answer := doubts.report(0, now_s=now_s, **report), Return):  # type: ignore[arg-type]
+    report: dict[str, Any] = {
+        "head": 5,
+        "fault": ReadFault.UNREADABLE,
+        "offset": 5,
+        "why": "checksum",
+        "end": 9,
+    }
+    while isinstance(answer := doubts.report(0, now_s=now_s, **report), Return):
         assert answer.offset == 5
         now_s += retry_s
     assert answer is GivenUp.UNREADABLE
@@ -131,23 +138,29 @@ def test_where_it_is_to_stop_it_gives_up_at_the_offset_after_its_patience() -> N
 
 def test_an_offset_that_is_asked_for_and_is_not_there_is_told_from_one_that_was_garbage() -> None:
     doubts = ReadDoubts(policy="stop")
-    report = {"head": 5, "fault": ReadFault.OUT_OF_RANGE, "why": "gone", "end": 9, "now_s": 0.0}
-    assert isinstance(doubts.report(0, offset=far, **report), Return)  # type: ignore[arg-type]
-    assert isinstance(doubts.report(0, offset=far, **report), Return)  # type: ignore[arg-type]
-    assert doubts.report(0, offset=5, **report) is GivenUp.OUT_OF_RANGE  # type: ignore[arg-type]
+    report: dict[str, Any] = {
+        "head": 5,
+        "fault": ReadFault.OUT_OF_RANGE,
+        "why": "gone",
+        "end": 9,
+        "now_s": 0.0,
+    }
+    assert isinstance(doubts.report(0, offset=far, **report), Return)
+    assert isinstance(doubts.report(0, offset=far, **report), Return)
+    assert doubts.report(0, offset=5, **report) is GivenUp.OUT_OF_RANGE
 
 
 def test_garbage_taken_for_an_offset_costs_no_wait_once_while_the_end_of_a_range_is_looked_for() -> None:
     doubts, now_s = ReadDoubts(policy="set_aside"), 0.0
-    report = {"head": 5, "why": "checksum", "end": 99}
+    report: dict[str, Any] = {"head": 5, "why": "checksum", "end": 99}
     bad, astray = ReadFault.UNREADABLE, ReadFault.OUT_OF_RANGE
     while (answer := doubts.report(0, fault=bad, offset=5, now_s=now_s, **report)) != Return(
         offset=6, at_s=now_s
-    ):  # type: ignore[arg-type]
+    ):
         assert isinstance(answer, Return)
         now_s += retry_s
-    assert doubts.report(0, fault=astray, offset=far, now_s=now_s, **report) == Return(offset=6, at_s=now_s)  # type: ignore[arg-type]
-    again = doubts.report(0, fault=astray, offset=far, now_s=now_s, **report)  # type: ignore[arg-type]
+    assert doubts.report(0, fault=astray, offset=far, now_s=now_s, **report) == Return(offset=6, at_s=now_s)
+    again = doubts.report(0, fault=astray, offset=far, now_s=now_s, **report)
     assert again == Return(
         offset=6, at_s=now_s + retry_s
     )  # a client that says nothing else is not asked without end

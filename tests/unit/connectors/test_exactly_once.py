@@ -3,6 +3,7 @@
 import random
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -410,7 +411,7 @@ def test_a_commit_under_way_is_awaited_when_the_delivery_before_it_lost_its_prod
     broker.writer("in").write([b"first", b"second"])
     source = broker.source(group="g", topic="in", listener=Ignoring())
     sink = TransactionalSink(
-        producers={name: (lambda name=name: DisturbedProducer(broker, name)) for name in ("a", "b")},
+        producers={name: partial(DisturbedProducer, broker, name) for name in ("a", "b")},
         read_committed=lambda p, timeout_s: broker.stable_offsets("g", "in", p, timeout_s),
         clock=clock,
         transaction_timeout_s=30.0,
@@ -446,7 +447,7 @@ def test_a_producer_with_a_request_that_may_still_act_begins_no_other_transactio
             return suspect and self in used
 
     sink = TransactionalSink(
-        producers={name: (lambda name=name: Producer(broker, name, "in", 30.0)) for name in ("a", "b")},
+        producers={name: partial(Producer, broker, name, "in", 30.0) for name in ("a", "b")},
         read_committed=lambda p, timeout_s: broker.stable_offsets("g", "in", p, timeout_s),
         clock=clock,
         transaction_timeout_s=30.0,

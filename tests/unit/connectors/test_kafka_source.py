@@ -31,7 +31,7 @@ from tests.clocks import HandClock
 
 
 def message(partition: int, offset: int) -> Message:
-    return Message(topic="t", partition=partition, offset=offset, key=None, value=b"v", timestamp=(1, 0))  # type: ignore[call-arg]
+    return Message(topic="t", partition=partition, offset=offset, key=None, value=b"v", timestamp=(1, 0))
 
 
 class HandConsumer:
@@ -202,7 +202,7 @@ def test_a_record_of_the_old_topic_is_none_of_the_new_one(member: Member) -> Non
 
 def refusal(code: int, text: str, topic: str | None = None) -> Message:
     """An error as the client hands it out: one that is about no partition has a 0 in its place."""
-    return Message(topic=topic, partition=0, offset=-1001, error=KafkaError(code, text))  # type: ignore[call-arg]
+    return Message(topic=topic, partition=0, offset=-1001, error=KafkaError(code, text))
 
 
 @pytest.mark.parametrize("assigned", [(), (0,), (1,)])
@@ -240,7 +240,7 @@ def test_what_retention_took_is_named_once_a_broker_says_what_is_left(member: Me
     """The first questions stay without an answer: nothing is said yet that names no offsets."""
     member.bounds.silent, member.bounds.bounds = 3, (1007, 1010)
     member.consumer.assigned_now(0)
-    gone: Any = Message(topic="t", partition=0, offset=1000, error=KafkaError(KafkaError._AUTO_OFFSET_RESET, "gone"))  # type: ignore[call-arg]  # fmt: skip
+    gone: Any = Message(topic="t", partition=0, offset=1000, error=KafkaError(KafkaError._AUTO_OFFSET_RESET, "gone"))  # fmt: skip
     for _ in range(3 + 3):  # an error is believed when it comes again
         member.consumer.first.append(gone)
         assert member.source.poll(10, 0.0) is None
@@ -464,7 +464,7 @@ def test_a_range_that_could_not_be_read_is_not_passed_over_in_another_topic() ->
 
 def bad_batch(offset: int) -> Message:
     fault = KafkaError(KafkaError._BAD_MSG, "failed CRC32C check")
-    return Message(topic="t", partition=0, offset=offset, error=fault)  # type: ignore[call-arg]
+    return Message(topic="t", partition=0, offset=offset, error=fault)
 
 
 @pytest.mark.parametrize("silent", [0, 1, 3])

@@ -104,7 +104,7 @@ def test_at_least_once_what_is_under_way_ends_where_it_began() -> None:
         return made[-1]
 
     sink = AtLeastOnceSink(make=make, clock=HandClock(), outdated=lambda: outdated)
-    sink.submit(SimpleNamespace(outgoing=[outgoing(0)], positions={0: 1}), None)  # type: ignore[arg-type]
+    sink.submit(SimpleNamespace(outgoing=[outgoing(0)], positions={0: 1}), None)
     outdated = True
     assert not sink.has_room()
     assert len(made) == 1

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.connectors.kafka.client import ClientConfig
-from penstock.connectors.kafka.wire import connection
 from penstock.connectors.kafka.wire.batches import read_batch
 from penstock.connectors.kafka.wire.connection import host_and_port
 from penstock.connectors.kafka.wire.groups import describe_group, group_is_served, leave_group
@@ -47,7 +46,7 @@ def test_no_address_is_more_than_a_broker_that_does_not_answer(servers: str) -> 
 
     config = ClientConfig(bootstrap_servers=servers)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connection.socket, "create_connection", nobody)
+        patch.setattr("socket.create_connection", nobody)
         for ask in asks:
             with pytest.raises(UnavailableError):
                 ask(config)

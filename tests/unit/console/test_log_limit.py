@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ class Log:
         self.written: list[logging.LogRecord] = []
         handler = logging.Handler()
         handler.addFilter(self.limit)
-        handler.emit = self.written.append  # type: ignore[method-assign]
+        handler.emit = self.written.append  # type: ignore[assignment]  # takes it by place
         self.logger = logging.Logger("test", logging.DEBUG)
         self.logger.addHandler(handler)
         own = logging.getLogger("penstock.log")
@@ -139,14 +140,14 @@ steps = st.lists(
 
 
 @given(steps)
-def test_every_line_is_written_or_counted_in_one_that_is(given_steps: list[tuple[object, ...]]) -> None:
+def test_every_line_is_written_or_counted_in_one_that_is(given_steps: list[tuple[Any, ...]]) -> None:
     log = Log()
     came = 0
     for code, level, count, words, wait_s in given_steps:
-        for at in range(count):  # type: ignore[call-overload]
-            log.line(f"word {at % words}", code=code, level=level)  # type: ignore[arg-type, operator]
+        for at in range(count):
+            log.line(f"word {at % words}", code=code, level=level)
             came += 1
-        log.pass_time(wait_s)  # type: ignore[arg-type]
+        log.pass_time(wait_s)
     log.limit.close()
     told = [each for each in log.written if getattr(each, "event_code", None) == "lines_held_back"]
     held = sum(each.args[0] for each in told)  # type: ignore[index, misc]

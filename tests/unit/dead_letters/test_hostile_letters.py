@@ -74,8 +74,9 @@ class Returns:
     def notes(self) -> dict[int, tuple[int, str]]:
         return {}
 
-    def put(self, messages: Any, notes: Any) -> None:
+    def put(self, messages: Any, notes: Any) -> tuple[int, ...]:
         self.put_back += messages
+        return ()
 
 
 forged = [
@@ -191,7 +192,7 @@ def test_show_says_decimals_times_and_what_is_not_finite(
     settings: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
 
-    fields = [
+    fields: list[dict[str, Any]] = [
         {"name": "amount", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}},
         {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
         {"name": "nan", "type": "double"},

@@ -28,7 +28,7 @@ needs_systemd = pytest.mark.skipif(
 )
 exposure_max = 2.0
 """Of 10, as `systemd-analyze security` reckons; a unit that says nothing has 9.6."""
-settings = {
+settings: dict[str, Any] = {
     "kafka": {"bootstrap_servers": "kafka:9092", "group": "fraud", "drain_budget_s": 7.5},
     "input": {"topic": "in"},
     "output": {"predictions": "out", "dead_letters": "aside"},

@@ -76,7 +76,7 @@ def test_every_metric_in_a_rule_or_a_panel_exists_with_its_labels_and_values(
     for name in names:
         family = declared.get(family_of(name))
         assert family is not None, f"{where}: {name} is not declared in engine/telemetry/metrics.py"
-        assert family.kind != "histogram" or name != family.name, f"{where}: {name} is a histogram"
+        assert family.kind_name != "histogram" or name != family.name, f"{where}: {name} is a histogram"
     for name, matchers in re.findall(r"\b(penstock_\w+)\{([^}]*)\}", expression):
         for label, values in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
             if label in ("namespace", "release", "group"):  # of the scrape

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from penstock.connectors.embedded.cluster import free_ports
-from penstock.engine.telemetry.http_server import HttpServer, json_answer
+from penstock.engine.telemetry.http_server import Answer, HttpServer, json_answer
 
 proxies = Path(__file__).parents[3] / "deploy" / "proxy"
 patience_s = 20.0
@@ -28,7 +28,7 @@ class Supervisor:
             {"/": self.page, "/ready": lambda: json_answer({}, ok=self.ready)}, host="127.0.0.1", port=0
         )
 
-    def page(self) -> object:
+    def page(self) -> Answer:
         self.asked += 1
         return json_answer({"name": self.name})
 

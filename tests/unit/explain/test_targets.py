@@ -158,7 +158,9 @@ def test_predicted_is_of_the_classes_wherever_they_stand(tmp_path: Path) -> None
     penstock.package(path, tmp_path / "bundle", background=_rows[:8], classes=["no", "yes"])
     opened = penstock.load(tmp_path / "bundle")
     found = opened.explain(_rows[:20])
-    assert found.output_names.tolist() == opened.predict(_rows[:20]).labels.tolist()
+    labels = opened.predict(_rows[:20]).labels
+    assert labels is not None
+    assert found.output_names.tolist() == labels.tolist()
     assert opened.explain(_rows[:5], output="risk").output_names.tolist() == ["risk"] * 5
 
 

@@ -106,9 +106,8 @@ def test_lightgbm_path_dependent(y: NDArray[Any]) -> None:
     model.fit(holed, y, categorical_feature=[5])
     forest = read_lightgbm(model.booster_.model_to_string()).forest
     data = holed[rows]
-    contributions = (
-        model.booster_.predict(data, pred_contrib=True).reshape(len(data), -1, 8).transpose(0, 2, 1)
-    )
+    told = np.asarray(model.booster_.predict(data, pred_contrib=True))
+    contributions = told.reshape(len(data), -1, 8).transpose(0, 2, 1)
     explained, base = _through_the_file(forest).shap_values(data)
 
     assert _relative(explained.reshape(len(data), 7, -1), contributions[:, :-1]) <= 1e-5

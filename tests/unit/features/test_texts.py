@@ -74,9 +74,9 @@ for analyzer, low, high in (
         ways.append(
             (
                 TextPart(
-                    analyzer=analyzer, words=tuple(words), grams=(low, high), accents=accents or "", lowercase=lowercase,
+                    analyzer=analyzer, words=tuple(words), grams=(low, high), accents=accents or "", lowercase=lowercase,  # type: ignore[arg-type]  # words of the loop, texts to mypy
                     pattern=pattern if analyzer == "word" else "", stop_words=tuple(stop or ()), sublinear=number == 1,
-                    norm=("l2", "l1", "")[number], binary=number == 2, weights=tuple(made.idf_.tolist()),  # type: ignore[arg-type]
+                    norm=("l2", "l1", "")[number], binary=number == 2, weights=tuple(made.idf_.tolist()),
                 ),
                 made,
             )
@@ -163,7 +163,7 @@ wanted = {
 
 def _records(values: list[bytes]) -> Records:
     count = len(values)
-    return Records(topic="t", partitions=np.zeros(count, dtype=np.int32), offsets=np.arange(count), timestamps_ms=np.zeros(count, dtype=np.int64), keys=[None] * count, values=values)  # fmt: skip
+    return Records(topic="t", partitions=np.zeros(count, dtype=np.int32), offsets=np.arange(count), timestamps_ms=np.zeros(count, dtype=np.int64), keys=[None] * count, values=[*values])  # fmt: skip
 
 
 def _settings(**more: Any) -> Any:

@@ -72,7 +72,13 @@ def trained(loss: str, seed: int = 0, rows: int = 700, **more: Any) -> tuple[Any
     codes = [table[name].map({each: at for at, each in enumerate(letters)}) for name in ("c0", "c1")]
     y = pairs[codes[0], codes[1]]
     y = np.where((table["n0"] > 0.3) & (table["few"] == "x"), 4 - y, y)
-    settings = {"iterations": 25, "depth": 4, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+    settings: dict[str, Any] = {
+        "iterations": 25,
+        "depth": 4,
+        "verbose": 0,
+        "allow_writing_files": False,
+        "thread_count": 1,
+    }
     settings |= {"loss_function": loss, "random_seed": seed, **more}
     model = catboost.CatBoost(settings)
     return model.fit(table, y > 1 if loss == "Logloss" else y, cat_features=list(tables)), table
@@ -126,7 +132,12 @@ def test_statistics_of_the_target_are_explained_relative_to_the_background(
     kind: str, boosting: str, tmp_path: Path
 ) -> None:
     """In training each row was sent by what the rows before it said, so that the weights of the leaves are of other rows."""
-    more = {"simple_ctr": [kind], "max_ctr_complexity": 1, "boosting_type": boosting, "model_size_reg": 0}
+    more: dict[str, Any] = {
+        "simple_ctr": [kind],
+        "max_ctr_complexity": 1,
+        "boosting_type": boosting,
+        "model_size_reg": 0,
+    }
     model, table = trained("RMSE", **more)
     background = table[:50]
     bundle = package(model, tmp_path / "bundle", features=features, background=background).bundle

@@ -50,6 +50,7 @@ def test_columns_of_classes_are_one_output(
     wanted = model.predict_proba(_rows)
     np.testing.assert_allclose(found.outputs["probabilities"], wanted, atol=1e-5)
     assert list(found.outputs) == ["probabilities"]
+    assert found.labels is not None
     assert found.labels.tolist() == [str(each) for each in model.predict(_rows)]
     explained = opened.explain(_rows[:10])
     assert explained.method in method.split("|")

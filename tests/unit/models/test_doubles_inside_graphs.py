@@ -17,7 +17,7 @@ from penstock.engine.models.packaging.package import package
 
 from .test_sklearn_matrix import served
 
-_booster = {"n_estimators": 5, "verbose": -1, "n_jobs": 1}
+_booster: dict[str, Any] = {"n_estimators": 5, "verbose": -1, "n_jobs": 1}
 _models: dict[str, Any] = {
     "target by log1p": TransformedTargetRegressor(
         lightgbm.LGBMRegressor(**_booster), func=np.log1p, inverse_func=np.expm1

@@ -46,5 +46,5 @@ def test_it_answers_as_the_original_does_or_says_why_not(name: str, place: str, 
     span = max(float(np.ptp(wanted)), 1e-300)
     assert np.abs(scores - wanted).max() <= 1e-6 * max(span, 1.0)
     if found.labels is not None and hasattr(model, "classes_"):
-        said = [found.classes[label] for label in found.labels.tolist()]
-        assert said == [str(each) for each in np.asarray(model.predict(given.iloc[places])).tolist()]
+        labels = [found.classes[label] for label in found.labels.tolist()]
+        assert labels == [str(each) for each in np.asarray(model.predict(given.iloc[places])).tolist()]

@@ -26,7 +26,7 @@ _rows = np.random.default_rng(0).normal(size=(300, 3))
 _late = (_rows[:, 0] * _rows[:, 1] > 0).astype(np.int64)
 
 
-class CautiousForest(RandomForestClassifier):  # type: ignore[misc]
+class CautiousForest(RandomForestClassifier):
     """Says 1 only where it is sure."""
 
     def predict(self, rows: Any) -> NDArray[np.int64]:
@@ -34,7 +34,7 @@ class CautiousForest(RandomForestClassifier):  # type: ignore[misc]
         return (self.predict_proba(rows)[:, 1] > 0.8).astype(np.int64)
 
 
-class CautiousCalibration(CalibratedClassifierCV):  # type: ignore[misc]
+class CautiousCalibration(CalibratedClassifierCV):
     """The same of calibrated trees, whose sum is an output of its own."""
 
     def predict(self, rows: Any) -> NDArray[np.int64]:

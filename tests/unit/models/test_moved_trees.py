@@ -1,5 +1,6 @@
 """Trees behind steps are trees over the features: explained exactly, served by the kernel, the same to the last double."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_explanations_equal_enumeration_over_the_original_pipeline(family: str, 
     shap = TreeShap.from_bundle(bundle, method="tree_interventional")
     rows = table(kind, 3, 4, training=False)
     values, _ = shap.contributions(matrix_of(bundle, rows))
-    links = {
+    links: dict[str, Callable[[Any], Any]] = {
         "probability": lambda share: share,
         "log_odds": lambda share: np.log(share / (1 - share)),
         "log": np.log,
@@ -131,7 +132,12 @@ def test_missing_and_unknown_categories_are_told_apart_where_the_encoder_does(tm
         OneHotEncoder(handle_unknown="ignore", sparse_output=False), RandomForestRegressor(3, random_state=0)
     ).fit(frame, target)
     bundle = package(model, tmp_path / "bundle", rows=frame).bundle
-    records = [{"job": "a"}, {"job": None}, {"job": "new"}, {}]  # the last has nothing of the model
+    records: list[dict[str, Any]] = [
+        {"job": "a"},
+        {"job": None},
+        {"job": "new"},
+        {},  # has nothing of the model
+    ]
     places, found = served(bundle, records)
     assert places.tolist() == [0, 1, 2]
     asked = pd.DataFrame({"job": pd.Series(["a", None, "new"], dtype=object)})

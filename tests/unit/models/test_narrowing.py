@@ -68,7 +68,7 @@ def test_every_value_keeps_its_side_of_every_threshold(thresholds: list[float], 
         np.array(values, dtype=np.float64),
     ]
     rows = np.concatenate(around).reshape(-1, 1)
-    found = as_fed(rows, _signature(cuts))
+    found: NDArray[Any] = as_fed(rows, _signature(cuts))
     assert found.dtype == np.float32
     with np.errstate(over="ignore"):
         meant = np.where(np.isinf(rows.astype(np.float32)), rows.astype(np.float32), rows)

@@ -650,7 +650,7 @@ def test_times_given_in_other_units_than_the_stream_has_are_refused(
         return tmp_path / f"{unit}.parquet" if as_file else frame
 
     def packaged(unit: str, out: str) -> PackageReport:
-        return package(tmp_path / "m.txt", tmp_path / out, input_schema=schema, **{given: as_given(unit)})  # type: ignore[arg-type]
+        return package(tmp_path / "m.txt", tmp_path / out, input_schema=schema, **{given: as_given(unit)})
 
     with pytest.raises(
         ConfigError, match=r"column at holds times in microseconds, .* has them in milliseconds"

@@ -250,7 +250,12 @@ def test_a_field_whose_values_answer_alike_is_a_feature_all_the_same(tmp_path: P
         .replace("</MiningSchema>", '<MiningField name="z"/></MiningSchema>')
     )
     bundle = package(_sound(tmp_path, text), tmp_path / "bundle").bundle
-    asked = [{"x": 1.0, "z": 0.0}, {"x": 1.0, "z": 2.0}, {"x": None, "z": 0.0}, {"x": 1.0, "z": None}]
+    asked: list[dict[str, Any]] = [
+        {"x": 1.0, "z": 0.0},
+        {"x": 1.0, "z": 2.0},
+        {"x": None, "z": 0.0},
+        {"x": 1.0, "z": None},
+    ]
     assert answers(bundle, asked) == {0: 1.0, 1: 2.0, 3: 2.0}
 
 

@@ -59,7 +59,8 @@ def _answer(interpreter: Interpreter, record: dict[str, Any]) -> Any:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_interpreter_of_the_tests_answers_as_jpmml(jars: Path, tmp_path: Path) -> None:
-    cases, files = [], []
+    cases: list[tuple[str, Interpreter, list[dict[str, Any]]]] = []
+    files: list[tuple[Path, Path]] = []
     for family in families:
         for seed in range(_seeds):
             model, rows = tmp_path / f"{len(files)}.pmml", tmp_path / f"{len(files)}.tsv"

@@ -3,12 +3,12 @@
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from penstock.engine.models.runtime.onnx_runtime import reason_characters_max, runtime_errors, runtime_reason
 
 
-def raised(nodes: list[object], data: np.ndarray, constants: list[object]) -> Exception:
+def raised(nodes: list[NodeProto], data: np.ndarray, constants: list[TensorProto]) -> Exception:
     shape = [None, data.shape[1]]
     graph = helper.make_graph(
         nodes,

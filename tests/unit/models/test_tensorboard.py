@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytes
 
 def test_every_kind_of_number_comes_back(tmp_path: Path) -> None:
     file = EventFile(wall_s=1.7e9)
-    spreads = {
+    spreads: dict[str, list[float]] = {
         "one": [2.5],
         "equal": [0.0] * 9,
         "tiny": [1e-320, 2e-320],

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import penstock
@@ -146,7 +147,8 @@ def test_a_sample_holds_rows_beside_the_attributions_of_the_class_that_was_predi
     sample = Sampler(HandClock()).take(**given_batch)
     assert sample is not None
     assert sample.pairs is not None
-    values, attributions = sample.pairs.values[:, 0], sample.pairs.attributions[:, 0]
+    values: NDArray[Any] = sample.pairs.values[:, 0]
+    attributions = sample.pairs.attributions[:, 0]
     wanted = values if outputs == 1 else values * 10 + np.arange(20) % outputs
     assert attributions.tolist() == wanted.tolist()
     assert sample.pairs.outputs.tolist() == [at % outputs for at in range(20)]

@@ -119,7 +119,7 @@ def test_a_model_that_nothing_explains_says_so() -> None:
         "columns": [], "features": [], "features_total": 0, "trees": None, "graph": None, "outputs": [], "classes": [], "warmup": [],
         "complete": True,
     }  # fmt: skip
-    nothing = {"lately": {"rows": 0, "sums": [], "span_s": None}, "before": {"rows": 0, "sums": []}, "space": None, "scores": None}  # fmt: skip
+    nothing: dict[str, Any] = {"lately": {"rows": 0, "sums": [], "span_s": None}, "before": {"rows": 0, "sums": []}, "space": None, "scores": None}  # fmt: skip
     document = json.loads(
         orjson.dumps(model_document(1, described, [nothing], ["d"], {"state": "none", "rows": 0, "sums": []}))
     )

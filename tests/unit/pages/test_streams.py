@@ -24,7 +24,8 @@ plain = st.dictionaries(names, values)
 def pairs(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     """A document and a later one: the same members, a longer series that may have lost its beginning, more records in front."""
     members = draw(st.lists(names, unique=True))
-    old, new = ({name: draw(values) for name in members} for _ in range(2))
+    documents: list[dict[str, Any]] = [{name: draw(values) for name in members} for _ in range(2)]
+    old, new = documents
     times = draw(st.lists(st.integers(0, 100), unique=True).map(sorted))
     cut, kept = draw(st.integers(0, len(times))), draw(st.integers(0, len(times)))
     for document, known in ((old, times[:kept]), (new, times[min(cut, kept) :])):

@@ -120,7 +120,9 @@ def literals(path: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.lineno, re.sub(r"\{[^{}]*\}", "{}", node.value)
         if isinstance(node, ast.JoinedStr):
-            text = "".join(each.value if isinstance(each, ast.Constant) else "{}" for each in node.values)
+            text = "".join(
+                str(each.value) if isinstance(each, ast.Constant) else "{}" for each in node.values
+            )
             if " " in text:
                 yield node.lineno, text
 

@@ -66,7 +66,7 @@ def test_batches_come_back_in_order_and_the_hand_over_is_bounded() -> None:
     assert compute.queued_rows == 6
     assert compute.collect(0.0) is None
     gate.set()
-    firsts = []
+    firsts: list[int] = []
     while len(firsts) < 3:
         finished = compute.collect(5.0)
         assert finished is not None

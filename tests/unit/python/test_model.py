@@ -60,7 +60,7 @@ forms = {
     "float32": lambda x: x.astype(np.float32),
     "lists": lambda x: x.tolist(),
     "objects": lambda x: x.astype(object),
-    "structured": lambda x: np.rec.fromarrays(x.T, names="a,b,c"),
+    "structured": lambda x: np.rec.fromarrays(x.T, names="a,b,c"),  # type: ignore[call-overload]  # the stub asks for formats
     "pandas": lambda x: pandas.DataFrame(x, columns=["a", "b", "c"]),
     "pandas, shuffled and more": lambda x: pandas.DataFrame(x, columns=["a", "b", "c"]).assign(d="x")[["d", "c", "a", "b"]],
     "pandas nullable": lambda x: pandas.DataFrame(x, columns=["a", "b", "c"]).convert_dtypes(),
@@ -84,7 +84,8 @@ def test_rows_in_every_form_give_the_same_bits(linear: Model, form: str) -> None
 
 
 def test_no_rows_give_nothing_of_the_right_shape(linear: Model) -> None:
-    for nothing in (rows()[:0], [], pandas.DataFrame(columns=["a", "b", "c"], dtype=float)):
+    empty: tuple[Any, ...] = (rows()[:0], [], pandas.DataFrame(columns=["a", "b", "c"], dtype=float))
+    for nothing in empty:
         assert linear.predict(nothing).outputs["scores"].shape == (0, 2)
     assert linear.explain(rows()[:0]).values.shape == (0, 3)
     assert linear.score([], explain=True).num_rows == 0
@@ -337,7 +338,7 @@ def test_the_public_names_are_there_and_no_others() -> None:
     for name in penstock.__all__:
         assert getattr(penstock, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
-        penstock.lode  # noqa: B018
+        penstock.lode  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_the_report_of_a_package_is_short(tmp_path: Path) -> None:

@@ -64,12 +64,16 @@ def test_a_row_that_has_names_is_read_by_them(form: str) -> None:
 
 
 def test_what_a_mask_hides_is_missing() -> None:
-    matrix = np.ma.masked_array([[1.0, 777.0, 0.0], [1.0, 2.0, 1.0]], mask=[[0, 1, 0], [0, 0, 1]])
+    matrix = np.ma.masked_array(
+        [[1.0, 777.0, 0.0], [1.0, 2.0, 1.0]], mask=[[False, True, False], [False, False, True]]
+    )
     expected = np.array([[1.0, nan, 0.0], [1.0, 2.0, nan]])
     for form in (matrix, matrix.astype(np.float32), matrix.astype(np.int64), [matrix[0], matrix[1]]):
         assert np.array_equal(np.array(read(form)), expected, equal_nan=True)
     kinds = [("a", "f8"), ("b", "i8"), ("land", "U2")]
-    table = np.ma.array([(1.0, 777, "FR"), (1.0, 2, "DE")], mask=[(0, 1, 0), (0, 0, 1)], dtype=kinds)
+    table: Any = np.ma.array(
+        [(1.0, 777, "FR"), (1.0, 2, "DE")], mask=[(False, True, False), (False, False, True)], dtype=kinds
+    )
     assert np.array_equal(np.array(read(table)), [[1.0, nan, 1.0], [1.0, 2.0, nan]], equal_nan=True)
 
 

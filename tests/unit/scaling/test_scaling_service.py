@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -432,7 +433,10 @@ def loop(broker: Broker, published: Published, clock: HandClock) -> ScalerLoop:
 class Reading:
     """One partition with ten records that nobody has read."""
 
-    partition, earliest, end, committed, oldest_unfinished_timestamp_ms, owner = 0, 0, 10, None, 999_000, None
+    partition, earliest, end = 0, 0, 10
+    committed: int | None = None
+    oldest_unfinished_timestamp_ms: int | None = 999_000
+    owner: str | None = None
     high, fault, topic_id, committed_topic_id, stamped_by_broker = 10, "", None, None, True
 
 
@@ -703,8 +707,8 @@ def test_partitions_that_are_too_fast_or_stand_still_are_named(
 ) -> None:
     class Part(Reading):
         def __init__(self, partition: int, end: int, committed: int) -> None:
-            self.partition, self.end, self.high, self.committed = partition, end, end, committed  # type: ignore[misc]
-            self.owner = "w-0"  # type: ignore[assignment,misc]
+            self.partition, self.end, self.high, self.committed = partition, end, end, committed
+            self.owner = "w-0"
 
     for second in range(0, 300, 2):
         broker.readings = [Part(4, 1000, 10), Part(7, 2000 + 10 * second, 10 * second)]
@@ -796,10 +800,7 @@ def test_garbage_is_refused_in_one_word_and_logs_nothing(
     with grpc.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         for name in ("IsActive", "GetMetricSpec", "GetMetrics"):
             call = channel.unary_unary(f"/externalscaler.ExternalScaler/{name}")
-            assert (
-                code_of(lambda call=call: call(data, timeout=keda_deadline_s))
-                is grpc.StatusCode.INVALID_ARGUMENT
-            )
+            assert code_of(partial(call, data, timeout=keda_deadline_s)) is grpc.StatusCode.INVALID_ARGUMENT
         stream = channel.unary_stream("/externalscaler.ExternalScaler/StreamIsActive")
         assert (
             code_of(lambda: list(stream(data, timeout=keda_deadline_s))) is grpc.StatusCode.INVALID_ARGUMENT

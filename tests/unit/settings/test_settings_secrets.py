@@ -13,6 +13,7 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
+from penstock.engine.admin.callers import Role
 from penstock.engine.admin.file_tokens import FileToken, FileTokens
 from penstock.engine.settings.model import Settings, load_settings
 from penstock.engine.worker.kafka import secret
@@ -298,7 +299,7 @@ def test_what_is_no_file_holds_no_secret_and_is_not_waited_for(
     with pytest.raises(ConfigError, match=r"cannot read the secret in .*: (it is no file|Is a directory)"):
         secret(None, path)
     with pytest.raises(ConfigError, match=r"cannot read the admin token ops in .*: (it is no file|Is a dir)"):
-        FileTokens([FileToken(name="ops", role="admin", file=path)])
+        FileTokens([FileToken(name="ops", role=Role.ADMIN, file=path)])
 
 
 def test_the_list_has_every_sign_of_the_keyboard() -> None:

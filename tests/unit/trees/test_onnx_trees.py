@@ -144,7 +144,7 @@ def test_a_share_keeps_its_mirror_when_it_is_scaled() -> None:
     attributes["class_weights"] = [abs(weight) / 4 for weight in attributes["class_weights"]]
     model = classifier(attributes, features=3, classes=2)
     model.graph.node.append(_node("Mul", ["p", "two"], ["doubled"]))
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(2), "two"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2, dtype=np.float32), "two"))
     model.graph.output[1].name = "doubled"
 
     assert read_forest(model).mirror == 2.0
@@ -332,7 +332,7 @@ def _node(operator: str, inputs: list[str], outputs: list[str], **attributes: An
     [
         ([_node("Identity", ["y"], ["z"])], 1, {}),
         ([_node("Mul", ["y", "c"], ["z"])], 2, {"c": np.float32(0.5)}),
-        ([_node("Div", ["y", "c"], ["d"]), _node("Add", ["d", "e"], ["z"])], 2, {"c": np.float32(4), "e": np.float32([1, 2])}),
+        ([_node("Div", ["y", "c"], ["d"]), _node("Add", ["d", "e"], ["z"])], 2, {"c": np.float32(4), "e": np.array([1, 2], dtype=np.float32)}),
         ([_node("Sub", ["y", "c"], ["d"]), _node("Sigmoid", ["d"], ["z"])], 1, {"c": np.float32(0.5)}),
         ([_node("Softmax", ["y"], ["z"], axis=1)], 3, {}),
         ([_node("Exp", ["y"], ["d"]), _node("Mul", ["d", "c"], ["z"])], 2, {"c": np.float32(0.7)}),

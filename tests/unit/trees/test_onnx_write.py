@@ -59,6 +59,7 @@ def test_the_model_scores_as_the_forest_and_reads_back(kind: dict[str, Any], set
         )
     assert back.cover is not None
     canonical = ordered(forest)
+    assert canonical.cover is not None
     assert np.array_equal(back.cover[: canonical.nodes], canonical.cover), "to the bit, leaves too"
 
 

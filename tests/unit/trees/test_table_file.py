@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -44,11 +45,11 @@ def shuffled(forest: Forest, seed: int) -> Forest:
     order = np.random.default_rng(seed).permutation(forest.nodes)
     number = np.empty(forest.nodes, dtype=np.int32)
     number[order] = np.arange(forest.nodes, dtype=np.int32)
-    moved = {
+    moved: dict[str, Any] = {
         name: np.where(getattr(forest, name)[order] < 0, -1, number[getattr(forest, name)[order]])
         for name in ("yes", "no")
     }
-    rest = {
+    rest: dict[str, Any] = {
         name: getattr(forest, name)[order]
         for name in ("feature", "threshold", "set_index", "missing_yes", "leaf", "cover")
     }
@@ -205,10 +206,11 @@ def test_a_forest_of_a_million_nodes_is_kept_as_a_table(tmp_path: Path) -> None:
     assert np.abs(shap.base + values.sum(axis=1) - scores).max() < 1e-12
     assert np.abs(shap.contributions(new)[0] - values).max() < 1e-6
     assert np.abs(scores[:, 0] - expected).max() < 1e-12  # leaf values are doubles here
-    for asked, words in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"runtime": "onnxruntime"}, "runtime onnxruntime"),
         ({"device": "cuda"}, "device cuda"),
-    ):
+    )
+    for asked, words in refused:
         with pytest.raises(
             ConfigError, match=f"as a table that our kernel reads, on the CPU, and model.{words}"
         ):

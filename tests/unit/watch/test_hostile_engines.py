@@ -2,8 +2,9 @@
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,11 @@ def test_whatever_an_engine_says_nothing_acts_and_nothing_ends_in_a_traceback(
     path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = dict(said)
-    routes = {each: lambda each=each: json_answer(now[each]) for each in said}  # type: ignore[misc]
+
+    def page(path: str) -> Answer:
+        return json_answer(now[path])
+
+    routes: dict[str, Callable[[], Answer]] = {each: partial(page, each) for each in said}
     routes["/metrics"] = lambda: Answer(body=metrics.encode())
     tried, chance = 0, random.Random(15)
     with HttpServer(routes, host="127.0.0.1", port=0) as server:

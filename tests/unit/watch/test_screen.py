@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,14 @@ hostile = [
 
 
 def worker(slot: str = "0", **counts: int) -> WorkerSeen:
-    told = {"read": 100, "predicted": 90, "rejected": 4, "skipped": 1, "in_flight": 3, "dropped": 2} | counts
+    told: dict[str, Any] = {
+        "read": 100,
+        "predicted": 90,
+        "rejected": 4,
+        "skipped": 1,
+        "in_flight": 3,
+        "dropped": 2,
+    } | counts
     return WorkerSeen(
         slot=slot, name=f"g-host-{slot}", state="running", kafka_fault="", waits=(), model="flights 1", **told
     )

@@ -28,7 +28,7 @@ def serving(answer: Any) -> HttpServer:
 def test_the_forecast_and_the_likeliest_cause_are_told_in_a_line_each() -> None:
     with serving(hints_told(found, workers=True)) as server:
         told = ask_hints(f"http://127.0.0.1:{server.port}")
-    assert told.breach_s == (130, 240)
+    assert told.breach_s == (130.0, 240.0)
     assert Forecast(told=told).lines() == [
         "forecast: The oldest record will be older than scaling.max_age_s allows in 2.2 to 4 min.",
         "likeliest cause: More arrives than the workers do (1,234 records a second, 1.8 times as many as before, on all "

@@ -12,6 +12,7 @@ from penstock.connectors.kafka.admin.topic_settings import TopicSettings
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.engine.settings.model import Settings, parse_settings
 from penstock.engine.worker.startup import kafka_facts as asked
+from penstock.engine.worker.startup.stages import limits_default
 from penstock.schemas.errors import ConfigError, UnavailableError
 
 settings = parse_settings(
@@ -25,6 +26,7 @@ settings = parse_settings(
     folder=Path("/"),
 )
 config = ClientConfig(bootstrap_servers="nowhere:9092")
+taken = asked.FoundLimits(limits=limits_default, batch_bytes_max=1_000_000, untold=())
 
 
 def loads(code: str, *names: str) -> set[str]:
@@ -74,13 +76,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
         def partition_counts(self, topics: list[str]) -> dict[str, int]:
             assert sorted(topics) == sorted(counts)
-            return found.answer("counts", counts)  # type: ignore[no-any-return]
+            return found.answer("counts", counts)
 
         def cluster_id(self) -> str:
-            return found.answer("cluster", "the-cluster")  # type: ignore[no-any-return]
+            return found.answer("cluster", "the-cluster")
 
-    def limits(settings: Settings, config: ClientConfig) -> str:
-        return found.answer("limits", "limits")  # type: ignore[no-any-return]
+    def limits(settings: Settings, config: ClientConfig) -> asked.FoundLimits:
+        return found.answer("limits", taken)
 
     monkeypatch.setattr(asked, "KafkaAdmin", Admin)
     monkeypatch.setattr(asked, "output_limits", limits)
@@ -93,7 +95,7 @@ def test_all_that_a_start_asks_the_cluster_is_asked_at_once(cluster: Cluster) ->
     assert (facts.cluster, facts.partitions, facts.limits) == (
         "the-cluster",
         {"in": 3, "out": 3, "dead": 1},
-        "limits",
+        taken,
     )
 
 

@@ -83,7 +83,7 @@ class House:
         self.reading = Reading()
         self.hooks = Observer(
             metrics=self.metrics, board=self.board, clock=self.clock, topic="in", ends=lambda _: self.ends,
-            report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events, values=NoValues(),
+            report=lambda _: None, on_rebalance=lambda: None, reference_records=lambda: 0, events=self.events, values=NoValues(),  # type: ignore[arg-type]  # what is read of them
             contact=lambda _: self.contact, member=lambda: self.member, reading=lambda: self.reading,
         )  # fmt: skip
         self.ledger = Ledger()
@@ -180,7 +180,7 @@ def _kafka_lost(house: House) -> None:
     house.turns(8, Waiting(batcher=4, compute=2, delivery=1))
 
 
-ways: dict[Event, tuple[Callable[[House], None], str, int]] = {
+ways: dict[Event, tuple[Callable[[House], object], str, int]] = {
     Event.MODEL_LOADED: (
         lambda house: house.events.note(Event.MODEL_LOADED, "model m 1, digest d, on cpu with native is verified and warm"),
         "digest d", logging.INFO,

@@ -24,7 +24,7 @@ from penstock.engine.worker.process import Command
 from penstock.engine.worker.startup import supervisor as supervisor_start
 from penstock.engine.worker.startup.kafka_facts import FoundLimits, KafkaFacts
 from penstock.engine.worker.startup.stages import limits_default
-from penstock.engine.worker.startup.startup import Startup, Step
+from penstock.engine.worker.startup.startup import Startup, Step, walk
 from penstock.engine.worker.startup.steps import steps
 from penstock.engine.worker.startup.supervisor import supervisor_steps
 from penstock.engine.worker.startup.worker import worker_steps
@@ -117,7 +117,8 @@ def test_a_fault_in_any_step_ends_the_start_and_is_listed_by_the_check(
     tmp_path: Path,
 ) -> None:
     # Kafka, which nobody answers for, is waited for only by its own step
-    monkeypatch.setattr(preflight, "steps", faulty(faulty(steps, "kafka"), step.name))
+    checked = faulty(faulty(steps, "kafka"), step.name)
+    monkeypatch.setattr(preflight, "steps", checked)
     monkeypatch.setattr(assembly, "worker_steps", faulty(worker_steps, step.name))
     monkeypatch.setattr(supervisor_start, "supervisor_steps", faulty(supervisor_steps, step.name))
     wanted = f"{step.name} is broken"
@@ -125,9 +126,9 @@ def test_a_fault_in_any_step_ends_the_start_and_is_listed_by_the_check(
         start(step, settings, tmp_path)
     if step.group == "delivery":  # a check comes so far where Kafka answers
         findings = preflight.Findings()
-        preflight.walk(
+        walk(
             Startup(settings=load_settings(settings), clock=SystemClock()),
-            preflight.steps,
+            checked,
             "delivery",
             look=findings.step,
         )

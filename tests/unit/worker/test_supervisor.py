@@ -298,7 +298,7 @@ def test_a_signal_is_passed_on_to_warm_workers_and_kills_none_that_starts(
     )
     running = house(f"if first: up(); sys.stdin.read()\n{listening}", workers=2)
     running.until(lambda: len(running.up()) == 2)
-    running.until(lambda: running.supervisor.pass_on(signal.SIGUSR1) or (running.folder / "heard").exists())  # type: ignore[func-returns-value]
+    running.until(lambda: running.supervisor.pass_on(signal.SIGUSR1) or (running.folder / "heard").exists())
     assert running.supervisor.restarts == 0
     assert len(running.up()) == 2
 
