@@ -178,12 +178,13 @@ def test_no_place_of_a_tree_becomes_another_by_being_made_narrow(column: str, va
     """2**32 + 1 is 1 in half of its bytes, which is a node, and a feature."""
     columns = {"feature": [0, 0, 0], "yes": [1, -1, -1], "no": [2, -1, -1]}
     columns[column][0] = value
+    made: dict[str, Any] = {name: np.array(each, dtype=np.int64) for name, each in columns.items()}
     tree = Tree(
         threshold=np.zeros(3, dtype=np.float32),
         missing_yes=np.zeros(3, dtype=np.bool_),
         cover=None,
         values=np.array([0.0, 1.0, 2.0]),
-        **{name: np.array(each, dtype=np.int64) for name, each in columns.items()},
+        **made,
     )
     with pytest.raises(ConfigError):
         join_trees(
