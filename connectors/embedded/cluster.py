@@ -24,7 +24,7 @@ ports_first, ports_last = 10_000, 32_767
 node that is down for a moment."""
 
 _flags: Final[Mapping[Jvm, tuple[str, ...]]] = {
-    "quick": ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"),
+    "quick": ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmn16m", "-Xmx512m"),
     "full": ("-XX:+UseG1GC", "-Xmx1g"),
 }
 _guarded: Final[Mapping[str, str]] = {
