@@ -50,7 +50,10 @@ test-readers: setup ## services in Go and TypeScript, DuckDB, Spark, Flink SQL a
 test-pages: setup ## the pages in a browser (needs Debian's chromium, chromium-driver and fonts-noto-cjk): rules, keyboard, both languages, axe-core; with PICTURES=1 the pictures of docs/pages.md
 	@mkdir -p reports
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python "playwright==1.65.2" "axe-playwright-python==0.1.8" "selenium>=4.20,<5"
-	PENSTOCK_BROWSER=1 $(if $(PICTURES),PENSTOCK_PICTURES=1) $(PYTEST) tests/pages/test_browser.py tests/pages/test_browser_model.py tests/pages/test_browser_chinese.py tests/pages/test_browser_pace.py tests/pages/test_selenium.py --junit-xml=reports/pages.xml --timeout 120 $(ARGS)
+	export PENSTOCK_BROWSER=1$(if $(PICTURES), PENSTOCK_PICTURES=1)
+	# Half of it waits; what measures how fast a page is comes after it, alone.
+	$(PYTEST) $(PARALLEL) tests/pages/test_browser.py tests/pages/test_browser_model.py tests/pages/test_browser_chinese.py tests/pages/test_selenium.py --junit-xml=reports/pages.xml --timeout 120 $(ARGS)
+	$(PYTEST) tests/pages/test_browser_pace.py --junit-xml=reports/pages-pace.xml --timeout 120 $(ARGS)
 
 test-alerts: setup ## every alert from its fault to a receiver, and the dashboards by their types and data: a real Prometheus and a real Alertmanager (Debian's packages; the latter also built by Go), Grafana's SDK; minutes
 	@mkdir -p reports

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ def driver(tmp_path: Path) -> Iterator[Any]:
         started.quit()
 
 
+def _shows(page: str, driver: Any) -> bool:
+    return bool(driver.find_element("tag name", "body").get_attribute("data-done") == page)
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Running]:
     with running_engine(tmp_path) as running:
@@ -62,5 +67,5 @@ def test_from_the_flow_to_the_reasons_of_one_record(driver: Any, engine: Running
     assert driver.current_url == place  # a permanent link
     for name in ("Model", "Health", "Scaling"):
         driver.find_element(By.LINK_TEXT, name).click()
-        wait.until(lambda it, name=name: it.find_element(By.TAG_NAME, "body").get_attribute("data-done") == name.lower())  # fmt: skip
+        wait.until(partial(_shows, name.lower()))
     assert [each for each in driver.get_log("browser") if each["level"] in ("SEVERE", "WARNING")] == []
