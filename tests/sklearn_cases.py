@@ -340,6 +340,8 @@ refused_cases = frozenset(
         ("mixture", "all of it"),
         # Two knots of the calibration are 1e-15 apart, and 0.3 of probability: rounding of the original decides.
         ("calibrated LightGBM, isotonic", "large ids"),
+        ("calibrated LightGBM, isotonic", "decimals"),
+        ("calibrated LightGBM, isotonic", "unseen categories"),
     }
 )
 """Refused by name, and why: family and kind of data."""

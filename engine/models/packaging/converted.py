@@ -77,6 +77,8 @@ class Converted:
     """By output, what `score` asks instead for it."""
     undecided: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
     """Which rows (R, F) the original answers in one of several ways, by the order of its training; None: none."""
+    decided_by_rounding: str = ""
+    """Why the original's answers may depend on the last digit of what it adds up, wherever that is known of it."""
     is_its_own_original: bool = False
     """`score` runs the very graph that is packaged: nothing is compared with the model it was made from."""
     score_labels: Callable[[NDArray[np.float64]], NDArray[np.int64]] | None = None

@@ -107,6 +107,8 @@ def prove_parity(
             "; the original itself answers that much otherwise by which of equally near rows of training it takes, or when its "
             "numbers change by one part in 10^15, so that rounding decides: scale the features, or leave out those that say the same"
             if wavering[worst.row]
+            else f"; {converted.decided_by_rounding}"
+            if converted.decided_by_rounding
             else ""
         )
         raise ParityError(

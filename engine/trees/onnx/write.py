@@ -1,5 +1,6 @@
 """Writes a canonical forest as an ONNX model that ONNX Runtime runs and `read_forest` reads back, covers and all."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -22,13 +23,19 @@ _opset_version = 17
 
 
 def write_forest(
-    forest: Forest, *, input_name: str = "features", label_name: str = "label", producer: str = "penstock"
+    forest: Forest,
+    *,
+    input_name: str = "features",
+    label_name: str = "label",
+    producer: str = "penstock",
+    numbers: Collection[int] = (),
 ) -> onnx.ModelProto:
     """A model with one float32 input (N, features) and the output `forest.output_name`: a regressor's targets, or a
     classifier's probabilities (N, classes) beside the output `label_name`.
 
     Labels that are all integers come out as int64. Leaf and base values are rounded to float32, as the operators
     hold them. Covers, where known, stand whole in the model's properties, and in nodes_hitrates where there is one.
+    `numbers`: features whose sets hold numbers, not codes.
 
     Raises ConfigError for a forest that the operators cannot express.
     """
@@ -38,7 +45,7 @@ def write_forest(
     share = canonical.mirror == 1.0
     model = onnx.ModelProto()
     trees = model.graph.node.add()  # filled in place: a copy of ten million nodes takes gigabytes
-    if prefers_member(canonical) and (
+    if prefers_member(canonical, numbers) and (
         not one_score or share or canonical.post_transform is PostTransform.LOGISTIC
     ):
         rest = _by_targets(trees, canonical, label_name, member=True)

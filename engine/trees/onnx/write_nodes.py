@@ -1,6 +1,6 @@
 """The nodes of an ordered forest as attributes of the ONNX tree operators."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,12 @@ _members_mean_max = 16
 124 thousand rows/s at 10 members), past it MEMBER is (128 against 69 at 30 members)."""
 
 
-def prefers_member(forest: Forest) -> bool:
-    """Whether TreeEnsemble 5 is the better operator: many members a set, leaves that speak for one output each, and no
-    tree that is one leaf, which it cannot say."""
+def prefers_member(forest: Forest, numbers: Collection[int]) -> bool:
+    """Whether TreeEnsemble 5 is the better operator: many members a set, leaves that speak for one output each, no tree that is
+    one leaf, which it cannot say, and sets of codes alone: ONNX Runtime keeps their members as whole numbers."""
     sets = len(forest.set_offsets) - 1
+    if numbers and np.isin(forest.feature[forest.set_index >= 0], [*numbers]).any():
+        return False
     if (forest.leaf[forest.roots] >= 0).any():
         return False
     one_output = forest.outputs == 1 or bool(((forest.leaf_values != 0).sum(axis=1) <= 1).all())

@@ -162,11 +162,12 @@ def _by_level(tree: Tree) -> Tree:
 
 
 def narrowed(
-    trees: Sequence[Tree], features: int, *, numbers: Collection[int] = ()
+    trees: Sequence[Tree], features: int, *, numbers: Collection[int] = (), rounded: Collection[int] = ()
 ) -> tuple[list[Tree], tuple[tuple[float, ...], ...]]:
     """Trees that compare doubles, with float32 thresholds in place, and the cuts of their signature: see Signature.cuts.
 
     `numbers`: features whose sets hold numbers, not codes. A cut on either side of each keeps it apart from its neighbours.
+    `rounded`: those of them that the original has in float32, where all doubles that are rounded to a number are that number.
     """
     members = _number_members(trees, numbers)
     owner = np.concatenate([np.repeat(number, len(tree.yes)) for number, tree in enumerate(trees)])
@@ -185,9 +186,8 @@ def narrowed(
     cuts: list[tuple[float, ...]] = []
     for start, end in pairwise(bounds.tolist()):
         asked_for = members.get(len(cuts), np.empty(0))
-        of_column = cuts_of(
-            np.concatenate((threshold[order[start:end]], np.nextafter(asked_for, -np.inf), asked_for))
-        )
+        sides = _sides(asked_for) if len(cuts) in rounded else (np.nextafter(asked_for, -np.inf), asked_for)
+        of_column = cuts_of(np.concatenate((threshold[order[start:end]], *sides)))
         narrow[order[start:end]] = narrowed_thresholds(threshold[order[start:end]], of_column)
         cuts.append(tuple(of_column.tolist()))
     parts = np.split(narrow, np.flatnonzero(np.diff(owner)) + 1)
@@ -204,6 +204,20 @@ def narrowed(
                 sets[node] = stand_ins[np.searchsorted(known, values.astype(np.float64))]
         made.append(replace(tree, threshold=part, sets=sets))
     return made, tuple(cuts)
+
+
+def _sides(numbers: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of float32 numbers, the largest doubles that are rounded to the one before each, and to each."""
+    values = numbers.astype(np.float32)
+    with np.errstate(over="ignore"):
+        return _rounded_to(np.nextafter(values, np.float32(-np.inf))), _rounded_to(values)
+
+
+def _rounded_to(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The largest double that is rounded to each: half-way to the next, or just before where that goes to the next."""
+    after = np.nextafter(values, np.float32(np.inf))
+    between = (values.astype(np.float64) + after.astype(np.float64)) / 2
+    return np.where(between.astype(np.float32) == values, between, np.nextafter(between, -np.inf))
 
 
 def _number_members(trees: Sequence[Tree], numbers: Collection[int]) -> dict[int, NDArray[np.float64]]:

@@ -163,6 +163,14 @@ def test_a_tree_changed_in_its_file_is_refused(monkeypatch: pytest.MonkeyPatch) 
         load_skops(skops.io.dumps(model))
 
 
+def test_a_tree_with_a_loop_is_refused_at_once() -> None:
+    """Its trial in a process of its own would not come back, and be given up after a minute."""
+    model = DecisionTreeClassifier(max_depth=3).fit(rows, answers)
+    _node(model, "left_child", _itself)
+    with pytest.raises(ConfigError, match="a child of a tree's node is not there"):
+        load_skops(skops.io.dumps(model))
+
+
 @pytest.mark.parametrize("value", [4, 2**31 - 1, -1])
 def test_a_sparse_matrix_with_a_column_that_is_not_there_is_refused(value: int) -> None:
     model = KNeighborsClassifier().fit(scipy.sparse.csr_matrix(rows), answers)

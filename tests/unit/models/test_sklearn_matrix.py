@@ -78,6 +78,7 @@ def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kin
     if refused:
         assert "\n" not in refused
         assert (family, kind.name) in refused_cases, refused
+        assert "isotonic" not in family or "last digit of a sum decides" in refused
         pytest.xfail(f"refused: {refused}")
     assert report.bundle.trees == is_explained_as_trees(family)
     if not report.bundle.trees:

@@ -47,7 +47,12 @@ def of_forest(
     if exponential:
         forest = replace(forest, output_name=f"log_{name}")
         outputs.append(ModelOutput(name=forest.output_name, width=forest.classes, meaning="log"))
-    model, table = stored(forest, input_name=input_name, exponential=name if exponential else "")
+    model, table = stored(
+        forest,
+        input_name=input_name,
+        exponential=name if exponential else "",
+        numbers=[feature for feature, of_column in enumerate(cuts) if of_column],  # codes have none
+    )
     if table is not None:
         notes = (*notes, _of_table.format(nodes=table.nodes))
         forest = table  # of two copies of a deep forest, the one that shares memory with the file

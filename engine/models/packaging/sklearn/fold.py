@@ -60,7 +60,10 @@ def fold(
     found = _fold(model, columns, inputs, rows)
     count = len(inputs)
     numbers = {place for place, given in enumerate(inputs) if not given.is_discrete}
-    trees, cuts = narrowed(list(found.trees), count, numbers=numbers)
+    rounded = {
+        place for place, given in enumerate(inputs) if given.type is not None and given.type.name == "float32"
+    }
+    trees, cuts = narrowed(list(found.trees), count, numbers=numbers, rounded=rounded)
     outputs = len(found.base)
     if bool(labels) != bool(found.classes) or (labels and len(labels) != found.classes):
         raise NotFoldedError("its trees know other classes than the model")

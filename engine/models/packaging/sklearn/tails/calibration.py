@@ -30,6 +30,8 @@ _before = (
     "explanations are of uncalibrated, the {what} before calibration{mean}, in which they add up exactly: what calibration makes of "
     "it is no sum of the features' parts"
 )
+_knots = ("X_thresholds_", "y_thresholds_")
+_digits_apart = 1e-13
 Link = Literal["", "sigmoid", "softmax"]
 _whats = {"probability": "probability", "log_odds": "log odds", "decision": "decision function"}
 
@@ -151,9 +153,27 @@ def _with_tail(
         ask=ask,
         asks="the scores of calibrated_classifiers_",
         note=note,
+        decided_by_rounding=_steepest([each for member in members for each in member.calibrators]),
     )
     base = np.concatenate([each.sums.base for each in members])
     return TreeSum(trees=trees, base=base, classes=classes, tail=tail)
+
+
+def _steepest(calibrators: Sequence[Any]) -> str:
+    """Of isotonic ones the highest step between scores that are one to a sum but for its last digits; nothing where there is none."""
+    steps = []
+    for each in calibrators:
+        scores, shares = (np.asarray(getattr(each, name, ()), dtype=np.float64) for name in _knots)
+        apart = np.diff(scores)
+        near = apart <= _digits_apart * np.maximum(1.0, np.abs(scores[1:]))
+        steps += [*zip(np.diff(shares)[near].tolist(), apart[near].tolist(), strict=True)]
+    step, between = max(steps, default=(0.0, 0.0))
+    if step <= 0.0:
+        return ""
+    return (
+        f"two knots of its isotonic calibration are {between:.0e} apart and {step:.2g} of the probability, so that the last digit of a sum "
+        "decides which is taken: calibrate by method='sigmoid', or on more rows"
+    )
 
 
 def _asking(

@@ -1,6 +1,6 @@
 """Trees and what a model makes of their sums, as a graph whose sums are an output that tree SHAP reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +44,7 @@ def of_sums(
 ) -> Converted:
     """The forest's K sums and the tail. `predict`: the original's own answers to matrix rows; `predict_table`: to a data frame;
     `ask`: Tail.ask of matrix rows; `predict_classes`: the class numbers (R,) that it says itself. Raises ConfigError where the operators cannot say it."""
-    model, explained = _graph(forest, tail)
+    model, explained = _graph(forest, tail, [feature for feature, of_column in enumerate(cuts) if of_column])
 
     def score(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         try:
@@ -74,6 +74,7 @@ def of_sums(
         score_labels=predict_classes if labels else None,
         compared_with=compared_with,
         compared_by={tail.sums: tail.asks},
+        decided_by_rounding=tail.decided_by_rounding,
         notes=(*notes, tail.note, *crowded(features, cuts)),
     )
 
@@ -82,11 +83,11 @@ def _both(sums: NDArray[np.float64], tail: Tail) -> NDArray[np.float64]:
     return sums if tail.whole is None else np.concatenate((tail.whole - sums, sums), axis=1)
 
 
-def _graph(forest: Forest, tail: Tail) -> tuple[bytes, Forest]:
+def _graph(forest: Forest, tail: Tail, numbers: Collection[int]) -> tuple[bytes, Forest]:
     """The graph, and the trees that its sums are read as."""
     both = np.tile(np.eye(forest.outputs), (2, 1))
     weights = np.tile(tail.weights, (2, 1))
-    proto = write_forest(replace(_in_two(forest), output_name=_raw), input_name=input_name)
+    proto = write_forest(replace(_in_two(forest), output_name=_raw), input_name=input_name, numbers=numbers)
     raw_forest = read_forest(proto)
     nodes = PlainNodes(proto.graph, "tail")
     parts = nodes.node("Cast", [_raw], to=TensorProto.DOUBLE)

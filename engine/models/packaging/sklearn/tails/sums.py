@@ -39,6 +39,8 @@ class Tail:
     """Those methods, as a report names them."""
     note: str
     """What is explained, as a report says it."""
+    decided_by_rounding: str = ""
+    """As Converted.decided_by_rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
