@@ -37,7 +37,6 @@ from penstock.engine.models.packaging.sklearn.inputs import (
     settle_types,
 )
 from penstock.engine.models.packaging.sklearn.stand_ins import narrowed_last
-from penstock.engine.models.packaging.sklearn.stored.skops_files import load_skops
 from penstock.engine.models.packaging.sklearn.surrogate import function_places, reads_columns, surrogate
 from penstock.engine.models.packaging.sklearn.tails.published import of_sums
 from penstock.engine.models.packaging.sklearn.texts.opened import (
@@ -58,8 +57,6 @@ from penstock.engine.models.packaging.sklearn.tree_alone import (
 from penstock.engine.models.runtime.session import raw_runner
 from penstock.engine.trees.readers.sklearn import is_trees
 from penstock.schemas.errors import ConfigError, ModelError
-
-__all__ = ["convert_sklearn_model", "load_skops"]
 
 _below_functions = -2.0
 """Below it no logarithm and no root known by name is a number."""
