@@ -101,6 +101,17 @@ def _centres(model: Any, value: int) -> None:
     model.cluster_centers_ = model.cluster_centers_[:, :-1].copy()
 
 
+def _shorter(name: str) -> _Break:
+    def change(model: Any, value: int) -> None:
+        setattr(model, name, getattr(model, name)[:-1].copy())
+
+    return change
+
+
+def _stages(model: Any, value: int) -> None:
+    model.estimators_ = model.estimators_.reshape(1, -1)
+
+
 _cases: dict[str, tuple[Callable[[], Any], _Break]] = {
     **{
         f"tree, {field}": (lambda: DecisionTreeClassifier(max_depth=4), _of_tree(field))
@@ -109,6 +120,8 @@ _cases: dict[str, tuple[Callable[[], Any], _Break]] = {
     "forest": (lambda: RandomForestClassifier(3, max_depth=3), _of_member("right_child")),
     "bag of columns": (lambda: BaggingClassifier(n_estimators=3, max_features=0.5), _of_member("feature")),
     "boosting": (lambda: GradientBoostingClassifier(n_estimators=3), _of_member("left_child")),
+    "boosting, stages": (lambda: GradientBoostingClassifier(n_estimators=3), _stages),
+    **{f"neighbours, {name}": (KNeighborsClassifier, _shorter(name)) for name in ("_y", "_fit_X")},
     "isolation": (lambda: IsolationForest(n_estimators=3), _of_member("left_child")),
     **{
         f"histogram boosting, {field}": (

@@ -106,6 +106,29 @@ def _histogram_boosting(owner: Any) -> str:
     return ""
 
 
+def _gradient_boosting(owner: Any) -> str:
+    stages = getattr(owner, "estimators_", None)
+    wide = getattr(owner, "n_trees_per_iteration_", None)
+    if stages is None or wide is None:
+        return ""
+    if np.ndim(stages) != 2 or stages.shape[1] != wide:
+        return f"stages of shape {np.shape(stages)}, for {wide} trees each"
+    return ""
+
+
+def _neighbours(owner: Any) -> str:
+    if not hasattr(owner, "_fit_X"):
+        return ""
+    rows = owner._fit_X.shape[0]
+    if owner._fit_X.shape[1:] != (owner.n_features_in_,):
+        return f"neighbours of shape {owner._fit_X.shape}, for {owner.n_features_in_} features"
+    if hasattr(owner, "_y") and len(owner._y) != rows:
+        return f"{len(owner._y)} answers of {rows} neighbours"
+    if getattr(owner, "_tree", None) is not None and len(owner._tree.__getstate__()[0]) != rows:
+        return "its tree is of other rows than its neighbours"
+    return ""
+
+
 def _neighbour_tree(tree: Any) -> str:
     rows, order, nodes, bounds, _, levels, count, *_ = tree.__getstate__()
     rows, order, nodes, bounds = (np.asarray(each) for each in (rows, order, nodes, bounds))
@@ -171,6 +194,8 @@ def _sparse(matrix: Any) -> str:
 _checks: Final[Mapping[str, Callable[[Any], str]]] = {
     "sklearn.tree._classes.BaseDecisionTree": _tree_owner,
     "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.BaseHistGradientBoosting": _histogram_boosting,
+    "sklearn.ensemble._gb.BaseGradientBoosting": _gradient_boosting,
+    "sklearn.neighbors._base.NeighborsBase": _neighbours,
     "sklearn.neighbors._kd_tree.BinaryTree64": _neighbour_tree,
     "sklearn.neighbors._kd_tree.BinaryTree32": _neighbour_tree,
     "sklearn.neighbors._ball_tree.BinaryTree64": _neighbour_tree,
