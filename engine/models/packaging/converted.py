@@ -99,6 +99,11 @@ def class_names(values: Sequence[Any]) -> tuple[str, ...]:
     )
 
 
+def foreign_text(error: Exception) -> str:
+    """What an error of a library says, also where the bytes that the library says are no UTF-8 and Python raises that instead."""
+    return error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
+
+
 def missing_library(name: str, *, extra: str = "package") -> str:
     """How to get what packaging a model needs."""
     return f"packaging this model needs {name}: {how_to_install(extra)}"

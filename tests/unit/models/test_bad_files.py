@@ -176,6 +176,17 @@ def test_a_set_of_categories_that_is_not_there_is_not_another(line: str, word: s
         read_lightgbm(broken)
 
 
+@pytest.mark.parametrize("byte", [b"\x94", b"\xda", b"\xff", b"\x1b"])
+def test_what_catboost_says_in_bytes_that_are_no_text_is_one_sentence(
+    byte: bytes, good: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = good[".cbm"].replace(b"FlabuffersModel_v1", b"FlabuffersModel_" + byte + b"1")
+    assert data != good[".cbm"]
+    said = _refused(data, "m.cbm", tmp_path, capsys)
+    assert "CatBoost refuses the model: Unsupported model format: FlabuffersModel_" in said
+    assert "\x1b" not in said
+
+
 def test_answers_of_another_shape_are_no_difference_but_a_refusal() -> None:
     """One column compared with two would be compared with each."""
     with pytest.raises(ParityError, match=r"\(3, 1\).*\(3, 2\)"):

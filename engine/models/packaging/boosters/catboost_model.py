@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from penstock.engine.features.overrides import table_features
 from penstock.engine.features.signature import Feature
 from penstock.engine.models.packaging.boosters.forest_model import of_forest, with_sentinel, without_markers
-from penstock.engine.models.packaging.converted import Converted, PackageOptions, missing_library
+from penstock.engine.models.packaging.converted import (
+    Converted,
+    PackageOptions,
+    foreign_text,
+    missing_library,
+)
 from penstock.engine.models.packaging.trial import try_file
 from penstock.engine.trees.readers.catboost import CatboostColumns, read_catboost, read_columns
 from penstock.schemas.errors import ConfigError
@@ -37,11 +42,8 @@ def catboost_file(data: bytes, wishes: PackageOptions, *, kind: Literal["cbm", "
     with TemporaryDirectory() as folder:
         path = Path(folder, "model")
         path.write_bytes(data)
-        try:
-            with _in_silence():
-                model.load_model(str(path), format=kind)
-        except catboost.CatBoostError as error:
-            raise ConfigError(f"CatBoost refuses the model: {_reason(error)}") from error
+        with _in_silence("CatBoost refuses the model"):
+            model.load_model(str(path), format=kind)
     return catboost_model(model, wishes)
 
 
@@ -74,12 +76,9 @@ def catboost_model(model: Any, wishes: PackageOptions) -> Converted:
 
     def predict(rows: NDArray[np.float64]) -> NDArray[np.generic]:
         frame = _frame(without_markers(rows, features, besides=None), columns.names, tables)
-        try:
-            with _in_silence():
-                pool = catboost.Pool(frame, cat_features=list(tables))
-                return np.asarray(model.predict(pool, prediction_type=method, thread_count=1))
-        except catboost.CatBoostError as error:
-            raise ConfigError(f"the original model cannot predict the rows: {_reason(error)}") from error
+        with _in_silence("the original model cannot predict the rows"):
+            pool = catboost.Pool(frame, cat_features=list(tables))
+            return np.asarray(model.predict(pool, prediction_type=method, thread_count=1))
 
     return of_forest(
         read.forest,
@@ -157,23 +156,24 @@ def _hashes(categories: Sequence[str]) -> dict[str, int]:
 def _as_json(model: Any, catboost: Any) -> bytes:
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.json")
-        try:
-            with _in_silence():
-                model.save_model(str(path), format="json")
-        except catboost.CatBoostError as error:
-            raise ConfigError(f"CatBoost cannot say the model in JSON: {_reason(error)}") from error
+        with _in_silence("CatBoost cannot say the model in JSON"):
+            model.save_model(str(path), format="json")
         return path.read_bytes()
 
 
 @contextmanager
-def _in_silence() -> Iterator[None]:
-    """CatBoost writes nothing to standard error beside what it raises: neither its log nor a warning of Python's."""
+def _in_silence(refused: str) -> Iterator[None]:
+    """CatBoost writes nothing to standard error: neither its log nor a warning of Python's. Raises ConfigError, `refused` with
+    its reason, where it raises."""
     from catboost import core
 
     quiet = core.log_fixup(io.StringIO(), io.StringIO()) if hasattr(core, "log_fixup") else nullcontext()
-    with warnings.catch_warnings(), quiet:
-        warnings.simplefilter("ignore")
-        yield
+    try:
+        with warnings.catch_warnings(), quiet:
+            warnings.simplefilter("ignore")
+            yield
+    except (core.CatBoostError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{refused}: {_reason(error)}") from error
 
 
 def _imported() -> Any:
@@ -186,5 +186,5 @@ def _imported() -> Any:
 
 def _reason(error: Exception) -> str:
     """The sentence behind the place in the C++ code."""
-    lines = str(error).strip().splitlines() or ["it says nothing more"]
+    lines = foreign_text(error).strip().splitlines() or ["it says nothing more"]
     return re.sub(r"^\S*\.(?:cpp|h):\d+:\s*", "", lines[0])[:300]

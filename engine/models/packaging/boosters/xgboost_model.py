@@ -17,7 +17,12 @@ from penstock.engine.models.packaging.boosters.forest_model import (
     without_markers,
     xgboost_meaning,
 )
-from penstock.engine.models.packaging.converted import Converted, PackageOptions, missing_library
+from penstock.engine.models.packaging.converted import (
+    Converted,
+    PackageOptions,
+    foreign_text,
+    missing_library,
+)
 from penstock.engine.models.packaging.trial import try_file
 from penstock.schemas.errors import ConfigError
 
@@ -155,13 +160,13 @@ def in_silence(what: str) -> Iterator[None]:
         with warnings.catch_warnings(), xgboost.config_context(verbosity=0):
             warnings.simplefilter("ignore")
             yield
-    except xgboost.core.XGBoostError as error:
+    except (xgboost.core.XGBoostError, UnicodeDecodeError) as error:
         raise ConfigError(f"XGBoost refuses the {what}: {_xgboost_reason(error)}") from error
 
 
 def _xgboost_reason(error: Exception) -> str:
     """The sentence in an error of XGBoost: what stands behind its check, before the stack of C++."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in foreign_text(error).splitlines() if line.strip()]
     said = next(
         (line for line in lines if not line.startswith(("Stack trace", "[bt]"))), "it says nothing more"
     )
