@@ -187,6 +187,14 @@ def test_what_catboost_says_in_bytes_that_are_no_text_is_one_sentence(
     assert "\x1b" not in said
 
 
+def test_parameters_that_catboosts_own_python_trips_over_are_one_sentence(
+    good: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = good[".cbm"].replace(b'"boosting_options":{', b'"boosting_options":\xad')
+    assert data != good[".cbm"]
+    assert "CatBoost refuses the model: it is malformed" in _refused(data, "m.cbm", tmp_path, capsys)
+
+
 def test_answers_of_another_shape_are_no_difference_but_a_refusal() -> None:
     """One column compared with two would be compared with each."""
     with pytest.raises(ParityError, match=r"\(3, 1\).*\(3, 2\)"):

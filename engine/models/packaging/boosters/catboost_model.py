@@ -28,6 +28,8 @@ from penstock.engine.trees.readers.catboost import CatboostColumns, read_catboos
 from penstock.schemas.errors import ConfigError
 
 _hashes_in: Final = re.compile(r"cat_features_hashes\s*=\s*(\{.*?\n\})", re.DOTALL)
+_of_its_python: Final = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+"""What its part in Python raises over parameters that are none, and over bytes of its C++ that are no text."""
 _strange: Final = "\x00no such category"
 """Stands for a category that no table holds."""
 
@@ -172,7 +174,7 @@ def _in_silence(refused: str) -> Iterator[None]:
         with warnings.catch_warnings(), quiet:
             warnings.simplefilter("ignore")
             yield
-    except (core.CatBoostError, UnicodeDecodeError) as error:
+    except (core.CatBoostError, *_of_its_python) as error:
         raise ConfigError(f"{refused}: {_reason(error)}") from error
 
 
@@ -186,5 +188,7 @@ def _imported() -> Any:
 
 def _reason(error: Exception) -> str:
     """The sentence behind the place in the C++ code."""
+    if isinstance(error, _of_its_python) and not isinstance(error, UnicodeDecodeError):
+        return f"it is malformed: {type(error).__name__} {error}"[:300]
     lines = foreign_text(error).strip().splitlines() or ["it says nothing more"]
     return re.sub(r"^\S*\.(?:cpp|h):\d+:\s*", "", lines[0])[:300]

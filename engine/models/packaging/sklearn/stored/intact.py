@@ -28,7 +28,6 @@ def check_intact(model: object) -> None:
 def _held(model: object) -> Iterator[object]:
     """The model and every object that it holds, each once."""
     waiting, seen = [model], set[int]()
-    kept: list[object] = []  # what is made on the way, so that no other object gets its number
     while waiting:
         held = waiting.pop()
         if isinstance(held, _values_of_arrays) or id(held) in seen:
@@ -45,7 +44,6 @@ def _held(model: object) -> Iterator[object]:
             inside = [*held]
         else:
             inside = [*getattr(held, "__dict__", {}).values()]
-            kept.append(held)
         waiting += inside
 
 
