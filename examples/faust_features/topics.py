@@ -1,4 +1,4 @@
-"""Where Kafka is, and the topics: what the Faust app reads, and those of penstock.yaml."""
+"""Where Kafka is, and the topics: what the Faust app reads and keeps, and those of penstock.yaml."""
 
 import os
 
@@ -8,11 +8,14 @@ from confluent_kafka.admin import AdminClient, NewTopic
 bootstrap_servers = os.environ.get("PENSTOCK_KAFKA__BOOTSTRAP_SERVERS", "localhost:9092")
 outputs = ["boardings.predictions", "boardings.explanations", "boardings.dead-letters"]
 names = ["flight-events", "boardings", *outputs]
+changelog = "airport-delays-last-hour-changelog"  # of the app's table: app, table; made before the app writes to it
 
 
 def main() -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-    for name, creation in admin.create_topics([NewTopic(name, num_partitions=4) for name in names]).items():
+    made = [NewTopic(name, num_partitions=4) for name in names]
+    made.append(NewTopic(changelog, num_partitions=4, config={"cleanup.policy": "compact"}))
+    for name, creation in admin.create_topics(made).items():
         try:
             creation.result()
             print(f"{name}: made")
