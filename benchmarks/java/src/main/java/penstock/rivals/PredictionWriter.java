@@ -21,15 +21,26 @@ final class PredictionWriter {
 
     PredictionWriter(Schema schema) {
         writer = new GenericDatumWriter<>(schema);
-        prediction = new GenericData.Record(schema);
-        source = new GenericData.Record(schema.getField("source").schema());
-        GenericRecord model = new GenericData.Record(schema.getField("model").schema());
+        prediction = withDefaults(schema);
+        source = withDefaults(schema.getField("source").schema());
+        GenericRecord model = withDefaults(schema.getField("model").schema());
         model.put("name", "bench");
         model.put("version", "1");
         model.put("digest", "f".repeat(64));
         source.put("cluster", "bench");
         prediction.put("source", source);
         prediction.put("model", model);
+    }
+
+    /** A record whose fields that came to the contract later hold their defaults. */
+    private static GenericRecord withDefaults(Schema schema) {
+        GenericRecord made = new GenericData.Record(schema);
+        for (Schema.Field field : schema.getFields()) {
+            if (field.hasDefaultValue()) {
+                made.put(field.pos(), GenericData.get().getDefaultValue(field));
+            }
+        }
+        return made;
     }
 
     byte[] write(String topic, int partition, long offset, long timestampMs, float score) throws IOException {
