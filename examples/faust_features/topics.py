@@ -8,7 +8,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 bootstrap_servers = os.environ.get("PENSTOCK_KAFKA__BOOTSTRAP_SERVERS", "localhost:9092")
 outputs = ["boardings.predictions", "boardings.explanations", "boardings.dead-letters"]
 names = ["flight-events", "boardings", *outputs]
-changelog = "airport-delays-last-hour-changelog"  # of the app's table: app, table; made before the app writes to it
+changelog = (
+    "airport-delays-last-hour-changelog"  # of the app's table: app, table; made before the app writes to it
+)
 
 
 def main() -> None:
