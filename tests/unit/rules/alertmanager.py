@@ -125,4 +125,4 @@ def build() -> None:
 if __name__ == "__main__":
     if found() is None:
         build()
-    sys.exit(missing())
+    sys.exit(missing() or 0)
