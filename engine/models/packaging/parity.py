@@ -103,17 +103,15 @@ def prove_parity(
     for name, differences in apart.items():
         worst.take(name, np.where(wavering & of_made_up, 0.0, differences))
     if worst.difference > tolerance:
-        why = (
-            "; the original itself answers that much otherwise by which of equally near rows of training it takes, or when its "
-            "numbers change by one part in 10^15, so that rounding decides: scale the features, or leave out those that say the same"
-            if wavering[worst.row]
-            else f"; {converted.decided_by_rounding}"
-            if converted.decided_by_rounding
-            else ""
-        )
+        why = converted.decided_by_rounding
+        if wavering[worst.row]:
+            why = (
+                "the original itself answers that much otherwise by which of equally near rows of training it takes, or when its "
+                "numbers change by one part in 10^15, so that rounding decides: scale the features, or leave out those that say the same"
+            )
         raise ParityError(
             f"output {worst.output} of the packaged model differs from the original's by {worst.difference:.3g} on "
-            f"{_row(worst.row, rows, len(given), converted)} (allowed: {tolerance:g}){why}"
+            f"{_row(worst.row, rows, len(given), converted)} (allowed: {tolerance:g}){'; ' if why else ''}{why}"
         )
     notes: list[str] = []
     if wavering.any():

@@ -124,11 +124,9 @@ def _narrow(name: str, column: NDArray[np.generic]) -> NDArray[np.generic]:
     if wanted.kind == "i" and wanted.itemsize < column.dtype.itemsize and len(column):
         places, most = column.astype(np.int64, copy=False), np.iinfo(wanted).max
         if places.min() < -1 or places.max() > most:
-            raise ConfigError(f"the tree ensemble has a {_places.get(name, name)} that is not there")
+            what = "child" if name in ("yes", "no") else name
+            raise ConfigError(f"the tree ensemble has a {what} that is not there")
     return column.astype(wanted, copy=False)
-
-
-_places: Mapping[str, str] = {"yes": "child", "no": "child", "feature": "feature"}
 
 
 def _by_level(tree: Tree) -> Tree:

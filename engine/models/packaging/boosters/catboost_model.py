@@ -52,7 +52,7 @@ def catboost_file(data: bytes, wishes: PackageOptions, *, kind: Literal["cbm", "
 def catboost_model(model: Any, wishes: PackageOptions) -> Converted:
     """A fitted CatBoost, CatBoostClassifier, CatBoostRegressor or CatBoostRanker. Raises ConfigError."""
     catboost = _imported()
-    columns = read_columns(_as_json(model, catboost))
+    columns = read_columns(_as_json(model))
     features = _features(columns, wishes)
     border = model.get_probability_threshold() if hasattr(model, "get_probability_threshold") else None
     if columns.loss in ("Logloss", "CrossEntropy") and border not in (None, 0.5):
@@ -155,7 +155,7 @@ def _hashes(categories: Sequence[str]) -> dict[str, int]:
         raise ConfigError(f"CatBoost does not say how it hashes category {error}") from error
 
 
-def _as_json(model: Any, catboost: Any) -> bytes:
+def _as_json(model: Any) -> bytes:
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.json")
         with _in_silence("CatBoost cannot say the model in JSON"):
