@@ -1,6 +1,6 @@
 """Small graphs and bundles for the tests of models, in plain ONNX so that no trainer is needed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from penstock.engine.features.signature import Feature, ModelInput, Signature
 from penstock.engine.models.bundle.bundle import Bundle, Golden
 from penstock.engine.models.bundle.manifest import Labels, Manifest, ModelOutput
-from penstock.engine.trees.forest import PostTransform
+from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.onnx.write import write_forest
 from penstock.engine.trees.readers.assemble import Tree, join_trees
 
@@ -92,6 +92,19 @@ def write_linear(path: Path, *, seed: int = 0, model: bytes | None = None, **cha
     return Bundle.write(path, **{**parts, **changes})
 
 
+def one_value(trees: Iterable[Tree], *, features: int) -> Forest:
+    """The sum of these trees, as the output `value`. Raises ConfigError as `join_trees` does."""
+    return join_trees(
+        trees,
+        features=features,
+        outputs=1,
+        base_values=[0.0],
+        post_transform=PostTransform.NONE,
+        labels=(),
+        output_name="value",
+    )
+
+
 def write_stump(path: Path, *, cover: bool = True, input_schema: bytes | None = None) -> Bundle:
     """A regressor bundle of one tree: a <= 0 gives 1, else 2; b and c are not asked."""
     tree = Tree(
@@ -103,10 +116,7 @@ def write_stump(path: Path, *, cover: bool = True, input_schema: bytes | None = 
         cover=np.array([10.0, 4.0, 6.0]) if cover else None,
         values=np.array([0.0, 1.0, 2.0]),
     )
-    forest = join_trees(
-        [tree], features=3, outputs=1, base_values=[0.0], post_transform=PostTransform.NONE, labels=(),
-        output_name="value",
-    )  # fmt: skip
+    forest = one_value([tree], features=3)
     rows = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
     manifest = Manifest(
         name="stump",

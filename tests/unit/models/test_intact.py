@@ -24,9 +24,9 @@ from sklearn.tree import DecisionTreeClassifier
 from penstock.engine.models.packaging.sklearn.stored import skops_files
 from penstock.engine.models.packaging.sklearn.stored.intact import check_intact
 from penstock.engine.models.packaging.sklearn.stored.skops_files import load_skops
-from penstock.engine.trees.forest import PostTransform
-from penstock.engine.trees.readers.assemble import Tree, join_trees
+from penstock.engine.trees.readers.assemble import Tree
 from penstock.schemas.errors import ConfigError
+from tests.bundles import one_value
 
 _chance = np.random.default_rng(16)
 rows = _chance.normal(size=(200, 4))
@@ -208,12 +208,4 @@ def test_no_place_of_a_tree_becomes_another_by_being_made_narrow(column: str, va
         **made,
     )
     with pytest.raises(ConfigError):
-        join_trees(
-            [tree],
-            features=2,
-            outputs=1,
-            base_values=[0.0],
-            post_transform=PostTransform.NONE,
-            labels=(),
-            output_name="value",
-        )
+        one_value([tree], features=2)

@@ -43,11 +43,10 @@ from penstock.engine.models.packaging.parity import ParityError, prove_parity
 from penstock.engine.models.probes.probe_rows import read_rows, rows_of_table
 from penstock.engine.models.runtime.loader import open_model
 from penstock.engine.models.runtime.session import OnnxModel
-from penstock.engine.trees.forest import PostTransform
 from penstock.engine.trees.onnx.read import read_forest
-from penstock.engine.trees.readers.assemble import Tree, join_trees
+from penstock.engine.trees.readers.assemble import Tree
 from penstock.schemas.errors import ConfigError
-from tests.bundles import constant, graph_bytes, linear_model, linear_scores, tensor
+from tests.bundles import constant, graph_bytes, linear_model, linear_scores, one_value, tensor
 
 carriers = ["AA", "B6", "DL", "UA", "WN"]
 count = 600
@@ -431,15 +430,7 @@ def test_twin_category_tests_become_one_and_score_alike() -> None:
             node: np.array(members, dtype=np.float32) for node, members in ((0, [1]), (2, [0, 3]), (4, [2]))
         },
     )
-    forest = join_trees(
-        [tree],
-        features=1,
-        outputs=1,
-        base_values=[0.0],
-        post_transform=PostTransform.NONE,
-        labels=(),
-        output_name="value",
-    )
+    forest = one_value([tree], features=1)
     rows = np.array([[0], [1], [2], [3], [4], [np.nan]], dtype=np.float32)
     np.testing.assert_array_equal(forest.raw_scores(rows)[:, 0], [5, 5, 7, 5, -1, 5])
     assert forest.nodes == 5

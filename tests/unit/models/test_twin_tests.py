@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penstock.engine.trees.forest import PostTransform, ordered
+from penstock.engine.trees.forest import ordered
 from penstock.engine.trees.onnx.read import read_forest
 from penstock.engine.trees.onnx.write import write_forest
-from penstock.engine.trees.readers.assemble import Tree, join_trees
+from penstock.engine.trees.readers.assemble import Tree
+from tests.bundles import one_value
 from tests.forests import run_onnx
 
 Branch = tuple[Any, ...]
@@ -54,15 +55,7 @@ def _tree(branch: Branch) -> Tree:
 
 
 def _check(*branches: Branch) -> None:
-    forest = join_trees(
-        [_tree(branch) for branch in branches],
-        features=2,
-        outputs=1,
-        base_values=[0.0],
-        post_transform=PostTransform.NONE,
-        labels=(),
-        output_name="value",
-    )
+    forest = one_value([_tree(branch) for branch in branches], features=2)
     model = write_forest(forest)
     np.testing.assert_array_equal(run_onnx(model, rows)[0], forest.raw_scores(rows))
     back = read_forest(model.SerializeToString())
