@@ -1,6 +1,6 @@
 """`python -m penstock` is `penstock`."""
 
-from penstock.engine.cli.main import main
+from penstock.engine.cli.main import command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command())

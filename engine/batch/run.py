@@ -263,12 +263,11 @@ def _feed(
             process.stdin.write(f"{number}\n")
             process.stdin.flush()
             line = process.stdout.readline()
-        except (BrokenPipeError, ValueError):
-            line = ""
-        if not line:
+            answer: dict[str, Any] = json.loads(line)
+        except (BrokenPipeError, ValueError):  # no line, or one that was cut off
+            process.terminate()
             found.put(
                 f"a process that scores ended without an answer (exit code {process.wait()}); run again to go on"
             )
             return
-        answer: dict[str, Any] = json.loads(line)
         found.put(answer["error"] if "error" in answer else Counts(**answer["counts"]))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import penstock
 from penstock.engine.console.exhausted import exhausted
 from penstock.engine.console.faults import show_faults
+from penstock.engine.console.leaving import run_and_leave
 from penstock.engine.console.terminal import Terminal, printable, write_safely
 from penstock.schemas.distribution import extra_of, how_to_install
 from penstock.schemas.errors import ConfigError, FencedError, NotReadyError, PenstockError
@@ -63,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"penstock {name}: {sentence}\n")
         return exit_failed
+
+
+def command() -> int:
+    """`penstock` as a process of its own."""
+    return run_and_leave(main)
 
 
 def _run(words: Sequence[str], name: str | None) -> int:

@@ -13,6 +13,7 @@ from types import FrameType
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.exhausted import exhaustion_told
 from penstock.engine.console.faults import show_faults
+from penstock.engine.console.leaving import run_and_leave
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.console.stacks import write_stacks_on_signal
 from penstock.engine.console.terminal import write_safely
@@ -148,4 +149,4 @@ def _follow_parent(begin: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_and_leave(main))

@@ -32,6 +32,9 @@ _places_named_max = 5
 beat_age_max_s = 60.0
 """The polling loop turns ten times a second; one that stands still for so long is ended."""
 _kill_grace_s = 5.0
+_read_again = "what it had not committed is read again"
+_calm = (0, exit_retry, -signal.SIGTERM)
+"""Exit codes of workers that were asked to stop: one that was still starting had nothing in hand, and ends by the signal itself."""
 
 
 @dataclass(slots=True)
@@ -48,7 +51,8 @@ class _Worker:
     beat: float = 0.0
     beat_still_s: float = 0.0
     warming_s: float = 0.0
-    hung: bool = False  # ended by us, because it did not come back from its batch
+    hung: bool = False  # it did not come back from its batch
+    killed: bool = False  # by us, who said why
     warm: bool = False
     careful: int = 0  # so many died one after the other of the client library's fault, as far as can be told
     places: dict[int, tuple[int, str]] = field(default_factory=dict)  # where the last of those began
@@ -157,7 +161,7 @@ class Supervisor:
         worker.started_s = worker.looked_s = self._clock.monotonic_s()
         worker.batch_held_s = worker.beat_still_s = worker.warming_s = 0.0
         worker.batch = worker.beat = 0.0
-        worker.hung = worker.warm = False
+        worker.hung = worker.killed = worker.warm = False
         worker.replaced_until_s = None
 
     def _replace_next(self) -> None:
@@ -187,13 +191,14 @@ class Supervisor:
             return None
         code = worker.process.poll()
         if code is None and worker.replaced_until_s is not None:
-            if now_s > worker.replaced_until_s:
-                worker.process.kill()
+            if now_s > worker.replaced_until_s and not worker.killed:
+                self._kill_late(worker, worker.process)
             return None
         if code is None:
             return self._look_at_vitals(worker, worker.process, now_s)
         close_stdin(worker.process)
-        if worker.replaced_until_s is not None:  # what it left unfinished is read again
+        if worker.replaced_until_s is not None:
+            self._tell_death(worker, code)
             self._start(worker)
             return None
         if code >= 0 and code != exit_retry:
@@ -226,7 +231,7 @@ class Supervisor:
             if worker.warming_s <= self._warmup_s_max:
                 return None
             self._say(not_warm(f"worker {worker.slot}", worker.warming_s))
-            process.kill()
+            _kill(worker, process)
             return exit_not_ready
         worker.warm = True
         same = vitals.ranges and vitals.batch == worker.batch
@@ -239,12 +244,12 @@ class Supervisor:
                 f"worker {worker.slot} has been computing one batch for {worker.batch_held_s:.0f} s, longer than "
                 f"model.batch_s_max allows ({vitals.bound_s:.0f} s): it is ended, and its records are tried one by one"
             )
-            process.kill()
+            _kill(worker, process)
         elif worker.beat_still_s > beat_age_max_s:
             self._say(
                 f"worker {worker.slot} has not turned its loop for {worker.beat_still_s:.0f} s: it is ended"
             )
-            process.kill()
+            _kill(worker, process)
         return None
 
     def _learn_from(self, worker: _Worker, code: int) -> None:
@@ -294,21 +299,37 @@ class Supervisor:
         self._fault_told = self._quarantine.fault
 
     def _stop_all(self) -> int:
-        """Ask, wait for the drain, then insist; the first exit code that is not 0."""
+        """Ask, wait for the drain, then insist; the first exit code that is not 0, and 1 for a worker that a signal ended."""
         deadline_s = self._clock.monotonic_s() + self._drain_budget_s + _kill_grace_s
-        running = [worker.process for worker in self._workers if worker.process is not None]
+        stopping = [(worker, worker.process) for worker in self._workers if worker.process is not None]
+        running = [process for _, process in stopping]
         self._pass_on_stops(running)
         while any(process.poll() is None for process in running):
             if self._clock.monotonic_s() > deadline_s:
-                for process in running:
-                    process.kill()
+                for worker, process in stopping:
+                    if process.poll() is None and not worker.killed:
+                        self._kill_late(worker, process)
             self._pass_on_stops(running)
             self._clock.sleep(_look_every_s)
-        for process in running:
+        for worker, process in stopping:
             close_stdin(process)
-        # One that was asked while it was still starting had nothing in hand, and ends by the signal itself.
-        calm = (0, exit_retry, -signal.SIGTERM)
-        return next((abs(process.returncode) for process in running if process.returncode not in calm), 0)
+            self._tell_death(worker, process.returncode)
+        codes = (process.returncode for process in running if process.returncode not in _calm)
+        return next((code if code > 0 else 1 for code in codes), 0)
+
+    def _kill_late(self, worker: _Worker, process: subprocess.Popen[bytes]) -> None:
+        given_s = self._drain_budget_s + _kill_grace_s
+        self._say(
+            f"worker {worker.slot} has not ended {given_s:.0f} s after it was asked to: it is killed; {_read_again}"
+        )
+        _kill(worker, process)
+
+    def _tell_death(self, worker: _Worker, code: int) -> None:
+        """Of one that was asked to stop, where a signal ended it that we did not send."""
+        if code < 0 and code not in _calm and not worker.killed:
+            self._say(
+                f"worker {worker.slot} died of {signal.Signals(-code).name} while it stopped; {_read_again}"
+            )
 
     def _pass_on_stops(self, running: Sequence[subprocess.Popen[bytes]]) -> None:
         while self._stops_passed_on < min(self._stops, 2):
@@ -316,3 +337,8 @@ class Supervisor:
             for process in running:
                 if process.poll() is None:
                     process.terminate()
+
+
+def _kill(worker: _Worker, process: subprocess.Popen[bytes]) -> None:
+    worker.killed = True
+    process.kill()

@@ -18,6 +18,7 @@ import orjson
 
 from penstock.engine.clock import SystemClock
 from penstock.engine.console.faults import show_faults
+from penstock.engine.console.leaving import run_and_leave
 from penstock.engine.console.logs import add_logging_arguments, configure_logging
 from penstock.engine.models.bundle.memory import as_text, worker_bytes
 from penstock.engine.pages.sentences import sentence
@@ -171,4 +172,4 @@ def _say(answers: BinaryIO, answer: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_and_leave(main))

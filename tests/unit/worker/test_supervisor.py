@@ -140,7 +140,22 @@ def test_a_worker_that_does_not_drain_in_time_is_killed(house: Callable[..., Hou
     )
     running.until(lambda: len(running.up()) == 1)
     running.supervisor.request_stop()
-    assert running.end() == signal.SIGKILL
+    assert running.end() == 1
+    assert running.said == [
+        "worker 0 has not ended 0 s after it was asked to: it is killed; what it had not committed is read again"
+    ]
+
+
+def test_a_worker_that_dies_while_it_stops_is_told_and_is_a_failure(house: Callable[..., House]) -> None:
+    running = house(
+        "signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGSEGV)); up()\nwhile True: signal.pause()"
+    )
+    running.until(lambda: len(running.up()) == 1)
+    running.supervisor.request_stop()
+    assert running.end() == 1
+    assert running.said == [
+        "worker 0 died of SIGSEGV while it stopped; what it had not committed is read again"
+    ]
 
 
 def test_a_second_stop_reaches_the_workers(house: Callable[..., House]) -> None:
@@ -330,6 +345,7 @@ def test_a_worker_that_does_not_drain_when_it_is_to_be_replaced_is_ended(house: 
     running.supervisor.request_replacement([0])
     running.until(lambda: running.up() not in ([], [before]))
     assert running.supervisor.restarts == 0
+    assert any("it is killed; what it had not committed is read again" in line for line in running.said)
     running.supervisor.request_stop()
     running.end()
 
