@@ -396,8 +396,8 @@ single fold calibrated by a sigmoid is explained in the log odds of its own prob
 Models whose score is a sum of a part for each feature, before a last sigmoid, softmax or exponential, are explained exactly, relative to all background rows, each part found by putting one number into a fixed
 row (docs/explanations.md). That they are is tried on the bundle itself, so that it holds for `.onnx` and PMML files as well, and for a worker's every record again.
 
-SVC and NuSVC answer decisions in double precision; with `probability=True` they are computed by ONNX Runtime's operator in float32, which may be more than 1e-5 off: then the proof refuses
-them; of two classes, CalibratedClassifierCV around the same machine without probabilities is packaged in double precision.
+SVC and NuSVC answer decisions, or with `probability=True` probabilities, in double precision: those of all pairs of classes are put together in the same turns as by LIBSVM, of up to 16 classes (of more by
+ONNX Runtime's operator in float32, which the proof refuses where it is more than 1e-5 off).
 
 KNNImputer compares a record with a missing value with every row that it was fitted on, at 262,144 numbers the most; where several are equally near, the original takes any. IterativeImputer repeats its turns in double precision;
 a batch in which every number of every record is missing, which the original fills by its first step alone, is answered as any other.

@@ -72,7 +72,7 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 from sklearn.semi_supervised import SelfTrainingClassifier
-from sklearn.svm import SVC, SVR, LinearSVC, NuSVR, OneClassSVM
+from sklearn.svm import SVC, SVR, LinearSVC, NuSVC, NuSVR, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from tests.sklearn_tables import Kind, cost, grade, kinds, late, numbers, texts
@@ -235,6 +235,7 @@ families: dict[str, tuple[Build, Target]] = {
     "SVC": (lambda kind: _encoded(kind, SVC()), late),
     "SVC of three classes, sigmoid": (lambda kind: _encoded(kind, SVC(kernel="sigmoid")), grade),
     "SVC with probabilities": (lambda kind: _encoded(kind, SVC(kernel="poly", probability=True, random_state=0)), late),
+    "NuSVC of three classes with probabilities": (lambda kind: _encoded(kind, NuSVC(nu=0.2, probability=True, random_state=0)), grade),
     "SVR, polynomial": (lambda kind: _encoded(kind, SVR(kernel="poly")), cost),
     "NuSVR, sigmoid": (lambda kind: _encoded(kind, NuSVR(kernel="sigmoid")), cost),
     "naive Bayes": (lambda kind: _encoded(kind, GaussianNB(), encoder=OneHotEncoder(handle_unknown="ignore", sparse_output=False)), late),

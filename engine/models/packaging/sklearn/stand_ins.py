@@ -33,6 +33,7 @@ from sklearn.utils.validation import check_is_fitted
 from penstock.engine.models.packaging.sklearn.boosters import is_booster
 from penstock.engine.models.packaging.sklearn.columns import function_name
 from penstock.engine.models.packaging.sklearn.committees.stand_ins import committee
+from penstock.engine.models.packaging.sklearn.kernels.machines import KernelChances, classes_max
 from penstock.engine.models.packaging.sklearn.kernels.neighbours import neighbour_model
 from penstock.engine.models.packaging.sklearn.kernels.processes import process_model
 from penstock.engine.models.packaging.sklearn.kernels.stand_ins import kernel_model
@@ -231,6 +232,8 @@ def stand_in(model: Any) -> Any | None:
         if len(model.classes_) > 2 and model.decision_function_shape != "ovr":
             return None
         return KernelDecision(model, model.classes_)
+    if isinstance(model, (SVC, NuSVC)) and _is_kernel(model) and len(model.classes_) <= classes_max:
+        return KernelChances(model, model.classes_)
     if isinstance(model, CalibratedClassifierCV):
         return _calibrated(model)
     if isinstance(model, StackingClassifier) and "predict" not in model.stack_method_:
@@ -351,7 +354,7 @@ def margin(model: Any, asked_by: str) -> Any:
         return Pipeline([*model.steps[:-1], (model.steps[-1][0], margin(model.steps[-1][1], asked_by))])
     if isinstance(model, LinearDecision):
         return model.scores
-    if isinstance(model, KernelDecision) and len(model.classes_) == 2:
+    if isinstance(model, (KernelDecision, KernelChances)) and len(model.classes_) == 2:
         return KernelScores(model.machine)
     if not hasattr(model, "decision_function"):
         return model

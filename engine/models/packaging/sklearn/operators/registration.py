@@ -12,6 +12,8 @@ from penstock.engine.models.packaging.sklearn.boosters import booster_types
 from penstock.engine.models.packaging.sklearn.committees.operators import add_majority, add_pairs
 from penstock.engine.models.packaging.sklearn.committees.stand_ins import Majority, Pairs
 from penstock.engine.models.packaging.sklearn.estimated.stand_ins import Neighbourly, Regressed, Splines
+from penstock.engine.models.packaging.sklearn.kernels.machine_nodes import add_kernel_chances
+from penstock.engine.models.packaging.sklearn.kernels.machines import KernelChances
 from penstock.engine.models.packaging.sklearn.kernels.neighbour_nodes import (
     add_neighbour_shares,
     add_neighbour_values,
@@ -201,6 +203,7 @@ def register() -> None:
         (NeighbourValues, neighbour_shapes, add_neighbour_values),
         (NeighbourShares, class_shapes, add_neighbour_shares),
         (Processes, class_shapes, add_processes),
+        (KernelChances, class_shapes, add_kernel_chances),
         (Pairs, class_shapes, add_pairs),
         (Majority, class_shapes, add_majority),
     ):

@@ -172,6 +172,17 @@ def add_kernel_decision(scope: Any, operator: Any, container: Any) -> None:
     _add_spoken_for(graph, chosen, count, model.classes_, kind, operator)
 
 
+def add_machine_pairs(
+    graph: GraphNodes, machine: Any, given: str, kind: type[Any]
+) -> tuple[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The decision value of each pair of classes (N, P), above 0 for the first; and which class a pair speaks for, and against (P, K)."""
+    count, intercept = len(machine.classes_), np.asarray(machine.intercept_, dtype=kind).reshape(-1)
+    coef, speaks = _of_pairs(machine, count)
+    if count == 2:  # scikit-learn turns their sign
+        coef, intercept = -_dense(machine.dual_coef_), -intercept
+    return _add_kernel(graph, machine, given, coef, intercept, kind, ""), speaks
+
+
 def add_pair_votes(
     graph: GraphNodes,
     scores: str,
