@@ -50,6 +50,7 @@ def test_probabilities_and_classes_are_the_original_s(machine: Any, classes: int
     found = penstock.load(tmp_path / "bundle", device="cpu").predict(asked)
     off = np.abs(found.outputs[report.bundle.outputs[0].name] - model.predict_proba(asked))
     assert off.max() <= 1e-7
+    assert found.labels is not None
     assert list(found.labels) == model.predict(asked).tolist()
 
 
