@@ -3,6 +3,7 @@ tests/unit/models/test_families.py, which proves them. `python -m tests.model_fa
 
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.sklearn_cases import rows_of_page
 from tests.sklearn_every import rows_of_names
 from tests.sklearn_refused import refused_models
 from tests.sklearn_tables import kinds
+from tests.suites.cases import rows_of_suites
 
 exact_trees = "exact tree SHAP"
 by_enumeration = "enumeration up to 10 features, else sampled or by gradients"
@@ -432,6 +434,20 @@ def page() -> str:
         "refusal names the estimator and why.",
         "",
         *rows_of_names(),
+    ]
+    lines += [
+        "",
+        "## Suites of other projects",
+        "",
+        *textwrap.wrap(
+            "What the test suites of skl2onnx, onnxmltools, treelite and shap try, as cases (`tests/suites/`: which of their tests ask for which model on "
+            "which kind of rows; `tests/unit/models/test_suites.py`: a sample in `make test`, all with `PENSTOCK_MATRIX=all`). Each is trained, packaged, and asked "
+            "about JSON records that it has not seen: the answers are the original's within 1e-6 of their range, trees are explained as shap.TreeExplainer explains "
+            "the original, or the refusal says why.",
+            160,
+        ),
+        "",
+        *rows_of_suites(),
     ]
     lines += [
         "", "## PMML", "", "| model | output | explained by |", "|---|---|---|",

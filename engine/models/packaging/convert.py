@@ -16,9 +16,21 @@ from penstock.engine.models.packaging.external_data import with_external_data
 from penstock.engine.models.packaging.refused_files import refused_kinds
 from penstock.schemas.errors import ConfigError
 
+_named_max = 5
+
 
 def convert(model: Any, wishes: PackageOptions) -> Converted:
     """A path to a model file, or a live XGBoost, LightGBM or scikit-learn object. Raises ConfigError."""
+    converted = _converted(model, wishes)
+    if converted.labels is None and wishes.classes is not None:
+        raise ConfigError(
+            f"the names of classes {', '.join(wishes.classes[:_named_max])} were given, and the model answers numbers that are of no class: "
+            "leave them out"
+        )
+    return converted
+
+
+def _converted(model: Any, wishes: PackageOptions) -> Converted:
     if isinstance(model, (str, Path)):
         return _convert_file(Path(model), wishes)
     module = type(model).__module__.partition(".")[0]

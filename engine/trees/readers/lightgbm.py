@@ -53,6 +53,8 @@ class LightgbmModel:
     """Tables that it keeps without saying whose they are: then `categories` is empty."""
     categorical: tuple[int, ...]
     """Columns with category tests, with or without a table."""
+    codes_max: Mapping[int, int]
+    """By column the largest code of a categorical one that training had."""
     ranks: bool
     """Its answer is a score to sort by."""
     cuts: tuple[tuple[float, ...], ...]
@@ -102,7 +104,7 @@ def _read(text: str, classes: Sequence[str] | None, table_columns: Sequence[int]
     trees = [_tree(_members(block), scale, number % outputs) for number, block in enumerate(blocks)]
     trees, cuts = narrowed(trees, features)
     labels: tuple[str, ...] = ()
-    if objective.is_classifier:
+    if objective.is_classifier or (classes and objective.post_transform is PostTransform.LOGISTIC):
         count = max(outputs, 2)
         labels = tuple(classes) if classes else tuple(str(index) for index in range(count))
         if len(labels) != count:
@@ -128,6 +130,7 @@ def _read(text: str, classes: Sequence[str] | None, table_columns: Sequence[int]
         categories=dict(zip(owners, tables, strict=False)),
         unowned_tables=() if len(owners) == len(tables) else tuple(tables),
         categorical=tuple(sorted({*categorical, *tested})),
+        codes_max={column: _codes(infos[column]) for column in categorical},
         ranks=header.get("objective", "").split(" ")[0] in ("lambdarank", "rank_xendcg"),
         cuts=cuts,
     )
@@ -181,6 +184,8 @@ class _Objective:
         if name == "cross_entropy":
             return _Objective(post_transform=PostTransform.LOGISTIC)
         cure = ": train cross_entropy" if text.startswith("cross_entropy_lambda") else ""
+        if "sqrt" in words:
+            cure = ": train without reg_sqrt, on the root of what is predicted, and square the answers downstream"
         raise ConfigError(f"LightGBM objective {text!r} has an output that no bundle can keep{cure}")
 
 

@@ -179,12 +179,14 @@ class Objective:
 def class_labels(
     objective: Objective, facts: Mapping[str, Any], outputs: int, classes: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """A classifier's classes in column order: those given, else their numbers; none for any other model.
+    """A classifier's classes in column order: those given, else their numbers; none for any other model. A probability that was
+    trained as a number (reg:logistic) is of two classes where they are given.
 
     `facts` is the model's `learner_model_param`. Raises ConfigError when as many names were not given as there are classes.
     """
     # Of several targets each is a question of its own, not one class of several.
-    if not objective.is_classifier or int(facts.get("num_target", 1)) > 1:
+    told = bool(classes) and objective.post_transform is PostTransform.LOGISTIC
+    if not (objective.is_classifier or told) or int(facts.get("num_target", 1)) > 1:
         return ()
     known = max(outputs, 2)
     labels = tuple(classes) if classes else tuple(str(index) for index in range(known))

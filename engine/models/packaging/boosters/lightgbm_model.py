@@ -12,6 +12,8 @@ from penstock.engine.models.packaging.trial import try_file
 from penstock.schemas.errors import ConfigError
 
 _named_max = 5
+_whole_numbers_max = 65_536
+"""More categories than these are no table that a feature should have."""
 
 
 def lightgbm_file(data: bytes, wishes: PackageOptions) -> Converted:
@@ -57,9 +59,8 @@ def lightgbm_model(text: str, wishes: PackageOptions) -> Converted:
         said = {str(item.get("name")) for item in wishes.overrides}
         names, notes = _names(read.feature_names, wishes.columns, said)
     _refuse_unowned(read.unowned_tables, wishes)
-    features = table_features(
-        names, tables=read.categories, categorical=read.categorical, overrides=wishes.overrides
-    )
+    tables = {**_whole_numbers(read, wishes.tables), **read.categories}
+    features = table_features(names, tables=tables, categorical=read.categorical, overrides=wishes.overrides)
     features = with_sentinel(features, wishes.missing)
     # Codes lie on either side of any threshold between them, whatever the rounding.
     cuts = tuple(
@@ -107,6 +108,20 @@ def _category_columns(written: Sequence[str], tables: Sequence[Any]) -> list[int
         if all(name in kinds for name in written):
             return [place for place, name in enumerate(written) if hasattr(kinds[name], "categories")]
     return None
+
+
+def _whole_numbers(read: Any, tables: Sequence[Any]) -> dict[int, tuple[str, ...]]:
+    """By column the categories of one that holds whole numbers, in a data frame that was given: each is its own code."""
+    found = {}
+    for table in tables:
+        if not hasattr(table, "iloc"):
+            continue
+        kinds = {str(name).replace(" ", "_"): kind for name, kind in table.dtypes.items()}
+        for column, most in read.codes_max.items():
+            kind = kinds.get(read.feature_names[column])
+            if getattr(kind, "kind", "") in ("i", "u") and 0 <= most < _whole_numbers_max:
+                found[column] = tuple(str(code) for code in range(most + 1))
+    return found
 
 
 def _names(
