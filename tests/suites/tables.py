@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from sklearn import datasets
 
 Answer = NDArray[Any]
@@ -60,6 +61,8 @@ def _features(count: int, rows: int, kind: str, random: np.random.Generator) -> 
         return found > 0
     if kind == "positive":
         return np.abs(found) + 0.1
+    if kind == "mostly zero":
+        return np.where(random.random(found.shape) < 0.1, found, 0.0)
     if kind == "counts":
         return np.asarray(random.poisson(3, (rows, count)))
     if kind == "unit":
@@ -85,8 +88,8 @@ def classes(
     count: int = 2, *, features: int = 4, rows: int = 300, kind: str = "float64", labels: Sequence[Any] | None = None,
     targets: int = 1, missing: float = 0.0, seed: int = 0,
 ) -> Table:  # fmt: skip
-    """Made rows of `count` classes, called 0, 1, ... or `labels`. `kind`: a dtype, or int, bool, positive, counts, unit, decimals,
-    large ids. `missing`: the share of numbers that are NaN. Several `targets`: the answers are (R, T)."""
+    """Made rows of `count` classes, called 0, 1, ... or `labels`. `kind`: a dtype, or int, bool, positive, mostly zero, counts, unit,
+    decimals, large ids. `missing`: the share of numbers that are NaN. Several `targets`: the answers are (R, T)."""
     random = np.random.default_rng(seed)
     data = _features(features, rows, kind, random)
     score = _score(data) + random.normal(scale=0.3, size=rows)
@@ -147,23 +150,31 @@ def categories(
     numbers: int = 0,
     classes: int = 0,
     kind: str = "text",
+    unknown: float = 0.0,
     seed: int = 0,
 ) -> Table:
-    """Columns c0, c1, ... of texts (or `kind` int: whole numbers), then `numbers` columns n0, ...; answers are numbers, or classes."""
+    """Columns c0, c1, ... of texts (or `kind` int: whole numbers; category, int category: pandas' categories of those), then `numbers`
+    columns n0, ...; answers are numbers, or classes. `unknown`: the share of unseen categories that training did not have."""
     random = np.random.default_rng(seed)
     places = random.integers(0, levels, (rows, columns))
     frame = pd.DataFrame({
-        f"c{column}": places[:, column] if kind == "int" else np.asarray([f"level {place}" for place in range(levels)], dtype=object)[places[:, column]]
+        f"c{column}": places[:, column] if kind.startswith("int") else np.asarray([f"level {place}" for place in range(levels)], dtype=object)[places[:, column]]
         for column in range(columns)
     })  # fmt: skip
+    if kind.endswith("category"):
+        frame = frame.astype("category")
     for number in range(numbers):
         frame[f"n{number}"] = random.normal(size=rows)
     score = places.sum(axis=1) + random.normal(scale=0.3, size=rows)
     if classes:
-        return _parted(
-            frame, np.searchsorted(np.quantile(score, np.linspace(0, 1, classes + 1)[1:-1]), score)
-        )
-    return _parted(frame, score)
+        score = np.searchsorted(np.quantile(score, np.linspace(0, 1, classes + 1)[1:-1]), score)
+    table = _parted(frame, score)
+    for name in table.unseen.columns[: columns if unknown else 0]:
+        column = table.unseen[name].astype(object)
+        strange = 1000 if kind.startswith("int") else "strange"
+        column[random.random(len(column)) < unknown] = strange
+        table.unseen[name] = column.astype(pd.CategoricalDtype([*frame[name].cat.categories, strange]))
+    return table
 
 
 _words = (
@@ -186,6 +197,25 @@ def texts(*, classes: int = 2, rows: int = 120, seed: int = 0) -> Table:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Trained:
+    estimator: Any
+    native: bool
+    sparse: bool
+
+    def fit(self, rows: pd.DataFrame, answers: Answer, **options: Any) -> Any:
+        model = self.estimator.fit(csr_matrix(rows) if self.sparse else rows, answers, **options)
+        if not self.native:
+            return model
+        return model.get_booster() if hasattr(model, "get_booster") else model.booster_
+
+
+def trained(estimator: Any, *, native: bool = False, sparse: bool = False) -> Any:
+    """An estimator that is fitted to a sparse matrix, whose zeros are missing to XGBoost; or the native booster that it makes."""
+    return _Trained(estimator=estimator, native=native, sparse=sparse)
+
+
 made: dict[str, Callable[..., Table]] = {
     "of_sklearn": of_sklearn, "classes": classes, "numbers": numbers, "given": given, "categories": categories, "texts": texts,
+    "trained": trained,
 }  # fmt: skip

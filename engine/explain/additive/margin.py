@@ -42,7 +42,11 @@ class Margin:
                 shares = 1.0 / (1.0 + np.exp(-margins))
                 if shares.shape[1] == 1 and width == 2:
                     return np.concatenate((1.0 - shares, shares), axis=1)
-                return shares / shares.sum(axis=1, keepdims=True) if self.link == "shares" else shares
+                if self.link == "sigmoid":
+                    return shares
+                logarithms = np.minimum(margins, 0.0) - np.log1p(np.exp(-np.abs(margins)))
+                raised = np.exp(logarithms - logarithms.max(axis=1, keepdims=True))
+                return np.asarray(raised / raised.sum(axis=1, keepdims=True))
         return margins
 
     def added_up(self, margins: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,6 +89,15 @@ def _walk(output: str, makers: Mapping[str, onnx.NodeProto]) -> tuple[Link, str,
             return "sigmoid_of_first", first.input[0], None
     if node.op_type in ("Where", "Div"):  # sigmoids over their sum, and something else where that is 0
         inner = _maker(node.input[2], makers) if node.op_type == "Where" else node
+        if inner is not None and inner.op_type == "Softmax":  # of their logarithms
+            logarithm = _maker(inner.input[0], makers)
+            least = (
+                _maker(logarithm.input[0], makers)
+                if logarithm is not None and logarithm.op_type == "Sub"
+                else None
+            )
+            if least is not None and least.op_type == "Min":
+                return "shares", least.input[0], None
         share = _maker(inner.input[0], makers) if inner is not None and inner.op_type == "Div" else None
         if share is not None and share.op_type == "Sigmoid":
             return "shares", share.input[0], None

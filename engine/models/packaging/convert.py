@@ -11,9 +11,10 @@ import numpy as np
 from penstock.engine.models.bundle.graph_checks import model_bytes_max
 from penstock.engine.models.packaging.boosters.lightgbm_model import lightgbm_file, lightgbm_model
 from penstock.engine.models.packaging.boosters.xgboost_model import xgboost_file, xgboost_model
-from penstock.engine.models.packaging.converted import Converted, PackageOptions, class_names, missing_library
+from penstock.engine.models.packaging.converted import Converted, PackageOptions, missing_library
 from penstock.engine.models.packaging.external_data import with_external_data
 from penstock.engine.models.packaging.refused_files import refused_kinds
+from penstock.engine.trees.class_names import class_names
 from penstock.schemas.errors import ConfigError
 
 _named_max = 5
@@ -91,7 +92,12 @@ def _with_classes(wishes: PackageOptions, model: Any) -> PackageOptions:
     known = getattr(model, "classes_", None)
     if wishes.classes is not None or known is None:
         return wishes
-    return replace(wishes, classes=class_names(np.asarray(known).tolist()))
+    names = class_names(np.asarray(known).tolist())
+    if len(names) == 1:
+        raise ConfigError(
+            f"the {type(model).__name__} was trained on one class alone, {names[0]}, and knows no other: train it on rows of two and more"
+        )
+    return replace(wishes, classes=names)
 
 
 def _json_file(data: bytes, wishes: PackageOptions) -> Converted:

@@ -1,6 +1,6 @@
 """A model on its way into a bundle, and what a person says of it beyond its file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -90,13 +90,6 @@ class Converted:
     own_answers: OwnAnswers | None = None
     table: Forest | None = None
     """The trees, where `model` is a table of them and no ONNX graph."""
-
-
-def class_names(values: Sequence[Any]) -> tuple[str, ...]:
-    """What a classifier's classes are called, whichever way the model comes: whole numbers without a decimal point."""
-    return tuple(
-        str(int(value)) if isinstance(value, float) and value.is_integer() else str(value) for value in values
-    )
 
 
 def foreign_text(error: Exception) -> str:

@@ -278,9 +278,11 @@ def _string_tables(graph: onnx.GraphProto) -> dict[str, list[str]]:
 
 
 def _class_values(graph: onnx.GraphProto) -> tuple[int, ...] | tuple[str, ...] | None:
-    for node in graph.node:
-        if not node.op_type.endswith("Classifier"):
-            continue
+    classifiers = [node for node in graph.node if node.op_type.endswith("Classifier")]
+    said = {item.name for item in graph.output}
+    if len(classifiers) > 1 and not any(said.intersection(node.output) for node in classifiers):
+        return None  # members of something, each with classes of its own
+    for node in classifiers:
         for attribute in node.attribute:
             if attribute.name == "classlabels_strings" and attribute.strings:
                 return tuple(text.decode() for text in attribute.strings)

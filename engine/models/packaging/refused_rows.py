@@ -17,7 +17,7 @@ def refuse_other_names(rows: Any, signature: Signature, what: str) -> None:
     made_up = ([f"{prefix}{place}" for place in range(len(names))] for prefix in ("f", "Column_"))
     if columns and [*names] in made_up and not set(columns) & set(names):
         raise ConfigError(
-            f"{what} have columns {', '.join(columns[:3])}{', ...' if len(columns) > 3 else ''}, and the model was trained without "
+            f"the columns of {what} are {', '.join(columns[:3])}{', ...' if len(columns) > 3 else ''}, and the model was trained without "
             f"names, so that its features are called {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: give the names of its "
             "features in the order of training (feature_names, or --feature-names), or rows as an array (.npy)"
         )

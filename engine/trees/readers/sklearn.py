@@ -29,6 +29,7 @@ from sklearn.tree import (
     ExtraTreeRegressor,
 )
 
+from penstock.engine.trees.class_names import class_names
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.readers.assemble import Tree, bits_set, float32_at_most, join_trees, narrowed
 from penstock.schemas.errors import ConfigError
@@ -82,7 +83,7 @@ def _labels(estimator: Any, classes: Sequence[str] | None) -> tuple[str, ...]:
         return ()
     if isinstance(known, list):
         raise ConfigError("a classifier with several targets has no place in a bundle")
-    labels = tuple(classes) if classes else tuple(str(label) for label in known.tolist())
+    labels = tuple(classes) if classes else class_names(known.tolist())
     if len(labels) != len(known):
         raise ConfigError(f"{len(labels)} class names were given, the model has {len(known)} classes")
     return labels

@@ -25,6 +25,7 @@ _identity = (
     "reg:quantileerror", "rank:ndcg", "rank:map", "rank:pairwise", "binary:logitraw",
 )  # fmt: skip
 _exponential = ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft")
+_share_min = 1e-6
 _integer_types = {12: np.int8, 13: np.int16, 14: np.int32, 15: np.int64}
 
 
@@ -170,9 +171,17 @@ class Objective:
         raise ConfigError(f"XGBoost objective {name} has an output that no bundle can keep{cure}")
 
     def margin(self, base_score: float) -> float:
-        """The raw score that a stored base_score stands for."""
-        if self.post_transform is PostTransform.LOGISTIC:
-            return math.log(base_score / (1.0 - base_score))
+        """The raw score that a stored base_score stands for. Raises ConfigError where it is not finite."""
+        if (
+            self.post_transform is PostTransform.LOGISTIC
+        ):  # XGBoost keeps it off 0 and 1, which it is where all answers were one
+            share = min(max(base_score, _share_min), 1.0 - _share_min)
+            return math.log(share / (1.0 - share))
+        if self.exponential and base_score <= 0.0:
+            raise ConfigError(
+                f"the XGBoost model has a base_score of {base_score:g}, whose logarithm it begins with: it was trained on answers that are "
+                "all 0; train it on others"
+            )
         return math.log(base_score) if self.exponential else base_score
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.features.signature import Feature
 from penstock.schemas.errors import ConfigError
 
 rows_tried_max = 256
+given_rows_max = 64
 _foreign_errors = (
     ValueError, TypeError, RuntimeError, AttributeError, LookupError, AssertionError, NameError, ArithmeticError
 )  # fmt: skip
@@ -179,3 +181,18 @@ def tried(ask: Callable[[], Any]) -> Any:
         return ask()
     except _foreign_errors:
         return None
+
+
+def given_numbers(tables: Sequence[Any], features: Sequence[Feature]) -> NDArray[np.float64]:
+    """The first rows that were given (R, F), where all features are numbers; else none."""
+    names = [feature.name for feature in features]
+    for table in tables if all(feature.kind == "number" for feature in features) else ():
+        columns = [str(name) for name in getattr(table, "columns", ())]
+        if hasattr(table, "iloc") and all(columns.count(name) == 1 for name in names):
+            try:
+                return np.asarray(table[names].iloc[:given_rows_max], dtype=np.float64)
+            except (ValueError, TypeError):  # texts among them
+                continue
+        if isinstance(table, np.ndarray) and table.shape[1:] == (len(names),) and table.dtype.kind in "fiub":
+            return table[:given_rows_max].astype(np.float64)
+    return np.zeros((0, sum(feature.width for feature in features)))

@@ -29,6 +29,7 @@ from sklearn.preprocessing import (
 from sklearn.utils import _safe_indexing
 
 from penstock.engine.models.packaging.sklearn.column_types import ColumnType
+from penstock.engine.models.packaging.sklearn.operators.refused_kinds import anything_else, instead_of
 from penstock.engine.models.packaging.sklearn.step_stand_ins import GivenWords
 from penstock.schemas.errors import ConfigError
 
@@ -134,8 +135,10 @@ class Input:
         return self.type is not None and self.type.is_flag
 
     def missing_value(self) -> NDArray[Any]:
-        """An array of one missing value."""
-        return np.array([self.marker], dtype=object) if self.is_category else np.array([np.nan])
+        """An array of one missing value; of a category what the matrix has NaN for, which is an unseen one where those are refused."""
+        if not self.is_category:
+            return np.array([np.nan])
+        return np.array([self.nan_value if self.is_settled else self.marker], dtype=object)
 
     def add(self, categories: Sequence[Any], *, strict: bool) -> None:
         """An encoder of it knows these categories; `strict`: it refuses others."""
@@ -210,7 +213,9 @@ def columns_after(step: Any, given: list[Column], inputs: list[Input], apply: Ap
         return known
     width = len(step.get_feature_names_out()) if hasattr(step, "get_feature_names_out") else None
     if width is None:
-        raise ConfigError(f"the step {type(step).__name__} does not say how many columns it makes")
+        raise ConfigError(
+            f"the step {type(step).__name__} does not say how many columns it makes of a record: {instead_of.get(type(step).__name__, anything_else)}"
+        )
     of_all = frozenset().union(*(column.features for column in given))
     return [Column(features=of_all, known=False)] * width
 
@@ -264,6 +269,11 @@ def _imputed(step: SimpleImputer, given: list[Column], inputs: list[Input]) -> l
         if not is_nan:  # a number, or a text, stands for what is missing
             if column.same and isinstance(marker, (int, float)):
                 new = replace(column, same=False, points=(*column.points, float(marker)))
+            elif column.same and isinstance(
+                marker, str
+            ):  # a category like any other, that the steps make another of
+                for place in column.features:
+                    inputs[place].add([marker], strict=False)
             else:
                 new = replace(column, same=False, known=False)
         columns.append(new)

@@ -13,11 +13,11 @@ from sklearn.pipeline import Pipeline
 from penstock.engine.features.overrides import described_features
 from penstock.engine.features.signature import Feature
 from penstock.engine.models.packaging.boosters.forest_model import class_numbers, of_forest
-from penstock.engine.models.packaging.converted import Converted, PackageOptions, class_names
+from penstock.engine.models.packaging.converted import Converted, PackageOptions
 from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
 from penstock.engine.models.packaging.sklearn.answered_ranges import within_answered
 from penstock.engine.models.packaging.sklearn.boosters import is_booster, is_xgboost
-from penstock.engine.models.packaging.sklearn.column_types import float32, types_known
+from penstock.engine.models.packaging.sklearn.column_types import float32, given_numbers, types_known
 from penstock.engine.models.packaging.sklearn.columns import first_columns, inputs_of
 from penstock.engine.models.packaging.sklearn.estimated.ties import undecided
 from penstock.engine.models.packaging.sklearn.fold import fold, refused_because
@@ -55,6 +55,7 @@ from penstock.engine.models.packaging.sklearn.tree_alone import (
     without_missing,
 )
 from penstock.engine.models.runtime.session import raw_runner
+from penstock.engine.trees.class_names import class_names
 from penstock.engine.trees.readers.sklearn import is_trees
 from penstock.schemas.errors import ConfigError, ModelError
 
@@ -296,6 +297,7 @@ class _Conversion:
                     lambda rows: self._rows.of_matrix(rows, places),
                     features,
                     self._usual(places),
+                    given_numbers(self._wishes.tables, features),
                 )
                 is_wide = wide and form is copied
                 narrow = () if is_wide or not _is_inside(self._model, *_compare_doubles) else (_narrow_note,)

@@ -247,18 +247,24 @@ def as_answered(
     rows: Callable[[NDArray[np.float64]], Any],
     features: Sequence[Feature],
     usual: NDArray[np.float64],
+    given: NDArray[np.float64],
 ) -> OnnxGraph:
-    """The graph with the one output that repeats the original's answers, in their order and with their sign."""
-    sample = _sample(features, usual)
+    """The graph with the one output that repeats the original's answers, in their order and with their sign. Tried on rows around a
+    usual one (F,), and on those given (R, F)."""
+    sample = np.concatenate((_sample(features, usual), given))
     sample = sample[answered(lambda some: answers.ask(rows(some)), sample)]
     if not len(sample):
         raise ConfigError(
-            f"the {type(answers.model).__name__} refuses every row made up to try it on, so that it cannot be compared"
+            f"the {type(answers.model).__name__} refuses every row made up to try it on, so that it cannot be compared: give --rows that it answers"
         )
     expected = answers.ask(rows(sample))
     found = raw_runner(graph.model, graph.signature)(as_fed(sample, graph.signature))
     best: tuple[float, str, NDArray[np.float64], NDArray[np.int64] | None] | None = None
     for output in graph.outputs:
+        if len(found[output.name]) != len(sample):
+            raise ConfigError(
+                f"{_unsupported(answers.model)} has no way into ONNX: its graph answers {len(found[output.name])} of {len(sample)} records"
+            )
         scores = np.asarray(found[output.name], dtype=np.float64).reshape(len(sample), -1)
         for wanted, change in _forms(expected, scores.shape[1]):
             off = float(np.nanmax(np.abs(scores - wanted) / np.maximum(1.0, np.abs(wanted)), initial=0.0))

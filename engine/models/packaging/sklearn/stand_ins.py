@@ -21,8 +21,8 @@ from sklearn.ensemble import (
 )
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
-from sklearn.mixture import GaussianMixture
 from sklearn.model_selection._classification_threshold import BaseThresholdClassifier
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import RegressorChain
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretizer
@@ -32,8 +32,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from penstock.engine.models.packaging.sklearn.boosters import is_booster
 from penstock.engine.models.packaging.sklearn.columns import function_name
-from penstock.engine.models.packaging.sklearn.committees.stand_ins import committee
+from penstock.engine.models.packaging.sklearn.committees.stand_ins import against_the_rest, committee
 from penstock.engine.models.packaging.sklearn.kernels.machines import KernelChances, classes_max
+from penstock.engine.models.packaging.sklearn.kernels.mixtures import mixture_model
 from penstock.engine.models.packaging.sklearn.kernels.neighbours import neighbour_model
 from penstock.engine.models.packaging.sklearn.kernels.processes import process_model
 from penstock.engine.models.packaging.sklearn.kernels.stand_ins import kernel_model
@@ -48,8 +49,9 @@ from penstock.engine.models.packaging.sklearn.step_stand_ins import (
 )
 from penstock.schemas.errors import ConfigError
 
-Shares = Literal["", "softmax", "each", "clipped"]
-"""Softmax (of two classes the sigmoid), a sigmoid of each score over their sum, or each score from -1 to 1 as a share."""
+Shares = Literal["", "softmax", "each", "rest", "clipped"]
+"""Softmax (of two classes the sigmoid), a sigmoid of each score over their sum (where that is 0, `each` has no answer, `rest` answers
+0), or each score from -1 to 1 as a share."""
 
 
 class LinearScores(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -86,20 +88,6 @@ class KernelDecision(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """A fitted SVC or NuSVC without probabilities; `classes_`: as the original calls them."""
         self.machine = machine
         self.classes_ = classes_
-
-
-class Mixture(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Of a mixture of normal distributions, how likely each has made the row."""
-
-    def __init__(
-        self, means: NDArray[np.float64], factors: NDArray[np.float64], offsets: NDArray[np.float64]
-    ) -> None:
-        """`means` (K, F); `factors` (K, F, F): what a row less its mean is multiplied by; `offsets` (K,): logarithms of what
-        does not depend on the row."""
-        self.means = means
-        self.factors = factors
-        self.offsets = offsets
-        self.classes_ = np.arange(len(means))
 
 
 class TreeMargin(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -202,8 +190,10 @@ def stand_in(model: Any) -> Any | None:
     if isinstance(model, DummyRegressor):
         return Constant(np.asarray(model.constant_, dtype=np.float64).reshape(-1))
     if isinstance(model, DummyClassifier):
-        if model.strategy == "stratified":
-            raise ConfigError("DummyClassifier(strategy='stratified') answers by lot: no bundle repeats that")
+        if model.strategy in ("stratified", "uniform"):
+            raise ConfigError(
+                f"DummyClassifier(strategy={model.strategy!r}) answers by lot: no bundle repeats that"
+            )
         shares = model.predict_proba(np.zeros((1, 1)))[0]
         return ConstantShares(np.asarray(shares, dtype=np.float64), model.classes_)
     if isinstance(model, SimpleImputer):
@@ -229,8 +219,6 @@ def stand_in(model: Any) -> Any | None:
     if isinstance(model, (OneClassSVM, SVR, NuSVR)) and _is_kernel(model):
         return KernelScores(model)
     if isinstance(model, (SVC, NuSVC)) and _is_kernel(model) and not hasattr(model, "predict_proba"):
-        if len(model.classes_) > 2 and model.decision_function_shape != "ovr":
-            return None
         return KernelDecision(model, model.classes_)
     if isinstance(model, (SVC, NuSVC)) and _is_kernel(model) and len(model.classes_) <= classes_max:
         return KernelChances(model, model.classes_)
@@ -260,11 +248,11 @@ def stand_in(model: Any) -> Any | None:
         dense = copy.copy(model)
         dense._fit_X = model._fit_X.toarray()
         return dense
-    if isinstance(model, GaussianMixture):
-        return _mixture(model)
-    found = committee(model) or kernel_model(model) or process_model(model)
+    found = committee(model) or kernel_model(model) or process_model(model) or mixture_model(model)
     if found is not None:
         return found
+    if isinstance(model, OneVsRestClassifier):
+        return against_the_rest(model)
     linear = _linear(model)
     if linear is not None and isinstance(model, LinearDiscriminantAnalysis):
         return LinearDecision(linear, model.classes_, shares="softmax")
@@ -284,19 +272,6 @@ def _stacked(model: StackingClassifier) -> Stacked:
         below.append((score, shares and len(model.classes_) == 2))
     final = model.final_estimator_
     return Stacked(below, stand_in(final) or final, bool(model.passthrough), model.classes_)
-
-
-def _mixture(model: GaussianMixture) -> Mixture:
-    means = np.asarray(model.means_, dtype=np.float64)
-    (count, width), given = means.shape, np.asarray(model.precisions_cholesky_, dtype=np.float64)
-    if model.covariance_type == "full":
-        factors = given
-    elif model.covariance_type == "tied":
-        factors = np.broadcast_to(given, (count, width, width)).copy()
-    else:  # one number for each column, or one for all of them
-        factors = np.eye(width) * np.broadcast_to(given.reshape(count, -1, 1), (count, width, 1))
-    volumes = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
-    return Mixture(means, factors, volumes + np.log(model.weights_))
 
 
 def narrowed_last(model: Any) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -17,8 +18,11 @@ from sklearn.preprocessing import (
     PolynomialFeatures,
     PowerTransformer,
     QuantileTransformer,
+    StandardScaler,
     TargetEncoder,
 )
+
+from penstock.schemas.errors import ConfigError
 
 _foreign_errors = (ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError)
 
@@ -209,11 +213,30 @@ def step_stand_in(step: Any) -> Any | None:
         return _powers(step)
     if isinstance(step, Normalizer):
         return Normalized(step.norm)
+    if isinstance(step, TfidfTransformer):
+        return _weighted(step)
     if isinstance(step, PolynomialFeatures):
         return Products(_factors(np.asarray(step.powers_)))
     if isinstance(step, (OneHotEncoder, OrdinalEncoder, TargetEncoder)):
         return _encoded(step)
     return None
+
+
+def _weighted(step: TfidfTransformer) -> Any:
+    """Counts times their weights, each row divided by its norm; one of zeros stays as it is."""
+    if step.sublinear_tf:
+        raise ConfigError(
+            "TfidfTransformer(sublinear_tf=True) has no operators over columns of numbers: train it without, or let it stand right behind "
+            "CountVectorizer in one branch"
+        )
+    steps: list[tuple[str, Any]] = []
+    if step.use_idf:
+        scaler = StandardScaler(with_mean=False)
+        scaler.scale_, scaler.mean_ = 1.0 / np.asarray(step.idf_, dtype=np.float64), None
+        scaler.n_features_in_ = len(scaler.scale_)
+        steps.append(("weights", scaler))
+    steps.append(("norm", NamedFunction("identity") if step.norm is None else Normalized(step.norm)))
+    return Pipeline(steps)
 
 
 def filled_of(model: SimpleImputer) -> Filled | None:

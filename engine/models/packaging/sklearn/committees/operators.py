@@ -7,7 +7,7 @@ from onnx import TensorProto
 from skl2onnx import get_model_alias
 from skl2onnx.common.data_types import Int64TensorType
 
-from penstock.engine.models.packaging.sklearn.committees.stand_ins import Majority, Pairs
+from penstock.engine.models.packaging.sklearn.committees.stand_ins import Majority, Pairs, Rest
 from penstock.engine.models.packaging.sklearn.operators.combined import add_inside
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
 from penstock.engine.models.packaging.sklearn.operators.scores import add_label, add_pair_votes
@@ -45,6 +45,31 @@ def add_pairs(scope: Any, operator: Any, container: Any) -> None:
     above = graph.node("Greater", [decision, graph.tensor(np.array([middles], dtype=kind))])
     flat = graph.node("Reshape", [above, graph.tensor(np.array([-1]))])
     add_label(graph, graph.node("Cast", [flat], to=TensorProto.INT64), model.classes_, label)
+
+
+def add_rest(scope: Any, operator: Any, container: Any) -> None:
+    """Where all probabilities are 0 they stay so, as in the original."""
+    graph, kind = GraphNodes(scope, container), kind_of(operator)
+    model: Rest = operator.raw_operator
+    output, label = operator.outputs[1].full_name, operator.outputs[0].full_name
+    parts = []
+    for member in model.members:
+        found = add_inside(scope, operator, member, kind, graph)
+        flat = graph.node("Gather", [found, graph.tensor(np.array([1]))], axis=1) if model.shares else found
+        parts.append(graph.node("Reshape", [flat, graph.tensor(np.array([-1, 1]))]))
+    scores = graph.node("Concat", parts, axis=1, output="" if model.shares else output)
+    if model.shares:
+        total = graph.node("ReduceSum", [scores, graph.tensor(np.array([1]))], keepdims=1)
+        zero, one = (graph.tensor(np.array([each], dtype=kind)) for each in (0.0, 1.0))
+        none = graph.node("Equal", [total, zero])
+        graph.node("Div", [scores, graph.node("Where", [none, one, total])], output=output)
+    if len(model.members) > 1:
+        place = graph.node("ArgMax", [scores], axis=1, keepdims=0)
+    else:
+        above = graph.node("Greater", [scores, graph.tensor(np.zeros(1, dtype=kind))])
+        flat = graph.node("Reshape", [above, graph.tensor(np.array([-1]))])
+        place = graph.node("Cast", [flat], to=TensorProto.INT64)
+    add_label(graph, place, model.classes_, label)
 
 
 def add_majority(scope: Any, operator: Any, container: Any) -> None:

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
-from sklearn.ensemble import VotingClassifier
-from sklearn.multiclass import OneVsOneClassifier
+from sklearn.ensemble import BaggingClassifier, VotingClassifier
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
+from sklearn.pipeline import Pipeline
 
+from penstock.engine.models.packaging.sklearn.step_stand_ins import Chosen
 from penstock.schemas.errors import ConfigError
 
 
@@ -28,6 +30,17 @@ class Majority(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         """`members`: classifiers whose classes are places of `classes_`; `weights` (M,)."""
         self.members = members
         self.weights = weights
+        self.classes_ = classes_
+
+
+class Rest(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Each class told from all others: probabilities over their sum, or what each decides."""
+
+    def __init__(self, members: list[Any], shares: bool, classes_: NDArray[Any]) -> None:
+        """`members`: for each class a classifier of probabilities (`shares`), or a stand-in of its margin; of two classes that of the
+        second alone."""
+        self.members = members
+        self.shares = shares
         self.classes_ = classes_
 
 
@@ -53,9 +66,53 @@ def committee(model: Any) -> Any | None:
 
         members = [stand_in(each) or each for each in model.estimators_]
         return Majority(members, weights_of(model), model.classes_)
+    if isinstance(model, BaggingClassifier) and not hasattr(model.estimators_[0], "predict_proba"):
+        return _bag(model)
     if isinstance(model, OneVsOneClassifier):
         return _pairs(model)
     return None
+
+
+def against_the_rest(model: OneVsRestClassifier) -> Any | None:
+    """What stands for a fitted one whose members stand for theirs already; None where it may stand for itself."""
+    from penstock.engine.models.packaging.sklearn.stand_ins import (
+        KernelDecision,
+        LinearDecision,
+        LinearScores,
+        margin,
+        stand_in,
+    )
+
+    lines = [
+        each if isinstance(each, LinearDecision) else stand_in(each) or each for each in model.estimators_
+    ]
+    if model.multilabel_ or any(type(each).__name__ == "_ConstantPredictor" for each in lines):
+        return None
+    decide = [isinstance(each, (KernelDecision, Pairs)) or (isinstance(each, LinearDecision) and not each.shares) for each in lines]  # fmt: skip
+    if all(decide):
+        return Rest([margin(each, "OneVsRestClassifier") for each in lines], False, model.classes_)
+    if any(decide) or len(lines) < 3:
+        return None
+    sigmoids = [each.scores for each in lines if isinstance(each, LinearDecision) and each.shares in ("each", "softmax") and len(each.scores.coef) == 1]  # fmt: skip
+    if len(sigmoids) < len(lines):
+        return Rest(lines, True, model.classes_)
+    coef, intercept = (
+        np.concatenate([getattr(each, name) for each in sigmoids]) for name in ("coef", "intercept")
+    )
+    return LinearDecision(LinearScores(coef, intercept), model.classes_, shares="rest")
+
+
+def _bag(model: BaggingClassifier) -> Majority:
+    """Its members say classes alone, by their places: each has a vote."""
+    from penstock.engine.models.packaging.sklearn.stand_ins import stand_in
+
+    members = []
+    for each, places in zip(model.estimators_, model.estimators_features_, strict=True):
+        member = stand_in(each) or each
+        if not np.array_equal(places, np.arange(model.n_features_in_)):
+            member = Pipeline([("chosen", Chosen(np.asarray(places, dtype=np.int64))), ("member", member)])
+        members.append(member)
+    return Majority(members, np.ones(len(members)), model.classes_)
 
 
 def _pairs(model: OneVsOneClassifier) -> Pairs:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engine.models.packaging.sklearn.kernels.numbers import Numbers
+from penstock.engine.models.packaging.sklearn.kernels.processes import ProcessMean
 from penstock.engine.models.packaging.sklearn.kernels.stand_ins import (
     Centroids,
     Chi2Steps,
@@ -25,7 +26,7 @@ from penstock.engine.models.packaging.sklearn.operators.scores import add_label
 def map_shapes(operator: Any) -> None:
     """Of the output, as skl2onnx asks for it."""
     rows, model = operator.inputs[0].get_first_dimension(), operator.raw_operator
-    if isinstance(model, (KernelMap, KernelAnswer, Waves)):
+    if isinstance(model, (KernelMap, KernelAnswer, ProcessMean, Waves)):
         width = model.weights.shape[1]
     elif isinstance(model, Chi2Steps):
         width = model.width * (2 * model.steps - 1)

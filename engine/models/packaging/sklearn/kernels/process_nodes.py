@@ -1,5 +1,5 @@
-"""Gaussian process classifiers as operators: the latent mean and variance of Laplace's approximation, and the probability as
-scikit-learn approximates it, all in double precision."""
+"""Gaussian processes as operators, in double precision: the mean of a regression; of classes the latent mean and variance of Laplace's
+approximation, and the probability as scikit-learn approximates it."""
 
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from sklearn.gaussian_process import kernels
 
 from penstock.engine.models.packaging.sklearn.kernels.numbers import Numbers
 from penstock.engine.models.packaging.sklearn.kernels.operators import alike
-from penstock.engine.models.packaging.sklearn.kernels.processes import Processes, pairwise
+from penstock.engine.models.packaging.sklearn.kernels.processes import Processes, ProcessMean, pairwise
 from penstock.engine.models.packaging.sklearn.kernels.stand_ins import Kernel
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import kind_of
 from penstock.engine.models.packaging.sklearn.operators.scores import add_label
@@ -57,6 +57,20 @@ def add_processes(scope: Any, operator: Any, container: Any) -> None:
     number = TensorProto.DOUBLE if kind_of(operator) is np.float64 else TensorProto.FLOAT
     nodes.node("Cast", shares, to=number, output=operator.outputs[1].full_name)
     add_label(nodes.graph, place, model.classes_, operator.outputs[0].full_name)
+
+
+def add_process_mean(scope: Any, operator: Any, container: Any) -> None:
+    """Of ProcessMean."""
+    nodes = Numbers(scope, operator, container, wide=True)
+    model: ProcessMean = operator.raw_operator
+    process, rows = model.fitted, np.asarray(model.fitted.X_train_, dtype=np.float64)
+    near = nodes.node("Add", _covariance(nodes, process.kernel_, rows), nodes.row(np.zeros(len(rows))))
+    scaled = nodes.node(
+        "Mul", nodes.node("MatMul", near, nodes.known(model.weights)), nodes.row(process._y_train_std)
+    )
+    mean = nodes.node("Add", scaled, nodes.row(process._y_train_mean))
+    number = TensorProto.DOUBLE if kind_of(operator) is np.float64 else TensorProto.FLOAT
+    nodes.node("Cast", mean, to=number, output=operator.outputs[0].full_name)
 
 
 def _share(nodes: Numbers, process: Any) -> tuple[str, str]:

@@ -16,6 +16,12 @@ why_not: Final = {
     "LocallyLinearEmbedding": _by_neighbours,
     "RadiusNeighborsTransformer": "it makes a column for each row of training: use RadiusNeighborsClassifier or -Regressor",
     "BisectingKMeans": "its clusters are found by halves, and are not always the nearest: use KMeans",
+    "DictVectorizer": "it takes a dictionary, and a record has a field for each feature: use the fields as columns, texts behind OneHotEncoder",
     "RandomTreesEmbedding": "it makes a column for each leaf: use a forest",
 }
 """By the name of the type: why, and what to use."""
+anything_else: Final = "use another step, or compute what it makes before the stream"
+instead_of: Final = {
+    "FeatureHasher": "use OneHotEncoder or OrdinalEncoder for categories, and TfidfVectorizer(max_features=...) for words",
+}
+"""What to use, by the name of a type that does not say how many columns it makes."""

@@ -9,11 +9,12 @@ from skl2onnx.common._registration import get_shape_calculator
 from sklearn.base import ClassifierMixin
 
 from penstock.engine.models.packaging.sklearn.boosters import booster_types
-from penstock.engine.models.packaging.sklearn.committees.operators import add_majority, add_pairs
-from penstock.engine.models.packaging.sklearn.committees.stand_ins import Majority, Pairs
+from penstock.engine.models.packaging.sklearn.committees.operators import add_majority, add_pairs, add_rest
+from penstock.engine.models.packaging.sklearn.committees.stand_ins import Majority, Pairs, Rest
 from penstock.engine.models.packaging.sklearn.estimated.stand_ins import Neighbourly, Regressed, Splines
 from penstock.engine.models.packaging.sklearn.kernels.machine_nodes import add_kernel_chances
 from penstock.engine.models.packaging.sklearn.kernels.machines import KernelChances
+from penstock.engine.models.packaging.sklearn.kernels.mixtures import Mixture
 from penstock.engine.models.packaging.sklearn.kernels.neighbour_nodes import (
     add_neighbour_shares,
     add_neighbour_values,
@@ -33,8 +34,8 @@ from penstock.engine.models.packaging.sklearn.kernels.operators import (
     add_waves,
     map_shapes,
 )
-from penstock.engine.models.packaging.sklearn.kernels.process_nodes import add_processes
-from penstock.engine.models.packaging.sklearn.kernels.processes import Processes
+from penstock.engine.models.packaging.sklearn.kernels.process_nodes import add_process_mean, add_processes
+from penstock.engine.models.packaging.sklearn.kernels.processes import Processes, ProcessMean
 from penstock.engine.models.packaging.sklearn.kernels.stand_ins import (
     Centroids,
     Chi2Steps,
@@ -116,7 +117,6 @@ from penstock.engine.models.packaging.sklearn.stand_ins import (
     LinearDecision,
     LinearScores,
     Median,
-    Mixture,
     Retargeted,
     Stacked,
     TreeMargin,
@@ -203,8 +203,10 @@ def register() -> None:
         (NeighbourValues, neighbour_shapes, add_neighbour_values),
         (NeighbourShares, class_shapes, add_neighbour_shares),
         (Processes, class_shapes, add_processes),
+        (ProcessMean, map_shapes, add_process_mean),
         (KernelChances, class_shapes, add_kernel_chances),
         (Pairs, class_shapes, add_pairs),
+        (Rest, class_shapes, add_rest),
         (Majority, class_shapes, add_majority),
     ):
         _register(kind, shapes, add)

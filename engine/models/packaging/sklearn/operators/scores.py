@@ -1,13 +1,14 @@
 """Models whose numbers are sums and products: linear ones, kernel machines, constants."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 
-from penstock.engine.models.packaging.sklearn.committees.stand_ins import Pairs
+from penstock.engine.models.packaging.sklearn.committees.stand_ins import Pairs, Rest
+from penstock.engine.models.packaging.sklearn.kernels.mixtures import Mixture
 from penstock.engine.models.packaging.sklearn.operators.graph_nodes import GraphNodes, kind_of
 from penstock.engine.models.packaging.sklearn.operators.trees import forest_of
 from penstock.engine.models.packaging.sklearn.stand_ins import (
@@ -16,10 +17,12 @@ from penstock.engine.models.packaging.sklearn.stand_ins import (
     KernelDecision,
     LinearDecision,
     LinearScores,
-    Mixture,
     TreeMargin,
 )
 from penstock.engine.models.packaging.sklearn.step_stand_ins import Projection
+
+_sigmoid_from: Final = -745.13
+"""Below it a sigmoid is 0."""
 
 
 def _width_of(model: Any) -> int:
@@ -45,6 +48,10 @@ def class_shapes(operator: Any) -> None:
         width = len(model.scores.coef)
     if isinstance(model, (KernelDecision, Pairs)) and width == 2:
         width = 1
+    if isinstance(model, Rest) and not model.shares:
+        width = len(model.members)
+    if isinstance(model, KernelDecision) and model.machine.decision_function_shape == "ovo":
+        width = len(model.classes_) * (len(model.classes_) - 1) // 2
     texts = np.asarray(model.classes_).dtype.kind in "OUS"
     operator.outputs[0].type = StringTensorType([rows]) if texts else Int64TensorType([rows])
     operator.outputs[1].type = type(operator.inputs[0].type)([rows, width])
@@ -93,6 +100,16 @@ def _add_shares(graph: GraphNodes, how: str, scores: str, count: int, kind: type
 
     if how == "softmax" and count > 1:
         graph.node("Softmax", [scores], axis=1, output=output)
+        return
+    if how in ("each", "rest") and count > 1:
+        # By their logarithms: a sigmoid that is small beside 1 has no digits here, and may be the largest.
+        fallen = graph.node("Exp", [graph.node("Neg", [graph.node("Abs", [scores])])])
+        less = graph.node("Log", [graph.node("Add", [fallen, number(1.0)])])
+        logarithms = graph.node("Sub", [graph.node("Min", [scores, number(0.0)]), less])
+        shared = graph.node("Softmax", [logarithms], axis=1)
+        most = graph.node("ReduceMax", [scores], axes=[1], keepdims=1)
+        none = graph.node("Less", [most, number(_sigmoid_from)])
+        graph.node("Where", [none, number(np.nan if how == "each" else 0.0), shared], output=output)
         return
     if how == "clipped":
         within = graph.node("Max", [graph.node("Min", [scores, number(1.0)]), number(-1.0)])
@@ -161,14 +178,16 @@ def add_kernel_decision(scope: Any, operator: Any, container: Any) -> None:
         _add_spoken_for(graph, output, 1, model.classes_, kind, operator)
         return
     coef, (winners, losers) = _of_pairs(machine, count)
-    pairs = _add_kernel(graph, machine, given, coef, np.asarray(machine.intercept_, dtype=kind), kind, "")
+    each_pair = machine.decision_function_shape == "ovo"
+    intercept = np.asarray(machine.intercept_, dtype=kind)
+    pairs = _add_kernel(graph, machine, given, coef, intercept, kind, output if each_pair else "")
     first = graph.node("Less", [pairs, graph.tensor(np.zeros(1, dtype=kind))])
     to = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
     lost = graph.node("Cast", [first], to=to)
     won = graph.node("Sub", [graph.tensor(np.ones(1, dtype=kind)), lost])
     votes, share = add_pair_votes(graph, pairs, won, lost, winners, losers, kind)
-    graph.node("Add", [votes, share], output=output)
-    chosen = votes if not machine.break_ties else output
+    both = graph.node("Add", [votes, share], output="" if each_pair else output)
+    chosen = votes if not machine.break_ties else both
     _add_spoken_for(graph, chosen, count, model.classes_, kind, operator)
 
 
