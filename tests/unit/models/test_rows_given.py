@@ -50,7 +50,7 @@ def test_a_table_for_a_model_without_names_is_refused_with_the_cure(tmp_path: Pa
     rows = _rng.normal(size=(100, 2))
     model = LogisticRegression().fit(rows, rows[:, 0] > 0)
     table = pd.DataFrame(rows, columns=["age", "income"])
-    with pytest.raises(ConfigError, match="columns age, income, and the model was trained without names"):
+    with pytest.raises(ConfigError, match="are age, income, and the model was trained without names"):
         package(model, tmp_path / "bundle", background=table[:20])
     report = package(model, tmp_path / "named", background=table[:20], feature_names=["age", "income"])
     assert report.bundle.signature.columns == ("age", "income")
