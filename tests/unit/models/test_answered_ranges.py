@@ -1,6 +1,7 @@
 """Numbers that the original of a pipeline refuses: their records are set aside by the feature's name, and never answered."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from penstock.engine.codec.json_rows import JsonRows
 from penstock.engine.features.policies import FeaturePolicies
 from penstock.engine.features.signature import Feature
 from penstock.engine.models.packaging.package import package
-from penstock.engine.models.packaging.sklearn.answered_ranges import within_answered
+from penstock.engine.models.packaging.sklearn.answered_ranges import _end_between, within_answered
 from penstock.schemas.reasons import Reason
 
 _rng = np.random.default_rng(0)
@@ -113,3 +114,52 @@ def test_a_refusal_that_hangs_on_several_features_is_no_range_of_one() -> None:
     notes, found = within_answered(ask, features, np.ones(3))
     assert [feature.within for feature in found] == [(), (), ((0.0, np.inf),)]
     assert notes == ("records with numbers of c outside [0, inf] are set aside: the model takes none",)
+
+
+@dataclass
+class _Bounded:
+    """Answers numbers up to a bound, and counts what it is asked."""
+
+    bound: float
+    answers_low: bool
+    strict: bool
+    single: bool
+    asked: int = 0
+
+    def ask(self, rows: NDArray[np.float64]) -> None:
+        self.asked += 1
+        values = rows[:, 0].astype(np.float32).astype(np.float64) if self.single else rows[:, 0]
+        beyond = values > self.bound if self.answers_low else values < self.bound
+        if (beyond | (self.strict & (values == self.bound))).any():
+            raise ValueError("beyond")
+
+    def answers(self, value: float) -> bool:
+        try:
+            self.ask(np.array([[value]]))
+        except ValueError:
+            return False
+        return True
+
+    def end(self, *likely: float) -> tuple[float, int]:
+        """Where it ends, and how often that asked."""
+        before = self.asked
+        end = _end_between(self.ask, np.zeros(1), 0, -3e38, 3e38, answers_low=self.answers_low, likely=likely)
+        return end, self.asked - before
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["double", "single precision"])
+def test_an_end_is_found_to_the_last_double_wherever_it_is(single: bool) -> None:
+    """Each question is one of the original's, of milliseconds: fewer are asked of what is rounded to single precision, and four
+    where it is known where the end may be."""
+    random = np.random.default_rng(4)
+    for _ in range(200):
+        bound = float(random.choice([-1, 1]) * 10 ** random.uniform(-30, 37))
+        bound = float(np.float32(bound)) if random.random() < 0.3 else bound
+        low, strict = random.random(2) < 0.5
+        model = _Bounded(bound, bool(low), bool(strict), single)
+        end, asked = model.end()
+        assert asked <= (48 if single else 70)
+        assert model.answers(end)
+        assert not model.answers(float(np.nextafter(end, np.inf if low else -np.inf)))
+        again, asked = model.end(1.0, end)
+        assert (again, asked <= 4) == (end, True)
