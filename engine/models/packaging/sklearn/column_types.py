@@ -1,6 +1,6 @@
 """The types that columns had in the data frames of a model, where it computes otherwise in them than in double precision."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -196,3 +196,10 @@ def given_numbers(tables: Sequence[Any], features: Sequence[Feature]) -> NDArray
         if isinstance(table, np.ndarray) and table.shape[1:] == (len(names),) and table.dtype.kind in "fiub":
             return table[:given_rows_max].astype(np.float64)
     return np.zeros((0, sum(feature.width for feature in features)))
+
+
+def why_rounded(inputs: Iterable[Any]) -> str:
+    """Why answers may depend on their last digits, of a model of these inputs; nothing where they need not."""
+    if not any(each.type is not None and each.type.name == float32.name for each in inputs):
+        return ""
+    return "the original computes in single precision on float32 columns, so that its own rounding decides: train it on float64"

@@ -17,7 +17,12 @@ from penstock.engine.models.packaging.converted import Converted, PackageOptions
 from penstock.engine.models.packaging.onnx_file import OnnxGraph, read_onnx
 from penstock.engine.models.packaging.sklearn.answered_ranges import within_answered
 from penstock.engine.models.packaging.sklearn.boosters import is_booster, is_xgboost
-from penstock.engine.models.packaging.sklearn.column_types import float32, given_numbers, types_known
+from penstock.engine.models.packaging.sklearn.column_types import (
+    float32,
+    given_numbers,
+    types_known,
+    why_rounded,
+)
 from penstock.engine.models.packaging.sklearn.columns import first_columns, inputs_of
 from penstock.engine.models.packaging.sklearn.estimated.ties import undecided
 from penstock.engine.models.packaging.sklearn.fold import fold, refused_because
@@ -36,6 +41,7 @@ from penstock.engine.models.packaging.sklearn.inputs import (
     settle,
     settle_types,
 )
+from penstock.engine.models.packaging.sklearn.notes import narrow_note, ties_note, untried_note
 from penstock.engine.models.packaging.sklearn.stand_ins import narrowed_last
 from penstock.engine.models.packaging.sklearn.surrogate import function_places, reads_columns, surrogate
 from penstock.engine.models.packaging.sklearn.tails.published import of_sums
@@ -300,11 +306,11 @@ class _Conversion:
                     given_numbers(self._wishes.tables, features),
                 )
                 is_wide = wide and form is copied
-                narrow = () if is_wide or not _is_inside(self._model, *_compare_doubles) else (_narrow_note,)
+                narrow = () if is_wide or not _is_inside(self._model, *_compare_doubles) else (narrow_note,)
                 if not is_wide and not narrow and not self._wishes.tables:
-                    narrow = (_untried_note,)
+                    narrow = (untried_note,)
                 ties = (
-                    (_ties_note,)
+                    (ties_note,)
                     if _is_inside(self._model, "KNeighbors", "RadiusNeighbors", "KNNImputer")
                     else ()
                 )
@@ -357,6 +363,7 @@ class _Conversion:
             score_labels=labels if graph.labels else None,
             undecided=None if ties is None else lambda rows: ties(self._rows.of_matrix(rows, places)),
             compared_with=answers.method,
+            decided_by_rounding=why_rounded(self._inputs),
             notes=(*(note for note in graph.notes if not notes), *notes),
         )
 
@@ -367,22 +374,6 @@ def _name_of_texts(wishes: PackageOptions) -> str:
     return names[0] if len(names) == 1 else text_name
 
 
-_narrow_note = (
-    "numbers reach its boosters in float32, since an operator between takes no doubles: numbers past 16 million, and decimals beside a "
-    "threshold, may be answered otherwise than by the original; give --rows that hold such numbers, or package its members alone"
-)
-
-
-_untried_note = (
-    "numbers reach some of its operators in float32, and no rows were given: where those of the stream are large, or near each other, "
-    "the answers lose digits; give --rows as the stream will hold them, and they are compared"
-)
-
-
-_ties_note = (
-    "where several rows of training are equally near to a record, the original takes those that its search meets first and the bundle "
-    "those that came first in training: such records may be answered otherwise; scale the columns, so that distances seldom tie"
-)
 _compare_doubles = ("LGBM", "HistGradientBoosting")
 """How the boosters begin that compare in double precision."""
 
