@@ -222,7 +222,8 @@ def _unsupported(model: Any) -> str:
         if isinstance(part, (Pipeline, ColumnTransformer, FeatureUnion)) or is_known(part):
             continue
         return f"step {name} ({type(part).__name__})" if part is not model else f"a {type(part).__name__}"
-    return f"the {type(model).__name__}"
+    is_ours = type(model).__module__.startswith("penstock.")  # a stand-in, whose name nobody knows
+    return "what the model is made of" if is_ours else f"the {type(model).__name__}"
 
 
 def _parts(model: Any, name: str) -> Iterator[tuple[str, Any]]:

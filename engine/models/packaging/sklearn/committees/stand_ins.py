@@ -76,7 +76,6 @@ def committee(model: Any) -> Any | None:
 def against_the_rest(model: OneVsRestClassifier) -> Any | None:
     """What stands for a fitted one whose members stand for theirs already; None where it may stand for itself."""
     from penstock.engine.models.packaging.sklearn.stand_ins import (
-        KernelDecision,
         LinearDecision,
         LinearScores,
         margin,
@@ -88,7 +87,7 @@ def against_the_rest(model: OneVsRestClassifier) -> Any | None:
     ]
     if model.multilabel_ or any(type(each).__name__ == "_ConstantPredictor" for each in lines):
         return None
-    decide = [isinstance(each, (KernelDecision, Pairs)) or (isinstance(each, LinearDecision) and not each.shares) for each in lines]  # fmt: skip
+    decide = [_decides(each) for each in lines]
     if all(decide):
         return Rest([margin(each, "OneVsRestClassifier") for each in lines], False, model.classes_)
     if any(decide) or len(lines) < 3:
@@ -102,12 +101,26 @@ def against_the_rest(model: OneVsRestClassifier) -> Any | None:
     return LinearDecision(LinearScores(coef, intercept), model.classes_, shares="rest")
 
 
+def _decides(member: Any) -> bool:
+    """Whether a stand-in answers what it decides, and no probabilities."""
+    from penstock.engine.models.packaging.sklearn.stand_ins import KernelDecision, LinearDecision
+
+    last = member.steps[-1][1] if isinstance(member, Pipeline) else member
+    decides = isinstance(last, (KernelDecision, Pairs)) or (isinstance(last, Rest) and not last.shares)
+    return decides or (isinstance(last, LinearDecision) and not last.shares)
+
+
 def _bag(model: BaggingClassifier) -> Majority:
     """Its members say classes alone, by their places: each has a vote."""
     from penstock.engine.models.packaging.sklearn.stand_ins import stand_in
 
     members = []
     for each, places in zip(model.estimators_, model.estimators_features_, strict=True):
+        if isinstance(each, Pipeline):
+            raise ConfigError(
+                "BaggingClassifier around a pipeline without probabilities has no operators: let the pipeline's steps stand before the "
+                "BaggingClassifier"
+            )
         member = stand_in(each) or each
         if not np.array_equal(places, np.arange(model.n_features_in_)):
             member = Pipeline([("chosen", Chosen(np.asarray(places, dtype=np.int64))), ("member", member)])
