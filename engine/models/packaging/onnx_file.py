@@ -69,6 +69,8 @@ def read_onnx(
         model.opset_import.append(onnx.helper.make_opsetid("", _opset_of_casts))
     signature = _signature(model.graph, feature_names, overrides)
     known = _class_values(model.graph) or zip_classes
+    if known is not None and classes and len(known) != len(classes) and _is_of_members(model.graph):
+        known = None
     count = len(known) if known is not None else len(classes or ())
     widths = _widths_of_outputs(model, signature, count or None)
     outputs, notes = _outputs(model.graph, widths, count or None)
@@ -278,17 +280,22 @@ def _string_tables(graph: onnx.GraphProto) -> dict[str, list[str]]:
 
 
 def _class_values(graph: onnx.GraphProto) -> tuple[int, ...] | tuple[str, ...] | None:
-    classifiers = [node for node in graph.node if node.op_type.endswith("Classifier")]
-    said = {item.name for item in graph.output}
-    if len(classifiers) > 1 and not any(said.intersection(node.output) for node in classifiers):
-        return None  # members of something, each with classes of its own
-    for node in classifiers:
+    for node in graph.node:
+        if not node.op_type.endswith("Classifier"):
+            continue
         for attribute in node.attribute:
             if attribute.name == "classlabels_strings" and attribute.strings:
                 return tuple(text.decode() for text in attribute.strings)
             if attribute.name in ("classlabels_int64s", "classlabels_ints") and attribute.ints:
                 return tuple(attribute.ints)
     return None
+
+
+def _is_of_members(graph: onnx.GraphProto) -> bool:
+    """Whether its classifiers are several, each with classes of its own, and none of them answers for the whole."""
+    said = {item.name for item in graph.output}
+    classifiers = [node for node in graph.node if node.op_type.endswith("Classifier")]
+    return len(classifiers) > 1 and not any(said.intersection(node.output) for node in classifiers)
 
 
 def _outputs(
