@@ -32,7 +32,6 @@ _places_named_max = 5
 beat_age_max_s = 60.0
 """The polling loop turns ten times a second; one that stands still for so long is ended."""
 _kill_grace_s = 5.0
-_read_again = "what it had not committed is read again"
 _calm = (0, exit_retry, -signal.SIGTERM)
 """Exit codes of workers that were asked to stop: one that was still starting had nothing in hand, and ends by the signal itself."""
 
@@ -320,7 +319,8 @@ class Supervisor:
     def _kill_late(self, worker: _Worker, process: subprocess.Popen[bytes]) -> None:
         given_s = self._drain_budget_s + _kill_grace_s
         self._say(
-            f"worker {worker.slot} has not ended {given_s:.0f} s after it was asked to: it is killed; {_read_again}"
+            f"worker {worker.slot} has not ended {given_s:.0f} s after it was asked to: it is killed; what it had "
+            "not committed is read again"
         )
         _kill(worker, process)
 
@@ -328,7 +328,8 @@ class Supervisor:
         """Of one that was asked to stop, where a signal ended it that we did not send."""
         if code < 0 and code not in _calm and not worker.killed:
             self._say(
-                f"worker {worker.slot} died of {signal.Signals(-code).name} while it stopped; {_read_again}"
+                f"worker {worker.slot} died of {signal.Signals(-code).name} while it stopped; what it had not "
+                "committed is read again"
             )
 
     def _pass_on_stops(self, running: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -49,6 +49,8 @@ of_neighbours: Final = (
     "neighbours by distance, regression",
 )
 """Families whose answer hangs on the last digits of distances where rows of training are equally near."""
+of_donors: Final = ("numbers of neighbours, ridge", "numbers of near neighbours and marks, forest")
+"""Families that take a missing number from the nearest rows of training."""
 
 
 @dataclass(kw_only=True)
@@ -74,7 +76,10 @@ class Count:
         """Answers (R, K) of both; `said`: what a record was."""
         self.records += len(wanted)
         apart = np.abs(found - wanted)
-        apart[(found == wanted) | (np.isnan(found) & np.isnan(wanted))] = 0.0
+        # An answer is written in single precision: the original's, rounded to it, is not off.
+        apart[
+            (found == wanted.astype(np.float32)) | (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+        ] = 0.0
         apart = np.where(np.isnan(apart), np.inf, apart).max(axis=1)
         self._low, self._high = (
             min(self._low, float(np.nanmin(wanted))),
@@ -202,10 +207,17 @@ def pipeline(name: str, count: int, until_s: float, folder: Path) -> Count:
             scores = np.asarray(loaded.predict(frame).outputs[output], dtype=np.float64)
             if wanted.shape[1] == 1 and scores.shape[1] == 2:
                 wanted = np.concatenate((-wanted, wanted), axis=1)
-            if name in of_neighbours:
+            if name in (*of_neighbours, *of_donors):
                 span = float(np.ptp(wanted)) or 1.0
                 off = np.flatnonzero(np.abs(scores - wanted).max(axis=1) > off_max * span)
-                tied = off[[is_tie(model, frame.iloc[[row]], scores[row], off_max * span) for row in off]]
+                tied = off[
+                    [
+                        is_tie_of_donors(model, frame.iloc[[row]])
+                        if name in of_donors
+                        else is_tie(model, frame.iloc[[row]], scores[row], off_max * span)
+                        for row in off
+                    ]
+                ]
                 found.undecided += len(tied)
                 wanted[tied] = scores[tied]
             share.take(
@@ -235,6 +247,22 @@ def is_tie(model: Any, record: Any, found: NDArray[np.float64], off: float) -> b
         weights = 1 / apart[members] if last.weights == "distance" and apart[0] > 0 else np.ones(count)
         if np.abs(weights @ answers[places[members]] / weights.sum() - found).max() <= off:
             return bool(tied.sum() > count - sure.sum())
+    return False
+
+
+def is_tie_of_donors(model: Any, record: Any) -> bool:
+    """Whether of the rows of training that are nearest to a record, among those that have the number that it lacks, the last might as
+    well be another: as near but for the last digits of distances."""
+    scaler, imputer = (each for _, each in model[0].named_transformers_["numbers"].steps)
+    rows, count = imputer._fit_X, imputer.n_neighbors
+    given = scaler.transform(record[["age", "amount", "code"]])[0]
+    for lacked in np.flatnonzero(np.isnan(given)):
+        donors = rows[~np.isnan(rows[:, lacked])]
+        known = ~np.isnan(donors) & ~np.isnan(given)
+        squares = np.where(known, donors - given, 0.0) ** 2
+        apart = np.sort(np.sqrt(squares.sum(axis=1) / known.sum(axis=1))[known.any(axis=1)])
+        if len(apart) > count and apart[count] <= apart[count - 1] * (1 + _as_near):
+            return True
     return False
 
 

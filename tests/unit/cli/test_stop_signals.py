@@ -55,7 +55,9 @@ def start(tmp_path: Path, before: Sequence[str] = ()) -> "subprocess.Popen[bytes
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    process = start(tmp_path)
+    process = start(
+        tmp_path, before=("env", "--default-signal=HUP")
+    )  # these tests may run under nohup themselves
     process.send_signal(number)
     assert process.wait(30) == 0
     assert [*(tmp_path / "runs").iterdir()] == []
