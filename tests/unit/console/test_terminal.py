@@ -10,7 +10,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -56,6 +56,17 @@ def sound(text: str) -> bool:
     return True
 
 
+def on_letters(text: str) -> bool:
+    """Whether each mark stands on a letter, a number, or a character beyond ASCII: on a colon or a bar it would change what we draw."""
+    base = ""
+    for character in text:
+        if unicodedata.category(character) not in ("Mn", "Me"):
+            base = character
+        elif base.isascii() and not base.isalnum():
+            return False
+    return True
+
+
 def shown(what: RenderableType, width: int = 200) -> str:
     stream = io.StringIO()
     Terminal(console=PlainConsole(file=stream, width=width)).say(what)
@@ -76,8 +87,10 @@ def test_printable_text_holds_no_character_that_acts(text: str) -> None:
 
 
 @given(st.text(alphabet=st.characters(blacklist_categories=["C", "Z"])))
+@example("a:\u135d")
+@example("e\u0301")
 def test_a_name_of_printable_characters_is_shown_unchanged(text: str) -> None:
-    assert printable(text) == text or not sound(text)
+    assert printable(text) == text or not sound(text) or not on_letters(text)
 
 
 @pytest.mark.parametrize(
