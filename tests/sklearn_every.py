@@ -139,9 +139,9 @@ refused: Final[dict[tuple[str, str], str]] = {
     ("FixedThresholdClassifier", "last"): "a threshold of its own",
     ("TunedThresholdClassifierCV", "last"): "a threshold of its own",
     ("HashingVectorizer", "step"): "keeps no vocabulary",
+    **{(name, "last" if name == "BisectingKMeans" else "step"): why for name, why in why_not.items()},
     ("DictVectorizer", "step"): "is given no table",
     ("FeatureHasher", "step"): "is given no table",
-    **{(name, "last" if name == "BisectingKMeans" else "step"): why for name, why in why_not.items()},
 }  # fmt: skip
 """By name and place in the pipeline: what the refusal says."""
 
