@@ -33,6 +33,7 @@ from tests.model_families import Family, families, served
 from tests.sklearn_cases import families as pipelines
 from tests.sklearn_tables import kinds, numbers, table
 from tests.unit.models.test_sklearn_matrix import answers_of as pipeline_answers
+from tests.unit.models.test_sklearn_matrix import of_both_classes
 
 off_max: Final = 1e-6
 """Of the range of the original's answers."""
@@ -205,8 +206,7 @@ def pipeline(name: str, count: int, until_s: float, folder: Path) -> Count:
                 frame[column] = values
             wanted = ask(frame)
             scores = np.asarray(loaded.predict(frame).outputs[output], dtype=np.float64)
-            if wanted.shape[1] == 1 and scores.shape[1] == 2:
-                wanted = np.concatenate((-wanted, wanted), axis=1)
+            wanted = of_both_classes(wanted, scores)
             if name in (*of_neighbours, *of_donors):
                 span = float(np.ptp(wanted)) or 1.0
                 off = np.flatnonzero(np.abs(scores - wanted).max(axis=1) > off_max * span)

@@ -15,7 +15,6 @@ files:
       asks: what they ask about, where that is no model of a stream
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -156,9 +155,12 @@ def counted() -> list[tuple[str, int, int, int, int]]:
 
 def rows_of_suites() -> list[str]:
     """What docs/models.md says of them."""
-    lines = ["| suite | its tests | of them about a model | cases here | refused |", "|---|---|---|---|---|"]
+    lines = [
+        "| suite | from | its tests | of them about a model | cases here | refused |",
+        "|---|---|---|---|---|",
+    ]
     lines += [
-        f"| {suite} | {tests} | {models} | {cases} | {refused} |"
+        f"| {suite} | {sources()[suite]} | {tests} | {models} | {cases} | {refused} |"
         for suite, tests, models, cases, refused in counted()
     ]
     lines += ["", "| refused | of | the refusal says | what to do |", "|---|---|---|---|"]
@@ -167,7 +169,7 @@ def rows_of_suites() -> list[str]:
         if case.refused:
             by_reason.setdefault((case.refused, case.cure), []).append(case)
     for (why, cure), some in sorted(by_reason.items()):
-        lines.append(f"| {len(some)} | {_said(sorted({each.suite for each in some}))} | {why} | {cure} |")
+        lines.append(f"| {len(some)} | {', '.join(sorted({each.suite for each in some}))} | {why} | {cure} |")
     lines += [
         "",
         "| tests that are not about a model of a stream | of | what they ask about |",
@@ -179,9 +181,5 @@ def rows_of_suites() -> list[str]:
             by_question.setdefault(case.asks, []).append(case)
     for question, some in sorted(by_question.items()):
         count = sum(len(each.tests) for each in some)
-        lines.append(f"| {count} | {_said(sorted({each.suite for each in some}))} | {question} |")
+        lines.append(f"| {count} | {', '.join(sorted({each.suite for each in some}))} | {question} |")
     return lines
-
-
-def _said(names: Sequence[str]) -> str:
-    return ", ".join(names)

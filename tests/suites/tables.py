@@ -84,6 +84,11 @@ def _score(rows: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(found, dtype=np.float64)
 
 
+def _places(score: Answer, count: int) -> Answer:
+    """Which of `count` classes each is of, by where it lies among all."""
+    return np.searchsorted(np.quantile(score, np.linspace(0, 1, count + 1)[1:-1]), score)
+
+
 def classes(
     count: int = 2, *, features: int = 4, rows: int = 300, kind: str = "float64", labels: Sequence[Any] | None = None,
     targets: int = 1, missing: float = 0.0, seed: int = 0,
@@ -96,8 +101,7 @@ def classes(
     found = []
     for target in range(targets):
         turned = np.roll(score, target * 7)
-        bounds = np.quantile(turned, np.linspace(0, 1, count + 1)[1:-1])
-        place = np.searchsorted(bounds, turned)
+        place = _places(turned, count)
         found.append(place if labels is None else np.asarray(labels)[place])
     return _parted(
         _holed(_named(data), missing, random), found[0] if targets == 1 else np.stack(found, axis=1)
@@ -167,7 +171,7 @@ def categories(
         frame[f"n{number}"] = random.normal(size=rows)
     score = places.sum(axis=1) + random.normal(scale=0.3, size=rows)
     if classes:
-        score = np.searchsorted(np.quantile(score, np.linspace(0, 1, classes + 1)[1:-1]), score)
+        score = _places(score, classes)
     table = _parted(frame, score)
     for name in table.unseen.columns[: columns if unknown else 0]:
         column = table.unseen[name].astype(object)
@@ -189,12 +193,7 @@ def texts(*, classes: int = 2, rows: int = 120, seed: int = 0) -> Table:
     drawn = random.integers(0, len(_words), (rows, 2))
     frame = pd.DataFrame({"text": [f"{_words[a]} {_words[b]}".strip() for a, b in drawn.tolist()]})
     answers = drawn.sum(axis=1)
-    return _parted(
-        frame,
-        np.searchsorted(np.quantile(answers, np.linspace(0, 1, classes + 1)[1:-1]), answers)
-        if classes
-        else answers.astype(float),
-    )
+    return _parted(frame, _places(answers, classes) if classes else answers.astype(float))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

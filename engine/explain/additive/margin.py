@@ -34,8 +34,7 @@ class Margin:
             if self.link == "expm1":
                 return np.expm1(margins)
             if self.link == "softmax":
-                raised = np.exp(margins - margins.max(axis=1, keepdims=True))
-                return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+                return _softmax(margins)
             if self.link == "sigmoid_of_first":
                 return np.concatenate((1.0 / (1.0 + np.exp(-margins)), 1.0 / (1.0 + np.exp(margins))), axis=1)
             if self.link in ("sigmoid", "shares"):
@@ -44,9 +43,7 @@ class Margin:
                     return np.concatenate((1.0 - shares, shares), axis=1)
                 if self.link == "sigmoid":
                     return shares
-                logarithms = np.minimum(margins, 0.0) - np.log1p(np.exp(-np.abs(margins)))
-                raised = np.exp(logarithms - logarithms.max(axis=1, keepdims=True))
-                return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+                return _softmax(np.minimum(margins, 0.0) - np.log1p(np.exp(-np.abs(margins))))
         return margins
 
     def added_up(self, margins: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -59,6 +56,11 @@ class Margin:
         if self.link == "softmax":
             return np.asarray(margins - margins.mean(axis=1, keepdims=True))
         return margins
+
+
+def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    raised = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def margins_of(data: bytes, output: str) -> Sequence[Margin]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.engine.trees.class_names import class_names
 from penstock.engine.trees.forest import Forest, PostTransform
 from penstock.engine.trees.readers.assemble import join_trees
 from penstock.engine.trees.readers.catboost_ctr import Statistics, counting
@@ -96,7 +97,7 @@ def read_columns(data: bytes) -> CatboostColumns:
             raise ConfigError("the CatBoost model has features that do not stand side by side")
         names = tuple(places[index].get("feature_id") or f"f{index}" for index in range(len(places)))
         loss = about.get("params", {}).get("loss_function", {}).get("type", "RMSE")
-        classes = tuple(_class_name(each) for each in about.get("class_params", {}).get("class_names", ()))
+        classes = class_names(about.get("class_params", {}).get("class_names", ()))
         return CatboostColumns(
             names=names,
             categorical=tuple(int(item["flat_feature_index"]) for item in cats),
@@ -159,10 +160,6 @@ def _post(loss: str) -> PostTransform:
     if loss in ("Logloss", "CrossEntropy", "MultiClassOneVsAll"):
         return PostTransform.LOGISTIC
     return PostTransform.SOFTMAX if loss == "MultiClass" else PostTransform.NONE
-
-
-def _class_name(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _tests(tree: Mapping[str, Any], hashes: Mapping[int, NDArray[np.int32]]) -> list[Test]:

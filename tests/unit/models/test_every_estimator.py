@@ -13,7 +13,7 @@ from penstock.engine.models.packaging.package import package
 from penstock.schemas.errors import ConfigError
 from tests.sklearn_every import built, every, refused
 from tests.sklearn_tables import kinds, records_of, table
-from tests.unit.models.test_sklearn_matrix import answers_of, served
+from tests.unit.models.test_sklearn_matrix import answers_of, of_both_classes, served
 
 _every = [every()[place] for place in np.random.default_rng(0).permutation(len(every())).tolist()]
 _asked = os.environ.get("PENSTOCK_MATRIX", "16")
@@ -41,8 +41,7 @@ def test_it_answers_as_the_original_does_or_says_why_not(name: str, place: str, 
     output = report.bundle.outputs[0].name
     wanted = answers_of(model, report.parity.compared[output], given.iloc[places])
     scores = found.outputs[output]
-    if wanted.shape[1] == 1 and scores.shape[1] == 2:
-        wanted = np.concatenate((-wanted, wanted), axis=1)
+    wanted = of_both_classes(wanted, scores)
     span = max(float(np.ptp(wanted)), 1e-300)
     assert np.abs(scores - wanted).max() <= 1e-6 * max(span, 1.0)
     if found.labels is not None and hasattr(model, "classes_"):

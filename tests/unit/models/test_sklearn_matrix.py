@@ -64,6 +64,13 @@ def answers_of(model: Any, method: str, frame: pd.DataFrame) -> NDArray[np.float
     return np.stack(votes, axis=1) / weights.sum()
 
 
+def of_both_classes(wanted: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The original's answers (R, K) as the bundle's are written: a decision between two classes for each of them."""
+    if wanted.shape[1] == 1 and scores.shape[1] == 2:
+        return np.concatenate((-wanted, wanted), axis=1)
+    return wanted
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("family", "kind"), _chosen, ids=lambda value: getattr(value, "name", value))
 def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kind, tmp_path: Path) -> None:
@@ -93,13 +100,12 @@ def test_the_bundle_answers_a_record_as_the_original_does(family: str, kind: Kin
     method = report.parity.compared[output]
     wanted = answers_of(model, method, records.iloc[places])
     scores = found.outputs[output]
-    if wanted.shape[1] == 1 and scores.shape[1] == 2:
-        wanted = np.concatenate((-wanted, wanted), axis=1)
+    wanted = of_both_classes(wanted, scores)
     off = np.abs(scores - wanted) / np.maximum(1.0, np.abs(wanted))
     assert off.max(initial=0.0) <= 2e-5
     if found.labels is not None and hasattr(model, "classes_"):
         names = [found.classes[label] for label in found.labels.tolist()]
-        said = [_name(value) for value in np.asarray(model.predict(records.iloc[places])).tolist()]
+        said = [class_said(value) for value in np.asarray(model.predict(records.iloc[places])).tolist()]
         differ = [place for place, (one, other) in enumerate(zip(names, said, strict=True)) if one != other]
         ties = np.sort(wanted, axis=1)
         assert not [
@@ -152,7 +158,7 @@ def test_what_cannot_be_packaged_is_refused_by_name(model: RefusedModel, tmp_pat
     assert "shape calculator" not in str(refusal.value)
 
 
-def _name(value: Any) -> str:
+def class_said(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

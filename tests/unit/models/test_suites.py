@@ -23,7 +23,7 @@ from penstock.engine.settings.model import ExplainSettings
 from penstock.schemas.errors import PenstockError
 from tests.records_read import read_records
 from tests.suites.cases import Case, every, fitted, table_of, told
-from tests.unit.models.test_sklearn_matrix import answers_of, served
+from tests.unit.models.test_sklearn_matrix import answers_of, class_said, of_both_classes, served
 
 _asked = os.environ.get("PENSTOCK_MATRIX", "16")
 _cases = [case for case in every() if not case.asks]
@@ -63,23 +63,20 @@ def test_a_case_of_another_suite_answers_as_the_original_does(case: Case, tmp_pa
     asked = frame.iloc[places]
     wanted = told(case, model, asked) if case.answers else answers_of(model, method, asked)
     scores = found.outputs[output]
-    if wanted.shape[1] == 1 and scores.shape[1] == 2:
-        wanted = np.concatenate((-wanted, wanted), axis=1)
+    wanted = of_both_classes(wanted, scores)
     assert scores.shape == wanted.shape
     span = max(float(np.ptp(wanted)), 1.0)
     assert np.abs(scores - wanted).max() <= 1e-6 * span
     if found.labels is not None and hasattr(model, "classes_"):
         labels = [found.classes[label] for label in found.labels.tolist()]
-        said_of = [_name(each) for each in np.asarray(model.predict(frame.iloc[places])).reshape(-1).tolist()]
+        said_of = [
+            class_said(each) for each in np.asarray(model.predict(frame.iloc[places])).reshape(-1).tolist()
+        ]
         sorted_scores = np.sort(wanted, axis=1)
         for one, other, row in zip(labels, said_of, sorted_scores, strict=True):
             assert one == other or (len(row) > 1 and row[-1] - row[-2] <= 1e-6 * span)
     if case.shap:
         _explained_as_shap_does(bundle, model, frame.iloc[places].iloc[:20])
-
-
-def _name(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _explained_as_shap_does(bundle: Bundle, model: Any, frame: pd.DataFrame) -> None:

@@ -1,6 +1,6 @@
 """LightGBM: a live model or its text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,12 +99,16 @@ def _refuse_unowned(tables: Sequence[tuple[str, ...]], wishes: PackageOptions) -
             )
 
 
+def _column_types(tables: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Of each data frame the types of its columns, by the names that LightGBM writes."""
+    for table in tables:
+        if hasattr(table, "iloc"):
+            yield {str(name).replace(" ", "_"): kind for name, kind in table.dtypes.items()}
+
+
 def _category_columns(written: Sequence[str], tables: Sequence[Any]) -> list[int] | None:
     """The places of the columns that are categories in a data frame that was given, if one has all that the model takes."""
-    for table in tables:
-        if not hasattr(table, "iloc"):
-            continue
-        kinds = {str(name).replace(" ", "_"): kind for name, kind in table.dtypes.items()}
+    for kinds in _column_types(tables):
         if all(name in kinds for name in written):
             return [place for place, name in enumerate(written) if hasattr(kinds[name], "categories")]
     return None
@@ -113,10 +117,7 @@ def _category_columns(written: Sequence[str], tables: Sequence[Any]) -> list[int
 def _whole_numbers(read: Any, tables: Sequence[Any]) -> dict[int, tuple[str, ...]]:
     """By column the categories of one that holds whole numbers, in a data frame that was given: each is its own code."""
     found = {}
-    for table in tables:
-        if not hasattr(table, "iloc"):
-            continue
-        kinds = {str(name).replace(" ", "_"): kind for name, kind in table.dtypes.items()}
+    for kinds in _column_types(tables):
         for column, most in read.codes_max.items():
             kind = kinds.get(read.feature_names[column])
             if getattr(kind, "kind", "") in ("i", "u") and 0 <= most < _whole_numbers_max:

@@ -82,9 +82,7 @@ def against_the_rest(model: OneVsRestClassifier) -> Any | None:
         stand_in,
     )
 
-    lines = [
-        each if isinstance(each, LinearDecision) else stand_in(each) or each for each in model.estimators_
-    ]
+    lines = [stand_in(each) or each for each in model.estimators_]
     if model.multilabel_ or any(type(each).__name__ == "_ConstantPredictor" for each in lines):
         return None
     decide = [_decides(each) for each in lines]

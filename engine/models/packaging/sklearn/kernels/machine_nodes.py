@@ -9,11 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from penstock.engine.models.packaging.sklearn.kernels.machines import KernelChances
 from penstock.engine.models.packaging.sklearn.kernels.numbers import Numbers
-from penstock.engine.models.packaging.sklearn.operators.graph_nodes import kind_of
 from penstock.engine.models.packaging.sklearn.operators.scores import (
     add_label,
     add_machine_pairs,
@@ -40,8 +38,7 @@ def add_kernel_chances(scope: Any, operator: Any, container: Any) -> None:
         "Max", nodes.node("Min", chance, nodes.number(1.0 - _share_min)), nodes.number(_share_min)
     )
     shares = _together(nodes, chance, winners, losers)
-    to = TensorProto.DOUBLE if kind_of(operator) is np.float64 else TensorProto.FLOAT
-    nodes.node("Cast", shares, to=to, output=operator.outputs[1].full_name)
+    nodes.answer(shares, 1)
     lost = nodes.cast(nodes.node("LessOrEqual" if count == 2 else "Less", values, nodes.number(0.0)))
     won = nodes.node("Sub", nodes.number(1.0), lost)
     votes, sure = add_pair_votes(nodes.graph, values, won, lost, winners, losers, nodes.kind)

@@ -19,6 +19,7 @@ class Numbers:
         """`wide`: they compute in double precision, whatever the operator is given."""
         self._scope, self._container = scope, container
         self.graph, self.kind = GraphNodes(scope, container), kind_of(operator)
+        self._operator = operator
         self.given = operator.inputs[0].full_name
         self.axis = self.graph.tensor(np.array([1]))
         self.last_axis = self.graph.tensor(np.array([2]))
@@ -47,6 +48,11 @@ class Numbers:
         return self.node(
             "Cast", values, to=TensorProto.DOUBLE if self.kind is np.float64 else TensorProto.FLOAT
         )
+
+    def answer(self, values: str, place: int) -> None:
+        """These as an output of the operator, in the precision that it was given."""
+        to = TensorProto.DOUBLE if kind_of(self._operator) is np.float64 else TensorProto.FLOAT
+        self.node("Cast", values, to=to, output=self._operator.outputs[place].full_name)
 
     def total(self, values: str) -> str:
         """The sum of each row, (N, 1)."""

@@ -13,7 +13,6 @@ from penstock.engine.models.packaging.sklearn.kernels.numbers import Numbers
 from penstock.engine.models.packaging.sklearn.kernels.operators import alike
 from penstock.engine.models.packaging.sklearn.kernels.processes import Processes, ProcessMean, pairwise
 from penstock.engine.models.packaging.sklearn.kernels.stand_ins import Kernel
-from penstock.engine.models.packaging.sklearn.operators.graph_nodes import kind_of
 from penstock.engine.models.packaging.sklearn.operators.scores import add_label
 
 # Williams and Barber (1998), appendix A: the logistic sigmoid as a sum of error functions, as scikit-learn has it.
@@ -54,8 +53,7 @@ def add_processes(scope: Any, operator: Any, container: Any) -> None:
         none = nodes.node("Equal", total, nodes.number(0.0))
         shares = nodes.node("Div", each_alone, nodes.node("Where", none, nodes.number(1.0), total))
         place = nodes.node("ArgMax", each_alone, axis=1, keepdims=0)
-    number = TensorProto.DOUBLE if kind_of(operator) is np.float64 else TensorProto.FLOAT
-    nodes.node("Cast", shares, to=number, output=operator.outputs[1].full_name)
+    nodes.answer(shares, 1)
     add_label(nodes.graph, place, model.classes_, operator.outputs[0].full_name)
 
 
@@ -69,8 +67,7 @@ def add_process_mean(scope: Any, operator: Any, container: Any) -> None:
         "Mul", nodes.node("MatMul", near, nodes.known(model.weights)), nodes.row(process._y_train_std)
     )
     mean = nodes.node("Add", scaled, nodes.row(process._y_train_mean))
-    number = TensorProto.DOUBLE if kind_of(operator) is np.float64 else TensorProto.FLOAT
-    nodes.node("Cast", mean, to=number, output=operator.outputs[0].full_name)
+    nodes.answer(mean, 0)
 
 
 def _share(nodes: Numbers, process: Any) -> tuple[str, str]:

@@ -74,22 +74,22 @@ def _table_of(process: Any, name: str) -> NDArray[Any]:
     return rows
 
 
-def _refuse(kernel: Any, name: str) -> None:
+def _refuse(kernel: Any, whose: str) -> None:
     """Raises ConfigError for a kernel without operators."""
     inner = [getattr(kernel, name) for name in ("k1", "k2") if hasattr(kernel, name)]
     inner += [kernel.kernel] if isinstance(kernel, kernels.Exponentiation) else []
     for each in inner:
-        _refuse(each, name)
+        _refuse(each, whose)
     if type(kernel) not in _known or (
         isinstance(kernel, kernels.Matern) and kernel.nu not in (0.5, 1.5, 2.5, np.inf)
     ):
         raise ConfigError(
-            f"{name} has the kernel {str(kernel)[:80]}, which has no operators: use RBF, Matern of nu 0.5, 1.5, 2.5 or "
+            f"{whose} has the kernel {str(kernel)[:80]}, which has no operators: use RBF, Matern of nu 0.5, 1.5, 2.5 or "
             "inf, RationalQuadratic, ExpSineSquared, DotProduct, PairwiseKernel, and sums, products and powers of them"
         )
     if isinstance(kernel, kernels.PairwiseKernel) and kernel.metric not in pairwise:
         raise ConfigError(
-            f"{name} compares rows by PairwiseKernel(metric={kernel.metric!r}), which has no operators: use one of "
+            f"{whose} compares rows by PairwiseKernel(metric={kernel.metric!r}), which has no operators: use one of "
             f"{', '.join(pairwise)}"
         )
 

@@ -177,10 +177,8 @@ def add_kernel_decision(scope: Any, operator: Any, container: Any) -> None:
         _add_kernel(graph, machine, given, _dense(machine.dual_coef_), intercept, kind, output)
         _add_spoken_for(graph, output, 1, model.classes_, kind, operator)
         return
-    coef, (winners, losers) = _of_pairs(machine, count)
     each_pair = machine.decision_function_shape == "ovo"
-    intercept = np.asarray(machine.intercept_, dtype=kind)
-    pairs = _add_kernel(graph, machine, given, coef, intercept, kind, output if each_pair else "")
+    pairs, (winners, losers) = add_machine_pairs(graph, machine, given, kind, output if each_pair else "")
     first = graph.node("Less", [pairs, graph.tensor(np.zeros(1, dtype=kind))])
     to = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
     lost = graph.node("Cast", [first], to=to)
@@ -192,14 +190,14 @@ def add_kernel_decision(scope: Any, operator: Any, container: Any) -> None:
 
 
 def add_machine_pairs(
-    graph: GraphNodes, machine: Any, given: str, kind: type[Any]
+    graph: GraphNodes, machine: Any, given: str, kind: type[Any], output: str = ""
 ) -> tuple[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """The decision value of each pair of classes (N, P), above 0 for the first; and which class a pair speaks for, and against (P, K)."""
     count, intercept = len(machine.classes_), np.asarray(machine.intercept_, dtype=kind).reshape(-1)
     coef, speaks = _of_pairs(machine, count)
     if count == 2:  # scikit-learn turns their sign
         coef, intercept = -_dense(machine.dual_coef_), -intercept
-    return _add_kernel(graph, machine, given, coef, intercept, kind, ""), speaks
+    return _add_kernel(graph, machine, given, coef, intercept, kind, output), speaks
 
 
 def add_pair_votes(
