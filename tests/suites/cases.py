@@ -157,7 +157,7 @@ def rows_of_suites() -> list[str]:
     """What docs/models.md says of them."""
     lines = [
         "| suite | from | its tests | of them about a model | cases here | refused |",
-        "|---|---|---|---|---|",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {suite} | {sources()[suite]} | {tests} | {models} | {cases} | {refused} |"
