@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,9 @@ class _Ground:
         self.stream.feed([event(number) for number in range(round(_per_s * seconds))], per_s=_per_s)
 
 
-def kills(folder: Path, broker: EmbeddedKafka, count: int) -> list[Ended]:
+def kills(
+    folder: Path, broker: EmbeddedKafka, count: int, tell: Callable[[Ended], None] = lambda _: None
+) -> list[Ended]:
     """Of two supervisors one is killed with its worker, in turn: seconds until every partition was committed to again."""
     ground = _Ground(folder, broker)
     ends: list[Ended] = []
@@ -105,13 +108,16 @@ def kills(folder: Path, broker: EmbeddedKafka, count: int) -> list[Ended]:
                 return ends  # in what state they are is not known
             late = f"kill {turn + 1}: after {took_s:.1f} s" if took_s > session_s + slack_s else ""
             ends.append(Ended(took_s=took_s, wrong=late))
+            tell(ends[-1])
             running[dies] = ground.stream.start(dies)
     finally:
         ground.stream.close()
     return ends
 
 
-def drains(folder: Path, broker: EmbeddedKafka, count: int) -> list[Ended]:
+def drains(
+    folder: Path, broker: EmbeddedKafka, count: int, tell: Callable[[Ended], None] = lambda _: None
+) -> list[Ended]:
     """SIGTERM to a supervisor at work, every tenth time with the broker away: seconds until each had ended."""
     ground = _Ground(folder, broker)
     ends: list[Ended] = []
@@ -142,6 +148,7 @@ def drains(folder: Path, broker: EmbeddedKafka, count: int) -> list[Ended]:
             ends.append(
                 Ended(took_s=ended.took_s, wrong="; ".join(each for each in (idle, ended.wrong) if each))
             )
+            tell(ends[-1])
             if stuck == _stuck_max:
                 return ends
     finally:
@@ -196,14 +203,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.stops", description=__doc__)
     parser.add_argument("what", choices=["kills", "drains"])
     parser.add_argument("count", type=int)
+    parser.add_argument(
+        "--at-once", type=int, default=1, help="on so many brokers beside each other (%(default)s)"
+    )
     arguments = parser.parse_args(argv)
-    with EmbeddedKafka() as broker, tempfile.TemporaryDirectory() as folder:
-        if arguments.what == "kills":
-            ends = kills(Path(folder), broker, arguments.count)
-            print(said_of(ends, f"within {session_s + slack_s:g} s"))
-        else:
-            ends = drains(Path(folder), broker, arguments.count)
-            print(said_of(ends, f"clean within {drain_s_max:g} s"))
+    at_once = min(max(arguments.at_once, 1), arguments.count)
+    attempts = kills if arguments.what == "kills" else drains
+
+    def some(turn: int) -> list[Ended]:
+        with EmbeddedKafka() as broker, tempfile.TemporaryDirectory() as folder:
+            count = arguments.count // at_once + (turn < arguments.count % at_once)
+            return attempts(Path(folder), broker, count, lambda end: print(end, flush=True))
+
+    with ThreadPoolExecutor(at_once) as threads:
+        ends = [end for part in threads.map(some, range(at_once)) for end in part]
+    bar = f"within {session_s + slack_s:g} s" if attempts is kills else f"clean within {drain_s_max:g} s"
+    print(said_of(ends, bar))
     return int(any(each.wrong for each in ends))
 
 

@@ -156,12 +156,12 @@ class Lane:
         try:
             self._work(verdict, rule, waits_for_rule=not spot.at_the_end)
         except PenstockError as error:
-            verdict.ended_by = error
+            verdict.ended_by = type(error).__name__
         except Exception as error:  # noqa: BLE001  # anything else is what the cell looks for
             verdict.faults.append(f"{type(error).__name__}: {error}")
         verdict.struck = rule.struck.is_set()
         self._proxy.remove(rule)
-        if verdict.ended_by is not None or verdict.faults:
+        if verdict.ended_by or verdict.faults:
             self._succeed(verdict, rule)
         verdict.took_s = clock.monotonic_s() - began_s
         self._check(verdict)

@@ -13,7 +13,6 @@ from tests.error_matrix.cells import code_name, codes, every_cell, later_code, s
 from tests.error_matrix.lane import deadline_s
 from tests.error_matrix.lanes import live_all
 from tests.error_matrix.verdict import Verdict
-from tests.wire.proxy import Proxy
 
 broker_settings = {
     "group.consumer.heartbeat.interval.ms": "500",
@@ -76,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verdict.faults or not verdict.struck or verdict.took_s > deadline_s / 2:
             print(f"{verdict.cell}: {verdict.outcome}, {verdict.took_s:.1f} s {verdict.faults}", flush=True)
 
-    with EmbeddedKafka(settings=broker_settings) as kafka, Proxy(kafka.bootstrap_servers) as proxy:
+    with EmbeddedKafka(settings=broker_settings) as kafka:
         ends_s = began_s + 3600 * arguments.hours if arguments.hours else None
-        verdicts = live_all(cells, kafka.bootstrap_servers, proxy, arguments.lanes, tell, ends_s=ends_s)
+        verdicts = live_all(cells, kafka.bootstrap_servers, arguments.lanes, tell, ends_s=ends_s)
     took_s = time.monotonic() - began_s
     print(f"{len(verdicts)} cells in {took_s:.0f} s: {dict(Counter(each.outcome for each in verdicts))}")
     if book:

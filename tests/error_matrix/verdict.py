@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from penstock.schemas.errors import PenstockError
 from tests.error_matrix.cells import Cell
 
 
@@ -14,8 +13,8 @@ class Verdict:
     cell: Cell
     struck: bool = False
     """Whether the worker asked at all."""
-    ended_by: PenstockError | None = None
-    """What the first worker ended with; its successor then did the rest."""
+    ended_by: str = ""
+    """The name of what the first worker ended with, "" for nothing; its successor then did the rest."""
     rewound: Counter[str] = field(default_factory=Counter)
     renewals: int = 0
     took_s: float = 0.0
@@ -29,8 +28,8 @@ class Verdict:
             return "FAULT"
         if not self.struck:
             return "not asked"
-        if self.ended_by is not None:
-            return f"exit {type(self.ended_by).__name__.removesuffix('Error')}"
+        if self.ended_by:
+            return f"exit {self.ended_by.removesuffix('Error')}"
         if self.renewals:
             return "new producer"
         if self.rewound["abort"]:

@@ -11,7 +11,6 @@ from tests.error_matrix.cells import codes, every_cell, sample, spots
 from tests.error_matrix.lanes import live_all
 from tests.error_matrix.run import broker_settings, report
 from tests.error_matrix.verdict import Verdict
-from tests.wire.proxy import Proxy
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -31,8 +30,7 @@ def test_a_sample_of_the_matrix_ends_in_time_and_loses_nothing(
 ) -> None:
     cells = sample(per_spot=2, seed=4, always=once_faults)
     kafka = start_kafka(settings=broker_settings)
-    with Proxy(kafka.bootstrap_servers) as proxy:
-        verdicts = live_all(cells, kafka.bootstrap_servers, proxy, lanes=8)
+    verdicts = live_all(cells, kafka.bootstrap_servers, lanes=8)
     faults = [f"{each.cell}: {'; '.join(each.faults)}" for each in verdicts if each.faults]
     assert faults == []
     assert len(verdicts) == len(cells)
