@@ -112,4 +112,6 @@ def _live(to: Connection, named: Sequence[Named], number: int, servers: str, end
                 lane = None
         to.send(None)
         to.close()
-        os._exit(0)  # the interpreter is not taken down under threads of the client that may still call into it
+        os._exit(
+            0
+        )  # the interpreter is not taken down under threads of the client that may still call into it
