@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
-from penstock.schemas.errors import PenstockError
 from tests.bundles import write_stump
-from tests.stream import Stream, children, event, event_schema, kill
+from tests.stream import Stream, children, event, event_schema, kill, partitions
 
 session_s = 10.0  # of the settings' defaults
 slack_s = 3.0
 drain_s_max = 5.0
 patience_s = 120.0
+_answers_s = 5.0
 _per_s = 200
 _away_every = 10  # of so many drains one is with the broker away
 _stuck_max = 3  # so many times it is waited for in vain, then the run ends
@@ -51,11 +52,31 @@ class _Ground:
             folder, broker.bootstrap_servers, f"stops-{time.time_ns()}", folder / "model", explained=False,
             kafka={"client": {"session.timeout.ms": 8_000, "transaction.timeout.ms": 8_000}, "drain_budget_s": 3.0},
         )  # fmt: skip
+        # One client for the whole time, and nothing of the product's: a new one for every look takes a core by itself.
+        self._asking = Consumer(
+            {
+                "bootstrap.servers": broker.bootstrap_servers, "group.id": f"{self.stream.name}-group", "log_level": 0,
+                "reconnect.backoff.max.ms": 500,
+            }
+        )  # fmt: skip
+        self._places = [TopicPartition(self.stream.name, partition) for partition in range(partitions)]
 
     def committed(self) -> dict[int, int]:
+        """What the group has committed, by partition; empty while nobody says."""
         try:
-            return self.stream.committed_by_partition()
-        except PenstockError:
+            told = self._asking.committed(self._places, timeout=_answers_s)
+        except KafkaException:
+            return {}
+        return {place.partition: max(place.offset, 0) for place in told if place.error is None}
+
+    def ends(self) -> dict[int, int]:
+        """Where each partition's log ends; empty while nobody says."""
+        try:
+            return {
+                place.partition: self._asking.get_watermark_offsets(place, _answers_s)[1]
+                for place in self._places
+            }
+        except KafkaException:
             return {}
 
     def until(self, met: Callable[[], bool], what: str) -> float:
@@ -68,9 +89,27 @@ class _Ground:
             time.sleep(0.02)
         return time.monotonic() - began_s
 
-    def moves(self, before: dict[int, int]) -> Callable[[], bool]:
-        """Whether every partition has gone on since."""
-        return lambda: bool(now := self.committed()) and all(now[p] > offset for p, offset in before.items())
+    def passes(self, ends: dict[int, int]) -> Callable[[], bool]:
+        """Whether something was committed in every partition that was written behind these ends."""
+        return lambda: (
+            len(now := self.committed()) == len(ends) and all(now[p] > end for p, end in ends.items())
+        )
+
+    def known_ends(self) -> dict[int, int]:
+        """The same as `ends`, waited for. Raises Stuck."""
+        found: dict[int, int] = {}
+
+        def known() -> bool:
+            nonlocal found
+            found = self.ends()
+            return bool(found)
+
+        self.until(known, "the broker says where the logs end")
+        return found
+
+    def close(self) -> None:
+        self.stream.close()
+        self._asking.close()
 
     def feed(self, seconds: float) -> None:
         if self.stream._feeder is not None:
@@ -81,7 +120,9 @@ class _Ground:
 def kills(
     folder: Path, broker: EmbeddedKafka, count: int, tell: Callable[[Ended], None] = lambda _: None
 ) -> list[Ended]:
-    """Of two supervisors one is killed with its worker, in turn: seconds until every partition was committed to again."""
+    """Of two supervisors one is killed with its worker, in turn: seconds until records of every partition were committed that
+    came to the broker when it was dead. What it committed itself in its last moment, or left on the wire, does not count.
+    """
     ground = _Ground(folder, broker)
     ends: list[Ended] = []
     try:
@@ -95,23 +136,26 @@ def kills(
                     "both workers own partitions",
                 )
                 ground.until(
-                    ground.moves(ground.committed()), "every partition is committed to by two workers"
+                    ground.passes(ground.known_ends()), "every partition is committed to by two workers"
                 )
                 dies = identities[turn % 2]
-                before = ground.committed()
+                killed_s = time.monotonic()
                 for pid in (running[dies].pid, *children(running[dies])):
                     kill(pid)
                 running[dies].wait()
-                took_s = ground.until(ground.moves(before), "every partition is committed to after the kill")
+                ends_then = ground.known_ends()
+                ground.until(ground.passes(ends_then), "every partition is committed to after the kill")
+                took_s = time.monotonic() - killed_s
             except Stuck as stuck:
                 ends.append(Ended(took_s=patience_s, wrong=f"kill {turn + 1}: {stuck}"))
+                tell(ends[-1])
                 return ends  # in what state they are is not known
             late = f"kill {turn + 1}: after {took_s:.1f} s" if took_s > session_s + slack_s else ""
             ends.append(Ended(took_s=took_s, wrong=late))
             tell(ends[-1])
             running[dies] = ground.stream.start(dies)
     finally:
-        ground.stream.close()
+        ground.close()
     return ends
 
 
@@ -152,7 +196,7 @@ def drains(
             if stuck == _stuck_max:
                 return ends
     finally:
-        ground.stream.close()
+        ground.close()
     return ends
 
 
