@@ -24,7 +24,7 @@ slack_s = 3.0
 drain_s_max = 5.0
 patience_s = 120.0
 _answers_s = 5.0
-_per_s = 200
+_per_s = 60  # enough for several transactions a second in every partition
 _away_every = 10  # of so many drains one is with the broker away
 _stuck_max = 3  # so many times it is waited for in vain, then the run ends
 _shown_max = 5
@@ -113,7 +113,7 @@ class _Ground:
 
     def feed(self, seconds: float) -> None:
         if self.stream._feeder is not None:
-            self.stream._feeder.join()
+            self.stream.feed_no_more()
         self.stream.feed([event(number) for number in range(round(_per_s * seconds))], per_s=_per_s)
 
 
