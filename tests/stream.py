@@ -27,7 +27,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 )
 
 from penstock.connectors.kafka.admin.admin import KafkaAdmin
-from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
+from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets, PartitionOffsets
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.simple import KafkaReader, KafkaWriter
 from penstock.engine.clock import SystemClock
@@ -243,12 +243,18 @@ class Stream:
 
     def committed_by_partition(self) -> dict[int, int]:
         """The same for each partition."""
+        return {each.partition: each.committed or 0 for each in self._offsets()}
+
+    def ends_by_partition(self) -> dict[int, int]:
+        """Where each input partition's log ends."""
+        return {each.partition: each.high for each in self._offsets()}
+
+    def _offsets(self) -> list[PartitionOffsets]:
         offsets = KafkaOffsets(self.config, f"{self.name}-group")
         try:
-            readings = offsets.read(self.name)
+            return offsets.read(self.name)
         finally:
             offsets.close()
-        return {each.partition: each.committed or 0 for each in readings}
 
     def wait(self, share: float, timeout_s: float) -> None:
         """Until this share of what is fed is committed."""
