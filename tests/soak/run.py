@@ -293,7 +293,8 @@ def chosen(part: str, wanted: Collection[str], parts: Collection[str]) -> bool:
 
 
 def chaos(share: float, seed: int, limit_s: float) -> Outcome:
-    """Runs of fifty faults each, on one node and on three, in both group protocols; none begins when the time is over."""
+    """Runs of fifty faults each, on one node and on three, in both group protocols, as the seed says; none begins when the
+    time is over."""
     began_s = time.monotonic()
     left = _count(chaos_faults, share, 20)
     records_each = chaos_records / chaos_faults
@@ -308,7 +309,8 @@ def chaos(share: float, seed: int, limit_s: float) -> Outcome:
             try:
                 found.append(
                     run_chaos(
-                        folder, start=_started, nodes=3 if turn % 2 else 1, protocol=("classic", "consumer")[turn // 2 % 2],
+                        folder, start=_started, nodes=(1, 3)[(seed + turn) % 2],
+                        protocol=("classic", "consumer")[(seed + turn) // 2 % 2],
                         records=round(faults * records_each), faults=faults, seed=seed + turn,
                         tell=lambda line, log=log: print(line, file=log, flush=True),  # type: ignore[misc]
                     )
