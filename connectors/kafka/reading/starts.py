@@ -28,7 +28,7 @@ slow_first_s, slow_max_s = 0.3, 1.2
 """So long one question in a while may take where none is answered in that time: the brokers may be further away than that. It
 doubles, and ten times as long as it took is left to shorter ones, about the other partitions. The polling thread goes on meanwhile."""
 own_commit_s = 10.0
-"""So long a commit of where the group begins is waited for before another one is sent."""
+"""So long a commit of where the group begins is waited for before it is sent again."""
 
 Places = list[TopicPartition]
 
@@ -97,7 +97,10 @@ class Starts:
         self._foreign: dict[int, int] = {}  # commits of others, as last told of
         self._without_commit: set[int] = set()  # as last heard; what that means, the group as a whole says
         self._fresh = False  # no partition at all had a commit
-        self._places: list[TopicPartition] | None = None  # to be committed if that is still so
+        # To be committed if that is still so. Decided once: one that was sent and is not seen yet may still arrive, and a later
+        # decision would pass over what came in between.
+        self._places: list[TopicPartition] | None = None
+        self._places_of: str | None = None  # the topic's id
         self._sent_s = -own_commit_s  # when they were
 
     def soon(self, partitions: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
@@ -108,7 +111,7 @@ class Starts:
         An open transaction of a predecessor holds the answer back, for every partition that is asked about together
         with the one it concerns; so each is then asked about alone, and only that one waits.
         """
-        self._decides = decides
+        self._decide_if(decides)
         heard, starts = self._at_once(partitions, place_timeout_s / 2, facts)
         self._slow_due_s = self._clock.monotonic_s() + 10 * place_timeout_s
         if not heard:
@@ -124,11 +127,16 @@ class Starts:
         One question is asked of the brokers at each call, or an answer to the last one is looked for: what one answer leads to
         is the next call's.
         """
-        self._decides = decides
+        self._decide_if(decides)
         if self._asked is None:
             self._begin(self._next(waiting, facts))
         starts = self._looked_in()
         return {} if starts is None else {p: at for p, at in starts.items() if p in waiting}
+
+    def _decide_if(self, decides: bool) -> None:
+        self._decides = decides
+        if not decides:
+            self._places = None  # another generation: what was sent has arrived by now, or is refused
 
     def anew(self) -> None:
         """Partitions were assigned: an answer to what was asked before says where they were then, and is passed over."""
@@ -143,6 +151,8 @@ class Starts:
     def _next(self, waiting: set[int], facts: TopicFacts) -> _Question:
         missing = self._without_commit & waiting
         others = sorted(waiting - missing)
+        if self._places_of != facts.id:  # decided for a topic that is gone
+            self._places, self._places_of = None, facts.id
         self._turn += 1
         if missing and (not others or self._turn % 2):
             if self._decides and self._fresh and self._places is None:
@@ -304,7 +314,7 @@ class Starts:
             self._commit(self._places)
             self._sent_s = self._clock.monotonic_s()
             self._without_commit.clear()  # read back next: whichever member was first, all begin by the same
-            self._fresh, self._places = False, None
+            self._fresh = False
         return {}
 
     def _of_places(self, facts: TopicFacts) -> _Question:

@@ -1,6 +1,7 @@
 """Where a member begins: within the polling thread's patience, however slow the coordinator is, and in the end."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 
 from penstock.connectors.kafka.reading import starts as starts_module
 from penstock.connectors.kafka.reading.commits import offset_note
-from penstock.connectors.kafka.reading.starts import Start, Starts, slow_first_s
+from penstock.connectors.kafka.reading.starts import Start, Starts, own_commit_s, slow_first_s
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.schemas.errors import PenstockError
 from tests.clocks import HandClock
@@ -300,3 +301,65 @@ def test_of_several_members_one_commits_once_where_the_group_begins(
             begun[name] |= members[name].one(waiting, facts, decides=name == "a")
     ((_, committed),) = log
     assert begun["a"] | begun["b"] == committed
+
+
+class Late(Coordinator):
+    """Commits are on their way for `late_s`; the ends move all the while."""
+
+    def __init__(self, late_s: float) -> None:
+        super().__init__(0.001, {})
+        self.late_s = late_s
+        self.sent: list[tuple[float, dict[int, int]]] = []
+
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        for at_s, offsets in self.sent:
+            if at_s + self.late_s <= self.clock.now_s:
+                self.commits |= offsets
+        return super().committed(places, timeout)
+
+    def offsets_for_times(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        self._wait(timeout)
+        end = int(10 * self.clock.now_s)
+        return [TopicPartition("t", place.partition, end + place.partition) for place in places]
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        self.sent.append((self.clock.now_s, {place.partition: place.offset for place in offsets}))
+
+
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+@pytest.mark.parametrize("late_s", [0.0, 1.0, own_commit_s - 1, own_commit_s + 1, 3.5 * own_commit_s])
+def test_where_a_group_begins_is_decided_once_however_late_its_commit_arrives(
+    start: Start, late_s: float
+) -> None:
+    """The one that is sent again says the same: with other ends, it would pass over what came since the first."""
+    coordinator = Late(late_s)
+    found, failures = begin(coordinator, start, between_s=0.3)
+    assert not failures
+    assert len(coordinator.sent) == 1 + int(late_s / own_commit_s)
+    assert all(offsets == coordinator.sent[0][1] == found for _, offsets in coordinator.sent)
+
+
+def test_a_topic_that_was_made_anew_is_decided_about_anew() -> None:
+    coordinator = Late(1e9)
+    consumer: Any = coordinator
+    starts = starts_of(consumer, "latest", coordinator.clock)
+    newer = replace(facts, id="t2", partitions=2)
+    for there, turns in ((facts, 30), (newer, 60)):
+        for _ in range(turns):
+            starts.one(set(range(there.partitions)), there, decides=True)
+            coordinator.clock.sleep(1.0)
+    assert [len(offsets) for _, offsets in coordinator.sent[:4]] == [4, 4, 4, 2]
+    assert min(coordinator.sent[-1][1].values()) > max(coordinator.sent[0][1].values())
+
+
+def test_a_member_that_decides_no_more_forgets_what_it_decided() -> None:
+    """Another one may have decided since; what it sent itself was of a generation that is over."""
+    coordinator = Late(1e9)
+    consumer: Any = coordinator
+    starts = starts_of(consumer, "latest", coordinator.clock)
+    for decides in (True, False, True):
+        for _ in range(15):
+            starts.one({0, 1}, facts, decides=decides)
+            coordinator.clock.sleep(1.0)
+    first, *_, last = (offsets for _, offsets in coordinator.sent)
+    assert min(last.values()) > max(first.values())
