@@ -15,6 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
+    AdminClient,
     NewPartitions,
     ResourcePatternType,
     ResourceType,
@@ -148,8 +149,11 @@ def _kill_coordinator(world: World) -> Heal:
 
 
 def _coordinator(world: World) -> int:
+    """By a client of its own: one that had seen brokers go was once told nothing for two minutes, beside workers at work."""
     group = f"{world.stream.name}-group"
-    asked = world.admin.describe_consumer_groups([group], request_timeout=10)
+    asked = AdminClient({"bootstrap.servers": world.servers, "log_level": 0}).describe_consumer_groups(
+        [group], request_timeout=10
+    )
     return int(asked[group].result(15).coordinator.id)
 
 

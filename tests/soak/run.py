@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import confluent_kafka
+from confluent_kafka import KafkaException
 
 from penstock.connectors.embedded.kafka import EmbeddedKafka
 from tests.chaos.run import Report, run_chaos
@@ -316,7 +317,11 @@ def chaos(share: float, seed: int, limit_s: float) -> Outcome:
                     )
                 )  # fmt: skip
                 wrong += [f"seed {seed + turn}: {each}" for each in found[-1].audit.faults]
-            except AssertionError as error:
+            except (
+                AssertionError,
+                KafkaException,
+                TimeoutError,
+            ) as error:  # the last two of what the test asks itself
                 print(traceback.format_exc(), file=log, flush=True)
                 wrong.append(
                     f"seed {seed + turn} did not come to its end ({_folder / folder.name / 'chaos.log'}): {_sentence(error)}"
@@ -336,7 +341,7 @@ def chaos(share: float, seed: int, limit_s: float) -> Outcome:
     )
 
 
-def _sentence(error: AssertionError) -> str:
+def _sentence(error: Exception) -> str:
     """What was asserted, without the logs that it may quote, and where."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     said = (str(error).splitlines() or [where.line or "an assertion"])[0]
