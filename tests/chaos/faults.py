@@ -106,6 +106,8 @@ def _freeze_worker(world: World) -> Heal:
 
 
 def _join_and_leave(world: World) -> Heal:
+    if "c" in world.workers:  # it has not left yet
+        return _nothing
     world.start("c")
     return lambda: world.drain("c")
 
