@@ -61,7 +61,7 @@ class Starts:
     partition, its beginning or its end, is committed before the first record is read: a record that is deleted after that
     is missed, and one before it never was the group's. Only the member that holds partition 0 does so: if each did, a commit
     of these that arrives late would take the group back, or ahead. A partition that has no commit in a group that has some
-    appeared later, and begins at its beginning.
+    appeared later, and begins at its beginning; so does every partition of a topic that was made anew under this member.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class Starts:
         # decision would pass over what came in between.
         self._places: list[TopicPartition] | None = None
         self._places_of: str | None = None  # the topic's id
+        self._from_beginning = start == "earliest"
         self._sent_s = -own_commit_s  # when they were
 
     def soon(self, partitions: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
@@ -111,7 +112,7 @@ class Starts:
         An open transaction of a predecessor holds the answer back, for every partition that is asked about together
         with the one it concerns; so each is then asked about alone, and only that one waits.
         """
-        self._decide_if(decides)
+        self._decide_if(decides, facts)
         heard, starts = self._at_once(partitions, place_timeout_s / 2, facts)
         self._slow_due_s = self._clock.monotonic_s() + 10 * place_timeout_s
         if not heard:
@@ -127,16 +128,20 @@ class Starts:
         One question is asked of the brokers at each call, or an answer to the last one is looked for: what one answer leads to
         is the next call's.
         """
-        self._decide_if(decides)
+        self._decide_if(decides, facts)
         if self._asked is None:
             self._begin(self._next(waiting, facts))
         starts = self._looked_in()
         return {} if starts is None else {p: at for p, at in starts.items() if p in waiting}
 
-    def _decide_if(self, decides: bool) -> None:
+    def _decide_if(self, decides: bool, facts: TopicFacts) -> None:
         self._decides = decides
         if not decides:
             self._places = None  # another generation: what was sent has arrived by now, or is refused
+        if facts.id != self._places_of:
+            if self._places_of is not None:  # all of its records came after this member did
+                self._places, self._from_beginning = None, True
+            self._places_of = facts.id
 
     def anew(self) -> None:
         """Partitions were assigned: an answer to what was asked before says where they were then, and is passed over."""
@@ -151,8 +156,6 @@ class Starts:
     def _next(self, waiting: set[int], facts: TopicFacts) -> _Question:
         missing = self._without_commit & waiting
         others = sorted(waiting - missing)
-        if self._places_of != facts.id:  # decided for a topic that is gone
-            self._places, self._places_of = None, facts.id
         self._turn += 1
         if missing and (not others or self._turn % 2):
             if self._decides and self._fresh and self._places is None:
@@ -319,14 +322,13 @@ class Starts:
 
     def _of_places(self, facts: TopicFacts) -> _Question:
         """What to commit so that the group begins where `start` says."""
-        where = OFFSET_BEGINNING if self._start == "earliest" else OFFSET_END
+        where = OFFSET_BEGINNING if self._from_beginning else OFFSET_END
         asked = [TopicPartition(self._topic, partition, where) for partition in range(facts.partitions)]
 
         def take(answers: Places | None) -> dict[int, int]:
             found = [place for place in answers or [] if place.error is None and place.offset >= 0]
-            # For the ends it has to be a whole answer: a partition that is left out begins at its beginning, which for `earliest` is
-            # right.
-            if found and (self._start == "earliest" or len(found) == len(asked)):
+            # For the ends it has to be a whole answer: a partition that is left out begins at its beginning.
+            if found and (where == OFFSET_BEGINNING or len(found) == len(asked)):
                 note = offset_note(facts.id)
                 self._places = [
                     TopicPartition(self._topic, place.partition, place.offset, note) for place in found

@@ -87,6 +87,14 @@ bugs: tuple[Bug, ...] = (
         start="latest",
     ),
     Bug(
+        name="where a group begins is decided again while its commit is on its way",
+        where="Starts._by_the_group",
+        old="self._fresh = False",
+        new="self._fresh, self._places = False, None",
+        only=(Trouble.SLOW, Trouble.TOPIC),
+        start="latest",
+    ),
+    Bug(
         name="a seek that the client cannot do yet is dropped",
         where="KafkaSource.seek",
         old="self._seek_due[partition] = offset",
