@@ -151,11 +151,11 @@ def _kill_coordinator(world: World) -> Heal:
 
 
 def _coordinator(world: World) -> int:
-    """By a client of its own: one that had seen brokers go was once told nothing for two minutes, beside workers at work."""
+    """By a client of its own: one that had seen brokers go was once told nothing for two minutes, beside workers at work.
+    It is kept for as long as its question takes, which would end with it.
+    """
     group = f"{world.stream.name}-group"
-    client = AdminClient(
-        {"bootstrap.servers": world.servers, "log_level": 0}
-    )  # kept: its end would end the question
+    client = AdminClient({"bootstrap.servers": world.servers, "log_level": 0})
     asked = client.describe_consumer_groups([group], request_timeout=10)
     return int(asked[group].result(15).coordinator.id)
 
