@@ -189,7 +189,9 @@ commands: Final = (
     Command(
         part="kill -9 to the survivor's commit",
         asked=lambda share: f"{_count(100, share, 2)} kills",
-        arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "kills", str(_count(100, share, 2))],
+        arguments=lambda share: [
+            sys.executable, "-m", "tests.chaos.stops", "kills", str(_count(100, share, 2)), "--at-once", "4",
+        ],
     ),
     Command(
         part="readers behind a kill",
@@ -244,7 +246,9 @@ commands: Final = (
     Command(
         part="drains",
         asked=lambda share: f"{_count(1000, share, 10)} drains",
-        arguments=lambda share: [sys.executable, "-m", "tests.chaos.stops", "drains", str(_count(1000, share, 10))],
+        arguments=lambda share: [
+            sys.executable, "-m", "tests.chaos.stops", "drains", str(_count(1000, share, 10)), "--at-once", "3",
+        ],
     ),
 )  # fmt: skip
 
