@@ -77,18 +77,25 @@ class AtLeastOnceSink:
 
     def has_room(self) -> bool:
         """Whether submit may be called now."""
-        if self._failure is not None or len(self._pending) >= self._deliveries_max:
+        if not self._takes():
             return False
         if self._outdated():
             if self._pending:  # what is under way ends where it began
                 return False
             self._producer.close()
             self._producer = self._make()
+        return True
+
+    def _takes(self) -> bool:
+        if self._failure is not None or len(self._pending) >= self._deliveries_max:
+            return False
         return all(p.sent and not p.tally.failed for p in self._pending)
 
     def submit(self, delivery: Delivery, membership: object) -> None:
         """Queue the messages; what goes wrong here, `advance` reports."""
-        if not self.has_room():
+        if (
+            not self._takes()
+        ):  # not `has_room`: what it asks may change on another thread between the two calls
             raise InvariantError("a delivery was submitted without room for it")
         submitted = _Submitted(delivery, Tally())
         self._pending.append(submitted)

@@ -1,7 +1,7 @@
 """Exactly-once delivery: two transactional producers in turn, and a certain answer to every uncertain commit."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 
 from penstock.connectors.delivery.producer_port import (
@@ -44,10 +44,12 @@ class TransactionalSink:
         clock: Clock,
         transaction_timeout_s: float,
         start_timeout_s: float = 60.0,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """`producers` by transactional id. Initialises every producer at once, so that every predecessor is fenced before the first record is polled.
 
-        Raises UnavailableError when the broker does not answer in `start_timeout_s`; FencedError; ConfigError.
+        Raises UnavailableError when the broker does not answer in `start_timeout_s`, or before it does once `stopping`;
+        FencedError; ConfigError.
         """
         self._slots = deque(
             Slot(name=name, make=make) for name, make in producers.items()
@@ -65,6 +67,8 @@ class TransactionalSink:
             undo.callback(self._release)
             self._renew_all(0.0)  # begins them all, so that they are initialised side by side
             while not self._renew_all(slice_max_s):
+                if stopping():
+                    raise UnavailableError("asked to stop before transactions were initialised")
                 if clock.monotonic_s() >= deadline_s:
                     raise UnavailableError(f"transactions could not be initialised in {start_timeout_s:g} s")
             undo.pop_all()
@@ -85,7 +89,8 @@ class TransactionalSink:
     def submit(self, delivery: Delivery, membership: object) -> None:
         """Open a transaction and send what may be sent by now; what goes wrong here, `advance` reports."""
         slot = self._vacant()
-        if slot is None or not self.has_room():
+        # Not `has_room` again: that a producer is suspect may be learnt on another thread between the two calls.
+        if slot is None or self._gone or any(self._in_doubt(each) for each in self._pending):
             raise InvariantError("a delivery was submitted without room for it")
         if not delivery.positions:
             raise InvariantError("a delivery without positions could be neither committed nor verified")

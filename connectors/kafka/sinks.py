@@ -1,6 +1,6 @@
 """The two sinks on Kafka."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -46,6 +46,7 @@ class ExactlyOnceSink(TransactionalSink):
         memory_bytes_max: int = 256 << 20,
         batch_bytes_max: int = batch_bytes_default,
         start_timeout_s: float = 60.0,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """`topic` is the input; `partition_counts` has it and every output topic; `batch_bytes_max` is what each of these
         takes as one batch.
@@ -76,6 +77,7 @@ class ExactlyOnceSink(TransactionalSink):
             clock=clock,
             transaction_timeout_s=timeout_s,
             start_timeout_s=start_timeout_s,
+            stopping=stopping,
         )
 
     def submit(self, delivery: Delivery, membership: object) -> None:

@@ -136,8 +136,8 @@ def open_kafka_worker(
 ) -> Iterator[Worker]:
     """A worker that is verified, warmed and ready to join; what it holds is released at the end.
 
-    A cluster that does not answer is waited for, before the model is loaded, until `stopping`; then UnavailableError is
-    raised. `careful`: how many workers of the slot died one after the other without a record to blame.
+    A cluster that does not answer is waited for, before the model is loaded and when transactions are initialised, until
+    `stopping`; then UnavailableError is raised. `careful`: how many workers of the slot died one after the other without a record to blame.
 
     Serves /metrics, /live, /ready, /status and what the pages ask for on a loopback port, which it writes to `http-SLOT` in the run folder.
     """
@@ -191,7 +191,7 @@ def open_kafka_worker(
         carefully = (
             carefully_read(careful, slot=slot, run_folder=run_folder, events=events) if careful else None
         )
-        link = kafka_link(startup, held=held, proven=let_in.exists(), careful=carefully)
+        link = kafka_link(startup, held=held, proven=let_in.exists(), careful=carefully, stopping=stopping)
         let_in.touch()
         worker = make_worker(
             startup,
@@ -246,6 +246,7 @@ def open_sink(
     transactional_ids: Sequence[str],
     partition_counts: Mapping[str, int],
     clock: Clock,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Sink:
     """The producers. The ids are those of one worker alone, or of a check that begins as no worker does."""
     topic, bytes_max = settings.input.topic, facts.limits.batch_bytes_max
@@ -268,6 +269,7 @@ def open_sink(
             clock=clock,
             memory_bytes_max=send_memory_bytes_max,
             batch_bytes_max=bytes_max,
+            stopping=stopping,
         )
 
 
@@ -290,7 +292,12 @@ def open_registry(settings: RegistrySettings, clock: Clock) -> "Registry":
 
 
 def kafka_link(
-    startup: Startup, *, held: ExitStack, proven: bool = False, careful: Careful | None = None
+    startup: Startup,
+    *,
+    held: ExitStack,
+    proven: bool = False,
+    careful: Careful | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Link:
     """The input on Kafka, once everything that it needs is proved; what the rest of the start does with Kafka is left in `startup`.
 
@@ -326,6 +333,7 @@ def kafka_link(
         transactional_ids=[transactional_id(settings.kafka.group, name, use) for use in ("a", "b")],
         partition_counts=partition_counts,
         clock=clock,
+        stopping=stopping,
     )
     topic = settings.input.topic
     sources: list[KafkaSource] = []

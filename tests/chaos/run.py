@@ -25,6 +25,8 @@ class Report:
     drains_s: list[float]
     exits: list[int]
     took_s: float
+    client_ends: int = 0
+    """Stops in which the client library's own assertion ended the worker."""
 
 
 def run_chaos(
@@ -71,6 +73,7 @@ def run_chaos(
             drains_s=world.drains_s,
             exits=world.exits,
             took_s=time.monotonic() - began_s,
+            client_ends=world.client_ends,
         )
     finally:
         world.close()

@@ -17,6 +17,7 @@ from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.schemas.errors import PenstockError
 from tests.bundles import write_stump
 from tests.stream import Stream, children, event, event_schema, kill
+from tests.wire.proxy import Hold, Proxy, Rule
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 outage_s = float(os.environ.get("PENSTOCK_TEST_OUTAGE_S", "12"))
@@ -124,6 +125,24 @@ def test_a_stop_while_the_cluster_is_away_takes_five_seconds(
     print(f"stopped in {took_s:.1f} s")
     broker.start_node(1)  # for whoever still writes
     assert took_s < stopped_s_max, stream.said()
+
+
+def test_a_stop_while_transactions_are_waited_for_takes_five_seconds(
+    open_stream: OpenStream, kafka: str
+) -> None:
+    """The cluster went away between the worker's first question and its producers: nothing is in hand yet, so nothing is waited for."""
+    with Proxy(kafka) as proxy:
+        for _ in range(8):
+            proxy.add(Rule(api="InitProducerId", action=Hold(where="request", seconds_max=60.0)))
+        stream = open_stream(kafka, seconds=0.0, bootstrap_servers=proxy.bootstrap_servers)
+        worker = stream.start("a")
+        until(lambda: "is verified and warm" in stream.said(), 60)
+        time.sleep(1.0)
+        worker.send_signal(signal.SIGTERM)
+        began_s = time.monotonic()
+        assert worker.wait(30) == 0, stream.said()
+        assert time.monotonic() - began_s < stopped_s_max, stream.said()
+        assert "it is killed" not in stream.said()
 
 
 def test_a_stop_in_the_first_second_is_no_failure(open_stream: OpenStream, kafka: str) -> None:

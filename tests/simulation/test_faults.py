@@ -3,16 +3,18 @@
 import argparse
 import hashlib
 import io
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from penstock_bench.faults import faults
 from penstock_bench.faults.checker import Checker, Fault
 from penstock_bench.faults.fates import Trouble
-from penstock_bench.faults.journal import Ended, Journal, Kind, OffsetsCommitted, Sent, Written
+from penstock_bench.faults.journal import Ended, Journal, Kind, Mode, OffsetsCommitted, Sent, Start, Written
 from penstock_bench.faults.outcomes import write_input
 from penstock_bench.faults.runs import default_processes, seeds_per_task, simulate_all
 from penstock_bench.faults.world import simulate
@@ -62,6 +64,28 @@ def test_seeds_that_found_a_fault_once(seed: int) -> None:
     those behind it: where a group begins was decided a second time while the commit of the first was on its way.
     """
     assert simulate(seed).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("seed", "only", "start", "mode"),
+    [
+        (34, (Trouble.SLOW, Trouble.TOPIC), "latest", "at_least_once"),
+        (8000005, (Trouble.TOPIC, Trouble.RETENTION, Trouble.POISON), "latest", "exactly_once"),
+    ],
+)
+def test_troubles_that_found_a_fault_once(
+    seed: int, only: tuple[Trouble, ...], start: Start, mode: Mode
+) -> None:
+    """34: a topic made anew before the group's first commit arrived was read from its end."""
+    assert simulate(seed, only=frozenset(only), start=start, mode=mode).findings == ()
+
+
+@pytest.mark.parametrize("only", itertools.combinations(Trouble, 2), ids="-".join)
+def test_every_two_troubles_together(only: tuple[Trouble, ...]) -> None:
+    """A drawn run seldom has just these: what it takes both for is found a hundred times as often."""
+    for start, mode in itertools.product(get_args(Start), get_args(Mode)):
+        found = simulate(2_000_000 + first_seed, only=frozenset(only), start=start, mode=mode)
+        assert found.findings == (), (start, mode)
 
 
 def test_a_seed_gives_the_same_run_in_every_process() -> None:

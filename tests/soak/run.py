@@ -336,6 +336,8 @@ def chaos(share: float, seed: int, limit_s: float) -> Outcome:
         f"{sum(len(getattr(audit, kind)) for audit in audits)} {kind}"
         for kind in ("lost", "doubled", "torn", "reordered", "wrong")
     )
+    if ends := sum(each.client_ends for each in found):
+        bad += f"; {ends} stops ended by an assertion of the client's"
     return Outcome(
         part="chaos",
         asked=f"{round(_count(chaos_faults, share, 20) * records_each):,} records, {_count(chaos_faults, share, 20)} faults",

@@ -298,6 +298,7 @@ class World:
                 said = str(error)
                 if f"partition {partition}" in said and "ends at" in said:
                     break
+                self._operate(said)  # of another partition, which is mended before this one is heard of
             if self._drawn.random() < 0.1:
                 self.timeline.sleep(0.5)
         else:
