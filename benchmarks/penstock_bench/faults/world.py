@@ -171,7 +171,8 @@ class World:
         raise _RunOverError(Finding(Fault.HUNG, what))
 
     def _finished(self) -> bool:
-        return not self._left() and not self._outside()
+        """What stood still has had a turn since, too: it may have something to say."""
+        return not self._left() and not self._outside() and not any(w.frozen_until_s for w in self._workers)
 
     def _outside(self) -> list[int]:
         """Workers that are no members of the group."""
@@ -360,6 +361,7 @@ class World:
         if worker.frozen_until_s > self.timeline.now_s:
             self.timeline.sleep(0.05)
             return
+        worker.frozen_until_s = 0.0
         try:
             worker.turn()
         except (FencedError, UnavailableError, ConfigError) as error:

@@ -102,6 +102,7 @@ class Starts:
         self._places: list[TopicPartition] | None = None
         self._places_of: str | None = None  # the topic's id
         self._from_beginning = start == "earliest"
+        self._told_anew: str | None = None
         self._sent_s = -own_commit_s  # when they were
 
     def soon(self, partitions: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
@@ -163,7 +164,7 @@ class Starts:
             return self._of_commits(
                 set(range(facts.partitions)),
                 self._patience(),
-                lambda found: self._by_the_group(found, missing),
+                lambda found: self._by_the_group(found, missing, facts),
             )
         partition = others[self._turn // 2 % len(others)] if missing else others[self._turn % len(others)]
         return self._of_commits({partition}, self._patience(), lambda found: self._found(found or [], facts))
@@ -286,22 +287,25 @@ class Starts:
             )  # fmt: skip
         return starts
 
-    def _by_the_group(self, everywhere: Places | None, missing: set[int]) -> dict[int, int]:
+    def _by_the_group(
+        self, everywhere: Places | None, missing: set[int], facts: TopicFacts
+    ) -> dict[int, int]:
         """Where partitions without a commit begin, by what the whole group has."""
         if not everywhere:
             return {}
         if any(place.offset >= 0 for place in everywhere):
             self._without_commit.clear()
             self._fresh, self._places = False, None
-            found = {place.partition for place in everywhere if place.offset < 0}
-            if not missing & found:
-                return {}  # the commit of the member that decides: read back next
+            without = sorted(missing & {place.partition for place in everywhere if place.offset < 0})
+            if not without:  # the commit of the member that decides: read back next
+                return {}
+            if not self._may_read_anew(everywhere, without, facts):
+                return {}
             logger.info(
                 "group %s has no commit for partitions %s of %s, but for others: they are read from their beginning",
-                self._group, sorted(missing & found), self._topic,
-                extra=LogCode.READ_FROM_BEGINNING.extra,
+                self._group, without, self._topic, extra=LogCode.READ_FROM_BEGINNING.extra,
             )  # fmt: skip
-            return dict.fromkeys(missing & found, OFFSET_BEGINNING)
+            return dict.fromkeys(without, OFFSET_BEGINNING)
         if self._start == "error":
             self._fail(
                 ConfigError(
@@ -319,6 +323,26 @@ class Starts:
             self._without_commit.clear()  # read back next: whichever member was first, all begin by the same
             self._fresh = False
         return {}
+
+    def _may_read_anew(self, everywhere: Places, missing: list[int], facts: TopicFacts) -> bool:
+        """Unless what the group has for other partitions is of a topic that is gone, and `recreated` is `stop`; who owns those
+        others may be away."""
+        notes = {noted_topic_id(place.metadata) for place in everywhere if place.offset >= 0}
+        old = sorted(noted for noted in notes if noted is not None and facts.id not in (None, noted))
+        if not old or facts.id is None:
+            return True
+        if self._recreated == "stop":
+            self._fail(ConfigError(recreated_sentence(self._topic, old[0], facts.id, self._group)))
+            return False
+        if self._told_anew != facts.id:
+            self._told_anew = facts.id
+            logger.warning(
+                "topic %s was deleted and made anew (id %s, then %s): partitions %s, for which group %s has no commit, are read "
+                "from their beginning",
+                self._topic, old[0], facts.id, missing, self._group,
+                extra=LogCode.TOPIC_READ_ANEW.extra,
+            )  # fmt: skip
+        return True
 
     def _of_places(self, facts: TopicFacts) -> _Question:
         """What to commit so that the group begins where `start` says."""

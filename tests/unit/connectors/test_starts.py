@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 
 from penstock.connectors.kafka.reading import starts as starts_module
 from penstock.connectors.kafka.reading.commits import offset_note
-from penstock.connectors.kafka.reading.starts import Start, Starts, own_commit_s, slow_first_s
+from penstock.connectors.kafka.reading.starts import Recreated, Start, Starts, own_commit_s, slow_first_s
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.schemas.errors import PenstockError
 from tests.clocks import HandClock
@@ -86,6 +86,7 @@ def starts_of(
     clock: HandClock,
     *,
     fail: Callable[[PenstockError], None] = lambda error: None,
+    recreated: Recreated = "read",
 ) -> Starts:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(starts_module, "Aside", lambda name: HandAside(clock))
@@ -94,7 +95,7 @@ def starts_of(
             group="g",
             topic="t",
             start=start,
-            recreated="read",
+            recreated=recreated,
             fail=fail,
             open_other=lambda: consumer,
             clock=clock,
@@ -369,3 +370,36 @@ def test_a_member_that_decides_no_more_forgets_what_it_decided() -> None:
             coordinator.clock.sleep(1.0)
     first, *_, last = (offsets for _, offsets in coordinator.sent)
     assert min(last.values()) > max(first.values())
+
+
+class Noted(Coordinator):
+    """Partition 0, which another member owns, has a commit of the topic that was there before."""
+
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        found = super().committed(places, timeout)
+        return [
+            TopicPartition("t", 0, 7, offset_note("t0")) if place.partition == 0 else place for place in found
+        ]
+
+
+@pytest.mark.parametrize("recreated", ["read", "stop"])
+def test_a_member_without_commits_hears_of_a_topic_made_anew_from_those_of_others(
+    recreated: Recreated, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `stop` it must not read on because the partitions that it happens to own have none."""
+    coordinator = Noted(0.001, {})
+    consumer: Any = coordinator
+    failures: list[PenstockError] = []
+    starts = starts_of(consumer, "earliest", coordinator.clock, fail=failures.append, recreated=recreated)
+    found = starts.soon({1, 2}, facts, decides=False)
+    for _ in range(4):
+        found |= starts.one({1, 2} - found.keys(), facts, decides=False) if len(found) < 2 else {}
+    told = [each.getMessage() for each in caplog.records if "made anew" in each.getMessage()]
+    if recreated == "stop":
+        assert found == {}
+        assert "its id was t0 and is t1" in str(failures[0])
+    else:
+        assert found == dict.fromkeys((1, 2), OFFSET_BEGINNING)
+        assert failures == []
+        assert len(told) == 1
+        assert "(id t0, then t1): partitions [1, 2]" in told[0]
