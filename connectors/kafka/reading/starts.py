@@ -297,10 +297,8 @@ class Starts:
             self._without_commit.clear()
             self._fresh, self._places = False, None
             without = sorted(missing & {place.partition for place in everywhere if place.offset < 0})
-            if not without:  # the commit of the member that decides: read back next
-                return {}
-            if not self._may_read_anew(everywhere, without, facts):
-                return {}
+            if not without or not self._may_read_anew(everywhere, without, facts):
+                return {}  # none: the commit of the member that decides, read back next
             logger.info(
                 "group %s has no commit for partitions %s of %s, but for others: they are read from their beginning",
                 self._group, without, self._topic, extra=LogCode.READ_FROM_BEGINNING.extra,
