@@ -163,6 +163,7 @@ class World:
                 if self._finished():
                     return
             self._start()
+            self.cluster.check_overdue()  # where nobody owns anything, nobody's request would
             for worker in list(self._workers):
                 self._turn(worker)
         what = f"the work was not finished in {calm_turns_max} turns: {self._left()}"
