@@ -160,6 +160,8 @@ class World:
                     settles_s
                 )  # transactions of killed workers end, and hide nothing any more
                 self.cluster.check_overdue()
+                for worker in list(self._workers):
+                    self._turn(worker)  # and who heard of something meanwhile says so
                 if self._finished():
                     return
             self._start()
