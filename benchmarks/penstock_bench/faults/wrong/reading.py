@@ -69,7 +69,7 @@ bugs: tuple[Bug, ...] = (
         where="KafkaSource._records",
         old="if self._beginnings and messages:",
         new="if False:",
-        only=(Trouble.TOPIC, Trouble.RETENTION, Trouble.CRASH),
+        only=(Trouble.TOPIC, Trouble.RETENTION, Trouble.CRASH, Trouble.SLOW),
     ),
     Bug(
         name="where a log begins that lacks our next offset is asked once",
@@ -91,7 +91,8 @@ bugs: tuple[Bug, ...] = (
         where="Starts._by_the_group",
         old="self._fresh = False",
         new="self._fresh, self._places = False, None",
-        only=(Trouble.SLOW, Trouble.TOPIC),
+        only=(Trouble.SLOW, Trouble.RETENTION),
+        mode="at_least_once",
         start="latest",
     ),
     Bug(
