@@ -25,9 +25,7 @@ from penstock.connectors.kafka.group import KafkaMembership
 from penstock.schemas.errors import InvariantError
 from penstock.schemas.records import Headers, Outgoing
 
-messages_per_call = 512
-"""Few enough for the client's dictionaries of one call to be in the core's own cache when it reads them: a third less time than
-with 8,192."""
+messages_per_call = 8192
 queue_messages_max = 2_000_000
 batch_bytes_default = 1_000_000
 _connect_s = 1.0
