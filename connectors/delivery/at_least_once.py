@@ -93,9 +93,8 @@ class AtLeastOnceSink:
 
     def submit(self, delivery: Delivery, membership: object) -> None:
         """Queue the messages; what goes wrong here, `advance` reports."""
-        if (
-            not self._takes()
-        ):  # not `has_room`: what it asks may change on another thread between the two calls
+        # Not `has_room` again: that topics have grown may be learnt on another thread between the two calls.
+        if not self._takes():
             raise InvariantError("a delivery was submitted without room for it")
         submitted = _Submitted(delivery, Tally())
         self._pending.append(submitted)

@@ -81,7 +81,7 @@ class TransactionalSink:
         A producer that was given up may have left its transaction open, and readers wait there until its successor has
         fenced it: so the successor comes before any new delivery.
         """
-        if self._gone or any(self._in_doubt(slot) for slot in self._pending):
+        if self._is_held_up():
             return False
         renewed = self._renew_all(0.0 if self._pending else slice_max_s / 4)
         return renewed and self._vacant() is not None
@@ -90,7 +90,7 @@ class TransactionalSink:
         """Open a transaction and send what may be sent by now; what goes wrong here, `advance` reports."""
         slot = self._vacant()
         # Not `has_room` again: that a producer is suspect may be learnt on another thread between the two calls.
-        if slot is None or self._gone or any(self._in_doubt(each) for each in self._pending):
+        if slot is None or self._is_held_up():
             raise InvariantError("a delivery was submitted without room for it")
         if not delivery.positions:
             raise InvariantError("a delivery without positions could be neither committed nor verified")
@@ -165,6 +165,10 @@ class TransactionalSink:
         self._pending.clear()
         for slot in self._slots:
             slot.discard_producer()
+
+    def _is_held_up(self) -> bool:
+        """Nothing follows a delivery whose fate is not known."""
+        return self._gone or any(self._in_doubt(slot) for slot in self._pending)
 
     @staticmethod
     def _in_doubt(slot: Slot) -> bool:

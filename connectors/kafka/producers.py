@@ -6,9 +6,7 @@ from math import ceil
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
-from numpy.typing import NDArray
 
 from penstock.connectors.delivery.at_least_once import Tally
 from penstock.connectors.delivery.producer_port import (
@@ -22,6 +20,7 @@ from penstock.connectors.kafka.call_thread import Aside
 from penstock.connectors.kafka.client import ClientConfig, drop, open_client, producer_config
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said, transaction_error
 from penstock.connectors.kafka.group import KafkaMembership
+from penstock.connectors.partitioner import rows_by_target
 from penstock.schemas.errors import InvariantError
 from penstock.schemas.records import Headers, Outgoing
 
@@ -79,7 +78,7 @@ class _Queue:
     ) -> int:
         """Queue messages, leaving out the first `start` of the order they go in; how many of them are queued now."""
         queued = 0
-        for target, rows in _by_partition(outgoing.partitions, input_partitions, partitions):
+        for target, rows in rows_by_target(outgoing.partitions, input_partitions, partitions):
             for first in range(0, len(rows), messages_per_call):
                 some = rows[first : first + messages_per_call]
                 queued += len(some)
@@ -187,23 +186,6 @@ def _stored_bytes(column: Sequence[bytes | None]) -> int:
         return sum(map(len, column))  # type: ignore[arg-type]  # that one is None is rare, and told by the error
     except TypeError:
         return sum(map(len, filter(None, column)))
-
-
-def _by_partition(
-    sources: NDArray[np.int32], input_partitions: int, partitions: int
-) -> list[tuple[int, Sequence[int]]]:
-    """Where to send which rows: as they came when the topics match, else -1, which is by key."""
-    if len(sources) == 0:
-        return []
-    if input_partitions != partitions:
-        return [(-1, range(len(sources)))]
-    order = np.argsort(sources, kind="stable")
-    targets, firsts = np.unique(sources[order], return_index=True)
-    groups = np.split(order, firsts[1:])
-    return [
-        (target if target < partitions else -1, rows.tolist())  # the input may have grown since the start
-        for target, rows in zip(targets.tolist(), groups, strict=True)
-    ]
 
 
 def _refused(error: KafkaError, topic: str) -> TransactionError:

@@ -326,7 +326,7 @@ class Starts:
         """Unless what the group has for other partitions is of a topic that is gone, and `recreated` is `stop`; who owns those
         others may be away."""
         notes = {noted_topic_id(place.metadata) for place in everywhere if place.offset >= 0}
-        old = sorted(noted for noted in notes if noted is not None and facts.id not in (None, noted))
+        old = sorted(noted for noted in notes if noted not in (None, facts.id))
         if not old or facts.id is None:
             return True
         if self._recreated == "stop":
