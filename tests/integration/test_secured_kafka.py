@@ -283,8 +283,13 @@ def test_a_provider_that_is_away_for_longer_than_its_tokens_live_is_waited_for(
         stream.wait_fed()
         stream.await_readers(60.0)
         assert stream.books().check(explained=False) == []
-        assert children(supervisor) == [worker], stream.said()
         said = stream.said()
+        # A commit that was under way when the brokers cut the connections off has an unknown outcome: that alone, and by
+        # name, may have the worker start anew.
+        unknown = said.count("the broker did not say in time whether a transaction was committed")
+        assert said.count("asked to be started again") == unknown, said
+        assert unknown or children(supervisor) == [worker], said
+        assert " died of " not in said
         assert re.search(
             "no new token for Kafka yet|the brokers do not take the worker's token, and it waits", said
         )
