@@ -61,7 +61,7 @@ class ClientConfig:
     oauth_client_secret: str | None = field(default=None, repr=False)
     oauth_scope: str | None = None
     proven: bool = False
-    """These settings worked before in this deployment: then a fault of TLS or of the token server passes, as an outage does."""
+    """These settings worked before in this deployment: then a fault of TLS, of a token or of the token server passes, as an outage does."""
 
 
 class ClientErrors:
@@ -73,6 +73,16 @@ class ClientErrors:
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
         self._lock = threading.Lock()
+        self._let_in = False
+        self._forget()
+
+    def let_in(self) -> None:
+        """The brokers have answered: what they refused before has passed, and what they refuse from now on may pass."""
+        with self._lock:
+            self._let_in = True
+            self._forget()
+
+    def _forget(self) -> None:
         self._access: KafkaError | None = None
         self._no_token: KafkaError | None = None
         self._newest: KafkaError | None = None
@@ -96,6 +106,8 @@ class ClientErrors:
         """
         with self._lock:
             access, no_token = self._access, self._no_token
+            if self._let_in:
+                return None
         fault = None
         if no_token is not None:  # what a broker says without one is about an old token
             if refuses_client(no_token) and not self._config.proven:
@@ -111,7 +123,7 @@ class ClientErrors:
         if (
             fault is None
             or not fault.settings
-            or (self._config.proven and (access is None or _is_tls(access)))
+            or (self._config.proven and not _is_of_password(self._config, access))
         ):
             return None
         return ConfigError(f"cannot {doing}: {fault.sentence}")
@@ -129,7 +141,7 @@ class ClientErrors:
         if fault is not None:
             return UnavailableError(f"cannot {doing}: {fault.sentence}")
         if access is not None:
-            return (UnavailableError if self._config.proven else ConfigError)(
+            return (UnavailableError if self._config.proven or self._let_in else ConfigError)(
                 f"cannot {doing}: {said(access)}"
             )
         # What the client says by itself is the cause; a time that has run out is only how it was noticed.
@@ -176,6 +188,11 @@ class AccessErrors:
 
 def _is_tls(error: KafkaError) -> bool:
     return bool(error.code() == KafkaError._SSL)
+
+
+def _is_of_password(config: ClientConfig, access: KafkaError | None) -> bool:
+    """Whether a name and password are refused: a token is another one with the next log-in."""
+    return access is not None and not _is_tls(access) and config.mechanism != "OAUTHBEARER"
 
 
 class _ClientLog:

@@ -16,8 +16,7 @@ from penstock.schemas.errors import AbortedError, ConfigError, FencedError, Pens
 
 refusals: Final = frozenset({
     KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError._SSL, KafkaError.SECURITY_DISABLED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.SECURITY_DISABLED,
     KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.TOPIC_EXCEPTION,
     KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.POLICY_VIOLATION,
     KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE, KafkaError._INVALID_ARG, KafkaError._NOT_CONFIGURED,
@@ -48,7 +47,9 @@ evictions: Final = frozenset({
 access_faults: Final = frozenset({
     KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError._SSL,
 })  # fmt: skip
-"""What librdkafka says only through error_cb, while the calls themselves merely time out."""
+"""Of a connection, and said of whatever request was on its way there. librdkafka tells them through error_cb, while most calls
+merely time out. Not refusals: who is at work was let in once, so a token is old or a broker ends; whether settings are at fault
+is found at the start (`ClientErrors`, `await_cluster`)."""
 
 _no_token: Final = "Failed to acquire SASL OAUTHBEARER token"
 
@@ -87,7 +88,7 @@ def said(error: KafkaError) -> str:
 
 def is_refusal(error: KafkaError) -> bool:
     """Whether repeating cannot help."""
-    return error.code() in refusals and not lacks_token(error)
+    return error.code() in refusals
 
 
 def is_fatal(error: KafkaError) -> bool:

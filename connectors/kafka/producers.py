@@ -18,7 +18,7 @@ from penstock.connectors.delivery.producer_port import (
 )
 from penstock.connectors.kafka.call_thread import Aside
 from penstock.connectors.kafka.client import ClientConfig, drop, open_client, producer_config
-from penstock.connectors.kafka.errors import cause_of, is_refusal, said, transaction_error
+from penstock.connectors.kafka.errors import access_faults, cause_of, is_refusal, said, transaction_error
 from penstock.connectors.kafka.group import KafkaMembership
 from penstock.connectors.partitioner import rows_by_target
 from penstock.schemas.errors import InvariantError
@@ -28,6 +28,7 @@ messages_per_call = 8192
 queue_messages_max = 2_000_000
 batch_bytes_default = 1_000_000
 _connect_s = 1.0
+_connection_lost = access_faults | {KafkaError._TRANSPORT, KafkaError._TIMED_OUT}
 
 
 class _Queue:
@@ -335,9 +336,7 @@ class KafkaTransactionalProducer:
             self._under_way = None
             fault = transaction_error(error)
             cause = cause_of(error)
-            request_lost = (
-                cause.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT) and "EndTxn" in cause.str()
-            )
+            request_lost = cause.code() in _connection_lost and "EndTxn" in cause.str()
             if request_lost or isinstance(fault, UnfinishedError):  # it had its time, and cannot be resumed
                 raise BrokenError(f"outcome unknown: {fault}") from error
             raise fault from error

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from penstock.connectors.embedded.kafka import EmbeddedKafka
 from penstock.connectors.embedded.secured import SecureFolder
 from penstock.connectors.kafka.admin.access import certificate_end
 from penstock.connectors.kafka.admin.admin import KafkaAdmin
+from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
+from penstock.connectors.kafka.admin.renewed import Renewed
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 from tests.bundles import write_stump
@@ -298,3 +300,41 @@ def test_a_provider_that_is_away_for_longer_than_its_tokens_live_is_waited_for(
         assert supervisor.wait(30) == 0
     finally:
         stream.close()
+
+
+@pytest.mark.parametrize("kind", ["nobody listens", "fails", "hangs"] if away_s > 30 else ["hangs"])
+def test_who_reads_offsets_without_end_reads_them_again_after_a_provider_was_away(
+    secured: Secured, provider: Provider, kind: str
+) -> None:
+    """As the scaler does: no old token is a wrong setting, to the client that has it nor to one that is made meanwhile."""
+    KafkaAdmin(replace(secured.password)).create_topics({"offsets-of-tokens": 2}, exist_ok=True)
+    config = ClientConfig(
+        bootstrap_servers=secured.kafka.users_bootstrap_servers, protocol="SASL_SSL", mechanism="OAUTHBEARER",
+        ca_file=secured.folder / "ca.pem", oauth_token_url=f"http://127.0.0.1:{provider.port}/token", oauth_client_id="penstock",
+        oauth_client_secret="shh-canary", proven=True,
+    )  # fmt: skip
+    with closing(
+        Renewed(lambda: KafkaOffsets(config, "nobody", timeout_s=2.0), name="the offsets")
+    ) as offsets:
+
+        def read() -> list[int]:
+            return [each.partition for each in offsets.use(lambda client: client.read("offsets-of-tokens"))]
+
+        assert read() == [0, 1]
+        provider.leave(kind)
+        end_s, refused = time.monotonic() + token_s + 60.0, 0
+        while refused < 4:  # after two without an answer there is a new client
+            assert time.monotonic() < end_s, f"the brokers refused the old token {refused} times"
+            try:
+                read()
+            except UnavailableError:
+                refused += 1
+            time.sleep(0.2)
+        provider.return_()
+        end_s = time.monotonic() + 30.0
+        while True:
+            try:
+                assert read() == [0, 1]
+                break
+            except UnavailableError:
+                assert time.monotonic() < end_s

@@ -58,7 +58,9 @@ def test_a_few_seeds_without_a_process_of_their_own(seed: int) -> None:
     assert simulate(1_000_000 + seed).findings == ()
 
 
-@pytest.mark.parametrize("seed", [5780, 15633, 5001595, 200103491, 200104239, 200200954, 400010108])
+@pytest.mark.parametrize(
+    "seed", [5780, 15633, 5001595, 200103491, 200104239, 200200954, 400010108, 830117313]
+)
 def test_seeds_that_found_a_fault_once(seed: int) -> None:
     """5780, 15633: records of a topic made anew were committed before it was known what was deleted before them. 200103491 and
     those behind it: where a group begins was decided a second time while the commit of the first was on its way.

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from penstock.connectors.kafka.client import ClientConfig, ClientErrors, base_config, open_client
-from penstock.connectors.kafka.errors import elsewhere, translate
+from penstock.connectors.kafka.errors import access_faults, elsewhere, translate
 from penstock.schemas.errors import ConfigError, PenstockError
 
 Key = TypeVar("Key", bound=Hashable)
@@ -56,7 +56,9 @@ class AdminSession:
             fault = error.args[0]
             if fault.code() in expected:
                 return fault
-            if fault.code() in unheard:
+            if fault.code() in access_faults:
+                self._errors(fault)
+            if fault.code() in unheard | access_faults:
                 raise self._silence(doing) from error
             if fault.code() in absent:
                 raise ConfigError(f"cannot {doing}: it does not exist") from error
@@ -97,10 +99,13 @@ class AdminSession:
         while True:
             left_s = begin_s + self.timeout_s + grace_s - time.monotonic()
             try:
-                return future.result(min(look_s, max(left_s, 0.0)))
+                answer = future.result(min(look_s, max(left_s, 0.0)))
             except FutureTimeoutError:
                 if left_s <= 0:
                     raise
+            else:
+                self._errors.let_in()
+                return answer
             self.client.poll(0)
             refused = self._errors.refusal(doing, look=time.monotonic() - begin_s > patience_s)
             if refused is not None:

@@ -82,3 +82,11 @@ def noted_topic_id(metadata: str | None) -> str | None:
     if metadata is None or not metadata.startswith(_mark):
         return None
     return metadata.removeprefix(_mark) or None
+
+
+def recreated_sentence(topic: str, old: str, new: str, group: str) -> str:
+    """What a person is told where `input.recreated` is `stop`."""
+    return (
+        f"topic {topic} was deleted and made anew (its id was {old} and is {new}), so the offsets that group {group} committed "
+        "are not of this topic; set them with penstock offsets reset, or read it from its beginning with input.recreated: read"
+    )

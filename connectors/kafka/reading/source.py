@@ -15,7 +15,7 @@ from penstock.connectors.kafka.group import KafkaMembership, group_settings
 from penstock.connectors.kafka.reading.assignment import Assignment, AssignmentListener
 from penstock.connectors.kafka.reading.batch_looks import BatchLooks
 from penstock.connectors.kafka.reading.careful import Careful, CarefulReading
-from penstock.connectors.kafka.reading.commits import Commits, offset_note
+from penstock.connectors.kafka.reading.commits import Commits, offset_note, recreated_sentence
 from penstock.connectors.kafka.reading.doubts import (
     GivenUp,
     UnreadablePolicy,
@@ -30,7 +30,7 @@ from penstock.connectors.kafka.reading.read_positions import ReadHeads
 from penstock.connectors.kafka.reading.records import partition_of, to_records
 from penstock.connectors.kafka.reading.returns import Returns
 from penstock.connectors.kafka.reading.stalls import StallDetector
-from penstock.connectors.kafka.reading.starts import Recreated, Start, Starts, recreated_sentence
+from penstock.connectors.kafka.reading.starts import Recreated, Start, Starts
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts, TopicWatch
 from penstock.schemas.errors import ConfigError, InvariantError
 from penstock.schemas.log_codes import LogCode

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
@@ -11,7 +10,8 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.call_thread import Aside
 from penstock.connectors.kafka.errors import cause_of, consumer_error
-from penstock.connectors.kafka.reading.commits import noted_topic_id, offset_note
+from penstock.connectors.kafka.reading.commits import noted_topic_id, offset_note, recreated_sentence
+from penstock.connectors.kafka.reading.places.question import Places, Question
 from penstock.connectors.kafka.reading.topic_watch import TopicFacts
 from penstock.schemas.errors import ConfigError, PenstockError, UnavailableError
 from penstock.schemas.log_codes import LogCode
@@ -29,22 +29,6 @@ slow_first_s, slow_max_s = 0.3, 1.2
 doubles, and ten times as long as it took is left to shorter ones, about the other partitions. The polling thread goes on meanwhile."""
 own_commit_s = 10.0
 """So long a commit of where the group begins is waited for before it is sent again."""
-
-Places = list[TopicPartition]
-
-
-@dataclass(eq=False, slots=True)
-class _Question:
-    """To the brokers, and what is made of the answer; `take` gets None without one, and gives where to begin."""
-
-    ask: Callable[[Consumer, float], Places]
-    take: Callable[[Places | None], dict[int, int]]
-    timeout_s: float
-    began_s: float = 0.0
-    ended_s: float = 0.0
-    ended: bool = False
-    answer: Places | None = None
-    error: KafkaError | None = None
 
 
 class Starts:
@@ -82,7 +66,7 @@ class Starts:
         self._other: Consumer | None = None
         self._clock = clock
         self._aside = Aside("starts")
-        self._asked: _Question | None = None  # under way, or answered and not looked at yet
+        self._asked: Question | None = None  # under way, or answered and not looked at yet
         self._took_s = 0.0  # the last answer
         self._slow_s, self._slow_due_s = slow_first_s, clock.monotonic_s() + 10 * place_timeout_s
         self._consumer = consumer
@@ -104,6 +88,13 @@ class Starts:
         self._from_beginning = start == "earliest"
         self._told_anew: str | None = None
         self._sent_s = -own_commit_s  # when they were
+        self._answered_s = 0.0  # the last question
+        self._noted_s: dict[
+            str, float
+        ] = {}  # when a commit of this topic was first seen, of those that facts do not name
+        self.facts_since_s = 0.0
+        """The caller's facts of the topic are to be from a question of this moment or later: a commit was found that notes another
+        topic, and what was asked before it came may be about the older one of the two."""
 
     def soon(self, partitions: set[int], facts: TopicFacts, *, decides: bool) -> dict[int, int]:
         """Where to begin each, of those for which the coordinator says so in a short time.
@@ -154,7 +145,7 @@ class Starts:
         """Ask nothing more; the other client goes with the process."""
         self._aside.close()
 
-    def _next(self, waiting: set[int], facts: TopicFacts) -> _Question:
+    def _next(self, waiting: set[int], facts: TopicFacts) -> Question:
         missing = self._without_commit & waiting
         others = sorted(waiting - missing)
         self._turn += 1
@@ -186,7 +177,7 @@ class Starts:
         starts = question.take(question.answer)
         return heard, starts
 
-    def _begin(self, question: _Question) -> None:
+    def _begin(self, question: Question) -> None:
         self._asked = question
         if question.timeout_s <= place_timeout_s:
             self._ask(question, self._consumer)
@@ -194,7 +185,7 @@ class Starts:
         else:
             question.ended = self._aside.run(lambda: self._ask(question, self._others_client()), 0.0)
 
-    def _ask(self, question: _Question, client: Consumer) -> None:
+    def _ask(self, question: Question, client: Consumer) -> None:
         question.began_s = self._clock.monotonic_s()
         try:
             question.answer = question.ask(client, question.timeout_s)
@@ -231,9 +222,10 @@ class Starts:
     def _patience_max_s(self) -> float:
         return max(place_timeout_s, min(2 * self._took_s, slow_max_s))
 
-    def _heard(self, question: _Question) -> None:
+    def _heard(self, question: Question) -> None:
         """It was answered, or was not in its time."""
         took_s, timeout_s = question.ended_s - question.began_s, question.timeout_s
+        self._answered_s = question.ended_s
         if question.error is not None:
             self._note(question.error)
         if question.answer is not None:
@@ -266,6 +258,8 @@ class Starts:
                 foreign[place.partition] = place.offset
             if noted is None or facts.id is None or noted == facts.id:
                 starts[place.partition] = place.offset
+            elif not self._is_older(noted, facts):
+                continue
             elif self._recreated == "stop":
                 self._fail(ConfigError(recreated_sentence(self._topic, noted, facts.id, self._group)))
             else:
@@ -294,10 +288,14 @@ class Starts:
         if not everywhere:
             return {}
         if any(place.offset >= 0 for place in everywhere):
+            notes = {noted_topic_id(place.metadata) for place in everywhere if place.offset >= 0}
+            old = sorted(noted for noted in notes if noted not in (None, facts.id)) if facts.id else []
+            if [noted for noted in old if not self._is_older(noted, facts)]:
+                return {}
             self._without_commit.clear()
             self._fresh, self._places = False, None
             without = sorted(missing & {place.partition for place in everywhere if place.offset < 0})
-            if not without or not self._may_read_anew(everywhere, without, facts):
+            if not without or not self._may_read_anew(old, without, facts):
                 return {}  # none: the commit of the member that decides, read back next
             logger.info(
                 "group %s has no commit for partitions %s of %s, but for others: they are read from their beginning",
@@ -322,11 +320,16 @@ class Starts:
             self._fresh = False
         return {}
 
-    def _may_read_anew(self, everywhere: Places, missing: list[int], facts: TopicFacts) -> bool:
+    def _is_older(self, noted: str, facts: TopicFacts) -> bool:
+        """Whether a commit's topic is one that is gone: it was known before the facts of this one were asked for. Newer facts
+        are asked for if not."""
+        seen_s = self._noted_s.setdefault(noted, self._answered_s)
+        self.facts_since_s = max(self.facts_since_s, seen_s)
+        return facts.asked_at_s >= seen_s
+
+    def _may_read_anew(self, old: list[str], missing: list[int], facts: TopicFacts) -> bool:
         """Unless what the group has for other partitions is of a topic that is gone, and `recreated` is `stop`; who owns those
         others may be away."""
-        notes = {noted_topic_id(place.metadata) for place in everywhere if place.offset >= 0}
-        old = sorted(noted for noted in notes if noted not in (None, facts.id))
         if not old or facts.id is None:
             return True
         if self._recreated == "stop":
@@ -342,7 +345,7 @@ class Starts:
             )  # fmt: skip
         return True
 
-    def _of_places(self, facts: TopicFacts) -> _Question:
+    def _of_places(self, facts: TopicFacts) -> Question:
         """What to commit so that the group begins where `start` says."""
         where = OFFSET_BEGINNING if self._from_beginning else OFFSET_END
         asked = [TopicPartition(self._topic, partition, where) for partition in range(facts.partitions)]
@@ -357,7 +360,7 @@ class Starts:
                 ]
             return {}
 
-        return _Question(
+        return Question(
             lambda client, timeout_s: client.offsets_for_times(asked, timeout=timeout_s),
             take,
             self._patience(),
@@ -371,7 +374,7 @@ class Starts:
 
     def _of_commits(
         self, partitions: set[int], timeout_s: float, take: Callable[[Places | None], dict[int, int]]
-    ) -> _Question:
+    ) -> Question:
         """What the coordinator says; partitions that it has no answer for are left out."""
         places = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
 
@@ -381,7 +384,7 @@ class Starts:
                     self._note(place.error)
             return take(None if found is None else [place for place in found if place.error is None])
 
-        return _Question(
+        return Question(
             lambda client, allowed_s: client.committed(places, timeout=allowed_s), told, timeout_s
         )
 
@@ -389,11 +392,3 @@ class Starts:
         failure = consumer_error(error, f"offsets of group {self._group}")
         if not isinstance(failure, UnavailableError):
             self._fail(failure)
-
-
-def recreated_sentence(topic: str, old: str, new: str, group: str) -> str:
-    """What a person is told where `input.recreated` is `stop`."""
-    return (
-        f"topic {topic} was deleted and made anew (its id was {old} and is {new}), so the offsets that group {group} committed "
-        "are not of this topic; set them with penstock offsets reset, or read it from its beginning with input.recreated: read"
-    )

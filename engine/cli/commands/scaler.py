@@ -5,7 +5,8 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
     from penstock.engine.worker.kafka import client_config
 
     config = client_config(settings.kafka)
-    _require_permissions(settings, config)
+    config = replace(config, proven=_let_in(settings, config))
     from prometheus_client import CollectorRegistry
 
     from penstock.connectors.kafka.admin.group_offsets import KafkaOffsets
@@ -137,13 +138,16 @@ def serve(settings: Settings, *, stop: threading.Event, say: Callable[[str], Non
         loop.run(stop)
 
 
-def _require_permissions(settings: Settings, config: "ClientConfig") -> None:
-    """Raises ConfigError for a permission that is missing; a broker that is away is waited for later."""
+def _let_in(settings: Settings, config: "ClientConfig") -> bool:
+    """Whether the brokers answer; who does not is waited for later. Raises ConfigError for a permission that is missing."""
     from penstock.connectors.kafka.admin.permissions import require_permissions
     from penstock.engine.worker.permissions import permissions
 
-    with suppress(UnavailableError):
+    try:
         require_permissions(config, permissions(settings)["scaler"])
+    except UnavailableError:
+        return False
+    return True
 
 
 def _tls_files(scaling: ScalingSettings) -> "TlsFiles | None":

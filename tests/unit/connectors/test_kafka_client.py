@@ -111,7 +111,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     [
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, ConfigError),
         (KafkaError.UNKNOWN_TOPIC_OR_PART, ConfigError),
-        (KafkaError._AUTHENTICATION, ConfigError),
+        (KafkaError._AUTHENTICATION, UnavailableError),
         (KafkaError._FENCED, FencedError),
         (KafkaError.PRODUCER_FENCED, FencedError),
         (KafkaError.ILLEGAL_GENERATION, AbortedError),
@@ -171,7 +171,7 @@ def test_a_token_server_that_is_away_is_waited_for() -> None:
     assert errors.refusal("call", look=False) is None
     assert type(errors.explain("call")) is UnavailableError
     assert type(translate(no_token, "call")) is UnavailableError
-    assert type(translate(refused, "call")) is ConfigError
+    assert type(translate(refused, "call")) is UnavailableError
 
 
 def test_a_client_that_the_token_server_does_not_know_is_a_wrong_setting_at_the_first_start_only() -> None:

@@ -392,8 +392,9 @@ def test_a_member_without_commits_hears_of_a_topic_made_anew_from_those_of_other
     failures: list[PenstockError] = []
     starts = starts_of(consumer, "earliest", coordinator.clock, fail=failures.append, recreated=recreated)
     found = starts.soon({1, 2}, facts, decides=False)
-    for _ in range(4):
-        found |= starts.one({1, 2} - found.keys(), facts, decides=False) if len(found) < 2 else {}
+    for _ in range(6):
+        there = replace(facts, asked_at_s=starts.facts_since_s)
+        found |= starts.one({1, 2} - found.keys(), there, decides=False) if len(found) < 2 else {}
     told = [each.getMessage() for each in caplog.records if "made anew" in each.getMessage()]
     if recreated == "stop":
         assert found == {}
@@ -403,3 +404,38 @@ def test_a_member_without_commits_hears_of_a_topic_made_anew_from_those_of_other
         assert failures == []
         assert len(told) == 1
         assert "(id t0, then t1): partitions [1, 2]" in told[0]
+
+
+@pytest.mark.parametrize("recreated", ["read", "stop"])
+@pytest.mark.parametrize("newer", ["the commit", "the topic"])
+@pytest.mark.parametrize("owned", [{0}, {1, 2}])  # with a commit of its own, and with those of others
+def test_which_is_newer_a_topic_or_a_commit_of_another_is_not_judged_by_an_answer_from_before(
+    owned: set[int], newer: str, recreated: Recreated, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another member may have heard of the new topic first, and committed in it: its offsets are to be believed."""
+    coordinator = Noted(0.001, {})
+    consumer: Any = coordinator
+    failures: list[PenstockError] = []
+    starts = starts_of(consumer, "earliest", coordinator.clock, fail=failures.append, recreated=recreated)
+    coordinator.clock.sleep(5.0)
+    since_s = coordinator.clock.now_s
+    stale = replace(facts, asked_at_s=since_s)  # as an assignment asks for them, just before the commits
+    found = starts.soon(owned, stale, decides=0 in owned)
+    for _ in range(6):
+        found |= starts.one(owned, stale, decides=0 in owned)
+    assert (found, failures) == ({}, [])
+    assert "made anew" not in caplog.text
+    assert since_s < starts.facts_since_s <= coordinator.clock.now_s
+    for _ in range(6):
+        there = replace(facts, id="t0" if newer == "the commit" else "t1", asked_at_s=starts.facts_since_s)
+        found |= starts.one(owned - found.keys(), there, decides=0 in owned) if owned - found.keys() else {}
+    if newer == "the commit":
+        assert found == ({0: 7} if 0 in owned else dict.fromkeys(owned, OFFSET_BEGINNING))
+        assert "made anew" not in caplog.text
+        assert failures == []
+    elif recreated == "stop":
+        assert found == {}
+        assert "its id was t0 and is t1" in str(failures[0])
+    else:
+        assert found == dict.fromkeys(owned, OFFSET_BEGINNING)
+        assert caplog.text.count("(id t0, then t1)") == 1

@@ -74,7 +74,7 @@ class Placing:
 
     def turn(self) -> None:
         """Begin what could not be begun when it was assigned: one partition each time."""
-        facts = self._watch.since(self._facts_since_s)
+        facts = self._watch.since(max(self._facts_since_s, self._starts.facts_since_s))
         if facts is None:
             return
         starts = self._starts.one(self._ours.unplaced, self._facts_by(facts), decides=self._holds_first)
