@@ -1,12 +1,15 @@
 """How every Kafka client is set up."""
 
+import _thread
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
@@ -27,6 +30,7 @@ logger = logging.getLogger("penstock.kafka")
 Client = TypeVar("Client")
 
 waiting_said_every_s: Final = 60.0
+_end_wait_max_s: Final = 1.0
 _leader_pause_s: Final = 0.1  # between two questions to a partition whose leader changes
 
 consumer_properties: Final = frozenset({
@@ -260,13 +264,41 @@ def producer_config(config: ClientConfig) -> dict[str, Any]:
 
 
 def open_client(kind: Callable[[dict[str, Any]], Client], properties: dict[str, Any]) -> Client:
-    """A Consumer, Producer or AdminClient; ConfigError for what librdkafka does not accept. Connects to nothing yet."""
+    """A Consumer, Producer or AdminClient; ConfigError for what librdkafka does not accept. Connects to nothing yet.
+
+    It ends on a thread of its own, whoever lets go of it: librdkafka waits there for the client's threads, and one that asks for a
+    token waits for 20 s where the token server hangs.
+    """
     try:
-        return kind(properties)
+        return cast("Client", _ending_aside(cast("Any", kind))(properties))
     except (KafkaException, TypeError, ValueError) as error:
         fault = error.args[0] if error.args else error
         text = said(fault) if isinstance(fault, KafkaError) else str(fault)
         raise ConfigError(f"the Kafka client refuses its settings: {text}") from error
+
+
+def close_aside(consumer: Consumer) -> None:
+    """Close a consumer of no group without waiting for it, for the reason that `open_client` gives."""
+    threading.Thread(target=consumer.close, name="consumer-close", daemon=True).start()
+
+
+@cache
+def _ending_aside(kind: type[Any]) -> type[Any]:
+    def ends(self: Any) -> None:
+        if not sys.is_finalizing():  # then no thread begins any more
+            _thread.start_new_thread(
+                _end, ([self],)
+            )  # takes no lock: a collection may come while this thread holds some
+
+    return type(kind.__name__, (kind,), {"__del__": ends})
+
+
+def _end(last: list[object]) -> None:
+    """Drop what shall be the last reference to a client, as soon as it is."""
+    until_s = time.monotonic() + _end_wait_max_s
+    while sys.getrefcount(last[0]) > 2 and time.monotonic() < until_s:  # this list's, and the argument's
+        time.sleep(0.001)
+    last.clear()
 
 
 def hear(producer: Producer, timeout_s: float) -> KafkaError | None:

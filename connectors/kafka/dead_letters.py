@@ -16,6 +16,7 @@ from confluent_kafka import (
 
 from penstock.connectors.kafka.client import (
     ClientConfig,
+    close_aside,
     consumer_config,
     open_client,
     producer_config,
@@ -99,7 +100,7 @@ class KafkaLog:
 
     def close(self) -> None:
         """Release the client."""
-        self._consumer.close()
+        close_aside(self._consumer)
 
     def _bounds(self) -> dict[int, tuple[int, int]]:
         """Earliest and end offset of each partition, as at the first call."""
@@ -230,7 +231,7 @@ class ReplayWriter:
 
     def close(self) -> None:
         """Release the clients."""
-        self._consumer.close()
+        close_aside(self._consumer)
 
     def _send(self, place: int, message: Returned, failed: dict[int, KafkaError]) -> None:
         def delivered(error: KafkaError | None, _: Message) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from penstock.connectors.kafka.admin.group_members import describe_group
-from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
+from penstock.connectors.kafka.client import ClientConfig, close_aside, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, translate
 from penstock.connectors.kafka.reading.commits import offset_note
 from penstock.schemas.errors import ConfigError, UnavailableError
@@ -61,7 +61,7 @@ class OffsetReset:
 
     def close(self) -> None:
         """Release the clients."""
-        self._consumer.close()
+        close_aside(self._consumer)
 
     def _refused(self, error: KafkaError) -> ConfigError | UnavailableError:
         if error.code() in _alive:

@@ -8,6 +8,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from penstock.connectors.kafka.client import (
     ClientConfig,
+    close_aside,
     consumer_config,
     drop,
     hear,
@@ -136,7 +137,7 @@ class ReportReader:
 
     def close(self) -> None:
         """Let go of the client."""
-        self._consumer.close()
+        close_aside(self._consumer)
 
     def _assign(self) -> None:
         metadata = self._consumer.list_topics(self._topic, timeout=call_s).topics[self._topic]

@@ -16,6 +16,7 @@ from confluent_kafka import (
 from penstock.connectors.delivery.producer_port import Clock
 from penstock.connectors.kafka.client import (
     ClientConfig,
+    close_aside,
     consumer_config,
     drop,
     hear,
@@ -188,7 +189,7 @@ class KafkaReader:
 
     def close(self) -> None:
         """Let go of the client."""
-        self._consumer.close()
+        close_aside(self._consumer)
 
     def _is_report(self, message: Message) -> bool:
         """Whether it is news of an end rather than a record; an end passes over aborted records and markers."""

@@ -14,7 +14,7 @@ from penstock.connectors.delivery.producer_port import (
     RefusedError,
     UnfinishedError,
 )
-from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
+from penstock.connectors.kafka.client import ClientConfig, close_aside, consumer_config, open_client
 from penstock.connectors.kafka.errors import cause_of, is_refusal, said
 from penstock.connectors.kafka.group import KafkaMembership
 from penstock.connectors.kafka.producers import (
@@ -164,5 +164,5 @@ class GroupOffsets:
 
     def close(self) -> None:
         if self._consumer is not None:
-            self._consumer.close()
+            close_aside(self._consumer)
             self._consumer = None

@@ -33,6 +33,7 @@ away_s = float(os.environ.get("PENSTOCK_TOKENS_AWAY_S", "8"))
 """`make soak` sets a minute."""
 token_s = 4
 patience_s = 120.0
+stopped_s_max = 5.0 + 3.0  # a slow machine gets three more
 records_per_s = 200
 
 
@@ -248,11 +249,9 @@ def provider() -> Iterator[Provider]:
     made.go()
 
 
-@pytest.mark.parametrize("kind", ["nobody listens", "fails", "hangs"] if away_s > 30 else ["nobody listens"])
-def test_a_provider_that_is_away_for_longer_than_its_tokens_live_is_waited_for(
-    secured: Secured, provider: Provider, tmp_path: Path, kind: str
-) -> None:
-    write_stump(tmp_path / "model", input_schema=orjson.dumps(event_schema))
+def token_stream(secured: Secured, provider: Provider, folder: Path) -> Stream:
+    """Workers that log in with the provider's tokens."""
+    write_stump(folder / "model", input_schema=orjson.dumps(event_schema))
     security = {
         "protocol": "SASL_SSL",
         "mechanism": "OAUTHBEARER",
@@ -261,11 +260,18 @@ def test_a_provider_that_is_away_for_longer_than_its_tokens_live_is_waited_for(
         "oauth_client_id": "penstock",
         "oauth_client_secret": "shh-canary",
     }
-    records = int((away_s + 10) * records_per_s)
-    stream = Stream(
-        tmp_path, secured.kafka.bootstrap_servers, f"tokens-{time.time_ns()}", tmp_path / "model", explained=False,
+    return Stream(
+        folder, secured.kafka.bootstrap_servers, f"tokens-{time.time_ns()}", folder / "model", explained=False,
         kafka={"bootstrap_servers": secured.kafka.users_bootstrap_servers, "security": security},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["nobody listens", "fails", "hangs"] if away_s > 30 else ["nobody listens"])
+def test_a_provider_that_is_away_for_longer_than_its_tokens_live_is_waited_for(
+    secured: Secured, provider: Provider, tmp_path: Path, kind: str
+) -> None:
+    records = int((away_s + 10) * records_per_s)
+    stream = token_stream(secured, provider, tmp_path)
     try:
         supervisor = stream.start("a")
         (worker,) = children(supervisor)
@@ -298,6 +304,31 @@ def test_a_provider_that_is_away_for_longer_than_its_tokens_live_is_waited_for(
         assert "canary" not in said
         supervisor.terminate()
         assert supervisor.wait(30) == 0
+    finally:
+        stream.close()
+
+
+@pytest.mark.parametrize("when", ["at work", "at the start"])
+@pytest.mark.parametrize("kind", ["nobody listens", "fails", "hangs"] if away_s > 30 else ["hangs"])
+def test_a_stop_does_not_wait_for_a_provider(
+    secured: Secured, provider: Provider, tmp_path: Path, kind: str, when: str
+) -> None:
+    """Who lets go of a client waits in librdkafka until its request for a token has ended: 20 s, where the provider hangs."""
+    stream = token_stream(secured, provider, tmp_path)
+    try:
+        if when == "at the start":
+            provider.leave(kind)
+        supervisor = stream.start("a")
+        if when == "at work":
+            stream.feed([event(number) for number in range(100)], per_s=records_per_s)
+            stream.wait(1.0, patience_s)
+            provider.leave(kind)
+        time.sleep(token_s + 6)
+        began_s = time.monotonic()
+        supervisor.terminate()
+        assert supervisor.wait(60) == 0, stream.said()
+        took_s = time.monotonic() - began_s
+        assert took_s < stopped_s_max, f"{took_s:.1f} s\n{stream.said()}"
     finally:
         stream.close()
 

@@ -19,7 +19,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # pu
 
 from penstock.connectors.kafka.admin.group_members import describe_group
 from penstock.connectors.kafka.admin.session import AdminSession, retry_s, transient, unheard
-from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client
+from penstock.connectors.kafka.client import ClientConfig, close_aside, consumer_config, open_client
 from penstock.connectors.kafka.errors import refusals, said, translate
 from penstock.connectors.kafka.reading.commits import noted_topic_id
 
@@ -163,8 +163,8 @@ class KafkaOffsets:
 
     def close(self) -> None:
         """Release the clients. Idempotent."""
-        self._group_view.close()
-        self._reader.close()
+        close_aside(self._group_view)
+        close_aside(self._reader)
 
     def _partitions(self, topic: str) -> list[int]:
         client, timeout_s = self._session.client, self._session.timeout_s

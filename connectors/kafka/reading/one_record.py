@@ -5,7 +5,13 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from penstock.connectors.kafka.client import ClientConfig, consumer_config, open_client, watermarks
+from penstock.connectors.kafka.client import (
+    ClientConfig,
+    close_aside,
+    consumer_config,
+    open_client,
+    watermarks,
+)
 from penstock.connectors.kafka.errors import translate
 from penstock.connectors.kafka.reading.records import StoredMessage, stored, to_records
 from penstock.schemas.errors import UnavailableError
@@ -63,7 +69,7 @@ class OneRecord:
 
     def close(self) -> None:
         """Release the client."""
-        self._consumer.close()
+        close_aside(self._consumer)
 
     def _message(self, partition: int, offset: int) -> Message | None:
         if not self._holds(

@@ -1,8 +1,11 @@
 """How clients are set up, and what their errors ask for."""
 
 import logging
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -212,3 +215,33 @@ def test_what_is_no_matter_of_tokens_ends_the_connection() -> None:
     assert type(AccessErrors(tokens=True).reaction(tls)) is UnavailableError
     for error in (refused, tls):
         assert type(AccessErrors(tokens=False).reaction(error)) is UnavailableError
+
+
+class Lasting:
+    """A client of which some thread has to end before it is gone."""
+
+    def __init__(self, properties: dict[str, Any]) -> None:
+        self.thread = Ending(properties["ended"])
+
+
+class Ending:
+    def __init__(self, ended: list[str]) -> None:
+        self._ended = ended
+
+    def __del__(self) -> None:
+        time.sleep(0.5)
+        self._ended.append(threading.current_thread().name)
+
+
+def test_nobody_waits_for_a_client_to_end() -> None:
+    ended: list[str] = []
+    client = open_client(Lasting, {"ended": ended})
+    assert isinstance(client, Lasting)
+    began_s = time.monotonic()
+    del client
+    assert time.monotonic() - began_s < 0.3
+    assert ended == []
+    while not ended:
+        assert time.monotonic() - began_s < 10.0
+        time.sleep(0.01)
+    assert ended != [threading.current_thread().name]
