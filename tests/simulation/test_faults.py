@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from confluent_kafka import KafkaError
 from penstock_bench.faults import faults
 from penstock_bench.faults.checker import Checker, Fault
+from penstock_bench.faults.consumer import passing
 from penstock_bench.faults.fates import Trouble
 from penstock_bench.faults.journal import Ended, Journal, Kind, Mode, OffsetsCommitted, Sent, Start, Written
 from penstock_bench.faults.outcomes import write_input
 from penstock_bench.faults.runs import default_processes, seeds_per_task, simulate_all
-from penstock_bench.faults.world import simulate
+from penstock_bench.faults.worker import simulated_clients
+from penstock_bench.faults.world import World, simulate
 from rich.console import Console
 
 from penstock.engine.console.terminal import Terminal
@@ -88,6 +91,20 @@ def test_every_two_troubles_together(only: tuple[Trouble, ...]) -> None:
     for start, mode in itertools.product(get_args(Start), get_args(Mode)):
         found = simulate(2_000_000 + first_seed, only=frozenset(only), start=start, mode=mode)
         assert found.findings == (), (start, mode)
+
+
+def test_an_error_that_passes_comes_once_at_a_place() -> None:
+    """One that came again and again would be no passing one: what stands there may be set aside."""
+    only_pass = {str(code) for code in passing if code != KafkaError._BAD_MSG}
+    for seed in range(200):
+        world = World(seed, frozenset({Trouble.READING, Trouble.SLOW}))
+        lines: list[str] = []
+        world.cluster.trace = lines.append
+        with simulated_clients(world.cluster):
+            assert world.run() == []
+        errors = [line for line in lines if " error " in line and line.rpartition(" ")[2] in only_pass]
+        places = [line.rpartition(" ")[0] for line in errors]
+        assert len(places) == len(set(places)), seed
 
 
 def test_a_seed_gives_the_same_run_in_every_process() -> None:

@@ -50,7 +50,7 @@ class SimulatedConsumer:
         self._expires_after_s = float(properties.get("max.poll.interval.ms", 300_000)) / 1000
         self.member = ""
         self._fetchers: dict[int, _Fetcher] = {}
-        self._failed_at: dict[int, int] = {}  # where the last passing error of a partition came
+        self._failed_at: set[tuple[int, int]] = set()  # partition and position of each passing error
         self._told: dict[str, Told] = {}
         self._group = str(properties["group.id"])
         self._topic = ""
@@ -336,12 +336,11 @@ class SimulatedConsumer:
             return [self._error(partition, position, KafkaError._AUTO_OFFSET_RESET, str(error))]
         if read.position == position:
             return []
-        once = (
-            self._failed_at.get(partition) != position
-        )  # what fails twice at the same place is no passing error
+        # What fails twice at the same place is no passing error, whatever failed elsewhere in between.
+        once = (partition, position) not in self._failed_at
         share = 0.2 if cluster.spoilt else 0.02
         if read.values and once and self._fates.chance(share, Trouble.READING):
-            self._failed_at[partition] = position
+            self._failed_at.add((partition, position))
             self._jump(partition, fetcher)
             code = self._fates.random.choice(passing)
             return [self._error(partition, position, code, "it was reported")]
