@@ -286,9 +286,8 @@ def close_aside(consumer: Consumer) -> None:
 def _ending_aside(kind: type[Any]) -> type[Any]:
     def ends(self: Any) -> None:
         if not sys.is_finalizing():  # then no thread begins any more
-            _thread.start_new_thread(
-                _end, ([self],)
-            )  # takes no lock: a collection may come while this thread holds some
+            # Takes no lock, as threading would: a collection may come while this thread holds some.
+            _thread.start_new_thread(_end, ([self],))
 
     return type(kind.__name__, (kind,), {"__del__": ends})
 

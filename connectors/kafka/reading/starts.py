@@ -89,9 +89,7 @@ class Starts:
         self._told_anew: str | None = None
         self._sent_s = -own_commit_s  # when they were
         self._answered_s = 0.0  # the last question
-        self._noted_s: dict[
-            str, float
-        ] = {}  # when a commit of this topic was first seen, of those that facts do not name
+        self._noted_s: dict[str, float] = {}  # when a commit of another topic, by its id, was first seen
         self.facts_since_s = 0.0
         """The caller's facts of the topic are to be from a question of this moment or later: a commit was found that notes another
         topic, and what was asked before it came may be about the older one of the two."""
