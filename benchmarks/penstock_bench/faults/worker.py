@@ -307,6 +307,11 @@ class Worker:
         """This worker's id in the group, "" before it has one."""
         return str(self._consumer.member)
 
+    @property
+    def is_placing(self) -> bool:
+        """Whether it does not know yet where a partition begins, and may have something to say about that."""
+        return bool(self._source._ours.unplaced)
+
     def kill(self) -> None:
         """Gone without a word: nothing of it acts any more but what is under way."""
         self._watch.close()

@@ -17,6 +17,7 @@ from penstock_bench.faults.worker import Worker, poll_interval_max_s, simulated_
 
 slots = 3
 calm_turns_max = 3000
+placing_turns_max = 20  # until a worker knows where its partitions begin
 """So many turns a run may take to finish its work once nothing goes wrong any more; a healthy one takes a few dozen."""
 settles_s = 60.0
 """Longer than any transaction and any late request."""
@@ -160,8 +161,10 @@ class World:
                     settles_s
                 )  # transactions of killed workers end, and hide nothing any more
                 self.cluster.check_overdue()
-                for worker in list(self._workers):
-                    self._turn(worker)  # and who heard of something meanwhile says so
+                for turn in range(placing_turns_max):  # and who heard of something meanwhile says so
+                    for worker in list(self._workers):
+                        if turn == 0 or worker.is_placing:
+                            self._turn(worker)
                 if self._finished():
                     return
             self._start()

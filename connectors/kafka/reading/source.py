@@ -289,10 +289,12 @@ class KafkaSource:
             if len(records) > records_max:  # what was passed over has rows of its own
                 records = self._put_back(records, records_max)
         self._first.forget(broken)  # what comes next is from a fetcher made anew
+        recreations = self._recreations
         for partition, message in broken.items():
             self._seek_due.pop(partition, None)
             self._returns.send_back(partition, message)
-        return records
+        # An error may lead to the news that the topic was made anew: then the caller has lost these too, and all is read again.
+        return records if self._recreations == recreations else None
 
     def _read_again(self, partitions: Iterable[int]) -> None:
         """Soon, from where they stand: whether anything before their first record was deleted is being asked."""

@@ -236,6 +236,34 @@ def test_a_missing_permission_for_the_topic_ends_a_member_without_partitions(mem
         member.source.poll(10, 0.0)
 
 
+@pytest.mark.parametrize("turns", [2, 3, 4])  # the error is believed when it comes again
+def test_records_beside_the_error_by_which_a_new_topic_is_noticed_are_lost_with_their_partition(
+    member: Member, turns: int
+) -> None:
+    """Whoever held the partition has just heard that it was lost and is there again: these would come before its first record."""
+    member.consumer.assigned_now(0, 1)
+    gone: Any = Message(topic="t", partition=1, offset=1000, error=KafkaError(KafkaError._AUTO_OFFSET_RESET, "gone"))  # fmt: skip
+
+    def noticed() -> list[Message]:
+        member.watch.made_anew()  # while the poll is under way
+        return [message(0, 1000 + turns), gone]
+
+    for turn in range(turns):
+        last = turn == turns - 1
+        member.consumer.first.append(message(0, 1000 + turn))
+        member.consumer.rest.append(noticed if last else lambda: [gone])
+        found = member.source.poll(10, 0.0)
+        assert last or (found is not None and found.topic_id == "old")
+        if member.source.reading().recreations:
+            assert found is None
+    member.consumer.first.extend([message(0, 0), message(1, 0)])
+    for _ in range(2):
+        found = member.source.poll(10, 0.0)
+        assert found is not None
+        assert (found.offsets.tolist(), found.topic_id) == ([0], "new")
+    assert member.source.reading().recreations == 1
+
+
 def test_what_retention_took_is_named_once_a_broker_says_what_is_left(member: Member) -> None:
     """The first questions stay without an answer: nothing is said yet that names no offsets."""
     member.bounds.silent, member.bounds.bounds = 3, (1007, 1010)
