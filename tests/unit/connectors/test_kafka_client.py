@@ -229,7 +229,7 @@ class Ending:
         self._ended = ended
 
     def __del__(self) -> None:
-        time.sleep(0.5)
+        time.sleep(2.0)
         self._ended.append(threading.current_thread().name)
 
 
@@ -239,9 +239,9 @@ def test_nobody_waits_for_a_client_to_end() -> None:
     assert isinstance(client, Lasting)
     began_s = time.monotonic()
     del client
-    assert time.monotonic() - began_s < 0.3
+    assert time.monotonic() - began_s < 1.5
     assert ended == []
     while not ended:
-        assert time.monotonic() - began_s < 10.0
+        assert time.monotonic() - began_s < 30.0
         time.sleep(0.01)
     assert ended != [threading.current_thread().name]
