@@ -317,10 +317,18 @@ class KafkaTransactionalProducer:
         self._disturbed_before = self._queue.disturbances
 
     def _await_offsets(self, timeout_s: float) -> None:
-        """Until they are sent or refused, which is the same to a transaction that is given up."""
-        with suppress(KafkaException):
-            if not self._aside.wait(timeout_s):
-                raise UnfinishedError("the broker has not answered yet (send offsets)")
+        """Until they are sent or refused, which is the same to a transaction that is given up. Raises BrokenError where that stays
+        unknown: they may still arrive, in the transaction that follows."""
+        try:
+            ended = self._aside.wait(timeout_s)
+        except KafkaException as error:
+            self._under_way = None
+            fault = transaction_error(error)
+            if not isinstance(fault, AbortableError | RefusedError):
+                raise BrokenError(f"offsets may still arrive: {fault}") from error
+            return
+        if not ended:
+            raise UnfinishedError("the broker has not answered yet (send offsets)")
         self._under_way = None
 
     def _call(self, name: str, call: Callable[[], None], timeout_s: float) -> None:

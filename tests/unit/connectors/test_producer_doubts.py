@@ -1,12 +1,13 @@
 """When a producer counts as suspect: not for what its client said before it had done anything."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
-from penstock.connectors.delivery.producer_port import UnfinishedError
+from penstock.connectors.delivery.producer_port import BrokenError, UnfinishedError
 from penstock.connectors.kafka import producers
 from penstock.connectors.kafka.client import ClientConfig
 from penstock.connectors.kafka.group import KafkaMembership
@@ -100,4 +101,55 @@ def test_offsets_that_were_perhaps_sent_twice_are_not_left_to_the_next_transacti
     finished(lambda: producer.flush(5.0))
     finished(lambda: producer.commit(5.0))
     assert producer.suspect() == (broken != "nowhere")
+    producer.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        (None, True),
+        (KafkaError(KafkaError.TRANSACTION_ABORTABLE, "refused", False, False, True), True),
+        (KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "refused", False, False, True), True),
+        (KafkaError(KafkaError._TIMED_OUT, "no answer", False, True), False),
+        (KafkaError(KafkaError._TRANSPORT, "broken"), False),
+        (KafkaError(KafkaError._AUTHENTICATION, "broken off"), False),
+    ],
+)
+def test_offsets_of_which_nothing_is_known_end_their_producer_with_the_abort(
+    producer: KafkaTransactionalProducer,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: KafkaError | None,
+    known: bool,
+) -> None:
+    """No connection broke, so it is not suspect; and what is still on its way would be committed with the next transaction."""
+    initialise(producer)
+    client: HandClient = producer._queue.client  # type: ignore[assignment]
+    membership: Any = KafkaMembership(metadata=b"", note="")
+    allowed, aborted = threading.Event(), []
+
+    def send(*_: object) -> None:
+        allowed.wait(10.0)
+        if answer is not None:
+            raise KafkaException(answer)
+
+    monkeypatch.setattr(client, "send_offsets_to_transaction", send)
+    monkeypatch.setattr(client, "abort_transaction", lambda _: aborted.append(1), raising=False)
+    producer.begin()
+    with pytest.raises(UnfinishedError):
+        producer.send_offsets({0: 7}, membership, 0.0)
+    with pytest.raises(UnfinishedError):
+        producer.abort(0.0)
+    assert aborted == []
+    allowed.set()
+    outcome = ""
+    while not outcome:
+        try:
+            producer.abort(1.0)
+            outcome = "aborted"
+        except BrokenError:
+            outcome = "broken"
+        except UnfinishedError:
+            continue
+    assert outcome == ("aborted" if known else "broken")
+    assert bool(aborted) == known
     producer.close()
