@@ -62,7 +62,8 @@ def test_a_few_seeds_without_a_process_of_their_own(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "seed", [5780, 15633, 5001595, 200103491, 200104239, 200200954, 400010108, 830117313]
+    "seed",
+    [5780, 15633, 5001595, 200103491, 200104239, 200200954, 400010108, 830117313, 900437717, 900300720],
 )
 def test_seeds_that_found_a_fault_once(seed: int) -> None:
     """5780, 15633: records of a topic made anew were committed before it was known what was deleted before them. 200103491 and

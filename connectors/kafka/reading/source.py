@@ -202,7 +202,7 @@ class KafkaSource:
                 continue
             self._heads.put(partition, offset)
             self._first.put([partition])
-            doubtful = partition in self._returns
+            doubtful = partition in self._returns or partition in self._returns.held
             self._returns.forget([partition])
             if doubtful:
                 self._returns.read_from(partition, offset)

@@ -264,6 +264,26 @@ def test_records_beside_the_error_by_which_a_new_topic_is_noticed_are_lost_with_
     assert member.source.reading().recreations == 1
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_seek_lets_go_on_what_waits_to_be_read_again(member: Member, paused: bool) -> None:
+    """Whether its first record is the next one is being asked; an abort sends it back meanwhile. It stood still for ever."""
+    member.bounds.silent = 1000
+    member.consumer.assigned_now(0)
+    member.consumer.first.append(message(0, 1005))
+    assert member.source.poll(10, 0.0) is None
+    assert member.consumer.paused == {0}
+    if paused:
+        member.source.pause()
+    member.source.seek({0: 1000})
+    assert member.consumer.paused == ({0} if paused else set())
+    member.source.resume()
+    assert member.consumer.paused == set()
+    member.consumer.first.append(message(0, 1000))
+    found = member.source.poll(10, 0.0)
+    assert found is not None
+    assert found.offsets.tolist() == [1000]
+
+
 def test_what_retention_took_is_named_once_a_broker_says_what_is_left(member: Member) -> None:
     """The first questions stay without an answer: nothing is said yet that names no offsets."""
     member.bounds.silent, member.bounds.bounds = 3, (1007, 1010)
