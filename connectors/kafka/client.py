@@ -30,7 +30,7 @@ logger = logging.getLogger("penstock.kafka")
 Client = TypeVar("Client")
 
 waiting_said_every_s: Final = 60.0
-_end_wait_max_s: Final = 1.0
+_end_wait_max_s: Final = 1.0  # for whoever lets go of a client to have done so
 _leader_pause_s: Final = 0.1  # between two questions to a partition whose leader changes
 
 consumer_properties: Final = frozenset({
@@ -277,9 +277,12 @@ def open_client(kind: Callable[[dict[str, Any]], Client], properties: dict[str, 
         raise ConfigError(f"the Kafka client refuses its settings: {text}") from error
 
 
-def close_aside(consumer: Consumer) -> None:
-    """Close a consumer of no group without waiting for it, for the reason that `open_client` gives."""
-    threading.Thread(target=consumer.close, name="consumer-close", daemon=True).start()
+def close_aside(consumer: Consumer) -> threading.Thread:
+    """Close a consumer, and leave its group, on a thread of its own: its close has no time-out, and waits for a coordinator that may
+    be away, and for what `open_client` says. Whoever wants to wait for the end joins the thread."""
+    closing = threading.Thread(target=consumer.close, name="consumer-close", daemon=True)
+    closing.start()
+    return closing
 
 
 @cache

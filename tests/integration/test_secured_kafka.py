@@ -338,7 +338,7 @@ def test_who_reads_offsets_without_end_reads_them_again_after_a_provider_was_awa
     secured: Secured, provider: Provider, kind: str
 ) -> None:
     """As the scaler does: no old token is a wrong setting, to the client that has it nor to one that is made meanwhile."""
-    KafkaAdmin(replace(secured.password)).create_topics({"offsets-of-tokens": 2}, exist_ok=True)
+    KafkaAdmin(secured.password).create_topics({"offsets-of-tokens": 2}, exist_ok=True)
     config = ClientConfig(
         bootstrap_servers=secured.kafka.users_bootstrap_servers, protocol="SASL_SSL", mechanism="OAUTHBEARER",
         ca_file=secured.folder / "ca.pem", oauth_token_url=f"http://127.0.0.1:{provider.port}/token", oauth_client_id="penstock",

@@ -46,19 +46,13 @@ call_wait_max_s = 0.201
 """The polling thread waits no longer in any call of the sink."""
 
 
-class _InLine:
-    """`threading`, as far as a member of a group uses it: what a thread would do is done when it starts."""
+class _Closed:
+    """The thread that has closed a consumer: it is done when it is begun."""
 
-    class Thread:
-        """As threading.Thread."""
+    def __init__(self, consumer: SimulatedConsumer) -> None:
+        consumer.close()
 
-        def __init__(self, *, target: Callable[[], object], name: str, daemon: bool) -> None:
-            self._target = target
-
-        def start(self) -> None:
-            self._target()
-
-        def join(self, timeout_s: float) -> None: ...
+    def join(self, timeout_s: float) -> None: ...
 
 
 @contextmanager
@@ -79,7 +73,8 @@ def simulated_clients(cluster: Cluster) -> Iterator[None]:
         (reading, "LogBounds", lambda _, topic, **__: SimulatedBounds(cluster, topic)),
         (reading, "BatchLooks", lambda _, topic, **__: SimulatedLooks(cluster, topic)),
         (reading, "StallDetector", lambda **_: NoStalls()),
-        (membership, "threading", _InLine),
+        (membership, "close_aside", _Closed),
+        (sinks, "close_aside", _Closed),
         (rejoin, "Aside", lambda _: SimulatedAside(cluster)),
         (starts, "Aside", lambda _: SimulatedAside(cluster)),
         (rejoin, "group_is_served", lambda *_: cluster.is_served()),

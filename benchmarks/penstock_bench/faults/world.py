@@ -17,8 +17,9 @@ from penstock_bench.faults.worker import Worker, poll_interval_max_s, simulated_
 
 slots = 3
 calm_turns_max = 3000
-placing_turns_max = 20  # until a worker knows where its partitions begin
 """So many turns a run may take to finish its work once nothing goes wrong any more; a healthy one takes a few dozen."""
+placing_turns_max = 20
+"""So many a worker gets after the last wait to find out where its partitions begin."""
 settles_s = 60.0
 """Longer than any transaction and any late request."""
 engine_log = logging.getLogger("penstock")

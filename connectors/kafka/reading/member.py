@@ -1,14 +1,13 @@
 """The client as a member of its group: how it joins, leaves and joins again, and what ends it."""
 
 import math
-import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from penstock.connectors.delivery.producer_port import Clock
-from penstock.connectors.kafka.client import AccessErrors, ClientConfig, open_client
+from penstock.connectors.kafka.client import AccessErrors, ClientConfig, close_aside, open_client
 from penstock.connectors.kafka.errors import cause_of, consumer_error, is_fatal
 from penstock.connectors.kafka.group import KafkaMembership, generation, member_id
 from penstock.connectors.kafka.rejoin import Rejoin
@@ -97,12 +96,10 @@ class GroupMember:
             self.fail(failure)
 
     def close(self, timeout_s: float) -> None:
-        """Leave the group. The client's own close has no time-out, and waits for a coordinator that may be away."""
+        """Leave the group."""
         if self._rejoin is not None:
             self._rejoin.close()
-        closing = threading.Thread(target=self.client.close, name="consumer-close", daemon=True)
-        closing.start()
-        closing.join(timeout_s)
+        close_aside(self.client).join(timeout_s)
 
     def _on_error(self, error: KafkaError) -> None:
         """Client-wide errors. From all that is not handled here the client recovers."""

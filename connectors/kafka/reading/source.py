@@ -119,14 +119,11 @@ class KafkaSource:
             stop=None if unreadable == "set_aside" else self._stop_at,
         )  # fmt: skip
         self._watch = TopicWatch(config, topic, clock=clock)
-        self._stalls = StallDetector(
-            topic=topic, open_offsets=lambda: KafkaOffsets(config, group), clock=clock
-        )
-        self._placing = Placing(
+        self._stalls = StallDetector(topic=topic, open_offsets=lambda: KafkaOffsets(config, group), clock=clock)  # fmt: skip
+        placing = self._placing = Placing(
             self._starts, self._watch, ours=self._ours, listener=listener, careful=self._careful, clock=clock,
             facts_by=self._facts_by, begun=self._begin_at, gone=self._let_go, lost=self._member.lost, hand_over=self._hand_over,
         )  # fmt: skip
-        placing = self._placing
         self._member.join(on_assign=placing.on_assign, on_revoke=placing.on_revoke, on_lost=placing.on_lost)
 
     def poll(self, records_max: int, timeout_s: float) -> Records | None:

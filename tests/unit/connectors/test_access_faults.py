@@ -3,7 +3,6 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -11,13 +10,11 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from penstock.connectors.delivery.producer_port import BrokenError, RefusedError, UnfinishedError
-from penstock.connectors.kafka import producers
+from penstock.connectors.delivery.producer_port import RefusedError
 from penstock.connectors.kafka.admin import session as session_module
 from penstock.connectors.kafka.admin.session import AdminSession
 from penstock.connectors.kafka.client import ClientConfig, ClientErrors
 from penstock.connectors.kafka.errors import consumer_error, is_refusal, transaction_error, translate
-from penstock.connectors.kafka.producers import KafkaTransactionalProducer
 from penstock.connectors.kafka.reading.member import GroupMember
 from penstock.schemas.errors import AbortedError, ConfigError, PenstockError, UnavailableError
 from tests.clocks import HandClock
@@ -65,49 +62,6 @@ def test_a_poll_that_brings_one_does_not_end_the_member(code: int) -> None:
     with pytest.raises(ConfigError, match="permission Read for the consumer group"):
         member.raise_failure()
     member.close(5.0)
-
-
-class Broken:
-    """A client whose commit breaks off with its connection."""
-
-    def __init__(self, properties: dict[str, Any], error: KafkaError) -> None:
-        self._error = error
-
-    def list_topics(self, topic: str, timeout: float) -> None: ...
-    def init_transactions(self, timeout_s: float) -> None: ...
-    def begin_transaction(self) -> None: ...
-    def purge(self) -> None: ...
-    def poll(self, timeout_s: float) -> None: ...
-    def flush(self, timeout_s: float) -> int:
-        return 0
-
-    def commit_transaction(self, timeout_s: float) -> None:
-        raise KafkaException(self._error)
-
-
-@pytest.mark.parametrize("code", codes)
-@pytest.mark.parametrize("flag", flags)
-def test_a_commit_that_breaks_off_with_the_login_has_an_unknown_outcome(
-    code: int, flag: tuple[bool, bool, bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    error = KafkaError(code, texts[1], *flag)
-    monkeypatch.setattr(producers, "open_client", lambda _, properties: Broken(properties, error))
-    producer = KafkaTransactionalProducer(
-        bearer, transactional_id="x", topic="t", partition_counts={"t": 1}, transaction_timeout_s=10.0, memory_bytes_max=1 << 20
-    )  # fmt: skip
-
-    def finished(call: Callable[[float], None]) -> None:
-        while True:
-            try:
-                return call(5.0)
-            except UnfinishedError:
-                continue
-
-    finished(producer.initialise)
-    producer.begin()
-    with pytest.raises(BrokenError, match="outcome unknown"):
-        finished(producer.commit)
-    producer.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """When a producer counts as suspect: not for what its client said before it had done anything."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -47,12 +48,17 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> KafkaTransactionalProducer:
     )  # fmt: skip
 
 
-def initialise(producer: KafkaTransactionalProducer) -> None:
+def finished(call: Callable[[], object]) -> None:
     while True:
         try:
-            return producer.initialise(5.0)
+            call()
         except UnfinishedError:
             continue
+        return
+
+
+def initialise(producer: KafkaTransactionalProducer) -> None:
+    finished(lambda: producer.initialise(5.0))
 
 
 def test_a_producer_that_was_just_made_is_none_for_a_broker_that_is_down(
@@ -83,14 +89,6 @@ def test_offsets_that_were_perhaps_sent_twice_are_not_left_to_the_next_transacti
     initialise(producer)
     client: HandClient = producer._queue.client  # type: ignore[assignment]
     membership: Any = KafkaMembership(metadata=b"", note="")
-
-    def finished(call: Callable[[], object]) -> None:
-        while True:
-            try:
-                call()
-            except UnfinishedError:
-                continue
-            return
 
     producer.begin()
     if broken == "before the offsets":
@@ -141,15 +139,35 @@ def test_offsets_of_which_nothing_is_known_end_their_producer_with_the_abort(
         producer.abort(0.0)
     assert aborted == []
     allowed.set()
-    outcome = ""
-    while not outcome:
-        try:
-            producer.abort(1.0)
-            outcome = "aborted"
-        except BrokenError:
-            outcome = "broken"
-        except UnfinishedError:
-            continue
-    assert outcome == ("aborted" if known else "broken")
+    if known:
+        finished(lambda: producer.abort(1.0))
+    else:
+        with pytest.raises(BrokenError):
+            finished(lambda: producer.abort(1.0))
     assert bool(aborted) == known
+    producer.close()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError._SSL],
+)  # fmt: skip
+@pytest.mark.parametrize("flag", list(itertools.product([False, True], repeat=3)))
+def test_a_commit_that_breaks_off_with_the_login_has_an_unknown_outcome(
+    producer: KafkaTransactionalProducer,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    flag: tuple[bool, bool, bool],
+) -> None:
+    """`flag`: the error is fatal, may be tried again, asks for an abort."""
+    text = "Failed to end transaction: EndTxn failed: Local: Authentication failure"
+
+    def commit(_: float) -> None:
+        raise KafkaException(KafkaError(code, text, *flag))
+
+    initialise(producer)
+    monkeypatch.setattr(producer._queue.client, "commit_transaction", commit)
+    producer.begin()
+    with pytest.raises(BrokenError, match="outcome unknown"):
+        finished(lambda: producer.commit(5.0))
     producer.close()
